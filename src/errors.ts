@@ -1,0 +1,214 @@
+/**
+ * Every way in which a job can fail, by code: what it means in a few words, and the next step when the place that
+ * throws knows none that is better. `docs/troubleshooting.md` explains each one; a test fails when one is missing there.
+ */
+export const ERRORS = {
+  INPUT_INVALID: { title: 'An input is wrong', hint: 'Correct the inputs named above; nothing was changed anywhere.' },
+  INVENTORY_INVALID: {
+    title: 'The inventory file is wrong',
+    hint: 'Correct the lines named above; nothing was changed anywhere.',
+  },
+  SOURCE_UNAVAILABLE: {
+    title: 'The container engine cannot be asked for the image',
+    hint: 'Run the step on the machine that built the image, as a user who may talk to its docker or podman, or pass `archive`.',
+  },
+  IMAGE_NOT_FOUND: {
+    title: 'No such image',
+    hint: 'Compare the name with `docker images` or `podman images` on the runner.',
+  },
+  IMAGE_AMBIGUOUS: {
+    title: 'More than one image answers to this name',
+    hint: 'Say which one with `source` or with a fully qualified name.',
+  },
+  ARCHIVE_INVALID: {
+    title: 'The image archive cannot be read',
+    hint: 'Write it again with `docker save` or `podman save`; a copy that broke off looks like this.',
+  },
+  ARCHIVE_INCOMPLETE: {
+    title: 'The image archive lacks content that its manifest names',
+    hint: 'Save the image again; with Docker’s containerd image store, pull or build all of it for this platform first.',
+  },
+  ARCHIVE_CORRUPT: {
+    title: 'Content of the image archive does not have the digest that its manifest names',
+    hint: 'Save the image again and compare checksums after copying it.',
+  },
+  PLATFORM_MISMATCH: {
+    title: 'The image is not built for the architecture of the node',
+    hint: 'Build the image for the node’s architecture, or take the node off the list.',
+  },
+  SSH_KEY_INVALID: {
+    title: 'The SSH private key cannot be used',
+    hint: 'Store the key file whole, with its line breaks, in the secret.',
+  },
+  SSH_HOST_KEY_UNKNOWN: {
+    title: 'The host key of the node is not known',
+    hint: 'Add the node’s line to `ssh-known-hosts` after checking the fingerprint on the node itself.',
+  },
+  SSH_HOST_KEY_CHANGED: {
+    title: 'The node shows another host key than the known one',
+    hint: 'Find out why before anything else: a reinstalled node or somebody in between. Then correct `ssh-known-hosts`.',
+  },
+  SSH_AUTH_FAILED: {
+    title: 'The node refused the login',
+    hint: 'Check the user, and that the public half of the key is in its `~/.ssh/authorized_keys` on the node.',
+  },
+  SSH_UNREACHABLE: {
+    title: 'The node cannot be reached over SSH',
+    hint: 'Check address, port, firewall and that sshd runs; raise `connect-timeout` for slow links.',
+  },
+  SSH_LOST: {
+    title: 'The SSH connection broke off',
+    hint: 'Check the link and the node; running the job again is safe.',
+  },
+  REMOTE_COMMAND_FAILED: {
+    title: 'A command on the node failed',
+    hint: 'The output above is the node’s own; running the job again is safe.',
+  },
+  SUDO_REFUSED: {
+    title: 'The user may not become root on the node',
+    hint: 'Log in as root, or give the user `NOPASSWD` rights in sudoers.',
+  },
+  PROBE_FAILED: {
+    title: 'The node did not answer what it was asked',
+    hint: 'The node needs a POSIX `sh`; look at the output above.',
+  },
+  RUNTIME_NOT_FOUND: {
+    title: 'No container runtime was found on the node',
+    hint: 'Check that this is a Kubernetes node, or name its socket with `cri-socket`.',
+  },
+  RUNTIME_NOT_RUNNING: {
+    title: 'The container runtime of the node does not answer',
+    hint: 'Look at the runtime’s log on the node (`journalctl -u containerd`).',
+  },
+  RUNTIME_UNSUPPORTED: {
+    title: 'The container runtime of the node is not supported',
+    hint: 'See the list of runtimes in the README.',
+  },
+  DISK_FULL: {
+    title: 'There is not enough disk space',
+    hint: 'Make room on the disk that the message names.',
+  },
+  IMPORT_FAILED: {
+    title: 'The node’s runtime refused the image',
+    hint: 'The output above is the runtime’s own; running the job again is safe.',
+  },
+  VERIFY_FAILED: {
+    title: 'The node does not hold the image that CI built',
+    hint: 'Somebody may have changed the image on the node meanwhile; run the job again.',
+  },
+  KUBECTL_NOT_FOUND: {
+    title: 'kubectl was not found on the runner',
+    hint: 'Install kubectl or name it with `kubectl`; without access to a cluster set `smoke: none`.',
+  },
+  KUBECONFIG_INVALID: {
+    title: 'The kubeconfig cannot be used',
+    hint: 'Pass a path or the content in `kubeconfig`; try it with `kubectl --kubeconfig … get nodes`.',
+  },
+  CLUSTER_UNREACHABLE: {
+    title: 'The Kubernetes API does not answer',
+    hint: 'Check the server in the kubeconfig and the way to it from the runner.',
+  },
+  CLUSTER_REFUSED: {
+    title: 'The Kubernetes API refused',
+    hint: 'Check the credentials in the kubeconfig, and that they may create, get, list, watch and delete pods.',
+  },
+  NAMESPACE_NOT_FOUND: {
+    title: 'The namespace does not exist',
+    hint: 'Create it, or name another one with `namespace`.',
+  },
+  NODE_NOT_IN_CLUSTER: {
+    title: 'The cluster has no node of this name',
+    hint: 'Give the Kubernetes node name after the address, as in `10.0.0.11=worker-1`.',
+  },
+  SMOKE_IMAGE_NEVER_PULL: {
+    title: 'ErrImageNeverPull: the kubelet does not find the image on the node',
+    hint: 'Compare the name in the pod with `crictl images` on the node.',
+  },
+  SMOKE_IMAGE_INSPECT: {
+    title: 'The runtime cannot resolve the image name of the pod',
+    hint: 'Write the name fully qualified, as in `docker.io/library/app:1`.',
+  },
+  SMOKE_IMAGE_NAME: { title: 'The image name of the pod is not valid', hint: 'Correct the reference in `images`.' },
+  SMOKE_CONFIG: {
+    title: 'The container cannot be configured',
+    hint: 'The kubelet’s message names the setting; an image that runs as root needs `smoke-run-as-root`.',
+  },
+  SMOKE_START: {
+    title: 'The container cannot be started',
+    hint: 'Check the entrypoint of the image and its architecture, or name a command with `smoke-command`.',
+  },
+  SMOKE_CRASHED: {
+    title: 'The container ended with an error',
+    hint: 'Read its last log lines above; a program that needs configuration to run can be given another command with `smoke-command`.',
+  },
+  SMOKE_OOM: {
+    title: 'The container ran out of memory',
+    hint: 'The program needs more than the limit that applies in the namespace.',
+  },
+  SMOKE_SANDBOX: {
+    title: 'The pod’s sandbox cannot be made',
+    hint: 'Check the sandbox (pause) image and the network plugin of the node.',
+  },
+  SMOKE_REJECTED: {
+    title: 'The pod was refused',
+    hint: 'The message names the rule: room on the node, taints, pod security or a quota of the namespace.',
+  },
+  SMOKE_EVICTED: { title: 'The pod was evicted', hint: 'Look for pressure on memory or disk of the node.' },
+  SMOKE_DELETED: {
+    title: 'Somebody deleted the smoke pod',
+    hint: 'Look for jobs that clean up the namespace, and run the job again.',
+  },
+  SMOKE_NODE_NOT_READY: {
+    title: 'The kubelet of the node does not answer',
+    hint: 'Look at the kubelet on the node (`systemctl status kubelet`).',
+  },
+  SMOKE_TIMEOUT: {
+    title: 'The pod did not run in time',
+    hint: 'The last state is above; raise `smoke-timeout` for images that start slowly.',
+  },
+  CANCELLED: { title: 'The job was cancelled', hint: 'Nothing is left behind; run the job again.' },
+  INTERNAL: { title: 'This is a fault of kube-sideload', hint: 'Please report it with the lines above.' },
+} as const satisfies Record<string, { readonly title: string; readonly hint: string }>;
+
+export type ErrorCode = keyof typeof ERRORS;
+
+interface SideloadErrorOptions {
+  /** The node that the error is about, as the user named it. */
+  readonly node?: string | undefined;
+  /** The next step, when it is better than the one in {@link ERRORS}. */
+  readonly hint?: string | undefined;
+  readonly cause?: unknown;
+}
+
+/** An error that a user can act on: what happened (`message`), where (`node`), and what to do next (`hint`). */
+export class SideloadError extends Error {
+  readonly code: ErrorCode;
+  readonly node: string | undefined;
+  readonly hint: string;
+
+  constructor(code: ErrorCode, message: string, options: SideloadErrorOptions = {}) {
+    super(message, options.cause === undefined ? undefined : { cause: options.cause });
+    this.name = 'SideloadError';
+    this.code = code;
+    this.node = options.node;
+    this.hint = options.hint ?? ERRORS[code].hint;
+  }
+}
+
+/** Any thrown value as a {@link SideloadError}; what is not one already is a fault of ours, except a cancellation. */
+export function toSideloadError(thrown: unknown, node?: string): SideloadError {
+  if (thrown instanceof SideloadError) {
+    return thrown.node === undefined && node !== undefined
+      ? new SideloadError(thrown.code, thrown.message, { node, hint: thrown.hint, cause: thrown.cause })
+      : thrown;
+  }
+  if (thrown instanceof Error && thrown.name === 'AbortError') {
+    return new SideloadError('CANCELLED', 'cancelled', { node, cause: thrown });
+  }
+  return new SideloadError('INTERNAL', messageOf(thrown), { node, cause: thrown });
+}
+
+/** The text of anything that was thrown. */
+export function messageOf(thrown: unknown): string {
+  return thrown instanceof Error ? thrown.message : String(thrown);
+}
