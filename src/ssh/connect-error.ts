@@ -1,0 +1,107 @@
+import { messageOf, SideloadError } from '../errors.ts';
+
+/** How far a connection attempt has come. */
+export type Phase = 'lookup' | 'tcp' | 'banner' | 'handshake' | 'login';
+
+/** What was known when a connection attempt failed. */
+export interface Attempt {
+  readonly label: string;
+  /** `HOST:PORT`, for messages. */
+  readonly address: string;
+  readonly user: string;
+  readonly keyFingerprint: string;
+  readonly phase: Phase;
+  /** Whether the peer had sent anything at all. */
+  readonly wasAnswered: boolean;
+  /** Methods that the server would accept after the key was refused; undefined when it never said. */
+  readonly methodsLeft: readonly string[] | undefined;
+  /** The server took the key, and wants another method as well. */
+  readonly wantsMore: boolean;
+}
+
+const REASONS: Readonly<Record<string, string>> = {
+  ECONNREFUSED: 'the connection was refused; nothing listens there, or a firewall says no',
+  EHOSTUNREACH: 'there is no route to the host',
+  ENETUNREACH: 'the network is unreachable',
+  ETIMEDOUT: 'nothing answered',
+  ENOTFOUND: 'the name cannot be resolved',
+  EAI_AGAIN: 'the name server does not answer',
+  ECONNRESET: 'the connection was reset',
+  EPIPE: 'the connection was reset',
+};
+
+const PHASES: Readonly<Record<Phase, string>> = {
+  lookup: 'the name server has not answered',
+  tcp: 'no TCP connection',
+  banner: 'TCP connected, but no SSH banner came',
+  handshake: 'the SSH handshake began and did not finish',
+  login: 'the SSH handshake finished, but the login did not',
+};
+
+/** Why an attempt failed, out of the error that ended it and how far it had come. */
+export function connectError(error: unknown, attempt: Attempt): SideloadError {
+  const { label: node, address, phase } = attempt;
+  if (levelOf(error) === 'client-authentication') return authError(error, attempt);
+  // ssh2 gives the number of an SSH disconnection message as the code, and its text as the message.
+  if (phase === 'login' && typeof codeOf(error) === 'number') {
+    const message = `${address} ended the login of ${attempt.user}: ${messageOf(error)}`;
+    return new SideloadError('SSH_AUTH_FAILED', message, { node, cause: error });
+  }
+  return new SideloadError('SSH_UNREACHABLE', `${address} cannot be reached: ${unreachable(error, attempt)}`, {
+    node,
+    cause: error,
+  });
+}
+
+/** The limit for TCP, handshake and login together has passed. */
+export function timeoutError(timeoutMs: number, { label: node, address, phase }: Attempt): SideloadError {
+  const message = `${address} cannot be reached: ${PHASES[phase]} within ${timeoutMs / 1000} s`;
+  return new SideloadError('SSH_UNREACHABLE', message, { node });
+}
+
+/** The reason that the operating system gives, in words and by its name. */
+export function systemReason(error: unknown): string | undefined {
+  // A name with several addresses ends in an AggregateError, whose message is empty.
+  const first = error instanceof AggregateError ? error.errors[0] : error;
+  const code = codeOf(first);
+  if (typeof code !== 'string') return undefined;
+  return `${REASONS[code] ?? messageOf(first)} (${code})`;
+}
+
+function unreachable(error: unknown, { phase, wasAnswered }: Attempt): string {
+  const reason = messageOf(error);
+  if (/identification|greeting|[Hh]eader|before handshake/.test(reason)) {
+    return wasAnswered
+      ? 'what answers there does not speak SSH'
+      : 'it closed the connection before any SSH banner; sshd does so when it is overloaded (MaxStartups) or bans the address';
+  }
+  const system = systemReason(error);
+  const during = phase === 'login' ? ' during the login' : ' during the SSH handshake';
+  if (system !== undefined) return system + (phase === 'lookup' || phase === 'tcp' ? '' : during);
+  if (reason === 'No response from server') return `it closed the connection${during}`;
+  return reason;
+}
+
+function authError(error: unknown, { label, address, user, keyFingerprint, methodsLeft, wantsMore }: Attempt) {
+  const methods = methodsLeft?.join(', ');
+  if (wantsMore) {
+    const message = `${address} accepted the key of ${user} and wants another proof as well: ${methods}`;
+    const hint = 'Only the key can be given here: exempt this user in sshd_config (`AuthenticationMethods publickey`).';
+    return new SideloadError('SSH_AUTH_FAILED', message, { node: label, hint, cause: error });
+  }
+  const accepts = methods ? `; it would accept: ${methods}` : '';
+  const message = `${address} refused the login of ${user} with the key ${keyFingerprint}${accepts}`;
+  const hint =
+    methodsLeft === undefined || methodsLeft.includes('publickey')
+      ? `Look for this key with \`ssh-keygen -lf ~${user}/.ssh/authorized_keys\` on the node; sshd’s log tells why it refused.`
+      : 'This sshd accepts no keys from this user: see `PubkeyAuthentication` and `AuthenticationMethods` in its sshd_config.';
+  return new SideloadError('SSH_AUTH_FAILED', message, { node: label, hint, cause: error });
+}
+
+function levelOf(error: unknown): unknown {
+  return error instanceof Error && 'level' in error ? error.level : undefined;
+}
+
+function codeOf(error: unknown): unknown {
+  return error instanceof Error && 'code' in error ? error.code : undefined;
+}

@@ -1,0 +1,173 @@
+import { constants } from 'node:os';
+import { Readable, Writable } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
+import type { Client, ClientChannel } from 'ssh2';
+import { messageOf, SideloadError } from '../errors.ts';
+import { commandLine } from './quote.ts';
+
+export interface CommandOptions {
+  /** What the command reads; nothing (EOF at once) by default. A stream is always consumed or destroyed. */
+  readonly stdin?: string | Buffer | Readable;
+  /** Ends the command: TERM, then the channel is closed. */
+  readonly signal?: AbortSignal;
+  /** Limit for stdout and stderr together, in bytes; more is an error. Default 16 MiB. */
+  readonly maxOutputBytes?: number;
+  /** Bytes of stdin, in total, that the channel has accepted so far. */
+  readonly onStdinBytes?: (sentBytes: number) => void;
+}
+
+export interface CommandResult {
+  /** 0 is the only success. Like a shell's `$?` after a signal: 128 and its number, or 255 for an unknown one. */
+  readonly code: number;
+  /** Such as `SIGKILL`, when a signal ended the command. */
+  readonly signal?: string;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+/** What `run` needs of a connection. */
+interface Session {
+  readonly client: Client;
+  readonly label: string;
+  /** Aborted when the connection has ended, for whatever reason; its reason is the error for running commands. */
+  readonly ended: AbortSignal;
+  /** Settles when the socket can take more, or has been closed. */
+  readonly drained: () => Promise<void> | undefined;
+  /** Whether anything can still be sent. */
+  readonly isOpen: () => boolean;
+}
+
+/**
+ * Runs one command on an open connection.
+ *
+ * A command that ends early, with stdin unread, resolves with its exit code. When stdin fails, or on abort, the
+ * command gets TERM and the channel is closed without EOF (RFC 4254, 5.3): a cut must not look like a complete input.
+ * sshd passes the signal on to processes of the login user only, so a command under sudo just sees its input end.
+ *
+ * @throws SideloadError `SSH_LOST` when the connection or the channel ends without an exit status;
+ *   `REMOTE_COMMAND_FAILED` when the node refuses to start it or it prints too much; the source's own error when
+ *   stdin fails; the signal's reason on abort
+ */
+export function runCommand(session: Session, argv: readonly string[], options: CommandOptions): Promise<CommandResult> {
+  const { client, label, ended } = session;
+  const { stdin, signal, maxOutputBytes = 16 * 1024 * 1024, onStdinBytes } = options;
+  const source =
+    stdin instanceof Readable
+      ? stdin
+      : Readable.from(stdin === undefined || stdin.length === 0 ? [] : [Buffer.from(stdin)]);
+  return new Promise((resolve, reject) => {
+    let channel: ClientChannel | undefined;
+    let exit: Pick<CommandResult, 'code' | 'signal'> | undefined;
+    let isSettled = false;
+    let outputBytes = 0;
+    const stdout: Buffer[] = [];
+    const stderr: Buffer[] = [];
+    const input = new AbortController();
+
+    const settle = (failure?: { readonly error: unknown }) => {
+      if (isSettled) return;
+      isSettled = true;
+      signal?.removeEventListener('abort', onAbort);
+      ended.removeEventListener('abort', onEnded);
+      if (failure !== undefined && channel !== undefined && session.isOpen()) cut(channel);
+      input.abort();
+      source.destroy();
+      if (failure !== undefined) reject(failure.error);
+      else if (exit !== undefined) {
+        resolve({ ...exit, stdout: Buffer.concat(stdout).toString(), stderr: Buffer.concat(stderr).toString() });
+      }
+    };
+    const fail = (error: unknown) => settle({ error });
+    const onAbort = () => fail(signal?.reason);
+    const onEnded = () => fail(ended.reason);
+    const collect = (parts: Buffer[]) => (chunk: Buffer) => {
+      outputBytes += chunk.length;
+      if (outputBytes <= maxOutputBytes) parts.push(chunk);
+      else {
+        const message = `${argv[0]} printed more than ${maxOutputBytes} bytes`;
+        fail(new SideloadError('REMOTE_COMMAND_FAILED', message, { node: label }));
+      }
+    };
+    // Until the channel is open nobody else listens to the source, and its error must not go uncaught.
+    source.on('error', fail);
+    if (ended.aborted) return onEnded();
+    if (signal?.aborted) return onAbort();
+    ended.addEventListener('abort', onEnded);
+    signal?.addEventListener('abort', onAbort);
+
+    let line: string;
+    try {
+      line = commandLine(argv);
+    } catch (error) {
+      return fail(error);
+    }
+    const onOpen = (error: Error | undefined, opened: ClientChannel) => {
+      if (error !== undefined) {
+        const message = `The node refused to start ${argv[0]}: ${messageOf(error)}`;
+        return fail(new SideloadError('REMOTE_COMMAND_FAILED', message, { node: label, cause: error }));
+      }
+      channel = opened;
+      opened.on('error', fail);
+      opened.on('data', collect(stdout));
+      opened.stderr.on('data', collect(stderr));
+      opened.on('exit', (code: number | null, name?: string) => {
+        exit = code === null ? { code: signalCode(name), signal: name ?? 'unknown' } : { code };
+      });
+      opened.on('close', () => {
+        if (exit !== undefined) return settle();
+        const message = `The node closed the channel of ${argv[0]} without an exit status`;
+        fail(new SideloadError('SSH_LOST', message, { node: label }));
+      });
+      if (isSettled) return cut(opened);
+      pipeline(source, stdinOf(opened, session, onStdinBytes), { signal: input.signal }).catch(fail);
+    };
+    try {
+      // ssh2 passes `true` for a refused request.
+      client.exec(line, (error: Error | true | undefined, opened) =>
+        onOpen(error === true ? new Error('the request was refused') : error, opened),
+      );
+    } catch (error) {
+      const message = `The connection is closed: ${messageOf(error)}`;
+      fail(new SideloadError('SSH_LOST', message, { node: label, cause: error }));
+    }
+  });
+}
+
+/**
+ * The command's stdin as a stream with an end of its own. The channel is never ended or destroyed as a stream: ssh2
+ * then sends EOF even for a failure, and closes the channel before a late exit status can arrive.
+ */
+function stdinOf(channel: ClientChannel, session: Session, onStdinBytes: CommandOptions['onStdinBytes']): Writable {
+  let sentBytes = 0;
+  return new Writable({
+    highWaterMark: 256 * 1024,
+    async write(chunk: Buffer, _encoding, callback) {
+      await session.drained();
+      channel.write(chunk, error => {
+        if (!error) {
+          sentBytes += chunk.length;
+          onStdinBytes?.(sentBytes);
+        }
+        callback(error);
+      });
+    },
+    final(callback) {
+      channel.eof();
+      callback();
+    },
+  });
+}
+
+/** Ends the command with TERM and closes its channel, without EOF. */
+function cut(channel: ClientChannel): void {
+  // ssh2 sends signals only before EOF, though RFC 4254 allows them until the channel is closed.
+  const outgoing = channel.outgoing as { state: string };
+  if (outgoing.state === 'eof') outgoing.state = 'open';
+  channel.signal('TERM');
+  channel.close();
+}
+
+function signalCode(name: string | undefined): number {
+  const number = Object.entries(constants.signals).find(([known]) => known === name)?.[1];
+  return number === undefined ? 255 : 128 + number;
+}

@@ -1,0 +1,38 @@
+import { connect, type Socket } from 'node:net';
+
+/** What may wait in the socket before stdin pauses. The peer's channel window is the usual limit, and can be huge. */
+const MAX_WAITING_BYTES = 4 * 1024 * 1024;
+
+/**
+ * A TCP connection that gathers what is written during one turn of the event loop into one system call: ssh2 writes
+ * each packet of 32 KiB on its own.
+ */
+export function coalescingSocket(host: string, port: number): Socket {
+  const socket = connect({ host, port, noDelay: true });
+  const write = socket.write.bind(socket) as (...args: unknown[]) => boolean;
+  let isCorked = false;
+  socket.write = (...args: unknown[]) => {
+    if (!isCorked) {
+      isCorked = true;
+      socket.cork();
+      setImmediate(() => {
+        isCorked = false;
+        socket.uncork();
+      });
+    }
+    return write(...args);
+  };
+  return socket;
+}
+
+/** Settles when the socket has room again or is closed; undefined when it has room now. */
+export function drained(socket: Socket): Promise<void> | undefined {
+  if (socket.destroyed || socket.writableLength < MAX_WAITING_BYTES) return undefined;
+  return new Promise(resolve => {
+    const done = () => {
+      socket.off('drain', done).off('close', done);
+      resolve();
+    };
+    socket.on('drain', done).on('close', done);
+  });
+}
