@@ -1,0 +1,53 @@
+import type { Readable } from 'node:stream';
+import type { Digest } from './digest.ts';
+import type { Platform } from './platform.ts';
+
+/** How the bytes of a blob are compressed; `none` is a plain tar. */
+export type Compression = 'none' | 'gzip' | 'zstd';
+
+/** A blob that can be read as often as needed. */
+export interface StoredBlob {
+  readonly digest: Digest;
+  readonly sizeBytes: number;
+  readonly compression: Compression;
+  open(): Readable;
+}
+
+/** A layer of an image. */
+export interface Layer {
+  /** Digest of the uncompressed tar, as the image's config names it. */
+  readonly diffId: Digest;
+  /** Size as found in the source, where it may be compressed. */
+  readonly sourceSizeBytes: number;
+  /**
+   * Reads the layer, proves it against its digest and compresses it, once for all callers; the blob then lies in the
+   * scratch directory. A caller's signal ends that caller's wait; the work ends when the last caller has left.
+   * @throws SideloadError ARCHIVE_CORRUPT, ARCHIVE_INVALID, DISK_FULL, CANCELLED
+   */
+  store(signal: AbortSignal): Promise<StoredBlob>;
+}
+
+/** An image for one platform. */
+export interface PlatformImage {
+  readonly platform: Platform;
+  /** Digest of the config, which is the image ID in every engine and runtime. */
+  readonly imageId: Digest;
+  readonly config: Buffer;
+  readonly layers: readonly Layer[];
+}
+
+/** An image under one name, for one or more platforms. */
+export interface SourceImage {
+  /** The full name that a pod's `image` resolves to, as in `docker.io/library/app:1`. */
+  readonly reference: string;
+  /** Where it comes from, for the log: `docker engine`, `podman`, `archive FILE (OCI)`. */
+  readonly origin: string;
+  readonly variants: readonly PlatformImage[];
+}
+
+/** All images of a run, and the scratch space that their layers lie in. */
+export interface ImageSet {
+  readonly images: readonly SourceImage[];
+  /** Ends what still runs and removes everything from the scratch directory. */
+  close(): Promise<void>;
+}
