@@ -48,7 +48,7 @@ interface KnownFingerprint {
  * @param known.fingerprints each `SHA256:…`, `HOST SHA256:…` or a line of `ssh-keygen -l`
  * @throws SideloadError `INPUT_INVALID` for text that cannot be read
  */
-export function parseHostKeys(known: {
+export function hostKeyPolicy(known: {
   readonly knownHosts?: string | undefined;
   readonly fingerprints?: readonly string[] | undefined;
 }): HostKeyPolicy {

@@ -42,7 +42,9 @@ interface Session {
  *
  * A command that ends early, with stdin unread, resolves with its exit code. When stdin fails, or on abort, the
  * command gets TERM and the channel is closed without EOF (RFC 4254, 5.3): a cut must not look like a complete input.
- * sshd passes the signal on to processes of the login user only, so a command under sudo just sees its input end.
+ * That is as far as SSH goes: sshd delivers signals neither to root's logins nor through sudo (`session_signal_req`
+ * in OpenSSH's `session.c`), and such a command just sees its input end. What it reads must show by itself that it is
+ * complete.
  *
  * @throws SideloadError `SSH_LOST` when the connection or the channel ends without an exit status;
  *   `REMOTE_COMMAND_FAILED` when the node refuses to start it or it prints too much; the source's own error when
