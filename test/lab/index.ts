@@ -1,0 +1,178 @@
+import { appendFile, mkdir, symlink, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { ensureBinaries } from './binaries.ts';
+import { lockFile } from './cache.ts';
+import { cgroupLabs } from './cgroups.ts';
+import {
+  awaitNode,
+  type Cluster,
+  furnish,
+  kubeconfigFile,
+  nodeIdentity,
+  planCluster,
+  raiseControl,
+} from './cluster.ts';
+import { busyboxOf, type Image, type ImageSpec, makeImage as makeImageOf, makePauseImage } from './images.ts';
+import { makeIdentity, makeLabKey } from './keys.ts';
+import { kubeletService } from './kubelet.ts';
+import { clear, leftovers } from './leftovers.ts';
+import { locked } from './lock.ts';
+import { controlAddress, firstNodeAddress, makeNetwork } from './network.ts';
+import { kinds, nodeService, raiseNode } from './node.ts';
+import { type Log, step } from './progress.ts';
+import { assertHost, ensureTools } from './requirements.ts';
+import { ensureRootfs, sid } from './rootfs.ts';
+import { raiseRunner, writeWrappers } from './runner.ts';
+import { startService, stopService } from './services.ts';
+import { type Lab, type LabNode, labDirectory, labNames, load, save } from './state.ts';
+
+export type { Outcome } from './command.ts';
+export type { Image, ImageSpec, LayerSpec } from './images.ts';
+export { type EnterOptions, enter, entering } from './machine.ts';
+export { setLink, setRate } from './network.ts';
+export type { Lab, LabHost, LabMachine, LabNode } from './state.ts';
+export { leftovers, load };
+
+export interface UpOptions {
+  readonly name: string;
+  readonly nodes: number;
+  /** Whether there is a control plane, and a kubelet on each node. True unless told. */
+  readonly cluster?: boolean;
+  readonly log?: Log;
+}
+
+/** Longer than any `up` takes that finds everything built. */
+const labLockMs = 10 * 60_000;
+
+/**
+ * Raises a lab, after taking down what there is of an earlier one of its name. Builds first what it is made of, when
+ * that is not in the cache: minutes, once.
+ * @throws when a part of it does not come up, with the end of that part's log; the rest is taken down again.
+ */
+export async function up({
+  name,
+  nodes: count,
+  cluster: withCluster = true,
+  log = () => undefined,
+}: UpOptions): Promise<Lab> {
+  assertHost();
+  const directory = labDirectory(name);
+  if (!Number.isInteger(count) || count < 0 || count > 50) throw new Error(`a lab has 0 to 50 nodes, not ${count}`);
+  await ensureTools(log);
+  const [rootfs, binaries] = await Promise.all([ensureRootfs(sid, log), ensureBinaries(log)]);
+  return locked(lockFile(`lab-${name}`), labLockMs, async () => {
+    if ((await leftovers(name)).length > 0)
+      await step(log, `take down what there was of lab ${name}`, () => clear(name));
+    try {
+      await mkdir(directory, { recursive: true });
+      const at = (file: string): string => join(directory, file);
+      const network = await makeNetwork(name);
+      const key = await makeLabKey(directory, name);
+      const cluster = withCluster ? await planCluster(at('pki'), network, count) : undefined;
+      const pauseArchive = at('pause.tar');
+      await makePauseImage(pauseArchive, binaries.pause);
+
+      const numbers = Array.from({ length: count }, (_, index) => index + 1);
+      const addresses: [string, string][] = [
+        ...(cluster ? [['control', `${network.prefix}.${controlAddress}`] as [string, string]] : []),
+        ...numbers.map(
+          number => [`n${number}`, `${network.prefix}.${firstNodeAddress - 1 + number}`] as [string, string],
+        ),
+      ];
+      const hosts = ['127.0.0.1 localhost', ...addresses.map(([host, address]) => `${address} ${host}`), ''].join('\n');
+      const identities = new Map(
+        await Promise.all(addresses.map(async ([host]) => [host, await makeIdentity(directory, host, key)] as const)),
+      );
+      const identity = (host: string) => {
+        const found = identities.get(host);
+        if (!found) throw new Error(`no identity for ${host}`);
+        return found;
+      };
+      const knownHostsFile = at('known_hosts');
+      await writeFile(knownHostsFile, '');
+      for (const [host, address] of addresses)
+        await appendFile(knownHostsFile, `${address} ${identity(host).hostKey}\n`);
+
+      const parts = { lab: name, rootfs, binaries, key, network, hosts };
+      const raisingControl =
+        cluster &&
+        step(log, 'control plane', async () => {
+          const control = await raiseControl({ ...parts, cluster, identity: identity('control') });
+          await furnish(cluster);
+          return control;
+        });
+      const raisingNodes = numbers.map(number =>
+        step(log, `node n${number}`, async () => {
+          const kubelet = cluster && nodeIdentity(cluster, number);
+          const node = await raiseNode(
+            { ...parts, number, kind: kinds.containerd, identity: identity(`n${number}`), kubelet },
+            pauseArchive,
+          );
+          await raisingControl;
+          if (cluster) await joinCluster(cluster, node);
+          return node;
+        }),
+      );
+      const raisingRunner = step(log, 'runner', () => raiseRunner(name, rootfs));
+      const settled = await Promise.allSettled([raisingControl, raisingRunner, ...raisingNodes]);
+      for (const result of settled) if (result.status === 'rejected') throw result.reason;
+      const [control, runner, nodes] = await Promise.all([raisingControl, raisingRunner, Promise.all(raisingNodes)]);
+
+      const bin = at('bin');
+      await writeWrappers(bin, runner);
+      await symlink(join(rootfs, 'usr/bin/kubectl'), join(bin, 'kubectl'));
+      await symlink(binaries.crictl, join(bin, 'crictl'));
+      const lab: Lab = {
+        name,
+        directory,
+        bin,
+        nodes,
+        runner,
+        ...(control && { control }),
+        ...(cluster && { kubeconfig: kubeconfigFile(cluster), server: cluster.server }),
+        privateKeyFile: key.privateKeyFile,
+        knownHostsFile,
+      };
+      await save(lab);
+      return lab;
+    } catch (error) {
+      await clear(name);
+      throw error;
+    }
+  });
+}
+
+/** Takes a lab down, in whatever state it is. @throws when something of it stays, naming it. */
+export async function down(name: string): Promise<void> {
+  assertHost();
+  await locked(lockFile(`lab-${name}`), labLockMs, async () => {
+    await clear(name);
+    const left = await leftovers(name);
+    if (left.length > 0) throw new Error(`lab ${name} is down, and this is left of it:\n${left.join('\n')}`);
+  });
+}
+
+/** The names of all labs of this machine, up or half down. */
+export async function names(): Promise<string[]> {
+  return [...new Set([...(await labNames()), ...(await cgroupLabs())])].sort();
+}
+
+/** Stops a node's `sshd`, `containerd` or `kubelet`. */
+export async function stop(node: LabNode, service: string): Promise<void> {
+  await stopService(node, nodeService(node, service).name);
+}
+
+/** Starts it again, and waits until it answers. */
+export async function start(node: LabNode, service: string): Promise<void> {
+  await startService(node, nodeService(node, service));
+}
+
+/** Writes a small test image as an OCI archive; see `ImageSpec`. */
+export async function makeImage(spec: ImageSpec): Promise<Image> {
+  return makeImageOf(spec, busyboxOf(await ensureRootfs(sid, () => undefined)));
+}
+
+async function joinCluster(cluster: Cluster, node: LabNode): Promise<void> {
+  await startService(node, kubeletService(node.address));
+  await awaitNode(cluster, node.name);
+}
