@@ -124,6 +124,10 @@ export const ERRORS = {
     title: 'ErrImageNeverPull: the kubelet does not find the image on the node',
     hint: 'Compare the name in the pod with `crictl images` on the node.',
   },
+  SMOKE_OTHER_IMAGE: {
+    title: 'The kubelet started another image than the one that CI built',
+    hint: 'Another job may have moved the reference meanwhile; run the job again.',
+  },
   SMOKE_IMAGE_INSPECT: {
     title: 'The runtime cannot resolve the image name of the pod',
     hint: 'Write the name fully qualified, as in `docker.io/library/app:1`.',
@@ -131,7 +135,7 @@ export const ERRORS = {
   SMOKE_IMAGE_NAME: { title: 'The image name of the pod is not valid', hint: 'Correct the reference in `images`.' },
   SMOKE_CONFIG: {
     title: 'The container cannot be configured',
-    hint: 'The kubelet’s message names the setting; an image that runs as root needs `smoke-run-as-root`.',
+    hint: 'The kubelet’s message names the setting.',
   },
   SMOKE_START: {
     title: 'The container cannot be started',

@@ -1,0 +1,84 @@
+/**
+ * Writes what is made from the tables in `src/`: `action.yml`, the tables of README.md, `src/version.ts`.
+ * With `--check` nothing is written, and any difference is an error.
+ */
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join, resolve } from 'node:path';
+import { stringify } from 'yaml';
+import { OUTPUTS } from '../src/host/host.ts';
+import { INPUT_NAMES, inputSpec } from '../src/inputs.ts';
+
+const root = resolve(import.meta.dirname, '..');
+const check = process.argv.includes('--check');
+const read = (file: string) => readFileSync(join(root, file), 'utf8');
+const { version, description } = JSON.parse(read('package.json')) as { version: string; description: string };
+
+function actionYaml(): string {
+  const inputs = Object.fromEntries(
+    INPUT_NAMES.map(name => {
+      const { help, default: preset } = inputSpec(name);
+      // The default is shown and not set here: a value that comes from here could not be told from the user's own.
+      return [name, { description: preset === undefined ? help : `${help} Default: ${preset}.`, required: false }];
+    }),
+  );
+  const outputs = Object.fromEntries(Object.entries(OUTPUTS).map(([name, text]) => [name, { description: text }]));
+  const action = {
+    name: 'kube-sideload',
+    description,
+    author: 'kube-sideload contributors',
+    branding: { icon: 'upload-cloud', color: 'blue' },
+    inputs,
+    outputs,
+    runs: { using: 'node24', main: 'dist/action/index.js', post: 'dist/action/index.js' },
+  };
+  return `# Generated from src/inputs.ts by \`npm run generate\`; do not edit.\n${stringify(action, { lineWidth: 0 })}`;
+}
+
+function inputsTable(): string {
+  const rows = INPUT_NAMES.map(name => {
+    const { type, help, default: preset } = inputSpec(name);
+    const choices = typeof type === 'object' ? ` One of ${type.oneOf.map(option => `\`${option}\``).join(', ')}.` : '';
+    return `| \`${name}\` | ${`${help}${choices}`.replaceAll('|', String.raw`\|`)} | ${preset === undefined ? '' : `\`${preset}\``} |`;
+  });
+  return ['| input | meaning | default |', '| --- | --- | --- |', ...rows].join('\n');
+}
+
+function outputsTable(): string {
+  const rows = Object.entries(OUTPUTS).map(([name, text]) => `| \`${name}\` | ${text} |`);
+  return ['| output | meaning |', '| --- | --- |', ...rows].join('\n');
+}
+
+/** Replaces what stands between `<!-- NAME -->` and `<!-- /NAME -->`. */
+function between(text: string, name: string, content: string): string {
+  const pattern = new RegExp(`(<!-- ${name} -->\n)[^]*?(\n<!-- /${name} -->)`);
+  if (!pattern.test(text)) {
+    throw new Error(`README.md has no place for ${name}`);
+  }
+  return text.replace(pattern, (_, before: string, after: string) => `${before}${content}${after}`);
+}
+
+const generated: Readonly<Record<string, string>> = {
+  'action.yml': actionYaml(),
+  'README.md': between(between(read('README.md'), 'inputs', inputsTable()), 'outputs', outputsTable()),
+  'src/version.ts': `/** The version of this build; \`scripts/generate.ts\` keeps it equal to the one in package.json. */\nexport const VERSION = '${version}';\n`,
+};
+
+const stale: string[] = [];
+for (const [file, content] of Object.entries(generated)) {
+  let current = '';
+  try {
+    current = read(file);
+  } catch {
+    // A file that is not there yet differs.
+  }
+  if (current !== content) {
+    stale.push(file);
+    if (!check) {
+      writeFileSync(join(root, file), content);
+    }
+  }
+}
+if (check && stale.length > 0) {
+  console.error(`not up to date: ${stale.join(', ')}; run \`npm run generate\``);
+  process.exit(1);
+}

@@ -1,0 +1,220 @@
+import { type InputProblem, problem } from './problems.ts';
+
+/** How the text of an input becomes a value. A `list` may use commas, `lines` may contain them; `seconds` takes `90`, `90s`, `2m` or `1h`. */
+type InputType =
+  | 'text'
+  | 'list'
+  | 'lines'
+  | 'path'
+  | 'port'
+  | 'seconds'
+  | 'secret'
+  | { readonly oneOf: readonly string[] };
+
+interface InputSpec {
+  readonly type: InputType;
+  /** What applies when nobody says otherwise, in the form in which a user would write it. */
+  readonly default?: string;
+  /** One or two sentences, as shown by `--help`, the README and the form of a manual run. */
+  readonly help: string;
+}
+
+/**
+ * Everything that a user can set, once: `action.yml`, the flags of the command line, the README's table and the
+ * `settings` of an inventory file are made from this table (`npm run generate`).
+ */
+export const INPUTS = {
+  images: {
+    type: 'list',
+    help: 'Image references, exactly as the pods will write them, one per line or separated by commas. May be left out with an `archive` whose images have names.',
+  },
+  source: {
+    type: { oneOf: ['auto', 'docker', 'podman', 'archive'] },
+    default: 'auto',
+    help: 'Where the image is. `auto` takes `archive` when it is set, else the engine on the runner that has the image.',
+  },
+  archive: {
+    type: 'path',
+    help: 'A tar file with the image, as `docker save`, `podman save` or an OCI exporter writes it; plain, gzip or zstd.',
+  },
+  nodes: {
+    type: 'list',
+    help: 'Nodes as `[user@]host[:port][=kubernetes-name]`, one per line or separated by commas. The Kubernetes name is read from the node’s kubelet unless given.',
+  },
+  inventory: {
+    type: 'path',
+    help: 'The runner’s own node list and settings (YAML). Default: `$KUBE_SIDELOAD_INVENTORY`, else `/etc/kube-sideload/inventory.yaml`, else `kube-sideload/inventory.yaml` in the user’s configuration directory. Inputs override it.',
+  },
+  'ssh-user': { type: 'text', default: 'root', help: 'The user to log in as: root, or one with `NOPASSWD` sudo.' },
+  'ssh-port': { type: 'port', default: '22', help: 'The port of sshd on the nodes.' },
+  'ssh-private-key': {
+    type: 'secret',
+    help: 'The private key, whole, with its line breaks. Default: the key in `ssh-private-key-file`, else `~/.ssh/id_ed25519`, `id_ecdsa` or `id_rsa` of the runner.',
+  },
+  'ssh-private-key-file': { type: 'path', help: 'A file on the runner with the private key.' },
+  'ssh-key-passphrase': { type: 'secret', help: 'The passphrase of the private key, if it has one.' },
+  'ssh-known-hosts': {
+    type: 'text',
+    help: 'Lines of a known_hosts file for the nodes. Default: `ssh-known-hosts-file`, else the runner’s `~/.ssh/known_hosts` and `/etc/ssh/ssh_known_hosts`.',
+  },
+  'ssh-known-hosts-file': { type: 'path', help: 'A known_hosts file on the runner.' },
+  'ssh-host-key-fingerprints': {
+    type: 'list',
+    help: 'Host key fingerprints to accept besides, as `ssh-keygen -lf` prints them: `SHA256:…`, or `host SHA256:…` for one node.',
+  },
+  'connect-timeout': {
+    type: 'seconds',
+    default: '20s',
+    help: 'How long a node may take until the login is through.',
+  },
+  'cri-socket': {
+    type: 'path',
+    help: 'The CRI socket on the nodes. Default: the one that the kubelet uses.',
+  },
+  smoke: {
+    type: { oneOf: ['pod', 'none'] },
+    default: 'pod',
+    help: 'The gate: `pod` starts one pod per node and image with `imagePullPolicy: Never` and waits for the kubelet’s verdict; `none` ends after the check of the runtime’s image store.',
+  },
+  kubeconfig: {
+    type: 'text',
+    help: 'A kubeconfig for the smoke pods: its path on the runner, or its content. Default: what kubectl itself would use.',
+  },
+  kubectl: {
+    type: 'text',
+    default: 'kubectl',
+    help: 'The program to use as kubectl: a name or a path (`oc` works too).',
+  },
+  namespace: {
+    type: 'text',
+    default: 'default',
+    help: 'The namespace of the smoke pods.',
+  },
+  'smoke-timeout': {
+    type: 'seconds',
+    default: '2m',
+    help: 'How long a smoke pod may take until it runs.',
+  },
+  'smoke-command': {
+    type: 'lines',
+    help: 'A command for the smoke pods in place of the image’s own: program and arguments, one per line.',
+  },
+} as const satisfies Record<string, InputSpec>;
+
+export type InputName = keyof typeof INPUTS;
+
+type Value<T extends InputType> = T extends { readonly oneOf: readonly (infer O)[] }
+  ? O
+  : T extends 'list' | 'lines'
+    ? readonly string[]
+    : T extends 'port' | 'seconds'
+      ? number
+      : string;
+
+/** The parsed inputs by name; seconds as a number of seconds. What was not set and has no default is `undefined`, lists are empty. */
+export type Inputs = {
+  readonly [K in InputName]: (typeof INPUTS)[K] extends
+    | { readonly default: string }
+    | { readonly type: 'list' | 'lines' }
+    ? Value<(typeof INPUTS)[K]['type']>
+    : Value<(typeof INPUTS)[K]['type']> | undefined;
+};
+
+export const INPUT_NAMES = Object.keys(INPUTS) as readonly InputName[];
+
+export function inputSpec(name: InputName): InputSpec {
+  return INPUTS[name];
+}
+
+export function isInputName(name: string): name is InputName {
+  return Object.hasOwn(INPUTS, name);
+}
+
+/**
+ * Turns the texts of a front end into values. An empty text counts as not set, as everywhere in CI.
+ * Nothing is coerced: what is not of the input's form becomes a problem, and all problems are returned together.
+ */
+export function parseInputs(textOf: (name: InputName) => string | undefined): {
+  readonly inputs: Inputs;
+  readonly problems: readonly InputProblem[];
+} {
+  const problems: InputProblem[] = [];
+  const values: Partial<Record<InputName, unknown>> = {};
+  for (const name of INPUT_NAMES) {
+    const spec = inputSpec(name);
+    const given = textOf(name);
+    const text = given === undefined || given.trim() === '' ? spec.default : given;
+    if (text === undefined) {
+      values[name] = spec.type === 'list' || spec.type === 'lines' ? [] : undefined;
+      continue;
+    }
+    const value = parseValue(spec.type, text);
+    if (value === undefined) {
+      problems.push(problem(`\`${name}\` must be ${formOf(spec.type)}, not ${JSON.stringify(text)}`));
+    }
+    values[name] = value;
+  }
+  return { inputs: values as Inputs, problems };
+}
+
+function parseValue(type: InputType, text: string): string | number | readonly string[] | undefined {
+  if (typeof type === 'object') {
+    return type.oneOf.find(option => option === text.trim());
+  }
+  switch (type) {
+    case 'list':
+      return parseLines(text).flatMap(splitCommas);
+    case 'lines':
+      return parseLines(text);
+    case 'port': {
+      const port = /^\d{1,5}$/.test(text.trim()) ? Number(text) : 0;
+      return port >= 1 && port <= 65535 ? port : undefined;
+    }
+    case 'seconds':
+      return parseSeconds(text.trim());
+    case 'secret':
+      return text;
+    case 'path':
+      return /[\0\n\r]/.test(text.trim()) ? undefined : text.trim();
+    case 'text':
+      return text.trim();
+  }
+}
+
+/** Empty lines and comments (`#`) are left out. */
+function parseLines(text: string): readonly string[] {
+  return text
+    .split('\n')
+    .map(line => line.trim())
+    .filter(line => line !== '' && !line.startsWith('#'));
+}
+
+/** An item with spaces inside stays whole, so that whoever reads it can say what is wrong with it. */
+function splitCommas(line: string): readonly string[] {
+  const items = line.split(',').map(item => item.trim());
+  return items.some(item => /\s/.test(item)) ? [line] : items.filter(item => item !== '');
+}
+
+function parseSeconds(text: string): number | undefined {
+  const match = /^(\d{1,6})(s|m|h)?$/.exec(text);
+  if (match === null) {
+    return undefined;
+  }
+  const seconds = Number(match[1]) * { s: 1, m: 60, h: 3600 }[(match[2] ?? 's') as 's' | 'm' | 'h'];
+  return seconds >= 1 && seconds <= 86_400 ? seconds : undefined;
+}
+
+function formOf(type: InputType): string {
+  if (typeof type === 'object') {
+    return type.oneOf.map(option => `\`${option}\``).join(' or ');
+  }
+  return {
+    text: 'a text',
+    list: 'a list',
+    lines: 'one item per line',
+    path: 'a path on one line',
+    port: 'a port from 1 to 65535',
+    seconds: 'a time such as `90s`, `2m` or `1h` (one day at most)',
+    secret: 'a text',
+  }[type];
+}

@@ -1,0 +1,133 @@
+import * as v from 'valibot';
+import { LineCounter, parseDocument } from 'yaml';
+import { messageOf, SideloadError } from '../errors.ts';
+import { INPUTS, type InputName, isInputName } from '../inputs.ts';
+
+/** A node as the user names it; what is missing comes from the settings or from the node itself. */
+export interface NodeEntry {
+  /** Host name or IP address; IPv6 without brackets. */
+  readonly host: string;
+  readonly user?: string | undefined;
+  readonly port?: number | undefined;
+  /** `metadata.name` of the Kubernetes node, when it is not what the node's kubelet says of itself. */
+  readonly kubernetesName?: string | undefined;
+}
+
+export interface Inventory {
+  readonly nodes: readonly NodeEntry[];
+  /** Texts of inputs that apply unless the job sets them. */
+  readonly settings: Partial<Record<InputName, string>>;
+}
+
+const NODE =
+  /^(?:(?<user>[a-z_][a-z0-9_.-]*\$?)@)?(?:\[(?<ipv6>[0-9a-f:.]+(?:%[\w.-]+)?)\]|(?<host>[\w](?:[\w.-]*[\w])?))(?::(?<port>\d{1,5}))?(?:=(?<name>[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?))?$/i;
+
+/** Parses `[user@]host[:port][=kubernetes-name]`, IPv6 addresses in brackets. */
+export function parseNode(text: string): NodeEntry {
+  const groups = NODE.exec(text)?.groups;
+  const host = groups?.ipv6 ?? groups?.host;
+  const port = groups?.port === undefined ? undefined : Number(groups.port);
+  if (groups === undefined || host === undefined || (port !== undefined && (port < 1 || port > 65535))) {
+    throw new SideloadError('INPUT_INVALID', `${JSON.stringify(text)} is not a node`, {
+      hint: 'write nodes as `[user@]host[:port][=kubernetes-name]`, IPv6 addresses in brackets',
+    });
+  }
+  return { host, user: groups.user, port, kubernetesName: groups.name?.toLowerCase() };
+}
+
+/** What the user reads in every message about this node. */
+export function labelOf(node: NodeEntry): string {
+  return node.kubernetesName ?? (node.port === undefined ? node.host : `${node.host}:${node.port}`);
+}
+
+const Port = v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(65535));
+const Text = v.pipe(v.string(), v.nonEmpty());
+const Setting = v.union([v.string(), v.number(), v.array(v.string())]);
+
+/** The keys of an inventory file: `nodes`, each a text as in the `nodes` input or a mapping, and `settings`, inputs by name. */
+const InventoryFile = v.strictObject({
+  nodes: v.optional(
+    v.array(
+      v.union([
+        v.string(),
+        v.strictObject({ host: Text, name: v.optional(Text), user: v.optional(Text), port: v.optional(Port) }),
+      ]),
+    ),
+    [],
+  ),
+  settings: v.optional(v.record(v.string(), Setting), {}),
+});
+
+/** Inputs that make no sense in a file of the machine, or that must not lie there in the open. */
+const NOT_A_SETTING: ReadonlySet<string> = new Set<InputName>(['images', 'archive', 'nodes', 'inventory']);
+
+/**
+ * Parses an inventory file (YAML 1.2).
+ * @throws SideloadError INVENTORY_INVALID with every problem and its line.
+ */
+export function parseInventory(text: string, file: string): Inventory {
+  const lines = new LineCounter();
+  const document = parseDocument(text, { lineCounter: lines, prettyErrors: false });
+  const at = (offset: number | undefined) => (offset === undefined ? file : `${file}:${lines.linePos(offset).line}`);
+  const problems: string[] = document.errors.map(error => `${at(error.pos[0])}: ${error.message}`);
+  const atPath = (path: readonly unknown[]): string => {
+    for (let depth = path.length; depth > 0; depth--) {
+      const node: unknown = document.getIn(path.slice(0, depth), true);
+      if (typeof node === 'object' && node !== null && 'range' in node && Array.isArray(node.range)) {
+        return at(Number(node.range[0]));
+      }
+    }
+    return at(0);
+  };
+  const inventory: { nodes: NodeEntry[]; settings: Partial<Record<InputName, string>> } = { nodes: [], settings: {} };
+  if (problems.length === 0) {
+    const parsed = v.safeParse(InventoryFile, document.toJS() ?? {});
+    if (!parsed.success) {
+      for (const issue of parsed.issues) {
+        const path = issue.path?.map(item => item.key) ?? [];
+        problems.push(`${atPath(path)}: ${path.join('.') || 'the file'}: ${issue.message}`);
+      }
+    } else {
+      parsed.output.nodes.forEach((node, index) => {
+        try {
+          inventory.nodes.push(nodeOf(node));
+        } catch (error) {
+          problems.push(`${atPath(['nodes', index])}: ${messageOf(error)}`);
+        }
+      });
+      for (const [name, value] of Object.entries(parsed.output.settings)) {
+        const fault = faultOfSetting(name);
+        if (fault !== undefined) {
+          problems.push(`${atPath(['settings', name])}: ${fault}`);
+        } else if (isInputName(name)) {
+          inventory.settings[name] = Array.isArray(value) ? value.join('\n') : String(value);
+        }
+      }
+    }
+  }
+  if (problems.length > 0) {
+    throw new SideloadError('INVENTORY_INVALID', problems.join('\n'));
+  }
+  return inventory;
+}
+
+function nodeOf(node: v.InferOutput<typeof InventoryFile>['nodes'][number]): NodeEntry {
+  if (typeof node === 'string') {
+    return parseNode(node);
+  }
+  const host = node.host.includes(':') ? `[${node.host}]` : node.host;
+  const { user, port } = node;
+  return parseNode(
+    `${user === undefined ? '' : `${user}@`}${host}${port === undefined ? '' : `:${port}`}${node.name === undefined ? '' : `=${node.name}`}`,
+  );
+}
+
+function faultOfSetting(name: string): string | undefined {
+  if (!isInputName(name)) {
+    return `there is no setting \`${name}\``;
+  }
+  if (INPUTS[name].type === 'secret') {
+    return `\`${name}\` is a secret and does not belong in this file; name a file that only the runner’s user can read (\`ssh-private-key-file\`)`;
+  }
+  return NOT_A_SETTING.has(name) ? `\`${name}\` is given by the job, not by the inventory` : undefined;
+}

@@ -1,0 +1,99 @@
+import { SideloadError, toSideloadError } from '../errors.ts';
+import type { PlatformImage } from '../image/image.ts';
+import { formatPlatform } from '../image/platform.ts';
+import { errorReport, type ImageReport, type NodeReport } from '../report/report.ts';
+import type { NodeSettings } from '../settings.ts';
+import type { SshConnection } from '../ssh/connect.ts';
+import type { NodeFacts } from './facts.ts';
+
+/** An image on its way to one node. */
+export interface NodeImage {
+  readonly reference: string;
+  readonly image: PlatformImage;
+  /** The name under which it arrives; `undefined` when the node holds it already. */
+  readonly stage: string | undefined;
+  outcome: ImageReport['outcome'];
+  bytesSent: number;
+  /** The kubelet's verdict in a few words. */
+  smoke: string | undefined;
+}
+
+/** A node and how far this run got with it. */
+export interface Node {
+  readonly settings: NodeSettings;
+  readonly startedAtMs: number;
+  connection: SshConnection | undefined;
+  facts: NodeFacts | undefined;
+  images: readonly NodeImage[];
+  /** Whether stage references may lie on the node. */
+  isStaged: boolean;
+  /** The first error; nothing more is tried on the node after it. */
+  error: SideloadError | undefined;
+}
+
+export function newNode(settings: NodeSettings): Node {
+  return {
+    settings,
+    startedAtMs: Date.now(),
+    connection: undefined,
+    facts: undefined,
+    images: [],
+    isStaged: false,
+    error: undefined,
+  };
+}
+
+/** A node that has been connected to and probed. */
+export interface ReadyNode {
+  readonly connection: SshConnection;
+  readonly facts: NodeFacts;
+}
+
+export function ready({ settings, connection, facts }: Node): ReadyNode {
+  if (connection === undefined || facts === undefined) {
+    throw new SideloadError('INTERNAL', 'the node is not connected', { node: settings.label });
+  }
+  return { connection, facts };
+}
+
+/** The name of the node in the cluster: what the user says, else what its kubelet says. */
+export function kubernetesName(node: Node): string | undefined {
+  return node.settings.kubernetesName ?? node.facts?.kubernetesName;
+}
+
+/** Does something on all nodes that are well, side by side; what goes wrong on one is noted there and stops no other. */
+export async function onEach(nodes: readonly Node[], act: (node: Node) => Promise<void>): Promise<void> {
+  await Promise.all(
+    nodes.map(async node => {
+      if (node.error !== undefined) {
+        return;
+      }
+      try {
+        await act(node);
+      } catch (thrown) {
+        node.error = toSideloadError(thrown, node.settings.label);
+      }
+    }),
+  );
+}
+
+export function nodeReport(node: Node): NodeReport {
+  const { settings, facts, images, error } = node;
+  return {
+    node: settings.label,
+    address: `${settings.host}:${settings.port}`,
+    kubernetesName: kubernetesName(node),
+    platform: facts === undefined ? undefined : formatPlatform(facts.platform),
+    runtime: facts === undefined ? undefined : `${facts.runtime.name} ${facts.runtime.version}`,
+    images: images.map(({ reference, image, outcome, bytesSent, smoke }) => ({
+      reference,
+      imageId: image.imageId,
+      outcome,
+      bytesSent,
+      smoke,
+    })),
+    bytesSent: images.reduce((sum, image) => sum + image.bytesSent, 0),
+    durationMs: Date.now() - node.startedAtMs,
+    error: error === undefined ? undefined : errorReport(error),
+  };
+}

@@ -1,0 +1,67 @@
+import { randomBytes } from 'node:crypto';
+import { SideloadError } from '../errors.ts';
+import type { SshConnection } from '../ssh/connect.ts';
+
+/**
+ * A piece of POSIX `sh` to run on a node. Values reach it only as variables, quoted in one place; it answers in sections:
+ * `section NAME` starts one, and whatever follows on standard output belongs to it. `as_root` runs a command as root.
+ */
+export interface Script {
+  readonly body: string;
+  readonly variables?: Readonly<Record<string, string>>;
+}
+
+/** What a script said, by section, without the white space around it. */
+export type Sections = ReadonlyMap<string, string>;
+
+/** Where distributions keep their tools; a remote shell that is not a login shell often knows half of these. */
+const SEARCH_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
+
+/**
+ * Runs a script on a node in one round trip. It travels on standard input to a plain `sh`, so the login shell of the
+ * user does not matter, and a mark of this call keeps banners and other noise apart from the answer.
+ * @throws SideloadError REMOTE_COMMAND_FAILED when the script did not get to its end.
+ */
+export async function runScript(connection: SshConnection, script: Script, signal: AbortSignal): Promise<Sections> {
+  const mark = `@@${randomBytes(6).toString('hex')}`;
+  const result = await connection.run(['sh'], { stdin: composeScript(script, mark), signal });
+  const sections = parseSections(result.stdout, mark);
+  if (result.code !== 0 || !sections.has('end')) {
+    const said = `${result.stderr}\n${result.stdout.split(mark)[0] ?? ''}`.trim();
+    throw new SideloadError(
+      'REMOTE_COMMAND_FAILED',
+      `a script on the node ended with exit code ${result.code}${said === '' ? '' : `: ${said.slice(-2000)}`}`,
+      { node: connection.target.label },
+    );
+  }
+  return sections;
+}
+
+/** The braces make `sh` read the whole script before it runs any of it: no command inside can swallow the rest. */
+function composeScript({ body, variables = {} }: Script, mark: string): string {
+  const assignments = Object.entries(variables).map(([name, value]) => `${name}=${quoteForSh(value)}`);
+  return `{
+export LC_ALL=C PATH="$PATH:${SEARCH_PATH}"
+section() { printf '\\n${mark} %s\\n' "$1"; }
+if [ "$(id -u)" = 0 ]; then as_root() { "$@"; }; else as_root() { sudo -n "$@"; }; fi
+${assignments.join('\n')}
+${body}
+section end
+exit 0
+} </dev/null
+`;
+}
+
+/** POSIX.1 2.2.2: within single quotes every character stands for itself; a single quote is written outside of them. */
+function quoteForSh(value: string): string {
+  return `'${value.replaceAll("'", String.raw`'\''`)}'`;
+}
+
+function parseSections(stdout: string, mark: string): Sections {
+  const sections = new Map<string, string>();
+  for (const part of stdout.split(`\n${mark} `).slice(1)) {
+    const newline = part.indexOf('\n');
+    sections.set(part.slice(0, newline), part.slice(newline + 1).trim());
+  }
+  return sections;
+}

@@ -1,0 +1,162 @@
+import { SideloadError } from '../errors.ts';
+import type { SourceImage, StoredBlob } from '../image/image.ts';
+import { layoutArchive } from '../image/layout.ts';
+import { faultOf, planNode } from '../plan.ts';
+import type { Progress } from '../report/progress.ts';
+import { formatBytes } from '../report/units.ts';
+import type { Run } from '../run.ts';
+import { runtimeOf } from '../runtime/detect.ts';
+import type { HeldImage } from '../runtime/runtime.ts';
+import { abandonedReferences, stageReference } from '../runtime/staging.ts';
+import type { Settings } from '../settings.ts';
+import { connect } from '../ssh/connect.ts';
+import { type Node, type NodeImage, ready } from './node.ts';
+import { probe } from './probe.ts';
+import { runScript } from './script.ts';
+
+/** How long the removal of staged images may take once the job has been cancelled. */
+const CLEAN_UP_MS = 20_000;
+
+/** Connects to a node and asks it for its facts. The connection outlives a cancellation, to clean up over it. */
+export async function prepareNode(node: Node, settings: Settings, signal: AbortSignal): Promise<void> {
+  const lifetime = new AbortController();
+  const abandon = () => lifetime.abort(signal.reason);
+  signal.throwIfAborted();
+  signal.addEventListener('abort', abandon);
+  try {
+    node.connection = await connect(node.settings, { ...settings.ssh, signal: lifetime.signal });
+  } finally {
+    signal.removeEventListener('abort', abandon);
+  }
+  node.facts = await probe(node.connection, settings.criSocket, signal);
+}
+
+/** Finds out which images the node lacks. */
+export async function planImages(node: Node, images: readonly SourceImage[], run: Run): Promise<void> {
+  const held = await inspect(
+    node,
+    images.map(image => image.reference),
+    run.signal,
+  );
+  const plans = planNode(images, ready(node).facts, held);
+  node.images = plans.map(({ reference, image, action }, number) => ({
+    reference,
+    image,
+    stage: action === 'send' ? stageReference(run.id, number) : undefined,
+    outcome: action === 'send' ? 'none' : 'present',
+    bytesSent: 0,
+    smoke: undefined,
+  }));
+}
+
+/** Sends what the node lacks into its runtime, under stage references, and has the runtime confirm it. */
+export async function stageImages(node: Node, run: Run, progress: Progress): Promise<void> {
+  const missing = node.images.filter(image => image.stage !== undefined);
+  for (const image of missing) {
+    await sendImage(node, image, run, progress);
+  }
+  const references = missing.flatMap(image => image.stage ?? []);
+  const held = await inspect(node, references, run.signal);
+  for (const image of missing) {
+    assertHeld(held.get(image.stage ?? ''), image, 'after the import');
+  }
+}
+
+async function sendImage(node: Node, target: NodeImage, run: Run, progress: Progress): Promise<void> {
+  const { connection, facts } = ready(node);
+  const { image, stage } = target;
+  if (stage === undefined) {
+    return;
+  }
+  const blobs: StoredBlob[] = await Promise.all(image.layers.map(layer => layer.store(run.signal)));
+  const archive = layoutArchive({ reference: stage, image, blobs });
+  // The content store keeps the blobs as they are sent; the snapshots are at least as large as the layers were.
+  const neededBytes = archive.sizeBytes + image.layers.reduce((sum, layer) => sum + layer.sourceSizeBytes, 0);
+  if (neededBytes > facts.disk.freeBytes) {
+    throw new SideloadError(
+      'DISK_FULL',
+      `${target.reference} needs ${formatBytes(neededBytes)} on ${facts.disk.path} of the node, and ${formatBytes(facts.disk.freeBytes)} are free`,
+    );
+  }
+  node.isStaged = true;
+  const transfer = progress.start(node.settings.label, archive.sizeBytes);
+  try {
+    const result = await connection.run(runtimeOf(facts.runtime.name).importArchive(facts, image.platform), {
+      stdin: archive.stream(),
+      signal: run.signal,
+      onStdinBytes: sentBytes => {
+        target.bytesSent = sentBytes;
+        transfer.advance(sentBytes);
+      },
+    });
+    if (result.code !== 0) {
+      const said = (result.stderr.trim() || result.stdout.trim()).slice(-2000);
+      throw new SideloadError('IMPORT_FAILED', `the import ended with exit code ${result.code}: ${said}`);
+    }
+  } finally {
+    transfer.end();
+  }
+}
+
+/** Makes the final references name what was staged, removes the stage references, and has the CRI confirm the result. */
+export async function promoteImages(node: Node, run: Run): Promise<void> {
+  const { connection, facts } = ready(node);
+  const runtime = runtimeOf(facts.runtime.name);
+  const pairs = node.images.flatMap(({ stage, reference }) =>
+    stage === undefined ? [] : [{ from: stage, to: reference }],
+  );
+  if (pairs.length > 0) {
+    await runScript(connection, runtime.tag(facts, pairs), run.signal);
+    await removeStaged(node, run.id, run.signal);
+  }
+  const held = await inspect(
+    node,
+    node.images.map(image => image.reference),
+    run.signal,
+  );
+  for (const image of node.images) {
+    assertHeld(held.get(image.reference), image, 'in the end');
+    if (image.stage !== undefined) {
+      image.outcome = 'sent';
+    }
+  }
+}
+
+/** Takes away what a failed or cancelled run has staged on the node, and closes the connection. */
+export async function leaveNode(node: Node, runId: string): Promise<void> {
+  try {
+    if (node.isStaged && node.connection !== undefined) {
+      await removeStaged(node, runId, AbortSignal.timeout(CLEAN_UP_MS));
+    }
+  } finally {
+    await node.connection?.close();
+  }
+}
+
+/** Removes the stage references of this run, and of those that ended without doing so. */
+export async function removeStaged(node: Node, runId: string, signal: AbortSignal): Promise<void> {
+  const { connection, facts } = ready(node);
+  const own = node.images.flatMap(image => image.stage ?? []);
+  const references = new Set([...own, ...abandonedReferences(facts.staged, runId, Date.now())]);
+  if (references.size > 0) {
+    await runScript(connection, runtimeOf(facts.runtime.name).remove(facts, [...references]), signal);
+  }
+  node.isStaged = false;
+}
+
+async function inspect(
+  node: Node,
+  references: readonly string[],
+  signal: AbortSignal,
+): Promise<ReadonlyMap<string, HeldImage | undefined>> {
+  const { connection, facts } = ready(node);
+  const runtime = runtimeOf(facts.runtime.name);
+  return runtime.held(await runScript(connection, runtime.inspect(facts, references), signal), references);
+}
+
+function assertHeld(held: HeldImage | undefined, { reference, image }: NodeImage, when: string): void {
+  const fault = faultOf(held, image);
+  if (fault !== undefined) {
+    throw new SideloadError('VERIFY_FAILED', `${reference} ${when}: ${fault}`);
+  }
+}

@@ -1,0 +1,57 @@
+import type { ErrorCode, SideloadError } from '../errors.ts';
+
+/** What became of one image on one node. */
+export interface ImageReport {
+  readonly reference: string;
+  /** Config digest that CI built for the node's platform. */
+  readonly imageId: string;
+  /** `present`: the node held it already; `sent`: it was sent and verified; `none`: it did not get that far. */
+  readonly outcome: 'present' | 'sent' | 'none';
+  readonly bytesSent: number;
+  /** The kubelet's verdict, such as `Running`; `undefined` when no smoke pod was asked to start. */
+  readonly smoke: string | undefined;
+}
+
+export interface ErrorReport {
+  readonly code: ErrorCode;
+  readonly message: string;
+  readonly hint: string;
+}
+
+/** What became of one node. */
+export interface NodeReport {
+  /** The node as the user named it. */
+  readonly node: string;
+  readonly address: string;
+  readonly kubernetesName: string | undefined;
+  readonly platform: string | undefined;
+  readonly runtime: string | undefined;
+  readonly images: readonly ImageReport[];
+  readonly bytesSent: number;
+  readonly durationMs: number;
+  readonly error: ErrorReport | undefined;
+}
+
+/** The record of a run, complete before the job fails. */
+export interface Report {
+  readonly run: string;
+  /** Image ID by platform, by reference. */
+  readonly images: Readonly<Record<string, Readonly<Record<string, string>>>>;
+  readonly nodes: readonly NodeReport[];
+  /** Whether any node's references moved. */
+  readonly changed: boolean;
+  /** What stopped the run as a whole, when it was no node's own fault. */
+  readonly error: ErrorReport | undefined;
+}
+
+export function errorReport({ code, message, hint }: SideloadError): ErrorReport {
+  return { code, message, hint };
+}
+
+export function bytesSent(report: Report): number {
+  return report.nodes.reduce((sum, node) => sum + node.bytesSent, 0);
+}
+
+export function succeeded(report: Report): boolean {
+  return report.error === undefined && report.nodes.length > 0 && report.nodes.every(node => node.error === undefined);
+}

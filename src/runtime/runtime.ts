@@ -1,0 +1,32 @@
+import type { Platform } from '../image/platform.ts';
+import type { NodeFacts } from '../node/facts.ts';
+import type { Script, Sections } from '../node/script.ts';
+
+/** What a node's runtime holds under a reference, in its own words. */
+export interface HeldImage {
+  /** Digest of the image config, as the CRI reports it; where there is no `crictl`, as the image's manifest names it. */
+  readonly imageId: string;
+  readonly os: string;
+  readonly architecture: string;
+  /** Whether the layers are unpacked, so that a container can start without further work. */
+  readonly unpacked: boolean;
+  /** Who said so. */
+  readonly witness: 'crictl' | 'ctr';
+}
+
+/**
+ * The commands of one kind of runtime. It composes commands and reads their output; it opens no connection.
+ * References are fully qualified everywhere.
+ */
+export interface Runtime {
+  /** The command that reads an OCI archive on its standard input and imports it, unpacked, for one platform. */
+  importArchive(facts: NodeFacts, platform: Platform): readonly string[];
+  /** Asks what is held under each of the references. */
+  inspect(facts: NodeFacts, references: readonly string[]): Script;
+  /** The answer to {@link Runtime.inspect}; `undefined` for a reference under which nothing is held. */
+  held(sections: Sections, references: readonly string[]): ReadonlyMap<string, HeldImage | undefined>;
+  /** Makes each `to` name the content of its `from`, whatever it named before. */
+  tag(facts: NodeFacts, pairs: readonly { readonly from: string; readonly to: string }[]): Script;
+  /** Removes references; one that is not there is no error. Content that nothing refers to is left to the runtime. */
+  remove(facts: NodeFacts, references: readonly string[]): Script;
+}

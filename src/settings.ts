@@ -1,0 +1,249 @@
+import { existsSync, readFileSync } from 'node:fs';
+import { homedir } from 'node:os';
+import { join } from 'node:path';
+import { messageOf, SideloadError } from './errors.ts';
+import type { Host } from './host/host.ts';
+import { parseReference } from './image/reference.ts';
+import { type InputName, type Inputs, inputSpec, parseInputs } from './inputs.ts';
+import { type Inventory, labelOf, type NodeEntry, parseInventory, parseNode } from './node/inventory.ts';
+import { collect, type InputProblem, problem, throwProblems } from './problems.ts';
+import type { SshTarget } from './ssh/connect.ts';
+import { type HostKeyPolicy, parseHostKeys } from './ssh/host-keys.ts';
+import { parsePrivateKey, type SshCredentials } from './ssh/key.ts';
+
+/** A node to push to. */
+export interface NodeSettings extends SshTarget {
+  /** `metadata.name` of the Kubernetes node, when the user gave it. */
+  readonly kubernetesName: string | undefined;
+}
+
+/** What a run does, complete and checked: nothing in here can turn out to be malformed later. */
+export interface Settings {
+  /** References as the user wrote them; empty means all images of the archive. */
+  readonly images: readonly string[];
+  readonly source: Inputs['source'];
+  readonly archive: string | undefined;
+  readonly nodes: readonly NodeSettings[];
+  readonly ssh: {
+    readonly credentials: SshCredentials;
+    readonly hostKeys: HostKeyPolicy;
+    readonly connectTimeoutMs: number;
+  };
+  readonly criSocket: string | undefined;
+  readonly smoke: SmokeSettings | undefined;
+}
+
+export interface SmokeSettings {
+  readonly kubectl: string;
+  /** A path, the content, or `undefined` for what kubectl itself would use. */
+  readonly kubeconfig: { readonly path: string } | { readonly content: string } | undefined;
+  readonly namespace: string;
+  readonly timeoutMs: number;
+  /** In place of the image's entrypoint and command, when not empty. */
+  readonly command: readonly string[];
+}
+
+/**
+ * Reads all inputs, the inventory of the runner, and the files that they name.
+ * @throws SideloadError with every problem that can be seen without touching a node, an engine or the cluster.
+ */
+export function readSettings(host: Host, env: NodeJS.ProcessEnv = process.env): Settings {
+  const problems: InputProblem[] = [];
+  const inventory = collect(problems, () => readInventory(host, env));
+  const parsed = parseInputs(name => {
+    const given = host.input(name);
+    return given === undefined || given.trim() === '' ? inventory?.settings[name] : given;
+  });
+  problems.push(...parsed.problems);
+  const { inputs } = parsed;
+  for (const secret of [inputs['ssh-private-key'], inputs['ssh-key-passphrase']]) {
+    if (secret !== undefined) {
+      host.mask(secret);
+    }
+  }
+
+  for (const reference of inputs.images) {
+    collect(problems, () => parseReference(reference));
+  }
+  problems.push(...duplicates('images', inputs.images));
+  if (inputs.images.length === 0 && inputs.archive === undefined) {
+    problems.push(problem('`images` is empty', 'name at least one image, or an `archive`'));
+  }
+  if (inputs.source === 'archive' && inputs.archive === undefined) {
+    problems.push(problem('`source: archive` needs `archive`', 'name the tar file'));
+  }
+  if (inputs.archive !== undefined && (inputs.source === 'docker' || inputs.source === 'podman')) {
+    problems.push(problem(`\`archive\` and \`source: ${inputs.source}\` exclude each other`, 'set one of them'));
+  }
+
+  const nodes = readNodes(inputs, inventory, problems);
+  const credentials = collect(problems, () => readCredentials(inputs, host));
+  const hostKeys = collect(problems, () => readHostKeys(inputs));
+  const criSocket = inputs['cri-socket'];
+  if (criSocket !== undefined && !/^(unix:\/\/)?\/[\w./-]+$/.test(criSocket)) {
+    problems.push(problem(`\`cri-socket\` must be an absolute path, not ${JSON.stringify(criSocket)}`));
+  }
+  const smoke = inputs.smoke === 'none' ? undefined : collect(problems, () => readSmoke(inputs, host));
+
+  throwProblems(problems);
+  if (credentials === undefined || hostKeys === undefined) {
+    throw new SideloadError('INTERNAL', 'settings without a problem lack a part');
+  }
+  return {
+    images: inputs.images,
+    source: inputs.source,
+    archive: inputs.archive,
+    nodes,
+    ssh: { credentials, hostKeys, connectTimeoutMs: inputs['connect-timeout'] * 1000 },
+    criSocket: criSocket?.replace(/^unix:\/\//, ''),
+    smoke,
+  };
+}
+
+/** The file that the user names must exist; the places of the runner may be empty. */
+function readInventory(host: Host, env: NodeJS.ProcessEnv): Inventory {
+  const named = host.input('inventory')?.trim() || env.KUBE_SIDELOAD_INVENTORY;
+  const places = [
+    '/etc/kube-sideload/inventory.yaml',
+    join(env.XDG_CONFIG_HOME || join(homedir(), '.config'), 'kube-sideload', 'inventory.yaml'),
+  ];
+  const file = named || places.find(place => existsSync(place));
+  return file === undefined ? { nodes: [], settings: {} } : parseInventory(readText('inventory', file), file);
+}
+
+function readNodes(
+  inputs: Inputs,
+  inventory: Inventory | undefined,
+  problems: InputProblem[],
+): readonly NodeSettings[] {
+  const listed = inputs.nodes.map(text => collect(problems, () => parseNode(text)));
+  const entries: readonly (NodeEntry | undefined)[] = listed.length > 0 ? listed : (inventory?.nodes ?? []);
+  if (entries.length === 0 && inventory !== undefined) {
+    problems.push(
+      problem('`nodes` is empty', 'list the nodes in `nodes`, or in an inventory file on the runner (see `inventory`)'),
+    );
+  }
+  const nodes = entries
+    .filter(entry => entry !== undefined)
+    .map(entry => ({
+      label: labelOf(entry),
+      host: entry.host,
+      port: entry.port ?? inputs['ssh-port'],
+      user: entry.user ?? inputs['ssh-user'],
+      kubernetesName: entry.kubernetesName,
+    }));
+  problems.push(
+    ...duplicates(
+      'nodes',
+      nodes.map(node => `${node.host}:${node.port}`),
+    ),
+    ...duplicates(
+      'nodes',
+      nodes.flatMap(node => node.kubernetesName ?? []),
+    ),
+  );
+  return nodes;
+}
+
+function readCredentials(inputs: Inputs, host: Host): SshCredentials {
+  const given = inputs['ssh-private-key'];
+  if (given !== undefined) {
+    return parsePrivateKey(given, inputs['ssh-key-passphrase']);
+  }
+  const places = ['id_ed25519', 'id_ecdsa', 'id_rsa'].map(name => join(homedir(), '.ssh', name));
+  const file = inputs['ssh-private-key-file'] ?? places.find(place => existsSync(place));
+  if (file === undefined) {
+    throw new SideloadError(
+      'INPUT_INVALID',
+      'no SSH key: neither `ssh-private-key` nor `ssh-private-key-file` is set, and there is none in `~/.ssh`',
+      {
+        hint: 'pass the key that the nodes know in `ssh-private-key`',
+      },
+    );
+  }
+  const text = readText('ssh-private-key-file', file);
+  host.mask(text);
+  return parsePrivateKey(text, inputs['ssh-key-passphrase']);
+}
+
+function readHostKeys(inputs: Inputs): HostKeyPolicy {
+  const given = inputs['ssh-known-hosts'];
+  const fingerprints = inputs['ssh-host-key-fingerprints'];
+  if (given !== undefined) {
+    return parseHostKeys({ knownHosts: given, fingerprints });
+  }
+  const named = inputs['ssh-known-hosts-file'];
+  const files =
+    named === undefined
+      ? [join(homedir(), '.ssh', 'known_hosts'), '/etc/ssh/ssh_known_hosts'].filter(file => existsSync(file))
+      : [named];
+  const knownHosts = files.map(file => readText('ssh-known-hosts-file', file)).join('\n');
+  if (knownHosts.trim() === '' && fingerprints.length === 0) {
+    throw new SideloadError('INPUT_INVALID', 'no host keys: `ssh-known-hosts` is empty', {
+      hint: 'pass the output of `ssh-keyscan NODE…` in `ssh-known-hosts`, after comparing the fingerprints on the nodes',
+    });
+  }
+  return parseHostKeys({ knownHosts, fingerprints });
+}
+
+function readSmoke(inputs: Inputs, host: Host): SmokeSettings {
+  if (!/^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$/.test(inputs.namespace)) {
+    throw new SideloadError(
+      'INPUT_INVALID',
+      `\`namespace\` ${JSON.stringify(inputs.namespace)} is not a name of a namespace`,
+      {
+        hint: 'lower case letters, digits and `-`, 63 at most (RFC 1123)',
+      },
+    );
+  }
+  return {
+    kubectl: inputs.kubectl,
+    kubeconfig: readKubeconfig(inputs.kubeconfig, host),
+    namespace: inputs.namespace,
+    timeoutMs: inputs['smoke-timeout'] * 1000,
+    command: inputs['smoke-command'],
+  };
+}
+
+function readKubeconfig(given: string | undefined, host: Host): SmokeSettings['kubeconfig'] {
+  if (given === undefined) {
+    return undefined;
+  }
+  if (given.includes('\n') || given.trimStart().startsWith('{')) {
+    maskSecrets(given, host);
+    return { content: given };
+  }
+  if (!existsSync(given)) {
+    throw new SideloadError('KUBECONFIG_INVALID', `\`kubeconfig\`: there is no file ${JSON.stringify(given)}`);
+  }
+  return { path: given };
+}
+
+/** Masks the credentials in a kubeconfig, and not its other lines: nobody wants `***: v1` all over the log. */
+function maskSecrets(kubeconfig: string, host: Host): void {
+  for (const [, secret] of kubeconfig.matchAll(
+    /["']?\b(?:token|password|client-key-data|client-secret|id-token|refresh-token)["']?\s*:\s*["']?([^\s"',}]+)/g,
+  )) {
+    if (secret !== undefined) {
+      host.mask(secret);
+    }
+  }
+}
+
+function readText(input: InputName, file: string): string {
+  try {
+    return readFileSync(file, 'utf8');
+  } catch (cause) {
+    throw new SideloadError('INPUT_INVALID', `\`${input}\`: cannot read ${JSON.stringify(file)}: ${messageOf(cause)}`, {
+      hint: inputSpec(input).help,
+      cause,
+    });
+  }
+}
+
+function duplicates(input: InputName, items: readonly string[]): InputProblem[] {
+  const twice = new Set(items.filter((item, index) => items.indexOf(item) !== index));
+  return [...twice].map(item =>
+    problem(`\`${input}\` names ${JSON.stringify(item)} more than once`, 'remove the second one'),
+  );
+}

@@ -1,0 +1,60 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import { messageOf } from '../errors.ts';
+import type { Kubectl } from './kubectl.ts';
+import type { Pod } from './objects.ts';
+
+interface FollowOptions {
+  readonly labelSelector: string;
+  /** Called with the state of each pod at first, and after every change. */
+  readonly onPod: (pod: Pod) => void;
+  /** Called with the names of all pods after every (re-)listing: a pod that is not among them is gone. */
+  readonly onList?: (names: ReadonlySet<string>) => void;
+  readonly onDeleted: (pod: Pod) => void;
+  /** Called when the API server does not answer; following goes on. */
+  readonly onTrouble?: (message: string) => void;
+  /** Ends the following, without an error. */
+  readonly until: AbortSignal;
+}
+
+/** Between two attempts to reach an API server that does not answer. */
+const RETRY_MS = 1000;
+
+/**
+ * Follows pods by list and watch, as client-go's reflector does: the list gives the state and the version from which to
+ * watch; a watch that ends, for whatever reason, begins again with a list. Trouble is reported and never ends it.
+ */
+export async function followPods(kubectl: Kubectl, options: FollowOptions): Promise<void> {
+  const { labelSelector, until } = options;
+  while (!until.aborted) {
+    try {
+      const list = await kubectl.listPods(labelSelector);
+      if (until.aborted) {
+        return;
+      }
+      for (const pod of list.items) {
+        options.onPod(pod);
+      }
+      options.onList?.(new Set(list.items.map(pod => pod.metadata.name)));
+      if (until.aborted) {
+        return;
+      }
+      await kubectl.watchPods(
+        labelSelector,
+        list.metadata.resourceVersion,
+        event => {
+          if (until.aborted || event.type === 'BOOKMARK' || event.type === 'ERROR') {
+            return; // An ERROR (410 Gone, say) is followed by the end of the watch, and that by a new list.
+          }
+          (event.type === 'DELETED' ? options.onDeleted : options.onPod)(event.object);
+        },
+        until,
+      );
+    } catch (error) {
+      if (until.aborted) {
+        return;
+      }
+      options.onTrouble?.(messageOf(error));
+      await delay(RETRY_MS, undefined, { signal: until }).catch(() => {});
+    }
+  }
+}

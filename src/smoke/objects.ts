@@ -1,0 +1,48 @@
+/** The parts of Kubernetes API objects (core/v1) that are read here; everything the server may leave out is optional. */
+export interface Pod {
+  readonly metadata: {
+    readonly name: string;
+    readonly uid: string;
+    readonly resourceVersion?: string;
+    readonly deletionTimestamp?: string;
+  };
+  readonly spec?: { readonly nodeName?: string };
+  readonly status?: {
+    readonly phase?: string;
+    readonly reason?: string;
+    readonly message?: string;
+    readonly containerStatuses?: readonly ContainerStatus[];
+  };
+}
+
+export interface ContainerStatus {
+  readonly image?: string;
+  readonly imageID?: string;
+  readonly state?: {
+    readonly waiting?: { readonly reason?: string; readonly message?: string };
+    readonly running?: { readonly startedAt?: string };
+    readonly terminated?: {
+      readonly exitCode?: number;
+      readonly signal?: number;
+      readonly reason?: string;
+      readonly message?: string;
+    };
+  };
+}
+
+export interface PodList {
+  readonly metadata: { readonly resourceVersion: string };
+  readonly items: readonly Pod[];
+}
+
+export type WatchEvent =
+  | { readonly type: 'ADDED' | 'MODIFIED' | 'DELETED'; readonly object: Pod }
+  | { readonly type: 'BOOKMARK'; readonly object: unknown }
+  | { readonly type: 'ERROR'; readonly object: { readonly code?: number; readonly message?: string } };
+
+export interface PodEvent {
+  readonly type?: string;
+  readonly reason?: string;
+  readonly message?: string;
+  readonly count?: number;
+}
