@@ -88,8 +88,10 @@ export async function startServer(options: ServerOptions = {}): Promise<TestServ
   const ssh = new ssh2.Server({
     hostKeys: hostKeys.map(key => key.privateKey),
     debug: line => {
-      const [, message] = /Inbound: ([A-Z_]+)/.exec(line) ?? [];
+      const [, message, content] = /Inbound: (?:Received )?([A-Z_]+)(?: \(([^)]*))?/.exec(line) ?? [];
       if (message !== undefined) record(message);
+      const [, name] = /signal: (\w+)$/.exec(content ?? '') ?? [];
+      if (name !== undefined) record(`signal ${name}`);
     },
   });
   const tcp = await startTcp(socket => ssh.injectSocket(socket));
@@ -99,7 +101,6 @@ export async function startServer(options: ServerOptions = {}): Promise<TestServ
     client.on('authentication', authenticate);
     client.on('session', accept => {
       const session = accept();
-      session.on('signal', (_accept, _reject, { name }) => record(`signal ${name}`));
       session.on('exec', (acceptExec, rejectExec, { command }) => {
         if (exec === 'refuse') return rejectExec();
         const channel = acceptExec();
