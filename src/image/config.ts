@@ -1,0 +1,33 @@
+import { SideloadError } from '../errors.ts';
+import { type Digest, parseDigest } from './digest.ts';
+import { asList, asObject, asText, parseJson } from './json.ts';
+import type { Platform } from './platform.ts';
+
+/** What matters here of an image config (OCI image-spec, image configuration; Docker's has the same fields). */
+export interface ImageConfig {
+  readonly platform: Platform;
+  readonly diffIds: readonly Digest[];
+}
+
+/**
+ * Reads an image config. The platform is taken from here and never from an index, which may lack it.
+ * @throws SideloadError ARCHIVE_INVALID
+ */
+export function parseConfig(bytes: Buffer, what: string): ImageConfig {
+  const config = asObject(parseJson(bytes, what));
+  const os = asText(config.os);
+  const architecture = asText(config.architecture);
+  const variant = asText(config.variant);
+  if (os === undefined || architecture === undefined) {
+    throw new SideloadError('ARCHIVE_INVALID', `${what} names no os and architecture`);
+  }
+  const diffIds = asList(asObject(config.rootfs).diff_ids).map(value => {
+    const diffId = parseDigest(value);
+    if (diffId === undefined) {
+      throw new SideloadError('ARCHIVE_INVALID', `${what} has a diff_id that is no digest: ${JSON.stringify(value)}`);
+    }
+    return diffId;
+  });
+  if (diffIds.length === 0) throw new SideloadError('ARCHIVE_INVALID', `${what} names no layers`);
+  return { platform: { os, architecture, ...(variant === undefined ? {} : { variant }) }, diffIds };
+}
