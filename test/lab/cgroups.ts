@@ -142,17 +142,28 @@ export async function cgroupLabs(): Promise<string[]> {
   return [...names].sort();
 }
 
-/** Kills every process of a lab and returns when all are gone. */
+/**
+ * Kills every process of a lab and returns when all are gone: not only out of their cgroup, which an ending process
+ * leaves early, but out of the process table, or waiting there for nothing but its parent.
+ */
 export async function killAll(lab: string): Promise<void> {
+  const seen = new Set<number>();
   await until(`the end of all processes of lab ${lab}`, 30_000, async () => {
     const pids = await processes(lab);
     for (const pid of pids) {
+      seen.add(pid);
       try {
         process.kill(pid, 'SIGKILL');
       } catch {} // It ended by itself, or with its namespace's first process.
     }
-    return pids.length === 0;
+    for (const pid of seen) if (await hasEnded(pid)) seen.delete(pid);
+    return pids.length === 0 && seen.size === 0;
   });
+}
+
+async function hasEnded(pid: number): Promise<boolean> {
+  const state = await readFile(`/proc/${pid}/stat`, 'utf8').catch(() => undefined);
+  return state === undefined || /\) [ZX] /.test(state);
 }
 
 /** Removes a lab's cgroups; the kernel lets go of one only a moment after its last process. */

@@ -24,7 +24,7 @@ import { assertHost, ensureTools } from './requirements.ts';
 import { ensureRootfs, sid } from './rootfs.ts';
 import { raiseRunner, writeWrappers } from './runner.ts';
 import { startService, stopService } from './services.ts';
-import { type Lab, type LabNode, labDirectory, labNames, load, save } from './state.ts';
+import { type Lab, type LabHost, type LabNode, labDirectory, labNames, load, save } from './state.ts';
 
 export type { Outcome } from './command.ts';
 export type { Image, ImageSpec, LayerSpec } from './images.ts';
@@ -155,6 +155,27 @@ export async function down(name: string): Promise<void> {
 /** The names of all labs of this machine, up or half down. */
 export async function names(): Promise<string[]> {
   return [...new Set([...(await labNames()), ...(await cgroupLabs())])].sort();
+}
+
+/** The command line of the machine's OpenSSH client that logs in to a node, and knows nothing but the lab. */
+export function sshCommand(lab: Lab, host: LabHost, user = 'root'): string[] {
+  const options = [
+    `UserKnownHostsFile=${lab.knownHostsFile}`,
+    'GlobalKnownHostsFile=none',
+    'StrictHostKeyChecking=yes',
+    'BatchMode=yes',
+    'IdentitiesOnly=yes',
+    'ConnectTimeout=10',
+    'LogLevel=ERROR',
+  ];
+  return [
+    'ssh',
+    ...['-F', 'none'],
+    ...options.flatMap(option => ['-o', option]),
+    ...['-i', lab.privateKeyFile],
+    ...['-p', String(host.port)],
+    `${user}@${host.address}`,
+  ];
 }
 
 /** Stops a node's `sshd`, `containerd` or `kubelet`. */

@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process';
 import { parseArgs } from 'node:util';
-import { down, type LabHost, type LabMachine, leftovers, load, names, up } from './index.ts';
+import { down, type LabHost, type LabMachine, leftovers, load, names, sshCommand, up } from './index.ts';
 
 const usage = `usage: npm run lab -- up [--name NAME] [--nodes N] [--no-cluster]
                       down [--name NAME | --all]
@@ -85,27 +85,8 @@ async function ssh(rest: readonly string[]): Promise<number> {
   if (!lab) throw new Error(`lab ${name} is not up`);
   const host = [...(lab.control ? [lab.control] : []), ...lab.nodes].find(candidate => candidate.name === machine);
   if (!host) throw new Error(`lab ${name} has no machine ${machine ?? ''} that answers ssh`);
-  const options = [
-    `UserKnownHostsFile=${lab.knownHostsFile}`,
-    'StrictHostKeyChecking=yes',
-    'LogLevel=ERROR',
-    'IdentitiesOnly=yes',
-  ];
-  const child = spawn(
-    'ssh',
-    [
-      '-F',
-      'none',
-      ...options.flatMap(option => ['-o', option]),
-      '-i',
-      lab.privateKeyFile,
-      '-p',
-      String(host.port),
-      `root@${host.address}`,
-      ...words,
-    ],
-    { stdio: 'inherit' },
-  );
+  const [file = '', ...args] = sshCommand(lab, host);
+  const child = spawn(file, [...args, ...words], { stdio: 'inherit' });
   return new Promise((resolve, reject) => {
     child.once('error', reject);
     child.once('close', (code, signal) => resolve(code ?? (signal ? 137 : 1)));
