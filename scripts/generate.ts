@@ -50,7 +50,7 @@ function outputsTable(): string {
 
 /** Replaces what stands between `<!-- NAME -->` and `<!-- /NAME -->`. */
 function between(text: string, name: string, content: string): string {
-  const pattern = new RegExp(`(<!-- ${name} -->\n)[^]*?(\n<!-- /${name} -->)`);
+  const pattern = new RegExp(`(<!-- ${name} -->\n)[sS]*?(\n<!-- /${name} -->)`);
   if (!pattern.test(text)) {
     throw new Error(`README.md has no place for ${name}`);
   }

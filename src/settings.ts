@@ -8,7 +8,7 @@ import { type InputName, type Inputs, inputSpec, parseInputs } from './inputs.ts
 import { type Inventory, labelOf, type NodeEntry, parseInventory, parseNode } from './node/inventory.ts';
 import { collect, type InputProblem, problem, throwProblems } from './problems.ts';
 import type { SshTarget } from './ssh/connect.ts';
-import { type HostKeyPolicy, parseHostKeys } from './ssh/host-keys.ts';
+import { type HostKeyPolicy, hostKeyPolicy } from './ssh/host-keys.ts';
 import { parsePrivateKey, type SshCredentials } from './ssh/key.ts';
 
 /** A node to push to. */
@@ -170,7 +170,7 @@ function readHostKeys(inputs: Inputs): HostKeyPolicy {
   const given = inputs['ssh-known-hosts'];
   const fingerprints = inputs['ssh-host-key-fingerprints'];
   if (given !== undefined) {
-    return parseHostKeys({ knownHosts: given, fingerprints });
+    return hostKeyPolicy({ knownHosts: given, fingerprints });
   }
   const named = inputs['ssh-known-hosts-file'];
   const files =
@@ -183,7 +183,7 @@ function readHostKeys(inputs: Inputs): HostKeyPolicy {
       hint: 'pass the output of `ssh-keyscan NODE…` in `ssh-known-hosts`, after comparing the fingerprints on the nodes',
     });
   }
-  return parseHostKeys({ knownHosts, fingerprints });
+  return hostKeyPolicy({ knownHosts, fingerprints });
 }
 
 function readSmoke(inputs: Inputs, host: Host): SmokeSettings {

@@ -73,8 +73,9 @@ export function parseFacts(sections: Sections, label: string): NodeFacts {
   if (ctr === undefined) {
     throw fail('RUNTIME_NOT_FOUND', `containerd runs, but its client \`ctr\` is not installed on the node`);
   }
-  const [freeKib, mount] = text('disk').split(' ');
-  if (!/^\d+$/.test(freeKib ?? '')) {
+  // POSIX df -P: file system, 1024-blocks, used, available, capacity, mount point.
+  const [, freeKib, mountPoint] = /\s\d+\s+\d+\s+(\d+)\s+\d+%\s+(\S.*)$/.exec(text('disk')) ?? [];
+  if (freeKib === undefined || mountPoint === undefined) {
     throw fail('PROBE_FAILED', `cannot tell the free disk space: ${text('disk')}`);
   }
   return {
@@ -91,7 +92,7 @@ export function parseFacts(sections: Sections, label: string): NodeFacts {
     staged: text('staged')
       .split(/\s+/)
       .filter(reference => reference !== ''),
-    disk: { path: mount || '/', freeBytes: Number(freeKib) * 1024 },
+    disk: { path: mountPoint, freeBytes: Number(freeKib) * 1024 },
   };
 }
 

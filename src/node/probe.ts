@@ -72,7 +72,7 @@ ctr=$(command -v ctr) && {
   section staged; as_root "$ctr" --address "$socket" --namespace k8s.io images ls -q 2>/dev/null | grep "^$STAGE_PREFIX"
 }
 while ! as_root test -d "$root"; do root=\${root%/*}; [ -n "$root" ] || root=/; done
-section disk; as_root df -Pk "$root" | sed -n '2s/^.* \\([0-9][0-9]*\\) *[0-9][0-9]*% *\\(.*\\)$/\\1 \\2/p'
+section disk; as_root df -Pk "$root" | sed -n 2p
 `;
 
 /**

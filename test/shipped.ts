@@ -1,0 +1,203 @@
+/** Runs the bundles of `dist/` as users do, and tells what they did and what they left behind. */
+import { spawn } from 'node:child_process';
+import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+import type { InputName } from '../src/inputs.ts';
+import type { NodeReport } from '../src/report/report.ts';
+import { enter, type Lab } from './lab/index.ts';
+
+const root = resolve(import.meta.dirname, '..');
+const CLI = join(root, 'dist', 'cli', 'index.js');
+const ACTION = join(root, 'dist', 'action', 'index.js');
+const TIMEOUT_MS = 150_000;
+
+export type Inputs = Partial<Record<InputName, string>>;
+
+export interface Options {
+  /** Path of the Node to run the bundle with; by default the one that runs the tests. */
+  readonly node?: string;
+  /** Added to the environment; `undefined` removes. */
+  readonly env?: Readonly<Record<string, string | undefined>>;
+  /** Whose engines are on the PATH. */
+  readonly lab?: Lab;
+  /** Called with each line of the log as it appears. */
+  readonly onLine?: (line: string, pid: number) => void;
+  /** Kills the bundle with SIGKILL when it takes longer. */
+  readonly timeoutMs?: number;
+}
+
+export interface Outcome {
+  readonly code: number | null;
+  readonly signal: NodeJS.Signals | null;
+  readonly stdout: string;
+  readonly stderr: string;
+  /** Standard output and standard error together. */
+  readonly log: string;
+  readonly outputs: Readonly<Record<string, string>>;
+  /** The `nodes` output. */
+  readonly nodes: readonly NodeReport[];
+  /** Names of files that were left in the temporary directory. */
+  readonly leftOnRunner: readonly string[];
+}
+
+/** An outcome of the action: besides the log, what it wrote to the files of the runner. */
+export interface ActionOutcome extends Outcome {
+  readonly summary: string;
+  readonly state: Readonly<Record<string, string>>;
+}
+
+/** The inputs that reach the nodes of a lab. */
+export function reach(
+  lab: Lab,
+  nodes: readonly string[] = lab.nodes.map(node => `${node.address}=${node.name}`),
+): Inputs {
+  return {
+    nodes: nodes.join('\n'),
+    'ssh-private-key-file': lab.privateKeyFile,
+    'ssh-known-hosts-file': lab.knownHostsFile,
+    ...(lab.kubeconfig === undefined ? { smoke: 'none' } : { kubeconfig: lab.kubeconfig }),
+  };
+}
+
+/** `kube-sideload push` with flags; secrets go through variables, as they must. */
+export async function push(inputs: Inputs, options: Options = {}): Promise<Outcome> {
+  const flags: string[] = [];
+  const env: Record<string, string> = {};
+  for (const [name, value] of Object.entries(inputs)) {
+    if (name === 'ssh-private-key' || name === 'ssh-key-passphrase') {
+      env[`KUBE_SIDELOAD_${name.replaceAll('-', '_').toUpperCase()}`] = value;
+    } else {
+      flags.push(`--${name}=${value}`);
+    }
+  }
+  return await runCli(['push', ...flags], { ...options, env: { ...env, ...options.env } });
+}
+
+export async function runCli(args: readonly string[], options: Options = {}): Promise<Outcome> {
+  return await inTemporaryDirectory(async directory => {
+    const temporary = join(directory, 'tmp');
+    await mkdir(temporary);
+    const ended = await run(CLI, args, { TMPDIR: temporary }, options);
+    return { ...ended, ...outcome(parseLines(ended.stdout)), leftOnRunner: await readdir(temporary) };
+  });
+}
+
+/** The action under GitHub's contract: inputs as variables, outputs, state and summary in files. */
+export async function runAction(inputs: Inputs, options: Options = {}): Promise<ActionOutcome> {
+  return await inTemporaryDirectory(async directory => {
+    const runnerTemp = join(directory, 'runner-temp');
+    await mkdir(runnerTemp);
+    const files = { GITHUB_OUTPUT: 'output', GITHUB_STATE: 'state', GITHUB_STEP_SUMMARY: 'summary' };
+    const env: Record<string, string> = { GITHUB_ACTIONS: 'true', RUNNER_TEMP: runnerTemp, TMPDIR: runnerTemp };
+    for (const [variable, name] of Object.entries(files)) {
+      env[variable] = join(directory, name);
+      await writeFile(join(directory, name), '');
+    }
+    for (const [name, value] of Object.entries(inputs)) {
+      env[`INPUT_${name.toUpperCase()}`] = value;
+    }
+    const ended = await run(ACTION, [], env, options);
+    return {
+      ...ended,
+      ...outcome(parseFileCommands(await readFile(join(directory, 'output'), 'utf8'))),
+      state: parseFileCommands(await readFile(join(directory, 'state'), 'utf8')),
+      summary: await readFile(join(directory, 'summary'), 'utf8'),
+      leftOnRunner: await readdir(runnerTemp),
+    };
+  });
+}
+
+/** The post step of an action: the same file again, with the state that the main step left. */
+export function runPost(main: ActionOutcome, inputs: Inputs, options: Options = {}): Promise<ActionOutcome> {
+  const state = Object.fromEntries(Object.entries(main.state).map(([name, value]) => [`STATE_${name}`, value]));
+  return runAction(inputs, { ...options, env: { ...options.env, ...state } });
+}
+
+/** What of a run lies on a node: staged references, temporary files, processes that should have ended. */
+export async function leftOnNode(lab: Lab): Promise<readonly string[]> {
+  const found = await Promise.all(
+    lab.nodes.map(async node => {
+      const script = `ctr -n k8s.io images ls -q | grep '^kube-sideload' ; find /tmp /var/tmp /root /home -mindepth 1 -newer /proc/1 -type f ! -path '*/.ssh/*' ; ps -eo args | grep -E '[c]tr .*import'; true`;
+      const { stdout } = await enter(node, ['sh', '-c', script]);
+      return stdout
+        .split('\n')
+        .filter(line => line !== '')
+        .map(line => `${node.name}: ${line}`);
+    }),
+  );
+  return found.flat();
+}
+
+/** References that a node's containerd knows, without digests. */
+export async function referencesOn(lab: Lab, name: string): Promise<readonly string[]> {
+  const node = lab.nodes.find(one => one.name === name);
+  if (node === undefined) {
+    throw new Error(`no node ${name}`);
+  }
+  const { stdout } = await enter(node, ['ctr', '-n', 'k8s.io', 'images', 'ls', '-q']);
+  return stdout.split('\n').filter(line => line !== '' && !line.startsWith('sha256:'));
+}
+
+async function inTemporaryDirectory<T>(body: (directory: string) => Promise<T>): Promise<T> {
+  const directory = await mkdtemp(join(tmpdir(), 'kube-sideload-shipped-'));
+  try {
+    return await body(directory);
+  } finally {
+    await rm(directory, { recursive: true, force: true });
+  }
+}
+
+type Ended = Pick<Outcome, 'code' | 'signal' | 'stdout' | 'stderr' | 'log'>;
+
+function run(bundle: string, args: readonly string[], own: Record<string, string>, options: Options): Promise<Ended> {
+  const { node = process.execPath, env = {}, lab, onLine, timeoutMs = TIMEOUT_MS } = options;
+  // No HOME: neither the keys nor the kubeconfig of whoever runs the tests may help.
+  const { HOME: _home, GITHUB_ACTIONS: _actions, KUBECONFIG: _kubeconfig, ...inherited } = process.env;
+  const path = lab === undefined ? inherited.PATH : `${lab.bin}:${inherited.PATH}`;
+  return new Promise((done, reject) => {
+    const child = spawn(node, [bundle, ...args], {
+      env: { ...inherited, HOME: '/nonexistent', PATH: path, ...own, ...env },
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
+    const timer = setTimeout(() => child.kill('SIGKILL'), timeoutMs);
+    const text = { stdout: '', stderr: '', log: '' };
+    let unfinished = '';
+    const collect = (name: 'stdout' | 'stderr') => (chunk: Buffer) => {
+      text[name] += chunk.toString();
+      text.log += chunk.toString();
+      const lines = (unfinished + chunk.toString()).split('\n');
+      unfinished = lines.pop() ?? '';
+      for (const line of lines) {
+        onLine?.(line, child.pid ?? 0);
+      }
+    };
+    child.stdout.on('data', collect('stdout'));
+    child.stderr.on('data', collect('stderr'));
+    child.on('error', reject);
+    child.on('close', (code, signal) => {
+      clearTimeout(timer);
+      done({ code, signal, ...text });
+    });
+  });
+}
+
+function outcome(outputs: Readonly<Record<string, string>>): Pick<Outcome, 'outputs' | 'nodes'> {
+  return { outputs, nodes: JSON.parse(outputs.nodes ?? '[]') as NodeReport[] };
+}
+
+function parseLines(stdout: string): Record<string, string> {
+  return Object.fromEntries(
+    stdout.split('\n').flatMap(line => {
+      const equals = line.indexOf('=');
+      return equals < 0 ? [] : [[line.slice(0, equals), line.slice(equals + 1)]];
+    }),
+  );
+}
+
+/** GitHub's file commands: `name<<DELIMITER`, the value, `DELIMITER`. */
+function parseFileCommands(text: string): Record<string, string> {
+  return Object.fromEntries(
+    [...text.matchAll(/^([^\n]+?)<<(\S+)\n([\s\S]*?)\n\2$/gm)].map(([, name, , value]) => [name ?? '', value ?? '']),
+  );
+}

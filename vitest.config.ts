@@ -1,0 +1,45 @@
+import { defineConfig } from 'vitest/config';
+
+const MINUTE = 60_000;
+
+/** Suites by what they need: nothing, an SSH server in the process, the bundle, real nodes, a real cluster. */
+// biome-ignore lint/style/noDefaultExport: vitest asks for one.
+export default defineConfig({
+  test: {
+    reporters: ['default'],
+    projects: [
+      { test: { name: 'unit', include: ['test/unit/**/*.test.ts'], testTimeout: MINUTE } },
+      { test: { name: 'ssh', include: ['test/ssh/**/*.test.ts'], testTimeout: MINUTE } },
+      { test: { name: 'bundle', include: ['test/bundle/**/*.test.ts'], testTimeout: 2 * MINUTE } },
+      {
+        test: {
+          name: 'node',
+          include: ['test/node/**/*.test.ts'],
+          globalSetup: 'test/setup/nodes.ts',
+          fileParallelism: false,
+          testTimeout: 3 * MINUTE,
+          hookTimeout: 5 * MINUTE,
+        },
+      },
+      {
+        test: {
+          name: 'cluster',
+          include: ['test/cluster/**/*.test.ts'],
+          globalSetup: 'test/setup/cluster.ts',
+          fileParallelism: false,
+          testTimeout: 3 * MINUTE,
+          hookTimeout: 5 * MINUTE,
+        },
+      },
+      {
+        test: {
+          name: 'lab',
+          include: ['test/lab/**/*.test.ts'],
+          fileParallelism: false,
+          testTimeout: 5 * MINUTE,
+          hookTimeout: 5 * MINUTE,
+        },
+      },
+    ],
+  },
+});
