@@ -5,7 +5,7 @@
  * compiled sources get a package.json of their own, and the bundles one that says CommonJS.
  */
 import { execFileSync } from 'node:child_process';
-import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 
 const root = resolve(import.meta.dirname, '..');
@@ -40,7 +40,8 @@ for (const entry of ['action', 'cli']) {
   }
   if (entry === 'cli') {
     const file = join(directory, 'index.js');
-    writeFileSync(file, `#!/usr/bin/env node\n${readFileSync(file, 'utf8')}`, { mode: 0o755 });
+    writeFileSync(file, `#!/usr/bin/env node\n${readFileSync(file, 'utf8')}`);
+    chmodSync(file, 0o755);
   }
 }
 rmSync(lib, { recursive: true, force: true });

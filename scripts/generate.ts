@@ -50,11 +50,12 @@ function outputsTable(): string {
 
 /** Replaces what stands between `<!-- NAME -->` and `<!-- /NAME -->`. */
 function between(text: string, name: string, content: string): string {
-  const pattern = new RegExp(`(<!-- ${name} -->\n)[sS]*?(\n<!-- /${name} -->)`);
-  if (!pattern.test(text)) {
+  const [start, end] = [`<!-- ${name} -->\n`, `\n<!-- /${name} -->`];
+  const [from, to] = [text.indexOf(start), text.indexOf(end)];
+  if (from < 0 || to < from) {
     throw new Error(`README.md has no place for ${name}`);
   }
-  return text.replace(pattern, (_, before: string, after: string) => `${before}${content}${after}`);
+  return text.slice(0, from + start.length) + content + text.slice(to);
 }
 
 const generated: Readonly<Record<string, string>> = {
