@@ -31,7 +31,7 @@ export async function readArchive(
   const isDocker = findFile(entries, 'manifest.json') !== undefined;
   if (!isOci && !isDocker) throw noManifest(entries);
   const ociImages = await readOciArchive(entries);
-  const dockerImages = isDocker && needsDocker(ociImages, isOci) ? await readDockerArchive(entries) : [];
+  const dockerImages = isDocker && needsDocker(ociImages) ? await readDockerArchive(entries) : [];
 
   // docker 25 and later write both. index.json comes first: its names are fully qualified, and with the containerd
   // store it has every platform where manifest.json has one. manifest.json fills in what index.json lacks: the
@@ -63,11 +63,9 @@ export async function readArchive(
   return images;
 }
 
-/** docker's containerd store writes manifest.json for layers that it may not have; no need to ask it for a second opinion. */
-function needsDocker(images: readonly OciImage[], isOci: boolean): boolean {
-  return (
-    !isOci || images.length === 0 || images.some(({ name, variants }) => name === undefined || variants.length === 0)
-  );
+/** Only for what index.json lacks: with the containerd store manifest.json may name layers that are not there. */
+function needsDocker(images: readonly OciImage[]): boolean {
+  return images.length === 0 || images.some(({ variants }) => variants.length === 0);
 }
 
 function has(image: ArchiveImage, variant: DockerImage['variant']): boolean {
