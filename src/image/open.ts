@@ -145,7 +145,9 @@ async function findEngine(opening: Opening, reference: string): Promise<Engine> 
   if (absent.length === 0) {
     throw new SideloadError('SOURCE_UNAVAILABLE', `nobody can be asked for ${reference}: ${reasons.join('; ')}`);
   }
-  throw new SideloadError('IMAGE_NOT_FOUND', `${absent.join(' and ')} have no image ${reference}${also}`);
+  const [one, two] = absent;
+  const nobody = two === undefined ? `${one} has no` : `neither ${one} nor ${two} has an`;
+  throw new SideloadError('IMAGE_NOT_FOUND', `${nobody} image ${reference}${also}`);
 }
 
 /** docker writes `sha256:HEX`, podman `HEX`. */

@@ -1,0 +1,234 @@
+import { execFile } from 'node:child_process';
+import { chmod, readdir, readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+import { beforeEach, describe, expect, it } from 'vitest';
+import type { OpenImagesOptions } from '../../../src/image/open.ts';
+import {
+  type DockerWriter,
+  dockerArchive,
+  LINUX_AMD64,
+  LINUX_ARM64,
+  ociArchive,
+  sampleImage,
+  sampleLayer,
+  tarBytes,
+} from './archives.ts';
+import { failureOf, storeAll, useWorkplace } from './opening.ts';
+
+const place = useWorkplace();
+const APP = 'docker.io/library/app:v1';
+const layers = [await sampleLayer('base', 'x'.repeat(5_000_000)), await sampleLayer('top')];
+const app = sampleImage(layers, LINUX_AMD64, 'app');
+const other = sampleImage(layers, LINUX_AMD64, 'other');
+let programs: Pick<OpenImagesOptions, 'docker' | 'podman'>;
+
+beforeEach(() => {
+  programs = { docker: join(place.directory, 'no-docker'), podman: join(place.directory, 'no-podman') };
+});
+
+/** Puts a program on the disk that answers as the lines of shell say; `$DIR` is the test's directory. */
+async function program(name: 'docker' | 'podman', ...lines: readonly string[]): Promise<void> {
+  const path = join(place.directory, name);
+  const script = ['#!/bin/sh', `DIR='${place.directory}'`, `echo "$*" >>"$DIR/${name}.calls"`, ...lines];
+  await writeFile(path, script.join('\n'));
+  await chmod(path, 0o755);
+  programs = { ...programs, [name]: path };
+}
+
+async function calls(name: string): Promise<readonly string[]> {
+  return (await readFile(join(place.directory, `${name}.calls`), 'utf8')).trim().split('\n');
+}
+
+const FIND_ID = { docker: 'image\\ inspect*', podman: 'image\\ *' } as const;
+/** An engine that has one image and saves it. */
+async function engine(
+  name: 'docker' | 'podman',
+  image = app,
+  names: readonly string[] = ['app:v1'],
+  save = `cat "$DIR/${name}.tar"`,
+): Promise<void> {
+  const writer: DockerWriter = name;
+  await writeFile(join(place.directory, `${name}.tar`), await tarBytes(dockerArchive([[names, image]], writer)));
+  const id = name === 'docker' ? image.imageId : image.imageId.slice('sha256:'.length);
+  await program(name, `case "$*" in ${FIND_ID[name]}) echo ${id} ;; save*) ${save} ;; esac`);
+}
+
+const fails = (name: 'docker' | 'podman', message: string, code = 1) =>
+  program(name, `echo '${message}' >&2; exit ${code}`);
+const open = (reference = 'app:v1', options: Partial<OpenImagesOptions> = {}) =>
+  place.open({ references: [reference], ...programs, ...options });
+
+describe('an image in an engine', () => {
+  it('is taken from docker, by one exact tag', async () => {
+    await engine('docker', app, ['app:latest']);
+    const set = await open('app', { source: 'docker' });
+    expect(set.images[0]).toMatchObject({ reference: 'docker.io/library/app:latest', origin: 'docker engine' });
+    expect(set.images[0]?.variants[0]?.imageId).toBe(app.imageId);
+    expect(await storeAll(set)).toHaveLength(2);
+    expect(await calls('docker')).toContain('save app:latest');
+  });
+
+  it('is taken from podman, as an uncompressed docker-archive', async () => {
+    await engine('podman', app, ['localhost/app:v1']);
+    const set = await open('app:v1', { source: 'podman' });
+    expect(set.images[0]).toMatchObject({ reference: APP, origin: 'podman' });
+    expect(await calls('podman')).toContain('save --format docker-archive app:v1');
+  });
+
+  it('keeps the name that was asked for, whatever name the engine resolved it to', async () => {
+    await engine('podman', app, ['registry.example/mirror/app:v1']);
+    expect((await open('app:v1')).images[0]?.reference).toBe(APP);
+  });
+
+  it('may have several platforms in the containerd store', async () => {
+    const arm = sampleImage(layers, LINUX_ARM64);
+    const children = [
+      { image: app, platform: LINUX_AMD64 },
+      { image: arm, platform: LINUX_ARM64 },
+    ];
+    await engine('docker');
+    await writeFile(join(place.directory, 'docker.tar'), await tarBytes(ociArchive([{ children }])));
+    const set = await open();
+    expect(set.images[0]?.variants.map(({ imageId }) => imageId)).toEqual([app.imageId, arm.imageId]);
+  });
+
+  it('shares its layers with the next image', async () => {
+    await engine(
+      'docker',
+      app,
+      ['app:v1'],
+      'case $2 in app:v1) cat "$DIR/docker.tar" ;; *) cat "$DIR/other.tar" ;; esac',
+    );
+    await writeFile(
+      join(place.directory, 'other.tar'),
+      await tarBytes(dockerArchive([[['other:v1'], other]], 'docker')),
+    );
+    const set = await place.open({ references: ['app:v1', 'other:v1'], source: 'docker', ...programs });
+    expect(set.images.map(image => image.variants[0]?.imageId)).toEqual([app.imageId, other.imageId]);
+    expect(set.images[0]?.variants[0]?.layers).toEqual(set.images[1]?.variants[0]?.layers);
+    const [root = ''] = await readdir(place.scratch);
+    expect(await readdir(join(place.scratch, root))).toHaveLength(2);
+  });
+});
+
+describe('with two engines', () => {
+  it('the one that has the image is taken, and the log says so', async () => {
+    await fails('docker', 'Error response from daemon: No such image: app:v1');
+    await engine('podman');
+    expect((await open()).images[0]?.origin).toBe('podman');
+    expect(place.lines).toContain('app:v1 is taken from podman');
+  });
+
+  it('one that is down is mentioned and does not matter', async () => {
+    await fails('docker', 'Cannot connect to the Docker daemon at unix:///var/run/docker.sock.');
+    await engine('podman');
+    expect((await open()).images[0]?.origin).toBe('podman');
+    expect(place.lines).toContainEqual(expect.stringContaining('Cannot connect to the Docker daemon'));
+  });
+
+  it('that have the same image, either will do', async () => {
+    await engine('docker');
+    await engine('podman');
+    expect((await open()).images[0]?.variants[0]?.imageId).toBe(app.imageId);
+  });
+
+  it('that have different images of the name, none is guessed', async () => {
+    await engine('docker', app);
+    await engine('podman', other);
+    expect(await failureOf(open())).toMatchObject({
+      code: 'IMAGE_AMBIGUOUS',
+      message: expect.stringMatching(/docker engine \([0-9a-f]{12}\) and podman \([0-9a-f]{12}\)/),
+    });
+    expect((await open('app:v1', { source: 'podman' })).images[0]?.variants[0]?.imageId).toBe(other.imageId);
+  });
+
+  it('that both lack the image, both are named', async () => {
+    await fails('docker', 'Error: No such image: app:v1');
+    await program('podman', 'exit 1');
+    expect(await failureOf(open())).toMatchObject({
+      code: 'IMAGE_NOT_FOUND',
+      message: 'neither docker engine nor podman has an image app:v1',
+    });
+  });
+
+  it('of which one lacks the image and one cannot be asked, both facts are told', async () => {
+    await program('podman', 'exit 1');
+    expect(await failureOf(open())).toMatchObject({
+      code: 'IMAGE_NOT_FOUND',
+      message: 'podman has no image app:v1; docker engine is not installed',
+    });
+  });
+
+  it('that are not there, the image has no source', async () => {
+    expect(await failureOf(open())).toMatchObject({
+      code: 'SOURCE_UNAVAILABLE',
+      message: expect.stringMatching(/docker engine is not installed; podman is not installed/),
+    });
+  });
+});
+
+describe('an engine that fails', () => {
+  it('at once, speaks for itself', async () => {
+    await fails('docker', 'permission denied while trying to connect to the Docker daemon socket');
+    expect(await failureOf(open('app:v1', { source: 'docker' }))).toMatchObject({
+      code: 'SOURCE_UNAVAILABLE',
+      message: expect.stringContaining('permission denied'),
+    });
+    await fails('podman', 'Error: cannot set up namespace', 125);
+    expect(await failureOf(open('app:v1', { source: 'podman' }))).toMatchObject({
+      code: 'SOURCE_UNAVAILABLE',
+      message: expect.stringContaining('cannot set up namespace'),
+    });
+  });
+
+  it.each([0, 1, 700, 100_000, 5_100_000])('after %i bytes, gives no shorter image', async bytes => {
+    await engine('docker', app, ['app:v1'], `head -c ${bytes} "$DIR/docker.tar"; echo 'no space left' >&2; exit 1`);
+    expect(await failureOf(open())).toMatchObject({
+      code: 'SOURCE_UNAVAILABLE',
+      message: 'docker engine did not save app:v1: no space left',
+    });
+  });
+
+  it('after the whole archive, is not trusted either', async () => {
+    await engine('docker', app, ['app:v1'], 'cat "$DIR/docker.tar"; exit 1');
+    expect(await failureOf(open())).toMatchObject({ code: 'SOURCE_UNAVAILABLE' });
+  });
+
+  it.each([0, 700, 100_000, 5_001_300])('after %i bytes without saying so, gives no shorter image', async bytes => {
+    await engine('docker', app, ['app:v1'], `head -c ${bytes} "$DIR/docker.tar"`);
+    expect(await failureOf(open())).toMatchObject({ code: 'ARCHIVE_INVALID' });
+  });
+
+  it('by writing something else, is ended', async () => {
+    await engine('docker', app, ['app:v1'], 'exec yes');
+    expect(await failureOf(open())).toMatchObject({ code: 'ARCHIVE_INVALID' });
+  });
+});
+
+describe('a job that is cancelled', () => {
+  it('ends the engine and leaves nothing behind', async () => {
+    const fifo = join(place.directory, 'started');
+    await promisify(execFile)('mkfifo', [fifo]);
+    const save = `head -c 100000 "$DIR/docker.tar"; echo $$ >"$DIR/started"; exec tail -f /dev/null`;
+    await engine('docker', app, ['app:v1'], save);
+    const job = new AbortController();
+    const failure = failureOf(open('app:v1', { signal: job.signal }));
+    const pid = Number(await readFile(fifo, 'utf8'));
+    job.abort();
+    expect(await failure).toMatchObject({ code: 'CANCELLED' });
+    expect(() => process.kill(pid, 0)).toThrow('ESRCH');
+    expect(await readdir(place.scratch)).toEqual([]);
+  });
+
+  it('before it began, opens nothing', async () => {
+    await engine('docker');
+    expect(await failureOf(open('app:v1', { signal: AbortSignal.abort() }))).toMatchObject({ code: 'CANCELLED' });
+    await expect(calls('docker')).rejects.toThrow('ENOENT');
+  });
+});
+
+it('needs a name or an archive', async () => {
+  expect(await failureOf(place.open({ source: 'docker', ...programs }))).toMatchObject({ code: 'INPUT_INVALID' });
+  expect(await failureOf(open('app:v1', { source: 'archive' }))).toMatchObject({ code: 'INPUT_INVALID' });
+});

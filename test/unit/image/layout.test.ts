@@ -1,0 +1,176 @@
+import { execFile } from 'node:child_process';
+import { createReadStream, createWriteStream } from 'node:fs';
+import { truncate, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { Readable } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
+import { promisify } from 'node:util';
+import { describe, expect, it } from 'vitest';
+import { digestOf } from '../../../src/image/digest.ts';
+import type { PlatformImage, StoredBlob } from '../../../src/image/image.ts';
+import { layoutArchive } from '../../../src/image/layout.ts';
+import { dockerArchive, gzipped, LINUX_ARM64, sampleImage, sampleLayer, sha256, writeTar } from './archives.ts';
+import { bytesOf, failureOf, storeAll, useWorkplace } from './opening.ts';
+
+const place = useWorkplace();
+const REFERENCE = 'docker.io/library/app:v1';
+const layers = [
+  await sampleLayer('a', 'x'.repeat(50_000)),
+  gzipped(await sampleLayer('b')),
+  await sampleLayer('c'),
+  await sampleLayer('c'),
+];
+const app = sampleImage(layers, LINUX_ARM64);
+
+async function stored(): Promise<{ readonly image: PlatformImage; readonly blobs: readonly StoredBlob[] }> {
+  const path = await writeTar(join(place.directory, 'image.tar'), dockerArchive([[['app:v1'], app]], 'podman'));
+  const set = await place.openArchive(path);
+  const image = set.images[0]?.variants[0] ?? expect.unreachable();
+  return { image, blobs: await storeAll(set) };
+}
+
+const tarList = async (path: string) =>
+  (await promisify(execFile)('tar', ['-tf', path])).stdout.trim().split('\n').toSorted();
+const nameOf = ({ digest }: Pick<StoredBlob, 'digest'>) => `blobs/sha256/${digest.slice(7)}`;
+
+describe('the archive that is sent to a node', () => {
+  it('is an OCI layout that `tar` lists, with each blob once', async () => {
+    const { image, blobs } = await stored();
+    const layout = layoutArchive({ reference: REFERENCE, image, blobs });
+    const path = join(place.directory, 'layout.tar');
+    await pipeline(layout.stream(), createWriteStream(path));
+    const names = [{ digest: layout.manifestDigest }, { digest: image.imageId }, ...new Set(blobs)].map(nameOf);
+    expect(await tarList(path)).toEqual([...new Set(names), 'index.json', 'oci-layout'].toSorted());
+    expect(new Set(blobs.map(({ digest }) => digest)).size).toBe(3);
+  });
+
+  it('has the size that it announces, and the same bytes every time', async () => {
+    const layout = layoutArchive({ reference: REFERENCE, ...(await stored()) });
+    const [first, second] = await Promise.all([bytesOf(layout.stream()), bytesOf(layout.stream())]);
+    expect(first.length).toBe(layout.sizeBytes);
+    expect(first.equals(second)).toBe(true);
+    expect(layoutArchive({ reference: REFERENCE, ...(await stored()) }).manifestDigest).toBe(layout.manifestDigest);
+  });
+
+  it('is the image that was opened, when it is opened again', async () => {
+    const { image, blobs } = await stored();
+    const path = join(place.directory, 'layout.tar');
+    await pipeline(layoutArchive({ reference: REFERENCE, image, blobs }).stream(), createWriteStream(path));
+    const again = await place.openArchive(path);
+    expect(again.images[0]?.reference).toBe(REFERENCE);
+    const [variant] = again.images[0]?.variants ?? [];
+    expect(variant).toMatchObject({ imageId: app.imageId, platform: LINUX_ARM64 });
+    const blobsAgain = await storeAll(again);
+    expect(blobsAgain.map(({ digest }) => digest)).toEqual(blobs.map(({ digest }) => digest));
+  });
+
+  it('names the image and its platform so that containerd and the kubelet find it', async () => {
+    const layout = layoutArchive({ reference: REFERENCE, ...(await stored()) });
+    const text = (await bytesOf(layout.stream())).toString('latin1');
+    const index = JSON.parse(/\{"schemaVersion":2,"mediaType":"[^"]*index[^\0]*/.exec(text)?.[0] ?? '');
+    expect(index.manifests).toEqual([
+      {
+        mediaType: 'application/vnd.oci.image.manifest.v1+json',
+        digest: layout.manifestDigest,
+        size: expect.any(Number),
+        annotations: { 'io.containerd.image.name': REFERENCE, 'org.opencontainers.image.ref.name': 'v1' },
+        platform: LINUX_ARM64,
+      },
+    ]);
+  });
+
+  it('lacks what the node has, and still names it', async () => {
+    const { image, blobs } = await stored();
+    const [first] = blobs;
+    const omit = new Set(blobs.slice(0, 1).map(({ digest }) => digest));
+    const thin = layoutArchive({ reference: REFERENCE, image, blobs, omit });
+    const whole = layoutArchive({ reference: REFERENCE, image, blobs });
+    const bytes = await bytesOf(thin.stream());
+    expect(thin.manifestDigest).toBe(whole.manifestDigest);
+    expect(bytes.length).toBe(thin.sizeBytes);
+    expect(thin.sizeBytes).toBeLessThan(whole.sizeBytes);
+    const path = join(place.directory, 'thin.tar');
+    await writeFile(path, bytes);
+    const missing = await failureOf(place.openArchive(path));
+    expect(missing).toMatchObject({
+      code: 'ARCHIVE_INCOMPLETE',
+      message: expect.stringContaining(first?.digest ?? '-'),
+    });
+  });
+
+  it('can name a blob of the node’s own in place of ours', async () => {
+    const { image, blobs } = await stored();
+    const own: StoredBlob = {
+      digest: digestOf('a blob that only the node has'),
+      sizeBytes: 12_345,
+      compression: 'gzip',
+      open: () => expect.unreachable('it is not here'),
+    };
+    const omit = new Set([own.digest]);
+    const layout = layoutArchive({ reference: REFERENCE, image, blobs: [own, ...blobs.slice(1)], omit });
+    expect((await bytesOf(layout.stream())).toString('latin1')).toContain(
+      `{"mediaType":"application/vnd.oci.image.layer.v1.tar+gzip","digest":"${own.digest}","size":12345}`,
+    );
+  });
+
+  it('fails when a stored blob is gone or was cut, and is never shorter instead', async () => {
+    const { image, blobs } = await stored();
+    const path = join(place.directory, 'blob');
+    await writeFile(path, 'x'.repeat(1000));
+    const replaced = { ...blobs[0], open: () => createReadStream(path), sizeBytes: 1000 } as StoredBlob;
+    const layout = layoutArchive({ reference: REFERENCE, image, blobs: [replaced, ...blobs.slice(1)] });
+    expect((await bytesOf(layout.stream())).length).toBe(layout.sizeBytes);
+    for (const sizeBytes of [999, 0, 1001]) {
+      await truncate(path, sizeBytes);
+      expect(await failureOf(bytesOf(layout.stream()))).toMatchObject({ code: 'INTERNAL' });
+    }
+    const gone = { ...replaced, open: () => createReadStream(join(place.directory, 'gone')) };
+    const broken = layoutArchive({ reference: REFERENCE, image, blobs: [gone, ...blobs.slice(1)] });
+    expect(await failureOf(bytesOf(broken.stream()))).toMatchObject({ code: 'ENOENT' });
+  });
+
+  it('closes the blob’s file when nobody wants the rest', async () => {
+    const { image, blobs } = await stored();
+    const path = join(place.directory, 'blob');
+    const sizeBytes = 64 << 20;
+    await writeFile(path, '');
+    await truncate(path, sizeBytes);
+    let opened: Readable | undefined;
+    let onClosed = () => {};
+    const closed = new Promise<void>(resolve => {
+      onClosed = resolve;
+    });
+    const open = () => {
+      opened = createReadStream(path).once('close', onClosed);
+      return opened;
+    };
+    const layout = layoutArchive({
+      reference: REFERENCE,
+      image,
+      blobs: [{ digest: digestOf('big'), sizeBytes, compression: 'none', open }, ...blobs.slice(1)],
+    });
+    const stream = layout.stream();
+    for await (const _ of stream) {
+      if (opened !== undefined) break;
+    }
+    await closed;
+    expect(opened?.destroyed).toBe(true);
+    expect(stream.destroyed).toBe(true);
+  });
+
+  it('cannot be made of too few blobs', async () => {
+    const { image, blobs } = await stored();
+    const making = () => layoutArchive({ reference: REFERENCE, image, blobs: blobs.slice(1) });
+    expect(making).toThrow(expect.objectContaining({ code: 'INTERNAL' }));
+  });
+});
+
+it('has the digests of what is in it', async () => {
+  const { image, blobs } = await stored();
+  const path = join(place.directory, 'layout.tar');
+  await pipeline(layoutArchive({ reference: REFERENCE, image, blobs }).stream(), createWriteStream(path));
+  for (const name of (await tarList(path)).filter(entry => entry.startsWith('blobs/'))) {
+    const { stdout } = await promisify(execFile)('tar', ['-xOf', path, name], { encoding: 'buffer' });
+    expect(`blobs/sha256/${sha256(stdout)}`).toBe(name);
+  }
+});
