@@ -103,8 +103,10 @@ test('a channel that closes without an exit status is no success', async () => {
 test('a server that runs no commands is named', async () => {
   const server = await serve({ exec: 'refuse' });
   const connection = await login(server);
-  const error = await failure(connection.run(['ctr'], { stdin: endless() }));
+  const stdin = endless();
+  const error = await failure(connection.run(['ctr'], { stdin }));
   expect(error).toMatchObject({ code: 'REMOTE_COMMAND_FAILED', node: 'worker-1' });
+  expect(stdin.destroyed).toBe(true);
   expect(error.message).toContain('refused to start ctr');
 });
 
