@@ -20,7 +20,7 @@ export interface LayerContent {
 /** Makes a layer of content that lies in an archive. */
 export function createLayer(content: LayerContent, scratch: Scratch): Layer {
   const store = createShared(scratch.signal, async signal => {
-    const stored = content.file.stored ?? (await scratch.write(content.file.open(), signal));
+    const stored = content.file.stored ?? (await scratch.write(content.file.open, signal));
     proveDigest(content, stored);
     if (provenByDiffId(content, stored)) await proveDiffId(content, stored, signal);
     return stored.blob;

@@ -88,10 +88,10 @@ async function openArchive(opening: Opening, path: string): Promise<readonly Sou
 async function openSaved(opening: Opening, engine: Engine, reference: string): Promise<SourceImage> {
   const entries = await readSaved(engine, reference, opening.scratch, opening.signal);
   const images = await readArchive(entries, opening.log);
-  // The engine has resolved the name, by its own rules: whatever name it writes, one image is the one.
-  const [only, another] = images;
-  const image =
-    only !== undefined && another === undefined ? only : selectImages(images, [reference], entries.label)[0]?.image;
+  // The engine has resolved the name, by its own rules: whatever names it writes, one image is the one.
+  const [first] = images;
+  const same = new Set(images.map(({ variants }) => variants.map(({ imageId }) => imageId).join())).size === 1;
+  const image = same ? first : selectImages(images, [reference], entries.label)[0]?.image;
   if (image === undefined) throw new SideloadError('IMAGE_NOT_FOUND', `${entries.label} holds no image`);
   return sourceImage(opening, normalise(reference), engine.name, image);
 }

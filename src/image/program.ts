@@ -5,6 +5,8 @@ import { SideloadError } from '../errors.ts';
 const STDERR_MAX_CHARACTERS = 4096;
 const STDOUT_MAX_CHARACTERS = 1 << 20;
 const KILL_AFTER_MS = 5000;
+/** How long a program's output may stay open after its exit: a process that it leaves behind can hold it for ever. */
+const OUTPUT_GRACE_MS = 2000;
 
 /** How a program ended. */
 export interface ProgramExit {
@@ -41,6 +43,7 @@ export function startProgram(name: string, args: readonly string[], signal: Abor
     stderr = (stderr + text).slice(-STDERR_MAX_CHARACTERS);
   });
   let insist: NodeJS.Timeout | undefined;
+  let grace: NodeJS.Timeout | undefined;
   const stop = () => {
     if (insist !== undefined || child.exitCode !== null || child.signalCode !== null) return;
     child.kill();
@@ -50,6 +53,7 @@ export function startProgram(name: string, args: readonly string[], signal: Abor
     let failure: NodeJS.ErrnoException | undefined;
     const end = (code: number | null, killer: NodeJS.Signals | null) => {
       clearTimeout(insist);
+      clearTimeout(grace);
       signal.removeEventListener('abort', stop);
       resolve({
         code: failure === undefined ? (code ?? undefined) : undefined,
@@ -61,6 +65,9 @@ export function startProgram(name: string, args: readonly string[], signal: Abor
     child.on('error', error => {
       failure ??= error;
       if (child.pid === undefined) end(null, null);
+    });
+    child.on('exit', (code, killer) => {
+      grace = setTimeout(end, OUTPUT_GRACE_MS, code, killer);
     });
     child.on('close', end);
   });

@@ -30,10 +30,11 @@ export interface Scratch {
   /** Fires when the space is closed: whatever writes here must end then. */
   readonly signal: AbortSignal;
   /**
-   * Stores a stream, compressing it on the way unless it is compressed already. The stream is destroyed afterwards.
+   * Opens a stream when its turn comes, and stores it, compressed on the way unless it is compressed already.
+   * The stream is destroyed afterwards.
    * @throws SideloadError DISK_FULL
    */
-  write(source: ReadableSource, signal: AbortSignal): Promise<StoredContent>;
+  write(open: () => ReadableSource, signal: AbortSignal): Promise<StoredContent>;
   /** What is stored of this digest as it was in the source. */
   find(digest: Digest): StoredContent | undefined;
   /** Deletes every content that is not of these digests. */
@@ -81,11 +82,11 @@ export async function openScratch(
 
   return {
     signal: closing.signal,
-    write(source, signal) {
+    write(open, signal) {
       const job = turn(() => {
         const either = AbortSignal.any([signal, closing.signal]);
         either.throwIfAborted();
-        return write(source, either);
+        return write(open(), either);
       });
       writing.add(job);
       const done = () => writing.delete(job);

@@ -63,14 +63,14 @@ export async function readTarStream(
         files.set(name, memoryFile(bytes));
         return;
       }
-      files.set(name, storedFile(entryBytes, await scratch.write(Readable.from([bytes]), signal)));
+      files.set(name, storedFile(entryBytes, await scratch.write(() => Readable.from([bytes]), signal)));
       return;
     }
     // The same base layer in the next image: what lies here is proven to be what this name promises.
     const claimed = digestFromHex(/(?:^|\/)([0-9a-f]{64})(?:\.tar(?:\.gz)?)?$/.exec(name)?.[1] ?? '');
     const known = claimed === undefined ? undefined : scratch.find(claimed);
     if (known === undefined) {
-      files.set(name, storedFile(entryBytes, await scratch.write(entry, signal)));
+      files.set(name, storedFile(entryBytes, await scratch.write(() => entry, signal)));
     } else {
       for await (const _ of entry) {
         // Only the bytes behind it are of interest.
@@ -98,12 +98,17 @@ export async function readTarStream(
 
   const feeding = pipeline(counted(), parser, { signal });
   const collecting = collect();
-  // A failure of either side ends the other one, and the first to fail says why.
+  // A failure of either side ends the other one.
   collecting.catch(error => parser.destroy(error));
-  try {
-    await Promise.all([collecting, feeding]);
-  } catch (error) {
-    await Promise.allSettled([collecting, feeding]);
+  const failures = (await Promise.allSettled([collecting, feeding])).flatMap((side): unknown[] =>
+    side.status === 'rejected' ? [side.reason] : [],
+  );
+  if (failures.length > 0) {
+    // Which side notices first is chance; a stream that was merely closed is never the cause.
+    const error =
+      failures.find(failure => failure instanceof SideloadError) ??
+      failures.find(failure => (failure as NodeJS.ErrnoException).code !== 'ERR_STREAM_PREMATURE_CLOSE') ??
+      failures[0];
     if (sourceFailure !== undefined) throw sourceFailure.error;
     if (error instanceof SideloadError || signal.aborted) throw error;
     const message = messageOf(error);

@@ -44,7 +44,7 @@ export async function readArchiveFile(path: string, scratch: Scratch, signal: Ab
       await file.close();
     }
   }
-  const source = createReadStream(path, { highWaterMark: READ_BYTES });
+  const source = createReadStream(path, { highWaterMark: READ_BYTES, signal });
   try {
     const { head, all } = await peek(source, HEADER_BYTES);
     const compression = recognise(head, label);

@@ -81,6 +81,11 @@ describe('an image in an engine', () => {
     expect((await open('app:v1')).images[0]?.reference).toBe(APP);
   });
 
+  it('is one image however many names the engine writes for it', async () => {
+    await engine('podman', app, ['localhost/app:v1', 'registry.example/app:v1']);
+    expect((await open('app:v3')).images[0]).toMatchObject({ reference: 'docker.io/library/app:v3' });
+  });
+
   it('may have several platforms in the containerd store', async () => {
     const arm = sampleImage(layers, LINUX_ARM64);
     const children = [
