@@ -211,6 +211,16 @@ describe('an engine that fails', () => {
   });
 });
 
+it.each(['yes | head -c 5000', 'head -c 512 "$DIR/docker.tar"; yes | head -c 9999999'])(
+  'an engine that writes no archive (%s) and then hangs is ended',
+  async output => {
+    await engine('docker', app, ['app:v1'], `echo $$ >"$DIR/pid"; ${output}; exec tail -f /dev/null`);
+    expect(await failureOf(open())).toMatchObject({ code: 'ARCHIVE_INVALID' });
+    const pid = Number(await readFile(join(place.directory, 'pid'), 'utf8'));
+    expect(() => process.kill(pid, 0)).toThrow('ESRCH');
+  },
+);
+
 describe('a job that is cancelled', () => {
   it('ends the engine and leaves nothing behind', async () => {
     const fifo = join(place.directory, 'started');
