@@ -1,7 +1,8 @@
+import { isIP } from 'node:net';
 import { NodeSSH } from 'node-ssh';
 import type { AuthHandlerMiddleware } from 'ssh2';
 import { messageOf, SideloadError } from '../errors.ts';
-import { type Attempt, connectError, systemReason, timeoutError } from './connect-error.ts';
+import { type Attempt, connectError, type Phase, systemReason, timeoutError } from './connect-error.ts';
 import type { HostKeyPolicy } from './host-keys.ts';
 import type { SshCredentials } from './key.ts';
 import { type CommandOptions, type CommandResult, runCommand } from './run.ts';
@@ -54,31 +55,23 @@ export async function connect(target: SshTarget, options: SshOptions): Promise<S
   const address = host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`;
   const socket = coalescingSocket(host, port);
   const closed = new Promise<void>(resolve => socket.once('close', () => resolve()));
-  let isLookedUp = false;
-  let isHandshakeDone = false;
+  let phase: Phase = isIP(host) === 0 ? 'lookup' : 'tcp';
   let hostKeyError: unknown;
+  let isKeyOffered = false;
   let methodsLeft: readonly string[] | undefined;
   let wantsMore = false;
-  socket.once('lookup', () => {
-    isLookedUp = true;
+  socket.on('lookup', (error: Error | null) => {
+    if (error === null) phase = 'tcp';
   });
-  const phase = () => {
-    if (socket.connecting) return isLookedUp ? 'tcp' : 'lookup';
-    if (isHandshakeDone) return 'login';
-    if (socket.bytesRead > 0) return 'handshake';
-    // A socket that failed to connect has no peer, and is not connecting any more.
-    return socket.remoteAddress === undefined && !wasConnected ? 'tcp' : 'banner';
-  };
-  let wasConnected = false;
   socket.once('connect', () => {
-    wasConnected = true;
+    phase = 'banner';
   });
   const attempt = (): Attempt => ({
     label,
     address,
     user,
     keyFingerprint: credentials.fingerprint,
-    phase: phase(),
+    phase: phase === 'banner' && socket.bytesRead > 0 ? 'handshake' : phase,
     wasAnswered: socket.bytesRead > 0,
     methodsLeft,
     wantsMore,
@@ -94,7 +87,6 @@ export async function connect(target: SshTarget, options: SshOptions): Promise<S
     wantsMore = partialSuccess === true;
     return false;
   }) as unknown as AuthHandlerMiddleware;
-  let isKeyOffered = false;
 
   const ssh = new NodeSSH();
   const ready = ssh.connect({
@@ -132,7 +124,7 @@ export async function connect(target: SshTarget, options: SshOptions): Promise<S
   });
   client.on('close', () => ended.abort(lostError(lastError)));
   client.once('handshake', () => {
-    isHandshakeDone = true;
+    phase = 'login';
   });
 
   const lostError = (error: unknown) => {
@@ -152,6 +144,8 @@ export async function connect(target: SshTarget, options: SshOptions): Promise<S
   signal.addEventListener('abort', onAbortedAttempt);
   try {
     await Promise.race([ready, interrupted]);
+    // An abort in the same turn as the end of the login has lost the race.
+    signal.throwIfAborted();
   } catch (error) {
     const failed = attempt();
     socket.destroy();
