@@ -11,7 +11,7 @@ const ALGORITHMS = [
   'rsa-sha2-512',
   'rsa-sha2-256',
 ] as const;
-export type HostKeyAlgorithm = (typeof ALGORITHMS)[number];
+type HostKeyAlgorithm = (typeof ALGORITHMS)[number];
 
 interface HostName {
   /** The node as the user named it, for errors. */
