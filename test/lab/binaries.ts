@@ -33,7 +33,7 @@ export async function ensureBinaries(log: Log): Promise<Binaries> {
     crictl: await installed('crictl', version),
   };
   const recipe = [...texts, JSON.stringify(own)];
-  const directory = await cached('kubernetes', recipe, directory => build(directory, version, own, log));
+  const directory = await cached('kubernetes', recipe, log, directory => build(directory, version, own, log));
   const path = (name: string): string => join(directory, name);
   return {
     kubelet: path('kubelet'),

@@ -3,20 +3,16 @@ import { mkdir, mkdtemp, readdir, rename, rm, stat } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { locked } from './lock.ts';
+import type { Log } from './progress.ts';
 
 /** Building the Kubernetes programs from nothing took 5 to 16 minutes on two cores. */
 const buildTimeoutMs = 60 * 60_000;
 
 /** Where everything lives that is built once and used by every lab. Outside the checkout, so that `git clean` keeps it. */
-export function cacheDirectory(): string {
+function cacheDirectory(): string {
   const base =
     process.env.KUBE_SIDELOAD_CACHE ?? join(process.env.XDG_CACHE_HOME ?? join(homedir(), '.cache'), 'kube-sideload');
   return join(base, 'lab');
-}
-
-/** A lock's file; locks outlive what they guard, so they are not in a lab's own directory. */
-export function lockFile(name: string): string {
-  return join(cacheDirectory(), 'locks', `${name}.lock`);
 }
 
 /**
@@ -27,12 +23,14 @@ export function lockFile(name: string): string {
 export async function cached(
   kind: string,
   recipe: readonly string[],
+  log: Log,
   build: (directory: string) => Promise<void>,
 ): Promise<string> {
   const hash = createHash('sha256').update(JSON.stringify(recipe)).digest('hex').slice(0, 12);
   const directory = join(cacheDirectory(), `${kind}-${hash}`);
   if (await exists(directory)) return directory;
-  return locked(lockFile(kind), buildTimeoutMs, async () => {
+  const lock = join(cacheDirectory(), 'locks', `${kind}.lock`);
+  const buildOnce = async () => {
     if (await exists(directory)) return directory;
     await mkdir(cacheDirectory(), { recursive: true });
     await clearAbandoned(kind);
@@ -45,7 +43,8 @@ export async function cached(
       throw error;
     }
     return directory;
-  });
+  };
+  return locked(lock, buildTimeoutMs, buildOnce, () => log(`wait for ${kind}, which another lab is building`));
 }
 
 /** Removes what a killed build of this kind left: we hold the kind's lock, so nobody is building it. */

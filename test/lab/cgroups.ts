@@ -161,9 +161,12 @@ export async function killAll(lab: string): Promise<void> {
   });
 }
 
+/** Gone, or a zombie without threads: one whose threads still run still holds its mounts. */
 async function hasEnded(pid: number): Promise<boolean> {
-  const state = await readFile(`/proc/${pid}/stat`, 'utf8').catch(() => undefined);
-  return state === undefined || /\) [ZX] /.test(state);
+  const stat = await readFile(`/proc/${pid}/stat`, 'utf8').catch(() => undefined);
+  if (stat === undefined) return true;
+  const threads = await readdir(`/proc/${pid}/task`).catch(() => []);
+  return /\) [ZX] /.test(stat) && threads.length <= 1;
 }
 
 /** Removes a lab's cgroups; the kernel lets go of one only a moment after its last process. */

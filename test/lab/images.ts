@@ -6,6 +6,9 @@ import { pipeline } from 'node:stream/promises';
 import { gzipSync } from 'node:zlib';
 import { type TarEntry, tar, tarEnd, tarHeader, tarPadding } from './tar.ts';
 
+/** This machine's architecture, as images and platforms call it. */
+export const hostArchitecture = process.arch === 'x64' ? 'amd64' : process.arch;
+
 /** A layer of a test image: files by path, and filler of a size. The same description always gives the same digest. */
 export interface LayerSpec {
   readonly files?: Readonly<Record<string, string>>;
@@ -19,7 +22,7 @@ export interface ImageSpec {
   readonly file: string;
   /** Fully qualified, such as `docker.io/library/app:v1`; it is what `io.containerd.image.name` says. */
   readonly reference: string;
-  /** What the image's config claims; the content is this machine's whatever it claims. `amd64` unless told. */
+  /** What the image's config claims; the content is this machine's whatever it claims. The machine's unless told. */
   readonly architecture?: string;
   /** The lowest layer: busybox as /bin/sh and more (the default), or nothing. */
   readonly base?: 'busybox' | 'none';
@@ -68,7 +71,7 @@ async function writeArchive(spec: ImageSpec, layerTars: readonly Buffer[], comma
     return { blob, digest: digestOf(blob), diffId: digestOf(plain), sizeBytes: blob.length };
   });
   const config = json({
-    architecture: spec.architecture ?? 'amd64',
+    architecture: spec.architecture ?? hostArchitecture,
     os: 'linux',
     created: '2020-01-01T00:00:00Z',
     config: { Cmd: command, Env: ['PATH=/bin'], ...(spec.labels && { Labels: spec.labels }) },
@@ -90,7 +93,7 @@ async function writeArchive(spec: ImageSpec, layerTars: readonly Buffer[], comma
         mediaType: 'application/vnd.oci.image.manifest.v1+json',
         digest: digestOf(manifest),
         size: manifest.length,
-        platform: { architecture: spec.architecture ?? 'amd64', os: 'linux' },
+        platform: { architecture: spec.architecture ?? hostArchitecture, os: 'linux' },
         annotations: {
           'io.containerd.image.name': spec.reference,
           'org.opencontainers.image.ref.name': spec.reference.slice(spec.reference.lastIndexOf(':') + 1),

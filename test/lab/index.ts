@@ -1,7 +1,6 @@
 import { appendFile, mkdir, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { ensureBinaries } from './binaries.ts';
-import { lockFile } from './cache.ts';
 import { cgroupLabs } from './cgroups.ts';
 import {
   awaitNode,
@@ -16,7 +15,7 @@ import { busyboxOf, type Image, type ImageSpec, makeImage as makeImageOf, makePa
 import { makeIdentity, makeLabKey } from './keys.ts';
 import { kubeletService } from './kubelet.ts';
 import { clear, leftovers } from './leftovers.ts';
-import { locked } from './lock.ts';
+import { locked, lockFile } from './lock.ts';
 import { controlAddress, firstNodeAddress, makeNetwork } from './network.ts';
 import { kinds, nodeService, raiseNode } from './node.ts';
 import { type Log, step } from './progress.ts';

@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { access, mkdir, open, readFile } from 'node:fs/promises';
-import { basename, join } from 'node:path';
+import { basename, join, relative } from 'node:path';
 import type { Readable } from 'node:stream';
 import { hierarchies, joinScript, makeCgroup, settle } from './cgroups.ts';
 import { type Outcome, run, tail, until } from './command.ts';
@@ -22,7 +22,7 @@ export interface MachineSpec {
   readonly binds: readonly Bind[];
 }
 
-export interface Bind {
+interface Bind {
   readonly source: string;
   readonly target: string;
   readonly mode: 'ro' | 'rw';
@@ -57,11 +57,13 @@ export async function raise(spec: MachineSpec): Promise<LabMachine> {
   const directory = machineDirectory(lab, name);
   for (const part of ['upper', 'work', 'root', ...spec.data.map(data => join('data', data))])
     await mkdir(join(directory, part), { recursive: true });
-  await writeTree(join(directory, 'upper'), {
-    '/etc/hostname': `${name}\n`,
-    '/etc/resolv.conf': '',
-    ...spec.files,
-  });
+  const files = { '/etc/hostname': `${name}\n`, '/etc/resolv.conf': '', ...spec.files };
+  const disk = spec.data.map(data => `/var/lib/${data}/`);
+  const onDisk = (path: string): boolean => disk.some(prefix => path.startsWith(prefix));
+  for (const [path, file] of Object.entries(files)) {
+    if (onDisk(path)) await writeTree(join(directory, 'data'), { [relative('/var/lib', path)]: file });
+    else await writeTree(join(directory, 'upper'), { [path]: file });
+  }
   await makeCgroup(lab, name);
   const binds = [
     ...spec.data.map(data => ({ source: join(directory, 'data', data), target: `/var/lib/${data}`, mode: 'rw' })),

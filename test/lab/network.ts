@@ -1,9 +1,8 @@
 import { createHash } from 'node:crypto';
 import { readdir } from 'node:fs/promises';
 import { networkInterfaces } from 'node:os';
-import { lockFile } from './cache.ts';
 import { must, run } from './command.ts';
-import { locked } from './lock.ts';
+import { locked, lockFile } from './lock.ts';
 import type { LabMachine } from './state.ts';
 
 /** A lab's network: one bridge that only its machines are on, and no way out: what a node asks for must be in the lab. */

@@ -9,7 +9,7 @@ import { type Rootfs, sid } from './rootfs.ts';
 import type { Runtime } from './runtime.ts';
 import { containerd } from './runtimes/containerd.ts';
 import { type Service, startService } from './services.ts';
-import type { LabHost, LabMachine, LabNode } from './state.ts';
+import type { LabHost, LabNode } from './state.ts';
 
 /** What a node is: a root filesystem and a runtime. Another kind of node is another row. */
 export interface NodeKind {
@@ -112,9 +112,4 @@ function podNetwork(number: number): string {
     undefined,
     2,
   )}\n`;
-}
-
-/** Whether a machine has this name in a list, for commands that take names. */
-export function byName<T extends LabMachine>(machines: readonly T[], name: string): T | undefined {
-  return machines.find(machine => machine.name === name);
 }

@@ -1,8 +1,7 @@
 import { access, constants } from 'node:fs/promises';
 import { join } from 'node:path';
-import { lockFile } from './cache.ts';
 import { must } from './command.ts';
-import { locked } from './lock.ts';
+import { locked, lockFile } from './lock.ts';
 import { type Log, step } from './progress.ts';
 
 /** The programs that the lab calls on the host, and the Debian packages that bring them. */

@@ -74,7 +74,7 @@ export const sid: Rootfs = {
 /** Builds a root filesystem, once; returns its directory, which is only ever an overlay's lower layer. */
 export async function ensureRootfs(rootfs: Rootfs, log: Log): Promise<string> {
   const recipe = [rootfs.suite, ...rootfs.packages, ...rootfs.setup];
-  return cached(`rootfs-${rootfs.suite}`, recipe, async directory => {
+  return cached(`rootfs-${rootfs.suite}`, recipe, log, async directory => {
     await ensureTools(log, { mmdebstrap: 'mmdebstrap' });
     const mirror = await debianMirror();
     await step(log, `build a root filesystem of Debian ${rootfs.suite}`, note =>

@@ -45,7 +45,8 @@ export async function stopService(machine: LabMachine, name: string): Promise<vo
   const pid = await servicePid(machine, name);
   if (pid === undefined) return;
   await enter(machine, ['kill', String(pid)]);
-  const gone = async (): Promise<boolean> => !(await isRunning(machine, name));
+  // Gone is out of the process table: a zombie's threads may still be at work, and pgrep still finds it.
+  const gone = async (): Promise<boolean> => (await processState(machine, pid)) === undefined;
   await until(`the end of ${name}`, 15_000, gone).catch(async () => {
     await enter(machine, ['kill', '-KILL', String(pid)]);
     await until(`the end of ${name}`, 5_000, gone);
@@ -60,9 +61,13 @@ async function servicePid(machine: LabMachine, name: string): Promise<number | u
 async function isRunning(machine: LabMachine, name: string): Promise<boolean> {
   const pid = await servicePid(machine, name);
   if (pid === undefined) return false;
-  // The machine's own /proc numbers processes as the machine does.
-  const state = await readFile(join(machine.root, `/proc/${pid}/stat`), 'utf8').catch(() => undefined);
-  return state !== undefined && !/\) Z /.test(state);
+  return !['Z', 'X', undefined].includes(await processState(machine, pid));
+}
+
+/** The letter that ps shows for a process, by the machine's own number of it; undefined when there is none. */
+async function processState(machine: LabMachine, pid: number): Promise<string | undefined> {
+  const stat = await readFile(join(machine.root, `/proc/${pid}/stat`), 'utf8').catch(() => '');
+  return /\) (\S) /.exec(stat)?.[1];
 }
 
 /** Resolves when somebody accepts a connection there. */

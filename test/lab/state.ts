@@ -77,7 +77,7 @@ export async function save(lab: Lab): Promise<void> {
   await rename(`${file}.new`, file);
 }
 
-/** Writes files given by absolute path below `directory`, as a machine's root will show them. */
+/** Writes files, given by path below `directory`. */
 export async function writeTree(directory: string, files: Readonly<Record<string, string | TreeFile>>): Promise<void> {
   for (const [path, entry] of Object.entries(files)) {
     const { text, mode } = typeof entry === 'string' ? { text: entry, mode: 0o644 } : entry;

@@ -1,3 +1,4 @@
+import { hostArchitecture } from '../images.ts';
 import type { Runtime } from '../runtime.ts';
 
 /**
@@ -25,5 +26,5 @@ export const containerd: Runtime = {
 `,
   },
   services: [{ name: 'containerd', argv: ['containerd'], socket: '/run/containerd/containerd.sock' }],
-  importImage: ['ctr', '--namespace', 'k8s.io', 'images', 'import', '--platform', 'linux/amd64', '-'],
+  importImage: ['ctr', '--namespace', 'k8s.io', 'images', 'import', '--platform', `linux/${hostArchitecture}`, '-'],
 };
