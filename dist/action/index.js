@@ -9144,7 +9144,7 @@ async function readArchive(entries, log) {
     if (!isOci && !isDocker)
         throw noManifest(entries);
     const ociImages = await readOciArchive(entries);
-    const dockerImages = isDocker && needsDocker(ociImages, isOci) ? await readDockerArchive(entries) : [];
+    const dockerImages = isDocker && needsDocker(ociImages) ? await readDockerArchive(entries) : [];
     const named = new Map();
     const nameless = [];
     const faults = [];
@@ -9175,8 +9175,8 @@ async function readArchive(entries, log) {
         log(`left out: ${fault.message}`);
     return images;
 }
-function needsDocker(images, isOci) {
-    return (!isOci || images.length === 0 || images.some(({ name, variants }) => name === undefined || variants.length === 0));
+function needsDocker(images) {
+    return images.length === 0 || images.some(({ variants }) => variants.length === 0);
 }
 function has(image, variant) {
     return image.variants.some(({ imageId }) => imageId === variant.imageId);
@@ -9228,6 +9228,7 @@ const external_node_child_process_namespaceObject = require("node:child_process"
 const STDERR_MAX_CHARACTERS = 4096;
 const STDOUT_MAX_CHARACTERS = 1 << 20;
 const KILL_AFTER_MS = 5000;
+const OUTPUT_GRACE_MS = 2000;
 function startProgram(name, args, signal) {
     const child = (0,external_node_child_process_namespaceObject.spawn)(name, args, {
         stdio: ['pipe', 'pipe', 'pipe'],
@@ -9239,6 +9240,7 @@ function startProgram(name, args, signal) {
         stderr = (stderr + text).slice(-STDERR_MAX_CHARACTERS);
     });
     let insist;
+    let grace;
     const stop = () => {
         if (insist !== undefined || child.exitCode !== null || child.signalCode !== null)
             return;
@@ -9249,6 +9251,7 @@ function startProgram(name, args, signal) {
         let failure;
         const end = (code, killer) => {
             clearTimeout(insist);
+            clearTimeout(grace);
             signal.removeEventListener('abort', stop);
             resolve({
                 code: failure === undefined ? (code ?? undefined) : undefined,
@@ -9261,6 +9264,9 @@ function startProgram(name, args, signal) {
             failure ??= error;
             if (child.pid === undefined)
                 end(null, null);
+        });
+        child.on('exit', (code, killer) => {
+            grace = setTimeout(end, OUTPUT_GRACE_MS, code, killer);
         });
         child.on('close', end);
     });
@@ -9409,11 +9415,11 @@ async function openScratch(directory, log, signal) {
     };
     return {
         signal: closing.signal,
-        write(source, signal) {
+        write(open, signal) {
             const job = turn(() => {
                 const either = AbortSignal.any([signal, closing.signal]);
                 either.throwIfAborted();
-                return write(source, either);
+                return write(open(), either);
             });
             writing.add(job);
             const done = () => writing.delete(job);
@@ -9525,7 +9531,7 @@ function createQueue(limit) {
 
 function createLayer(content, scratch) {
     const store = createShared(scratch.signal, async (signal) => {
-        const stored = content.file.stored ?? (await scratch.write(content.file.open(), signal));
+        const stored = content.file.stored ?? (await scratch.write(content.file.open, signal));
         proveDigest(content, stored);
         if (provenByDiffId(content, stored))
             await proveDiffId(content, stored, signal);
@@ -9791,13 +9797,13 @@ async function readTarStream(source, label, scratch, signal) {
                 files.set(name, memoryFile(bytes));
                 return;
             }
-            files.set(name, storedFile(entryBytes, await scratch.write(external_node_stream_.Readable.from([bytes]), signal)));
+            files.set(name, storedFile(entryBytes, await scratch.write(() => external_node_stream_.Readable.from([bytes]), signal)));
             return;
         }
         const claimed = digestFromHex(/(?:^|\/)([0-9a-f]{64})(?:\.tar(?:\.gz)?)?$/.exec(name)?.[1] ?? '');
         const known = claimed === undefined ? undefined : scratch.find(claimed);
         if (known === undefined) {
-            files.set(name, storedFile(entryBytes, await scratch.write(entry, signal)));
+            files.set(name, storedFile(entryBytes, await scratch.write(() => entry, signal)));
         }
         else {
             for await (const _ of entry) {
@@ -9826,11 +9832,11 @@ async function readTarStream(source, label, scratch, signal) {
     const feeding = (0,external_node_stream_promises_namespaceObject.pipeline)(counted(), parser, { signal });
     const collecting = collect();
     collecting.catch(error => parser.destroy(error));
-    try {
-        await Promise.all([collecting, feeding]);
-    }
-    catch (error) {
-        await Promise.allSettled([collecting, feeding]);
+    const failures = (await Promise.allSettled([collecting, feeding])).flatMap((side) => side.status === 'rejected' ? [side.reason] : []);
+    if (failures.length > 0) {
+        const error = failures.find(failure => failure instanceof SideloadError) ??
+            failures.find(failure => failure.code !== 'ERR_STREAM_PREMATURE_CLOSE') ??
+            failures[0];
         if (sourceFailure !== undefined)
             throw sourceFailure.error;
         if (error instanceof SideloadError || signal.aborted)
@@ -9896,7 +9902,7 @@ async function readArchiveFile(path, scratch, signal) {
             await file.close();
         }
     }
-    const source = (0,external_node_fs_namespaceObject.createReadStream)(path, { highWaterMark: archive_READ_BYTES });
+    const source = (0,external_node_fs_namespaceObject.createReadStream)(path, { highWaterMark: archive_READ_BYTES, signal });
     try {
         const { head, all } = await peek(source, HEADER_BYTES);
         const compression = recognise(head, label);
@@ -10117,8 +10123,9 @@ async function openArchive(opening, path) {
 async function openSaved(opening, engine, reference) {
     const entries = await readSaved(engine, reference, opening.scratch, opening.signal);
     const images = await readArchive(entries, opening.log);
-    const [only, another] = images;
-    const image = only !== undefined && another === undefined ? only : selectImages(images, [reference], entries.label)[0]?.image;
+    const [first] = images;
+    const same = new Set(images.map(({ variants }) => variants.map(({ imageId }) => imageId).join())).size === 1;
+    const image = same ? first : selectImages(images, [reference], entries.label)[0]?.image;
     if (image === undefined)
         throw new SideloadError('IMAGE_NOT_FOUND', `${entries.label} holds no image`);
     return sourceImage(opening, normalise(reference), engine.name, image);
@@ -10168,7 +10175,9 @@ async function findEngine(opening, reference) {
     if (absent.length === 0) {
         throw new SideloadError('SOURCE_UNAVAILABLE', `nobody can be asked for ${reference}: ${reasons.join('; ')}`);
     }
-    throw new SideloadError('IMAGE_NOT_FOUND', `${absent.join(' and ')} have no image ${reference}${also}`);
+    const [one, two] = absent;
+    const nobody = two === undefined ? `${one} has no` : `neither ${one} nor ${two} has an`;
+    throw new SideloadError('IMAGE_NOT_FOUND', `${nobody} image ${reference}${also}`);
 }
 function plainId(id) {
     return id.replace(/^sha256:/, '');
@@ -10502,6 +10511,8 @@ function abandonedReferences(references, runId, nowMs) {
     });
 }
 
+// EXTERNAL MODULE: external "node:net"
+var external_node_net_ = __nccwpck_require__(7030);
 // EXTERNAL MODULE: external "assert"
 var external_assert_ = __nccwpck_require__(2613);
 // EXTERNAL MODULE: external "fs"
@@ -11611,8 +11622,6 @@ function signalCode(name) {
     return number === undefined ? 255 : 128 + number;
 }
 
-// EXTERNAL MODULE: external "node:net"
-var external_node_net_ = __nccwpck_require__(7030);
 ;// CONCATENATED MODULE: ./lib/ssh/socket.js
 
 const MAX_WAITING_BYTES = 4 * 1024 * 1024;
@@ -11651,6 +11660,7 @@ function drained(socket) {
 
 
 
+
 const KEEPALIVE_COUNT = 3;
 const CLOSE_TIMEOUT_MS = 2000;
 async function connect(target, options) {
@@ -11660,33 +11670,24 @@ async function connect(target, options) {
     const address = host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`;
     const socket = coalescingSocket(host, port);
     const closed = new Promise(resolve => socket.once('close', () => resolve()));
-    let isLookedUp = false;
-    let isHandshakeDone = false;
+    let phase = (0,external_node_net_.isIP)(host) === 0 ? 'lookup' : 'tcp';
     let hostKeyError;
+    let isKeyOffered = false;
     let methodsLeft;
     let wantsMore = false;
-    socket.once('lookup', () => {
-        isLookedUp = true;
+    socket.on('lookup', (error) => {
+        if (error === null)
+            phase = 'tcp';
     });
-    const phase = () => {
-        if (socket.connecting)
-            return isLookedUp ? 'tcp' : 'lookup';
-        if (isHandshakeDone)
-            return 'login';
-        if (socket.bytesRead > 0)
-            return 'handshake';
-        return socket.remoteAddress === undefined && !wasConnected ? 'tcp' : 'banner';
-    };
-    let wasConnected = false;
     socket.once('connect', () => {
-        wasConnected = true;
+        phase = 'banner';
     });
     const attempt = () => ({
         label,
         address,
         user,
         keyFingerprint: credentials.fingerprint,
-        phase: phase(),
+        phase: phase === 'banner' && socket.bytesRead > 0 ? 'handshake' : phase,
         wasAnswered: socket.bytesRead > 0,
         methodsLeft,
         wantsMore,
@@ -11700,7 +11701,6 @@ async function connect(target, options) {
         wantsMore = partialSuccess === true;
         return false;
     });
-    let isKeyOffered = false;
     const ssh = new NodeSSH();
     const ready = ssh.connect({
         sock: socket,
@@ -11736,7 +11736,7 @@ async function connect(target, options) {
     });
     client.on('close', () => ended.abort(lostError(lastError)));
     client.once('handshake', () => {
-        isHandshakeDone = true;
+        phase = 'login';
     });
     const lostError = (error) => {
         const reason = error === undefined ? 'the node closed it' : lossReason(error, keepaliveIntervalMs);
@@ -11754,6 +11754,7 @@ async function connect(target, options) {
     signal.addEventListener('abort', onAbortedAttempt);
     try {
         await Promise.race([ready, interrupted]);
+        signal.throwIfAborted();
     }
     catch (error) {
         const failed = attempt();
@@ -12179,10 +12180,22 @@ async function findKubectl({ program, kubeconfig, namespace }) {
                 stderr = (stderr + chunk.toString()).slice(-4096);
             });
             const lines = (0,external_node_readline_namespaceObject.createInterface)({ input: child.stdout });
-            lines.on('line', line => onEvent(kubectl_parse(line)));
+            let broken;
+            lines.on('line', line => {
+                try {
+                    onEvent(kubectl_parse(line));
+                }
+                catch (thrown) {
+                    broken ??= thrown;
+                    child.kill();
+                }
+            });
             const [code] = (await ended.catch(cause => {
                 throw signal.aborted ? signal.reason : cause;
             }));
+            if (broken !== undefined) {
+                throw broken;
+            }
             if (code !== 0) {
                 throw kubectl_refusal(stderr.trim() || `kubectl ended with exit code ${code}`);
             }
@@ -12214,19 +12227,7 @@ async function findKubectl({ program, kubeconfig, namespace }) {
                 throw error;
             }
         },
-        logTail: async (name) => {
-            let text = '';
-            await (0,exec/* exec */.m)(path, [...global, 'get', `--raw=${pods}/${name}/log?tailLines=20&limitBytes=8192`], {
-                silent: true,
-                ignoreReturnCode: true,
-                listeners: {
-                    stdout: chunk => {
-                        text += chunk.toString();
-                    },
-                },
-            });
-            return text.trim();
-        },
+        logTail: async (name) => (await request(['get', `--raw=${pods}/${name}/log?tailLines=20&limitBytes=8192`]).catch(() => '')).trim(),
     };
 }
 function query(parameters) {
@@ -12255,10 +12256,15 @@ function kubectl_refusal(stderr) {
     if (/\((Forbidden|Unauthorized)\)|must be logged in|provide credentials/i.test(message)) {
         return new SideloadError('CLUSTER_REFUSED', message);
     }
-    if (/error loading config file|invalid configuration|no configuration has been provided|unable to (read|load)|context .* does not exist|yaml:|stat .*no such file/i.test(message)) {
+    if (/server localhost:8080 was refused/.test(message)) {
+        return new SideloadError('KUBECONFIG_INVALID', message, {
+            hint: 'Without a kubeconfig kubectl tries localhost:8080: pass a path or the content in `kubeconfig`.',
+        });
+    }
+    if (/error loading config file|error in configuration|invalid configuration|no configuration has been provided|unable to (read|load)|getting credentials|context .* does not exist|yaml:|stat .*no such file/i.test(message)) {
         return new SideloadError('KUBECONFIG_INVALID', message);
     }
-    if (/was refused|no route to host|i\/o timeout|timed out|deadline exceeded|no such host|unable to connect|x509|TLS/i.test(message)) {
+    if (/was refused|no route to host|connection reset|EOF$|i\/o timeout|timed out|deadline exceeded|no such host|unable to connect|\((ServiceUnavailable|Timeout|TooManyRequests)\)|x509|TLS/i.test(message)) {
         return new SideloadError('CLUSTER_UNREACHABLE', message);
     }
     return new SideloadError('CLUSTER_REFUSED', message);
@@ -80842,9 +80848,10 @@ exports.visitAsync = visitAsync;
 
 // EXPORTS
 __nccwpck_require__.d(__webpack_exports__, {
-  m: () => (/* binding */ exec),
   H: () => (/* binding */ getExecOutput)
 });
+
+// UNUSED EXPORTS: exec
 
 // EXTERNAL MODULE: external "string_decoder"
 var external_string_decoder_ = __nccwpck_require__(3193);

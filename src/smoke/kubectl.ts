@@ -1,7 +1,7 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { createInterface } from 'node:readline';
-import { exec, getExecOutput } from '@actions/exec';
+import { getExecOutput } from '@actions/exec';
 import { which } from '@actions/io';
 import { messageOf, SideloadError } from '../errors.ts';
 import type { Pod, PodEvent, PodList, WatchEvent } from './objects.ts';
@@ -78,10 +78,22 @@ export async function findKubectl({ program, kubeconfig, namespace }: KubectlOpt
         stderr = (stderr + chunk.toString()).slice(-4096);
       });
       const lines = createInterface({ input: child.stdout });
-      lines.on('line', line => onEvent(parse(line)));
+      let broken: unknown;
+      lines.on('line', line => {
+        try {
+          onEvent(parse(line));
+        } catch (thrown) {
+          // A connection that breaks off leaves half a line; thrown in here it would end the process.
+          broken ??= thrown;
+          child.kill();
+        }
+      });
       const [code] = (await ended.catch(cause => {
         throw signal.aborted ? signal.reason : cause;
       })) as [number | null];
+      if (broken !== undefined) {
+        throw broken;
+      }
       if (code !== 0) {
         throw refusal(stderr.trim() || `kubectl ended with exit code ${code}`);
       }
@@ -112,19 +124,8 @@ export async function findKubectl({ program, kubeconfig, namespace }: KubectlOpt
         throw error;
       }
     },
-    logTail: async name => {
-      let text = '';
-      await exec(path, [...global, 'get', `--raw=${pods}/${name}/log?tailLines=20&limitBytes=8192`], {
-        silent: true,
-        ignoreReturnCode: true,
-        listeners: {
-          stdout: chunk => {
-            text += chunk.toString();
-          },
-        },
-      });
-      return text.trim();
-    },
+    logTail: async name =>
+      (await request(['get', `--raw=${pods}/${name}/log?tailLines=20&limitBytes=8192`]).catch(() => '')).trim(),
   };
 }
 
@@ -156,15 +157,20 @@ function refusal(stderr: string): SideloadError {
   if (/\((Forbidden|Unauthorized)\)|must be logged in|provide credentials/i.test(message)) {
     return new SideloadError('CLUSTER_REFUSED', message);
   }
+  if (/server localhost:8080 was refused/.test(message)) {
+    return new SideloadError('KUBECONFIG_INVALID', message, {
+      hint: 'Without a kubeconfig kubectl tries localhost:8080: pass a path or the content in `kubeconfig`.',
+    });
+  }
   if (
-    /error loading config file|invalid configuration|no configuration has been provided|unable to (read|load)|context .* does not exist|yaml:|stat .*no such file/i.test(
+    /error loading config file|error in configuration|invalid configuration|no configuration has been provided|unable to (read|load)|getting credentials|context .* does not exist|yaml:|stat .*no such file/i.test(
       message,
     )
   ) {
     return new SideloadError('KUBECONFIG_INVALID', message);
   }
   if (
-    /was refused|no route to host|i\/o timeout|timed out|deadline exceeded|no such host|unable to connect|x509|TLS/i.test(
+    /was refused|no route to host|connection reset|EOF$|i\/o timeout|timed out|deadline exceeded|no such host|unable to connect|\((ServiceUnavailable|Timeout|TooManyRequests)\)|x509|TLS/i.test(
       message,
     )
   ) {
