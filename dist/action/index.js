@@ -12291,20 +12291,27 @@ async function followPods(kubectl, options) {
             if (until.aborted) {
                 return;
             }
+            const openedAt = Date.now();
             await kubectl.watchPods(labelSelector, list.metadata.resourceVersion, event => {
                 if (until.aborted || event.type === 'BOOKMARK' || event.type === 'ERROR') {
                     return;
                 }
                 (event.type === 'DELETED' ? options.onDeleted : options.onPod)(event.object);
             }, until);
+            await pause(RETRY_MS - (Date.now() - openedAt), until);
         }
         catch (error) {
             if (until.aborted) {
                 return;
             }
             options.onTrouble?.(messageOf(error));
-            await (0,external_node_timers_promises_namespaceObject.setTimeout)(RETRY_MS, undefined, { signal: until }).catch(() => { });
+            await pause(RETRY_MS, until);
         }
+    }
+}
+async function pause(milliseconds, until) {
+    if (milliseconds > 0) {
+        await (0,external_node_timers_promises_namespaceObject.setTimeout)(milliseconds, undefined, { signal: until }).catch(() => { });
     }
 }
 
@@ -12422,8 +12429,10 @@ function join(reason, message) {
 
 
 
+
 const SETTLE_MS = 2000;
 const DELETE_MS = 15_000;
+const DELETE_RETRY_MS = 1000;
 const DEADLINE_MARGIN_SECONDS = 60;
 async function checkCluster(kubectl, targets, options) {
     const errors = new Map();
@@ -12450,6 +12459,20 @@ async function runSmokePods(kubectl, targets, options) {
     }
 }
 async function deletePods(kubectl, runId) {
+    const deadline = AbortSignal.timeout(DELETE_MS);
+    for (;;) {
+        try {
+            return await deleteOnce(kubectl, runId);
+        }
+        catch (thrown) {
+            if (toSideloadError(thrown).code !== 'CLUSTER_UNREACHABLE' || deadline.aborted) {
+                throw thrown;
+            }
+            await (0,external_node_timers_promises_namespaceObject.setTimeout)(DELETE_RETRY_MS);
+        }
+    }
+}
+async function deleteOnce(kubectl, runId) {
     const labelSelector = selector(runId);
     const left = new Set((await kubectl.listPods(labelSelector)).items.map(pod => pod.metadata.name));
     if (left.size === 0) {
@@ -12564,7 +12587,13 @@ async function judgeAll(kubectl, targets, options) {
                     disappeared(target);
                 }
             },
-            onTrouble: options.onTrouble,
+            onTrouble: message => {
+                for (const timer of timers.values()) {
+                    clearTimeout(timer);
+                }
+                timers.clear();
+                options.onTrouble(message);
+            },
             until: AbortSignal.any([finished.signal, timeout, signal]),
         });
         signal.throwIfAborted();
@@ -12595,7 +12624,9 @@ async function judgeAll(kubectl, targets, options) {
 }
 async function explain(kubectl, target, verdict, pod) {
     const events = pod === undefined ? [] : await kubectl.eventsOf(pod.metadata.uid).catch(() => []);
-    const log = verdict.code === 'SMOKE_CRASHED' && pod !== undefined ? await kubectl.logTail(pod.metadata.name) : '';
+    const log = verdict.code === 'SMOKE_CRASHED' && pod !== undefined
+        ? await kubectl.logTail(pod.metadata.name).catch(() => '')
+        : '';
     const details = [
         ...(pod === undefined ? [] : [`  pod phase: ${pod.status?.phase ?? 'unknown'}`]),
         ...events.map(event => `  event: ${describeEvent(event)}`),

@@ -16,7 +16,7 @@ interface FollowOptions {
   readonly until: AbortSignal;
 }
 
-/** Between two attempts to reach an API server that does not answer. */
+/** From one attempt to the next, when the API server does not answer or ends watches at once. */
 const RETRY_MS = 1000;
 
 /**
@@ -38,6 +38,7 @@ export async function followPods(kubectl: Kubectl, options: FollowOptions): Prom
       if (until.aborted) {
         return;
       }
+      const openedAt = Date.now();
       await kubectl.watchPods(
         labelSelector,
         list.metadata.resourceVersion,
@@ -49,12 +50,19 @@ export async function followPods(kubectl: Kubectl, options: FollowOptions): Prom
         },
         until,
       );
+      await pause(RETRY_MS - (Date.now() - openedAt), until);
     } catch (error) {
       if (until.aborted) {
         return;
       }
       options.onTrouble?.(messageOf(error));
-      await delay(RETRY_MS, undefined, { signal: until }).catch(() => {});
+      await pause(RETRY_MS, until);
     }
+  }
+}
+
+async function pause(milliseconds: number, until: AbortSignal): Promise<void> {
+  if (milliseconds > 0) {
+    await delay(milliseconds, undefined, { signal: until }).catch(() => {});
   }
 }

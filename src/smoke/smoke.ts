@@ -1,3 +1,4 @@
+import { setTimeout as delay } from 'node:timers/promises';
 import { SideloadError, toSideloadError } from '../errors.ts';
 import { followPods } from './follow.ts';
 import type { Kubectl } from './kubectl.ts';
@@ -37,8 +38,9 @@ export interface SmokeOptions {
 
 /** How long `Running` must last to count: longer than the second that a kubelet may take to notice a container's end. */
 const SETTLE_MS = 2000;
-/** How long deleted pods may take to disappear before they are deleted without grace. */
+/** How long deleted pods may take to disappear before they are deleted without grace; also how long an API server may be away. */
 const DELETE_MS = 15_000;
+const DELETE_RETRY_MS = 1000;
 /** Added to the timeout for the deadline in the pod, which the kubelet enforces when nobody is left to delete it. */
 const DEADLINE_MARGIN_SECONDS = 60;
 
@@ -86,8 +88,25 @@ export async function runSmokePods(
   }
 }
 
-/** Deletes all pods of a run and waits until the API server says that they are gone. */
+/**
+ * Deletes all pods of a run and waits until the API server says that they are gone.
+ * @throws SideloadError when it refuses, or stays away
+ */
 export async function deletePods(kubectl: Kubectl, runId: string): Promise<void> {
+  const deadline = AbortSignal.timeout(DELETE_MS);
+  for (;;) {
+    try {
+      return await deleteOnce(kubectl, runId);
+    } catch (thrown) {
+      if (toSideloadError(thrown).code !== 'CLUSTER_UNREACHABLE' || deadline.aborted) {
+        throw thrown;
+      }
+      await delay(DELETE_RETRY_MS);
+    }
+  }
+}
+
+async function deleteOnce(kubectl: Kubectl, runId: string): Promise<void> {
   const labelSelector = selector(runId);
   const left = new Set((await kubectl.listPods(labelSelector)).items.map(pod => pod.metadata.name));
   if (left.size === 0) {
@@ -213,7 +232,14 @@ async function judgeAll(
           disappeared(target);
         }
       },
-      onTrouble: options.onTrouble,
+      onTrouble: message => {
+        // Nobody watches now: a Running that was seen before proves nothing until it is seen again.
+        for (const timer of timers.values()) {
+          clearTimeout(timer);
+        }
+        timers.clear();
+        options.onTrouble(message);
+      },
       until: AbortSignal.any([finished.signal, timeout, signal]),
     });
     signal.throwIfAborted();
@@ -252,7 +278,10 @@ async function explain(
   pod: Pod | undefined,
 ): Promise<SideloadError> {
   const events = pod === undefined ? [] : await kubectl.eventsOf(pod.metadata.uid).catch(() => []);
-  const log = verdict.code === 'SMOKE_CRASHED' && pod !== undefined ? await kubectl.logTail(pod.metadata.name) : '';
+  const log =
+    verdict.code === 'SMOKE_CRASHED' && pod !== undefined
+      ? await kubectl.logTail(pod.metadata.name).catch(() => '')
+      : '';
   const details = [
     ...(pod === undefined ? [] : [`  pod phase: ${pod.status?.phase ?? 'unknown'}`]),
     ...events.map(event => `  event: ${describeEvent(event)}`),

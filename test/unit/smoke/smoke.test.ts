@@ -1,0 +1,400 @@
+import { describe, expect, it, vi } from 'vitest';
+import { SideloadError } from '../../../src/errors.ts';
+import {
+  checkCluster,
+  deletePods,
+  runSmokePods,
+  type SmokeOptions,
+  type SmokeResult,
+  type SmokeTarget,
+} from '../../../src/smoke/smoke.ts';
+import { stopClock } from '../clock.ts';
+import { API_DOWN, type FakeCluster, fakeCluster, STATUS } from './cluster.ts';
+import { RECORDED_IMAGE_ID } from './recorded.ts';
+
+const RUN_ID = 't4y1q2abcdef';
+const FIRST = `kube-sideload-${RUN_ID}-0`;
+const SECOND = `kube-sideload-${RUN_ID}-1`;
+const TIMEOUT_MS = 60_000;
+
+function target(node: string): SmokeTarget {
+  return { node, nodeName: `${node}.cluster`, reference: 'docker.io/library/app:1', imageId: RECORDED_IMAGE_ID };
+}
+
+/** Starts smoke pods with a stopped clock, and says what became of them. */
+function start(cluster: FakeCluster, nodes: readonly string[] = ['worker-1'], signal?: AbortSignal) {
+  const clock = stopClock();
+  const told: SmokeResult[] = [];
+  const trouble: string[] = [];
+  const options: SmokeOptions = {
+    runId: RUN_ID,
+    timeoutMs: TIMEOUT_MS,
+    command: [],
+    signal: signal ?? new AbortController().signal,
+    onResult: result => told.push(result),
+    onTrouble: message => trouble.push(message),
+  };
+  const running = runSmokePods(cluster.kubectl, nodes.map(target), options);
+  running.catch(() => {}); // the test looks at it later
+  const codes = async () =>
+    Object.fromEntries((await running).map(({ target, error }) => [target.node, error?.code ?? 'passed']));
+  return { clock, told, trouble, running, codes };
+}
+
+/** The calls that deleted something. */
+function deletions(cluster: FakeCluster): readonly string[] {
+  return cluster.calls.filter(call => call.startsWith('delete'));
+}
+
+async function failureOf(promise: Promise<unknown>): Promise<SideloadError> {
+  return await promise.then(
+    () => expect.unreachable('it should have failed'),
+    error => error,
+  );
+}
+
+describe('smoke pods', () => {
+  it('pass once Running has lasted for two seconds, and not before', async () => {
+    const cluster = fakeCluster();
+    const { clock, told, codes } = start(cluster);
+    await cluster.watching();
+    cluster.become(FIRST, STATUS.creating);
+    cluster.become(FIRST, STATUS.running);
+    await clock.advance(1999);
+    expect(told).toEqual([]);
+    await clock.advance(1);
+    expect(told.map(({ message }) => message)).toEqual(['Running']);
+    expect(await codes()).toEqual({ 'worker-1': 'passed' });
+    expect(cluster.pods.size).toBe(0);
+  });
+
+  it('pass at once when the program ends with exit code 0', async () => {
+    const cluster = fakeCluster();
+    const { codes } = start(cluster);
+    await cluster.watching();
+    cluster.become(FIRST, STATUS.completed);
+    expect(await codes()).toEqual({ 'worker-1': 'passed' });
+  });
+
+  it('fail when the program crashes a moment after it was Running, with its last log lines', async () => {
+    const cluster = fakeCluster();
+    vi.mocked(cluster.kubectl.logTail).mockResolvedValue('starting\nno configuration');
+    const { clock, running } = start(cluster);
+    await cluster.watching();
+    cluster.become(FIRST, STATUS.running);
+    await clock.advance(1500);
+    cluster.become(FIRST, STATUS.crashed);
+    const [result] = await running;
+    expect(result?.error?.code).toBe('SMOKE_CRASHED');
+    expect(result?.error?.message).toMatch(/exit code 3.*\n.*Failed\n {2}log: starting\n {2}log: no configuration/);
+  });
+
+  it('start the two seconds anew when a container was started again', async () => {
+    const cluster = fakeCluster();
+    const { clock, told, codes } = start(cluster);
+    await cluster.watching();
+    cluster.become(FIRST, STATUS.running);
+    await clock.advance(1500);
+    cluster.become(FIRST, STATUS.creating);
+    cluster.become(FIRST, STATUS.running);
+    await clock.advance(1500);
+    expect(told).toEqual([]);
+    await clock.advance(500);
+    expect(await codes()).toEqual({ 'worker-1': 'passed' });
+  });
+
+  it('do not pass on a Running that nobody could watch', async () => {
+    const cluster = fakeCluster();
+    const { clock, told, codes } = start(cluster);
+    await cluster.watching();
+    cluster.become(FIRST, STATUS.running);
+    cluster.fail.list.push(API_DOWN, API_DOWN, API_DOWN);
+    cluster.endWatch(API_DOWN);
+    await clock.advance(2500);
+    expect(told).toEqual([]);
+    cluster.become(FIRST, STATUS.crashed);
+    await clock.advance(5000);
+    expect(await codes()).toEqual({ 'worker-1': 'SMOKE_CRASHED' });
+  });
+
+  it('each have a verdict of their own', async () => {
+    const cluster = fakeCluster();
+    cluster.events = [{ type: 'Warning', reason: 'ErrImageNeverPull', message: 'Container image is not present' }];
+    const { clock, running, codes } = start(cluster, ['worker-1', 'worker-2']);
+    await cluster.watching();
+    cluster.become(SECOND, STATUS.neverPull);
+    cluster.become(FIRST, STATUS.running);
+    await clock.advance(2000);
+    expect(await codes()).toEqual({ 'worker-1': 'passed', 'worker-2': 'SMOKE_IMAGE_NEVER_PULL' });
+    const error = (await running)[1]?.error;
+    expect(error?.node).toBe('worker-2');
+    expect(error?.message).toContain('ErrImageNeverPull: not present');
+    expect(error?.message).toContain('event: Warning ErrImageNeverPull: Container image is not present');
+    expect(deletions(cluster)).toEqual([`delete ${FIRST} 1`, `delete ${SECOND} 1`]);
+  });
+
+  it('are told from each other by the first verdict: nothing after a failure counts', async () => {
+    const cluster = fakeCluster();
+    const { codes } = start(cluster, ['worker-1', 'worker-2']);
+    await cluster.watching();
+    cluster.become(FIRST, STATUS.neverPull);
+    cluster.become(FIRST, STATUS.completed);
+    cluster.become(SECOND, STATUS.completed);
+    expect(await codes()).toEqual({ 'worker-1': 'SMOKE_IMAGE_NEVER_PULL', 'worker-2': 'passed' });
+  });
+
+  it('that somebody deletes are failures', async () => {
+    const cluster = fakeCluster();
+    const { codes } = start(cluster);
+    await cluster.watching();
+    cluster.remove(FIRST);
+    expect(await codes()).toEqual({ 'worker-1': 'SMOKE_DELETED' });
+  });
+
+  it('that are gone after the watch broke off are failures', async () => {
+    const cluster = fakeCluster();
+    const { clock, codes } = start(cluster);
+    await cluster.watching();
+    cluster.pods.clear();
+    cluster.endWatch();
+    await clock.advance(1000);
+    expect(await codes()).toEqual({ 'worker-1': 'SMOKE_DELETED' });
+  });
+
+  it('are judged by what happened while no watch was open', async () => {
+    const cluster = fakeCluster();
+    const { clock, codes } = start(cluster);
+    await cluster.watching();
+    cluster.endWatch();
+    cluster.pods.set(FIRST, { ...(cluster.pods.get(FIRST) as never as object), status: STATUS.completed } as never);
+    await clock.advance(1000);
+    expect(await codes()).toEqual({ 'worker-1': 'passed' });
+  });
+
+  it('survive an API server that is away for a while, and say so', async () => {
+    const cluster = fakeCluster();
+    const { clock, trouble, codes } = start(cluster);
+    await cluster.watching();
+    cluster.fail.list.push(API_DOWN, API_DOWN);
+    cluster.endWatch(API_DOWN);
+    await clock.advance(3000);
+    expect(trouble).toEqual(Array(3).fill(API_DOWN.message));
+    cluster.become(FIRST, STATUS.completed);
+    expect(await codes()).toEqual({ 'worker-1': 'passed' });
+  });
+
+  it('that get nowhere fail when the time is up, with the last state', async () => {
+    const cluster = fakeCluster();
+    const { clock, running } = start(cluster);
+    await cluster.watching();
+    cluster.become(FIRST, STATUS.creating);
+    await clock.advance(TIMEOUT_MS);
+    const [result] = await running;
+    expect(result?.error?.code).toBe('SMOKE_TIMEOUT');
+    expect(result?.error?.message).toContain('last seen: ContainerCreating');
+    expect(cluster.pods.size).toBe(0);
+  });
+
+  it('on a node whose kubelet never looks at them name the kubelet', async () => {
+    const cluster = fakeCluster();
+    const { clock, codes } = start(cluster);
+    await clock.advance(TIMEOUT_MS);
+    expect(await codes()).toEqual({ 'worker-1': 'SMOKE_NODE_NOT_READY' });
+  });
+
+  it('that became Running in the last moment have not passed', async () => {
+    const cluster = fakeCluster();
+    const { clock, codes } = start(cluster);
+    await clock.advance(TIMEOUT_MS - 1000);
+    cluster.become(FIRST, STATUS.running);
+    await clock.advance(1000);
+    expect(await codes()).toEqual({ 'worker-1': 'SMOKE_TIMEOUT' });
+  });
+
+  it('that the API server refuses stop no other', async () => {
+    const cluster = fakeCluster();
+    cluster.fail.create.push(new SideloadError('CLUSTER_REFUSED', 'pods is forbidden: exceeded quota'));
+    const { running, codes } = start(cluster, ['worker-1', 'worker-2']);
+    await cluster.watching();
+    cluster.become(SECOND, STATUS.completed);
+    expect(await codes()).toEqual({ 'worker-1': 'SMOKE_REJECTED', 'worker-2': 'passed' });
+    expect((await running)[0]?.error).toMatchObject({ node: 'worker-1', message: 'pods is forbidden: exceeded quota' });
+  });
+
+  it('that were all refused need no watching', async () => {
+    const cluster = fakeCluster();
+    cluster.fail.create.push(API_DOWN);
+    const { codes } = start(cluster);
+    expect(await codes()).toEqual({ 'worker-1': 'SMOKE_REJECTED' });
+    expect(cluster.calls).not.toContain('watch');
+  });
+
+  it('are deleted when their creation failed although the server had made them', async () => {
+    const cluster = fakeCluster();
+    const create = cluster.kubectl.createPod;
+    vi.spyOn(cluster.kubectl, 'createPod').mockImplementation(async (pod, options) => {
+      await create(pod, options);
+      throw API_DOWN;
+    });
+    const { codes } = start(cluster);
+    expect(await codes()).toEqual({ 'worker-1': 'SMOKE_REJECTED' });
+    expect(deletions(cluster)).toEqual([`delete ${FIRST} 1`]);
+  });
+
+  it('still fail with their own verdict when events and log cannot be read', async () => {
+    const cluster = fakeCluster();
+    vi.mocked(cluster.kubectl.logTail).mockRejectedValue(API_DOWN);
+    vi.spyOn(cluster.kubectl, 'eventsOf').mockRejectedValue(API_DOWN);
+    const { codes } = start(cluster);
+    await cluster.watching();
+    cluster.become(FIRST, STATUS.crashed);
+    expect(await codes()).toEqual({ 'worker-1': 'SMOKE_CRASHED' });
+  });
+
+  it('are deleted when the job is cancelled, and the cancellation is the error', async () => {
+    const cluster = fakeCluster();
+    const job = new AbortController();
+    const { running } = start(cluster, ['worker-1', 'worker-2'], job.signal);
+    await cluster.watching();
+    const cancelled = new SideloadError('CANCELLED', 'the job was cancelled (SIGTERM)');
+    job.abort(cancelled);
+    expect(await failureOf(running)).toBe(cancelled);
+    expect(cluster.pods.size).toBe(0);
+  });
+
+  it('are not created by a job that is cancelled already, and earlier ones are looked for all the same', async () => {
+    const cluster = fakeCluster();
+    const cancelled = new SideloadError('CANCELLED', 'cancelled');
+    const { running } = start(cluster, ['worker-1'], AbortSignal.abort(cancelled));
+    expect(await failureOf(running)).toBe(cancelled);
+    expect(cluster.calls).toEqual(['list']);
+  });
+
+  it('are named by run, pinned to their node and never pulled', async () => {
+    const cluster = fakeCluster();
+    start(cluster);
+    await cluster.watching();
+    expect(cluster.pods.get(FIRST)).toMatchObject({
+      metadata: { labels: { 'kube-sideload/run': RUN_ID } },
+      spec: {
+        nodeName: 'worker-1.cluster',
+        restartPolicy: 'Never',
+        automountServiceAccountToken: false,
+        // Ends by itself a minute after the time is up, should nobody be left to delete it.
+        activeDeadlineSeconds: TIMEOUT_MS / 1000 + 60,
+        containers: [{ image: 'docker.io/library/app:1', imagePullPolicy: 'Never' }],
+      },
+    });
+  });
+});
+
+describe('deleting pods', () => {
+  async function withPods(): Promise<FakeCluster> {
+    const cluster = fakeCluster();
+    for (const name of [FIRST, SECOND]) await cluster.kubectl.createPod({ metadata: { name } });
+    return cluster;
+  }
+
+  it('is done when the API server says that they are gone', async () => {
+    const cluster = await withPods();
+    cluster.deletes = false;
+    stopClock();
+    const ended = vi.fn();
+    const deleting = deletePods(cluster.kubectl, RUN_ID).then(ended);
+    await cluster.watching();
+    cluster.remove(FIRST);
+    expect(ended).not.toHaveBeenCalled();
+    cluster.remove(SECOND);
+    await deleting;
+    expect(deletions(cluster)).toEqual([`delete ${FIRST} 1`, `delete ${SECOND} 1`]);
+  });
+
+  it('goes without grace when a kubelet does not answer', async () => {
+    const cluster = await withPods();
+    cluster.deletes = false;
+    const clock = stopClock();
+    const deleting = deletePods(cluster.kubectl, RUN_ID);
+    await cluster.watching();
+    cluster.remove(FIRST);
+    await clock.advance(15_000);
+    await deleting;
+    expect(deletions(cluster)).toEqual([`delete ${FIRST} 1`, `delete ${SECOND} 1`, `delete ${SECOND} 0`]);
+    expect(cluster.pods.size).toBe(0);
+  });
+
+  it('asks once when there is nothing to delete', async () => {
+    const cluster = fakeCluster();
+    await deletePods(cluster.kubectl, RUN_ID);
+    expect(cluster.calls).toEqual(['list']);
+  });
+
+  it.each<[what: string, queue: 'list' | 'delete']>([
+    ['cannot be listed', 'list'],
+    ['cannot be deleted', 'delete'],
+  ])('is tried again when pods %s for a moment', async (_what, queue) => {
+    const cluster = await withPods();
+    cluster.fail[queue].push(API_DOWN);
+    const clock = stopClock();
+    const deleting = deletePods(cluster.kubectl, RUN_ID);
+    await clock.advance(2000);
+    await deleting;
+    expect(cluster.pods.size).toBe(0);
+  });
+
+  it('ends in the error when the API server stays away', async () => {
+    const cluster = await withPods();
+    cluster.fail.list.push(...Array(100).fill(API_DOWN));
+    const clock = stopClock();
+    const deleting = failureOf(deletePods(cluster.kubectl, RUN_ID));
+    await clock.advance(60_000);
+    expect(await deleting).toBe(API_DOWN);
+  });
+
+  it('ends at once when it is forbidden', async () => {
+    const cluster = await withPods();
+    const forbidden = new SideloadError('CLUSTER_REFUSED', 'pods is forbidden');
+    cluster.fail.list.push(forbidden);
+    stopClock();
+    expect(await failureOf(deletePods(cluster.kubectl, RUN_ID))).toBe(forbidden);
+  });
+});
+
+describe('asking the cluster beforehand', () => {
+  const options = { runId: RUN_ID, timeoutMs: TIMEOUT_MS, command: [] };
+
+  it('makes nothing', async () => {
+    const cluster = fakeCluster();
+    expect(await checkCluster(cluster.kubectl, [target('worker-1')], options)).toEqual(new Map());
+    expect(cluster.calls).toEqual([`dry-run ${FIRST}`]);
+    expect(cluster.pods.size).toBe(0);
+  });
+
+  it('asks nothing without targets', async () => {
+    const cluster = fakeCluster();
+    expect(await checkCluster(cluster.kubectl, [], options)).toEqual(new Map());
+    expect(cluster.calls).toEqual([]);
+  });
+
+  it('names each node that the cluster does not know', async () => {
+    const cluster = fakeCluster();
+    vi.spyOn(cluster.kubectl, 'hasNode').mockImplementation(async name => name === 'worker-1.cluster');
+    const errors = await checkCluster(cluster.kubectl, ['worker-1', 'worker-2', 'worker-3'].map(target), options);
+    expect([...errors].map(([name, { code, node }]) => [name, code, node])).toEqual([
+      ['worker-2.cluster', 'NODE_NOT_IN_CLUSTER', 'worker-2'],
+      ['worker-3.cluster', 'NODE_NOT_IN_CLUSTER', 'worker-3'],
+    ]);
+  });
+
+  it('goes on when the credentials may not read nodes', async () => {
+    const cluster = fakeCluster();
+    vi.spyOn(cluster.kubectl, 'hasNode').mockResolvedValue(undefined);
+    expect(await checkCluster(cluster.kubectl, [target('worker-1')], options)).toEqual(new Map());
+  });
+
+  it('fails as a whole when pods may not be created', async () => {
+    const cluster = fakeCluster();
+    const refused = new SideloadError('NAMESPACE_NOT_FOUND', 'namespaces "smoke" not found');
+    cluster.fail.create.push(refused);
+    expect(await failureOf(checkCluster(cluster.kubectl, [target('worker-1')], options))).toBe(refused);
+  });
+});
