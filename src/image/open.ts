@@ -134,8 +134,10 @@ async function findEngine(opening: Opening, reference: string): Promise<Engine> 
   const absent = answers.flatMap(({ engine, answer }) => (answer.state === 'absent' ? [engine.name] : []));
   const [first, second] = found;
   if (first !== undefined && second !== undefined && plainId(first.id) !== plainId(second.id)) {
+    // With Docker's containerd store its ID is a manifest's digest, which equals nothing that podman says: then the
+    // images may be the same, and nobody can tell before both are read.
     const both = found.map(({ engine, id }) => `${engine.name} (${plainId(id).slice(0, 12)})`).join(' and ');
-    throw new SideloadError('IMAGE_AMBIGUOUS', `${both} have different images of the name ${reference}`, {
+    throw new SideloadError('IMAGE_AMBIGUOUS', `${both} both have an image ${reference}, with different IDs`, {
       hint: 'Set `source` to `docker` or `podman`.',
     });
   }
