@@ -1,4 +1,4 @@
-import { type InputProblem, problem } from './problems.ts';
+import { type InputProblem, problem, shown } from './problems.ts';
 
 /** How the text of an input becomes a value. A `list` may use commas, `lines` may contain them; `seconds` takes `90`, `90s`, `2m` or `1h`. */
 type InputType =
@@ -150,7 +150,7 @@ export function parseInputs(textOf: (name: InputName) => string | undefined): {
     }
     const value = parseValue(spec.type, text);
     if (value === undefined) {
-      problems.push(problem(`\`${name}\` must be ${formOf(spec.type)}, not ${JSON.stringify(text)}`));
+      problems.push(problem(`\`${name}\` must be ${formOf(spec.type)}, not ${shown(text.trim())}`));
     }
     values[name] = value;
   }

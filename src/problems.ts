@@ -11,6 +11,14 @@ export function problem(message: string, hint?: string): InputProblem {
   return { code: 'INPUT_INVALID', message, hint };
 }
 
+const SHOWN_CHARACTERS = 100;
+
+/** A text as a message may show it: in part only where it may be a secret that got into the wrong input. */
+export function shown(text: string): string {
+  const start = text.startsWith('-----BEGIN') ? '-----BEGIN' : (text.split('\n')[0] ?? '').slice(0, SHOWN_CHARACTERS);
+  return `${JSON.stringify(start)}${start === text ? '' : '…'}`;
+}
+
 /** Runs a parser; what it throws is added to the problems, so that the user learns of all of them at once. */
 export function collect<T>(problems: InputProblem[], parse: () => T): T | undefined {
   try {

@@ -1,12 +1,12 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
-import { messageOf, SideloadError } from './errors.ts';
+import { SideloadError } from './errors.ts';
 import type { Host } from './host/host.ts';
-import { parseReference } from './image/reference.ts';
+import { normalise } from './image/reference.ts';
 import { type InputName, type Inputs, inputSpec, parseInputs } from './inputs.ts';
 import { type Inventory, labelOf, type NodeEntry, parseInventory, parseNode } from './node/inventory.ts';
-import { collect, type InputProblem, problem, throwProblems } from './problems.ts';
+import { collect, type InputProblem, problem, shown, throwProblems } from './problems.ts';
 import type { SshTarget } from './ssh/connect.ts';
 import { type HostKeyPolicy, hostKeyPolicy } from './ssh/host-keys.ts';
 import { parsePrivateKey, type SshCredentials } from './ssh/key.ts';
@@ -62,10 +62,8 @@ export function readSettings(host: Host, env: NodeJS.ProcessEnv = process.env): 
     }
   }
 
-  for (const reference of inputs.images) {
-    collect(problems, () => parseReference(reference));
-  }
-  problems.push(...duplicates('images', inputs.images));
+  const references = inputs.images.flatMap(reference => collect(problems, () => normalise(reference)) ?? []);
+  problems.push(...duplicates('images', references));
   if (inputs.images.length === 0 && inputs.archive === undefined) {
     problems.push(problem('`images` is empty', 'name at least one image, or an `archive`'));
   }
@@ -77,8 +75,15 @@ export function readSettings(host: Host, env: NodeJS.ProcessEnv = process.env): 
   }
 
   const nodes = readNodes(inputs, inventory, problems);
-  const credentials = collect(problems, () => readCredentials(inputs, host));
-  const hostKeys = collect(problems, () => readHostKeys(inputs));
+  // What an inventory that cannot be read may have set is not missing.
+  const mayLack = (...names: readonly InputName[]) =>
+    inventory === undefined && names.every(name => inputs[name] === undefined);
+  const credentials = mayLack('ssh-private-key', 'ssh-private-key-file')
+    ? undefined
+    : collect(problems, () => readCredentials(inputs, host));
+  const hostKeys = mayLack('ssh-known-hosts', 'ssh-known-hosts-file')
+    ? undefined
+    : collect(problems, () => readHostKeys(inputs));
   const criSocket = inputs['cri-socket'];
   if (criSocket !== undefined && !/^(unix:\/\/)?\/[\w./-]+$/.test(criSocket)) {
     problems.push(problem(`\`cri-socket\` must be an absolute path, not ${JSON.stringify(criSocket)}`));
@@ -100,12 +105,22 @@ export function readSettings(host: Host, env: NodeJS.ProcessEnv = process.env): 
   };
 }
 
+/** A path in the home directory; none for a user whom neither HOME nor the machine knows, as in many containers. */
+function inHome(...names: readonly string[]): readonly string[] {
+  try {
+    return [join(homedir(), ...names)];
+  } catch {
+    return [];
+  }
+}
+
 /** The file that the user names must exist; the places of the runner may be empty. */
 function readInventory(host: Host, env: NodeJS.ProcessEnv): Inventory {
   const named = host.input('inventory')?.trim() || env.KUBE_SIDELOAD_INVENTORY;
+  const configuration = env.XDG_CONFIG_HOME ? [env.XDG_CONFIG_HOME] : inHome('.config');
   const places = [
     '/etc/kube-sideload/inventory.yaml',
-    join(env.XDG_CONFIG_HOME || join(homedir(), '.config'), 'kube-sideload', 'inventory.yaml'),
+    ...configuration.map(directory => join(directory, 'kube-sideload', 'inventory.yaml')),
   ];
   const file = named || places.find(place => existsSync(place));
   return file === undefined ? { nodes: [], settings: {} } : parseInventory(readText('inventory', file), file);
@@ -132,16 +147,11 @@ function readNodes(
       user: entry.user ?? inputs['ssh-user'],
       kubernetesName: entry.kubernetesName,
     }));
-  problems.push(
-    ...duplicates(
-      'nodes',
-      nodes.map(node => `${node.host}:${node.port}`),
-    ),
-    ...duplicates(
-      'nodes',
-      nodes.flatMap(node => node.kubernetesName ?? []),
-    ),
-  );
+  const addresses = nodes.map(node => `${node.host.toLowerCase()}:${node.port}`);
+  const labels = nodes
+    .filter((_, index) => addresses.indexOf(addresses[index] ?? '') === index)
+    .map(node => node.label);
+  problems.push(...duplicates('nodes', addresses), ...duplicates('nodes', labels));
   return nodes;
 }
 
@@ -150,7 +160,7 @@ function readCredentials(inputs: Inputs, host: Host): SshCredentials {
   if (given !== undefined) {
     return parsePrivateKey(given, inputs['ssh-key-passphrase']);
   }
-  const places = ['id_ed25519', 'id_ecdsa', 'id_rsa'].map(name => join(homedir(), '.ssh', name));
+  const places = ['id_ed25519', 'id_ecdsa', 'id_rsa'].flatMap(name => inHome('.ssh', name));
   const file = inputs['ssh-private-key-file'] ?? places.find(place => existsSync(place));
   if (file === undefined) {
     throw new SideloadError(
@@ -175,7 +185,7 @@ function readHostKeys(inputs: Inputs): HostKeyPolicy {
   const named = inputs['ssh-known-hosts-file'];
   const files =
     named === undefined
-      ? [join(homedir(), '.ssh', 'known_hosts'), '/etc/ssh/ssh_known_hosts'].filter(file => existsSync(file))
+      ? [...inHome('.ssh', 'known_hosts'), '/etc/ssh/ssh_known_hosts'].filter(file => existsSync(file))
       : [named];
   const knownHosts = files.map(file => readText('ssh-known-hosts-file', file)).join('\n');
   if (knownHosts.trim() === '' && fingerprints.length === 0) {
@@ -214,7 +224,15 @@ function readKubeconfig(given: string | undefined, host: Host): SmokeSettings['k
     return { content: given };
   }
   if (!existsSync(given)) {
-    throw new SideloadError('KUBECONFIG_INVALID', `\`kubeconfig\`: there is no file ${JSON.stringify(given)}`);
+    // The content of a secret must not get into the log.
+    if (/\bapiVersion\b/.test(given) || /^[A-Za-z0-9+/]{100,}=*$/.test(given)) {
+      throw new SideloadError(
+        'KUBECONFIG_INVALID',
+        '`kubeconfig` is neither a path nor the content of a kubeconfig: its line breaks are lost, or it is encoded',
+        { hint: 'Store the file whole and unchanged, with its line breaks, in the secret.' },
+      );
+    }
+    throw new SideloadError('KUBECONFIG_INVALID', `\`kubeconfig\`: there is no file ${shown(given)}`);
   }
   return { path: given };
 }
@@ -222,10 +240,10 @@ function readKubeconfig(given: string | undefined, host: Host): SmokeSettings['k
 /** Masks the credentials in a kubeconfig, and not its other lines: nobody wants `***: v1` all over the log. */
 function maskSecrets(kubeconfig: string, host: Host): void {
   for (const [, secret] of kubeconfig.matchAll(
-    /["']?\b(?:token|password|client-key-data|client-secret|id-token|refresh-token)["']?\s*:\s*["']?([^\s"',}]+)/g,
+    /["']?\b(?:token|password|client-key-data|client-secret|id-token|refresh-token)["']?\s*:\s*("[^"\n]+|'[^'\n]+|[^\s"',}]+)/g,
   )) {
     if (secret !== undefined) {
-      host.mask(secret);
+      host.mask(secret.replace(/^["']/, ''));
     }
   }
 }
@@ -234,7 +252,9 @@ function readText(input: InputName, file: string): string {
   try {
     return readFileSync(file, 'utf8');
   } catch (cause) {
-    throw new SideloadError('INPUT_INVALID', `\`${input}\`: cannot read ${JSON.stringify(file)}: ${messageOf(cause)}`, {
+    // Node's own message has the whole text in it, which may be a key where a path is wanted.
+    const reason = (cause as NodeJS.ErrnoException).code;
+    throw new SideloadError('INPUT_INVALID', `\`${input}\`: cannot read ${shown(file)} (${reason})`, {
       hint: inputSpec(input).help,
       cause,
     });

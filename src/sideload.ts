@@ -97,7 +97,7 @@ export async function sideload(settings: Settings, host: Host, run: Run): Promis
   await images?.close();
   await Promise.all(
     nodes.map(node =>
-      leaveNode(node, run.id).catch((thrown: unknown) => {
+      leaveNode(node, settings, run.id).catch((thrown: unknown) => {
         node.error ??= toSideloadError(thrown, node.settings.label);
       }),
     ),

@@ -118,7 +118,7 @@ export function runPost(main: ActionOutcome, inputs: Inputs, options: Options = 
 export async function leftOnNode(lab: Lab): Promise<readonly string[]> {
   const found = await Promise.all(
     lab.nodes.map(async node => {
-      const script = `ctr -n k8s.io images ls -q | grep '^kube-sideload' ; find /tmp /var/tmp /root /home -mindepth 1 -newer /proc/1 -type f ! -path '*/.ssh/*' ; ps -eo args | grep -E '[c]tr .*import'; true`;
+      const script = `ctr -n k8s.io images ls -q | grep '^kube-sideload' ; find /tmp /var/tmp /root /home -mindepth 1 -newer /proc/1 -type f ! -path '*/.ssh/*' ; ps -C ctr -o args=; true`;
       const { stdout } = await enter(node, ['sh', '-c', script]);
       return stdout
         .split('\n')

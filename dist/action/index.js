@@ -251,7 +251,7 @@ const UNITS = ['B', 'kB', 'MB', 'GB', 'TB'];
 function formatBytes(bytes) {
     let value = bytes;
     let unit = 0;
-    while (value >= 1000 && unit < UNITS.length - 1) {
+    while (value >= (unit === 0 ? 1000 : 999.95) && unit < UNITS.length - 1) {
         value /= 1000;
         unit++;
     }
@@ -259,7 +259,11 @@ function formatBytes(bytes) {
 }
 function formatDuration(milliseconds) {
     const seconds = milliseconds / 1000;
-    return seconds < 60 ? `${seconds.toFixed(1)} s` : `${Math.floor(seconds / 60)} min ${Math.round(seconds % 60)} s`;
+    if (seconds < 59.95) {
+        return `${seconds.toFixed(1)} s`;
+    }
+    const whole = Math.round(seconds);
+    return `${Math.floor(whole / 60)} min ${whole % 60} s`;
 }
 
 ;// CONCATENATED MODULE: ./lib/report/table.js
@@ -485,6 +489,11 @@ function normalise(text) {
 function problem(message, hint) {
     return { code: 'INPUT_INVALID', message, hint };
 }
+const SHOWN_CHARACTERS = 100;
+function shown(text) {
+    const start = text.startsWith('-----BEGIN') ? '-----BEGIN' : (text.split('\n')[0] ?? '').slice(0, SHOWN_CHARACTERS);
+    return `${JSON.stringify(start)}${start === text ? '' : '…'}`;
+}
 function collect(problems, parse) {
     try {
         return parse();
@@ -609,7 +618,7 @@ function parseInputs(textOf) {
         }
         const value = parseValue(spec.type, text);
         if (value === undefined) {
-            problems.push(problem(`\`${name}\` must be ${formOf(spec.type)}, not ${JSON.stringify(text)}`));
+            problems.push(problem(`\`${name}\` must be ${formOf(spec.type)}, not ${shown(text.trim())}`));
         }
         values[name] = value;
     }
@@ -8298,7 +8307,7 @@ function parseInventory(text, file) {
     };
     const inventory = { nodes: [], settings: {} };
     if (problems.length === 0) {
-        const parsed = safeParse(InventoryFile, document.toJS() ?? {});
+        const parsed = safeParse(InventoryFile, inventory_valueOf(document, error => problems.push(`${at(0)}: ${error}`)) ?? {});
         if (!parsed.success) {
             for (const issue of parsed.issues) {
                 const path = issue.path?.map(item => item.key) ?? [];
@@ -8329,6 +8338,15 @@ function parseInventory(text, file) {
         throw new SideloadError('INVENTORY_INVALID', problems.join('\n'));
     }
     return inventory;
+}
+function inventory_valueOf(document, onError) {
+    try {
+        return document.toJS();
+    }
+    catch (error) {
+        onError(messageOf(error));
+        return undefined;
+    }
 }
 function nodeOf(node) {
     if (typeof node === 'string') {
@@ -8661,10 +8679,8 @@ function readSettings(host, env = process.env) {
             host.mask(secret);
         }
     }
-    for (const reference of inputs.images) {
-        collect(problems, () => parseReference(reference));
-    }
-    problems.push(...duplicates('images', inputs.images));
+    const references = inputs.images.flatMap(reference => collect(problems, () => normalise(reference)) ?? []);
+    problems.push(...duplicates('images', references));
     if (inputs.images.length === 0 && inputs.archive === undefined) {
         problems.push(problem('`images` is empty', 'name at least one image, or an `archive`'));
     }
@@ -8675,8 +8691,13 @@ function readSettings(host, env = process.env) {
         problems.push(problem(`\`archive\` and \`source: ${inputs.source}\` exclude each other`, 'set one of them'));
     }
     const nodes = readNodes(inputs, inventory, problems);
-    const credentials = collect(problems, () => readCredentials(inputs, host));
-    const hostKeys = collect(problems, () => readHostKeys(inputs));
+    const mayLack = (...names) => inventory === undefined && names.every(name => inputs[name] === undefined);
+    const credentials = mayLack('ssh-private-key', 'ssh-private-key-file')
+        ? undefined
+        : collect(problems, () => readCredentials(inputs, host));
+    const hostKeys = mayLack('ssh-known-hosts', 'ssh-known-hosts-file')
+        ? undefined
+        : collect(problems, () => readHostKeys(inputs));
     const criSocket = inputs['cri-socket'];
     if (criSocket !== undefined && !/^(unix:\/\/)?\/[\w./-]+$/.test(criSocket)) {
         problems.push(problem(`\`cri-socket\` must be an absolute path, not ${JSON.stringify(criSocket)}`));
@@ -8696,11 +8717,20 @@ function readSettings(host, env = process.env) {
         smoke,
     };
 }
+function inHome(...names) {
+    try {
+        return [(0,external_node_path_namespaceObject.join)((0,external_node_os_.homedir)(), ...names)];
+    }
+    catch {
+        return [];
+    }
+}
 function readInventory(host, env) {
     const named = host.input('inventory')?.trim() || env.KUBE_SIDELOAD_INVENTORY;
+    const configuration = env.XDG_CONFIG_HOME ? [env.XDG_CONFIG_HOME] : inHome('.config');
     const places = [
         '/etc/kube-sideload/inventory.yaml',
-        (0,external_node_path_namespaceObject.join)(env.XDG_CONFIG_HOME || (0,external_node_path_namespaceObject.join)((0,external_node_os_.homedir)(), '.config'), 'kube-sideload', 'inventory.yaml'),
+        ...configuration.map(directory => (0,external_node_path_namespaceObject.join)(directory, 'kube-sideload', 'inventory.yaml')),
     ];
     const file = named || places.find(place => (0,external_node_fs_namespaceObject.existsSync)(place));
     return file === undefined ? { nodes: [], settings: {} } : parseInventory(readText('inventory', file), file);
@@ -8720,7 +8750,11 @@ function readNodes(inputs, inventory, problems) {
         user: entry.user ?? inputs['ssh-user'],
         kubernetesName: entry.kubernetesName,
     }));
-    problems.push(...duplicates('nodes', nodes.map(node => `${node.host}:${node.port}`)), ...duplicates('nodes', nodes.flatMap(node => node.kubernetesName ?? [])));
+    const addresses = nodes.map(node => `${node.host.toLowerCase()}:${node.port}`);
+    const labels = nodes
+        .filter((_, index) => addresses.indexOf(addresses[index] ?? '') === index)
+        .map(node => node.label);
+    problems.push(...duplicates('nodes', addresses), ...duplicates('nodes', labels));
     return nodes;
 }
 function readCredentials(inputs, host) {
@@ -8728,7 +8762,7 @@ function readCredentials(inputs, host) {
     if (given !== undefined) {
         return parsePrivateKey(given, inputs['ssh-key-passphrase']);
     }
-    const places = ['id_ed25519', 'id_ecdsa', 'id_rsa'].map(name => (0,external_node_path_namespaceObject.join)((0,external_node_os_.homedir)(), '.ssh', name));
+    const places = ['id_ed25519', 'id_ecdsa', 'id_rsa'].flatMap(name => inHome('.ssh', name));
     const file = inputs['ssh-private-key-file'] ?? places.find(place => (0,external_node_fs_namespaceObject.existsSync)(place));
     if (file === undefined) {
         throw new SideloadError('INPUT_INVALID', 'no SSH key: neither `ssh-private-key` nor `ssh-private-key-file` is set, and there is none in `~/.ssh`', {
@@ -8747,7 +8781,7 @@ function readHostKeys(inputs) {
     }
     const named = inputs['ssh-known-hosts-file'];
     const files = named === undefined
-        ? [(0,external_node_path_namespaceObject.join)((0,external_node_os_.homedir)(), '.ssh', 'known_hosts'), '/etc/ssh/ssh_known_hosts'].filter(file => (0,external_node_fs_namespaceObject.existsSync)(file))
+        ? [...inHome('.ssh', 'known_hosts'), '/etc/ssh/ssh_known_hosts'].filter(file => (0,external_node_fs_namespaceObject.existsSync)(file))
         : [named];
     const knownHosts = files.map(file => readText('ssh-known-hosts-file', file)).join('\n');
     if (knownHosts.trim() === '' && fingerprints.length === 0) {
@@ -8780,14 +8814,17 @@ function readKubeconfig(given, host) {
         return { content: given };
     }
     if (!(0,external_node_fs_namespaceObject.existsSync)(given)) {
-        throw new SideloadError('KUBECONFIG_INVALID', `\`kubeconfig\`: there is no file ${JSON.stringify(given)}`);
+        if (/\bapiVersion\b/.test(given) || /^[A-Za-z0-9+/]{100,}=*$/.test(given)) {
+            throw new SideloadError('KUBECONFIG_INVALID', '`kubeconfig` is neither a path nor the content of a kubeconfig: its line breaks are lost, or it is encoded', { hint: 'Store the file whole and unchanged, with its line breaks, in the secret.' });
+        }
+        throw new SideloadError('KUBECONFIG_INVALID', `\`kubeconfig\`: there is no file ${shown(given)}`);
     }
     return { path: given };
 }
 function maskSecrets(kubeconfig, host) {
-    for (const [, secret] of kubeconfig.matchAll(/["']?\b(?:token|password|client-key-data|client-secret|id-token|refresh-token)["']?\s*:\s*["']?([^\s"',}]+)/g)) {
+    for (const [, secret] of kubeconfig.matchAll(/["']?\b(?:token|password|client-key-data|client-secret|id-token|refresh-token)["']?\s*:\s*("[^"\n]+|'[^'\n]+|[^\s"',}]+)/g)) {
         if (secret !== undefined) {
-            host.mask(secret);
+            host.mask(secret.replace(/^["']/, ''));
         }
     }
 }
@@ -8796,7 +8833,8 @@ function readText(input, file) {
         return (0,external_node_fs_namespaceObject.readFileSync)(file, 'utf8');
     }
     catch (cause) {
-        throw new SideloadError('INPUT_INVALID', `\`${input}\`: cannot read ${JSON.stringify(file)}: ${messageOf(cause)}`, {
+        const reason = cause.code;
+        throw new SideloadError('INPUT_INVALID', `\`${input}\`: cannot read ${shown(file)} (${reason})`, {
             hint: inputSpec(input).help,
             cause,
         });
@@ -10163,7 +10201,7 @@ async function findEngine(opening, reference) {
     const [first, second] = found;
     if (first !== undefined && second !== undefined && plainId(first.id) !== plainId(second.id)) {
         const both = found.map(({ engine, id }) => `${engine.name} (${plainId(id).slice(0, 12)})`).join(' and ');
-        throw new SideloadError('IMAGE_AMBIGUOUS', `${both} have different images of the name ${reference}`, {
+        throw new SideloadError('IMAGE_AMBIGUOUS', `${both} both have an image ${reference}, with different IDs`, {
             hint: 'Set `source` to `docker` or `podman`.',
         });
     }
@@ -10505,6 +10543,9 @@ function stageReference(runId, number) {
 }
 function abandonedReferences(references, runId, nowMs) {
     return references.filter(reference => {
+        if (!reference.startsWith(STAGE_PREFIX)) {
+            return false;
+        }
         const owner = reference.slice(STAGE_PREFIX.length).split(':')[0] ?? '';
         const start = startOfRun(owner);
         return owner === runId || (start !== undefined && nowMs - start.getTime() > STALE_AFTER_MS);
@@ -12072,10 +12113,15 @@ async function promoteImages(node, run) {
         }
     }
 }
-async function leaveNode(node, runId) {
+async function leaveNode(node, settings, runId) {
     try {
-        if (node.isStaged && node.connection !== undefined) {
-            await removeStaged(node, runId, AbortSignal.timeout(CLEAN_UP_MS));
+        if (node.isStaged) {
+            const signal = AbortSignal.timeout(CLEAN_UP_MS);
+            await removeStaged(node, runId, signal).catch(async () => {
+                await node.connection?.close();
+                await prepareNode(node, settings, signal);
+                await removeStaged(node, runId, signal);
+            });
         }
     }
     finally {
@@ -12738,7 +12784,7 @@ async function sideload(settings, host, run) {
         error = toSideloadError(thrown);
     }
     await images?.close();
-    await Promise.all(nodes.map(node => leaveNode(node, run.id).catch((thrown) => {
+    await Promise.all(nodes.map(node => leaveNode(node, settings, run.id).catch((thrown) => {
         node.error ??= toSideloadError(thrown, node.settings.label);
     })));
     return {

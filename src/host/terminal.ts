@@ -32,7 +32,8 @@ export function terminalHost({
   let progressShown = false;
   const write = (line: string) => {
     let text = line;
-    for (const secret of secrets) {
+    // The longest first: one secret may be a part of another.
+    for (const secret of [...secrets].sort((one, other) => other.length - one.length)) {
       text = text.replaceAll(secret, '***');
     }
     if (progressShown) {

@@ -12,7 +12,7 @@ import { type Engine, readSaved } from './sources/engine.ts';
 import { podmanEngine } from './sources/podman.ts';
 
 /** Where images are taken from; `auto` is the archive if there is one, else whichever engine has the image. */
-export type ImageSourceName = 'auto' | 'docker' | 'podman' | 'archive';
+type ImageSourceName = 'auto' | 'docker' | 'podman' | 'archive';
 
 /** What to open. */
 export interface OpenImagesOptions {

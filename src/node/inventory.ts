@@ -1,5 +1,5 @@
 import * as v from 'valibot';
-import { LineCounter, parseDocument } from 'yaml';
+import { type Document, LineCounter, parseDocument } from 'yaml';
 import { messageOf, SideloadError } from '../errors.ts';
 import { INPUTS, type InputName, isInputName } from '../inputs.ts';
 
@@ -81,7 +81,7 @@ export function parseInventory(text: string, file: string): Inventory {
   };
   const inventory: { nodes: NodeEntry[]; settings: Partial<Record<InputName, string>> } = { nodes: [], settings: {} };
   if (problems.length === 0) {
-    const parsed = v.safeParse(InventoryFile, document.toJS() ?? {});
+    const parsed = v.safeParse(InventoryFile, valueOf(document, error => problems.push(`${at(0)}: ${error}`)) ?? {});
     if (!parsed.success) {
       for (const issue of parsed.issues) {
         const path = issue.path?.map(item => item.key) ?? [];
@@ -109,6 +109,16 @@ export function parseInventory(text: string, file: string): Inventory {
     throw new SideloadError('INVENTORY_INVALID', problems.join('\n'));
   }
   return inventory;
+}
+
+/** Aliases are resolved here: one that names nothing, or too many of them, is an error of the file. */
+function valueOf(document: Document.Parsed, onError: (message: string) => void): unknown {
+  try {
+    return document.toJS();
+  } catch (error) {
+    onError(messageOf(error));
+    return undefined;
+  }
 }
 
 function nodeOf(node: v.InferOutput<typeof InventoryFile>['nodes'][number]): NodeEntry {

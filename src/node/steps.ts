@@ -122,11 +122,19 @@ export async function promoteImages(node: Node, run: Run): Promise<void> {
   }
 }
 
-/** Takes away what a failed or cancelled run has staged on the node, and closes the connection. */
-export async function leaveNode(node: Node, runId: string): Promise<void> {
+/**
+ * Takes away what a failed or cancelled run has staged on the node, and closes the connection. When the connection is
+ * lost a new one is tried, once: the node may be back already.
+ */
+export async function leaveNode(node: Node, settings: Settings, runId: string): Promise<void> {
   try {
-    if (node.isStaged && node.connection !== undefined) {
-      await removeStaged(node, runId, AbortSignal.timeout(CLEAN_UP_MS));
+    if (node.isStaged) {
+      const signal = AbortSignal.timeout(CLEAN_UP_MS);
+      await removeStaged(node, runId, signal).catch(async () => {
+        await node.connection?.close();
+        await prepareNode(node, settings, signal);
+        await removeStaged(node, runId, signal);
+      });
     }
   } finally {
     await node.connection?.close();

@@ -5,7 +5,7 @@ import { formatBytes, formatDuration } from './units.ts';
 const HEADINGS = ['node', 'platform', 'runtime', 'image', 'outcome', 'sent', 'smoke pod', 'time'] as const;
 
 /** One row for each image on each node; a node that failed before has one row with its error. */
-export function rows(report: Report): readonly (readonly string[])[] {
+function rows(report: Report): readonly (readonly string[])[] {
   return report.nodes.flatMap(node =>
     node.images.length === 0 ? [row(node, undefined)] : node.images.map(image => row(node, image)),
   );

@@ -16,6 +16,9 @@ export function stageReference(runId: string, number: number): string {
 /** Of the stage references on a node those that this run or a run that must be over has left behind. */
 export function abandonedReferences(references: readonly string[], runId: string, nowMs: number): readonly string[] {
   return references.filter(reference => {
+    if (!reference.startsWith(STAGE_PREFIX)) {
+      return false; // Somebody's own image.
+    }
     const owner = reference.slice(STAGE_PREFIX.length).split(':')[0] ?? '';
     const start = startOfRun(owner);
     return owner === runId || (start !== undefined && nowMs - start.getTime() > STALE_AFTER_MS);

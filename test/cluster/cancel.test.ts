@@ -1,0 +1,68 @@
+import { afterEach, describe, expect, inject, it } from 'vitest';
+import { build } from '../engines.ts';
+import { leftOnNode, reach, referencesOn, runAction, runPost } from '../shipped.ts';
+import { smokePods } from './kubernetes.ts';
+
+const lab = inject('lab');
+
+/** A line of the log at which the job is in the middle of each stage. */
+const STAGES = {
+  'while connecting': /^::group::Open the images/,
+  'while checking': /^::group::Check what/,
+  'while sending': /^::group::Send what/,
+  'while moving references': /^::group::Move the references/,
+  'while smoke pods run': /^::group::Start smoke pods/,
+};
+
+afterEach(async () => {
+  expect(smokePods(lab)).toEqual([]);
+  expect(await leftOnNode(lab)).toEqual([]);
+});
+
+describe('a cancelled job', () => {
+  it.for(Object.entries(STAGES))('leaves nothing behind %s', async ([, line], { expect }) => {
+    const image = `cancelled:${Date.now()}`;
+    build(lab, 'docker', image, image);
+    const inputs = { ...reach(lab), images: image };
+    const outcome = await runAction(inputs, { lab, onLine: killAt(line, 'SIGTERM') });
+    expect(outcome.code).toBe(1);
+    expect(outcome.log).toContain('[CANCELLED]');
+    expect(outcome.leftOnRunner).toEqual([]);
+    expect(smokePods(lab)).toEqual([]);
+    expect(await leftOnNode(lab)).toEqual([]);
+  });
+
+  it.for(Object.entries(STAGES))(
+    'is cleaned up by the post step when it was killed %s',
+    async ([, line], { expect }) => {
+      const image = `killed:${Date.now()}`;
+      build(lab, 'docker', image, image);
+      const inputs = { ...reach(lab), images: image };
+      const outcome = await runAction(inputs, { lab, onLine: killAt(line, 'SIGKILL') });
+      expect(outcome.signal).toBe('SIGKILL');
+      const post = await runPost(outcome, inputs, { lab });
+      expect(post.code).toBe(0);
+      expect(post.log).toContain('cleaning up');
+      expect(post.log).not.toContain('::warning');
+      expect(post.leftOnRunner).toEqual([]);
+    },
+  );
+
+  it('leaves the references as they were when it is cancelled before they move', async () => {
+    build(lab, 'docker', 'unmoved:1', 'unmoved');
+    await runAction({ ...reach(lab), images: 'unmoved:1' }, { lab, onLine: killAt(/^::group::Send what/, 'SIGINT') });
+    for (const node of lab.nodes) {
+      expect(await referencesOn(lab, node.name)).not.toContain('docker.io/library/unmoved:1');
+    }
+  });
+});
+
+function killAt(pattern: RegExp, signal: NodeJS.Signals): (line: string, pid: number) => void {
+  let done = false;
+  return (line, pid) => {
+    if (!done && pattern.test(line)) {
+      done = true;
+      process.kill(pid, signal);
+    }
+  };
+}

@@ -1,0 +1,58 @@
+import { execFileSync } from 'node:child_process';
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { enter, type Lab, type LabNode } from '../lab/index.ts';
+
+/** Runs the lab's kubectl as its administrator. */
+export function kubectl(lab: Lab, args: readonly string[], input = ''): string {
+  const env = { ...process.env, PATH: `${lab.bin}:${process.env.PATH}`, KUBECONFIG: lab.kubeconfig };
+  return execFileSync('kubectl', args, { env, input, encoding: 'utf8' }).trim();
+}
+
+/** Names of all smoke pods in all namespaces. */
+export function smokePods(lab: Lab): readonly string[] {
+  const names = kubectl(lab, ['get', 'pods', '-A', '-l', 'app.kubernetes.io/managed-by=kube-sideload', '-o', 'name']);
+  return names === '' ? [] : names.split('\n');
+}
+
+/** The image ID that a node's CRI reports for a reference; `undefined` when it has none. */
+export async function criImageId(node: LabNode, reference: string): Promise<string | undefined> {
+  const { code, stdout } = await enter(node, ['crictl', 'inspecti', '-o', 'json', reference]);
+  return code === 0 ? (JSON.parse(stdout) as { status: { id: string } }).status.id : undefined;
+}
+
+/** A namespace `smoke`, and a kubeconfig whose only right is to do `verbs` with pods there. */
+export async function withRole(lab: Lab, verbs: string, body: (kubeconfig: string) => Promise<void>): Promise<void> {
+  const inSmoke = (args: readonly string[]) => kubectl(lab, ['--namespace=smoke', ...args]);
+  const manifest = (kind: string, name: string) => JSON.stringify({ apiVersion: 'v1', kind, metadata: { name } });
+  kubectl(lab, ['apply', '-f', '-'], manifest('Namespace', 'smoke'));
+  try {
+    for (const account of ['default', 'ci']) {
+      kubectl(lab, ['--namespace=smoke', 'apply', '-f', '-'], manifest('ServiceAccount', account));
+    }
+    inSmoke(['create', 'role', 'smoke', `--verb=${verbs}`, '--resource=pods']);
+    inSmoke(['create', 'rolebinding', 'smoke', '--role=smoke', '--serviceaccount=smoke:ci']);
+    const token = inSmoke(['create', 'token', 'ci']);
+    const admin = JSON.parse(kubectl(lab, ['config', 'view', '--raw', '-o', 'json'])) as {
+      clusters: readonly { cluster: object }[];
+    };
+    const kubeconfig = join(lab.directory, 'ci.conf');
+    writeFileSync(
+      kubeconfig,
+      JSON.stringify({
+        apiVersion: 'v1',
+        kind: 'Config',
+        clusters: [{ name: 'lab', cluster: admin.clusters[0]?.cluster }],
+        users: [{ name: 'ci', user: { token } }],
+        contexts: [{ name: 'ci', context: { cluster: 'lab', user: 'ci' } }],
+        'current-context': 'ci',
+      }),
+      { mode: 0o600 },
+    );
+    await body(kubeconfig);
+  } finally {
+    for (const kind of ['rolebinding', 'role', 'serviceaccount']) {
+      inSmoke(['delete', kind, '--all']);
+    }
+  }
+}
