@@ -20,10 +20,12 @@ const METADATA_TOTAL_MAX_BYTES = 16 * METADATA_MAX_BYTES;
 /**
  * Reads an uncompressed tar that can be read only once. Small JSON stays in memory; every other file may be a layer,
  * and which ones are is known at the end, so each is compressed into the scratch directory as it passes.
+ * @param stop ends the source when its bytes are no good: one that stalls would otherwise be waited for without end
  * @throws SideloadError ARCHIVE_INVALID when it is no tar or ends within an entry; what `source` or `scratch` throws.
  */
 export async function readTarStream(
   source: AsyncIterable<Buffer>,
+  stop: () => void,
   label: string,
   scratch: Scratch,
   signal: AbortSignal,
@@ -35,6 +37,7 @@ export async function readTarStream(
   let entriesBytes = 0;
   let metadataBytes = 0;
   let current = 'its first header';
+  let stopped = false;
   let sourceFailure: { readonly error: unknown } | undefined;
 
   async function* counted(): AsyncGenerator<Buffer> {
@@ -44,7 +47,7 @@ export async function readTarStream(
         yield chunk;
       }
     } catch (error) {
-      sourceFailure = { error };
+      if (!stopped) sourceFailure = { error };
       throw error;
     }
   }
@@ -99,7 +102,11 @@ export async function readTarStream(
   const feeding = pipeline(counted(), parser, { signal });
   const collecting = collect();
   // A failure of either side ends the other one.
-  collecting.catch(error => parser.destroy(error));
+  collecting.catch(error => {
+    parser.destroy(error);
+    stopped = true;
+    stop();
+  });
   const failures = (await Promise.allSettled([collecting, feeding])).flatMap((side): unknown[] =>
     side.status === 'rejected' ? [side.reason] : [],
   );

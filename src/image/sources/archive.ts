@@ -49,8 +49,8 @@ export async function readArchiveFile(path: string, scratch: Scratch, signal: Ab
     const { head, all } = await peek(source, HEADER_BYTES);
     const compression = recognise(head, label);
     return compression === 'none'
-      ? await readTarStream(all, label, scratch, signal)
-      : await readCompressed(all, compression, label, scratch, signal);
+      ? await readTarStream(all, () => source.destroy(), label, scratch, signal)
+      : await readCompressed(all, () => source.destroy(), compression, label, scratch, signal);
   } finally {
     source.destroy();
   }
@@ -58,6 +58,7 @@ export async function readArchiveFile(path: string, scratch: Scratch, signal: Ab
 
 async function readCompressed(
   source: AsyncIterable<Buffer>,
+  stop: () => void,
   compression: Exclude<Compression, 'none'>,
   label: string,
   scratch: Scratch,
@@ -71,14 +72,11 @@ async function readCompressed(
   const feeding = pipeline(source, filter.stream, { signal });
   feeding.catch(() => {}); // the reader gets the same error from the stream
   try {
-    return await readTarStream(
-      decompressed(filter.stream, filter.finished, compression, label),
-      label,
-      scratch,
-      signal,
-    );
+    const bytes = decompressed(filter.stream, filter.finished, compression, label);
+    return await readTarStream(bytes, filter.stop, label, scratch, signal);
   } finally {
     filter.stop();
+    stop();
     await feeding.catch(() => {});
   }
 }

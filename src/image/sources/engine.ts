@@ -46,7 +46,7 @@ export async function readSaved(
   });
   const label = `what ${engine.name} saved of ${reference}`;
   try {
-    const entries = await readTarStream(child.stdout, label, scratch, signal);
+    const entries = await readTarStream(child.stdout, () => child.stdout.destroy(), label, scratch, signal);
     const exit = await child.exit;
     if (exit.code !== 0) throw saveFailed(engine, reference, exit);
     return entries;

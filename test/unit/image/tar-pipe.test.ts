@@ -25,7 +25,7 @@ it('a disk that is full while a layer passes is what the error says', async () =
     find: () => undefined,
   } as Partial<Scratch> as Scratch;
   const source = chunksOf(archive);
-  const reading = readTarStream(source, 'the archive', scratch, new AbortController().signal);
+  const reading = readTarStream(source, () => source.destroy(), 'the archive', scratch, new AbortController().signal);
   expect(await failureOf(reading)).toMatchObject({ code: 'DISK_FULL' });
   expect(source.destroyed).toBe(true);
 });
@@ -35,9 +35,23 @@ it('JSON without end is refused before it fills the memory', async () => {
   const entries = Array.from({ length: 20 }, (_, index) => ({ name: `${index}.json`, content: json }));
   const reading = readTarStream(
     chunksOf(await tarBytes(entries)),
+    () => {},
     'the archive',
     {} as Scratch,
     new AbortController().signal,
   );
   expect(await failureOf(reading)).toMatchObject({ code: 'ARCHIVE_INVALID', message: expect.stringContaining('JSON') });
+});
+
+it.each([512, 5000, 70_000])('a source that stalls after %i bytes of nonsense is not waited for', async sizeBytes => {
+  let stop = () => {};
+  const stopped = new Promise<void>(resolve => {
+    stop = resolve;
+  });
+  async function* stalling(): AsyncGenerator<Buffer> {
+    yield Buffer.alloc(sizeBytes, 'nonsense');
+    await stopped;
+  }
+  const reading = readTarStream(stalling(), stop, 'the archive', {} as Scratch, new AbortController().signal);
+  expect(await failureOf(reading)).toMatchObject({ code: 'ARCHIVE_INVALID' });
 });
