@@ -8283,12 +8283,17 @@ function labelOf(node) {
 const Port = pipe(number(), integer(), minValue(1), maxValue(65535));
 const Text = pipe(string(), nonEmpty());
 const Setting = union([string(), number(), array(string())]);
-const InventoryFile = strictObject({
-    nodes: optional(array(union([
-        string(),
-        strictObject({ host: Text, name: optional(Text), user: optional(Text), port: optional(Port) }),
-    ])), []),
-    settings: optional(record(string(), Setting), {}),
+function mapping(entries) {
+    return pipe(unknown(), check(isMapping, 'expected is a mapping (`key: value`)'), strictObject(entries, issue => (issue.expected === 'never' ? 'there is no such key' : issue.message)));
+}
+function isMapping(value) {
+    return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+const NodeText = string('expected is a text as in the `nodes` input, or a mapping');
+const NodeMapping = mapping({ host: Text, name: optional(Text), user: optional(Text), port: optional(Port) });
+const InventoryFile = mapping({
+    nodes: optional(array(lazy((node) => (typeof node === 'object' ? NodeMapping : NodeText))), []),
+    settings: optional(pipe(unknown(), check(isMapping, 'expected is a mapping of inputs (`name: value`)'), record(string(), Setting)), {}),
 });
 const NOT_A_SETTING = new Set(['images', 'archive', 'nodes', 'inventory']);
 function parseInventory(text, file) {
@@ -8307,7 +8312,7 @@ function parseInventory(text, file) {
     };
     const inventory = { nodes: [], settings: {} };
     if (problems.length === 0) {
-        const parsed = safeParse(InventoryFile, inventory_valueOf(document, error => problems.push(`${at(0)}: ${error}`)) ?? {});
+        const parsed = safeParse(InventoryFile, resolve(document, error => problems.push(`${at(0)}: ${error}`)) ?? {});
         if (!parsed.success) {
             for (const issue of parsed.issues) {
                 const path = issue.path?.map(item => item.key) ?? [];
@@ -8339,7 +8344,7 @@ function parseInventory(text, file) {
     }
     return inventory;
 }
-function inventory_valueOf(document, onError) {
+function resolve(document, onError) {
     try {
         return document.toJS();
     }
@@ -9803,7 +9808,7 @@ function listen(decoder, onEntry) {
 const tar_pipe_BLOCK_BYTES = 512;
 const tar_pipe_READ_BYTES = 1 << 20;
 const METADATA_TOTAL_MAX_BYTES = 16 * METADATA_MAX_BYTES;
-async function readTarStream(source, label, scratch, signal) {
+async function readTarStream(source, stop, label, scratch, signal) {
     const files = new Map();
     const links = new Map();
     const parser = createExtract(tar_pipe_READ_BYTES);
@@ -9811,6 +9816,7 @@ async function readTarStream(source, label, scratch, signal) {
     let entriesBytes = 0;
     let metadataBytes = 0;
     let current = 'its first header';
+    let stopped = false;
     let sourceFailure;
     async function* counted() {
         try {
@@ -9820,7 +9826,8 @@ async function readTarStream(source, label, scratch, signal) {
             }
         }
         catch (error) {
-            sourceFailure = { error };
+            if (!stopped)
+                sourceFailure = { error };
             throw error;
         }
     }
@@ -9869,7 +9876,11 @@ async function readTarStream(source, label, scratch, signal) {
     };
     const feeding = (0,external_node_stream_promises_namespaceObject.pipeline)(counted(), parser, { signal });
     const collecting = collect();
-    collecting.catch(error => parser.destroy(error));
+    collecting.catch(error => {
+        parser.destroy(error);
+        stopped = true;
+        stop();
+    });
     const failures = (await Promise.allSettled([collecting, feeding])).flatMap((side) => side.status === 'rejected' ? [side.reason] : []);
     if (failures.length > 0) {
         const error = failures.find(failure => failure instanceof SideloadError) ??
@@ -9945,14 +9956,14 @@ async function readArchiveFile(path, scratch, signal) {
         const { head, all } = await peek(source, HEADER_BYTES);
         const compression = recognise(head, label);
         return compression === 'none'
-            ? await readTarStream(all, label, scratch, signal)
-            : await readCompressed(all, compression, label, scratch, signal);
+            ? await readTarStream(all, () => source.destroy(), label, scratch, signal)
+            : await readCompressed(all, () => source.destroy(), compression, label, scratch, signal);
     }
     finally {
         source.destroy();
     }
 }
-async function readCompressed(source, compression, label, scratch, signal) {
+async function readCompressed(source, stop, compression, label, scratch, signal) {
     const filter = await startDecompression(compression, signal).catch((error) => {
         throw error instanceof SideloadError
             ? new SideloadError(error.code, `${label} cannot be read: ${error.message}`, { hint: error.hint })
@@ -9961,10 +9972,12 @@ async function readCompressed(source, compression, label, scratch, signal) {
     const feeding = (0,external_node_stream_promises_namespaceObject.pipeline)(source, filter.stream, { signal });
     feeding.catch(() => { });
     try {
-        return await readTarStream(decompressed(filter.stream, filter.finished, compression, label), label, scratch, signal);
+        const bytes = decompressed(filter.stream, filter.finished, compression, label);
+        return await readTarStream(bytes, filter.stop, label, scratch, signal);
     }
     finally {
         filter.stop();
+        stop();
         await feeding.catch(() => { });
     }
 }
@@ -10027,7 +10040,7 @@ async function readSaved(engine, reference, scratch, signal) {
     });
     const label = `what ${engine.name} saved of ${reference}`;
     try {
-        const entries = await readTarStream(child.stdout, label, scratch, signal);
+        const entries = await readTarStream(child.stdout, () => child.stdout.destroy(), label, scratch, signal);
         const exit = await child.exit;
         if (exit.code !== 0)
             throw saveFailed(engine, reference, exit);

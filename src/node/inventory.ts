@@ -44,19 +44,39 @@ const Port = v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(65535));
 const Text = v.pipe(v.string(), v.nonEmpty());
 const Setting = v.union([v.string(), v.number(), v.array(v.string())]);
 
+/** A mapping with these keys and no others, and no list, which valibot would take for one. */
+function mapping<const T extends v.ObjectEntries>(entries: T) {
+  return v.pipe(
+    v.unknown(),
+    v.check(isMapping, 'expected is a mapping (`key: value`)'),
+    v.strictObject(entries, issue => (issue.expected === 'never' ? 'there is no such key' : issue.message)),
+  );
+}
+
+function isMapping(value: unknown): boolean {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+
+const NodeText = v.string('expected is a text as in the `nodes` input, or a mapping');
+const NodeMapping = mapping({ host: Text, name: v.optional(Text), user: v.optional(Text), port: v.optional(Port) });
+
 /** The keys of an inventory file: `nodes`, each a text as in the `nodes` input or a mapping, and `settings`, inputs by name. */
-const InventoryFile = v.strictObject({
+const InventoryFile = mapping({
   nodes: v.optional(
-    v.array(
-      v.union([
-        v.string(),
-        v.strictObject({ host: Text, name: v.optional(Text), user: v.optional(Text), port: v.optional(Port) }),
-      ]),
-    ),
+    v.array(v.lazy((node): v.GenericSchema<unknown, NodeValue> => (typeof node === 'object' ? NodeMapping : NodeText))),
     [],
   ),
-  settings: v.optional(v.record(v.string(), Setting), {}),
+  settings: v.optional(
+    v.pipe(
+      v.unknown(),
+      v.check(isMapping, 'expected is a mapping of inputs (`name: value`)'),
+      v.record(v.string(), Setting),
+    ),
+    {},
+  ),
 });
+
+type NodeValue = string | v.InferOutput<typeof NodeMapping>;
 
 /** Inputs that make no sense in a file of the machine, or that must not lie there in the open. */
 const NOT_A_SETTING: ReadonlySet<string> = new Set<InputName>(['images', 'archive', 'nodes', 'inventory']);
@@ -81,7 +101,7 @@ export function parseInventory(text: string, file: string): Inventory {
   };
   const inventory: { nodes: NodeEntry[]; settings: Partial<Record<InputName, string>> } = { nodes: [], settings: {} };
   if (problems.length === 0) {
-    const parsed = v.safeParse(InventoryFile, valueOf(document, error => problems.push(`${at(0)}: ${error}`)) ?? {});
+    const parsed = v.safeParse(InventoryFile, resolve(document, error => problems.push(`${at(0)}: ${error}`)) ?? {});
     if (!parsed.success) {
       for (const issue of parsed.issues) {
         const path = issue.path?.map(item => item.key) ?? [];
@@ -112,7 +132,7 @@ export function parseInventory(text: string, file: string): Inventory {
 }
 
 /** Aliases are resolved here: one that names nothing, or too many of them, is an error of the file. */
-function valueOf(document: Document.Parsed, onError: (message: string) => void): unknown {
+function resolve(document: Document.Parsed, onError: (message: string) => void): unknown {
   try {
     return document.toJS();
   } catch (error) {
@@ -121,7 +141,7 @@ function valueOf(document: Document.Parsed, onError: (message: string) => void):
   }
 }
 
-function nodeOf(node: v.InferOutput<typeof InventoryFile>['nodes'][number]): NodeEntry {
+function nodeOf(node: NodeValue): NodeEntry {
   if (typeof node === 'string') {
     return parseNode(node);
   }
