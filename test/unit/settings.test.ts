@@ -1,0 +1,393 @@
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { syncBuiltinESMExports } from 'node:module';
+import os, { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { beforeEach, describe, expect, it, onTestFinished, vi } from 'vitest';
+import type { SideloadError } from '../../src/errors.ts';
+import type { InputName } from '../../src/inputs.ts';
+import { readSettings, type Settings } from '../../src/settings.ts';
+import { generateKey, KEYS } from '../ssh/server.ts';
+import { recordingHost } from './recording-host.ts';
+
+type Texts = Partial<Record<InputName, string>>;
+
+const KNOWN_HOSTS = `10.0.0.11 ${KEYS.ed25519.publicKey}\n`;
+/** Inputs with which nothing is wrong. */
+const GOOD: Texts = {
+  images: 'app:1',
+  nodes: '10.0.0.11',
+  'ssh-private-key': KEYS.user.privateKey,
+  'ssh-known-hosts': KNOWN_HOSTS,
+};
+
+let home: string;
+
+beforeEach(() => {
+  home = mkdtempSync(join(tmpdir(), 'kube-sideload-home-'));
+  vi.stubEnv('HOME', home);
+  onTestFinished(() => {
+    vi.unstubAllEnvs();
+    rmSync(home, { recursive: true });
+  });
+});
+
+/** Writes a file into the home directory and returns its path. */
+function file(name: string, content: string): string {
+  const path = join(home, name);
+  mkdirSync(dirname(path), { recursive: true });
+  writeFileSync(path, content);
+  return path;
+}
+
+function read(texts: Texts, env: NodeJS.ProcessEnv = {}): Settings {
+  return readSettings(recordingHost(texts), env);
+}
+
+function failure(texts: Texts, env: NodeJS.ProcessEnv = {}): SideloadError {
+  try {
+    readSettings(recordingHost(texts), env);
+  } catch (error) {
+    return error as SideloadError;
+  }
+  return expect.unreachable('it should have failed');
+}
+
+it('reads the common case', () => {
+  expect(read(GOOD)).toMatchObject({
+    images: ['app:1'],
+    source: 'auto',
+    archive: undefined,
+    nodes: [{ label: '10.0.0.11', host: '10.0.0.11', port: 22, user: 'root', kubernetesName: undefined }],
+    ssh: { connectTimeoutMs: 20_000 },
+    criSocket: undefined,
+    smoke: { kubectl: 'kubectl', kubeconfig: undefined, namespace: 'default', timeoutMs: 120_000, command: [] },
+  });
+});
+
+it('reads nodes with all their parts, and the rest from the inputs for all nodes', () => {
+  const { nodes } = read({
+    ...GOOD,
+    nodes: 'ci@worker-1:2222=w1, [fd00::1]=w2, worker-3',
+    'ssh-user': 'kube',
+    'ssh-port': '22022',
+  });
+  expect(nodes).toEqual([
+    { label: 'w1', host: 'worker-1', port: 2222, user: 'ci', kubernetesName: 'w1' },
+    { label: 'w2', host: 'fd00::1', port: 22022, user: 'kube', kubernetesName: 'w2' },
+    { label: 'worker-3', host: 'worker-3', port: 22022, user: 'kube', kubernetesName: undefined },
+  ]);
+});
+
+describe('one thing that is wrong', () => {
+  it.each<[what: string, texts: Texts, code: string, message: RegExp]>([
+    ['no images', { images: '' }, 'INPUT_INVALID', /`images` is empty/],
+    ['a reference with a space', { images: 'app: 1' }, 'INPUT_INVALID', /the character " " cannot be part/],
+    ['the same image twice', { images: 'app:1,app:1' }, 'INPUT_INVALID', /`images` names .*app:1" more than once/],
+    [
+      'the same image under two spellings',
+      { images: 'app:1,docker.io/library/app:1' },
+      'INPUT_INVALID',
+      /more than once/,
+    ],
+    ['an archive without a file', { source: 'archive' }, 'INPUT_INVALID', /`source: archive` needs `archive`/],
+    ['an archive and an engine', { source: 'docker', archive: 'a.tar' }, 'INPUT_INVALID', /exclude each other/],
+    ['no nodes', { nodes: '' }, 'INPUT_INVALID', /`nodes` is empty/],
+    ['a node that is none', { nodes: 'root@' }, 'INPUT_INVALID', /"root@" is not a node/],
+    ['a node with a shell in it', { nodes: 'a;reboot' }, 'INPUT_INVALID', /"a;reboot" is not a node/],
+    ['the same node twice', { nodes: 'a,b,a' }, 'INPUT_INVALID', /`nodes` names "a:22" more than once/],
+    ['the same node with and without its port', { nodes: 'a,a:22' }, 'INPUT_INVALID', /"a:22" more than once/],
+    ['the same node in other letters', { nodes: 'Worker,worker' }, 'INPUT_INVALID', /"worker:22" more than once/],
+    ['the same node as two users', { nodes: 'ci@a,root@a' }, 'INPUT_INVALID', /"a:22" more than once/],
+    ['the same Kubernetes node twice', { nodes: 'a=w,b=w' }, 'INPUT_INVALID', /"w" more than once/],
+    ['a name that is also an address', { nodes: 'w,b=w' }, 'INPUT_INVALID', /"w" more than once/],
+    ['no key', { 'ssh-private-key': '' }, 'INPUT_INVALID', /no SSH key/],
+    ['a public key', { 'ssh-private-key': KEYS.user.publicKey }, 'SSH_KEY_INVALID', /it is a public key/],
+    [
+      'a key in one line',
+      { 'ssh-private-key': KEYS.user.privateKey.replaceAll('\n', ' ') },
+      'SSH_KEY_INVALID',
+      /line breaks have become spaces/,
+    ],
+    [
+      'a key file that is not there',
+      { 'ssh-private-key': '', 'ssh-private-key-file': '/nope/key' },
+      'INPUT_INVALID',
+      /cannot read "\/nope\/key" \(ENOENT\)/,
+    ],
+    [
+      'a known_hosts that is none',
+      { 'ssh-known-hosts': 'hello' },
+      'INPUT_INVALID',
+      /known_hosts cannot be read: line 1/,
+    ],
+    [
+      'an empty known_hosts file',
+      { 'ssh-known-hosts': '', 'ssh-known-hosts-file': '/dev/null' },
+      'INPUT_INVALID',
+      /no host keys/,
+    ],
+    [
+      'a fingerprint that is none',
+      { 'ssh-host-key-fingerprints': 'MD5:aa' },
+      'INPUT_INVALID',
+      /Not a host key fingerprint/,
+    ],
+    [
+      'a CRI socket that is no path',
+      { 'cri-socket': 'tcp://1.2.3.4' },
+      'INPUT_INVALID',
+      /`cri-socket` must be an absolute path/,
+    ],
+    ['a CRI socket with a shell in it', { 'cri-socket': '/run/a;reboot' }, 'INPUT_INVALID', /`cri-socket` must be/],
+    [
+      'a namespace that cannot be one',
+      { namespace: '../kube-system' },
+      'INPUT_INVALID',
+      /is not a name of a namespace/,
+    ],
+    [
+      'a kubeconfig that is not there',
+      { kubeconfig: '/nope/config' },
+      'KUBECONFIG_INVALID',
+      /there is no file "\/nope\/config"/,
+    ],
+    [
+      'an inventory that is not there',
+      { inventory: '/nope.yaml' },
+      'INPUT_INVALID',
+      /`inventory`: cannot read "\/nope.yaml"/,
+    ],
+  ])('%s has its own code, and a hint', (_what, texts, code, message) => {
+    const error = failure({ ...GOOD, ...texts });
+    expect(error.code).toBe(code);
+    expect(error.message).toMatch(message);
+    expect(error.message).not.toMatch(/problems with the inputs/);
+    expect(error.hint).not.toBe('');
+  });
+});
+
+describe('everything that is wrong', () => {
+  it('is reported at once, each with its hint', () => {
+    const error = failure({
+      images: 'UPPER:1,app:1,app:1',
+      nodes: 'a\na\nb c',
+      'ssh-private-key': 'nonsense',
+      'ssh-known-hosts': 'nonsense',
+      'ssh-port': 'x',
+      'cri-socket': 'x',
+      namespace: 'X',
+      smoke: 'pod',
+    });
+    expect(error.code).toBe('INPUT_INVALID');
+    const lines = error.message.split('\n');
+    expect(lines[0]).toBe('9 problems with the inputs:');
+    const expected = [
+      /`ssh-port`/,
+      /UPPER/,
+      /`images` names/,
+      /"b c" is not a node/,
+      /`nodes` names "a:/,
+      /SSH private key/,
+      /known_hosts/,
+      /`cri-socket`/,
+      /namespace/,
+    ];
+    expect(lines.slice(1)).toEqual(expected.map(pattern => expect.stringMatching(pattern)));
+  });
+
+  it('does not include the smoke pods’ settings when there are no smoke pods', () => {
+    expect(read({ ...GOOD, smoke: 'none', namespace: 'X', kubeconfig: '/nope' }).smoke).toBeUndefined();
+  });
+});
+
+describe('an inventory of the runner', () => {
+  const yaml = `
+nodes:
+  - 10.0.0.11=w1
+  - { host: 10.0.0.12, name: w2, user: ci, port: 2222 }
+settings:
+  ssh-user: kube
+  ssh-port: 22022
+  namespace: smoke
+  smoke-command: [/app, --version]
+`;
+
+  it('gives nodes and settings, so that a job needs images alone', () => {
+    const key = file('key', KEYS.user.privateKey);
+    const hosts = file('hosts', KNOWN_HOSTS);
+    const inventory = file(
+      'inventory.yaml',
+      `${yaml}  ssh-private-key-file: ${key}\n  ssh-known-hosts-file: ${hosts}\n`,
+    );
+    const settings = read({ images: 'app:1' }, { KUBE_SIDELOAD_INVENTORY: inventory });
+    expect(settings.nodes).toEqual([
+      { label: 'w1', host: '10.0.0.11', port: 22022, user: 'kube', kubernetesName: 'w1' },
+      { label: 'w2', host: '10.0.0.12', port: 2222, user: 'ci', kubernetesName: 'w2' },
+    ]);
+    expect(settings.smoke).toMatchObject({ namespace: 'smoke', command: ['/app', '--version'] });
+  });
+
+  it('gives way to inputs, and defaults to it', () => {
+    const inventory = file('inventory.yaml', yaml);
+    const { nodes, smoke } = read({ ...GOOD, inventory, nodes: 'a', 'ssh-port': '23' });
+    expect(nodes).toEqual([{ label: 'a', host: 'a', port: 23, user: 'kube', kubernetesName: undefined }]);
+    expect(smoke?.namespace).toBe('smoke');
+    expect(smoke?.timeoutMs).toBe(120_000);
+  });
+
+  it('is found by the input first, then by the variable, then in the configuration directory', () => {
+    const at = (name: string) => file(name, `nodes: [${name.split('/')[0]}]`);
+    at('.config/kube-sideload/inventory.yaml');
+    at('xdg/kube-sideload/inventory.yaml');
+    const label = (texts: Texts, env: NodeJS.ProcessEnv) => read({ ...GOOD, nodes: '', ...texts }, env).nodes[0]?.label;
+    // `.config` is no name of a node: that it is read shows in the error.
+    expect(failure({ ...GOOD, nodes: '' }).message).toContain('".config" is not a node');
+    const xdg = { XDG_CONFIG_HOME: join(home, 'xdg') };
+    expect(label({}, xdg)).toBe('xdg');
+    expect(label({}, { ...xdg, KUBE_SIDELOAD_INVENTORY: at('variable/i.yaml') })).toBe('variable');
+    expect(label({ inventory: at('input/i.yaml') }, { ...xdg, KUBE_SIDELOAD_INVENTORY: at('variable/i.yaml') })).toBe(
+      'input',
+    );
+  });
+
+  it('that is wrong is the only error: what it would have set is not missing', () => {
+    const inventory = file('inventory.yaml', 'nodes: [a, b c]\nsettings:\n  ssh-prot: 23\n');
+    const error = failure({ images: 'app:1', inventory });
+    expect(error.code).toBe('INVENTORY_INVALID');
+    expect(error.message.split('\n')).toEqual([
+      expect.stringMatching(/inventory.yaml:1: "b c" is not a node/),
+      expect.stringMatching(/inventory.yaml:3: there is no setting `ssh-prot`/),
+    ]);
+  });
+
+  it('whose values are wrong is told with the others', () => {
+    const inventory = file('inventory.yaml', 'settings: { ssh-port: 70000, smoke: maybe }');
+    expect(failure({ ...GOOD, inventory }).message).toMatch(/`ssh-port` must be .*\n.*`smoke` must be/);
+  });
+});
+
+describe('files of the runner', () => {
+  it('give the key and the host keys when no input does', () => {
+    file('.ssh/id_ed25519', KEYS.user.privateKey);
+    file('.ssh/known_hosts', KNOWN_HOSTS);
+    const { ssh } = read({ images: 'app:1', nodes: 'a' });
+    expect(ssh.credentials.fingerprint).toBe(KEYS.user.fingerprint);
+    const presented = Buffer.from(KEYS.ed25519.publicKey.split(' ')[1] ?? '', 'base64');
+    expect(ssh.hostKeys.verify({ label: 'w', host: '10.0.0.11', port: 22 }, presented)).toBeUndefined();
+  });
+
+  it('give way to the file that an input names, and that to the key itself', () => {
+    file('.ssh/id_ed25519', KEYS.ed25519.privateKey);
+    const named = { ...GOOD, 'ssh-private-key-file': file('key', KEYS.rsa.privateKey) };
+    expect(read({ ...named, 'ssh-private-key': '' }).ssh.credentials.fingerprint).toBe(KEYS.rsa.fingerprint);
+    expect(read(named).ssh.credentials.fingerprint).toBe(KEYS.user.fingerprint);
+  });
+
+  it('are opened with the passphrase', () => {
+    const key = generateKey('ed25519', 'open sesame');
+    const path = file('key', key.privateKey);
+    const texts = { ...GOOD, 'ssh-private-key': '', 'ssh-private-key-file': path };
+    expect(read({ ...texts, 'ssh-key-passphrase': 'open sesame' }).ssh.credentials.fingerprint).toBe(key.fingerprint);
+    expect(failure({ ...texts, 'ssh-key-passphrase': 'wrong' }).message).toMatch(/the passphrase is wrong/);
+  });
+
+  it.each([
+    ['an empty home', () => {}],
+    ['a home that is not there', () => vi.stubEnv('HOME', '/nonexistent')],
+    [
+      'a user without any home',
+      () => {
+        // What a container does whose user has no entry in /etc/passwd.
+        const stub = vi.spyOn(os, 'homedir').mockImplementation(() => {
+          throw new Error('A system error occurred: uv_os_homedir returned ENOENT (no such file or directory)');
+        });
+        syncBuiltinESMExports();
+        onTestFinished(() => {
+          stub.mockRestore();
+          syncBuiltinESMExports();
+        });
+      },
+    ],
+  ])('are not needed: %s', (_what, arrange) => {
+    arrange();
+    expect(read(GOOD).images).toEqual(['app:1']);
+    expect(failure({ ...GOOD, 'ssh-private-key': '' })).toMatchObject({
+      code: 'INPUT_INVALID',
+      message: expect.stringContaining('no SSH key'),
+    });
+  });
+});
+
+describe('a kubeconfig', () => {
+  const content = `apiVersion: v1
+users:
+- name: ci
+  user:
+    token: very-secret-token
+    password: "two words"
+    client-key-data: LS0tLS1CRUdJTi
+    client-certificate-data: LS0tPUBLIC
+`;
+
+  it('is a path or the content', () => {
+    const path = file('config', content);
+    expect(read({ ...GOOD, kubeconfig: path }).smoke?.kubeconfig).toEqual({ path });
+    expect(read({ ...GOOD, kubeconfig: content }).smoke?.kubeconfig).toEqual({ content: content.trim() });
+    const json = '{"apiVersion":"v1"}';
+    expect(read({ ...GOOD, kubeconfig: json }).smoke?.kubeconfig).toEqual({ content: json });
+  });
+
+  it('has its credentials masked, and no other line', () => {
+    const host = recordingHost({ ...GOOD, kubeconfig: content });
+    readSettings(host, {});
+    expect(host.masked.slice(1)).toEqual(['very-secret-token', 'two words', 'LS0tLS1CRUdJTi']);
+    const inJson = recordingHost({ ...GOOD, kubeconfig: '{"users":[{"user":{"token":"json-token"}}]}' });
+    readSettings(inJson, {});
+    expect(inJson.masked.slice(1)).toEqual(['json-token']);
+  });
+
+  it.each([
+    ['whose line breaks are lost', content.replaceAll('\n', ' ')],
+    ['in base64', Buffer.from(content).toString('base64')],
+  ])('%s is an error without its content', (_what, kubeconfig) => {
+    const error = failure({ ...GOOD, kubeconfig });
+    expect(error.code).toBe('KUBECONFIG_INVALID');
+    expect(error.message).toMatch(/line breaks are lost, or it is encoded/);
+    expect(error.message).not.toContain('very-secret-token');
+    expect(error.message).not.toContain(Buffer.from(content).toString('base64').slice(0, 40));
+  });
+});
+
+describe('secrets', () => {
+  it('are masked before anything can fail', () => {
+    const texts = { ...GOOD, images: '', 'ssh-key-passphrase': 'open sesame' };
+    const host = recordingHost(texts);
+    expect(() => readSettings(host, {})).toThrow();
+    expect(host.masked).toEqual([KEYS.user.privateKey, 'open sesame']);
+  });
+
+  it('are masked when they come from a file', () => {
+    const host = recordingHost({
+      ...GOOD,
+      'ssh-private-key': '',
+      'ssh-private-key-file': file('key', KEYS.user.privateKey),
+    });
+    readSettings(host, {});
+    expect(host.masked).toEqual([KEYS.user.privateKey]);
+  });
+
+  it.each<[what: string, texts: Texts]>([
+    ['a key for a path', { 'ssh-private-key': '', 'ssh-private-key-file': KEYS.user.privateKey }],
+    [
+      'a key without line breaks for a path',
+      { 'ssh-private-key': '', 'ssh-private-key-file': KEYS.user.privateKey.replaceAll('\n', ' ') },
+    ],
+    ['a key for a time', { 'connect-timeout': KEYS.user.privateKey }],
+    ['a key for an inventory', { inventory: KEYS.user.privateKey.replaceAll('\n', ' ') }],
+  ])('do not get into the message when somebody gives %s', (_what, texts) => {
+    const { message, hint } = failure({ ...GOOD, ...texts });
+    const secret = KEYS.user.privateKey.split('\n')[2] ?? '';
+    expect(secret).toHaveLength(70);
+    expect(`${message} ${hint}`).not.toContain(secret.slice(0, 20));
+  });
+});
