@@ -1,0 +1,125 @@
+import { describe, expect, it } from 'vitest';
+import type { SideloadError } from '../../../src/errors.ts';
+import { type NodeFacts, parseFacts } from '../../../src/node/facts.ts';
+
+/** What the probe brings back from a node with containerd 2.1 and crictl 1.36. */
+const NODE: Readonly<Record<string, string>> = {
+  uid: '0',
+  machine: 'x86_64',
+  'kubernetes-name': 'worker-1',
+  socket: '/run/containerd/containerd.sock',
+  'socket-origin': 'kubelet command line',
+  'socket-state': 'present',
+  crictl: '/usr/local/bin/crictl',
+  'cri-version': 'Version:  0.1.0\nRuntimeName:  containerd\nRuntimeVersion:  v2.1.4\nRuntimeApiVersion:  v1',
+  snapshotter: 'overlayfs',
+  ctr: '/usr/bin/ctr',
+  'ctr-version':
+    'Client:\n  Version:  2.1.4\n  Revision: 75cb2b7193e4\n  Go version: go1.24.5\n\nServer:\n  Version:  v2.1.4\n  Revision: 75cb2b7193e4\n  UUID: 6f1e',
+  'import-help': 'OPTIONS:\n   --base-name value\n   --platform value\n   --local\n   --all-platforms',
+  staged: 'kube-sideload.invalid/t4y1q2abcdef:0\nkube-sideload.invalid/t4y1q2abcdef:1',
+  disk: '/dev/vda1  103081248 61234567  41830297      60% /var/lib/containerd',
+};
+
+function facts(sections: Readonly<Record<string, string | undefined>> = {}): NodeFacts {
+  const present = Object.entries({ ...NODE, ...sections }).filter(([, text]) => text !== undefined);
+  return parseFacts(new Map(present as [string, string][]), 'w1');
+}
+
+function failure(sections: Readonly<Record<string, string | undefined>>): SideloadError {
+  try {
+    facts(sections);
+  } catch (error) {
+    return error as SideloadError;
+  }
+  return expect.unreachable('it should have failed');
+}
+
+it('tells of a node what later steps need', () => {
+  expect(facts()).toEqual({
+    platform: { os: 'linux', architecture: 'amd64' },
+    kubernetesName: 'worker-1',
+    privilege: 'root',
+    criSocket: '/run/containerd/containerd.sock',
+    criSocketOrigin: 'kubelet command line',
+    runtime: { name: 'containerd', version: 'v2.1.4' },
+    ctr: '/usr/bin/ctr',
+    crictl: '/usr/local/bin/crictl',
+    importFlags: new Set(['--base-name', '--platform', '--local', '--all-platforms']),
+    snapshotter: 'overlayfs',
+    staged: ['kube-sideload.invalid/t4y1q2abcdef:0', 'kube-sideload.invalid/t4y1q2abcdef:1'],
+    disk: { path: '/var/lib/containerd', freeBytes: 41_830_297 * 1024 },
+  });
+});
+
+it.each<[what: string, sections: Readonly<Record<string, string | undefined>>, expected: Partial<NodeFacts>]>([
+  ['a user with sudo', { uid: '1000' }, { privilege: 'sudo' }],
+  ['an arm64 machine', { machine: 'aarch64' }, { platform: { os: 'linux', architecture: 'arm64', variant: 'v8' } }],
+  [
+    'no crictl',
+    { crictl: undefined, 'cri-version': undefined, snapshotter: undefined },
+    { crictl: undefined, snapshotter: undefined },
+  ],
+  ['another snapshotter', { snapshotter: 'zfs' }, { snapshotter: 'zfs' }],
+  ['nothing staged', { staged: '' }, { staged: [] }],
+  [
+    'a disk whose names have spaces',
+    { disk: '/dev/mapper/vg-my disk 1000 400 600 40% /mnt/my images' },
+    { disk: { path: '/mnt/my images', freeBytes: 600 * 1024 } },
+  ],
+  ['a disk that is full', { disk: '/dev/vda1 1000 1000 0 100% /' }, { disk: { path: '/', freeBytes: 0 } }],
+])('understands %s', (_what, sections, expected) => {
+  expect(facts(sections)).toMatchObject(expected);
+});
+
+describe('a node that cannot be used', () => {
+  const dead = 'ctr: failed to dial "/run/containerd/containerd.sock": connection refused';
+  it.each<[what: string, sections: Readonly<Record<string, string | undefined>>, code: string, message: RegExp]>([
+    [
+      'sudo asks for a password',
+      { 'sudo-refused': 'sudo: a password is required' },
+      'SUDO_REFUSED',
+      /sudo: a password is required/,
+    ],
+    ['sudo says nothing', { 'sudo-refused': '' }, 'SUDO_REFUSED', /without a word/],
+    ['a machine nobody knows', { machine: 'sparc64' }, 'PROBE_FAILED', /"sparc64"/],
+    ['no answer at all', { machine: undefined }, 'PROBE_FAILED', /unknown machine ""/],
+    ['no socket', { socket: '', 'socket-origin': '', 'socket-state': '' }, 'RUNTIME_NOT_FOUND', /no kubelet runs/],
+    [
+      'a socket that does not exist',
+      { 'socket-state': '' },
+      'RUNTIME_NOT_RUNNING',
+      /containerd.sock \(from: kubelet command line\)/,
+    ],
+    ['no client', { ctr: undefined, crictl: undefined }, 'RUNTIME_NOT_FOUND', /neither ctr nor crictl/],
+    [
+      'crictl without ctr',
+      { ctr: undefined, 'ctr-version': undefined },
+      'RUNTIME_NOT_FOUND',
+      /client `ctr` is not installed/,
+    ],
+    [
+      'another runtime',
+      { 'cri-version': 'RuntimeName:  cri-o\nRuntimeVersion:  1.37.0' },
+      'RUNTIME_UNSUPPORTED',
+      /is cri-o/,
+    ],
+    [
+      'a runtime that does not answer',
+      { 'ctr-version': `Client:\n  Version:  2.1.4\n\n${dead}`, 'cri-version': 'E1124 connect: connection refused' },
+      'RUNTIME_NOT_RUNNING',
+      /connection refused/,
+    ],
+    [
+      'a runtime that says nothing',
+      { 'ctr-version': '', 'cri-version': '' },
+      'RUNTIME_NOT_RUNNING',
+      /does not answer$/,
+    ],
+    ['no disk', { disk: 'df: /var/lib/containerd: No such file' }, 'PROBE_FAILED', /free disk space: df:/],
+  ])('%s', (_what, sections, code, message) => {
+    const error = failure(sections);
+    expect(error).toMatchObject({ code, node: 'w1' });
+    expect(error.message).toMatch(message);
+  });
+});

@@ -1,0 +1,100 @@
+import { describe, expect, it } from 'vitest';
+import type { SideloadError } from '../../src/errors.ts';
+import type { PlatformImage, SourceImage } from '../../src/image/image.ts';
+import type { Platform } from '../../src/image/platform.ts';
+import type { NodeFacts } from '../../src/node/facts.ts';
+import { faultOf, planNode } from '../../src/plan.ts';
+import type { HeldImage } from '../../src/runtime/runtime.ts';
+
+const AMD64: Platform = { os: 'linux', architecture: 'amd64' };
+const ARM64: Platform = { os: 'linux', architecture: 'arm64', variant: 'v8' };
+
+function image(character: string, platform = AMD64): PlatformImage {
+  return {
+    platform,
+    imageId: `sha256:${character.repeat(64)}` as PlatformImage['imageId'],
+    config: Buffer.from('{}'),
+    layers: [],
+  };
+}
+
+function source(reference: string, ...variants: readonly PlatformImage[]): SourceImage {
+  return { reference, origin: 'podman', variants };
+}
+
+const BUILT = image('a');
+const HELD: HeldImage = {
+  imageId: BUILT.imageId,
+  os: 'linux',
+  architecture: 'amd64',
+  unpacked: true,
+  witness: 'crictl',
+};
+
+/** Only the platform counts here. */
+function node(platform: Platform): NodeFacts {
+  return { platform } as NodeFacts;
+}
+
+describe('what a node holds', () => {
+  it('is what CI built when image ID, platform and layers are', () => {
+    expect(faultOf(HELD, BUILT)).toBeUndefined();
+  });
+
+  it.each<[what: string, held: HeldImage | undefined, fault: RegExp]>([
+    ['nothing', undefined, /does not have it/],
+    [
+      'another image',
+      { ...HELD, imageId: image('b').imageId },
+      /crictl reports image ID sha256:bbb.*CI built sha256:aaa/,
+    ],
+    ['another architecture', { ...HELD, architecture: 'arm64' }, /it is for linux\/arm64, not for linux\/amd64/],
+    ['another system', { ...HELD, os: 'windows' }, /windows\/amd64/],
+    ['a config that cannot be read', { ...HELD, os: 'undefined', architecture: 'undefined' }, /undefined/],
+    ['layers that are not unpacked', { ...HELD, unpacked: false }, /not unpacked/],
+  ])('is not: %s', (_what, held, fault) => {
+    expect(faultOf(held, BUILT)).toMatch(fault);
+    const [plan] = planNode([source('app', BUILT)], node(AMD64), new Map([['app', held]]));
+    expect(plan?.action).toBe('send');
+  });
+});
+
+describe('a plan', () => {
+  it('sends what is missing and keeps what is there, in the order of the images', () => {
+    const sources = [source('one', image('b')), source('two', BUILT), source('three', image('c'))];
+    const plan = planNode(sources, node(AMD64), new Map([['two', HELD]]));
+    expect(plan.map(({ reference, action }) => `${action} ${reference}`)).toEqual([
+      'send one',
+      'keep two',
+      'send three',
+    ]);
+  });
+
+  it('takes the variant for the node', () => {
+    const both = source('app', image('a', AMD64), image('b', ARM64));
+    expect(planNode([both], node(ARM64), new Map())[0]?.image.imageId).toBe(image('b').imageId);
+    expect(planNode([both], node(AMD64), new Map())[0]?.image.imageId).toBe(image('a').imageId);
+  });
+
+  it('does not keep the right name of another node’s architecture', () => {
+    const both = source('app', image('a', AMD64), image('b', ARM64));
+    expect(planNode([both], node(ARM64), new Map([['app', HELD]]))[0]?.action).toBe('send');
+  });
+
+  it('fails when no variant runs on the node, and says what there is', () => {
+    const attempt = () =>
+      planNode(
+        [source('app', image('a', ARM64), image('b', { os: 'linux', architecture: 's390x' }))],
+        node(AMD64),
+        new Map(),
+      );
+    let error: SideloadError | undefined;
+    try {
+      attempt();
+    } catch (thrown) {
+      error = thrown as SideloadError;
+    }
+    expect(error?.code).toBe('PLATFORM_MISMATCH');
+    expect(error?.message).toBe('app is built for linux/arm64/v8, linux/s390x, and the node is linux/amd64');
+  });
+});

@@ -1,0 +1,51 @@
+import type { NodeReport, Report } from '../../../src/report/report.ts';
+
+export const IMAGE_ID = `sha256:${'a'.repeat(64)}`;
+
+/** A node that holds its image, and runs it. */
+export function nodeReport(node: string, changes: Partial<NodeReport> = {}): NodeReport {
+  return {
+    node,
+    address: '10.0.0.11:22',
+    kubernetesName: `${node}.cluster`,
+    platform: 'linux/amd64',
+    runtime: 'containerd v2.1.4',
+    images: [
+      {
+        reference: 'docker.io/library/app:1',
+        imageId: IMAGE_ID,
+        outcome: 'sent',
+        bytesSent: 1_500_000,
+        smoke: 'Running',
+      },
+    ],
+    bytesSent: 1_500_000,
+    durationMs: 12_300,
+    error: undefined,
+    ...changes,
+  };
+}
+
+/** A node that was never reached. */
+export function failedNode(node: string): NodeReport {
+  return nodeReport(node, {
+    kubernetesName: undefined,
+    platform: undefined,
+    runtime: undefined,
+    images: [],
+    bytesSent: 0,
+    durationMs: 400,
+    error: { code: 'SSH_UNREACHABLE', message: 'connect ECONNREFUSED 10.0.0.12:22', hint: 'Check that sshd runs.' },
+  });
+}
+
+export function report(nodes: readonly NodeReport[], changes: Partial<Report> = {}): Report {
+  return {
+    run: 't4y1q2abcdef',
+    images: { 'docker.io/library/app:1': { 'linux/amd64': IMAGE_ID } },
+    nodes,
+    changed: true,
+    error: undefined,
+    ...changes,
+  };
+}

@@ -1,0 +1,62 @@
+import { describe, expect, it } from 'vitest';
+import type { Report } from '../../../src/report/report.ts';
+import { markdown, textTable } from '../../../src/report/table.ts';
+import { failedNode, nodeReport, report } from './reports.ts';
+
+/** The cells of the table in the log, without the headings. */
+function rows(record: Report): readonly (readonly string[])[] {
+  return textTable(record)
+    .slice(1)
+    .map(line => line.split(/ {2,}/));
+}
+
+describe('the table', () => {
+  it('has one row for each image on each node, and one for a node that was not reached', () => {
+    const image = nodeReport('w1').images[0];
+    if (image === undefined) throw new Error('no image');
+    const two = nodeReport('w1', {
+      images: [image, { ...image, reference: 'db:2', outcome: 'present', bytesSent: 0 }],
+    });
+    expect(rows(report([two, failedNode('w2')]))).toEqual([
+      ['w1', 'linux/amd64', 'containerd v2.1.4', 'docker.io/library/app:1', 'sent', '1.5 MB', 'Running', '12.3 s'],
+      ['w1', 'linux/amd64', 'containerd v2.1.4', 'db:2', 'present', '0 B', 'Running', '12.3 s'],
+      ['w2', '–', '–', '–', 'SSH_UNREACHABLE', '–', '–', '0.4 s'],
+    ]);
+  });
+
+  it('has the code where an image did not get through, and says so where nothing was tried', () => {
+    const image = { reference: 'app:1', imageId: 'sha256:a', outcome: 'none', bytesSent: 7, smoke: undefined } as const;
+    const error = { code: 'DISK_FULL', message: 'full', hint: 'make room' } as const;
+    const outcomes = rows(
+      report([nodeReport('w1', { images: [image], error }), nodeReport('w2', { images: [image] })]),
+    );
+    expect(outcomes.map(row => row[4])).toEqual(['DISK_FULL', 'unchanged']);
+  });
+
+  it('is aligned in the log', () => {
+    const [heading = '', first = '', second = ''] = textTable(report([nodeReport('a-long-name'), failedNode('w2')]));
+    const column = heading.indexOf('platform');
+    expect(first.slice(column)).toMatch(/^linux\/amd64 /);
+    expect(second.slice(column)).toMatch(/^– /);
+  });
+});
+
+describe('the page of the job', () => {
+  it('begins with the verdict, and tells of each failure what to do', () => {
+    const page = markdown(report([nodeReport('w1'), failedNode('w2')]), false);
+    expect(page.split('\n')[0]).toBe('## kube-sideload: failed');
+    expect(page).toContain('### w2: The node cannot be reached over SSH (`SSH_UNREACHABLE`)');
+    expect(page).toContain('```text\nconnect ECONNREFUSED 10.0.0.12:22\n```\n**Next step:** Check that sshd runs.');
+  });
+
+  it('cannot be broken by what nodes and kubelets say', () => {
+    const error = { code: 'IMPORT_FAILED', message: 'a\n```\n<script>', hint: 'x' } as const;
+    const image = { reference: 'a|b', imageId: 'sha256:a', outcome: 'sent', bytesSent: 0, smoke: '<b>|\n| x' } as const;
+    const page = markdown(report([nodeReport('w|1', { images: [image], error })]), false);
+    const table = page.split('\n').filter(line => line.startsWith('|'));
+    expect(table).toHaveLength(3);
+    expect(table[2]).toContain(String.raw`w\|1`);
+    expect(table[2]).not.toContain('<b>');
+    expect(page.match(/^```/gm)).toHaveLength(2);
+  });
+});
