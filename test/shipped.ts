@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import type { InputName } from '../src/inputs.ts';
 import type { NodeReport } from '../src/report/report.ts';
-import { enter, type Lab } from './lab/index.ts';
+import { enter, type Lab, type LabNode } from './lab/index.ts';
 
 const root = resolve(import.meta.dirname, '..');
 const CLI = join(root, 'dist', 'cli', 'index.js');
@@ -129,13 +129,17 @@ export async function leftOnNode(lab: Lab): Promise<readonly string[]> {
   return found.flat();
 }
 
-/** References that a node's containerd knows, without digests. */
-export async function referencesOn(lab: Lab, name: string): Promise<readonly string[]> {
+export function nodeNamed(lab: Lab, name: string): LabNode {
   const node = lab.nodes.find(one => one.name === name);
   if (node === undefined) {
-    throw new Error(`no node ${name}`);
+    throw new Error(`the lab has no node ${name}`);
   }
-  const { stdout } = await enter(node, ['ctr', '-n', 'k8s.io', 'images', 'ls', '-q']);
+  return node;
+}
+
+/** References that a node's containerd knows, without digests. */
+export async function referencesOn(lab: Lab, name: string): Promise<readonly string[]> {
+  const { stdout } = await enter(nodeNamed(lab, name), ['ctr', '-n', 'k8s.io', 'images', 'ls', '-q']);
   return stdout.split('\n').filter(line => line !== '' && !line.startsWith('sha256:'));
 }
 

@@ -7,7 +7,7 @@
 "use strict";
 __nccwpck_require__.a(module, async (__webpack_handle_async_dependencies__, __webpack_async_result__) => { try {
 __nccwpck_require__.r(__webpack_exports__);
-/* harmony import */ var _entry_js__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(8946);
+/* harmony import */ var _entry_js__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(1334);
 /* harmony import */ var _host_github_js__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(8609);
 
 
@@ -25,7 +25,7 @@ __webpack_async_result__();
 
 /***/ }),
 
-/***/ 8946:
+/***/ 1334:
 /***/ ((__unused_webpack_module, __webpack_exports__, __nccwpck_require__) => {
 
 "use strict";
@@ -10431,16 +10431,40 @@ function faultOf(held, image) {
     return held.unpacked ? undefined : 'its layers are not unpacked';
 }
 
+;// CONCATENATED MODULE: ./lib/runtime/staging.js
+
+const STAGE_PREFIX = 'kube-sideload.invalid/';
+const STALE_AFTER_MS = 5 * 24 * 3600 * 1000;
+function stageReference(runId, number) {
+    return `${STAGE_PREFIX}${runId}:${number}`;
+}
+function stageName(reference) {
+    return reference.replace(/:\d+$/, '');
+}
+function abandonedReferences(references, runId, nowMs) {
+    return references.filter(reference => {
+        if (!reference.startsWith(STAGE_PREFIX)) {
+            return false;
+        }
+        const owner = reference.slice(STAGE_PREFIX.length).split(':')[0] ?? '';
+        const start = startOfRun(owner);
+        return owner === runId || (start !== undefined && nowMs - start.getTime() > STALE_AFTER_MS);
+    });
+}
+
 ;// CONCATENATED MODULE: ./lib/runtime/containerd.js
+
 
 const NAMESPACE = 'k8s.io';
 const containerd = { importArchive, inspect, held, tag, remove };
-function importArchive(facts, platform) {
+function importArchive(facts, stage, platform) {
     return [
         ...(facts.privilege === 'sudo' ? ['sudo', '-n'] : []),
         ...ctr(facts),
         'images',
         'import',
+        '--base-name',
+        stageName(stage),
         '--platform',
         `${platform.os}/${platform.architecture}`,
         ...snapshotterFlags(facts),
@@ -10534,6 +10558,10 @@ function remove(facts, references) {
     }
     return {
         body: `${CTR}for reference in $REFERENCES; do
+  for process in $(grep -lsaF "\${reference%:*}" /proc/[0-9]*/cmdline); do
+    process=\${process#/proc/}
+    as_root kill "\${process%/cmdline}" 2>/dev/null
+  done
   [ -z "$(ctr images ls -q "name==$reference")" ] || ctr images rm "$reference" >&2 || exit 1
 done`,
         variables: variables(facts, references),
@@ -10545,24 +10573,6 @@ done`,
 const RUNTIMES = { containerd: containerd };
 function runtimeOf(name) {
     return RUNTIMES[name];
-}
-
-;// CONCATENATED MODULE: ./lib/runtime/staging.js
-
-const STAGE_PREFIX = 'kube-sideload.invalid/';
-const STALE_AFTER_MS = 5 * 24 * 3600 * 1000;
-function stageReference(runId, number) {
-    return `${STAGE_PREFIX}${runId}:${number}`;
-}
-function abandonedReferences(references, runId, nowMs) {
-    return references.filter(reference => {
-        if (!reference.startsWith(STAGE_PREFIX)) {
-            return false;
-        }
-        const owner = reference.slice(STAGE_PREFIX.length).split(':')[0] ?? '';
-        const start = startOfRun(owner);
-        return owner === runId || (start !== undefined && nowMs - start.getTime() > STALE_AFTER_MS);
-    });
 }
 
 // EXTERNAL MODULE: external "node:net"
@@ -11851,6 +11861,18 @@ function lossReason(error, keepaliveIntervalMs) {
     return systemReason(error) ?? reason;
 }
 
+;// CONCATENATED MODULE: ./lib/node/heartbeat.js
+
+const BEAT = 'trap : TERM; while sleep 10; do echo; done & cat >/dev/null; kill 0';
+function startHeartbeat(connection) {
+    const stdin = new external_node_stream_.PassThrough();
+    const ended = connection.run(['sh', '-c', BEAT], { stdin }).then(() => { }, () => { });
+    return async () => {
+        stdin.end();
+        await ended;
+    };
+}
+
 ;// CONCATENATED MODULE: ./lib/node/facts.js
 
 
@@ -12003,11 +12025,11 @@ section socket; printf '%s' "$socket"
 section socket-origin; printf '%s' "$origin"
 section socket-state; if [ -n "$socket" ] && as_root test -S "$socket"; then printf present; fi
 
-root=/var/lib/containerd
+root=/var/lib/containerd info=
 crictl=$(command -v crictl) && {
   section crictl; printf '%s' "$crictl"
-  section cri-version; as_root "$crictl" --runtime-endpoint "unix://$socket" version 2>&1
-  info=$(as_root "$crictl" --runtime-endpoint "unix://$socket" info 2>/dev/null)
+  cri() { as_root "$crictl" --timeout 5s --runtime-endpoint "unix://$socket" --image-endpoint "unix://$socket" "$@"; }
+  section cri-version; cri version 2>&1 && info=$(cri info 2>/dev/null)
   value() { printf '%s\\n' "$info" | sed -n "s/.*\\"$1\\": *\\"\\([^\\"]*\\)\\".*/\\1/p" | head -n 1; }
   section snapshotter; value snapshotter
   found=$(value containerdRootDir)
@@ -12015,9 +12037,12 @@ crictl=$(command -v crictl) && {
 }
 ctr=$(command -v ctr) && {
   section ctr; printf '%s' "$ctr"
-  section ctr-version; as_root "$ctr" --address "$socket" version 2>&1
+  section ctr-version; as_root "$ctr" --connect-timeout 5s --timeout 5s --address "$socket" version 2>&1
   section import-help; "$ctr" images import --help 2>&1
   section staged; as_root "$ctr" --address "$socket" --namespace k8s.io images ls -q 2>/dev/null | grep "^$STAGE_PREFIX"
+  for process in $(grep -lsaF "$STAGE_PREFIX" /proc/[0-9]*/cmdline); do
+    { tr '\\0' '\\n' <"$process"; } 2>/dev/null | sed -n "s|^$STAGE_PREFIX[0-9a-z]*$|&:0|p"
+  done
 }
 while ! as_root test -d "$root"; do root=\${root%/*}; [ -n "$root" ] || root=/; done
 section disk; as_root df -Pk "$root" | sed -n 2p
@@ -12031,6 +12056,7 @@ async function probe(connection, criSocket, signal) {
 }
 
 ;// CONCATENATED MODULE: ./lib/node/steps.js
+
 
 
 
@@ -12092,8 +12118,9 @@ async function sendImage(node, target, run, progress) {
     }
     node.isStaged = true;
     const transfer = progress.start(node.settings.label, archive.sizeBytes);
+    const endHeartbeat = startHeartbeat(connection);
     try {
-        const result = await connection.run(runtimeOf(facts.runtime.name).importArchive(facts, image.platform), {
+        const result = await connection.run(runtimeOf(facts.runtime.name).importArchive(facts, stage, image.platform), {
             stdin: archive.stream(),
             signal: run.signal,
             onStdinBytes: sentBytes => {
@@ -12108,6 +12135,7 @@ async function sendImage(node, target, run, progress) {
     }
     finally {
         transfer.end();
+        await endHeartbeat();
     }
 }
 async function promoteImages(node, run) {

@@ -55,11 +55,11 @@ section socket; printf '%s' "$socket"
 section socket-origin; printf '%s' "$origin"
 section socket-state; if [ -n "$socket" ] && as_root test -S "$socket"; then printf present; fi
 
-root=/var/lib/containerd
+root=/var/lib/containerd info=
 crictl=$(command -v crictl) && {
   section crictl; printf '%s' "$crictl"
-  section cri-version; as_root "$crictl" --runtime-endpoint "unix://$socket" version 2>&1
-  info=$(as_root "$crictl" --runtime-endpoint "unix://$socket" info 2>/dev/null)
+  cri() { as_root "$crictl" --timeout 5s --runtime-endpoint "unix://$socket" --image-endpoint "unix://$socket" "$@"; }
+  section cri-version; cri version 2>&1 && info=$(cri info 2>/dev/null)
   value() { printf '%s\\n' "$info" | sed -n "s/.*\\"$1\\": *\\"\\([^\\"]*\\)\\".*/\\1/p" | head -n 1; }
   section snapshotter; value snapshotter
   found=$(value containerdRootDir)
@@ -67,9 +67,12 @@ crictl=$(command -v crictl) && {
 }
 ctr=$(command -v ctr) && {
   section ctr; printf '%s' "$ctr"
-  section ctr-version; as_root "$ctr" --address "$socket" version 2>&1
+  section ctr-version; as_root "$ctr" --connect-timeout 5s --timeout 5s --address "$socket" version 2>&1
   section import-help; "$ctr" images import --help 2>&1
   section staged; as_root "$ctr" --address "$socket" --namespace k8s.io images ls -q 2>/dev/null | grep "^$STAGE_PREFIX"
+  for process in $(grep -lsaF "$STAGE_PREFIX" /proc/[0-9]*/cmdline); do
+    { tr '\\0' '\\n' <"$process"; } 2>/dev/null | sed -n "s|^$STAGE_PREFIX[0-9a-z]*$|&:0|p"
+  done
 }
 while ! as_root test -d "$root"; do root=\${root%/*}; [ -n "$root" ] || root=/; done
 section disk; as_root df -Pk "$root" | sed -n 2p

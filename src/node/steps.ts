@@ -10,6 +10,7 @@ import type { HeldImage } from '../runtime/runtime.ts';
 import { abandonedReferences, stageReference } from '../runtime/staging.ts';
 import type { Settings } from '../settings.ts';
 import { connect } from '../ssh/connect.ts';
+import { startHeartbeat } from './heartbeat.ts';
 import { type Node, type NodeImage, ready } from './node.ts';
 import { probe } from './probe.ts';
 import { runScript } from './script.ts';
@@ -80,8 +81,9 @@ async function sendImage(node: Node, target: NodeImage, run: Run, progress: Prog
   }
   node.isStaged = true;
   const transfer = progress.start(node.settings.label, archive.sizeBytes);
+  const endHeartbeat = startHeartbeat(connection);
   try {
-    const result = await connection.run(runtimeOf(facts.runtime.name).importArchive(facts, image.platform), {
+    const result = await connection.run(runtimeOf(facts.runtime.name).importArchive(facts, stage, image.platform), {
       stdin: archive.stream(),
       signal: run.signal,
       onStdinBytes: sentBytes => {
@@ -95,6 +97,7 @@ async function sendImage(node: Node, target: NodeImage, run: Run, progress: Prog
     }
   } finally {
     transfer.end();
+    await endHeartbeat();
   }
 }
 

@@ -3,6 +3,7 @@ import type { Platform } from '../image/platform.ts';
 import type { NodeFacts } from '../node/facts.ts';
 import type { Script, Sections } from '../node/script.ts';
 import type { HeldImage, Runtime } from './runtime.ts';
+import { stageName } from './staging.ts';
 
 /** The containerd namespace of Kubernetes (containerd: `constants.K8sContainerdNamespace`). */
 const NAMESPACE = 'k8s.io';
@@ -13,12 +14,15 @@ const NAMESPACE = 'k8s.io';
  */
 export const containerd: Runtime = { importArchive, inspect, held, tag, remove };
 
-function importArchive(facts: NodeFacts, platform: Platform): readonly string[] {
+function importArchive(facts: NodeFacts, stage: string, platform: Platform): readonly string[] {
   return [
     ...(facts.privilege === 'sudo' ? ['sudo', '-n'] : []),
     ...ctr(facts),
     'images',
     'import',
+    // The archive may create references below this name and no others.
+    '--base-name',
+    stageName(stage),
     // Never --all-platforms: an index that names more than it carries would fail.
     '--platform',
     `${platform.os}/${platform.architecture}`,
@@ -133,8 +137,13 @@ function remove(facts: NodeFacts, references: readonly string[]): Script {
     throw new SideloadError('INTERNAL', 'nothing to remove');
   }
   return {
+    // When the runner disappears, sshd may wait for it for hours, and the import with it. Its command line has the name.
     // `ctr images rm` of several stops at the first that is missing; one that is missing is as good as removed.
     body: `${CTR}for reference in $REFERENCES; do
+  for process in $(grep -lsaF "\${reference%:*}" /proc/[0-9]*/cmdline); do
+    process=\${process#/proc/}
+    as_root kill "\${process%/cmdline}" 2>/dev/null
+  done
   [ -z "$(ctr images ls -q "name==$reference")" ] || ctr images rm "$reference" >&2 || exit 1
 done`,
     variables: variables(facts, references),

@@ -19,14 +19,20 @@ export interface HeldImage {
  * References are fully qualified everywhere.
  */
 export interface Runtime {
-  /** The command that reads an OCI archive on its standard input and imports it, unpacked, for one platform. */
-  importArchive(facts: NodeFacts, platform: Platform): readonly string[];
+  /**
+   * The command that reads an OCI archive on its standard input and imports it, unpacked, for one platform. The stage
+   * reference that the archive names is part of the command line, so that an import can be found among the processes.
+   */
+  importArchive(facts: NodeFacts, stage: string, platform: Platform): readonly string[];
   /** Asks what is held under each of the references. */
   inspect(facts: NodeFacts, references: readonly string[]): Script;
   /** The answer to {@link Runtime.inspect}; `undefined` for a reference under which nothing is held. */
   held(sections: Sections, references: readonly string[]): ReadonlyMap<string, HeldImage | undefined>;
   /** Makes each `to` name the content of its `from`, whatever it named before. */
   tag(facts: NodeFacts, pairs: readonly { readonly from: string; readonly to: string }[]): Script;
-  /** Removes references; one that is not there is no error. Content that nothing refers to is left to the runtime. */
+  /**
+   * Ends imports into these stage references that still run, and removes the references; what is not there is no error.
+   * Content that nothing refers to is left to the runtime.
+   */
   remove(facts: NodeFacts, references: readonly string[]): Script;
 }

@@ -13,6 +13,11 @@ export function stageReference(runId: string, number: number): string {
   return `${STAGE_PREFIX}${runId}:${number}`;
 }
 
+/** A stage reference without its number. */
+export function stageName(reference: string): string {
+  return reference.replace(/:\d+$/, '');
+}
+
 /** Of the stage references on a node those that this run or a run that must be over has left behind. */
 export function abandonedReferences(references: readonly string[], runId: string, nowMs: number): readonly string[] {
   return references.filter(reference => {
