@@ -1,0 +1,149 @@
+import { describe, expect, it } from 'vitest';
+import type { NodeFacts } from '../../../src/node/facts.ts';
+import { containerd } from '../../../src/runtime/containerd.ts';
+import { runtimeOf } from '../../../src/runtime/detect.ts';
+
+const FACTS: NodeFacts = {
+  platform: { os: 'linux', architecture: 'amd64' },
+  kubernetesName: 'worker-1',
+  privilege: 'root',
+  criSocket: '/run/k3s/containerd/containerd.sock',
+  criSocketOrigin: 'well-known socket',
+  runtime: { name: 'containerd', version: 'v2.1.4' },
+  ctr: '/usr/local/bin/ctr',
+  crictl: '/usr/local/bin/crictl',
+  importFlags: new Set(['--platform', '--local', '--all-platforms']),
+  snapshotter: 'overlayfs',
+  staged: [],
+  disk: { path: '/', freeBytes: 1e9 },
+};
+const AMD64 = FACTS.platform;
+const STAGE = 'kube-sideload.invalid/t4y1q2abcdef:0';
+/** The stage name lets a later run find an import that hangs. */
+const IMPORT = ['images', 'import', '--base-name', 'kube-sideload.invalid/t4y1q2abcdef'];
+const REFERENCE = 'docker.io/library/app:1';
+const ID = `sha256:${'a'.repeat(64)}`;
+const OTHER_ID = `sha256:${'b'.repeat(64)}`;
+
+it('is found by its name', () => {
+  expect(runtimeOf('containerd')).toBe(containerd);
+});
+
+describe('the command that imports', () => {
+  const ctr = ['/usr/local/bin/ctr', '--address', '/run/k3s/containerd/containerd.sock', '--namespace', 'k8s.io'];
+  it.each<[what: string, facts: Partial<NodeFacts>, argv: readonly string[]]>([
+    ['as root', {}, [...ctr, ...IMPORT, '--platform', 'linux/amd64', '-']],
+    ['with sudo', { privilege: 'sudo' }, ['sudo', '-n', ...ctr, ...IMPORT, '--platform', 'linux/amd64', '-']],
+    [
+      'without crictl, which alone knows the snapshotter',
+      { crictl: undefined, snapshotter: undefined },
+      [...ctr, ...IMPORT, '--platform', 'linux/amd64', '-'],
+    ],
+    [
+      'for another snapshotter on containerd 2',
+      { snapshotter: 'zfs' },
+      [...ctr, ...IMPORT, '--platform', 'linux/amd64', '--local', '--snapshotter', 'zfs', '-'],
+    ],
+    [
+      'for another snapshotter on containerd 1.7, which has no --local',
+      { snapshotter: 'zfs', importFlags: new Set(['--platform']) },
+      [...ctr, ...IMPORT, '--platform', 'linux/amd64', '--snapshotter', 'zfs', '-'],
+    ],
+  ])('%s', (_what, facts, argv) => {
+    expect(containerd.importArchive({ ...FACTS, ...facts }, STAGE, AMD64)).toEqual(argv);
+  });
+
+  it('names the platform of the image', () => {
+    expect(containerd.importArchive(FACTS, STAGE, { os: 'linux', architecture: 'arm64', variant: 'v8' })).toContain(
+      'linux/arm64',
+    );
+  });
+});
+
+describe('scripts', () => {
+  const evil = 'app\'; $(reboot) `reboot` "$HOME"';
+  it.each([
+    ['inspect', containerd.inspect(FACTS, [evil])],
+    ['tag', containerd.tag(FACTS, [{ from: evil, to: evil }])],
+    ['remove', containerd.remove(FACTS, [evil])],
+  ])('get references as variables and never as text: %s', (_what, { body, variables }) => {
+    expect(body).not.toContain('reboot');
+    expect(variables?.REFERENCES).toContain(evil);
+    expect(variables?.SOCKET).toBe(FACTS.criSocket);
+  });
+
+  it('move references in pairs, from and to', () => {
+    const { variables } = containerd.tag(FACTS, [
+      { from: 's:0', to: 'a:1' },
+      { from: 's:1', to: 'b:1' },
+    ]);
+    expect(variables?.REFERENCES?.split('\n')).toEqual(['s:0', 'a:1', 's:1', 'b:1']);
+  });
+
+  it('never remove everything by naming nothing', () => {
+    expect(() => containerd.remove(FACTS, [])).toThrow('nothing to remove');
+  });
+});
+
+/** The answer of a node that holds an image well, by section. */
+const ANSWER: Readonly<Record<string, string>> = {
+  'manifest 0': `sha256:${'c'.repeat(64)}`,
+  'check 0': `${REFERENCE} application/vnd.oci.image.manifest.v1+json sha256:${'c'.repeat(64)} complete (3/3) 1.2 MiB/1.2 MiB true`,
+  'config-digest 0': ID,
+  'config 0': '{"os":"linux","architecture":"amd64","rootfs":{"type":"layers"}}',
+  'cri 0': JSON.stringify({ status: { id: ID, repoTags: [REFERENCE] } }),
+};
+
+function held(sections: Readonly<Record<string, string | undefined>>) {
+  const present = Object.entries({ ...ANSWER, ...sections }).filter(([, text]) => text !== undefined);
+  return containerd.held(new Map(present as [string, string][]), [REFERENCE]).get(REFERENCE);
+}
+
+describe('the answer', () => {
+  it('is what the CRI says', () => {
+    expect(held({})).toEqual({ imageId: ID, os: 'linux', architecture: 'amd64', unpacked: true, witness: 'crictl' });
+  });
+
+  it('is what ctr says on a node without crictl', () => {
+    expect(held({ 'cri 0': undefined })).toMatchObject({ imageId: ID, witness: 'ctr' });
+  });
+
+  it.each<[what: string, sections: Readonly<Record<string, string | undefined>>]>([
+    ['ctr has no such reference', Object.fromEntries(Object.keys(ANSWER).map(name => [name, undefined]))],
+    ['ctr has it and the CRI does not', { 'cri 0': 'time="…" level=fatal msg="no such image \\"app\\" present"' }],
+    ['the CRI answers with something else', { 'cri 0': '{"status":{}}' }],
+    ['the CRI answers with nothing', { 'cri 0': '' }],
+    ['there is no crictl, and the manifest cannot be read', { 'cri 0': undefined, 'config-digest 0': '' }],
+  ])('is that nothing is held: %s', (_what, sections) => {
+    expect(held(sections)).toBeUndefined();
+  });
+
+  it('is what the CRI says when ctr disagrees', () => {
+    expect(held({ 'cri 0': JSON.stringify({ status: { id: OTHER_ID } }) })).toMatchObject({
+      imageId: OTHER_ID,
+      witness: 'crictl',
+    });
+  });
+
+  it.each([
+    ['false', `${REFERENCE} application/vnd.oci.image.manifest.v1+json sha256:cc complete (3/3) 1.2 MiB/1.2 MiB false`],
+    ['nothing', ''],
+    ['an error', 'ctr: snapshotter not loaded: zfs: invalid argument'],
+  ])('is not unpacked unless `ctr images check` says true: %s', (_what, check) => {
+    expect(held({ 'check 0': check })?.unpacked).toBe(false);
+  });
+
+  it('does not guess a platform that cannot be read', () => {
+    expect(held({ 'config 0': 'ctr: content digest not found' })).toMatchObject({
+      os: 'undefined',
+      architecture: 'undefined',
+    });
+  });
+
+  it('belongs to its own reference', () => {
+    const sections = new Map(Object.entries(ANSWER).map(([name, text]) => [name.replace('0', '1'), text]));
+    const answers = containerd.held(sections, ['absent:1', REFERENCE]);
+    expect(answers.get('absent:1')).toBeUndefined();
+    expect(answers.get(REFERENCE)?.imageId).toBe(ID);
+  });
+});
