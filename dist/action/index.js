@@ -12593,124 +12593,99 @@ async function deleteOnce(kubectl, runId) {
 }
 async function judgeAll(kubectl, targets, options) {
     const { signal } = options;
-    const results = new Map();
-    const byName = new Map();
-    const last = new Map();
-    const timers = new Map();
-    const finished = new AbortController();
     const startedAt = Date.now();
-    const conclude = (target, message, error) => {
-        if (results.has(target)) {
+    const finished = new AbortController();
+    const pods = targets.map((target, index) => ({
+        target,
+        name: podName(options.runId, index),
+        pod: undefined,
+        verdict: { state: 'pending', message: 'nothing' },
+        settling: undefined,
+        conclusion: undefined,
+    }));
+    const byName = new Map(pods.map(pod => [pod.name, pod]));
+    const conclude = (watched, verdict) => {
+        if (watched.conclusion !== undefined) {
             return;
         }
-        clearTimeout(timers.get(target));
-        const result = { target, error, message, durationMs: Date.now() - startedAt };
-        results.set(target, result);
-        options.onResult(result);
-        if (results.size === targets.length) {
+        unsettle(watched);
+        const { target } = watched;
+        const error = verdict.state === 'failed' ? explain(kubectl, watched, verdict) : Promise.resolve(undefined);
+        watched.conclusion = error.then(known => {
+            const result = { target, error: known, message: verdict.message, durationMs: Date.now() - startedAt };
+            options.onResult(result);
+            return result;
+        });
+        if (pods.every(pod => pod.conclusion !== undefined)) {
             finished.abort();
         }
     };
-    const rejected = [];
-    const fail = (target, verdict) => {
-        rejected.push(explain(kubectl, target, verdict, last.get(target)?.pod).then(error => conclude(target, verdict.message, error)));
-    };
-    const failed = new Set();
     const look = (pod) => {
-        const target = byName.get(pod.metadata.name);
-        if (target === undefined || failed.has(target) || results.has(target)) {
+        const watched = byName.get(pod.metadata.name);
+        if (watched === undefined || watched.conclusion !== undefined) {
             return;
         }
-        const verdict = judge(pod, target.imageId);
-        last.set(target, { pod, verdict });
-        if (verdict.state !== 'running') {
-            clearTimeout(timers.get(target));
-            timers.delete(target);
+        const verdict = judge(pod, watched.target.imageId);
+        watched.pod = pod;
+        watched.verdict = verdict;
+        if (verdict.state === 'running') {
+            watched.settling ??= setTimeout(() => conclude(watched, verdict), SETTLE_MS);
         }
-        if (verdict.state === 'passed') {
-            conclude(target, verdict.message);
-        }
-        else if (verdict.state === 'failed') {
-            failed.add(target);
-            fail(target, verdict);
-        }
-        else if (verdict.state === 'running' && !timers.has(target)) {
-            timers.set(target, setTimeout(() => conclude(target, verdict.message), SETTLE_MS));
+        else {
+            unsettle(watched);
+            if (verdict.state !== 'pending') {
+                conclude(watched, verdict);
+            }
         }
     };
-    const disappeared = (target) => {
-        if (!failed.has(target) && !results.has(target)) {
-            failed.add(target);
-            fail(target, { state: 'failed', code: 'SMOKE_DELETED', message: 'the pod is gone' });
+    const miss = (watched) => {
+        if (watched !== undefined) {
+            conclude(watched, { state: 'failed', code: 'SMOKE_DELETED', message: 'the pod is gone' });
         }
     };
     try {
-        await Promise.all(targets.map(async (target, index) => {
+        await Promise.all(pods.map(async (watched, index) => {
             signal.throwIfAborted();
             try {
-                const pod = await kubectl.createPod(manifest(target, index, options));
-                byName.set(pod.metadata.name, target);
-                look(pod);
+                look(await kubectl.createPod(manifest(watched.target, index, options)));
             }
             catch (thrown) {
-                const error = toSideloadError(thrown, target.node);
-                conclude(target, error.message, new SideloadError('SMOKE_REJECTED', error.message, { node: target.node }));
+                conclude(watched, { state: 'failed', code: 'SMOKE_REJECTED', message: messageOf(thrown) });
             }
         }));
-        const timeout = AbortSignal.timeout(options.timeoutMs);
         await followPods(kubectl, {
             labelSelector: selector(options.runId),
             onPod: look,
             onList: names => {
-                for (const [name, target] of byName) {
-                    if (!names.has(name)) {
-                        disappeared(target);
-                    }
+                for (const watched of pods.filter(({ name }) => !names.has(name))) {
+                    miss(watched);
                 }
             },
-            onDeleted: pod => {
-                const target = byName.get(pod.metadata.name);
-                if (target !== undefined) {
-                    disappeared(target);
-                }
-            },
+            onDeleted: pod => miss(byName.get(pod.metadata.name)),
             onTrouble: message => {
-                for (const timer of timers.values()) {
-                    clearTimeout(timer);
-                }
-                timers.clear();
+                pods.forEach(unsettle);
                 options.onTrouble(message);
             },
-            until: AbortSignal.any([finished.signal, timeout, signal]),
+            until: AbortSignal.any([finished.signal, AbortSignal.timeout(options.timeoutMs), signal]),
         });
         signal.throwIfAborted();
-        await Promise.all(targets
-            .filter(target => !results.has(target) && !failed.has(target))
-            .map(async (target) => {
-            const seen = last.get(target);
-            const events = seen === undefined ? [] : await kubectl.eventsOf(seen.pod.metadata.uid).catch(() => []);
-            const verdict = judgeTimeout(seen?.verdict ?? { state: 'pending', message: 'nothing' }, events);
-            if (verdict.state === 'failed') {
-                fail(target, verdict);
+        return await Promise.all(pods.map(async (watched) => {
+            if (watched.conclusion === undefined) {
+                conclude(watched, judgeTimeout(watched.verdict, await eventsOf(kubectl, watched.pod)));
             }
+            return await watched.conclusion;
         }));
-        await Promise.all(rejected);
-        return targets.map(target => {
-            const result = results.get(target);
-            if (result === undefined) {
-                throw new SideloadError('INTERNAL', `no verdict on ${target.reference}`, { node: target.node });
-            }
-            return result;
-        });
     }
     finally {
-        for (const timer of timers.values()) {
-            clearTimeout(timer);
-        }
+        pods.forEach(unsettle);
     }
 }
-async function explain(kubectl, target, verdict, pod) {
-    const events = pod === undefined ? [] : await kubectl.eventsOf(pod.metadata.uid).catch(() => []);
+function unsettle(watched) {
+    clearTimeout(watched.settling);
+    watched.settling = undefined;
+}
+async function explain(kubectl, { target, pod }, verdict) {
+    const events = await eventsOf(kubectl, pod);
     const log = verdict.code === 'SMOKE_CRASHED' && pod !== undefined
         ? await kubectl.logTail(pod.metadata.name).catch(() => '')
         : '';
@@ -12723,15 +12698,21 @@ async function explain(kubectl, target, verdict, pod) {
         node: target.node,
     });
 }
+async function eventsOf(kubectl, pod) {
+    return pod === undefined ? [] : await kubectl.eventsOf(pod.metadata.uid).catch(() => []);
+}
 function manifest(target, index, { runId, timeoutMs, command }) {
     return smokePodManifest({
-        name: `kube-sideload-${runId}-${index}`,
+        name: podName(runId, index),
         nodeName: target.nodeName,
         image: target.reference,
         command,
         runId,
         deadlineSeconds: Math.ceil(timeoutMs / 1000) + DEADLINE_MARGIN_SECONDS,
     });
+}
+function podName(runId, index) {
+    return `kube-sideload-${runId}-${index}`;
 }
 function selector(runId) {
     return `${RUN_LABEL}=${runId}`;

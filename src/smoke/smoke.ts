@@ -1,10 +1,10 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import { SideloadError, toSideloadError } from '../errors.ts';
+import { messageOf, SideloadError, toSideloadError } from '../errors.ts';
 import { followPods } from './follow.ts';
 import type { Kubectl } from './kubectl.ts';
-import type { Pod } from './objects.ts';
+import type { Pod, PodEvent } from './objects.ts';
 import { RUN_LABEL, smokePodManifest } from './pod.ts';
-import { describeEvent, judge, judgeTimeout, type Verdict } from './verdict.ts';
+import { describeEvent, type FailedVerdict, judge, judgeTimeout, type Verdict } from './verdict.ts';
 
 /** One image that must start on one node. */
 export interface SmokeTarget {
@@ -139,145 +139,124 @@ async function deleteOnce(kubectl: Kubectl, runId: string): Promise<void> {
   await Promise.all([...left].map(name => kubectl.deletePod(name, 0)));
 }
 
+/** A pod that is being watched, until it has a conclusion. */
+interface Watched {
+  readonly target: SmokeTarget;
+  readonly name: string;
+  /** What the API server said at last. */
+  pod: Pod | undefined;
+  verdict: Verdict;
+  /** Runs while the pod is `Running` and may still crash. */
+  settling: NodeJS.Timeout | undefined;
+  conclusion: Promise<SmokeResult> | undefined;
+}
+
 async function judgeAll(
   kubectl: Kubectl,
   targets: readonly SmokeTarget[],
   options: SmokeOptions,
 ): Promise<readonly SmokeResult[]> {
   const { signal } = options;
-  const results = new Map<SmokeTarget, SmokeResult>();
-  const byName = new Map<string, SmokeTarget>();
-  const last = new Map<SmokeTarget, { readonly pod: Pod; readonly verdict: Verdict }>();
-  const timers = new Map<SmokeTarget, NodeJS.Timeout>();
-  const finished = new AbortController();
   const startedAt = Date.now();
+  const finished = new AbortController();
+  const pods: readonly Watched[] = targets.map((target, index) => ({
+    target,
+    name: podName(options.runId, index),
+    pod: undefined,
+    verdict: { state: 'pending', message: 'nothing' },
+    settling: undefined,
+    conclusion: undefined,
+  }));
+  const byName = new Map(pods.map(pod => [pod.name, pod]));
 
-  const conclude = (target: SmokeTarget, message: string, error?: SideloadError) => {
-    if (results.has(target)) {
+  const conclude = (watched: Watched, verdict: Exclude<Verdict, { state: 'pending' }>) => {
+    if (watched.conclusion !== undefined) {
       return;
     }
-    clearTimeout(timers.get(target));
-    const result = { target, error, message, durationMs: Date.now() - startedAt };
-    results.set(target, result);
-    options.onResult(result);
-    if (results.size === targets.length) {
+    unsettle(watched);
+    const { target } = watched;
+    const error = verdict.state === 'failed' ? explain(kubectl, watched, verdict) : Promise.resolve(undefined);
+    watched.conclusion = error.then(known => {
+      const result = { target, error: known, message: verdict.message, durationMs: Date.now() - startedAt };
+      options.onResult(result);
+      return result;
+    });
+    if (pods.every(pod => pod.conclusion !== undefined)) {
       finished.abort();
     }
   };
-  const rejected: Promise<void>[] = [];
-  const fail = (target: SmokeTarget, verdict: Extract<Verdict, { state: 'failed' }>) => {
-    rejected.push(
-      explain(kubectl, target, verdict, last.get(target)?.pod).then(error => conclude(target, verdict.message, error)),
-    );
-  };
-  const failed = new Set<SmokeTarget>();
   const look = (pod: Pod) => {
-    const target = byName.get(pod.metadata.name);
-    if (target === undefined || failed.has(target) || results.has(target)) {
+    const watched = byName.get(pod.metadata.name);
+    if (watched === undefined || watched.conclusion !== undefined) {
       return;
     }
-    const verdict = judge(pod, target.imageId);
-    last.set(target, { pod, verdict });
-    if (verdict.state !== 'running') {
-      clearTimeout(timers.get(target));
-      timers.delete(target);
-    }
-    if (verdict.state === 'passed') {
-      conclude(target, verdict.message);
-    } else if (verdict.state === 'failed') {
-      failed.add(target);
-      fail(target, verdict);
-    } else if (verdict.state === 'running' && !timers.has(target)) {
-      timers.set(
-        target,
-        setTimeout(() => conclude(target, verdict.message), SETTLE_MS),
-      );
+    const verdict = judge(pod, watched.target.imageId);
+    watched.pod = pod;
+    watched.verdict = verdict;
+    if (verdict.state === 'running') {
+      watched.settling ??= setTimeout(() => conclude(watched, verdict), SETTLE_MS);
+    } else {
+      unsettle(watched);
+      if (verdict.state !== 'pending') {
+        conclude(watched, verdict);
+      }
     }
   };
-  const disappeared = (target: SmokeTarget) => {
-    if (!failed.has(target) && !results.has(target)) {
-      failed.add(target);
-      fail(target, { state: 'failed', code: 'SMOKE_DELETED', message: 'the pod is gone' });
+  const miss = (watched: Watched | undefined) => {
+    if (watched !== undefined) {
+      conclude(watched, { state: 'failed', code: 'SMOKE_DELETED', message: 'the pod is gone' });
     }
   };
 
   try {
     await Promise.all(
-      targets.map(async (target, index) => {
+      pods.map(async (watched, index) => {
         signal.throwIfAborted();
         try {
-          const pod = await kubectl.createPod(manifest(target, index, options));
-          byName.set(pod.metadata.name, target);
-          look(pod);
+          look(await kubectl.createPod(manifest(watched.target, index, options)));
         } catch (thrown) {
-          const error = toSideloadError(thrown, target.node);
-          conclude(target, error.message, new SideloadError('SMOKE_REJECTED', error.message, { node: target.node }));
+          conclude(watched, { state: 'failed', code: 'SMOKE_REJECTED', message: messageOf(thrown) });
         }
       }),
     );
-    const timeout = AbortSignal.timeout(options.timeoutMs);
     await followPods(kubectl, {
       labelSelector: selector(options.runId),
       onPod: look,
       onList: names => {
-        for (const [name, target] of byName) {
-          if (!names.has(name)) {
-            disappeared(target);
-          }
+        for (const watched of pods.filter(({ name }) => !names.has(name))) {
+          miss(watched);
         }
       },
-      onDeleted: pod => {
-        const target = byName.get(pod.metadata.name);
-        if (target !== undefined) {
-          disappeared(target);
-        }
-      },
+      onDeleted: pod => miss(byName.get(pod.metadata.name)),
       onTrouble: message => {
         // Nobody watches now: a Running that was seen before proves nothing until it is seen again.
-        for (const timer of timers.values()) {
-          clearTimeout(timer);
-        }
-        timers.clear();
+        pods.forEach(unsettle);
         options.onTrouble(message);
       },
-      until: AbortSignal.any([finished.signal, timeout, signal]),
+      until: AbortSignal.any([finished.signal, AbortSignal.timeout(options.timeoutMs), signal]),
     });
     signal.throwIfAborted();
-    await Promise.all(
-      targets
-        .filter(target => !results.has(target) && !failed.has(target))
-        .map(async target => {
-          const seen = last.get(target);
-          const events = seen === undefined ? [] : await kubectl.eventsOf(seen.pod.metadata.uid).catch(() => []);
-          const verdict = judgeTimeout(seen?.verdict ?? { state: 'pending', message: 'nothing' }, events);
-          if (verdict.state === 'failed') {
-            fail(target, verdict);
-          }
-        }),
+    return await Promise.all(
+      pods.map(async watched => {
+        if (watched.conclusion === undefined) {
+          conclude(watched, judgeTimeout(watched.verdict, await eventsOf(kubectl, watched.pod)));
+        }
+        return await (watched.conclusion as Promise<SmokeResult>);
+      }),
     );
-    await Promise.all(rejected);
-    return targets.map(target => {
-      const result = results.get(target);
-      if (result === undefined) {
-        throw new SideloadError('INTERNAL', `no verdict on ${target.reference}`, { node: target.node });
-      }
-      return result;
-    });
   } finally {
-    for (const timer of timers.values()) {
-      clearTimeout(timer);
-    }
+    pods.forEach(unsettle);
   }
 }
 
+function unsettle(watched: Watched): void {
+  clearTimeout(watched.settling);
+  watched.settling = undefined;
+}
+
 /** The error of a failed pod: the kubelet's words, then the pod's events and last log lines, as far as they are to be had. */
-async function explain(
-  kubectl: Kubectl,
-  target: SmokeTarget,
-  verdict: Extract<Verdict, { state: 'failed' }>,
-  pod: Pod | undefined,
-): Promise<SideloadError> {
-  const events = pod === undefined ? [] : await kubectl.eventsOf(pod.metadata.uid).catch(() => []);
+async function explain(kubectl: Kubectl, { target, pod }: Watched, verdict: FailedVerdict): Promise<SideloadError> {
+  const events = await eventsOf(kubectl, pod);
   const log =
     verdict.code === 'SMOKE_CRASHED' && pod !== undefined
       ? await kubectl.logTail(pod.metadata.name).catch(() => '')
@@ -292,19 +271,28 @@ async function explain(
   });
 }
 
+/** Events and logs explain a verdict and never make one: without the right to read them it stands as it is. */
+async function eventsOf(kubectl: Kubectl, pod: Pod | undefined): Promise<readonly PodEvent[]> {
+  return pod === undefined ? [] : await kubectl.eventsOf(pod.metadata.uid).catch(() => []);
+}
+
 function manifest(
   target: SmokeTarget,
   index: number,
   { runId, timeoutMs, command }: Pick<SmokeOptions, 'runId' | 'timeoutMs' | 'command'>,
 ): object {
   return smokePodManifest({
-    name: `kube-sideload-${runId}-${index}`,
+    name: podName(runId, index),
     nodeName: target.nodeName,
     image: target.reference,
     command,
     runId,
     deadlineSeconds: Math.ceil(timeoutMs / 1000) + DEADLINE_MARGIN_SECONDS,
   });
+}
+
+function podName(runId: string, index: number): string {
+  return `kube-sideload-${runId}-${index}`;
 }
 
 function selector(runId: string): string {

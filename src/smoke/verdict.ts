@@ -6,7 +6,13 @@ export type Verdict =
   | { readonly state: 'pending'; readonly message: string }
   | { readonly state: 'running'; readonly message: string }
   | { readonly state: 'passed'; readonly message: string }
-  | { readonly state: 'failed'; readonly code: ErrorCode; readonly message: string };
+  | FailedVerdict;
+
+export interface FailedVerdict {
+  readonly state: 'failed';
+  readonly code: ErrorCode;
+  readonly message: string;
+}
 
 /** Reasons of a waiting container after which no waiting helps (kubelet: `pkg/kubelet/images/types.go`, `kuberuntime`). */
 const FINAL_REASONS: Readonly<Record<string, ErrorCode>> = {
@@ -70,7 +76,7 @@ export function judge(pod: Pod, imageId: string): Verdict {
 }
 
 /** Looks at the events of a pod that did not get anywhere in time for what the status does not tell. */
-export function judgeTimeout(last: Verdict, events: readonly PodEvent[]): Verdict {
+export function judgeTimeout(last: Verdict, events: readonly PodEvent[]): FailedVerdict {
   const sandbox = events.find(event => event.reason === 'FailedCreatePodSandBox');
   if (sandbox !== undefined) {
     return fail('SMOKE_SANDBOX', join(sandbox.reason, sandbox.message));
@@ -92,7 +98,7 @@ function otherImage(container: ContainerStatus | undefined, imageId: string): st
   return reported === undefined || reported === imageId ? undefined : reported;
 }
 
-function fail(code: ErrorCode, message: string): Verdict {
+function fail(code: ErrorCode, message: string): FailedVerdict {
   return { state: 'failed', code, message };
 }
 
