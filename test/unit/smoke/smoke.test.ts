@@ -218,7 +218,10 @@ describe('smoke pods', () => {
     await cluster.watching();
     cluster.become(SECOND, STATUS.completed);
     expect(await codes()).toEqual({ 'worker-1': 'SMOKE_REJECTED', 'worker-2': 'passed' });
-    expect((await running)[0]?.error).toMatchObject({ node: 'worker-1', message: 'docker.io/library/app:1: pods is forbidden: exceeded quota' });
+    expect((await running)[0]?.error).toMatchObject({
+      node: 'worker-1',
+      message: 'docker.io/library/app:1: pods is forbidden: exceeded quota',
+    });
   });
 
   it('that were all refused need no watching', async () => {
