@@ -1,4 +1,4 @@
-import { type SideloadError, toSideloadError } from './errors.ts';
+import { SideloadError, toSideloadError } from './errors.ts';
 import type { Host } from './host/host.ts';
 import type { ImageSet } from './image/image.ts';
 import { openImages } from './image/open.ts';
@@ -161,6 +161,7 @@ async function openCluster({ kubectl, kubeconfig, namespace }: SmokeSettings, ru
   return await findKubectl({ program: kubectl, kubeconfig: file, namespace });
 }
 
+/** What the kubelets say is noted as it comes: it stays in the record even when the pods cannot be deleted. */
 async function smoke(
   nodes: readonly Node[],
   kubectl: Kubectl,
@@ -168,15 +169,21 @@ async function smoke(
   run: Run,
   host: Host,
 ): Promise<void> {
-  const results = await runSmokePods(kubectl, smokeTargets(nodes), smokeOptions(settings, run, host));
-  for (const node of nodes) {
-    for (const { target, error, message } of results.filter(result => result.target.node === node.settings.label)) {
-      node.error ??= error;
-      for (const image of node.images.filter(({ reference }) => reference === target.reference)) {
-        image.smoke = message;
+  const options = smokeOptions(settings, run, host);
+  await runSmokePods(kubectl, smokeTargets(nodes), {
+    ...options,
+    onResult: result => {
+      options.onResult(result);
+      const { target, error, message } = result;
+      const node = nodes.find(({ settings: { label } }) => label === target.node);
+      const image = node?.images.find(({ reference }) => reference === target.reference);
+      if (node === undefined || image === undefined) {
+        throw new SideloadError('INTERNAL', `a verdict on ${target.reference}, which nobody asked for`);
       }
-    }
-  }
+      node.error ??= error;
+      image.smoke = message;
+    },
+  });
 }
 
 function smokeTargets(nodes: readonly Node[]): readonly SmokeTarget[] {

@@ -10459,10 +10459,14 @@ function layoutArchive({ reference, image, blobs, omit = new Set() }) {
             },
         ],
     });
+    const dockerManifest = json([
+        { Config: blobPath(image.imageId), RepoTags: [reference], Layers: blobs.map(blob => blobPath(blob.digest)) },
+    ]);
     const sent = new Map(blobs.filter(blob => !omit.has(blob.digest)).map(blob => [blob.digest, blob]));
     const entries = [
         memoryEntry('oci-layout', json({ imageLayoutVersion: '1.0.0' })),
         memoryEntry('index.json', index),
+        memoryEntry('manifest.json', dockerManifest),
         memoryEntry(blobPath(manifestDigest), manifest),
         memoryEntry(blobPath(image.imageId), image.config),
         ...[...sent.values()].map(blob => ({ name: blobPath(blob.digest), sizeBytes: blob.sizeBytes, content: blob })),
@@ -13315,7 +13319,15 @@ async function checkCluster(kubectl, targets, options) {
         return errors;
     }
     await kubectl.createPod(manifest(first, 0, options), { dryRun: true });
-    const nodes = new Map(targets.map(target => [target.nodeName, target.node]));
+    const nodes = new Map();
+    for (const { node, nodeName } of targets) {
+        const other = nodes.get(nodeName) ?? node;
+        if (other !== node) {
+            const message = `${other} and ${node} are the same Kubernetes node, ${nodeName}`;
+            throw new lib_errors/* SideloadError */.wR('INPUT_INVALID', message, { hint: 'Keep one of the two addresses.' });
+        }
+        nodes.set(nodeName, node);
+    }
     await Promise.all([...nodes].map(async ([nodeName, node]) => {
         if ((await kubectl.hasNode(nodeName)) === false) {
             const message = `the cluster has no node ${JSON.stringify(nodeName)}`;
@@ -13646,15 +13658,21 @@ async function openCluster({ kubectl, kubeconfig, namespace }, run) {
     return await findKubectl({ program: kubectl, kubeconfig: file, namespace });
 }
 async function smoke(nodes, kubectl, settings, run, host) {
-    const results = await runSmokePods(kubectl, smokeTargets(nodes), smokeOptions(settings, run, host));
-    for (const node of nodes) {
-        for (const { target, error, message } of results.filter(result => result.target.node === node.settings.label)) {
-            node.error ??= error;
-            for (const image of node.images.filter(({ reference }) => reference === target.reference)) {
-                image.smoke = message;
+    const options = smokeOptions(settings, run, host);
+    await runSmokePods(kubectl, smokeTargets(nodes), {
+        ...options,
+        onResult: result => {
+            options.onResult(result);
+            const { target, error, message } = result;
+            const node = nodes.find(({ settings: { label } }) => label === target.node);
+            const image = node?.images.find(({ reference }) => reference === target.reference);
+            if (node === undefined || image === undefined) {
+                throw new lib_errors/* SideloadError */.wR('INTERNAL', `a verdict on ${target.reference}, which nobody asked for`);
             }
-        }
-    }
+            node.error ??= error;
+            image.smoke = message;
+        },
+    });
 }
 function smokeTargets(nodes) {
     return nodes.flatMap(node => node.images.map(({ reference, image }) => ({

@@ -28,6 +28,10 @@ export function githubHost(env: NodeJS.ProcessEnv = process.env): Host {
     },
     saveState: core.saveState,
     state: core.getState,
-    fail: message => core.setFailed(message),
+    // core.setFailed would add an annotation to those that say what failed.
+    fail: message => {
+      core.info(message);
+      process.exitCode = core.ExitCode.Failure;
+    },
   };
 }

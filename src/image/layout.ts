@@ -42,7 +42,7 @@ interface Entry {
 }
 
 /**
- * Lays one image out as an OCI archive. Equal input gives equal bytes. Without `omit` the archive is whole; with it
+ * Lays one image out as an OCI archive that is a docker-archive as well: one form for every runtime. Equal input gives equal bytes. Without `omit` the archive is whole; with it
  * the manifest still names every layer ("thin"), which stock importers accept when they hold the rest.
  * The stream fails when a blob's file fails or has another size than it says.
  */
@@ -79,11 +79,16 @@ export function layoutArchive({ reference, image, blobs, omit = new Set() }: Lay
       },
     ],
   });
+  // The classic image store of Docker reads nothing but this (moby image/tarexport); the others look at index.json first.
+  const dockerManifest = json([
+    { Config: blobPath(image.imageId), RepoTags: [reference], Layers: blobs.map(blob => blobPath(blob.digest)) },
+  ]);
   // A blob that two layers share is there once.
   const sent = new Map(blobs.filter(blob => !omit.has(blob.digest)).map(blob => [blob.digest, blob]));
   const entries: readonly Entry[] = [
     memoryEntry('oci-layout', json({ imageLayoutVersion: '1.0.0' })),
     memoryEntry('index.json', index),
+    memoryEntry('manifest.json', dockerManifest),
     memoryEntry(blobPath(manifestDigest), manifest),
     memoryEntry(blobPath(image.imageId), image.config),
     ...[...sent.values()].map(blob => ({ name: blobPath(blob.digest), sizeBytes: blob.sizeBytes, content: blob })),

@@ -60,7 +60,15 @@ export async function checkCluster(
     return errors;
   }
   await kubectl.createPod(manifest(first, 0, options), { dryRun: true });
-  const nodes = new Map(targets.map(target => [target.nodeName, target.node]));
+  const nodes = new Map<string, string>();
+  for (const { node, nodeName } of targets) {
+    const other = nodes.get(nodeName) ?? node;
+    if (other !== node) {
+      const message = `${other} and ${node} are the same Kubernetes node, ${nodeName}`;
+      throw new SideloadError('INPUT_INVALID', message, { hint: 'Keep one of the two addresses.' });
+    }
+    nodes.set(nodeName, node);
+  }
   await Promise.all(
     [...nodes].map(async ([nodeName, node]) => {
       if ((await kubectl.hasNode(nodeName)) === false) {

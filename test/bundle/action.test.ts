@@ -47,9 +47,8 @@ describe.each<[name: string, options: Options]>([
     );
     expect(main.outputs).toEqual({});
     expect(main.summary).toBe('');
-    // The annotation, and the line with which every failed action ends.
-    expect(annotations(main)).toHaveLength(2);
-    expect(annotations(main).at(-1)).toBe('::error::An input is wrong [INPUT_INVALID]');
+    expect(annotations(main)).toHaveLength(1);
+    expect(main.stdout).toMatch(/\nAn input is wrong \[INPUT_INVALID\]\n$/);
     expect(await runPost(main, wrong, options)).toMatchObject({ code: 0, log: '', outputs: {}, leftOnRunner: [] });
   });
 
@@ -63,8 +62,8 @@ describe.each<[name: string, options: Options]>([
   it('a failed run leaves a complete record, one annotation for the node, and nothing else', async () => {
     const main = await runAction(inputs, options);
     expectRefusal(main, 'SSH_UNREACHABLE', /::error title=w1%3A The node cannot be reached over SSH::/);
-    expect(annotations(main)).toHaveLength(2);
-    expect(annotations(main).at(-1)).toBe('::error::1 of 1 nodes failed: w1 [SSH_UNREACHABLE]');
+    expect(annotations(main)).toHaveLength(1);
+    expect(main.stdout).toContain('\n1 of 1 nodes failed: w1 [SSH_UNREACHABLE]\n');
     expect(main.outputs).toMatchObject({ images: 'docker.io/library/app:1', changed: 'false', 'bytes-sent': '0' });
     expect(main.nodes).toMatchObject([{ node: 'w1', error: { code: 'SSH_UNREACHABLE' } }]);
     expect(main.stdout.match(/^::group::/gm)?.length).toBe(main.stdout.match(/^::endgroup::/gm)?.length);

@@ -144,7 +144,7 @@ describe('requests', () => {
   });
 });
 
-/** What kubectl 1.32 and 1.36 print on standard error, recorded. */
+/** What kubectl 1.32 prints on standard error: mostly recorded, the rest in its own wording (time-outs, certificates, routes). */
 describe('refusals are told apart by kubectl’s own words', () => {
   it.each<[code: string, stderr: string]>([
     ['NAMESPACE_NOT_FOUND', 'Error from server (NotFound): namespaces "nope" not found'],
