@@ -1,4 +1,4 @@
-import { SideloadError } from '../errors.ts';
+import { type ErrorCode, SideloadError } from '../errors.ts';
 import { fromUname, type Platform } from '../image/platform.ts';
 import type { Sections } from './script.ts';
 
@@ -8,16 +8,17 @@ export interface NodeFacts {
   /** The name that the node's kubelet registers: `--hostname-override`, else the host name in lower case. */
   readonly kubernetesName: string;
   readonly privilege: 'root' | 'sudo';
+  /** By the layout of sockets and programs; `unknown` for one that is not in `distributions.ts`. */
+  readonly distribution: string;
   /** Absolute path of the socket behind which the kubelet's runtime listens, and who named it. */
   readonly criSocket: string;
   readonly criSocketOrigin: CriSocketOrigin;
   readonly runtime: { readonly name: RuntimeName; readonly version: string };
-  /** Absolute paths of the runtime's client programs on the node. */
-  readonly ctr: string | undefined;
-  readonly crictl: string | undefined;
+  /** Client programs on the node: an absolute path, and the words that a multi-call binary wants after it. */
+  readonly tools: Readonly<Partial<Record<ToolName, readonly string[]>>>;
   /** Flags that this `ctr images import` knows, by its own help. */
   readonly importFlags: ReadonlySet<string>;
-  /** The snapshotter of the CRI plugin, when it is not `overlayfs`. */
+  /** The snapshotter of containerd's CRI plugin; `undefined` when it could not be found out. */
   readonly snapshotter: string | undefined;
   /** References under which runs have staged images and not yet removed them. */
   readonly staged: readonly string[];
@@ -26,15 +27,24 @@ export interface NodeFacts {
 }
 
 export type CriSocketOrigin = 'input' | 'kubelet command line' | 'kubelet config file' | 'well-known socket';
-export type RuntimeName = 'containerd';
+const RUNTIME_NAMES = ['containerd', 'cri-o', 'docker'] as const;
+export type RuntimeName = (typeof RUNTIME_NAMES)[number];
+const TOOL_NAMES = ['ctr', 'crictl', 'skopeo', 'podman', 'docker'] as const;
+type ToolName = (typeof TOOL_NAMES)[number];
+
+/** What each runtime is spoken to with: one of these must be on the node. */
+const CLIENTS: Readonly<Record<RuntimeName, readonly ToolName[]>> = {
+  containerd: ['ctr'],
+  'cri-o': ['skopeo', 'podman'],
+  docker: ['docker'],
+};
 
 /**
  * Turns the sections of the probe script into facts.
  * @throws SideloadError SUDO_REFUSED, RUNTIME_NOT_FOUND, RUNTIME_NOT_RUNNING, RUNTIME_UNSUPPORTED or PROBE_FAILED.
  */
 export function parseFacts(sections: Sections, label: string): NodeFacts {
-  const fail = (code: ConstructorParameters<typeof SideloadError>[0], message: string, hint?: string) =>
-    new SideloadError(code, message, { node: label, hint });
+  const fail = (code: ErrorCode, message: string) => new SideloadError(code, message, { node: label });
   const text = (name: string) => sections.get(name) ?? '';
 
   const refusal = sections.get('sudo-refused');
@@ -47,31 +57,34 @@ export function parseFacts(sections: Sections, label: string): NodeFacts {
   }
   const criSocket = text('socket');
   if (criSocket === '') {
-    throw fail('RUNTIME_NOT_FOUND', `no kubelet runs, and none of the well-known CRI sockets exists`);
+    throw fail('RUNTIME_NOT_FOUND', 'no kubelet runs, and none of the well-known CRI sockets exists');
   }
   const origin = text('socket-origin') as CriSocketOrigin;
   if (text('socket-state') !== 'present') {
     throw fail('RUNTIME_NOT_RUNNING', `the CRI socket ${criSocket} (from: ${origin}) does not exist`);
   }
-  const ctr = text('ctr') || undefined;
-  const crictl = text('crictl') || undefined;
-  if (ctr === undefined && crictl === undefined) {
-    throw fail('RUNTIME_NOT_FOUND', `neither ctr nor crictl is installed on the node; the socket is ${criSocket}`);
-  }
+  const tools = Object.fromEntries(
+    TOOL_NAMES.flatMap(name => (text(name) === '' ? [] : [[name, text(name).split(' ')] as const])),
+  );
   const criName = /^RuntimeName: *(\S+)/m.exec(text('cri-version'))?.[1];
-  const version = serverVersion(text('ctr-version')) ?? /^RuntimeVersion: *(\S+)/m.exec(text('cri-version'))?.[1];
-  if (criName !== undefined && criName !== 'containerd') {
+  const runtime = RUNTIME_NAMES.find(name => name === (criName ?? text('runtime')));
+  if (runtime === undefined && criName !== undefined) {
     throw fail('RUNTIME_UNSUPPORTED', `the runtime behind ${criSocket} is ${criName}`);
   }
-  if (version === undefined) {
-    const said = text('ctr-version') || text('cri-version');
+  if (runtime === undefined && Object.keys(tools).length === 0) {
+    throw fail('RUNTIME_NOT_FOUND', `the node has no client program for the runtime behind ${criSocket}`);
+  }
+  const version = serverVersion(text('client-version')) ?? /^RuntimeVersion: *(\S+)/m.exec(text('cri-version'))?.[1];
+  if (runtime === undefined || version === undefined) {
+    const said = text('client-version') || text('cri-version');
     throw fail(
       'RUNTIME_NOT_RUNNING',
       `the runtime behind ${criSocket} does not answer${said === '' ? '' : `: ${said}`}`,
     );
   }
-  if (ctr === undefined) {
-    throw fail('RUNTIME_NOT_FOUND', `containerd runs, but its client \`ctr\` is not installed on the node`);
+  const clients = CLIENTS[runtime];
+  if (!clients.some(client => tools[client] !== undefined)) {
+    throw fail('RUNTIME_NOT_FOUND', `${runtime} runs, but ${clients.join(' or ')} is not installed on the node`);
   }
   // POSIX df -P: file system, 1024-blocks, used, available, capacity, mount point.
   const [, freeKib, mountPoint] = /\s\d+\s+\d+\s+(\d+)\s+\d+%\s+(\S.*)$/.exec(text('disk')) ?? [];
@@ -82,21 +95,19 @@ export function parseFacts(sections: Sections, label: string): NodeFacts {
     platform,
     kubernetesName: text('kubernetes-name'),
     privilege: text('uid') === '0' ? 'root' : 'sudo',
+    distribution: text('distribution') || 'unknown',
     criSocket,
     criSocketOrigin: origin,
-    runtime: { name: 'containerd', version },
-    ctr,
-    crictl,
+    runtime: { name: runtime, version },
+    tools,
     importFlags: new Set(text('import-help').match(/--[a-z][a-z-]+/g) ?? []),
     snapshotter: text('snapshotter') || undefined,
-    staged: text('staged')
-      .split(/\s+/)
-      .filter(reference => reference !== ''),
+    staged: `${text('staged')}\n${text('staged-imports')}`.split(/\s+/).filter(reference => reference !== ''),
     disk: { path: mountPoint, freeBytes: Number(freeKib) * 1024 },
   };
 }
 
-/** `ctr version` prints the client first; only the version under `Server:` proves that the daemon answered. */
+/** `ctr version` and `docker version` print the client first; what stands under `Server:` proves that a daemon answered. */
 function serverVersion(text: string): string | undefined {
-  return /^Server:\s*\n\s*Version:\s*(\S+)/m.exec(text)?.[1];
+  return /^Server:[\s\S]*?^\s*Version:\s*(\S+)/m.exec(text)?.[1];
 }

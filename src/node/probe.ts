@@ -1,22 +1,14 @@
 import { STAGE_PREFIX } from '../runtime/staging.ts';
 import type { SshConnection } from '../ssh/connect.ts';
+import { distributionRows } from './distributions.ts';
 import { type NodeFacts, parseFacts } from './facts.ts';
 import { runScript } from './script.ts';
 
-/** Where CRI sockets lie when no kubelet says otherwise, most common first. */
-const WELL_KNOWN_SOCKETS = [
-  '/run/containerd/containerd.sock',
-  '/run/k3s/containerd/containerd.sock',
-  '/run/k0s/containerd.sock',
-  '/var/snap/microk8s/common/run/containerd.sock',
-  '/var/run/crio/crio.sock',
-  '/var/run/cri-dockerd.sock',
-];
-
 /**
  * The kubelet is found by its process name, its endpoint in its command line, else in the file behind `--config`
- * (kubelet.config.k8s.io/v1beta1: `containerRuntimeEndpoint`), as a person would look it up. The free space is that of
- * the nearest directory above the runtime's root that exists.
+ * (kubelet.config.k8s.io/v1beta1: `containerRuntimeEndpoint`), as a person would look it up. Which runtime it is, the
+ * CRI itself says (`crictl version`); where there is no crictl, the table of distributions, and in the end whoever
+ * answers. The disk is that of the images by the CRI's own word (`imagefsinfo`), or the runtime's default directory.
  */
 const PROBE = `
 section uid; id -u
@@ -44,36 +36,83 @@ if [ -n "$kubelet" ]; then
 fi
 if [ -n "$CRI_SOCKET" ]; then endpoint=$CRI_SOCKET origin=input; fi
 if [ -z "$endpoint" ]; then
-  for candidate in $WELL_KNOWN_SOCKETS; do
-    if as_root test -S "$candidate"; then endpoint=$candidate origin='well-known socket'; break; fi
-  done
+  while IFS='|' read -r row_name row_runtime row_socket row_client row_crictl; do
+    if as_root test -S "$row_socket"; then endpoint=$row_socket origin='well-known socket'; break; fi
+  done <<END
+$DISTRIBUTIONS
+END
 fi
 socket=\${endpoint#unix://}
 [ -n "$hostname" ] || hostname=$(uname -n | tr '[:upper:]' '[:lower:]')
 section kubernetes-name; printf '%s' "$hostname"
 section socket; printf '%s' "$socket"
 section socket-origin; printf '%s' "$origin"
-section socket-state; if [ -n "$socket" ] && as_root test -S "$socket"; then printf present; fi
+if [ -z "$socket" ] || ! as_root test -S "$socket"; then section end; exit 0; fi
+section socket-state; printf present
 
-root=/var/lib/containerd info=
-crictl=$(command -v crictl) && {
+command_of() { # the command with its program as an absolute path; nothing when the program is not there
+  set -- $1
+  program=$(command -v "$1") || return 0
+  shift
+  printf '%s' "$program\${*:+ $*}"
+}
+runtime= client= crictl=
+while IFS='|' read -r row_name row_runtime row_socket row_client row_crictl; do
+  [ "$row_socket" = "\${socket#/var}" ] || [ "$row_socket" = "$socket" ] || continue
+  client=$(command_of "$row_client")
+  [ -n "$client" ] || continue
+  runtime=$row_runtime crictl=$(command_of "$row_crictl")
+  section distribution; printf '%s' "$row_name"
+  break
+done <<END
+$DISTRIBUTIONS
+END
+crictl=\${crictl:-$(command_of crictl)}
+
+root=
+if [ -n "$crictl" ]; then
   section crictl; printf '%s' "$crictl"
-  cri() { as_root "$crictl" --timeout 5s --runtime-endpoint "unix://$socket" --image-endpoint "unix://$socket" "$@"; }
-  section cri-version; cri version 2>&1 && info=$(cri info 2>/dev/null)
-  value() { printf '%s\\n' "$info" | sed -n "s/.*\\"$1\\": *\\"\\([^\\"]*\\)\\".*/\\1/p" | head -n 1; }
-  section snapshotter; value snapshotter
-  found=$(value containerdRootDir)
-  root=\${found:-$root}
-}
-ctr=$(command -v ctr) && {
-  section ctr; printf '%s' "$ctr"
-  section ctr-version; as_root "$ctr" --connect-timeout 5s --timeout 5s --address "$socket" version 2>&1
-  section import-help; "$ctr" images import --help 2>&1
-  section staged; as_root "$ctr" --address "$socket" --namespace k8s.io images ls -q 2>/dev/null | grep "^$STAGE_PREFIX"
-  for process in $(grep -lsaF "$STAGE_PREFIX" /proc/[0-9]*/cmdline); do
-    { tr '\\0' '\\n' <"$process"; } 2>/dev/null | sed -n "s|^$STAGE_PREFIX[0-9a-z]*$|&:0|p"
-  done
-}
+  cri() { as_root $crictl --timeout 5s --runtime-endpoint "unix://$socket" --image-endpoint "unix://$socket" "$@"; }
+  version=$(cri version 2>&1) && {
+    root=$(cri imagefsinfo 2>/dev/null | sed -n 's/.*"mountpoint": *"\\([^"]*\\)".*/\\1/p' | head -n 1)
+    found=$(printf '%s\\n' "$version" | sed -n 's/^RuntimeName: *//p')
+    runtime=\${found:-$runtime}
+  }
+  section cri-version; printf '%s' "$version"
+fi
+[ -n "$runtime" ] || runtime=containerd
+section runtime; printf '%s' "$runtime"
+
+case $runtime in
+containerd)
+  case $client in *ctr) ctr=$client ;; *) ctr=$(command_of ctr) ;; esac
+  snapshotter=$(printf '%s' "$root" | sed -n 's/.*io\\.containerd\\.snapshotter\\.v1\\.//p')
+  if [ -n "$ctr" ]; then
+    section ctr; printf '%s' "$ctr"
+    section client-version; as_root $ctr --connect-timeout 5s --timeout 5s --address "$socket" version 2>&1
+    section import-help; $ctr images import --help 2>&1
+    section staged; as_root $ctr --address "$socket" --namespace k8s.io images ls -q 2>/dev/null | grep "^$STAGE_PREFIX"
+  fi
+  section snapshotter; printf '%s' "$snapshotter"
+  root=\${root:-/var/lib/containerd}
+  ;;
+cri-o)
+  for tool in skopeo podman; do section "$tool"; command_of "$tool"; done
+  section staged; cri images -o json 2>/dev/null | tr -d '", ' | grep "^$STAGE_PREFIX"
+  root=\${root:-/var/lib/containers}
+  ;;
+docker)
+  section docker; command_of docker
+  section client-version; as_root docker version 2>&1
+  section staged; as_root docker image ls --format '{{.Repository}}:{{.Tag}}' 2>/dev/null | grep "^$STAGE_PREFIX"
+  root=$(as_root docker info --format '{{.DockerRootDir}}' 2>/dev/null)
+  root=\${root:-/var/lib/docker}
+  ;;
+esac
+section staged-imports
+for process in $(grep -lsaF "$STAGE_PREFIX" /proc/[0-9]*/cmdline); do
+  { tr '\\0' '\\n' <"$process"; } 2>/dev/null | sed -n "s|.*\\($STAGE_PREFIX[0-9a-z]*\\).*|\\1:0|p"
+done
 while ! as_root test -d "$root"; do root=\${root%/*}; [ -n "$root" ] || root=/; done
 section disk; as_root df -Pk "$root" | sed -n 2p
 `;
@@ -90,10 +129,7 @@ export async function probe(
 ): Promise<NodeFacts> {
   const sections = await runScript(
     connection,
-    {
-      body: PROBE,
-      variables: { CRI_SOCKET: criSocket ?? '', WELL_KNOWN_SOCKETS: WELL_KNOWN_SOCKETS.join(' '), STAGE_PREFIX },
-    },
+    { body: PROBE, variables: { CRI_SOCKET: criSocket ?? '', DISTRIBUTIONS: distributionRows(), STAGE_PREFIX } },
     signal,
   );
   return parseFacts(sections, connection.target.label);

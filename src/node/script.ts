@@ -15,7 +15,7 @@ export interface Script {
 export type Sections = ReadonlyMap<string, string>;
 
 /** Where distributions keep their tools; a remote shell that is not a login shell often knows half of these. */
-const SEARCH_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
+const SEARCH_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/snap/bin';
 
 /**
  * Runs a script on a node in one round trip. It travels on standard input to a plain `sh`, so the login shell of the

@@ -4,14 +4,14 @@ import type { Script, Sections } from '../node/script.ts';
 
 /** What a node's runtime holds under a reference, in its own words. */
 export interface HeldImage {
-  /** Digest of the image config, as the CRI reports it; where there is no `crictl`, as the image's manifest names it. */
+  /** Digest of the image config, as the CRI reports it; where there is no `crictl`, as the runtime's own client does. */
   readonly imageId: string;
   readonly os: string;
   readonly architecture: string;
   /** Whether the layers are unpacked, so that a container can start without further work. */
   readonly unpacked: boolean;
   /** Who said so. */
-  readonly witness: 'crictl' | 'ctr';
+  readonly witness: 'crictl' | 'ctr' | 'docker';
 }
 
 /**

@@ -1,0 +1,71 @@
+import type { NodeFacts } from '../node/facts.ts';
+import type { Sections } from '../node/script.ts';
+
+/** Words in front of a command that needs root. */
+export function asRoot({ privilege }: NodeFacts): readonly string[] {
+  return privilege === 'sudo' ? ['sudo', '-n'] : [];
+}
+
+/**
+ * Functions for scripts. `inspect_by_cri N REF` asks the CRI for an image, into the section `cri N`. The CRI learns of a
+ * new reference a moment after the runtime has made it: its answer is waited for, not its absence.
+ * `end_imports REF` ends imports that still run: when the runner disappears, sshd may wait for it for hours, and the
+ * import with it. Its command line has the stage name.
+ */
+export const CRI = `
+inspect_by_cri() {
+  [ -n "$CRICTL" ] || return 0
+  for attempt in 1 2 3 4 5 6 7 8 9 10; do
+    status=$(as_root $CRICTL --runtime-endpoint "unix://$SOCKET" --image-endpoint "unix://$SOCKET" inspecti -o json "$2" 2>&1) && break
+    sleep 0.3
+  done
+  section "cri $1"; printf '%s' "$status"
+}
+end_imports() {
+  for process in $(grep -lsaF "\${1%:*}" /proc/[0-9]*/cmdline); do
+    process=\${process#/proc/}
+    as_root kill "\${process%/cmdline}" 2>/dev/null
+  done
+}
+`;
+
+/** The variables that every runtime's scripts start with. */
+export function variables(
+  { tools, criSocket }: NodeFacts,
+  references: readonly string[],
+): Readonly<Record<string, string>> {
+  const command = (name: keyof NodeFacts['tools']) => tools[name]?.join(' ') ?? '';
+  return {
+    CRICTL: command('crictl'),
+    CTR: command('ctr'),
+    SKOPEO: command('skopeo'),
+    PODMAN: command('podman'),
+    DOCKER: command('docker'),
+    SOCKET: criSocket,
+    REFERENCES: references.join('\n'),
+  };
+}
+
+/**
+ * The image ID that the CRI reports (`status.id`), with its algorithm: CRI-O leaves `sha256:` out. `absent` when crictl
+ * was asked and has no such image; `unasked` when the node has no crictl.
+ */
+export function criImageId(sections: Sections, number: number): string | 'absent' | 'unasked' {
+  const answer = sections.get(`cri ${number}`);
+  if (answer === undefined) {
+    return 'unasked';
+  }
+  const id = (parseJson(answer) as { status?: { id?: unknown } } | undefined)?.status?.id;
+  if (typeof id !== 'string' || id === '') {
+    return 'absent';
+  }
+  return /^[0-9a-f]{64}$/.test(id) ? `sha256:${id}` : id;
+}
+
+export function parseJson(text: string | undefined): unknown {
+  try {
+    return JSON.parse(text ?? '');
+  } catch {
+    return undefined;
+  }
+}

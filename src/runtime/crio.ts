@@ -1,0 +1,92 @@
+import type { Platform } from '../image/platform.ts';
+import type { NodeFacts } from '../node/facts.ts';
+import type { Script, Sections } from '../node/script.ts';
+import { asRoot, CRI, criImageId, parseJson, variables } from './cri.ts';
+import type { HeldImage, Runtime } from './runtime.ts';
+
+/**
+ * CRI-O sees what is in root's containers-storage: skopeo, else podman, puts it there under the name that we say.
+ * `docs/notes/crio.md` has what was measured.
+ */
+export const crio: Runtime = { importArchive, inspect, held, tag, remove };
+
+function importArchive(facts: NodeFacts, stage: string, _platform: Platform): readonly string[] {
+  const { skopeo, podman } = facts.tools;
+  return [
+    ...asRoot(facts),
+    ...(skopeo !== undefined
+      ? [...skopeo, 'copy', '--quiet', 'oci-archive:/dev/stdin', `containers-storage:${stage}`]
+      : [...(podman ?? ['podman']), 'load', '--quiet']),
+  ];
+}
+
+/** The config comes from the storage itself: the CRI's answer has no architecture. */
+const INSPECT = `${CRI}
+number=0
+for reference in $REFERENCES; do
+  inspect_by_cri "$number" "$reference"
+  section "config $number"
+  if [ -n "$SKOPEO" ]; then as_root $SKOPEO inspect --config "containers-storage:$reference" 2>/dev/null
+  else as_root $PODMAN image inspect --format '{"os":"{{.Os}}","architecture":"{{.Architecture}}","id":"{{.Id}}"}' "$reference" 2>/dev/null
+  fi
+  number=$((number + 1))
+done`;
+
+function inspect(facts: NodeFacts, references: readonly string[]): Script {
+  return { body: INSPECT, variables: variables(facts, references) };
+}
+
+function held(sections: Sections, references: readonly string[]): ReadonlyMap<string, HeldImage | undefined> {
+  return new Map(references.map((reference, number) => [reference, heldAt(sections, number)]));
+}
+
+function heldAt(sections: Sections, number: number): HeldImage | undefined {
+  const config = parseJson(sections.get(`config ${number}`)) as { os?: unknown; architecture?: unknown } | undefined;
+  const imageId = criImageId(sections, number);
+  if (config === undefined || imageId === 'absent' || imageId === 'unasked') {
+    return undefined;
+  }
+  // containers-storage applies each layer as it stores it.
+  return {
+    imageId,
+    os: String(config.os),
+    architecture: String(config.architecture),
+    unpacked: true,
+    witness: 'crictl',
+  };
+}
+
+function tag(facts: NodeFacts, pairs: readonly { readonly from: string; readonly to: string }[]): Script {
+  return {
+    body: `${CRI}
+set -e
+set -- $REFERENCES
+while [ $# -gt 1 ]; do
+  if [ -n "$PODMAN" ]; then as_root $PODMAN tag "$1" "$2" >&2
+  else as_root $SKOPEO copy --quiet "containers-storage:$1" "containers-storage:$2" >&2
+  fi
+  shift 2
+done`,
+    variables: variables(
+      facts,
+      pairs.flatMap(({ from, to }) => [from, to]),
+    ),
+  };
+}
+
+function remove(facts: NodeFacts, references: readonly string[]): Script {
+  return {
+    // Both take away a name, and the image with its last one. \`skopeo delete\` would take the image with all its names.
+    body: `${CRI}
+for reference in $REFERENCES; do
+  end_imports "$reference"
+  if [ -n "$PODMAN" ]; then
+    ! as_root $PODMAN image exists "$reference" || as_root $PODMAN image rm "$reference" >&2 || exit 1
+  else
+    ! as_root $CRICTL --image-endpoint "unix://$SOCKET" inspecti "$reference" >/dev/null 2>&1 ||
+      as_root $CRICTL --image-endpoint "unix://$SOCKET" rmi "$reference" >&2 || exit 1
+  fi
+done`,
+    variables: variables(facts, references),
+  };
+}
