@@ -18,6 +18,7 @@ import { clear, leftovers } from './leftovers.ts';
 import { locked, lockFile } from './lock.ts';
 import { controlAddress, firstNodeAddress, makeNetwork } from './network.ts';
 import { kinds, nodeService, raiseNode } from './node.ts';
+import { ensureProgram } from './programs.ts';
 import { type Log, step } from './progress.ts';
 import { assertHost, ensureTools } from './requirements.ts';
 import { ensureRootfs, sid } from './rootfs.ts';
@@ -59,6 +60,7 @@ export async function up({
   if (!Number.isInteger(count) || count < 0 || count > 50) throw new Error(`a lab has 0 to 50 nodes, not ${count}`);
   await ensureTools(log);
   const [rootfs, binaries] = await Promise.all([ensureRootfs(sid, log), ensureBinaries(log)]);
+  const crictl = (await ensureProgram('crictl', log)).get('crictl') ?? '';
   return locked(lockFile(`lab-${name}`), labLockMs, async () => {
     if ((await leftovers(name)).length > 0)
       await step(log, `take down what there was of lab ${name}`, () => clear(name));
@@ -104,7 +106,7 @@ export async function up({
         step(log, `node n${number}`, async () => {
           const kubelet = cluster && nodeIdentity(cluster, number);
           const node = await raiseNode(
-            { ...parts, number, kind: kinds.containerd, identity: identity(`n${number}`), kubelet },
+            { ...parts, crictl, number, kind: kinds.containerd, identity: identity(`n${number}`), kubelet },
             pauseArchive,
           );
           await raisingControl;
@@ -120,7 +122,7 @@ export async function up({
       const bin = at('bin');
       await writeWrappers(bin, runner);
       await symlink(join(rootfs, 'usr/bin/kubectl'), join(bin, 'kubectl'));
-      await symlink(binaries.crictl, join(bin, 'crictl'));
+      await symlink(crictl, join(bin, 'crictl'));
       const lab: Lab = {
         name,
         directory,

@@ -29,6 +29,7 @@ export interface NodeSpec {
   /** The directory that holds the kind's root filesystem. */
   readonly rootfs: string;
   readonly binaries: Binaries;
+  readonly crictl: string;
   readonly key: LabKey;
   readonly identity: SshIdentity;
   readonly network: Network;
@@ -51,7 +52,7 @@ export async function raiseNode(spec: NodeSpec, pauseArchive: string): Promise<L
     isolated: true,
     data: [...runtime.data, 'kubelet'],
     binds: [
-      { source: spec.binaries.crictl, target: '/usr/local/bin/crictl', mode: 'ro' },
+      { source: spec.crictl, target: '/usr/local/bin/crictl', mode: 'ro' },
       { source: spec.binaries.kubelet, target: '/usr/bin/kubelet', mode: 'ro' },
     ],
     files: {
