@@ -31,6 +31,8 @@ export interface ImageSpec {
   /** What the container runs; to sleep, unless told. */
   readonly command?: readonly string[];
   readonly compression?: 'none' | 'gzip';
+  /** Also `manifest.json`, as `docker save` has written since Docker 25: a Docker engine loads no archive without it. */
+  readonly dockerManifest?: boolean;
   readonly labels?: Readonly<Record<string, string>>;
 }
 
@@ -58,10 +60,13 @@ export async function makeImage(spec: ImageSpec, busybox: string): Promise<Image
   return writeArchive(spec, layers, spec.command ?? ['/bin/sh', '-c', 'trap exit TERM; sleep 1d & wait']);
 }
 
+/** The sandbox image of every node. Runtimes are told its name: nothing here could pull another. */
+export const pauseReference = 'registry.k8s.io/pause:3.10';
+
 /** Writes the image of a pod's first container: one static program. */
 export async function makePauseImage(file: string, program: string): Promise<Image> {
   const layer = tar([{ path: 'pause', mode: 0o755, content: await readFile(program) }]);
-  return writeArchive({ file, reference: 'registry.k8s.io/pause:3.10' }, [layer], ['/pause']);
+  return writeArchive({ file, reference: pauseReference, dockerManifest: true }, [layer], ['/pause']);
 }
 
 async function writeArchive(spec: ImageSpec, layerTars: readonly Buffer[], command: readonly string[]): Promise<Image> {
@@ -101,11 +106,19 @@ async function writeArchive(spec: ImageSpec, layerTars: readonly Buffer[], comma
       },
     ],
   });
+  const dockerManifest = json([
+    {
+      Config: blobPath(digestOf(config)),
+      RepoTags: [spec.reference],
+      Layers: layers.map(({ digest }) => blobPath(digest)),
+    },
+  ]);
   const blobs = new Map([...layers.map(({ blob }) => blob), config, manifest].map(blob => [digestOf(blob), blob]));
   const members: TarEntry[] = [
     { path: 'oci-layout', content: json({ imageLayoutVersion: '1.0.0' }) },
     { path: 'index.json', content: index },
-    ...[...blobs].map(([digest, content]) => ({ path: `blobs/${digest.replace(':', '/')}`, content })),
+    ...(spec.dockerManifest ? [{ path: 'manifest.json', content: dockerManifest }] : []),
+    ...[...blobs].map(([digest, content]) => ({ path: blobPath(digest), content })),
   ];
   await pipeline(Readable.from(archive(members)), createWriteStream(spec.file));
   return {
@@ -115,6 +128,10 @@ async function writeArchive(spec: ImageSpec, layerTars: readonly Buffer[], comma
     manifestDigest: digestOf(manifest),
     layers: layers.map(({ digest, diffId, sizeBytes }) => ({ digest, diffId, sizeBytes })),
   };
+}
+
+function blobPath(digest: string): string {
+  return `blobs/${digest.replace(':', '/')}`;
 }
 
 function* archive(members: readonly TarEntry[]): Generator<Uint8Array> {

@@ -40,6 +40,11 @@ else
     mkdir "$root/sys/fs/cgroup/$directory"
     mount -t cgroup -o "$options" cgroup "$root/sys/fs/cgroup/$directory"
   done
+  # The kernel's list names controllers that are mounted nowhere too. CRI-O would set limits for them (hugetlb).
+  while read -r controller hierarchy rest; do
+    [ "$hierarchy" = 0 ] || printf '%s\t%s\t%s\n' "$controller" "$hierarchy" "$rest"
+  done <"$root/proc/cgroups" >"$root/run/lab/cgroups"
+  mount --bind "$root/run/lab/cgroups" "$root/proc/cgroups"
 fi
 
 echo "$LAB_BINDS" | while read -r source target mode; do
@@ -67,4 +72,6 @@ rmdir /.host
 # As systemd does: mounts with HostToContainer propagation need a shared root.
 mount --make-rshared /
 : >/run/lab/ready
-exec env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin /usr/bin/docker-init -- sleep infinity
+# Debian has tini under its own name, and under the one that Docker gives it.
+init=$(command -v docker-init || command -v tini)
+exec env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "$init" -- sleep infinity

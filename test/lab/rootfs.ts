@@ -71,6 +71,25 @@ export const sid: Rootfs = {
   setup,
 };
 
+/** What a node with an older containerd needs, and no more: these roots are for nodes alone. */
+const nodeOnly = [
+  'openssh-server',
+  'sudo',
+  'iproute2',
+  'procps',
+  'mount',
+  'containerd',
+  'runc',
+  'containernetworking-plugins',
+  'tini',
+];
+
+/** Debian 13: containerd 1.7. */
+export const trixie: Rootfs = { suite: 'trixie', packages: nodeOnly, setup };
+
+/** Debian 12: containerd 1.6. */
+export const bookworm: Rootfs = { suite: 'bookworm', packages: nodeOnly, setup };
+
 /** Builds a root filesystem, once; returns its directory, which is only ever an overlay's lower layer. */
 export async function ensureRootfs(rootfs: Rootfs, log: Log): Promise<string> {
   const recipe = [rootfs.suite, ...rootfs.packages, ...rootfs.setup];
