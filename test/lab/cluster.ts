@@ -81,7 +81,7 @@ export function nodeIdentity(cluster: Cluster, number: number): KubeletIdentity 
   return { server: cluster.server, authority: cluster.authority, token };
 }
 
-function adminIdentity(cluster: Cluster): KubeletIdentity {
+export function adminIdentity(cluster: Cluster): KubeletIdentity {
   return { server: cluster.server, authority: cluster.authority, token: cluster.adminToken };
 }
 
@@ -106,7 +106,7 @@ export async function raiseControl(spec: ControlSpec): Promise<LabHost> {
     name,
     rootfs: spec.rootfs,
     isolated: true,
-    data: ['etcd'],
+    data: ['/var/lib/etcd'],
     binds: [
       { source: spec.binaries.kubeApiserver, target: '/usr/local/bin/kube-apiserver', mode: 'ro' },
       { source: spec.cluster.directory, target: pki, mode: 'ro' },
@@ -175,7 +175,7 @@ export async function furnish(cluster: Cluster): Promise<void> {
 /** Waits until a node is Ready, and lifts the taint that a controller would. */
 export async function awaitNode(cluster: Cluster, name: string): Promise<void> {
   const path = `/api/v1/nodes/${name}`;
-  await until(`node ${name} to be Ready`, 60_000, async () => {
+  await until(`node ${name} to be Ready`, 120_000, async () => {
     const { status, body } = await call(cluster, 'GET', path);
     if (status !== 200) return false;
     const node = JSON.parse(body) as { status: { conditions?: { type: string; status: string }[] } };

@@ -1,8 +1,9 @@
 import { appendFile, mkdir, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { ensureBinaries } from './binaries.ts';
+import { type Binaries, ensureBinaries } from './binaries.ts';
 import { cgroupLabs } from './cgroups.ts';
 import {
+  adminIdentity,
   awaitNode,
   type Cluster,
   furnish,
@@ -13,21 +14,22 @@ import {
 } from './cluster.ts';
 import { busyboxOf, type Image, type ImageSpec, makeImage as makeImageOf, makePauseImage } from './images.ts';
 import { makeIdentity, makeLabKey } from './keys.ts';
-import { kubeletService } from './kubelet.ts';
+import { kindNamed, kinds, type NodeKind, type NodeKindName } from './kinds.ts';
 import { clear, leftovers } from './leftovers.ts';
 import { locked, lockFile } from './lock.ts';
 import { controlAddress, firstNodeAddress, makeNetwork } from './network.ts';
-import { kinds, nodeService, raiseNode } from './node.ts';
-import { ensureProgram } from './programs.ts';
+import { kubelet, nodeService, raiseNode } from './node.ts';
+import { ensureProgram, type ProgramName } from './programs.ts';
 import { type Log, step } from './progress.ts';
-import { assertHost, ensureTools } from './requirements.ts';
-import { ensureRootfs, sid } from './rootfs.ts';
+import { assertHost, ensureInotify, ensureTools } from './requirements.ts';
+import { ensureRootfs, type Rootfs, sid } from './rootfs.ts';
 import { raiseRunner, writeWrappers } from './runner.ts';
 import { startService, stopService } from './services.ts';
 import { type Lab, type LabHost, type LabNode, labDirectory, labNames, load, save } from './state.ts';
 
 export type { Outcome } from './command.ts';
 export type { Image, ImageSpec, LayerSpec } from './images.ts';
+export { kindNamed, kindNames, type NodeKindName } from './kinds.ts';
 export { type EnterOptions, enter, entering } from './machine.ts';
 export { setLink, setRate } from './network.ts';
 export type { Lab, LabHost, LabMachine, LabNode } from './state.ts';
@@ -35,7 +37,8 @@ export { leftovers, load };
 
 export interface UpOptions {
   readonly name: string;
-  readonly nodes: number;
+  /** The kinds of its nodes, in the order of their names; or how many there are, all of kind `containerd`. */
+  readonly nodes: number | readonly NodeKindName[];
   /** Whether there is a control plane, and a kubelet on each node. True unless told. */
   readonly cluster?: boolean;
   readonly log?: Log;
@@ -51,16 +54,21 @@ const labLockMs = 10 * 60_000;
  */
 export async function up({
   name,
-  nodes: count,
+  nodes: wanted,
   cluster: withCluster = true,
   log = () => undefined,
 }: UpOptions): Promise<Lab> {
   assertHost();
   const directory = labDirectory(name);
-  if (!Number.isInteger(count) || count < 0 || count > 50) throw new Error(`a lab has 0 to 50 nodes, not ${count}`);
+  const nodeKinds = kindsOf(wanted);
+  const count = nodeKinds.length;
   await ensureTools(log);
-  const [rootfs, binaries] = await Promise.all([ensureRootfs(sid, log), ensureBinaries(log)]);
-  const crictl = (await ensureProgram('crictl', log)).get('crictl') ?? '';
+  await ensureInotify(log);
+  const [rootfsOf, { binaries, programs }] = await Promise.all([
+    ensureRoots([sid, ...nodeKinds.map(kind => kinds[kind].rootfs)], log),
+    ensurePrograms(nodeKinds, log),
+  ]);
+  const rootfs = rootfsOf(sid);
   return locked(lockFile(`lab-${name}`), labLockMs, async () => {
     if ((await leftovers(name)).length > 0)
       await step(log, `take down what there was of lab ${name}`, () => clear(name));
@@ -94,19 +102,27 @@ export async function up({
       for (const [host, address] of addresses)
         await appendFile(knownHostsFile, `${address} ${identity(host).hostKey}\n`);
 
-      const parts = { lab: name, rootfs, binaries, key, network, hosts };
+      const parts = { lab: name, key, network, hosts };
       const raisingControl =
         cluster &&
         step(log, 'control plane', async () => {
-          const control = await raiseControl({ ...parts, cluster, identity: identity('control') });
+          const control = await raiseControl({ ...parts, rootfs, binaries, cluster, identity: identity('control') });
           await furnish(cluster);
           return control;
         });
-      const raisingNodes = numbers.map(number =>
-        step(log, `node n${number}`, async () => {
-          const kubelet = cluster && nodeIdentity(cluster, number);
+      const raisingNodes = nodeKinds.map((kind, index) =>
+        step(log, `node n${index + 1} (${kind})`, async () => {
+          const number = index + 1;
           const node = await raiseNode(
-            { ...parts, crictl, number, kind: kinds.containerd, identity: identity(`n${number}`), kubelet },
+            {
+              ...parts,
+              number,
+              kind,
+              rootfs: rootfsOf(kinds[kind].rootfs),
+              programs,
+              identity: identity(`n${number}`),
+              cluster: cluster && { kubelet: nodeIdentity(cluster, number), admin: adminIdentity(cluster) },
+            },
             pauseArchive,
           );
           await raisingControl;
@@ -122,7 +138,7 @@ export async function up({
       const bin = at('bin');
       await writeWrappers(bin, runner);
       await symlink(join(rootfs, 'usr/bin/kubectl'), join(bin, 'kubectl'));
-      await symlink(crictl, join(bin, 'crictl'));
+      await symlink(programs.get('crictl') ?? '', join(bin, 'crictl'));
       const lab: Lab = {
         name,
         directory,
@@ -195,6 +211,39 @@ export async function makeImage(spec: ImageSpec): Promise<Image> {
 }
 
 async function joinCluster(cluster: Cluster, node: LabNode): Promise<void> {
-  await startService(node, kubeletService(node.address));
+  await startService(node, kubelet(node));
   await awaitNode(cluster, node.name);
+}
+
+function kindsOf(wanted: UpOptions['nodes']): readonly NodeKindName[] {
+  const count = typeof wanted === 'number' ? wanted : wanted.length;
+  if (!Number.isInteger(count) || count < 0 || count > 50) throw new Error(`a lab has 0 to 50 nodes, not ${count}`);
+  return typeof wanted === 'number'
+    ? Array.from({ length: wanted }, () => 'containerd' as const)
+    : wanted.map(kindNamed);
+}
+
+/** The root filesystems that are asked for, one after the other where one has to be built. */
+async function ensureRoots(wanted: readonly Rootfs[], log: Log): Promise<(rootfs: Rootfs) => string> {
+  const found = new Map<Rootfs, string>();
+  for (const rootfs of new Set(wanted)) found.set(rootfs, await ensureRootfs(rootfs, log));
+  return rootfs => {
+    const directory = found.get(rootfs);
+    if (directory === undefined) throw new Error(`no root filesystem of ${rootfs.suite}`);
+    return directory;
+  };
+}
+
+/** Kubernetes, crictl, and what else the runtimes of these nodes are; by the program's name, one build after the other. */
+async function ensurePrograms(
+  wanted: readonly NodeKindName[],
+  log: Log,
+): Promise<{ binaries: Binaries; programs: ReadonlyMap<string, string> }> {
+  const binaries = await ensureBinaries(log);
+  const runtimes = wanted.map((name): NodeKind => kinds[name]).map(({ runtime }) => runtime);
+  const programs = new Map([['kubelet', binaries.kubelet]]);
+  const names = runtimes.flatMap(runtime => Object.keys(runtime.programs ?? {}) as ProgramName[]);
+  for (const name of new Set<ProgramName>(['crictl', ...names]))
+    for (const [file, path] of await ensureProgram(name, log)) programs.set(file, path);
+  return { binaries, programs };
 }

@@ -1,11 +1,24 @@
 import { spawn } from 'node:child_process';
 import { parseArgs } from 'node:util';
-import { down, type LabHost, type LabMachine, leftovers, load, names, sshCommand, up } from './index.ts';
+import {
+  down,
+  kindNamed,
+  kindNames,
+  type LabHost,
+  type LabMachine,
+  leftovers,
+  load,
+  names,
+  sshCommand,
+  up,
+} from './index.ts';
 
-const usage = `usage: npm run lab -- up [--name NAME] [--nodes N] [--no-cluster]
+const usage = `usage: npm run lab -- up [--name NAME] [--nodes N | --nodes KIND,KIND…] [--no-cluster]
                       down [--name NAME | --all]
                       status
-                      ssh [--name NAME] NODE [COMMAND…]`;
+                      ssh [--name NAME] NODE [COMMAND…]
+
+kinds of nodes: ${kindNames.join(', ')}`;
 
 async function main(argv: readonly string[]): Promise<number> {
   const [command, ...rest] = argv;
@@ -21,7 +34,7 @@ async function main(argv: readonly string[]): Promise<number> {
     const start = performance.now();
     const lab = await up({
       name: values.name,
-      nodes: Number(values.nodes),
+      nodes: /^\d+$/.test(values.nodes) ? Number(values.nodes) : values.nodes.split(',').map(kindNamed),
       cluster: !values['no-cluster'],
       log: line => console.log(line),
     });
@@ -61,7 +74,10 @@ async function printStatus(name: string): Promise<void> {
   console.log(`${name}: ${lab.server ?? 'no cluster'}  ${lab.directory}`);
   for (const node of [...(lab.control ? [lab.control] : []), ...lab.nodes, lab.runner]) {
     const where = isHost(node) ? `${node.address}:${node.port}` : 'host network';
-    console.log(`  ${node.name.padEnd(8)} ${where.padEnd(16)} pid ${node.pid}${alive(node.pid) ? '' : ' (dead)'}`);
+    const kind = 'kind' in node ? `  ${node.kind}` : '';
+    console.log(
+      `  ${node.name.padEnd(8)} ${where.padEnd(16)} pid ${node.pid}${alive(node.pid) ? '' : ' (dead)'}${kind}`,
+    );
   }
 }
 

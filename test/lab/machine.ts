@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { access, mkdir, open, readFile } from 'node:fs/promises';
-import { basename, join, relative } from 'node:path';
+import { basename, join } from 'node:path';
 import type { Readable } from 'node:stream';
 import { hierarchies, joinScript, makeCgroup, settle } from './cgroups.ts';
 import { type Outcome, run, tail, until } from './command.ts';
@@ -16,13 +16,13 @@ export interface MachineSpec {
   readonly isolated: boolean;
   /** Written over the root filesystem, by absolute path. */
   readonly files: Readonly<Record<string, string | TreeFile>>;
-  /** Directories below /var/lib that are on the lab's disk rather than on the overlay. */
+  /** Directories that are on the lab's disk rather than on the overlay. */
   readonly data: readonly string[];
   /** What of the host it sees, by the host's path. */
   readonly binds: readonly Bind[];
 }
 
-interface Bind {
+export interface Bind {
   readonly source: string;
   readonly target: string;
   readonly mode: 'ro' | 'rw';
@@ -58,15 +58,13 @@ export async function raise(spec: MachineSpec): Promise<LabMachine> {
   for (const part of ['upper', 'work', 'root', ...spec.data.map(data => join('data', data))])
     await mkdir(join(directory, part), { recursive: true });
   const files = { '/etc/hostname': `${name}\n`, '/etc/resolv.conf': '', ...spec.files };
-  const disk = spec.data.map(data => `/var/lib/${data}/`);
-  const onDisk = (path: string): boolean => disk.some(prefix => path.startsWith(prefix));
   for (const [path, file] of Object.entries(files)) {
-    if (onDisk(path)) await writeTree(join(directory, 'data'), { [relative('/var/lib', path)]: file });
-    else await writeTree(join(directory, 'upper'), { [path]: file });
+    const onDisk = spec.data.some(data => path.startsWith(`${data}/`));
+    await writeTree(join(directory, onDisk ? 'data' : 'upper'), { [path]: file });
   }
   await makeCgroup(lab, name);
   const binds = [
-    ...spec.data.map(data => ({ source: join(directory, 'data', data), target: `/var/lib/${data}`, mode: 'rw' })),
+    ...spec.data.map(data => ({ source: join(directory, 'data', data), target: data, mode: 'rw' })),
     ...spec.binds,
   ];
   const mounted = await hierarchies();

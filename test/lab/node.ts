@@ -1,41 +1,30 @@
 import { randomBytes } from 'node:crypto';
 import { createReadStream } from 'node:fs';
-import type { Binaries } from './binaries.ts';
+import { join } from 'node:path';
+import { pauseReference } from './images.ts';
 import { authorize, type LabKey, type SshIdentity } from './keys.ts';
-import { type KubeletIdentity, kubeletFiles, kubeletService } from './kubelet.ts';
-import { enterMust, machineDirectory, raise } from './machine.ts';
+import { kinds, type NodeKind, type NodeKindName } from './kinds.ts';
+import { type KubeletIdentity, kubeconfig, kubeletFiles, kubeletService } from './kubelet.ts';
+import { type Bind, enterMust, machineDirectory, raise } from './machine.ts';
 import { firstNodeAddress, type Network, plug } from './network.ts';
-import { type Rootfs, sid } from './rootfs.ts';
-import type { Runtime } from './runtime.ts';
-import { containerd } from './runtimes/containerd.ts';
 import { type Service, startService } from './services.ts';
 import type { LabHost, LabNode } from './state.ts';
-
-/** What a node is: a root filesystem and a runtime. Another kind of node is another row. */
-export interface NodeKind {
-  readonly rootfs: Rootfs;
-  readonly runtime: Runtime;
-}
-
-export const kinds = {
-  containerd: { rootfs: sid, runtime: containerd },
-} as const satisfies Readonly<Record<string, NodeKind>>;
 
 export interface NodeSpec {
   readonly lab: string;
   /** 1 for n1. */
   readonly number: number;
-  readonly kind: NodeKind;
+  readonly kind: NodeKindName;
   /** The directory that holds the kind's root filesystem. */
   readonly rootfs: string;
-  readonly binaries: Binaries;
-  readonly crictl: string;
+  /** Where the programs are that were built for it, by name: kubelet, crictl, and those of the runtime. */
+  readonly programs: ReadonlyMap<string, string>;
   readonly key: LabKey;
   readonly identity: SshIdentity;
   readonly network: Network;
   readonly hosts: string;
   /** Undefined for a node without a cluster. */
-  readonly kubelet: KubeletIdentity | undefined;
+  readonly cluster: { readonly kubelet: KubeletIdentity; readonly admin: KubeletIdentity } | undefined;
 }
 
 export const sshPort = 22;
@@ -43,38 +32,73 @@ export const sshPort = 22;
 /** Raises a node, with sshd and its runtime answering and the pause image in place. The kubelet is not started yet. */
 export async function raiseNode(spec: NodeSpec, pauseArchive: string): Promise<LabNode> {
   const name = `n${spec.number}`;
-  const { runtime } = spec.kind;
+  const kind: NodeKind = kinds[spec.kind];
+  const { runtime, crictl, cluster } = { ...kind, cluster: spec.cluster };
   await authorize(machineDirectoryUpper(spec.lab, name), spec.key);
   const machine = await raise({
     lab: spec.lab,
     name,
     rootfs: spec.rootfs,
     isolated: true,
-    data: [...runtime.data, 'kubelet'],
-    binds: [
-      { source: spec.crictl, target: '/usr/local/bin/crictl', mode: 'ro' },
-      { source: spec.binaries.kubelet, target: '/usr/bin/kubelet', mode: 'ro' },
-    ],
+    data: [...new Set([...runtime.data, ...outside(runtime.data, kind.kubelet.root)])],
+    binds: binds(spec, kind),
     files: {
       ...spec.identity.files,
       ...runtime.files,
-      ...(spec.kubelet && kubeletFiles(spec.kubelet, runtime)),
+      ...(cluster && kubeletFiles(cluster.kubelet, kind.kubelet, runtime.criSocket)),
+      ...(cluster && kind.adminKubeconfig !== undefined
+        ? { [kind.adminKubeconfig]: { text: kubeconfig(cluster.admin), mode: 0o600 } }
+        : {}),
+      ...(crictl && {
+        [crictl.configuration]: `runtime-endpoint: unix://${runtime.criSocket}\nimage-endpoint: unix://${runtime.criSocket}\n`,
+      }),
+      ...kind.files,
       '/etc/machine-id': `${randomBytes(16).toString('hex')}\n`,
       '/etc/hosts': spec.hosts,
-      '/etc/crictl.yaml': `runtime-endpoint: unix://${runtime.criSocket}\nimage-endpoint: unix://${runtime.criSocket}\n`,
       '/etc/cni/net.d/10-lab.conflist': podNetwork(spec.number),
     },
   });
   const address = await plug(machine, spec.network, firstNodeAddress - 1 + spec.number);
-  const node: LabNode = { ...machine, address, port: sshPort, runtime: runtime.name };
+  const node: LabNode = {
+    ...machine,
+    address,
+    port: sshPort,
+    kind: spec.kind,
+    runtime: runtime.name,
+    criSocket: runtime.criSocket,
+  };
+  const moved = Object.keys(kind.moved ?? {});
+  const setup = [...(moved.length > 0 ? [`rm ${moved.join(' ')}`] : []), ...(kind.setup ? [kind.setup] : [])];
+  if (setup.length > 0) await enterMust(node, ['sh', '-euc', setup.join('\n')]);
   await Promise.all([
     startService(node, sshd(node)),
     (async () => {
       for (const service of runtime.services) await startService(node, service);
-      await enterMust(node, runtime.importImage, { input: createReadStream(pauseArchive) });
+      await enterMust(node, runtime.importImage(pauseReference), { input: createReadStream(pauseArchive) });
     })(),
   ]);
   return node;
+}
+
+/** The directory, unless it is below one of those. */
+function outside(directories: readonly string[], directory: string): string[] {
+  return directories.some(above => directory.startsWith(`${above}/`)) ? [] : [directory];
+}
+
+function binds({ rootfs, programs }: NodeSpec, { runtime, kubelet, crictl, moved = {} }: NodeKind): Bind[] {
+  const built: Readonly<Record<string, string>> = Object.assign(
+    { kubelet: kubelet.program, ...(crictl && { crictl: crictl.program }) },
+    ...Object.values(runtime.programs ?? {}),
+  );
+  const from = (name: string): string => {
+    const path = programs.get(name);
+    if (path === undefined) throw new Error(`${name} was not built`);
+    return path;
+  };
+  return [
+    ...Object.entries(built).map(([name, target]) => ({ source: from(name), target, mode: 'ro' as const })),
+    ...Object.entries(moved).map(([source, target]) => ({ source: join(rootfs, source), target, mode: 'ro' as const })),
+  ];
 }
 
 export function machineDirectoryUpper(lab: string, name: string): string {
@@ -87,12 +111,14 @@ export function sshd(host: Pick<LabHost, 'address' | 'port'>): Service {
 
 /** The services of a node by name, for whoever stops and starts them. */
 export function nodeService(node: LabNode, name: string): Service {
-  const { runtime } = kinds[node.runtime];
-  const service = [sshd(node), kubeletService(node.address), ...runtime.services].find(
-    candidate => candidate.name === name,
-  );
+  const { runtime } = kinds[node.kind];
+  const service = [sshd(node), kubelet(node), ...runtime.services].find(candidate => candidate.name === name);
   if (!service) throw new Error(`${node.name} has no service ${name}`);
   return service;
+}
+
+export function kubelet(node: LabNode): Service {
+  return kubeletService(kinds[node.kind].kubelet, node.criSocket, node.address);
 }
 
 /** Pods get addresses of a network that ends at their node: nothing here lets pods of two nodes talk. */

@@ -39,7 +39,7 @@ export async function raiseRunner(lab: string, rootfs: string): Promise<LabMachi
     name: 'runner',
     rootfs,
     isolated: false,
-    data: ['docker', 'containers'],
+    data: ['/var/lib/docker', '/var/lib/containers'],
     binds: shared.map(path => ({ source: path, target: path, mode: 'rw' as const })),
     files: {
       '/etc/docker/daemon.json': `${JSON.stringify(engine, undefined, 2)}\n`,

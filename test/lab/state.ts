@@ -1,5 +1,6 @@
 import { mkdir, readdir, readFile, rename, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import type { NodeKindName } from './kinds.ts';
 
 /** One machine of a lab: its own mount, UTS, IPC and cgroup namespaces, and as a rule network and PID namespaces too. */
 export interface LabMachine {
@@ -17,8 +18,13 @@ export interface LabHost extends LabMachine {
   readonly port: number;
 }
 
+export type RuntimeName = 'containerd' | 'crio' | 'docker';
+
 export interface LabNode extends LabHost {
-  readonly runtime: 'containerd';
+  readonly kind: NodeKindName;
+  readonly runtime: RuntimeName;
+  /** Where the runtime answers the kubelet, absolute. */
+  readonly criSocket: string;
 }
 
 export interface Lab {
