@@ -1,4 +1,4 @@
-import { STAGE_PREFIX } from '../runtime/staging.ts';
+import { STAGE_PREFIX, UNPACKED } from '../runtime/staging.ts';
 import type { SshConnection } from '../ssh/connect.ts';
 import { distributionRows } from './distributions.ts';
 import { type NodeFacts, parseFacts } from './facts.ts';
@@ -110,6 +110,7 @@ docker)
   ;;
 esac
 section staged-imports
+ls -d "$UNPACKED"* 2>/dev/null | sed -n "s|^$UNPACKED\\([0-9a-z]*\\)\\..*|$STAGE_PREFIX\\1:0|p"
 for process in $(grep -lsaF "$STAGE_PREFIX" /proc/[0-9]*/cmdline); do
   { tr '\\0' '\\n' <"$process"; } 2>/dev/null | sed -n "s|.*\\($STAGE_PREFIX[0-9a-z]*\\).*|\\1:0|p"
 done
@@ -129,7 +130,10 @@ export async function probe(
 ): Promise<NodeFacts> {
   const sections = await runScript(
     connection,
-    { body: PROBE, variables: { CRI_SOCKET: criSocket ?? '', DISTRIBUTIONS: distributionRows(), STAGE_PREFIX } },
+    {
+      body: PROBE,
+      variables: { CRI_SOCKET: criSocket ?? '', DISTRIBUTIONS: distributionRows(), STAGE_PREFIX, UNPACKED },
+    },
     signal,
   );
   return parseFacts(sections, connection.target.label);

@@ -3,6 +3,7 @@ import type { NodeFacts } from '../node/facts.ts';
 import type { Script, Sections } from '../node/script.ts';
 import { asRoot, CRI, criImageId, parseJson, variables } from './cri.ts';
 import type { HeldImage, Runtime } from './runtime.ts';
+import { runOf, UNPACKED } from './staging.ts';
 
 /**
  * CRI-O sees what is in root's containers-storage: skopeo, else podman, puts it there under the name that we say.
@@ -10,14 +11,24 @@ import type { HeldImage, Runtime } from './runtime.ts';
  */
 export const crio: Runtime = { importArchive, inspect, held, tag, remove };
 
+/**
+ * skopeo reads no archive from a pipe, so the archive is unpacked below /var/tmp, as the user who logged in, and read from
+ * there by root. The directory goes with the command; what a killed one leaves is found by its name.
+ */
 function importArchive(facts: NodeFacts, stage: string, _platform: Platform): readonly string[] {
-  const { skopeo, podman } = facts.tools;
-  return [
-    ...asRoot(facts),
-    ...(skopeo !== undefined
-      ? [...skopeo, 'copy', '--quiet', 'oci-archive:/dev/stdin', `containers-storage:${stage}`]
-      : [...(podman ?? ['podman']), 'load', '--quiet']),
+  const { skopeo, podman = ['podman'] } = facts.tools;
+  const root = asRoot(facts).join(' ');
+  const store =
+    skopeo !== undefined
+      ? `${root} ${skopeo.join(' ')} copy --quiet oci:$d containers-storage:${stage}`
+      : `i=$(${root} ${podman.join(' ')} pull --quiet oci:$d) && ${root} ${podman.join(' ')} tag $i ${stage}`;
+  const script = [
+    `d=$(mktemp -d ${UNPACKED}${runOf(stage)}.XXXXXX) || exit`,
+    'trap "rm -rf $d" EXIT',
+    'trap "exit 1" HUP INT TERM',
+    `tar -xf - -C $d && ${store}`,
   ];
+  return ['sh', '-c', script.join('; ')];
 }
 
 /** The config comes from the storage itself: the CRI's answer has no architecture. */
@@ -80,6 +91,8 @@ function remove(facts: NodeFacts, references: readonly string[]): Script {
     body: `${CRI}
 for reference in $REFERENCES; do
   end_imports "$reference"
+  run=\${reference%:*}
+  as_root rm -rf "${UNPACKED}\${run##*/}".*
   if [ -n "$PODMAN" ]; then
     ! as_root $PODMAN image exists "$reference" || as_root $PODMAN image rm "$reference" >&2 || exit 1
   else

@@ -18,13 +18,21 @@ export function stageName(reference: string): string {
   return reference.replace(/:\d+$/, '');
 }
 
+/** The run whose stage reference this is. */
+export function runOf(reference: string): string {
+  return stageName(reference).slice(STAGE_PREFIX.length);
+}
+
+/** Where a runtime that reads no stream has an archive unpacked: this, the run, and something random. */
+export const UNPACKED = '/var/tmp/kube-sideload.';
+
 /** Of the stage references on a node those that this run or a run that must be over has left behind. */
 export function abandonedReferences(references: readonly string[], runId: string, nowMs: number): readonly string[] {
   return references.filter(reference => {
     if (!reference.startsWith(STAGE_PREFIX)) {
       return false; // Somebody's own image.
     }
-    const owner = reference.slice(STAGE_PREFIX.length).split(':')[0] ?? '';
+    const owner = runOf(reference);
     const start = startOfRun(owner);
     return owner === runId || (start !== undefined && nowMs - start.getTime() > STALE_AFTER_MS);
   });
