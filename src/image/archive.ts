@@ -10,6 +10,8 @@ import { normalise } from './reference.ts';
 export interface ArchiveImage {
   /** The full name, as in `docker.io/library/app:1` or podman's `localhost/app:1`. */
   readonly name: string | undefined;
+  /** The tag, when the archive gives no more of a name (skopeo, umoci and buildah write layouts so). */
+  readonly tag?: string | undefined;
   /** Digest of its manifest or index, for requests by digest; a docker-archive has none. */
   readonly digest: Digest | undefined;
   /** Never empty. */
@@ -43,9 +45,9 @@ export async function readArchive(
     if (image.name === undefined) nameless.push(image);
     else named.set(image.name, mergeVariants(label, named.get(image.name), image));
   };
-  for (const { name, digest, variants, faults: own } of ociImages) {
+  for (const { name, tag, digest, variants, faults: own } of ociImages) {
     faults.push(...own);
-    if (variants.length > 0) add({ name: fullName(name), digest, variants, format: 'OCI' });
+    if (variants.length > 0) add({ name: fullName(name), tag, digest, variants, format: 'OCI' });
   }
   for (const { names, variant } of dockerImages) {
     const missing = names.map(fullName).filter(name => name !== undefined && !named.has(name));
@@ -54,8 +56,7 @@ export async function readArchive(
     if (names.length === 0 && !known)
       add({ name: undefined, digest: undefined, variants: [variant], format: 'docker' });
   }
-  // The manifests of a multi-platform image may stand in index.json side by side, without a name.
-  const images = [...named.values(), ...joinNameless(label, nameless)];
+  const images = [...named.values(), ...joinNameless(nameless)];
   if (images.length === 0) {
     throw faults[0] ?? new SideloadError('ARCHIVE_INVALID', `${label} holds no container image`);
   }
@@ -72,8 +73,26 @@ function has(image: ArchiveImage, variant: DockerImage['variant']): boolean {
   return image.variants.some(({ imageId }) => imageId === variant.imageId);
 }
 
-function joinNameless(label: string, images: readonly ArchiveImage[]): readonly ArchiveImage[] {
-  return images.length < 2 ? images : [images.reduce((all, next) => mergeVariants(label, all, next))];
+/**
+ * The manifests of a multi-platform image may stand in index.json side by side, without a name; one image under
+ * several tags is there once for each. Images of one tag that no platform tells apart stay separate: a layout that
+ * several builds were added to has them, and its digests tell which one is wanted.
+ */
+function joinNameless(images: readonly ArchiveImage[]): readonly ArchiveImage[] {
+  const tags = [...new Set(images.map(({ tag }) => tag))];
+  return tags.flatMap(tag => {
+    const group = images.filter(image => image.tag === tag);
+    const variants = group.flatMap(image => image.variants);
+    const platforms = new Set(variants.map(({ platform }) => formatPlatform(platform)));
+    const [first] = group;
+    return first === undefined || platforms.size < variants.length ? group : [{ ...first, variants }];
+  });
+}
+
+/** Whether two are one image under two names. */
+export function isSame(first: ArchiveImage, second: ArchiveImage): boolean {
+  const ids = ({ variants }: ArchiveImage) => variants.map(({ imageId }) => imageId).join();
+  return ids(first) === ids(second);
 }
 
 function mergeVariants(label: string, first: ArchiveImage | undefined, second: ArchiveImage): ArchiveImage {
@@ -82,10 +101,13 @@ function mergeVariants(label: string, first: ArchiveImage | undefined, second: A
   for (const { platform } of added) {
     const twice = first.variants.some(variant => formatPlatform(variant.platform) === formatPlatform(platform));
     if (twice) {
-      const name = first.name ?? 'images without a name';
-      throw new SideloadError('IMAGE_AMBIGUOUS', `${label} has two different ${name} for ${formatPlatform(platform)}`, {
-        hint: 'Save each image under its own name.',
-      });
+      throw new SideloadError(
+        'IMAGE_AMBIGUOUS',
+        `${label} has two different ${first.name} for ${formatPlatform(platform)}`,
+        {
+          hint: 'Save each image under its own name.',
+        },
+      );
     }
   }
   return { ...first, variants: [...first.variants, ...added] };

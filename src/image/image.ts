@@ -21,7 +21,7 @@ export interface Layer {
   readonly sourceSizeBytes: number;
   /**
    * Reads the layer, proves it against its digest and compresses it, once for all callers; the blob then lies in the
-   * scratch directory. A caller's signal ends that caller's wait; the work ends when the last caller has left.
+   * scratch directory, or where it was when it was compressed there. A caller's signal ends that caller's wait; the work ends when the last caller has left.
    * @throws SideloadError ARCHIVE_CORRUPT, ARCHIVE_INVALID, DISK_FULL, CANCELLED
    */
   store(signal: AbortSignal): Promise<StoredBlob>;
@@ -34,12 +34,28 @@ export interface PlatformImage {
   readonly imageId: Digest;
   readonly config: Buffer;
   readonly layers: readonly Layer[];
+  /**
+   * The source's own manifest, when the reference asks for its digest. Sent as it is, it keeps that digest; a blob with
+   * another compression than the source's makes that impossible.
+   */
+  readonly manifest?: SourceManifest;
 }
 
-/** An image under one name, for one or more platforms. */
+/** A manifest as it was in the source. */
+export interface SourceManifest {
+  readonly digest: Digest;
+  readonly mediaType: string;
+  readonly bytes: Buffer;
+  /** The blobs that it names, in the order of the layers. */
+  readonly layerDigests: readonly Digest[];
+}
+
+/** An image under one name or more, for one or more platforms. */
 export interface SourceImage {
   /** The full name that a pod's `image` resolves to, as in `docker.io/library/app:1`. */
   readonly reference: string;
+  /** Further full names for it; absent means none. */
+  readonly aliases?: readonly string[];
   /** Where it comes from, for the log: `docker engine`, `podman`, `archive FILE (OCI)`. */
   readonly origin: string;
   readonly variants: readonly PlatformImage[];

@@ -1,11 +1,10 @@
-import { Writable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { SideloadError, toSideloadError } from '../errors.ts';
 import { startDecompression } from './compression.ts';
 import { createMeter, type Digest } from './digest.ts';
 import type { ArchiveFile } from './entries.ts';
 import type { Layer, StoredBlob } from './image.ts';
-import { type Scratch, type StoredContent, through } from './scratch.ts';
+import { nowhere, type Scratch, type StoredContent, through } from './scratch.ts';
 
 /** Where a layer lies in an archive, and what proves it. */
 export interface LayerContent {
@@ -20,7 +19,7 @@ export interface LayerContent {
 /** Makes a layer of content that lies in an archive. */
 export function createLayer(content: LayerContent, scratch: Scratch): Layer {
   const store = createShared(scratch.signal, async signal => {
-    const stored = content.file.stored ?? (await scratch.write(content.file.open, signal));
+    const stored = content.file.stored ?? (await scratch.adopt(content.file.open, signal));
     proveDigest(content, stored);
     if (provenByDiffId(content, stored)) await proveDiffId(content, stored, signal);
     return stored.blob;
@@ -46,10 +45,9 @@ function provenByDiffId({ blobDigest }: LayerContent, { compression }: StoredCon
 async function proveDiffId({ diffId, name }: LayerContent, stored: StoredContent, signal: AbortSignal): Promise<void> {
   if (stored.compression === 'none') return;
   const meter = createMeter();
-  const nowhere = new Writable({ write: (_chunk, _encoding, done) => done() });
   try {
     await through(await startDecompression(stored.compression, signal), filter =>
-      pipeline(stored.blob.open(), filter, meter.stream, nowhere, { signal }),
+      pipeline(stored.blob.open(), filter, meter.stream, nowhere(), { signal }),
     );
   } catch (error) {
     if (signal.aborted || error instanceof SideloadError) throw error;

@@ -42,15 +42,20 @@ interface Entry {
 }
 
 /**
- * Lays one image out as an OCI archive that is a docker-archive as well: one form for every runtime. Equal input gives equal bytes. Without `omit` the archive is whole; with it
- * the manifest still names every layer ("thin"), which stock importers accept when they hold the rest.
+ * Lays one image out as an OCI archive that is a docker-archive as well: one form for every runtime. Equal input gives
+ * equal bytes. Without `omit` the archive is whole; with it the manifest still names every layer ("thin"), which stock
+ * importers accept when they hold the rest. A manifest that the image wants to keep is sent as it is, as long as the
+ * blobs are the ones that it names.
  * The stream fails when a blob's file fails or has another size than it says.
  */
 export function layoutArchive({ reference, image, blobs, omit = new Set() }: LayoutOptions): LayoutArchive {
   if (blobs.length !== image.layers.length) {
     throw new SideloadError('INTERNAL', `${blobs.length} blobs for ${image.layers.length} layers of ${reference}`);
   }
-  const manifest = json({
+  const kept =
+    image.manifest?.layerDigests.join() === blobs.map(blob => blob.digest).join() ? image.manifest : undefined;
+  const mediaType = kept?.mediaType ?? MANIFEST_TYPE;
+  const written = json({
     schemaVersion: 2,
     mediaType: MANIFEST_TYPE,
     config: { mediaType: CONFIG_TYPE, digest: image.imageId, size: image.config.length },
@@ -60,6 +65,7 @@ export function layoutArchive({ reference, image, blobs, omit = new Set() }: Lay
       size: blob.sizeBytes,
     })),
   });
+  const manifest = kept?.bytes ?? written;
   const manifestDigest = digestOf(manifest);
   const { tag } = parseReference(reference);
   const index = json({
@@ -67,7 +73,7 @@ export function layoutArchive({ reference, image, blobs, omit = new Set() }: Lay
     mediaType: 'application/vnd.oci.image.index.v1+json',
     manifests: [
       {
-        mediaType: MANIFEST_TYPE,
+        mediaType,
         digest: manifestDigest,
         size: manifest.length,
         annotations: {
@@ -81,7 +87,12 @@ export function layoutArchive({ reference, image, blobs, omit = new Set() }: Lay
   });
   // The classic image store of Docker reads nothing but this (moby image/tarexport); the others look at index.json first.
   const dockerManifest = json([
-    { Config: blobPath(image.imageId), RepoTags: [reference], Layers: blobs.map(blob => blobPath(blob.digest)) },
+    // A name without a tag is an error there.
+    {
+      Config: blobPath(image.imageId),
+      RepoTags: tag === undefined ? null : [reference],
+      Layers: blobs.map(blob => blobPath(blob.digest)),
+    },
   ]);
   // A blob that two layers share is there once.
   const sent = new Map(blobs.filter(blob => !omit.has(blob.digest)).map(blob => [blob.digest, blob]));

@@ -2,11 +2,13 @@ import { SideloadError } from '../errors.ts';
 import { parseConfig } from './config.ts';
 import { type Digest, digestOf, hexOf, parseDigest } from './digest.ts';
 import { type ArchiveEntries, findFile, missingFrom, readMetadata } from './entries.ts';
+import type { SourceManifest } from './image.ts';
 import { asList, asObject, asText, type JsonObject, parseJson } from './json.ts';
 import type { LayerContent } from './layer.ts';
 import type { Platform } from './platform.ts';
 
 const INDEX_MAX_DEPTH = 4;
+const MANIFEST_TYPE = 'application/vnd.oci.image.manifest.v1+json';
 const CONFIG_TYPES: ReadonlySet<string | undefined> = new Set([
   'application/vnd.oci.image.config.v1+json',
   'application/vnd.docker.container.image.v1+json',
@@ -18,12 +20,16 @@ export interface VariantContent {
   readonly imageId: Digest;
   readonly config: Buffer;
   readonly layers: readonly LayerContent[];
+  /** Absent in a docker-archive. */
+  readonly manifest?: SourceManifest;
 }
 
 /** One entry of `index.json`. */
 export interface OciImage {
   /** The full name, as in `docker.io/library/app:1`; undefined when the archive gives none, or a tag only. */
   readonly name: string | undefined;
+  /** The tag, when that is all that the archive gives. */
+  readonly tag: string | undefined;
   /** Digest of the manifest or index that carries the name. */
   readonly digest: Digest;
   readonly variants: readonly VariantContent[];
@@ -49,17 +55,18 @@ export async function readOciArchive(entries: ArchiveEntries): Promise<readonly 
     const faults: SideloadError[] = [];
     await readDescriptor(entries, descriptor, 0, variants, faults);
     if (variants.length > 0 || faults.length > 0) {
-      images.push({ name: nameOf(descriptor), digest: digestIn(descriptor, 'index.json', entries), variants, faults });
+      images.push({ ...nameOf(descriptor), digest: digestIn(descriptor, 'index.json', entries), variants, faults });
     }
   }
   return images;
 }
 
 /** containerd's annotation is a full name; the specification's own may be one (podman) or a mere tag (buildx, skopeo). */
-function nameOf(descriptor: JsonObject): string | undefined {
+function nameOf(descriptor: JsonObject): Pick<OciImage, 'name' | 'tag'> {
   const annotations = asObject(descriptor.annotations);
   const refName = asText(annotations['org.opencontainers.image.ref.name']);
-  return asText(annotations['io.containerd.image.name']) ?? (/[/:]/.test(refName ?? '') ? refName : undefined);
+  const name = asText(annotations['io.containerd.image.name']) ?? (/[/:]/.test(refName ?? '') ? refName : undefined);
+  return { name, tag: name === undefined ? refName : undefined };
 }
 
 async function readDescriptor(
@@ -75,9 +82,12 @@ async function readDescriptor(
   const built = asText(platform.architecture);
   const what = `the manifest ${digest}${built === undefined ? '' : ` for ${asText(platform.os)}/${built}`}`;
   await collectingFaults(faults, entries, async () => {
-    const manifest = asObject(parseJson(await readBlob(entries, digest, what), `${what} in ${entries.label}`));
+    const bytes = await readBlob(entries, digest, what);
+    const manifest = asObject(parseJson(bytes, `${what} in ${entries.label}`));
     if (manifest.manifests === undefined) {
-      const variant = await readManifest(entries, manifest, what);
+      // The field may be missing in the manifest itself (OCI image-spec 1.0); the descriptor always has it.
+      const mediaType = asText(manifest.mediaType) ?? asText(descriptor.mediaType) ?? MANIFEST_TYPE;
+      const variant = await readManifest(entries, manifest, { digest, mediaType, bytes }, what);
       if (variant !== undefined) variants.push(variant);
       return;
     }
@@ -101,6 +111,7 @@ function isAttestation({ annotations, platform }: JsonObject): boolean {
 async function readManifest(
   entries: ArchiveEntries,
   manifest: JsonObject,
+  source: Omit<SourceManifest, 'layerDigests'>,
   what: string,
 ): Promise<VariantContent | undefined> {
   const { label } = entries;
@@ -128,7 +139,8 @@ async function readManifest(
     if (file === undefined) throw missingFrom(entries, `the layer ${blobDigest}`);
     return { diffId, blobDigest, name: `${blobDigest} in ${label}`, file };
   });
-  return { platform, imageId, config, layers };
+  const layerDigests = layers.flatMap(({ blobDigest }) => blobDigest ?? []);
+  return { platform, imageId, config, layers, manifest: { ...source, layerDigests } };
 }
 
 function blobName(digest: Digest): string {

@@ -1,29 +1,27 @@
 import { SideloadError } from '../errors.ts';
-import { type ArchiveImage, readArchive } from './archive.ts';
+import { withAliases } from './aliases.ts';
+import { type ArchiveImage, isSame, readArchive } from './archive.ts';
 import type { Digest } from './digest.ts';
 import type { ImageSet, Layer, PlatformImage, SourceImage } from './image.ts';
 import { createLayer, type LayerContent, proveDigest } from './layer.ts';
-import { normalise } from './reference.ts';
+import { normalise, parseReference } from './reference.ts';
 import { openScratch, type Scratch } from './scratch.ts';
-import { selectImages } from './selection.ts';
+import { selectByDigest, selectImages } from './selection.ts';
 import { readArchiveFile } from './sources/archive.ts';
-import { dockerEngine } from './sources/docker.ts';
-import { type Engine, readSaved } from './sources/engine.ts';
-import { podmanEngine } from './sources/podman.ts';
+import { ambiguous, type EngineName, type EngineOptions, type Found, findImage } from './sources/find.ts';
 
 /** Where images are taken from; `auto` is the archive if there is one, else whichever engine has the image. */
-type ImageSourceName = 'auto' | 'docker' | 'podman' | 'archive';
+type ImageSourceName = 'auto' | 'archive' | EngineName;
 
 /** What to open. */
-export interface OpenImagesOptions {
+export interface OpenImagesOptions extends EngineOptions {
   /** As the user wrote them; may be empty for an archive, which means all of its images. */
   readonly references: readonly string[];
   readonly source: ImageSourceName;
-  /** Path of an archive. */
+  /** Path of an archive, or of a directory with an image layout. */
   readonly archive?: string | undefined;
-  /** Program names or paths. */
-  readonly docker?: string | undefined;
-  readonly podman?: string | undefined;
+  /** Further names, as `ALIAS=IMAGE`, or `ALIAS` when there is one image. */
+  readonly aliases?: readonly string[] | undefined;
   /** A directory that exists and that nobody else can read. */
   readonly directory: string;
   readonly log: (line: string) => void;
@@ -51,7 +49,7 @@ export async function openImages(options: OpenImagesOptions): Promise<ImageSet> 
     signal.throwIfAborted();
     scratch = await openScratch(directory, log, signal);
     const opening: Opening = { ...options, scratch, layers: new Map(), needed: new Set() };
-    const images = await openFrom(opening);
+    const images = withAliases(await openFrom(opening), options.aliases ?? []);
     await scratch.retain(opening.needed);
     return { images, close: scratch.close };
   } catch (error) {
@@ -64,15 +62,14 @@ export async function openImages(options: OpenImagesOptions): Promise<ImageSet> 
 async function openFrom(opening: Opening): Promise<readonly SourceImage[]> {
   const { archive, source, references } = opening;
   if (source === 'archive' || (source === 'auto' && archive !== undefined)) {
-    if (archive === undefined) throw new SideloadError('INPUT_INVALID', '`source: archive` needs `archive`, a file');
+    if (archive === undefined) throw new SideloadError('INPUT_INVALID', '`source: archive` needs `archive`');
     return openArchive(opening, archive);
   }
   if (references.length === 0) throw new SideloadError('INPUT_INVALID', '`images` is empty, and no archive is given');
   const images: SourceImage[] = [];
   for (const reference of references) {
-    const engine = await findEngine(opening, reference);
-    opening.log(`${reference} is taken from ${engine.name}`);
-    images.push(await openSaved(opening, engine, reference));
+    const found = await findImage(source, reference, opening, opening.log, opening.signal);
+    images.push(await openSaved(opening, found, reference));
   }
   return images;
 }
@@ -85,24 +82,32 @@ async function openArchive(opening: Opening, path: string): Promise<readonly Sou
   );
 }
 
-async function openSaved(opening: Opening, engine: Engine, reference: string): Promise<SourceImage> {
-  const entries = await readSaved(engine, reference, opening.scratch, opening.signal);
+async function openSaved(opening: Opening, found: Found, reference: string): Promise<SourceImage> {
+  const entries = await found.image.read(opening.scratch, opening.signal);
   const images = await readArchive(entries, opening.log);
   // The engine has resolved the name, by its own rules: whatever names it writes, one image is the one.
   const [first] = images;
-  const same = new Set(images.map(({ variants }) => variants.map(({ imageId }) => imageId).join())).size === 1;
-  const image = same ? first : selectImages(images, [reference], entries.label)[0]?.image;
+  const same = first !== undefined && images.every(image => isSame(image, first));
+  const image = same
+    ? (selectByDigest(images, normalise(reference)) ?? first)
+    : selectImages(images, [reference], entries.label)[0]?.image;
   if (image === undefined) throw new SideloadError('IMAGE_NOT_FOUND', `${entries.label} holds no image`);
-  return sourceImage(opening, normalise(reference), engine.name, image);
+  const { rival } = found;
+  if (rival !== undefined && image.variants.every(({ imageId }) => imageId !== rival.id)) {
+    throw ambiguous(reference, found, rival);
+  }
+  return sourceImage(opening, normalise(reference), found.engine, image);
 }
 
 function sourceImage(opening: Opening, reference: string, origin: string, image: ArchiveImage): SourceImage {
+  const { digest } = parseReference(reference);
   const variants = image.variants.map(
-    ({ platform, imageId, config, layers }): PlatformImage => ({
+    ({ platform, imageId, config, layers, manifest }): PlatformImage => ({
       platform,
       imageId,
       config,
       layers: layers.map(content => layerOf(opening, content)),
+      ...(manifest !== undefined && manifest.digest === digest ? { manifest } : {}),
     }),
   );
   return { reference, origin, variants };
@@ -118,41 +123,4 @@ function layerOf({ layers, scratch, needed }: Opening, content: LayerContent): L
   const layer = layers.get(key) ?? createLayer(content, scratch);
   layers.set(key, layer);
   return layer;
-}
-
-async function findEngine(opening: Opening, reference: string): Promise<Engine> {
-  const { source, signal, log } = opening;
-  const engines = [
-    ...(source === 'podman' ? [] : [dockerEngine(opening.docker ?? 'docker')]),
-    ...(source === 'docker' ? [] : [podmanEngine(opening.podman ?? 'podman')]),
-  ];
-  const answers = await Promise.all(
-    engines.map(async engine => ({ engine, answer: await engine.find(reference, signal) })),
-  );
-  const found = answers.flatMap(({ engine, answer }) => (answer.state === 'found' ? [{ engine, id: answer.id }] : []));
-  const reasons = answers.flatMap(({ answer }) => (answer.state === 'unavailable' ? [answer.reason] : []));
-  const absent = answers.flatMap(({ engine, answer }) => (answer.state === 'absent' ? [engine.name] : []));
-  const [first, second] = found;
-  if (first !== undefined && second !== undefined && plainId(first.id) !== plainId(second.id)) {
-    // With Docker's containerd store its ID is a manifest's digest, which equals nothing that podman says: then the
-    // images may be the same, and nobody can tell before both are read.
-    const both = found.map(({ engine, id }) => `${engine.name} (${plainId(id).slice(0, 12)})`).join(' and ');
-    throw new SideloadError('IMAGE_AMBIGUOUS', `${both} both have an image ${reference}, with different IDs`, {
-      hint: 'Set `source` to `docker` or `podman`.',
-    });
-  }
-  for (const reason of reasons) log(reason);
-  if (first !== undefined) return first.engine;
-  const also = reasons.length === 0 ? '' : `; ${reasons.join('; ')}`;
-  if (absent.length === 0) {
-    throw new SideloadError('SOURCE_UNAVAILABLE', `nobody can be asked for ${reference}: ${reasons.join('; ')}`);
-  }
-  const [one, two] = absent;
-  const nobody = two === undefined ? `${one} has no` : `neither ${one} nor ${two} has an`;
-  throw new SideloadError('IMAGE_NOT_FOUND', `${nobody} image ${reference}${also}`);
-}
-
-/** docker writes `sha256:HEX`, podman `HEX`. */
-function plainId(id: string): string {
-  return id.replace(/^sha256:/, '');
 }

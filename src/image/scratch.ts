@@ -2,6 +2,7 @@ import { createReadStream, createWriteStream } from 'node:fs';
 import { mkdtemp, rename, rm } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
+import { type Readable, Writable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { SideloadError } from '../errors.ts';
 import { type Codec, chooseCodec, type Filter, MAGIC_BYTES, sniffCompression } from './compression.ts';
@@ -27,6 +28,8 @@ export interface ReadableSource extends AsyncIterable<Buffer> {
 
 /** The disk space of a run. Its files are named by their digest, never by anything that an archive says. */
 export interface Scratch {
+  /** For a file that a program of this machine writes itself; it goes with the rest. */
+  readonly directory: string;
   /** Fires when the space is closed: whatever writes here must end then. */
   readonly signal: AbortSignal;
   /**
@@ -35,6 +38,12 @@ export interface Scratch {
    * @throws SideloadError DISK_FULL
    */
   write(open: () => ReadableSource, signal: AbortSignal): Promise<StoredContent>;
+  /**
+   * The same for content that can be opened again: what is compressed already is read once, for its digest, and stays
+   * where it is.
+   * @throws SideloadError DISK_FULL
+   */
+  adopt(open: () => Readable, signal: AbortSignal): Promise<StoredContent>;
   /** What is stored of this digest as it was in the source. */
   find(digest: Digest): StoredContent | undefined;
   /** Deletes every content that is not of these digests. */
@@ -80,19 +89,24 @@ export async function openScratch(
     }
   };
 
+  const inTurn = (task: (signal: AbortSignal) => Promise<StoredContent>, signal: AbortSignal) => {
+    const job = turn(() => {
+      const either = AbortSignal.any([signal, closing.signal]);
+      either.throwIfAborted();
+      return task(either);
+    });
+    writing.add(job);
+    const done = () => writing.delete(job);
+    job.then(done, done);
+    return job;
+  };
+
   return {
+    directory: root,
     signal: closing.signal,
-    write(open, signal) {
-      const job = turn(() => {
-        const either = AbortSignal.any([signal, closing.signal]);
-        either.throwIfAborted();
-        return write(open(), either);
-      });
-      writing.add(job);
-      const done = () => writing.delete(job);
-      job.then(done, done);
-      return job;
-    },
+    write: (open, signal) => inTurn(either => write(open(), either), signal),
+    adopt: (open, signal) =>
+      inTurn(async either => (await adoptBlob(open, either)) ?? (await write(open(), either)), signal),
     find: digest => contents.get(digest),
     async retain(digests) {
       const kept = new Set([...digests].flatMap(digest => contents.get(digest)?.blob.digest ?? []));
@@ -127,6 +141,27 @@ async function writeBlob(source: ReadableSource, path: string, codec: Codec, sig
     compression,
     sent: { ...sent.result(), compression: codec.compression },
   };
+}
+
+/** The content as it is when it is compressed, else undefined. */
+async function adoptBlob(open: () => Readable, signal: AbortSignal): Promise<StoredContent | undefined> {
+  const source = open();
+  try {
+    const { head, all } = await peek(source, MAGIC_BYTES);
+    const compression = sniffCompression(head);
+    if (compression === 'none') return undefined;
+    const meter = createMeter();
+    await pipeline(all, meter.stream, nowhere(), { signal });
+    const read = meter.result();
+    return { digest: read.digest, compression, blob: { ...read, compression, open } };
+  } finally {
+    source.destroy();
+  }
+}
+
+/** A stream that takes everything and keeps nothing. */
+export function nowhere(): Writable {
+  return new Writable({ write: (_chunk, _encoding, done) => done() });
 }
 
 /** Runs a pipeline through a filter; the filter has ended well, or the pipeline fails, and nothing stays behind. */

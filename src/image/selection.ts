@@ -1,6 +1,7 @@
 import { SideloadError } from '../errors.ts';
-import type { ArchiveImage } from './archive.ts';
-import { normalise } from './reference.ts';
+import { type ArchiveImage, isSame } from './archive.ts';
+import { describeNames } from './names.ts';
+import { normalise, parseReference } from './reference.ts';
 
 /** An image of an archive with the name that it is wanted under. */
 export interface SelectedImage {
@@ -9,13 +10,14 @@ export interface SelectedImage {
 }
 
 const PODMAN_PREFIX = 'localhost/';
+const NOT_FOUND_HINT = 'Correct `images`, or tag the image before saving it.';
 
 /**
  * Finds the wanted images in an archive, or takes all of them when none is named.
  * @param requests as the user wrote them
  * @param label how the archive is called in messages
- * @throws SideloadError IMAGE_NOT_FOUND listing the names that are there; INPUT_INVALID when `requests` is empty and an
- * image has no name of its own.
+ * @throws SideloadError IMAGE_NOT_FOUND listing the names that are there; IMAGE_AMBIGUOUS listing digests;
+ * INPUT_INVALID when `requests` is empty and an image has no name of its own.
  */
 export function selectImages(
   images: readonly ArchiveImage[],
@@ -25,7 +27,7 @@ export function selectImages(
   if (requests.length > 0) return requests.map(request => selectImage(images, request, label));
   return images.map(image => {
     if (image.name === undefined) {
-      throw new SideloadError('INPUT_INVALID', `${label} holds an image without a name`, {
+      throw new SideloadError('INPUT_INVALID', `${label} holds ${describe(image)}`, {
         hint: 'Set `images` to the name that pods use for it.',
       });
     }
@@ -35,19 +37,59 @@ export function selectImages(
 
 function selectImage(images: readonly ArchiveImage[], request: string, label: string): SelectedImage {
   const reference = normalise(request);
-  const digest = /@(.+)$/.exec(reference)?.[1];
   const image =
     images.find(({ name }) => name === reference) ??
     images.find(({ name }) => name !== undefined && withoutPodmanPrefix(name) === reference) ??
-    images.find(image => digest !== undefined && image.digest === digest) ??
-    (images.length === 1 && images[0]?.name === undefined && digest === undefined ? images[0] : undefined);
+    selectByDigest(images, reference) ??
+    selectNameless(images, reference, label);
   if (image === undefined) {
-    const names = images.map(({ name }) => name ?? 'an image without a name').join(', ');
-    throw new SideloadError('IMAGE_NOT_FOUND', `${label} does not hold ${reference}; it holds ${names}`, {
-      hint: 'Correct `images`, or tag the image before saving it.',
-    });
+    const names = images.flatMap(({ name }) => name ?? []);
+    const [near] = describeNames(reference, names, label);
+    throw new SideloadError(
+      'IMAGE_NOT_FOUND',
+      `${label} does not hold ${reference}; it holds ${images.map(describe).join(', ')}`,
+      { hint: near === undefined ? NOT_FOUND_HINT : `${near}. ${NOT_FOUND_HINT}` },
+    );
   }
   return { reference, image };
+}
+
+/**
+ * The image that a digest in the reference names: that of its index, with all platforms, or that of one platform's
+ * manifest, with this platform alone. Content is addressed by its digest, whatever name stands beside it.
+ */
+export function selectByDigest(images: readonly ArchiveImage[], reference: string): ArchiveImage | undefined {
+  const { digest } = parseReference(reference);
+  if (digest === undefined) return undefined;
+  for (const image of images) {
+    const variants = image.variants.filter(({ manifest }) => manifest?.digest === digest);
+    if (variants.length > 0) return { ...image, variants };
+  }
+  return images.find(image => image.digest === digest);
+}
+
+/** By the tag where an archive gives tags alone; an image that is alone takes any name. */
+function selectNameless(images: readonly ArchiveImage[], reference: string, label: string): ArchiveImage | undefined {
+  const { tag } = parseReference(reference);
+  if (tag === undefined) return undefined;
+  const nameless = images.filter(({ name }) => name === undefined);
+  const tagged = nameless.filter(image => image.tag === tag);
+  const candidates = distinct(tagged.length === 0 && nameless.length === images.length ? nameless : tagged);
+  if (candidates.length < 2) return candidates[0];
+  if (tagged.length === 0 && nameless.some(image => image.tag !== undefined)) return undefined;
+  const found = candidates.map(({ digest }) => digest ?? 'one without a digest').join(', ');
+  throw new SideloadError('IMAGE_AMBIGUOUS', `${label} holds several images that could be ${reference}: ${found}`, {
+    hint: 'Name one by its digest in `images`, as in `app@sha256:…`, or tag the images.',
+  });
+}
+
+function distinct(images: readonly ArchiveImage[]): readonly ArchiveImage[] {
+  return images.filter((image, index) => images.findIndex(other => isSame(other, image)) === index);
+}
+
+function describe({ name, tag }: ArchiveImage): string {
+  if (name !== undefined) return name;
+  return tag === undefined ? 'an image without a name' : `an image without a name, tagged ${tag}`;
 }
 
 /** podman stores what was built as `app:1` under `localhost/app:1`, and writes that into archives. */

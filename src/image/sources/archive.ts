@@ -9,6 +9,7 @@ import type { Compression } from '../image.ts';
 import { peek, type Scratch } from '../scratch.ts';
 import { scanTarFile } from '../tar-file.ts';
 import { readTarStream } from '../tar-pipe.ts';
+import { readLayoutDirectory } from './layout-directory.ts';
 
 const READ_BYTES = 1 << 20;
 const HEADER_BYTES = 512;
@@ -16,8 +17,8 @@ const HEADER_BYTES = 512;
 const USTAR_OFFSET = 257;
 
 /**
- * Reads what an image archive on disk holds. A plain tar is indexed in place and its layers stay where they are; a
- * compressed one, or a pipe, is read once from front to back into the scratch directory.
+ * Reads what an image archive on disk holds. A plain tar is indexed in place and its layers stay where they are, as do
+ * the blobs of a layout in a directory; a compressed tar, or a pipe, is read once from front to back into the scratch directory.
  * @throws SideloadError ARCHIVE_INVALID, saying what the file is instead.
  */
 export async function readArchiveFile(path: string, scratch: Scratch, signal: AbortSignal): Promise<ArchiveEntries> {
@@ -25,11 +26,7 @@ export async function readArchiveFile(path: string, scratch: Scratch, signal: Ab
   const info = await stat(path).catch((error: NodeJS.ErrnoException) => {
     throw unreadable(path, error);
   });
-  if (info.isDirectory()) {
-    throw new SideloadError('ARCHIVE_INVALID', `${label} is a directory`, {
-      hint: 'Pack an OCI layout first: `tar -cf image.tar -C DIRECTORY .`',
-    });
-  }
+  if (info.isDirectory()) return await readLayoutDirectory(path, label);
   if (info.isFile()) {
     const file = await open(path).catch((error: NodeJS.ErrnoException) => {
       throw unreadable(path, error);

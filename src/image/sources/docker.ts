@@ -1,21 +1,26 @@
-import { runProgram } from '../program.ts';
 import { formatReference, parseReference } from '../reference.ts';
-import { type Engine, unavailable } from './engine.ts';
+import { ask, type Engine, readSaved, unavailable } from './engine.ts';
+import { parseInspection } from './inspection.ts';
 
 /** The Docker engine, through `docker`. That program may be podman's imitation (podman-docker), which answers alike. */
 export function dockerEngine(program: string): Engine {
   const name = 'docker engine';
   return {
     name,
-    program,
     async find(reference, signal) {
-      const inspect = ['image', 'inspect', '--format', '{{.Id}}', oneTag(reference)];
-      const result = await runProgram(program, inspect, signal);
-      if (result.code === 0) return { state: 'found', id: result.stdout.trim() };
-      if (/no such image|image not known/i.test(result.stderr)) return { state: 'absent' };
-      return unavailable(name, result);
+      const tagged = oneTag(reference);
+      const result = await ask(program, ['image', 'inspect', tagged], signal);
+      if (result.code !== 0) {
+        return /no such image|image not known/i.test(result.stderr) ? { state: 'absent' } : unavailable(name, result);
+      }
+      const inspection = parseInspection(result.stdout);
+      if (inspection === undefined) return unavailable(name, { ...result, stderr: '', reason: 'no JSON of an image' });
+      const command = { engine: name, program, args: ['save', tagged], reference };
+      return {
+        state: 'found',
+        image: { ...inspection, read: (scratch, signal) => readSaved(command, scratch, signal) },
+      };
     },
-    saveArguments: reference => ['save', oneTag(reference)],
   };
 }
 

@@ -1,12 +1,25 @@
 import { SideloadError } from '../../errors.ts';
 import type { ArchiveEntries } from '../entries.ts';
-import { type ProgramExit, startProgram } from '../program.ts';
+import { type ProgramExit, runProgram, startProgram } from '../program.ts';
 import type { Scratch } from '../scratch.ts';
 import { readTarStream } from '../tar-pipe.ts';
 
+/** An image that an engine has. */
+export interface FoundImage {
+  /** `sha256:` and hexadecimal digits: a config's digest in docker's classic store and in podman, else a manifest's. */
+  readonly id: string;
+  /** The layers' diffIDs of this machine's platform; empty where the engine tells none. */
+  readonly diffIds: readonly string[];
+  /**
+   * Has the engine write the image, and reads it.
+   * @throws SideloadError SOURCE_UNAVAILABLE when the engine fails, also half-way; what reading an archive throws.
+   */
+  read(scratch: Scratch, signal: AbortSignal): Promise<ArchiveEntries>;
+}
+
 /** What an engine says about a name. */
 export type EngineAnswer =
-  | { readonly state: 'found'; readonly id: string }
+  | { readonly state: 'found'; readonly image: FoundImage }
   | { readonly state: 'absent' }
   | { readonly state: 'unavailable'; readonly reason: string };
 
@@ -14,10 +27,29 @@ export type EngineAnswer =
 export interface Engine {
   /** For messages, as in `docker engine`. */
   readonly name: string;
-  readonly program: string;
   find(reference: string, signal: AbortSignal): Promise<EngineAnswer>;
-  /** The arguments that make it write one image to its standard output. */
-  saveArguments(reference: string): readonly string[];
+}
+
+/** An engine that hangs is one that does not answer. */
+const ANSWER_WITHIN_MS = 60_000;
+
+/**
+ * Runs a program of an engine that has only a little to say, and not for long.
+ * @throws SideloadError CANCELLED
+ */
+export async function ask(
+  program: string,
+  args: readonly string[],
+  signal: AbortSignal,
+): Promise<ProgramExit & { readonly stdout: string }> {
+  const deadline = AbortSignal.timeout(ANSWER_WITHIN_MS);
+  try {
+    return await runProgram(program, args, AbortSignal.any([signal, deadline]));
+  } catch (error) {
+    if (signal.aborted || !deadline.aborted) throw error;
+    const reason = `no answer within ${ANSWER_WITHIN_MS / 1000} s`;
+    return { code: undefined, missing: false, stdout: '', stderr: '', reason };
+  }
 }
 
 /** Why an engine could not be asked, in one line. */
@@ -28,33 +60,38 @@ export function unavailable(engine: string, { missing, stderr, reason }: Program
   };
 }
 
+/** A command line that makes an engine write one image to its standard output. */
+export interface SaveCommand {
+  /** For messages, as in `docker engine`. */
+  readonly engine: string;
+  readonly program: string;
+  readonly args: readonly string[];
+  /** What is saved, for messages. */
+  readonly reference: string;
+}
+
 /**
  * Has an engine save one image, and reads it while it is written.
  * @throws SideloadError SOURCE_UNAVAILABLE when the engine fails, also half-way; as `readTarStream` for what it wrote.
  */
-export async function readSaved(
-  engine: Engine,
-  reference: string,
-  scratch: Scratch,
-  signal: AbortSignal,
-): Promise<ArchiveEntries> {
-  const child = startProgram(engine.program, engine.saveArguments(reference), signal);
+export async function readSaved(command: SaveCommand, scratch: Scratch, signal: AbortSignal): Promise<ArchiveEntries> {
+  const child = startProgram(command.program, command.args, signal);
   child.stdin.end();
   let outputEnded = false;
   child.stdout.once('end', () => {
     outputEnded = true;
   });
-  const label = `what ${engine.name} saved of ${reference}`;
+  const label = savedLabel(command);
   try {
     const entries = await readTarStream(child.stdout, () => child.stdout.destroy(), label, scratch, signal);
     const exit = await child.exit;
-    if (exit.code !== 0) throw saveFailed(engine, reference, exit);
+    if (exit.code !== 0) throw saveFailed(command, exit);
     return entries;
   } catch (error) {
     // A stream that broke off is a symptom when the engine failed: its own words say more.
     if (outputEnded && !signal.aborted) {
       const exit = await child.exit;
-      if (exit.code !== 0) throw saveFailed(engine, reference, exit);
+      if (exit.code !== 0) throw saveFailed(command, exit);
     }
     throw error;
   } finally {
@@ -64,8 +101,17 @@ export async function readSaved(
   }
 }
 
-function saveFailed({ name }: Engine, reference: string, { stderr, reason }: ProgramExit): SideloadError {
-  return new SideloadError('SOURCE_UNAVAILABLE', `${name} did not save ${reference}: ${lastLine(stderr) ?? reason}`, {
+/** How that which an engine saved is called in messages. */
+export function savedLabel({ engine, reference }: Pick<SaveCommand, 'engine' | 'reference'>): string {
+  return `what ${engine} saved of ${reference}`;
+}
+
+/** The error for an engine that has the image and does not hand it out. */
+export function saveFailed(
+  { engine, reference }: Pick<SaveCommand, 'engine' | 'reference'>,
+  { stderr, reason }: ProgramExit,
+): SideloadError {
+  return new SideloadError('SOURCE_UNAVAILABLE', `${engine} did not save ${reference}: ${lastLine(stderr) ?? reason}`, {
     hint: 'Look at the engine on the runner (free disk space, its log), and run the job again.',
   });
 }

@@ -10,8 +10,10 @@ import {
   LINUX_AMD64,
   LINUX_ARM64,
   ociArchive,
+  type SampleImage,
   sampleImage,
   sampleLayer,
+  sha256,
   tarBytes,
 } from './archives.ts';
 import { failureOf, storeAll, useWorkplace } from './opening.ts';
@@ -21,14 +23,16 @@ const APP = 'docker.io/library/app:v1';
 const layers = [await sampleLayer('base', 'x'.repeat(5_000_000)), await sampleLayer('top')];
 const app = sampleImage(layers, LINUX_AMD64, 'app');
 const other = sampleImage(layers, LINUX_AMD64, 'other');
-let programs: Pick<OpenImagesOptions, 'docker' | 'podman'>;
+const ENGINES = ['docker', 'podman', 'buildah', 'nerdctl', 'ctr'] as const;
+type EngineProgram = (typeof ENGINES)[number];
+let programs: Pick<OpenImagesOptions, EngineProgram>;
 
 beforeEach(() => {
-  programs = { docker: join(place.directory, 'no-docker'), podman: join(place.directory, 'no-podman') };
+  programs = Object.fromEntries(ENGINES.map(name => [name, join(place.directory, `no-${name}`)]));
 });
 
 /** Puts a program on the disk that answers as the lines of shell say; `$DIR` is the test's directory. */
-async function program(name: 'docker' | 'podman', ...lines: readonly string[]): Promise<void> {
+async function program(name: EngineProgram, ...lines: readonly string[]): Promise<void> {
   const path = join(place.directory, name);
   const script = ['#!/bin/sh', `DIR='${place.directory}'`, `echo "$*" >>"$DIR/${name}.calls"`, ...lines];
   await writeFile(path, script.join('\n'));
@@ -41,21 +45,26 @@ async function calls(name: string): Promise<readonly string[]> {
 }
 
 const FIND_ID = { docker: 'image\\ inspect*', podman: 'image\\ *' } as const;
+/** What `image inspect` prints: docker with `sha256:` before the ID, podman without. */
+function inspection(name: 'docker' | 'podman', image: SampleImage, id = image.imageId): string {
+  const Layers = image.layers.map(({ tar }) => `sha256:${sha256(tar)}`);
+  return JSON.stringify([{ Id: name === 'docker' ? id : id.slice('sha256:'.length), RootFS: { Layers } }]);
+}
+
 /** An engine that has one image and saves it. */
 async function engine(
   name: 'docker' | 'podman',
   image = app,
   names: readonly string[] = ['app:v1'],
   save = `cat "$DIR/${name}.tar"`,
+  id = image.imageId,
 ): Promise<void> {
   const writer: DockerWriter = name;
   await writeFile(join(place.directory, `${name}.tar`), await tarBytes(dockerArchive([[names, image]], writer)));
-  const id = name === 'docker' ? image.imageId : image.imageId.slice('sha256:'.length);
-  await program(name, `case "$*" in ${FIND_ID[name]}) echo ${id} ;; save*) ${save} ;; esac`);
+  await program(name, `case "$*" in ${FIND_ID[name]}) echo '${inspection(name, image, id)}' ;; save*) ${save} ;; esac`);
 }
 
-const fails = (name: 'docker' | 'podman', message: string, code = 1) =>
-  program(name, `echo '${message}' >&2; exit ${code}`);
+const fails = (name: EngineProgram, message: string, code = 1) => program(name, `echo '${message}' >&2; exit ${code}`);
 const open = (reference = 'app:v1', options: Partial<OpenImagesOptions> = {}) =>
   place.open({ references: [reference], ...programs, ...options });
 
@@ -122,7 +131,7 @@ describe('with two engines', () => {
     await fails('docker', 'Error response from daemon: No such image: app:v1');
     await engine('podman');
     expect((await open()).images[0]?.origin).toBe('podman');
-    expect(place.lines).toContain('app:v1 is taken from podman');
+    expect(place.lines).toContain('app:v1 is taken from podman; docker engine lacks it');
   });
 
   it('one that is down is mentioned and does not matter', async () => {
@@ -153,7 +162,7 @@ describe('with two engines', () => {
     await program('podman', 'exit 1');
     expect(await failureOf(open())).toMatchObject({
       code: 'IMAGE_NOT_FOUND',
-      message: 'neither docker engine nor podman has an image app:v1',
+      message: expect.stringMatching(/^no image app:v1 in docker engine, podman; buildah is not installed/),
     });
   });
 
@@ -161,7 +170,7 @@ describe('with two engines', () => {
     await program('podman', 'exit 1');
     expect(await failureOf(open())).toMatchObject({
       code: 'IMAGE_NOT_FOUND',
-      message: 'podman has no image app:v1; docker engine is not installed',
+      message: expect.stringMatching(/^no image app:v1 in podman; docker engine is not installed/),
     });
   });
 

@@ -37,12 +37,12 @@ describe('a file that is no image archive is called by its name', () => {
     expect(await said(content)).toMatch(expected);
   });
 
-  it('a directory, with the way to pack it', async () => {
+  it('a directory that is no layout', async () => {
     const path = join(place.directory, 'layout');
     await mkdir(path);
     const failure = await failureOf(place.openArchive(path, 'app:v1'));
     expect(failure).toMatchObject({ code: 'ARCHIVE_INVALID', message: expect.stringContaining('is a directory') });
-    expect(failure.hint).toContain('tar -cf');
+    expect(failure.hint).toContain('index.json');
   });
 
   it('a path where nothing is', async () => {
