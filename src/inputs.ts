@@ -28,14 +28,22 @@ export const INPUTS = {
     type: 'list',
     help: 'Image references, exactly as the pods will write them, one per line or separated by commas. May be left out with an `archive` whose images have names.',
   },
+  aliases: {
+    type: 'list',
+    help: 'Further names for the images on the nodes: `ALIAS=IMAGE`, or `ALIAS` alone when there is one image.',
+  },
   source: {
-    type: { oneOf: ['auto', 'docker', 'podman', 'archive'] },
+    type: { oneOf: ['auto', 'docker', 'podman', 'buildah', 'nerdctl', 'containerd', 'archive'] },
     default: 'auto',
-    help: 'Where the image is. `auto` takes `archive` when it is set, else the engine on the runner that has the image.',
+    help: 'Where the image is. `auto` takes `archive` when it is set, else whichever of docker, podman (which has buildah’s images too), buildah, nerdctl and containerd’s `ctr` has the image, in this order; docker and podman must not both have the name with different images.',
   },
   archive: {
     type: 'path',
-    help: 'A tar file with the image, as `docker save`, `podman save` or an OCI exporter writes it; plain, gzip or zstd.',
+    help: 'A tar file with the image, as `docker save`, `podman save` or an OCI exporter writes it (plain, gzip or zstd), or a directory with an OCI layout.',
+  },
+  'containerd-namespace': {
+    type: 'text',
+    help: 'The namespace that `nerdctl` and `containerd` sources look into, such as `k8s.io`. Default: `$CONTAINERD_NAMESPACE`, else `default`.',
   },
   nodes: {
     type: 'list',

@@ -3,6 +3,7 @@ import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { SideloadError } from './errors.ts';
 import type { Host } from './host/host.ts';
+import { type Alias, parseAlias } from './image/aliases.ts';
 import { normalise } from './image/reference.ts';
 import { type InputName, type Inputs, inputSpec, parseInputs } from './inputs.ts';
 import { type Inventory, labelOf, type NodeEntry, parseInventory, parseNode } from './node/inventory.ts';
@@ -23,6 +24,10 @@ export interface Settings {
   readonly images: readonly string[];
   readonly source: Inputs['source'];
   readonly archive: string | undefined;
+  /** As `ALIAS=IMAGE` or `ALIAS`; checked, except against the names in an archive. */
+  readonly aliases: readonly string[];
+  /** Where nerdctl and ctr on the runner look; `undefined` leaves it to them. */
+  readonly containerdNamespace: string | undefined;
   readonly nodes: readonly NodeSettings[];
   readonly ssh: {
     readonly credentials: SshCredentials;
@@ -68,9 +73,24 @@ export function readSettings(host: Host, env: NodeJS.ProcessEnv = process.env): 
     problems.push(problem('`images` is empty', 'name at least one image, or an `archive`'));
   }
   if (inputs.source === 'archive' && inputs.archive === undefined) {
-    problems.push(problem('`source: archive` needs `archive`', 'name the tar file'));
+    problems.push(problem('`source: archive` needs `archive`', 'name the tar file or the directory'));
   }
-  if (inputs.archive !== undefined && (inputs.source === 'docker' || inputs.source === 'podman')) {
+  const aliases = inputs.aliases.flatMap(alias => collect(problems, () => parseAlias(alias)) ?? []);
+  problems.push(
+    ...duplicates(
+      'aliases',
+      aliases.map(({ alias }) => alias),
+    ),
+  );
+  if (references.length > 0 && references.length === inputs.images.length) {
+    problems.push(...aliases.flatMap(alias => aliasProblems(alias, references)));
+  }
+  const namespace = inputs['containerd-namespace'];
+  // containerd: pkg/identifiers
+  if (namespace !== undefined && !/^(?=.{1,76}$)[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*$/.test(namespace)) {
+    problems.push(problem(`\`containerd-namespace\` ${JSON.stringify(namespace)} is not a name of a namespace`));
+  }
+  if (inputs.archive !== undefined && inputs.source !== 'auto' && inputs.source !== 'archive') {
     problems.push(problem(`\`archive\` and \`source: ${inputs.source}\` exclude each other`, 'set one of them'));
   }
 
@@ -98,11 +118,26 @@ export function readSettings(host: Host, env: NodeJS.ProcessEnv = process.env): 
     images: inputs.images,
     source: inputs.source,
     archive: inputs.archive,
+    aliases: inputs.aliases,
+    containerdNamespace: namespace,
     nodes,
     ssh: { credentials, hostKeys, connectTimeoutMs: inputs['connect-timeout'] * 1000 },
     criSocket: criSocket?.replace(/^unix:\/\//, ''),
     smoke,
   };
+}
+
+/** What is wrong with an alias, as far as `images` can show it. */
+function aliasProblems({ alias, image }: Alias, references: readonly string[]): readonly InputProblem[] {
+  const how = 'write `ALIAS=IMAGE`, with the image as it is in `images`';
+  if (references.includes(alias)) return [problem(`\`aliases\` names ${JSON.stringify(alias)}, as \`images\` does`)];
+  if (image !== undefined && !references.includes(image)) {
+    return [problem(`\`aliases\`: ${JSON.stringify(image)} is not in \`images\``, how)];
+  }
+  if (image === undefined && references.length > 1) {
+    return [problem(`\`aliases\` does not say which image ${JSON.stringify(alias)} is for`, how)];
+  }
+  return [];
 }
 
 /** A path in the home directory; none for a user whom neither HOME nor the machine knows, as in many containers. */

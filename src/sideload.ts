@@ -139,6 +139,8 @@ async function open(settings: Settings, host: Host, run: Run): Promise<ImageSet>
     references: settings.images,
     source: settings.source,
     archive: settings.archive,
+    aliases: settings.aliases,
+    containerdNamespace: settings.containerdNamespace,
     directory: run.scratch,
     log: host.info,
     signal: run.signal,

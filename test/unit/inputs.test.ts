@@ -59,7 +59,7 @@ describe('nothing is coerced', () => {
     ['smoke', 'yes', /must be `pod` or `none`, not "yes"/],
     ['smoke', 'None', /must be `pod` or `none`, not "None"/],
     ['smoke', 'true', /must be `pod` or `none`, not "true"/],
-    ['source', 'registry', /must be `auto` or `docker` or `podman` or `archive`, not "registry"/],
+    ['source', 'registry', /must be `auto` or `docker` or .* or `archive`, not "registry"/],
     ['archive', 'a.tar\nb.tar', /must be a path on one line, not "a.tar"…/],
     ['archive', 'a\0.tar', /must be a path on one line/],
   ])('%s: %j', (name, text, message) => {
