@@ -9,6 +9,7 @@ export function asRoot({ privilege }: NodeFacts): readonly string[] {
 /**
  * Functions for scripts. `inspect_by_cri N REF` asks the CRI for an image, into the section `cri N`. The CRI learns of a
  * new reference a moment after the runtime has made it: its answer is waited for, not its absence.
+ * What crictl says on standard error (a missing configuration file, say) is no part of its answer.
  * `end_imports REF` ends imports that still run: when the runner disappears, sshd may wait for it for hours, and the
  * import with it. Its command line has the stage name.
  */
@@ -16,7 +17,7 @@ export const CRI = `
 inspect_by_cri() {
   [ -n "$CRICTL" ] || return 0
   for attempt in 1 2 3 4 5 6 7 8 9 10; do
-    status=$(as_root $CRICTL --runtime-endpoint "unix://$SOCKET" --image-endpoint "unix://$SOCKET" inspecti -o json "$2" 2>&1) && break
+    status=$(as_root $CRICTL --runtime-endpoint "unix://$SOCKET" --image-endpoint "unix://$SOCKET" inspecti -o json "$2" 2>/dev/null) && break
     sleep 0.3
   done
   section "cri $1"; printf '%s' "$status"
