@@ -24,7 +24,7 @@ import { type Log, step } from './progress.ts';
 import { assertHost, ensureInotify, ensureTools } from './requirements.ts';
 import { ensureRootfs, type Rootfs, sid } from './rootfs.ts';
 import { raiseRunner, writeWrappers } from './runner.ts';
-import { startService, stopService } from './services.ts';
+import { startService, stopService, withLog } from './services.ts';
 import { type Lab, type LabHost, type LabNode, labDirectory, labNames, load, save } from './state.ts';
 
 export type { Outcome } from './command.ts';
@@ -211,8 +211,11 @@ export async function makeImage(spec: ImageSpec): Promise<Image> {
 }
 
 async function joinCluster(cluster: Cluster, node: LabNode): Promise<void> {
-  await startService(node, kubelet(node));
-  await awaitNode(cluster, node.name);
+  const service = kubelet(node);
+  await startService(node, service);
+  await awaitNode(cluster, node.name).catch(async (error: Error) => {
+    throw await withLog(node, service.name, error);
+  });
 }
 
 function kindsOf(wanted: UpOptions['nodes']): readonly NodeKindName[] {

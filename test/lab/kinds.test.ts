@@ -194,6 +194,21 @@ describe('a lab with a node of each kind', () => {
     expect((await ssh('rhcos-layout', 'command -v apt-get dpkg')).stdout).toBe('');
   });
 
+  test('lets core hand an image on from its own podman to root’s', async () => {
+    const reference = 'docker.io/library/handed:v1';
+    const handed = await makeImage({ file: join(scratch, 'handed.tar'), reference, dockerManifest: true });
+    const load = run([...sshCommand(lab, node('rhcos-layout'), 'core'), 'podman load'], {
+      input: createReadStream(handed.file),
+    });
+    expect(await load).toMatchObject({ code: 0, stdout: `Loaded image: ${reference}\n` });
+    await expect(crictl('rhcos-layout', 'inspecti', '-o', 'json', reference)).rejects.toThrow('no such image');
+    expect(await ssh('rhcos-layout', `podman image scp ${reference} root@localhost::`, 'core')).toMatchObject({
+      code: 0,
+    });
+    const { status } = JSON.parse(await crictl('rhcos-layout', 'inspecti', '-o', 'json', reference));
+    expect(`sha256:${status.id}`).toBe(handed.id);
+  });
+
   test(
     'goes without a trace',
     async () => {

@@ -14,6 +14,8 @@ export interface NodeKind {
   readonly kubelet: KubeletLayout;
   /** Where crictl is, and the configuration that names the runtime to it; undefined for a node without. */
   readonly crictl: { readonly program: string; readonly configuration: string } | undefined;
+  /** Directories that must be on a disk, besides the runtime's and the kubelet's. */
+  readonly data?: readonly string[];
   /** Programs of the root filesystem that this kind has elsewhere: from, to. */
   readonly moved?: Readonly<Record<string, string>>;
   /** Written over the root filesystem, besides what the runtime and the kubelet need. */

@@ -239,6 +239,8 @@ function rhcos(): NodeKind {
   return {
     rootfs: sid,
     runtime: crio({ shortNames: 'enforcing' }),
+    // podman's store of a user is an overlay too.
+    data: ['/var/home'],
     kubelet: {
       ...kubeadm,
       configuration: '/etc/kubernetes/kubelet.conf',
@@ -255,6 +257,7 @@ function rhcos(): NodeKind {
     setup: `rm -f /usr/bin/apt* /usr/bin/dpkg*
 useradd --create-home --home-dir /var/home/core --base-dir /var/home --shell /bin/bash --groups sudo core
 usermod --password '*' core
+sed -i /^core:/d /etc/subuid /etc/subgid
 mkdir -m 700 /var/home/core/.ssh
 cp /home/deploy/.ssh/authorized_keys /var/home/core/.ssh/
 chown -R core:core /var/home/core/.ssh

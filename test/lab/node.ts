@@ -40,7 +40,7 @@ export async function raiseNode(spec: NodeSpec, pauseArchive: string): Promise<L
     name,
     rootfs: spec.rootfs,
     isolated: true,
-    data: [...new Set([...runtime.data, ...outside(runtime.data, kind.kubelet.root)])],
+    data: [...runtime.data, ...outside(runtime.data, kind.kubelet.root), ...(kind.data ?? [])],
     binds: binds(spec, kind),
     files: {
       ...spec.identity.files,

@@ -35,9 +35,14 @@ export async function startService(machine: LabMachine, service: Service): Promi
       if (state === 'ended') throw new Error(`service ${name} of ${machine.name} ended at once`);
     });
   } catch (cause) {
-    const log = await readFile(join(machine.root, `/var/log/lab/${name}.log`), 'utf8').catch(() => '');
-    throw new Error(`${(cause as Error).message}\n${tail(log)}`, { cause });
+    throw await withLog(machine, name, cause as Error);
   }
+}
+
+/** The error, with the end of a service's log. */
+export async function withLog(machine: LabMachine, name: string, cause: Error): Promise<Error> {
+  const log = await readFile(join(machine.root, `/var/log/lab/${name}.log`), 'utf8').catch(() => '');
+  return new Error(`${cause.message}\n${tail(log)}`, { cause });
 }
 
 /** Ends a service: asks, and after 15 s makes it. What it started (sessions, containers) goes on, as under systemd. */

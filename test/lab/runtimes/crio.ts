@@ -19,19 +19,13 @@ skopeo copy --quiet "oci-archive:$archive" "containers-storage:$1"`;
  * systemd; crun, as CRI-O has it by default.
  */
 export function crio({ shortNames = 'default' }: CrioOptions = {}): Runtime {
-  const store = { root: '/var/lib/containers/storage', run: '/run/containers/storage' };
   return {
     name: 'crio',
     data: ['/var/lib/containers'],
     criSocket: '/var/run/crio/crio.sock',
     programs: { crio: { crio: '/usr/bin/crio', pinns: '/usr/bin/pinns' } },
     files: {
-      '/etc/crio/crio.conf.d/10-lab.conf': `[crio]
-root = "${store.root}"
-runroot = "${store.run}"
-storage_driver = "overlay"
-
-[crio.runtime]
+      '/etc/crio/crio.conf.d/10-lab.conf': `[crio.runtime]
 cgroup_manager = "cgroupfs"
 conmon_cgroup = "pod"
 default_runtime = "crun"
@@ -44,11 +38,6 @@ pause_image = "${pauseReference}"
 
 [crio.network]
 plugin_dirs = ["/usr/lib/cni"]
-`,
-      '/etc/containers/storage.conf': `[storage]
-driver = "overlay"
-graphroot = "${store.root}"
-runroot = "${store.run}"
 `,
       '/etc/containers/containers.conf': '[engine]\ncgroup_manager = "cgroupfs"\nevents_logger = "file"\n',
       ...(shortNames === 'enforcing' && {
