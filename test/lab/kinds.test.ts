@@ -76,6 +76,15 @@ describe('a lab with a node of each kind', () => {
         expect(version).toMatch(new RegExp(`^RuntimeVersion: +${suite.replace('.', '\\.')}`, 'm'));
     });
 
+    test('has no programs of other runtimes', async () => {
+      const has = { containerd: ['ctr'], crio: ['podman', 'skopeo'], docker: ['ctr', 'docker'] }[node(kind).runtime];
+      const path = '/usr/sbin:/usr/bin';
+      const found = await ssh(kind, `PATH=${path}; for name in ctr docker podman skopeo; do command -v $name; done; :`);
+      const names = found.stdout.split('\n').map(line => line.split('/').pop());
+      const elsewhere = /^(k3s|rke2|k0s|microk8s)-/.test(kind);
+      expect(names.filter(Boolean)).toEqual(elsewhere ? [] : has);
+    });
+
     test(
       'runs a pod that never pulls once the runtime’s own tool has imported the image',
       async () => {

@@ -7,6 +7,7 @@ import { kinds, type NodeKind, type NodeKindName } from './kinds.ts';
 import { type KubeletIdentity, kubeconfig, kubeletFiles, kubeletService } from './kubelet.ts';
 import { type Bind, enterMust, machineDirectory, raise } from './machine.ts';
 import { firstNodeAddress, type Network, plug } from './network.ts';
+import { engines, type Runtime } from './runtime.ts';
 import { type Service, startService } from './services.ts';
 import type { LabHost, LabNode } from './state.ts';
 
@@ -67,9 +68,8 @@ export async function raiseNode(spec: NodeSpec, pauseArchive: string): Promise<L
     runtime: runtime.name,
     criSocket: runtime.criSocket,
   };
-  const moved = Object.keys(kind.moved ?? {});
-  const setup = [...(moved.length > 0 ? [`rm ${moved.join(' ')}`] : []), ...(kind.setup ? [kind.setup] : [])];
-  if (setup.length > 0) await enterMust(node, ['sh', '-euc', setup.join('\n')]);
+  const absent = [...Object.keys(kind.moved ?? {}), ...foreign(runtime)];
+  await enterMust(node, ['sh', '-euc', `rm -f ${absent.join(' ')}\n${kind.setup ?? ''}`]);
   await Promise.all([
     startService(node, sshd(node)),
     (async () => {
@@ -78,6 +78,11 @@ export async function raiseNode(spec: NodeSpec, pauseArchive: string): Promise<L
     })(),
   ]);
   return node;
+}
+
+/** The programs of other runtimes: one root filesystem serves them all, but a node has its own alone. */
+function foreign({ tools }: Runtime): string[] {
+  return Object.entries(engines).flatMap(([engine, paths]) => (tools.some(tool => tool === engine) ? [] : paths));
 }
 
 /** The directory, unless it is below one of those. */

@@ -45,6 +45,7 @@ export function containerd(options: ContainerdOptions = {}): Runtime {
   const program = (name: string): string => (places.programs === undefined ? name : `${places.programs}/${name}`);
   return {
     name: 'containerd',
+    tools: ['containerd'],
     data: [places.disk],
     criSocket: places.socket,
     files: {

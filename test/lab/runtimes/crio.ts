@@ -21,6 +21,7 @@ skopeo copy --quiet "oci-archive:$archive" "containers-storage:$1"`;
 export function crio({ shortNames = 'default' }: CrioOptions = {}): Runtime {
   return {
     name: 'crio',
+    tools: ['crun', 'podman'],
     data: ['/var/lib/containers'],
     criSocket: '/var/run/crio/crio.sock',
     programs: { crio: { crio: '/usr/bin/crio', pinns: '/usr/bin/pinns' } },

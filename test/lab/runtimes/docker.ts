@@ -38,6 +38,7 @@ const containerdSocket = '/run/containerd/containerd.sock';
  */
 export const docker: Runtime = {
   name: 'docker',
+  tools: ['containerd', 'docker'],
   data: ['/var/lib/docker', '/var/lib/containerd', '/var/lib/cri-dockerd'],
   criSocket: '/var/run/cri-dockerd.sock',
   programs: { 'cri-dockerd': { 'cri-dockerd': '/usr/bin/cri-dockerd' } },
