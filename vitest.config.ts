@@ -13,6 +13,16 @@ export default defineConfig({
       { test: { name: 'bundle', include: ['test/bundle/**/*.test.ts'], testTimeout: 2 * MINUTE } },
       {
         test: {
+          name: 'sources',
+          include: ['test/sources/**/*.test.ts'],
+          globalSetup: 'test/setup/sources.ts',
+          fileParallelism: false,
+          testTimeout: 2 * MINUTE,
+          hookTimeout: 5 * MINUTE,
+        },
+      },
+      {
+        test: {
           name: 'node',
           include: ['test/node/**/*.test.ts'],
           globalSetup: 'test/setup/nodes.ts',
@@ -28,6 +38,16 @@ export default defineConfig({
           globalSetup: 'test/setup/cluster.ts',
           fileParallelism: false,
           testTimeout: 3 * MINUTE,
+          hookTimeout: 5 * MINUTE,
+        },
+      },
+      {
+        test: {
+          name: 'runtimes',
+          include: ['test/runtimes/**/*.test.ts'],
+          globalSetup: 'test/setup/runtimes.ts',
+          fileParallelism: false,
+          testTimeout: 5 * MINUTE,
           hookTimeout: 5 * MINUTE,
         },
       },

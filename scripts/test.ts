@@ -21,7 +21,13 @@ const SUITES: readonly Suite[] = [
   { name: 'ssh', about: 'an SSH server that misbehaves', needsLab: false },
   { name: 'bundle', about: 'dist/ as shipped: on Node 20, 22 and 24, with bad input', needsLab: false },
   { name: 'lab', about: 'the lab itself', needsLab: true },
+  { name: 'sources', about: 'images and archives of real producers, without a node', needsLab: true },
   { name: 'node', about: 'dist/ against real sshd and real containerd', needsLab: true },
+  {
+    name: 'runtimes',
+    about: 'dist/ against containerd 1.6, 1.7 and 2, CRI-O, Docker, and emulated layouts',
+    needsLab: true,
+  },
   { name: 'cluster', about: 'dist/ against a real Kubernetes', needsLab: true },
 ];
 

@@ -1,5 +1,5 @@
 /** Runs the bundles of `dist/` as users do, and tells what they did and what they left behind. */
-import { spawn } from 'node:child_process';
+import { execFile, spawn } from 'node:child_process';
 import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
@@ -114,16 +114,19 @@ export function runPost(main: ActionOutcome, inputs: Inputs, options: Options = 
   return runAction(inputs, { ...options, env: { ...options.env, ...state } });
 }
 
-/** What of a run lies on a node: staged references, temporary files, processes that should have ended. */
+/** What of a run lies on the nodes: staged references, files, processes that should have ended. */
 export async function leftOnNode(lab: Lab): Promise<readonly string[]> {
   const found = await Promise.all(
     lab.nodes.map(async node => {
-      const script = `ctr -n k8s.io images ls -q | grep '^kube-sideload' ; find /tmp /var/tmp /root /home -mindepth 1 -newer /proc/1 -type f ! -path '*/.ssh/*' ; ps -C ctr -o args=; true`;
-      const { stdout } = await enter(node, ['sh', '-c', script]);
-      return stdout
-        .split('\n')
-        .filter(line => line !== '')
-        .map(line => `${node.name}: ${line}`);
+      const files = `find /tmp /var/tmp /root /home -mindepth 1 -newer /proc/1 -type f ! -path '*/.ssh/*'`;
+      const processes = `pgrep -af '[k]ube-sideload.invalid|^docker load|[ /]docker load'`;
+      const { stdout } = await enter(node, [
+        'sh',
+        '-c',
+        `${files}; ${processes}; ls -d /var/tmp/kube-sideload.* 2>/dev/null; true`,
+      ]);
+      const staged = (await referencesOn(lab, node.name)).filter(reference => reference.startsWith('kube-sideload'));
+      return [...staged, ...stdout.split('\n').filter(line => line !== '')].map(line => `${node.name}: ${line}`);
     }),
   );
   return found.flat();
@@ -137,10 +140,33 @@ export function nodeNamed(lab: Lab, name: string): LabNode {
   return node;
 }
 
-/** References that a node's containerd knows, without digests. */
+/** What a node's runtime answers the host's crictl, so that nodes without one are asked too. */
+export function crictl(lab: Lab, node: LabNode, args: readonly string[]): Promise<string> {
+  // In the node /var/run is a link to /run; from here it would be the host's.
+  const socket = `unix://${node.root}${node.criSocket.replace(/^\/var\/run/, '/run')}`;
+  const endpoints = [
+    '--config',
+    '/dev/null',
+    '--timeout',
+    '20s',
+    '--runtime-endpoint',
+    socket,
+    '--image-endpoint',
+    socket,
+  ];
+  return new Promise((done, reject) => {
+    execFile(join(lab.bin, 'crictl'), [...endpoints, ...args], { maxBuffer: 1 << 26 }, (error, stdout, stderr) =>
+      error === null ? done(stdout) : reject(new Error(`crictl ${args.join(' ')} on ${node.name}: ${stderr}`)),
+    );
+  });
+}
+
+/** References that a node's CRI lists. */
 export async function referencesOn(lab: Lab, name: string): Promise<readonly string[]> {
-  const { stdout } = await enter(nodeNamed(lab, name), ['ctr', '-n', 'k8s.io', 'images', 'ls', '-q']);
-  return stdout.split('\n').filter(line => line !== '' && !line.startsWith('sha256:'));
+  const { images } = JSON.parse(await crictl(lab, nodeNamed(lab, name), ['images', '-o', 'json'])) as {
+    images: readonly { repoTags: readonly string[] }[];
+  };
+  return images.flatMap(image => image.repoTags);
 }
 
 async function inTemporaryDirectory<T>(body: (directory: string) => Promise<T>): Promise<T> {

@@ -10,8 +10,8 @@ export function asRoot({ privilege }: NodeFacts): readonly string[] {
  * Functions for scripts. `inspect_by_cri N REF` asks the CRI for an image, into the section `cri N`. The CRI learns of a
  * new reference a moment after the runtime has made it: its answer is waited for, not its absence.
  * What crictl says on standard error (a missing configuration file, say) is no part of its answer.
- * `end_imports REF` ends imports that still run: when the runner disappears, sshd may wait for it for hours, and the
- * import with it. Its command line has the stage name.
+ * `end_imports REF` ends imports that still run, and waits for their end: when the runner disappears, sshd may wait for
+ * it for hours, and the import with it. Its command line has the stage name.
  */
 export const CRI = `
 inspect_by_cri() {
@@ -23,9 +23,13 @@ inspect_by_cri() {
   section "cri $1"; printf '%s' "$status"
 }
 end_imports() {
-  for process in $(grep -lsaF "\${1%:*}" /proc/[0-9]*/cmdline); do
-    process=\${process#/proc/}
-    as_root kill "\${process%/cmdline}" 2>/dev/null
+  for attempt in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
+    running=$(grep -lsaF "\${1%:*}" /proc/[0-9]*/cmdline) || return 0
+    for process in $running; do
+      process=\${process#/proc/} process=\${process%/cmdline}
+      case $attempt in 1) as_root kill "$process" ;; 15) as_root kill -9 "$process" ;; esac 2>/dev/null
+    done
+    sleep 0.2
   done
 }
 `;

@@ -12,21 +12,23 @@ import { runOf, UNPACKED } from './staging.ts';
 export const crio: Runtime = { importArchive, inspect, held, tag, remove };
 
 /**
- * skopeo reads no archive from a pipe, so the archive is unpacked below /var/tmp, as the user who logged in, and read from
- * there by root. The directory goes with the command; what a killed one leaves is found by its name.
+ * skopeo reads no archive from a pipe, so the archive is unpacked below /var/tmp and read from there. The layers that
+ * skopeo and podman unpack on the way lie in the same directory: they leave them behind when they are killed. It goes
+ * with the command; what a killed one leaves is found by its name.
  */
 function importArchive(facts: NodeFacts, stage: string, _platform: Platform): readonly string[] {
   const { skopeo, podman = ['podman'] } = facts.tools;
-  const root = asRoot(facts).join(' ');
+  const root = [...asRoot(facts), ''].join(' ');
+  const byPodman = podman.join(' ');
   const store =
     skopeo !== undefined
-      ? `${root} ${skopeo.join(' ')} copy --quiet oci:$d containers-storage:${stage}`
-      : `i=$(${root} ${podman.join(' ')} pull --quiet oci:$d) && ${root} ${podman.join(' ')} tag $i ${stage}`;
+      ? `${root}${skopeo.join(' ')} --tmpdir $d copy --quiet oci:$d/oci containers-storage:${stage}`
+      : `i=$(${root}env TMPDIR=$d ${byPodman} pull --quiet oci:$d/oci) && ${root}${byPodman} tag $i ${stage}`;
   const script = [
     `d=$(mktemp -d ${UNPACKED}${runOf(stage)}.XXXXXX) || exit`,
-    'trap "rm -rf $d" EXIT',
+    `trap "${root}rm -rf $d" EXIT`,
     'trap "exit 1" HUP INT TERM',
-    `tar -xf - -C $d && ${store}`,
+    `mkdir $d/oci && tar -xf - -C $d/oci && ${store}`,
   ];
   return ['sh', '-c', script.join('; ')];
 }

@@ -1,7 +1,8 @@
 import { execFileSync } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { enter, type Lab, type LabNode } from '../lab/index.ts';
+import type { Lab, LabNode } from '../lab/index.ts';
+import { crictl } from '../shipped.ts';
 
 /** Runs the lab's kubectl as its administrator. */
 export function kubectl(lab: Lab, args: readonly string[], input = ''): string {
@@ -15,10 +16,12 @@ export function smokePods(lab: Lab): readonly string[] {
   return names === '' ? [] : names.split('\n');
 }
 
-/** The image ID that a node's CRI reports for a reference; `undefined` when it has none. */
-export async function criImageId(node: LabNode, reference: string): Promise<string | undefined> {
-  const { code, stdout } = await enter(node, ['crictl', 'inspecti', '-o', 'json', reference]);
-  return code === 0 ? (JSON.parse(stdout) as { status: { id: string } }).status.id : undefined;
+/** The image ID that a node's CRI reports for a reference. */
+export async function criImageId(lab: Lab, node: LabNode, reference: string): Promise<string> {
+  const { status } = JSON.parse(await crictl(lab, node, ['inspecti', '-o', 'json', reference])) as {
+    status: { id: string };
+  };
+  return status.id.startsWith('sha256:') ? status.id : `sha256:${status.id}`;
 }
 
 /** A namespace `smoke`, and a kubeconfig whose only right is to do `verbs` with pods there. */

@@ -31,7 +31,7 @@ describe('push to a real cluster', () => {
         'sha256:',
       );
       for (const node of lab.nodes) {
-        expect(await criImageId(node, reference)).toBe(built);
+        expect(await criImageId(lab, node, reference)).toBe(built);
       }
       expect(outcome.nodes.map(({ images }) => images)).toEqual(
         lab.nodes.map(() => [
@@ -89,7 +89,7 @@ describe('push to a real cluster', () => {
     expect(outcome.code).toBe(0);
     expect(after).not.toBe(before);
     for (const node of lab.nodes) {
-      expect(await criImageId(node, 'docker.io/library/moving:latest')).toBe(after);
+      expect(await criImageId(lab, node, 'docker.io/library/moving:latest')).toBe(after);
     }
   });
 

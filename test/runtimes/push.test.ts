@@ -1,0 +1,146 @@
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, afterEach, describe, expect, inject, it } from 'vitest';
+import { criImageId, smokePods } from '../cluster/kubernetes.ts';
+import { archive, build, onRunner } from '../engines.ts';
+import { enter } from '../lab/index.ts';
+import { crictl, leftOnNode, push, reach, referencesOn } from '../shipped.ts';
+
+const lab = inject('lab');
+const all = lab.nodes.map(() => expect.anything());
+const directory = mkdtempSync(join(tmpdir(), 'kube-sideload-runtimes-'));
+afterAll(() => rmSync(directory, { recursive: true, force: true }));
+
+afterEach(async () => {
+  expect(smokePods(lab)).toEqual([]);
+  expect(await leftOnNode(lab)).toEqual([]);
+});
+
+function imageId(name: string): string {
+  return onRunner(lab, 'docker', ['image', 'inspect', '--format', '{{.Id}}', name]);
+}
+
+describe('one run for containerd 1.6, 1.7 and 2, CRI-O and Docker, and the emulated layouts of distributions, side by side', () => {
+  it('gives every node the same image ID, and every kubelet starts it', async () => {
+    build(lab, 'docker', 'every:1', 'every');
+    const outcome = await push({ ...reach(lab), images: 'every:1', source: 'docker' }, { lab });
+    expect(outcome.log).toContain('Start smoke pods');
+    expect(
+      outcome.nodes.map(node => [node.node, node.error?.code, node.images[0]?.outcome, node.images[0]?.smoke]),
+    ).toEqual(lab.nodes.map(node => [node.name, undefined, 'sent', 'Running']));
+    expect(outcome.code).toBe(0);
+    for (const node of lab.nodes) {
+      expect(await criImageId(lab, node, 'docker.io/library/every:1'), node.kind).toBe(imageId('every:1'));
+    }
+    const names = new Set(outcome.nodes.map(node => node.runtime?.replace(/ v?(\d+\.\d+).*/, ' $1')));
+    expect(names.size).toBeGreaterThanOrEqual(5);
+  });
+
+  it('sends nothing to nodes that have it, whichever runtime they have', async () => {
+    build(lab, 'docker', 'every:1', 'every');
+    const outcome = await push({ ...reach(lab), images: 'every:1', source: 'docker' }, { lab });
+    expect(outcome.nodes.map(node => node.images[0]?.outcome)).toEqual(all.map(() => 'present'));
+    expect(outcome.outputs).toMatchObject({ changed: 'false', 'bytes-sent': '0' });
+  });
+
+  it('moves a tag, as a user with sudo, with several images at once', async () => {
+    build(lab, 'docker', 'every:1', 'another');
+    build(lab, 'docker', 'localhost/team/second:latest', 'second');
+    const outcome = await push(
+      { ...reach(lab), images: 'every:1,localhost/team/second', source: 'docker', 'ssh-user': 'deploy' },
+      { lab },
+    );
+    expect(outcome.nodes.flatMap(node => node.images.map(image => [node.node, image.smoke]))).toEqual(
+      lab.nodes.flatMap(node => [
+        [node.name, 'Running'],
+        [node.name, 'Running'],
+      ]),
+    );
+    expect(outcome.code).toBe(0);
+    for (const node of lab.nodes) {
+      expect(await criImageId(lab, node, 'docker.io/library/every:1'), node.kind).toBe(imageId('every:1'));
+      expect(await criImageId(lab, node, 'localhost/team/second:latest'), node.kind).toBe(
+        imageId('localhost/team/second'),
+      );
+    }
+  });
+
+  it('takes gzip layers as they are, and layers that many images share', async () => {
+    const image = await archive(directory, {
+      reference: 'docker.io/library/gzipped:1',
+      compression: 'gzip',
+      layers: [{ files: { 'etc/one': '1' } }, { fillBytes: 2_000_000 }, { files: { 'etc/one': '2' } }],
+    });
+    const outcome = await push({ ...reach(lab), archive: image.file }, { lab });
+    expect(outcome.nodes.map(node => node.images[0]?.smoke)).toEqual(all.map(() => 'Running'));
+    for (const node of lab.nodes) {
+      expect(await criImageId(lab, node, image.reference), node.kind).toBe(image.id);
+    }
+  });
+
+  it('refuses an image for another architecture everywhere, before a byte is sent', async () => {
+    const image = await archive(directory, { reference: 'docker.io/library/foreign:1', architecture: 'arm64' });
+    const outcome = await push({ ...reach(lab), archive: image.file }, { lab });
+    expect(outcome.nodes.map(node => node.error?.code)).toEqual(all.map(() => 'PLATFORM_MISMATCH'));
+    expect(outcome.outputs['bytes-sent']).toBe('0');
+    for (const node of lab.nodes) {
+      expect(await referencesOn(lab, node.name), node.kind).not.toContain(image.reference);
+    }
+  });
+
+  it('leaves nothing on any runtime when it is cancelled while sending', async () => {
+    const image = await archive(directory, {
+      reference: 'docker.io/library/cancelled:1',
+      layers: [{ fillBytes: 30_000_000 }],
+    });
+    let cancelled = false;
+    const outcome = await push(
+      { ...reach(lab), archive: image.file },
+      {
+        lab,
+        onLine: (line, pid) => {
+          if (!cancelled && line.includes('imported and verified')) {
+            cancelled = true;
+            process.kill(pid, 'SIGTERM');
+          }
+        },
+      },
+    );
+    expect(outcome.code).toBe(1);
+    for (const node of lab.nodes) {
+      expect(await referencesOn(lab, node.name), node.kind).not.toContain(image.reference);
+    }
+  });
+});
+
+describe('CRI-O', () => {
+  const crio = lab.nodes.filter(node => node.runtime === 'crio');
+
+  it.for(crio)('takes images by podman alone where skopeo is missing ($kind)', async (node, { expect }) => {
+    build(lab, 'docker', 'podman-only:1', node.kind);
+    await enter(node, ['mv', '/usr/bin/skopeo', '/usr/bin/skopeo.away']);
+    try {
+      const inputs = { ...reach(lab, [`${node.address}=${node.name}`]), images: 'podman-only:1', source: 'docker' };
+      const outcome = await push(inputs, { lab });
+      expect(outcome.nodes[0]?.images[0]?.smoke).toBe('Running');
+      expect(await criImageId(lab, node, 'docker.io/library/podman-only:1')).toBe(imageId('podman-only:1'));
+    } finally {
+      await enter(node, ['mv', '/usr/bin/skopeo.away', '/usr/bin/skopeo']);
+    }
+  });
+
+  it.for(crio)('takes away a stage name without the image that others use ($kind)', async (node, { expect }) => {
+    build(lab, 'docker', 'shared:1', 'shared');
+    build(lab, 'docker', 'shared:2', 'shared');
+    for (const images of ['shared:1', 'shared:2']) {
+      const outcome = await push(
+        { ...reach(lab, [`${node.address}=${node.name}`]), images, source: 'docker' },
+        { lab },
+      );
+      expect(outcome.code).toBe(0);
+    }
+    await crictl(lab, node, ['inspecti', 'docker.io/library/shared:1']);
+    await crictl(lab, node, ['inspecti', 'docker.io/library/shared:2']);
+  });
+});
