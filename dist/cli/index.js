@@ -2,7 +2,7 @@
 /******/ (() => { // webpackBootstrap
 /******/ 	var __webpack_modules__ = ({
 
-/***/ 4006:
+/***/ 477:
 /***/ ((module, __webpack_exports__, __nccwpck_require__) => {
 
 "use strict";
@@ -10,11 +10,11 @@ __nccwpck_require__.a(module, async (__webpack_handle_async_dependencies__, __we
 __nccwpck_require__.r(__webpack_exports__);
 /* harmony import */ var node_util__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(7975);
 /* harmony import */ var node_util__WEBPACK_IMPORTED_MODULE_0___default = /*#__PURE__*/__nccwpck_require__.n(node_util__WEBPACK_IMPORTED_MODULE_0__);
-/* harmony import */ var _entry_js__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(3302);
-/* harmony import */ var _help_js__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(3201);
-/* harmony import */ var _host_terminal_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(2939);
-/* harmony import */ var _inputs_js__WEBPACK_IMPORTED_MODULE_4__ = __nccwpck_require__(6107);
-/* harmony import */ var _version_js__WEBPACK_IMPORTED_MODULE_5__ = __nccwpck_require__(7992);
+/* harmony import */ var _entry_js__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(432);
+/* harmony import */ var _help_js__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(7328);
+/* harmony import */ var _host_terminal_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(3408);
+/* harmony import */ var _inputs_js__WEBPACK_IMPORTED_MODULE_4__ = __nccwpck_require__(2102);
+/* harmony import */ var _version_js__WEBPACK_IMPORTED_MODULE_5__ = __nccwpck_require__(1171);
 
 
 
@@ -74,7 +74,7 @@ __webpack_async_result__();
 
 /***/ }),
 
-/***/ 3302:
+/***/ 432:
 /***/ ((__unused_webpack_module, __webpack_exports__, __nccwpck_require__) => {
 
 "use strict";
@@ -87,7 +87,7 @@ __nccwpck_require__.d(__webpack_exports__, {
 // UNUSED EXPORTS: runPost
 
 // EXTERNAL MODULE: ./lib/errors.js
-var lib_errors = __nccwpck_require__(2357);
+var lib_errors = __nccwpck_require__(9012);
 ;// CONCATENATED MODULE: ./lib/report/report.js
 function errorReport({ code, message, hint }) {
     return { code, message, hint };
@@ -240,7 +240,7 @@ var external_assert_ = __nccwpck_require__(2613);
 var external_path_ = __nccwpck_require__(6928);
 // EXTERNAL MODULE: external "fs"
 var external_fs_ = __nccwpck_require__(9896);
-;// CONCATENATED MODULE: ./node_modules/@actions/io/lib/io-util.js
+;// CONCATENATED MODULE: ../../work/main/node_modules/@actions/io/lib/io-util.js
 var __awaiter = (undefined && undefined.__awaiter) || function (thisArg, _arguments, P, generator) {
     function adopt(value) { return value instanceof P ? value : new P(function (resolve) { resolve(value); }); }
     return new (P || (P = Promise))(function (resolve, reject) {
@@ -420,7 +420,7 @@ function getCmdPath() {
     return (_a = process.env['COMSPEC']) !== null && _a !== void 0 ? _a : `cmd.exe`;
 }
 //# sourceMappingURL=io-util.js.map
-;// CONCATENATED MODULE: ./node_modules/@actions/io/lib/io.js
+;// CONCATENATED MODULE: ../../work/main/node_modules/@actions/io/lib/io.js
 var io_awaiter = (undefined && undefined.__awaiter) || function (thisArg, _arguments, P, generator) {
     function adopt(value) { return value instanceof P ? value : new P(function (resolve) { resolve(value); }); }
     return new (P || (P = Promise))(function (resolve, reject) {
@@ -731,7 +731,7 @@ const DIGEST = /^sha256:[0-9a-f]{64}$/;
 const NAME_MAX_LENGTH = 255;
 const DEFAULT_REGISTRY = 'docker.io';
 const LEGACY_REGISTRY = 'index.docker.io';
-function parseReference(text) {
+function reference_parseReference(text) {
     const refuse = (why) => {
         throw new lib_errors/* SideloadError */.wR('INPUT_INVALID', `${JSON.stringify(text)} is not an image reference: ${why}`, {
             hint: 'Write it as for `docker pull`, as in `app:1.2` or `registry.example/team/app:1.2`.',
@@ -783,7 +783,7 @@ function formatReference({ registry, repository, tag, digest }) {
     return `${name}${tag === undefined ? '' : `:${tag}`}${digest === undefined ? '' : `@${digest}`}`;
 }
 function normalise(text) {
-    const { registry: written = DEFAULT_REGISTRY, repository, tag, digest } = parseReference(text);
+    const { registry: written = DEFAULT_REGISTRY, repository, tag, digest } = reference_parseReference(text);
     const registry = written === LEGACY_REGISTRY ? DEFAULT_REGISTRY : written;
     const official = registry === DEFAULT_REGISTRY && !repository.includes('/');
     return formatReference({
@@ -793,9 +793,49 @@ function normalise(text) {
     });
 }
 
+;// CONCATENATED MODULE: ./lib/image/aliases.js
+
+
+function parseAlias(text) {
+    const [alias = '', image, ...more] = text.split('=');
+    if (more.length > 0) {
+        throw new lib_errors/* SideloadError */.wR('INPUT_INVALID', `${JSON.stringify(text)} in \`aliases\` has more than one \`=\``, {
+            hint: 'Write `ALIAS=IMAGE`, as in `app:1=registry.example/team/app:1`.',
+        });
+    }
+    return { alias: normalise(alias), image: image === undefined ? undefined : normalise(image) };
+}
+function withAliases(images, texts) {
+    if (texts.length === 0)
+        return images;
+    const taken = new Set(images.map(({ reference }) => reference));
+    const bound = texts.map(parseAlias).map(({ alias, image }) => {
+        if (taken.has(alias))
+            throw refused(`names ${alias} more than once`, 'Remove one of them.');
+        taken.add(alias);
+        const [only] = images;
+        const reference = image ?? (images.length === 1 ? only?.reference : undefined);
+        const there = images.map(each => each.reference).join(', ');
+        if (reference === undefined)
+            throw refused(`does not say which image ${alias} is for: ${there}`, HOW);
+        if (images.every(each => each.reference !== reference)) {
+            throw refused(`is for ${reference}, which is not among the images: ${there}`, HOW);
+        }
+        return { alias, reference };
+    });
+    return images.map(image => {
+        const aliases = bound.filter(({ reference }) => reference === image.reference).map(({ alias }) => alias);
+        return aliases.length === 0 ? image : { ...image, aliases };
+    });
+}
+const HOW = 'Write `ALIAS=IMAGE`, with the image as it is in `images`.';
+function refused(what, hint) {
+    return new lib_errors/* SideloadError */.wR('INPUT_INVALID', `\`aliases\` ${what}`, { hint });
+}
+
 // EXTERNAL MODULE: ./lib/inputs.js
-var lib_inputs = __nccwpck_require__(6107);
-;// CONCATENATED MODULE: ./node_modules/valibot/dist/index.mjs
+var lib_inputs = __nccwpck_require__(2102);
+;// CONCATENATED MODULE: ../../work/main/node_modules/valibot/dist/index.mjs
 //#region src/storages/globalConfig/globalConfig.ts
 let store$4;
 const DEFAULT_CONFIG = {
@@ -8373,8 +8413,8 @@ function unwrap(schema) {
 
 //#endregion
 
-// EXTERNAL MODULE: ./node_modules/yaml/dist/index.js
-var dist = __nccwpck_require__(8815);
+// EXTERNAL MODULE: ../../work/main/node_modules/yaml/dist/index.js
+var dist = __nccwpck_require__(7207);
 ;// CONCATENATED MODULE: ./lib/node/inventory.js
 
 
@@ -8487,7 +8527,7 @@ function faultOfSetting(name) {
 }
 
 // EXTERNAL MODULE: ./lib/problems.js
-var lib_problems = __nccwpck_require__(8834);
+var lib_problems = __nccwpck_require__(2795);
 ;// CONCATENATED MODULE: ./lib/ssh/fingerprint.js
 
 function fingerprint(publicKey) {
@@ -8658,8 +8698,8 @@ function parseFingerprints(lines) {
     });
 }
 
-// EXTERNAL MODULE: ./node_modules/ssh2/lib/index.js
-var lib = __nccwpck_require__(5472);
+// EXTERNAL MODULE: ../../work/main/node_modules/ssh2/lib/index.js
+var lib = __nccwpck_require__(1936);
 var lib_default = /*#__PURE__*/__nccwpck_require__.n(lib);
 ;// CONCATENATED MODULE: ./lib/ssh/key.js
 
@@ -8787,6 +8827,7 @@ function invalid(what, hint) {
 
 
 
+
 function settings_readSettings(host, env = process.env) {
     const problems = [];
     const inventory = (0,lib_problems/* collect */.Fo)(problems, () => readInventory(host, env));
@@ -8807,9 +8848,18 @@ function settings_readSettings(host, env = process.env) {
         problems.push((0,lib_problems/* problem */.CC)('`images` is empty', 'name at least one image, or an `archive`'));
     }
     if (inputs.source === 'archive' && inputs.archive === undefined) {
-        problems.push((0,lib_problems/* problem */.CC)('`source: archive` needs `archive`', 'name the tar file'));
+        problems.push((0,lib_problems/* problem */.CC)('`source: archive` needs `archive`', 'name the tar file or the directory'));
     }
-    if (inputs.archive !== undefined && (inputs.source === 'docker' || inputs.source === 'podman')) {
+    const aliases = inputs.aliases.flatMap(alias => (0,lib_problems/* collect */.Fo)(problems, () => parseAlias(alias)) ?? []);
+    problems.push(...duplicates('aliases', aliases.map(({ alias }) => alias)));
+    if (references.length > 0 && references.length === inputs.images.length) {
+        problems.push(...aliases.flatMap(alias => aliasProblems(alias, references)));
+    }
+    const namespace = inputs['containerd-namespace'];
+    if (namespace !== undefined && !/^(?=.{1,76}$)[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*$/.test(namespace)) {
+        problems.push((0,lib_problems/* problem */.CC)(`\`containerd-namespace\` ${JSON.stringify(namespace)} is not a name of a namespace`));
+    }
+    if (inputs.archive !== undefined && inputs.source !== 'auto' && inputs.source !== 'archive') {
         problems.push((0,lib_problems/* problem */.CC)(`\`archive\` and \`source: ${inputs.source}\` exclude each other`, 'set one of them'));
     }
     const nodes = readNodes(inputs, inventory, problems);
@@ -8833,11 +8883,25 @@ function settings_readSettings(host, env = process.env) {
         images: inputs.images,
         source: inputs.source,
         archive: inputs.archive,
+        aliases: inputs.aliases,
+        containerdNamespace: namespace,
         nodes,
         ssh: { credentials, hostKeys, connectTimeoutMs: inputs['connect-timeout'] * 1000 },
         criSocket: criSocket?.replace(/^unix:\/\//, ''),
         smoke,
     };
+}
+function aliasProblems({ alias, image }, references) {
+    const how = 'write `ALIAS=IMAGE`, with the image as it is in `images`';
+    if (references.includes(alias))
+        return [(0,lib_problems/* problem */.CC)(`\`aliases\` names ${JSON.stringify(alias)}, as \`images\` does`)];
+    if (image !== undefined && !references.includes(image)) {
+        return [(0,lib_problems/* problem */.CC)(`\`aliases\`: ${JSON.stringify(image)} is not in \`images\``, how)];
+    }
+    if (image === undefined && references.length > 1) {
+        return [(0,lib_problems/* problem */.CC)(`\`aliases\` does not say which image ${JSON.stringify(alias)} is for`, how)];
+    }
+    return [];
 }
 function inHome(...names) {
     try {
@@ -9136,6 +9200,7 @@ async function readVariant(entries, configName, layerNames) {
 
 
 const INDEX_MAX_DEPTH = 4;
+const MANIFEST_TYPE = 'application/vnd.oci.image.manifest.v1+json';
 const CONFIG_TYPES = new Set([
     'application/vnd.oci.image.config.v1+json',
     'application/vnd.docker.container.image.v1+json',
@@ -9152,7 +9217,7 @@ async function readOciArchive(entries) {
         const faults = [];
         await readDescriptor(entries, descriptor, 0, variants, faults);
         if (variants.length > 0 || faults.length > 0) {
-            images.push({ name: nameOf(descriptor), digest: digestIn(descriptor, 'index.json', entries), variants, faults });
+            images.push({ ...nameOf(descriptor), digest: digestIn(descriptor, 'index.json', entries), variants, faults });
         }
     }
     return images;
@@ -9160,7 +9225,8 @@ async function readOciArchive(entries) {
 function nameOf(descriptor) {
     const annotations = asObject(descriptor.annotations);
     const refName = asText(annotations['org.opencontainers.image.ref.name']);
-    return asText(annotations['io.containerd.image.name']) ?? (/[/:]/.test(refName ?? '') ? refName : undefined);
+    const name = asText(annotations['io.containerd.image.name']) ?? (/[/:]/.test(refName ?? '') ? refName : undefined);
+    return { name, tag: name === undefined ? refName : undefined };
 }
 async function readDescriptor(entries, descriptor, depth, variants, faults) {
     if (isAttestation(descriptor))
@@ -9170,9 +9236,11 @@ async function readDescriptor(entries, descriptor, depth, variants, faults) {
     const built = asText(platform.architecture);
     const what = `the manifest ${digest}${built === undefined ? '' : ` for ${asText(platform.os)}/${built}`}`;
     await collectingFaults(faults, entries, async () => {
-        const manifest = asObject(json_parseJson(await readBlob(entries, digest, what), `${what} in ${entries.label}`));
+        const bytes = await readBlob(entries, digest, what);
+        const manifest = asObject(json_parseJson(bytes, `${what} in ${entries.label}`));
         if (manifest.manifests === undefined) {
-            const variant = await readManifest(entries, manifest, what);
+            const mediaType = asText(manifest.mediaType) ?? asText(descriptor.mediaType) ?? MANIFEST_TYPE;
+            const variant = await readManifest(entries, manifest, { digest, mediaType, bytes }, what);
             if (variant !== undefined)
                 variants.push(variant);
             return;
@@ -9189,7 +9257,7 @@ function isAttestation({ annotations, platform }) {
     const { os, architecture } = asObject(platform);
     return (asObject(annotations)['vnd.docker.reference.type'] !== undefined || (os === 'unknown' && architecture === 'unknown'));
 }
-async function readManifest(entries, manifest, what) {
+async function readManifest(entries, manifest, source, what) {
     const { label } = entries;
     const descriptor = asObject(manifest.config);
     if (!CONFIG_TYPES.has(asText(descriptor.mediaType)))
@@ -9214,7 +9282,8 @@ async function readManifest(entries, manifest, what) {
             throw missingFrom(entries, `the layer ${blobDigest}`);
         return { diffId, blobDigest, name: `${blobDigest} in ${label}`, file };
     });
-    return { platform, imageId, config, layers };
+    const layerDigests = layers.flatMap(({ blobDigest }) => blobDigest ?? []);
+    return { platform, imageId, config, layers, manifest: { ...source, layerDigests } };
 }
 function blobName(digest) {
     return `blobs/sha256/${hexOf(digest)}`;
@@ -9314,10 +9383,10 @@ async function readArchive(entries, log) {
         else
             named.set(image.name, mergeVariants(label, named.get(image.name), image));
     };
-    for (const { name, digest, variants, faults: own } of ociImages) {
+    for (const { name, tag, digest, variants, faults: own } of ociImages) {
         faults.push(...own);
         if (variants.length > 0)
-            add({ name: fullName(name), digest, variants, format: 'OCI' });
+            add({ name: fullName(name), tag, digest, variants, format: 'OCI' });
     }
     for (const { names, variant } of dockerImages) {
         const missing = names.map(fullName).filter(name => name !== undefined && !named.has(name));
@@ -9327,7 +9396,7 @@ async function readArchive(entries, log) {
         if (names.length === 0 && !known)
             add({ name: undefined, digest: undefined, variants: [variant], format: 'docker' });
     }
-    const images = [...named.values(), ...joinNameless(label, nameless)];
+    const images = [...named.values(), ...joinNameless(nameless)];
     if (images.length === 0) {
         throw faults[0] ?? new lib_errors/* SideloadError */.wR('ARCHIVE_INVALID', `${label} holds no container image`);
     }
@@ -9341,8 +9410,19 @@ function needsDocker(images) {
 function has(image, variant) {
     return image.variants.some(({ imageId }) => imageId === variant.imageId);
 }
-function joinNameless(label, images) {
-    return images.length < 2 ? images : [images.reduce((all, next) => mergeVariants(label, all, next))];
+function joinNameless(images) {
+    const tags = [...new Set(images.map(({ tag }) => tag))];
+    return tags.flatMap(tag => {
+        const group = images.filter(image => image.tag === tag);
+        const variants = group.flatMap(image => image.variants);
+        const platforms = new Set(variants.map(({ platform }) => formatPlatform(platform)));
+        const [first] = group;
+        return first === undefined || platforms.size < variants.length ? group : [{ ...first, variants }];
+    });
+}
+function isSame(first, second) {
+    const ids = ({ variants }) => variants.map(({ imageId }) => imageId).join();
+    return ids(first) === ids(second);
 }
 function mergeVariants(label, first, second) {
     if (first === undefined)
@@ -9351,8 +9431,7 @@ function mergeVariants(label, first, second) {
     for (const { platform } of added) {
         const twice = first.variants.some(variant => formatPlatform(variant.platform) === formatPlatform(platform));
         if (twice) {
-            const name = first.name ?? 'images without a name';
-            throw new lib_errors/* SideloadError */.wR('IMAGE_AMBIGUOUS', `${label} has two different ${name} for ${formatPlatform(platform)}`, {
+            throw new lib_errors/* SideloadError */.wR('IMAGE_AMBIGUOUS', `${label} has two different ${first.name} for ${formatPlatform(platform)}`, {
                 hint: 'Save each image under its own name.',
             });
         }
@@ -9540,6 +9619,7 @@ function byProgram(program) {
 
 
 
+
 const READ_BYTES = 1 << 20;
 async function openScratch(directory, log, signal) {
     const codec = await chooseCodec(signal);
@@ -9573,19 +9653,22 @@ async function openScratch(directory, log, signal) {
             source.destroy();
         }
     };
+    const inTurn = (task, signal) => {
+        const job = turn(() => {
+            const either = AbortSignal.any([signal, closing.signal]);
+            either.throwIfAborted();
+            return task(either);
+        });
+        writing.add(job);
+        const done = () => writing.delete(job);
+        job.then(done, done);
+        return job;
+    };
     return {
+        directory: root,
         signal: closing.signal,
-        write(open, signal) {
-            const job = turn(() => {
-                const either = AbortSignal.any([signal, closing.signal]);
-                either.throwIfAborted();
-                return write(open(), either);
-            });
-            writing.add(job);
-            const done = () => writing.delete(job);
-            job.then(done, done);
-            return job;
-        },
+        write: (open, signal) => inTurn(either => write(open(), either), signal),
+        adopt: (open, signal) => inTurn(async (either) => (await adoptBlob(open, either)) ?? (await write(open(), either)), signal),
         find: digest => contents.get(digest),
         async retain(digests) {
             const kept = new Set([...digests].flatMap(digest => contents.get(digest)?.blob.digest ?? []));
@@ -9621,6 +9704,25 @@ async function writeBlob(source, path, codec, signal) {
         compression,
         sent: { ...sent.result(), compression: codec.compression },
     };
+}
+async function adoptBlob(open, signal) {
+    const source = open();
+    try {
+        const { head, all } = await peek(source, MAGIC_BYTES);
+        const compression = sniffCompression(head);
+        if (compression === 'none')
+            return undefined;
+        const meter = createMeter();
+        await (0,external_node_stream_promises_namespaceObject.pipeline)(all, meter.stream, nowhere(), { signal });
+        const read = meter.result();
+        return { digest: read.digest, compression, blob: { ...read, compression, open } };
+    }
+    finally {
+        source.destroy();
+    }
+}
+function nowhere() {
+    return new external_node_stream_namespaceObject.Writable({ write: (_chunk, _encoding, done) => done() });
 }
 async function through(filter, run) {
     try {
@@ -9688,10 +9790,9 @@ function createQueue(limit) {
 
 
 
-
 function createLayer(content, scratch) {
     const store = createShared(scratch.signal, async (signal) => {
-        const stored = content.file.stored ?? (await scratch.write(content.file.open, signal));
+        const stored = content.file.stored ?? (await scratch.adopt(content.file.open, signal));
         proveDigest(content, stored);
         if (provenByDiffId(content, stored))
             await proveDiffId(content, stored, signal);
@@ -9713,9 +9814,8 @@ async function proveDiffId({ diffId, name }, stored, signal) {
     if (stored.compression === 'none')
         return;
     const meter = createMeter();
-    const nowhere = new external_node_stream_namespaceObject.Writable({ write: (_chunk, _encoding, done) => done() });
     try {
-        await through(await startDecompression(stored.compression, signal), filter => (0,external_node_stream_promises_namespaceObject.pipeline)(stored.blob.open(), filter, meter.stream, nowhere, { signal }));
+        await through(await startDecompression(stored.compression, signal), filter => (0,external_node_stream_promises_namespaceObject.pipeline)(stored.blob.open(), filter, meter.stream, nowhere(), { signal }));
     }
     catch (error) {
         if (signal.aborted || error instanceof lib_errors/* SideloadError */.wR)
@@ -9775,16 +9875,71 @@ function cancelled(signal) {
     return new lib_errors/* SideloadError */.wR('CANCELLED', 'cancelled', { cause: signal.reason });
 }
 
+;// CONCATENATED MODULE: ./lib/image/names.js
+
+const TOLD_MAX = 3;
+function describeNames(requested, present, holder = 'the node') {
+    const full = normalise(requested);
+    if (present.includes(full))
+        return [];
+    const wanted = reference_parseReference(full);
+    const near = present
+        .map(name => ({ name, rank: nearness(wanted, full, name) }))
+        .filter(({ rank }) => rank !== undefined)
+        .toSorted((a, b) => (a.rank ?? 0) - (b.rank ?? 0));
+    return near
+        .slice(0, TOLD_MAX)
+        .map(({ name, rank }) => rank === 0
+        ? `${holder} has ${name} under that short name, where a pod does not find it; it must be ${full}`
+        : `${holder} has ${name}, the pod asks for ${full}`);
+}
+function nearness(wanted, full, name) {
+    const there = parsed(name);
+    if (there === undefined)
+        return undefined;
+    if (formatReference(there) === full)
+        return 0;
+    const sameTag = there.tag === wanted.tag && there.digest === wanted.digest;
+    if (sameTag && pathOf(there) === pathOf(wanted))
+        return 1;
+    if (sameTag && lastOf(there) === lastOf(wanted))
+        return 2;
+    return there.registry === wanted.registry && there.repository === wanted.repository ? 3 : undefined;
+}
+function parsed(name) {
+    try {
+        return reference_parseReference(normalise(name));
+    }
+    catch {
+        return undefined;
+    }
+}
+function pathOf({ repository }) {
+    return repository.replace(/^library\//, '');
+}
+function lastOf({ repository }) {
+    return repository.slice(repository.lastIndexOf('/') + 1);
+}
+function digestFate(reference, sentManifest) {
+    const { digest } = parseReference(reference);
+    if (digest === undefined)
+        return 'none';
+    return digest === sentManifest ? 'kept' : 'name only';
+}
+
 ;// CONCATENATED MODULE: ./lib/image/selection.js
 
 
+
+
 const PODMAN_PREFIX = 'localhost/';
+const NOT_FOUND_HINT = 'Correct `images`, or tag the image before saving it.';
 function selectImages(images, requests, label) {
     if (requests.length > 0)
         return requests.map(request => selectImage(images, request, label));
     return images.map(image => {
         if (image.name === undefined) {
-            throw new lib_errors/* SideloadError */.wR('INPUT_INVALID', `${label} holds an image without a name`, {
+            throw new lib_errors/* SideloadError */.wR('INPUT_INVALID', `${label} holds ${selection_describe(image)}`, {
                 hint: 'Set `images` to the name that pods use for it.',
             });
         }
@@ -9793,25 +9948,58 @@ function selectImages(images, requests, label) {
 }
 function selectImage(images, request, label) {
     const reference = normalise(request);
-    const digest = /@(.+)$/.exec(reference)?.[1];
     const image = images.find(({ name }) => name === reference) ??
         images.find(({ name }) => name !== undefined && withoutPodmanPrefix(name) === reference) ??
-        images.find(image => digest !== undefined && image.digest === digest) ??
-        (images.length === 1 && images[0]?.name === undefined && digest === undefined ? images[0] : undefined);
+        selectByDigest(images, reference) ??
+        selectNameless(images, reference, label);
     if (image === undefined) {
-        const names = images.map(({ name }) => name ?? 'an image without a name').join(', ');
-        throw new lib_errors/* SideloadError */.wR('IMAGE_NOT_FOUND', `${label} does not hold ${reference}; it holds ${names}`, {
-            hint: 'Correct `images`, or tag the image before saving it.',
-        });
+        const names = images.flatMap(({ name }) => name ?? []);
+        const [near] = describeNames(reference, names, label);
+        throw new lib_errors/* SideloadError */.wR('IMAGE_NOT_FOUND', `${label} does not hold ${reference}; it holds ${images.map(selection_describe).join(', ')}`, { hint: near === undefined ? NOT_FOUND_HINT : `${near}. ${NOT_FOUND_HINT}` });
     }
     return { reference, image };
+}
+function selectByDigest(images, reference) {
+    const { digest } = reference_parseReference(reference);
+    if (digest === undefined)
+        return undefined;
+    for (const image of images) {
+        const variants = image.variants.filter(({ manifest }) => manifest?.digest === digest);
+        if (variants.length > 0)
+            return { ...image, variants };
+    }
+    return images.find(image => image.digest === digest);
+}
+function selectNameless(images, reference, label) {
+    const { tag } = reference_parseReference(reference);
+    if (tag === undefined)
+        return undefined;
+    const nameless = images.filter(({ name }) => name === undefined);
+    const tagged = nameless.filter(image => image.tag === tag);
+    const candidates = distinct(tagged.length === 0 && nameless.length === images.length ? nameless : tagged);
+    if (candidates.length < 2)
+        return candidates[0];
+    if (tagged.length === 0 && nameless.some(image => image.tag !== undefined))
+        return undefined;
+    const found = candidates.map(({ digest }) => digest ?? 'one without a digest').join(', ');
+    throw new lib_errors/* SideloadError */.wR('IMAGE_AMBIGUOUS', `${label} holds several images that could be ${reference}: ${found}`, {
+        hint: 'Name one by its digest in `images`, as in `app@sha256:…`, or tag the images.',
+    });
+}
+function distinct(images) {
+    return images.filter((image, index) => images.findIndex(other => isSame(other, image)) === index);
+}
+function selection_describe({ name, tag }) {
+    if (name !== undefined)
+        return name;
+    return tag === undefined ? 'an image without a name' : `an image without a name, tagged ${tag}`;
 }
 function withoutPodmanPrefix(name) {
     return name.startsWith(PODMAN_PREFIX) ? normalise(name.slice(PODMAN_PREFIX.length)) : name;
 }
 
-// EXTERNAL MODULE: ./node_modules/tar-stream/index.js
-var tar_stream = __nccwpck_require__(6118);
+// EXTERNAL MODULE: ../../work/main/node_modules/tar-stream/index.js
+var tar_stream = __nccwpck_require__(5062);
 ;// CONCATENATED MODULE: ./lib/image/tar-file.js
 
 
@@ -10031,7 +10219,46 @@ function looksLikeJson(bytes) {
     return /^\s*[[{]/.test(bytes.subarray(0, 64).toString('latin1')) && !bytes.includes(0);
 }
 
+;// CONCATENATED MODULE: ./lib/image/sources/layout-directory.js
+
+
+
+
+const layout_directory_READ_BYTES = 1 << 20;
+const BLOBS = 'blobs/sha256';
+async function readLayoutDirectory(directory, label) {
+    const files = new Map();
+    for (const name of ['index.json', 'manifest.json', 'oci-layout'])
+        await addFile(files, directory, name);
+    if (!files.has('index.json') && !files.has('manifest.json')) {
+        const copied = files.size === 0 ? '' : ' any more';
+        throw new lib_errors/* SideloadError */.wR('ARCHIVE_INVALID', `${label} is a directory, and no image layout${copied}: index.json is missing`, {
+            hint: 'Name the directory that has `oci-layout` and `index.json` in it, or an archive file.',
+        });
+    }
+    const blobs = await (0,promises_namespaceObject.readdir)((0,external_node_path_namespaceObject.join)(directory, BLOBS)).catch((error) => {
+        if (error.code === 'ENOENT' || error.code === 'ENOTDIR')
+            return [];
+        throw new lib_errors/* SideloadError */.wR('ARCHIVE_INVALID', `${label} cannot be read: ${error.message}`, { cause: error });
+    });
+    for (const name of blobs)
+        await addFile(files, directory, `${BLOBS}/${name}`);
+    const sizeBytes = [...files.values()].reduce((sum, file) => sum + file.sizeBytes, 0);
+    return { files, links: new Map(), label, sizeBytes, ended: true };
+}
+async function addFile(files, directory, name) {
+    const path = (0,external_node_path_namespaceObject.join)(directory, name);
+    const info = await (0,promises_namespaceObject.stat)(path).catch(() => undefined);
+    if (info?.isFile() !== true)
+        return;
+    files.set(name, {
+        sizeBytes: info.size,
+        open: () => (0,external_node_fs_namespaceObject.createReadStream)(path, { highWaterMark: layout_directory_READ_BYTES }),
+    });
+}
+
 ;// CONCATENATED MODULE: ./lib/image/sources/archive.js
+
 
 
 
@@ -10048,11 +10275,8 @@ async function readArchiveFile(path, scratch, signal) {
     const info = await (0,promises_namespaceObject.stat)(path).catch((error) => {
         throw unreadable(path, error);
     });
-    if (info.isDirectory()) {
-        throw new lib_errors/* SideloadError */.wR('ARCHIVE_INVALID', `${label} is a directory`, {
-            hint: 'Pack an OCI layout first: `tar -cf image.tar -C DIRECTORY .`',
-        });
-    }
+    if (info.isDirectory())
+        return await readLayoutDirectory(path, label);
     if (info.isFile()) {
         const file = await (0,promises_namespaceObject.open)(path).catch((error) => {
             throw unreadable(path, error);
@@ -10142,32 +10366,45 @@ function recognise(head, label) {
 
 
 
+const ANSWER_WITHIN_MS = 60_000;
+async function ask(program, args, signal) {
+    const deadline = AbortSignal.timeout(ANSWER_WITHIN_MS);
+    try {
+        return await runProgram(program, args, AbortSignal.any([signal, deadline]));
+    }
+    catch (error) {
+        if (signal.aborted || !deadline.aborted)
+            throw error;
+        const reason = `no answer within ${ANSWER_WITHIN_MS / 1000} s`;
+        return { code: undefined, missing: false, stdout: '', stderr: '', reason };
+    }
+}
 function unavailable(engine, { missing, stderr, reason }) {
     return {
         state: 'unavailable',
         reason: missing ? `${engine} is not installed` : `${engine} does not answer: ${lastLine(stderr) ?? reason}`,
     };
 }
-async function readSaved(engine, reference, scratch, signal) {
-    const child = startProgram(engine.program, engine.saveArguments(reference), signal);
+async function readSaved(command, scratch, signal) {
+    const child = startProgram(command.program, command.args, signal);
     child.stdin.end();
     let outputEnded = false;
     child.stdout.once('end', () => {
         outputEnded = true;
     });
-    const label = `what ${engine.name} saved of ${reference}`;
+    const label = savedLabel(command);
     try {
         const entries = await readTarStream(child.stdout, () => child.stdout.destroy(), label, scratch, signal);
         const exit = await child.exit;
         if (exit.code !== 0)
-            throw saveFailed(engine, reference, exit);
+            throw saveFailed(command, exit);
         return entries;
     }
     catch (error) {
         if (outputEnded && !signal.aborted) {
             const exit = await child.exit;
             if (exit.code !== 0)
-                throw saveFailed(engine, reference, exit);
+                throw saveFailed(command, exit);
         }
         throw error;
     }
@@ -10177,8 +10414,11 @@ async function readSaved(engine, reference, scratch, signal) {
         await child.exit;
     }
 }
-function saveFailed({ name }, reference, { stderr, reason }) {
-    return new lib_errors/* SideloadError */.wR('SOURCE_UNAVAILABLE', `${name} did not save ${reference}: ${lastLine(stderr) ?? reason}`, {
+function savedLabel({ engine, reference }) {
+    return `what ${engine} saved of ${reference}`;
+}
+function saveFailed({ engine, reference }, { stderr, reason }) {
+    return new lib_errors/* SideloadError */.wR('SOURCE_UNAVAILABLE', `${engine} did not save ${reference}: ${lastLine(stderr) ?? reason}`, {
         hint: 'Look at the engine on the runner (free disk space, its log), and run the job again.',
     });
 }
@@ -10189,6 +10429,136 @@ function lastLine(text) {
         ?.trim();
 }
 
+;// CONCATENATED MODULE: ./lib/image/sources/inspection.js
+
+function parseInspection(text) {
+    let value;
+    try {
+        value = JSON.parse(text);
+    }
+    catch {
+        return undefined;
+    }
+    const image = asObject(asList(value)[0]);
+    const id = asText(image.Id);
+    if (id === undefined)
+        return undefined;
+    const diffIds = asList(asObject(image.RootFS).Layers).flatMap(layer => asText(layer) ?? []);
+    return { id: fullId(id), diffIds };
+}
+function fullId(id) {
+    return `sha256:${id.replace(/^sha256:/, '')}`;
+}
+
+;// CONCATENATED MODULE: ./lib/image/sources/buildah.js
+
+
+
+
+
+function buildahEngine(program) {
+    const name = 'buildah';
+    return {
+        name,
+        async find(reference, signal) {
+            const inspect = ['inspect', '--type', 'image', '--format', '{{.FromImageID}}', reference];
+            const result = await ask(program, inspect, signal);
+            const id = result.stdout.trim();
+            if (result.code !== 0 || !/^[0-9a-f]{64}$/.test(id)) {
+                return /image not known/i.test(result.stderr) ? { state: 'absent' } : unavailable(name, result);
+            }
+            return {
+                state: 'found',
+                image: {
+                    id: fullId(id),
+                    diffIds: [],
+                    async read(scratch, signal) {
+                        const path = (0,external_node_path_namespaceObject.join)(scratch.directory, `buildah-${id}.tar`);
+                        const push = await runProgram(program, ['push', '--quiet', id, `docker-archive:${path}`], signal);
+                        if (push.code !== 0)
+                            throw saveFailed({ engine: name, reference }, push);
+                        return { ...(await readArchiveFile(path, scratch, signal)), label: `what buildah saved of ${reference}` };
+                    },
+                },
+            };
+        },
+    };
+}
+
+;// CONCATENATED MODULE: ./lib/image/sources/containerd.js
+
+
+
+const CONNECT_WITHIN = '5s';
+function nerdctlEngine({ program, namespace }) {
+    const name = engineName('nerdctl', namespace);
+    const own = namespace === undefined ? [] : ['--namespace', namespace];
+    return {
+        name,
+        async find(reference, signal) {
+            const full = normalise(reference);
+            const result = await ask(program, [...own, 'images', '--no-trunc', '--quiet', full], signal);
+            if (result.code !== 0)
+                return unavailable(name, result);
+            const id = /sha256:[0-9a-f]{64}/.exec(result.stdout)?.[0];
+            return found(id, reference, name, program, [
+                [...own, 'save', '--all-platforms', full],
+                [...own, 'save', full],
+            ]);
+        },
+    };
+}
+function ctrEngine({ program, namespace }) {
+    const name = engineName('containerd', namespace);
+    const own = [
+        ...['--connect-timeout', CONNECT_WITHIN],
+        ...(namespace === undefined ? [] : ['--namespace', namespace]),
+    ];
+    return {
+        name,
+        async find(reference, signal) {
+            const names = [...new Set([normalise(reference), reference])];
+            const filters = names.map(candidate => `name=="${candidate}"`);
+            const result = await ask(program, [...own, 'images', 'list', ...filters], signal);
+            if (result.code !== 0)
+                return unavailable(name, result);
+            const rows = result.stdout.split('\n').map(line => line.split(/\s+/));
+            const row = names.map(candidate => rows.find(([ref]) => ref === candidate)).find(match => match !== undefined);
+            const stored = row?.[0] ?? reference;
+            return found(row?.[2], reference, name, program, [
+                [...own, 'images', 'export', '--all-platforms', '-', stored],
+                [...own, 'images', 'export', '-', stored],
+            ]);
+        },
+    };
+}
+function engineName(tool, namespace) {
+    return namespace === undefined ? tool : `${tool} (namespace ${namespace})`;
+}
+function found(id, reference, engine, program, saves) {
+    if (id === undefined)
+        return { state: 'absent' };
+    const commands = saves.map(args => ({ engine, program, args, reference }));
+    return {
+        state: 'found',
+        image: { id, diffIds: [], read: (scratch, signal) => readFirst(commands, scratch, signal) },
+    };
+}
+async function readFirst(commands, scratch, signal) {
+    let failure;
+    for (const command of commands) {
+        try {
+            return await readSaved(command, scratch, signal);
+        }
+        catch (error) {
+            if (signal.aborted || !(error instanceof lib_errors/* SideloadError */.wR) || error.code !== 'SOURCE_UNAVAILABLE')
+                throw error;
+            failure = error;
+        }
+    }
+    throw failure;
+}
+
 ;// CONCATENATED MODULE: ./lib/image/sources/docker.js
 
 
@@ -10197,21 +10567,25 @@ function dockerEngine(program) {
     const name = 'docker engine';
     return {
         name,
-        program,
         async find(reference, signal) {
-            const inspect = ['image', 'inspect', '--format', '{{.Id}}', oneTag(reference)];
-            const result = await runProgram(program, inspect, signal);
-            if (result.code === 0)
-                return { state: 'found', id: result.stdout.trim() };
-            if (/no such image|image not known/i.test(result.stderr))
-                return { state: 'absent' };
-            return unavailable(name, result);
+            const tagged = oneTag(reference);
+            const result = await ask(program, ['image', 'inspect', tagged], signal);
+            if (result.code !== 0) {
+                return /no such image|image not known/i.test(result.stderr) ? { state: 'absent' } : unavailable(name, result);
+            }
+            const inspection = parseInspection(result.stdout);
+            if (inspection === undefined)
+                return unavailable(name, { ...result, stderr: '', reason: 'no JSON of an image' });
+            const command = { engine: name, program, args: ['save', tagged], reference };
+            return {
+                state: 'found',
+                image: { ...inspection, read: (scratch, signal) => readSaved(command, scratch, signal) },
+            };
         },
-        saveArguments: reference => ['save', oneTag(reference)],
     };
 }
 function oneTag(text) {
-    const reference = parseReference(text);
+    const reference = reference_parseReference(text);
     const { tag, digest } = reference;
     return formatReference(tag === undefined && digest === undefined ? { ...reference, tag: 'latest' } : reference);
 }
@@ -10223,22 +10597,101 @@ function podmanEngine(program) {
     const name = 'podman';
     return {
         name,
-        program,
         async find(reference, signal) {
-            const exists = await runProgram(program, ['image', 'exists', reference], signal);
+            const exists = await ask(program, ['image', 'exists', reference], signal);
             if (exists.code === 1)
                 return { state: 'absent' };
             if (exists.code !== 0)
                 return unavailable(name, exists);
-            const inspect = await runProgram(program, ['image', 'inspect', '--format', '{{.Id}}', reference], signal);
-            return inspect.code === 0 ? { state: 'found', id: inspect.stdout.trim() } : unavailable(name, inspect);
+            const inspect = await ask(program, ['image', 'inspect', reference], signal);
+            const inspection = inspect.code === 0 ? parseInspection(inspect.stdout) : undefined;
+            if (inspection === undefined)
+                return unavailable(name, inspect);
+            const args = ['save', '--format', 'docker-archive', reference];
+            const command = { engine: name, program, args, reference };
+            return {
+                state: 'found',
+                image: { ...inspection, read: (scratch, signal) => readSaved(command, scratch, signal) },
+            };
         },
-        saveArguments: reference => ['save', '--format', 'docker-archive', reference],
     };
 }
 
-;// CONCATENATED MODULE: ./lib/image/open.js
+;// CONCATENATED MODULE: ./lib/image/sources/find.js
 
+
+
+
+
+const ROUNDS = {
+    auto: [['docker', 'podman'], ['buildah'], ['nerdctl'], ['containerd']],
+    docker: [['docker']],
+    podman: [['podman']],
+    buildah: [['podman'], ['buildah']],
+    nerdctl: [['nerdctl']],
+    containerd: [['containerd']],
+};
+function engineOf(name, options) {
+    const { docker = 'docker', podman = 'podman', buildah = 'buildah', nerdctl = 'nerdctl', ctr = 'ctr' } = options;
+    const namespace = options.containerdNamespace;
+    return {
+        docker: () => dockerEngine(docker),
+        podman: () => podmanEngine(podman),
+        buildah: () => buildahEngine(buildah),
+        nerdctl: () => nerdctlEngine({ program: nerdctl, namespace }),
+        containerd: () => ctrEngine({ program: ctr, namespace }),
+    }[name]();
+}
+async function findImage(source, reference, options, log, signal) {
+    const absent = [];
+    const reasons = [];
+    for (const round of ROUNDS[source]) {
+        const answers = await Promise.all(round.map(async (name) => {
+            const engine = engineOf(name, options);
+            return { engine: engine.name, answer: await engine.find(reference, signal) };
+        }));
+        for (const { engine, answer } of answers) {
+            if (answer.state === 'absent')
+                absent.push(engine);
+            if (answer.state === 'unavailable')
+                reasons.push(answer.reason);
+        }
+        const [first, second] = answers.flatMap(({ engine, answer }) => find_found(engine, answer));
+        if (first !== undefined) {
+            log([`${reference} is taken from ${first.engine}`, ...absent.map(name => `${name} lacks it`), ...reasons].join('; '));
+            return second === undefined ? first : compare(reference, first, second);
+        }
+    }
+    if (absent.length === 0) {
+        throw new lib_errors/* SideloadError */.wR('SOURCE_UNAVAILABLE', `nobody can be asked for ${reference}: ${reasons.join('; ')}`);
+    }
+    throw new lib_errors/* SideloadError */.wR('IMAGE_NOT_FOUND', [`no image ${reference} in ${absent.join(', ')}`, ...reasons].join('; '), {
+        hint: `Compare the name with \`docker images\`, \`podman images\` or \`nerdctl images\` on the runner; images that another user built, or that lie in another containerd namespace, are not seen.`,
+    });
+}
+function find_found(engine, answer) {
+    return answer.state === 'found' ? [{ engine, image: answer.image }] : [];
+}
+function compare(reference, first, second) {
+    if (first.image.id === second.image.id)
+        return first;
+    const layers = [first, second].map(({ image }) => image.diffIds.join());
+    if (layers[0] !== '' && layers[1] !== '' && layers[0] !== layers[1])
+        throw ambiguous(reference, first, second);
+    return { ...first, rival: { engine: second.engine, id: second.image.id } };
+}
+function ambiguous(reference, first, second) {
+    const other = 'image' in second ? second.image.id : second.id;
+    const both = [
+        [first.engine, first.image.id],
+        [second.engine, other],
+    ].map(([engine, id = '']) => `${engine} (${id.replace('sha256:', '').slice(0, 12)})`);
+    return new lib_errors/* SideloadError */.wR('IMAGE_AMBIGUOUS', `${both.join(' and ')} have different images ${reference}`, {
+        hint: 'Set `source` to `docker` or `podman`, or remove the old one.',
+    });
+}
+
+;// CONCATENATED MODULE: ./lib/image/open.js
 
 
 
@@ -10255,7 +10708,7 @@ async function openImages(options) {
         signal.throwIfAborted();
         scratch = await openScratch(directory, log, signal);
         const opening = { ...options, scratch, layers: new Map(), needed: new Set() };
-        const images = await openFrom(opening);
+        const images = withAliases(await openFrom(opening), options.aliases ?? []);
         await scratch.retain(opening.needed);
         return { images, close: scratch.close };
     }
@@ -10270,16 +10723,15 @@ async function openFrom(opening) {
     const { archive, source, references } = opening;
     if (source === 'archive' || (source === 'auto' && archive !== undefined)) {
         if (archive === undefined)
-            throw new lib_errors/* SideloadError */.wR('INPUT_INVALID', '`source: archive` needs `archive`, a file');
+            throw new lib_errors/* SideloadError */.wR('INPUT_INVALID', '`source: archive` needs `archive`');
         return openArchive(opening, archive);
     }
     if (references.length === 0)
         throw new lib_errors/* SideloadError */.wR('INPUT_INVALID', '`images` is empty, and no archive is given');
     const images = [];
     for (const reference of references) {
-        const engine = await findEngine(opening, reference);
-        opening.log(`${reference} is taken from ${engine.name}`);
-        images.push(await openSaved(opening, engine, reference));
+        const found = await findImage(source, reference, opening, opening.log, opening.signal);
+        images.push(await openSaved(opening, found, reference));
     }
     return images;
 }
@@ -10288,22 +10740,30 @@ async function openArchive(opening, path) {
     const images = await readArchive(entries, opening.log);
     return selectImages(images, opening.references, entries.label).map(({ reference, image }) => sourceImage(opening, reference, `archive ${path} (${image.format})`, image));
 }
-async function openSaved(opening, engine, reference) {
-    const entries = await readSaved(engine, reference, opening.scratch, opening.signal);
+async function openSaved(opening, found, reference) {
+    const entries = await found.image.read(opening.scratch, opening.signal);
     const images = await readArchive(entries, opening.log);
     const [first] = images;
-    const same = new Set(images.map(({ variants }) => variants.map(({ imageId }) => imageId).join())).size === 1;
-    const image = same ? first : selectImages(images, [reference], entries.label)[0]?.image;
+    const same = first !== undefined && images.every(image => isSame(image, first));
+    const image = same
+        ? (selectByDigest(images, normalise(reference)) ?? first)
+        : selectImages(images, [reference], entries.label)[0]?.image;
     if (image === undefined)
         throw new lib_errors/* SideloadError */.wR('IMAGE_NOT_FOUND', `${entries.label} holds no image`);
-    return sourceImage(opening, normalise(reference), engine.name, image);
+    const { rival } = found;
+    if (rival !== undefined && image.variants.every(({ imageId }) => imageId !== rival.id)) {
+        throw ambiguous(reference, found, rival);
+    }
+    return sourceImage(opening, normalise(reference), found.engine, image);
 }
 function sourceImage(opening, reference, origin, image) {
-    const variants = image.variants.map(({ platform, imageId, config, layers }) => ({
+    const { digest } = reference_parseReference(reference);
+    const variants = image.variants.map(({ platform, imageId, config, layers, manifest }) => ({
         platform,
         imageId,
         config,
         layers: layers.map(content => layerOf(opening, content)),
+        ...(manifest !== undefined && manifest.digest === digest ? { manifest } : {}),
     }));
     return { reference, origin, variants };
 }
@@ -10317,38 +10777,6 @@ function layerOf({ layers, scratch, needed }, content) {
     const layer = layers.get(key) ?? createLayer(content, scratch);
     layers.set(key, layer);
     return layer;
-}
-async function findEngine(opening, reference) {
-    const { source, signal, log } = opening;
-    const engines = [
-        ...(source === 'podman' ? [] : [dockerEngine(opening.docker ?? 'docker')]),
-        ...(source === 'docker' ? [] : [podmanEngine(opening.podman ?? 'podman')]),
-    ];
-    const answers = await Promise.all(engines.map(async (engine) => ({ engine, answer: await engine.find(reference, signal) })));
-    const found = answers.flatMap(({ engine, answer }) => (answer.state === 'found' ? [{ engine, id: answer.id }] : []));
-    const reasons = answers.flatMap(({ answer }) => (answer.state === 'unavailable' ? [answer.reason] : []));
-    const absent = answers.flatMap(({ engine, answer }) => (answer.state === 'absent' ? [engine.name] : []));
-    const [first, second] = found;
-    if (first !== undefined && second !== undefined && plainId(first.id) !== plainId(second.id)) {
-        const both = found.map(({ engine, id }) => `${engine.name} (${plainId(id).slice(0, 12)})`).join(' and ');
-        throw new lib_errors/* SideloadError */.wR('IMAGE_AMBIGUOUS', `${both} both have an image ${reference}, with different IDs`, {
-            hint: 'Set `source` to `docker` or `podman`.',
-        });
-    }
-    for (const reason of reasons)
-        log(reason);
-    if (first !== undefined)
-        return first.engine;
-    const also = reasons.length === 0 ? '' : `; ${reasons.join('; ')}`;
-    if (absent.length === 0) {
-        throw new lib_errors/* SideloadError */.wR('SOURCE_UNAVAILABLE', `nobody can be asked for ${reference}: ${reasons.join('; ')}`);
-    }
-    const [one, two] = absent;
-    const nobody = two === undefined ? `${one} has no` : `neither ${one} nor ${two} has an`;
-    throw new lib_errors/* SideloadError */.wR('IMAGE_NOT_FOUND', `${nobody} image ${reference}${also}`);
-}
-function plainId(id) {
-    return id.replace(/^sha256:/, '');
 }
 
 ;// CONCATENATED MODULE: ./lib/node/node.js
@@ -10418,7 +10846,7 @@ const external_node_events_namespaceObject = require("node:events");
 
 
 
-const MANIFEST_TYPE = 'application/vnd.oci.image.manifest.v1+json';
+const layout_MANIFEST_TYPE = 'application/vnd.oci.image.manifest.v1+json';
 const CONFIG_TYPE = 'application/vnd.oci.image.config.v1+json';
 const LAYER_TYPES = {
     none: 'application/vnd.oci.image.layer.v1.tar',
@@ -10431,9 +10859,11 @@ function layoutArchive({ reference, image, blobs, omit = new Set() }) {
     if (blobs.length !== image.layers.length) {
         throw new lib_errors/* SideloadError */.wR('INTERNAL', `${blobs.length} blobs for ${image.layers.length} layers of ${reference}`);
     }
-    const manifest = json({
+    const kept = image.manifest?.layerDigests.join() === blobs.map(blob => blob.digest).join() ? image.manifest : undefined;
+    const mediaType = kept?.mediaType ?? layout_MANIFEST_TYPE;
+    const written = json({
         schemaVersion: 2,
-        mediaType: MANIFEST_TYPE,
+        mediaType: layout_MANIFEST_TYPE,
         config: { mediaType: CONFIG_TYPE, digest: image.imageId, size: image.config.length },
         layers: blobs.map(blob => ({
             mediaType: LAYER_TYPES[blob.compression],
@@ -10441,14 +10871,15 @@ function layoutArchive({ reference, image, blobs, omit = new Set() }) {
             size: blob.sizeBytes,
         })),
     });
+    const manifest = kept?.bytes ?? written;
     const manifestDigest = digestOf(manifest);
-    const { tag } = parseReference(reference);
+    const { tag } = reference_parseReference(reference);
     const index = json({
         schemaVersion: 2,
         mediaType: 'application/vnd.oci.image.index.v1+json',
         manifests: [
             {
-                mediaType: MANIFEST_TYPE,
+                mediaType,
                 digest: manifestDigest,
                 size: manifest.length,
                 annotations: {
@@ -10460,7 +10891,11 @@ function layoutArchive({ reference, image, blobs, omit = new Set() }) {
         ],
     });
     const dockerManifest = json([
-        { Config: blobPath(image.imageId), RepoTags: [reference], Layers: blobs.map(blob => blobPath(blob.digest)) },
+        {
+            Config: blobPath(image.imageId),
+            RepoTags: tag === undefined ? null : [reference],
+            Layers: blobs.map(blob => blobPath(blob.digest)),
+        },
     ]);
     const sent = new Map(blobs.filter(blob => !omit.has(blob.digest)).map(blob => [blob.digest, blob]));
     const entries = [
@@ -10552,6 +10987,62 @@ function faultOf(held, image) {
     return held.unpacked ? undefined : 'its layers are not unpacked';
 }
 
+;// CONCATENATED MODULE: ./lib/runtime/cri.js
+function asRoot({ privilege }) {
+    return privilege === 'sudo' ? ['sudo', '-n'] : [];
+}
+const CRI = `
+inspect_by_cri() {
+  [ -n "$CRICTL" ] || return 0
+  for attempt in 1 2 3 4 5 6 7 8 9 10; do
+    status=$(as_root $CRICTL --runtime-endpoint "unix://$SOCKET" --image-endpoint "unix://$SOCKET" inspecti -o json "$2" 2>/dev/null) && break
+    sleep 0.3
+  done
+  section "cri $1"; printf '%s' "$status"
+}
+end_imports() {
+  for attempt in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
+    running=$(grep -lsaF "\${1%:*}" /proc/[0-9]*/cmdline) || return 0
+    for process in $running; do
+      process=\${process#/proc/} process=\${process%/cmdline}
+      case $attempt in 1) as_root kill "$process" ;; 15) as_root kill -9 "$process" ;; esac 2>/dev/null
+    done
+    sleep 0.2
+  done
+}
+`;
+function variables({ tools, criSocket }, references) {
+    const command = (name) => tools[name]?.join(' ') ?? '';
+    return {
+        CRICTL: command('crictl'),
+        CTR: command('ctr'),
+        SKOPEO: command('skopeo'),
+        PODMAN: command('podman'),
+        DOCKER: command('docker'),
+        SOCKET: criSocket,
+        REFERENCES: references.join('\n'),
+    };
+}
+function criImageId(sections, number) {
+    const answer = sections.get(`cri ${number}`);
+    if (answer === undefined) {
+        return 'unasked';
+    }
+    const id = cri_parseJson(answer)?.status?.id;
+    if (typeof id !== 'string' || id === '') {
+        return 'absent';
+    }
+    return /^[0-9a-f]{64}$/.test(id) ? `sha256:${id}` : id;
+}
+function cri_parseJson(text) {
+    try {
+        return JSON.parse(text ?? '');
+    }
+    catch {
+        return undefined;
+    }
+}
+
 ;// CONCATENATED MODULE: ./lib/runtime/staging.js
 
 const STAGE_PREFIX = 'kube-sideload.invalid/';
@@ -10562,12 +11053,16 @@ function stageReference(runId, number) {
 function stageName(reference) {
     return reference.replace(/:\d+$/, '');
 }
+function runOf(reference) {
+    return stageName(reference).slice(STAGE_PREFIX.length);
+}
+const UNPACKED = '/var/tmp/kube-sideload.';
 function abandonedReferences(references, runId, nowMs) {
     return references.filter(reference => {
         if (!reference.startsWith(STAGE_PREFIX)) {
             return false;
         }
-        const owner = reference.slice(STAGE_PREFIX.length).split(':')[0] ?? '';
+        const owner = runOf(reference);
         const start = startOfRun(owner);
         return owner === runId || (start !== undefined && nowMs - start.getTime() > STALE_AFTER_MS);
     });
@@ -10577,11 +11072,16 @@ function abandonedReferences(references, runId, nowMs) {
 
 
 const NAMESPACE = 'k8s.io';
+const DEFAULT_SNAPSHOTTER = 'overlayfs';
 const containerd = { importArchive, inspect, held, tag, remove };
 function importArchive(facts, stage, platform) {
     return [
-        ...(facts.privilege === 'sudo' ? ['sudo', '-n'] : []),
-        ...ctr(facts),
+        ...asRoot(facts),
+        ...(facts.tools.ctr ?? ['ctr']),
+        '--address',
+        facts.criSocket,
+        '--namespace',
+        NAMESPACE,
         'images',
         'import',
         '--base-name',
@@ -10592,25 +11092,14 @@ function importArchive(facts, stage, platform) {
         '-',
     ];
 }
-function snapshotterFlags({ snapshotter, importFlags }) {
-    if (snapshotter === undefined || snapshotter === 'overlayfs') {
+function snapshotterFlags({ snapshotter = DEFAULT_SNAPSHOTTER, importFlags }) {
+    if (snapshotter === DEFAULT_SNAPSHOTTER) {
         return [];
     }
     return [...(importFlags.has('--local') ? ['--local'] : []), '--snapshotter', snapshotter];
 }
-function ctr(facts) {
-    return [facts.ctr ?? 'ctr', '--address', facts.criSocket, '--namespace', NAMESPACE];
-}
-function variables(facts, references) {
-    return {
-        CTR: facts.ctr ?? 'ctr',
-        CRICTL: facts.crictl ?? '',
-        SOCKET: facts.criSocket,
-        SNAPSHOTTER: facts.snapshotter ?? 'overlayfs',
-        REFERENCES: references.join('\n'),
-    };
-}
-const CTR = `ctr() { as_root "$CTR" --address "$SOCKET" --namespace ${NAMESPACE} "$@"; }\n`;
+const CTR = `${CRI}
+ctr() { as_root $CTR --address "$SOCKET" --namespace ${NAMESPACE} "$@"; }`;
 const INSPECT = `${CTR}
 digest_of_config() { tr -d ' \\n\\t' | sed -n 's/.*"config":{[^}]*"digest":"\\(sha256:[0-9a-f]*\\)".*/\\1/p'; }
 number=0
@@ -10622,18 +11111,13 @@ for reference in $REFERENCES; do
     config=$(ctr content get "$manifest" | digest_of_config)
     section "config-digest $number"; printf '%s' "$config"
     section "config $number"; [ -z "$config" ] || ctr content get "$config"
-    if [ -n "$CRICTL" ]; then
-      for attempt in 1 2 3 4 5 6 7 8 9 10; do
-        status=$(as_root "$CRICTL" --runtime-endpoint "unix://$SOCKET" --image-endpoint "unix://$SOCKET" inspecti -o json "$reference" 2>&1) && break
-        sleep 0.3
-      done
-      section "cri $number"; printf '%s' "$status"
-    fi
+    inspect_by_cri "$number" "$reference"
   fi
   number=$((number + 1))
 done`;
 function inspect(facts, references) {
-    return { body: INSPECT, variables: variables(facts, references) };
+    const { snapshotter = DEFAULT_SNAPSHOTTER } = facts;
+    return { body: INSPECT, variables: { ...variables(facts, references), SNAPSHOTTER: snapshotter } };
 }
 function held(sections, references) {
     return new Map(references.map((reference, number) => [reference, heldAt(sections, number)]));
@@ -10642,11 +11126,10 @@ function heldAt(sections, number) {
     if (!sections.has(`manifest ${number}`)) {
         return undefined;
     }
-    const config = containerd_parse(sections.get(`config ${number}`));
-    const cri = sections.get(`cri ${number}`);
-    const status = cri === undefined ? undefined : containerd_parse(cri)?.status;
-    const imageId = cri === undefined ? sections.get(`config-digest ${number}`) : status?.id;
-    if (typeof imageId !== 'string' || imageId === '') {
+    const config = cri_parseJson(sections.get(`config ${number}`));
+    const answer = criImageId(sections, number);
+    const imageId = answer === 'unasked' ? sections.get(`config-digest ${number}`) : answer;
+    if (imageId === undefined || imageId === '' || imageId === 'absent') {
         return undefined;
     }
     return {
@@ -10654,36 +11137,161 @@ function heldAt(sections, number) {
         os: String(config?.os),
         architecture: String(config?.architecture),
         unpacked: /\strue\s*$/.test(sections.get(`check ${number}`) ?? ''),
-        witness: cri === undefined ? 'ctr' : 'crictl',
+        witness: answer === 'unasked' ? 'ctr' : 'crictl',
     };
-}
-function containerd_parse(text) {
-    try {
-        return JSON.parse(text ?? '');
-    }
-    catch {
-        return undefined;
-    }
 }
 function tag(facts, pairs) {
     return {
-        body: `${CTR}set -e
+        body: `${CTR}
+set -e
 set -- $REFERENCES
 while [ $# -gt 1 ]; do ctr images tag --force "$1" "$2" >&2; shift 2; done`,
         variables: variables(facts, pairs.flatMap(({ from, to }) => [from, to])),
     };
 }
 function remove(facts, references) {
-    if (references.length === 0) {
-        throw new lib_errors/* SideloadError */.wR('INTERNAL', 'nothing to remove');
+    return {
+        body: `${CTR}
+for reference in $REFERENCES; do
+  end_imports "$reference"
+  [ -z "$(ctr images ls -q "name==$reference")" ] || ctr images rm "$reference" >&2 || exit 1
+done`,
+        variables: variables(facts, references),
+    };
+}
+
+;// CONCATENATED MODULE: ./lib/runtime/crio.js
+
+
+const crio = { importArchive: crio_importArchive, inspect: crio_inspect, held: crio_held, tag: crio_tag, remove: crio_remove };
+function crio_importArchive(facts, stage, _platform) {
+    const { skopeo, podman = ['podman'] } = facts.tools;
+    const root = [...asRoot(facts), ''].join(' ');
+    const byPodman = podman.join(' ');
+    const store = skopeo !== undefined
+        ? `${root}${skopeo.join(' ')} --tmpdir $d copy --quiet oci:$d/oci containers-storage:${stage}`
+        : `i=$(${root}env TMPDIR=$d ${byPodman} pull --quiet oci:$d/oci) && ${root}${byPodman} tag $i ${stage}`;
+    const script = [
+        `d=$(mktemp -d ${UNPACKED}${runOf(stage)}.XXXXXX) || exit`,
+        `trap "${root}rm -rf $d" EXIT`,
+        'trap "exit 1" HUP INT TERM',
+        `mkdir $d/oci && tar -xf - -C $d/oci && ${store}`,
+    ];
+    return ['sh', '-c', script.join('; ')];
+}
+const crio_INSPECT = `${CRI}
+number=0
+for reference in $REFERENCES; do
+  inspect_by_cri "$number" "$reference"
+  section "config $number"
+  if [ -n "$SKOPEO" ]; then as_root $SKOPEO inspect --config "containers-storage:$reference" 2>/dev/null
+  else as_root $PODMAN image inspect --format '{"os":"{{.Os}}","architecture":"{{.Architecture}}","id":"{{.Id}}"}' "$reference" 2>/dev/null
+  fi
+  number=$((number + 1))
+done`;
+function crio_inspect(facts, references) {
+    return { body: crio_INSPECT, variables: variables(facts, references) };
+}
+function crio_held(sections, references) {
+    return new Map(references.map((reference, number) => [reference, crio_heldAt(sections, number)]));
+}
+function crio_heldAt(sections, number) {
+    const config = cri_parseJson(sections.get(`config ${number}`));
+    const imageId = criImageId(sections, number);
+    if (config === undefined || imageId === 'absent' || imageId === 'unasked') {
+        return undefined;
     }
     return {
-        body: `${CTR}for reference in $REFERENCES; do
-  for process in $(grep -lsaF "\${reference%:*}" /proc/[0-9]*/cmdline); do
-    process=\${process#/proc/}
-    as_root kill "\${process%/cmdline}" 2>/dev/null
-  done
-  [ -z "$(ctr images ls -q "name==$reference")" ] || ctr images rm "$reference" >&2 || exit 1
+        imageId,
+        os: String(config.os),
+        architecture: String(config.architecture),
+        unpacked: true,
+        witness: 'crictl',
+    };
+}
+function crio_tag(facts, pairs) {
+    return {
+        body: `${CRI}
+set -e
+set -- $REFERENCES
+while [ $# -gt 1 ]; do
+  if [ -n "$PODMAN" ]; then as_root $PODMAN tag "$1" "$2" >&2
+  else as_root $SKOPEO copy --quiet "containers-storage:$1" "containers-storage:$2" >&2
+  fi
+  shift 2
+done`,
+        variables: variables(facts, pairs.flatMap(({ from, to }) => [from, to])),
+    };
+}
+function crio_remove(facts, references) {
+    return {
+        body: `${CRI}
+for reference in $REFERENCES; do
+  end_imports "$reference"
+  run=\${reference%:*}
+  as_root rm -rf "${UNPACKED}\${run##*/}".*
+  if [ -n "$PODMAN" ]; then
+    ! as_root $PODMAN image exists "$reference" || as_root $PODMAN image rm "$reference" >&2 || exit 1
+  else
+    ! as_root $CRICTL --image-endpoint "unix://$SOCKET" inspecti "$reference" >/dev/null 2>&1 ||
+      as_root $CRICTL --image-endpoint "unix://$SOCKET" rmi "$reference" >&2 || exit 1
+  fi
+done`,
+        variables: variables(facts, references),
+    };
+}
+
+;// CONCATENATED MODULE: ./lib/runtime/docker.js
+
+const docker = { importArchive: docker_importArchive, inspect: docker_inspect, held: docker_held, tag: docker_tag, remove: docker_remove };
+function docker_importArchive(facts) {
+    return [...asRoot(facts), ...(facts.tools.docker ?? ['docker']), 'load', '--quiet'];
+}
+const docker_INSPECT = `${CRI}
+number=0
+for reference in $REFERENCES; do
+  image=$(as_root $DOCKER image inspect "$reference" 2>/dev/null) && {
+    section "image $number"; printf '%s' "$image"
+    inspect_by_cri "$number" "$reference"
+  }
+  number=$((number + 1))
+done`;
+function docker_inspect(facts, references) {
+    return { body: docker_INSPECT, variables: variables(facts, references) };
+}
+function docker_held(sections, references) {
+    return new Map(references.map((reference, number) => [reference, docker_heldAt(sections, number)]));
+}
+function docker_heldAt(sections, number) {
+    const images = cri_parseJson(sections.get(`image ${number}`));
+    const [image] = Array.isArray(images) ? images : [];
+    const answer = criImageId(sections, number);
+    const imageId = answer === 'unasked' ? image?.Id : answer;
+    if (image === undefined || typeof imageId !== 'string' || imageId === 'absent') {
+        return undefined;
+    }
+    return {
+        imageId,
+        os: String(image.Os),
+        architecture: String(image.Architecture),
+        unpacked: true,
+        witness: answer === 'unasked' ? 'docker' : 'crictl',
+    };
+}
+function docker_tag(facts, pairs) {
+    return {
+        body: `set -e
+set -- $REFERENCES
+while [ $# -gt 1 ]; do as_root $DOCKER image tag "$1" "$2" >&2; shift 2; done`,
+        variables: variables(facts, pairs.flatMap(({ from, to }) => [from, to])),
+    };
+}
+function docker_remove(facts, references) {
+    return {
+        body: `${CRI}
+for reference in $REFERENCES; do
+  end_imports "$reference"
+  [ -z "$(as_root $DOCKER image ls --quiet "$reference")" ] || as_root $DOCKER image rm "$reference" >&2 || exit 1
 done`,
         variables: variables(facts, references),
     };
@@ -10691,18 +11299,20 @@ done`,
 
 ;// CONCATENATED MODULE: ./lib/runtime/detect.js
 
-const RUNTIMES = { containerd: containerd };
+
+
+const RUNTIMES = { containerd: containerd, 'cri-o': crio, docker: docker };
 function runtimeOf(name) {
     return RUNTIMES[name];
 }
 
 ;// CONCATENATED MODULE: external "node:net"
 const external_node_net_namespaceObject = require("node:net");
-// EXTERNAL MODULE: ./node_modules/is-stream/index.js
-var is_stream = __nccwpck_require__(6543);
-// EXTERNAL MODULE: ./node_modules/make-dir/index.js
-var make_dir = __nccwpck_require__(6512);
-;// CONCATENATED MODULE: ./node_modules/sb-promise-queue/lib/esm/index.mjs
+// EXTERNAL MODULE: ../../work/main/node_modules/is-stream/index.js
+var is_stream = __nccwpck_require__(4799);
+// EXTERNAL MODULE: ../../work/main/node_modules/make-dir/index.js
+var make_dir = __nccwpck_require__(5696);
+;// CONCATENATED MODULE: ../../work/main/node_modules/sb-promise-queue/lib/esm/index.mjs
 class PromiseQueue {
     constructor({ concurrency = 1 } = {}) {
         this.options = { concurrency };
@@ -10774,7 +11384,7 @@ class PromiseQueue {
 }
 
 
-;// CONCATENATED MODULE: ./node_modules/sb-scandir/lib/esm/index.mjs
+;// CONCATENATED MODULE: ../../work/main/node_modules/sb-scandir/lib/esm/index.mjs
 /* @flow */
 
 
@@ -10870,9 +11480,9 @@ async function scanDirectory(path, { recursive = true, validate = null, concurre
 }
 /* harmony default export */ const esm = (scanDirectory);
 
-// EXTERNAL MODULE: ./node_modules/shell-escape/shell-escape.js
-var shell_escape = __nccwpck_require__(4646);
-;// CONCATENATED MODULE: ./node_modules/node-ssh/lib/esm/index.mjs
+// EXTERNAL MODULE: ../../work/main/node_modules/shell-escape/shell-escape.js
+var shell_escape = __nccwpck_require__(1638);
+;// CONCATENATED MODULE: ../../work/main/node_modules/node-ssh/lib/esm/index.mjs
 
 
 
@@ -11988,11 +12598,57 @@ function startHeartbeat(connection) {
     };
 }
 
+;// CONCATENATED MODULE: ./lib/node/distributions.js
+const DISTRIBUTIONS = [
+    {
+        name: 'kubeadm',
+        runtime: 'containerd',
+        socket: '/run/containerd/containerd.sock',
+        client: 'ctr',
+        crictl: 'crictl',
+    },
+    {
+        name: 'k3s',
+        runtime: 'containerd',
+        socket: '/run/k3s/containerd/containerd.sock',
+        client: 'k3s ctr',
+        crictl: 'k3s crictl',
+    },
+    {
+        name: 'RKE2',
+        runtime: 'containerd',
+        socket: '/run/k3s/containerd/containerd.sock',
+        client: '/var/lib/rancher/rke2/bin/ctr',
+        crictl: '/var/lib/rancher/rke2/bin/crictl',
+    },
+    { name: 'k0s', runtime: 'containerd', socket: '/run/k0s/containerd.sock', client: 'k0s ctr', crictl: 'crictl' },
+    {
+        name: 'MicroK8s',
+        runtime: 'containerd',
+        socket: '/var/snap/microk8s/common/run/containerd.sock',
+        client: 'microk8s ctr',
+        crictl: 'crictl',
+    },
+    { name: 'CRI-O', runtime: 'cri-o', socket: '/run/crio/crio.sock', client: 'skopeo', crictl: 'crictl' },
+    { name: 'CRI-O', runtime: 'cri-o', socket: '/run/crio/crio.sock', client: 'podman', crictl: 'crictl' },
+    { name: 'cri-dockerd', runtime: 'docker', socket: '/run/cri-dockerd.sock', client: 'docker', crictl: 'crictl' },
+];
+function distributionRows() {
+    return DISTRIBUTIONS.map(({ name, runtime, socket, client, crictl }) => [name, runtime, socket, client, crictl].join('|')).join('\n');
+}
+
 ;// CONCATENATED MODULE: ./lib/node/facts.js
 
 
+const RUNTIME_NAMES = ['containerd', 'cri-o', 'docker'];
+const TOOL_NAMES = ['ctr', 'crictl', 'skopeo', 'podman', 'docker'];
+const CLIENTS = {
+    containerd: ['ctr'],
+    'cri-o': ['skopeo', 'podman'],
+    docker: ['docker'],
+};
 function parseFacts(sections, label) {
-    const fail = (code, message, hint) => new lib_errors/* SideloadError */.wR(code, message, { node: label, hint });
+    const fail = (code, message) => new lib_errors/* SideloadError */.wR(code, message, { node: label });
     const text = (name) => sections.get(name) ?? '';
     const refusal = sections.get('sudo-refused');
     if (refusal !== undefined) {
@@ -12004,28 +12660,29 @@ function parseFacts(sections, label) {
     }
     const criSocket = text('socket');
     if (criSocket === '') {
-        throw fail('RUNTIME_NOT_FOUND', `no kubelet runs, and none of the well-known CRI sockets exists`);
+        throw fail('RUNTIME_NOT_FOUND', 'no kubelet runs, and none of the well-known CRI sockets exists');
     }
     const origin = text('socket-origin');
     if (text('socket-state') !== 'present') {
         throw fail('RUNTIME_NOT_RUNNING', `the CRI socket ${criSocket} (from: ${origin}) does not exist`);
     }
-    const ctr = text('ctr') || undefined;
-    const crictl = text('crictl') || undefined;
-    if (ctr === undefined && crictl === undefined) {
-        throw fail('RUNTIME_NOT_FOUND', `neither ctr nor crictl is installed on the node; the socket is ${criSocket}`);
-    }
+    const tools = Object.fromEntries(TOOL_NAMES.flatMap(name => (text(name) === '' ? [] : [[name, text(name).split(' ')]])));
     const criName = /^RuntimeName: *(\S+)/m.exec(text('cri-version'))?.[1];
-    const version = serverVersion(text('ctr-version')) ?? /^RuntimeVersion: *(\S+)/m.exec(text('cri-version'))?.[1];
-    if (criName !== undefined && criName !== 'containerd') {
+    const runtime = RUNTIME_NAMES.find(name => name === (criName ?? text('runtime')));
+    if (runtime === undefined && criName !== undefined) {
         throw fail('RUNTIME_UNSUPPORTED', `the runtime behind ${criSocket} is ${criName}`);
     }
-    if (version === undefined) {
-        const said = text('ctr-version') || text('cri-version');
+    if (runtime === undefined && Object.keys(tools).length === 0) {
+        throw fail('RUNTIME_NOT_FOUND', `the node has no client program for the runtime behind ${criSocket}`);
+    }
+    const version = serverVersion(text('client-version')) ?? /^RuntimeVersion: *(\S+)/m.exec(text('cri-version'))?.[1];
+    if (runtime === undefined || version === undefined) {
+        const said = text('client-version') || text('cri-version');
         throw fail('RUNTIME_NOT_RUNNING', `the runtime behind ${criSocket} does not answer${said === '' ? '' : `: ${said}`}`);
     }
-    if (ctr === undefined) {
-        throw fail('RUNTIME_NOT_FOUND', `containerd runs, but its client \`ctr\` is not installed on the node`);
+    const clients = CLIENTS[runtime];
+    if (!clients.some(client => tools[client] !== undefined)) {
+        throw fail('RUNTIME_NOT_FOUND', `${runtime} runs, but ${clients.join(' or ')} is not installed on the node`);
     }
     const [, freeKib, mountPoint] = /\s\d+\s+\d+\s+(\d+)\s+\d+%\s+(\S.*)$/.exec(text('disk')) ?? [];
     if (freeKib === undefined || mountPoint === undefined) {
@@ -12035,27 +12692,25 @@ function parseFacts(sections, label) {
         platform,
         kubernetesName: text('kubernetes-name'),
         privilege: text('uid') === '0' ? 'root' : 'sudo',
+        distribution: text('distribution') || 'unknown',
         criSocket,
         criSocketOrigin: origin,
-        runtime: { name: 'containerd', version },
-        ctr,
-        crictl,
+        runtime: { name: runtime, version },
+        tools,
         importFlags: new Set(text('import-help').match(/--[a-z][a-z-]+/g) ?? []),
         snapshotter: text('snapshotter') || undefined,
-        staged: text('staged')
-            .split(/\s+/)
-            .filter(reference => reference !== ''),
+        staged: `${text('staged')}\n${text('staged-imports')}`.split(/\s+/).filter(reference => reference !== ''),
         disk: { path: mountPoint, freeBytes: Number(freeKib) * 1024 },
     };
 }
 function serverVersion(text) {
-    return /^Server:\s*\n\s*Version:\s*(\S+)/m.exec(text)?.[1];
+    return /^Server:[\s\S]*?^\s*Version:\s*(\S+)/m.exec(text)?.[1];
 }
 
 ;// CONCATENATED MODULE: ./lib/node/script.js
 
 
-const SEARCH_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
+const SEARCH_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/snap/bin';
 async function runScript(connection, script, signal) {
     const mark = `@@${(0,external_node_crypto_namespaceObject.randomBytes)(6).toString('hex')}`;
     const result = await connection.run(['sh'], { stdin: composeScript(script, mark), signal });
@@ -12095,14 +12750,7 @@ function parseSections(stdout, mark) {
 
 
 
-const WELL_KNOWN_SOCKETS = [
-    '/run/containerd/containerd.sock',
-    '/run/k3s/containerd/containerd.sock',
-    '/run/k0s/containerd.sock',
-    '/var/snap/microk8s/common/run/containerd.sock',
-    '/var/run/crio/crio.sock',
-    '/var/run/cri-dockerd.sock',
-];
+
 const PROBE = `
 section uid; id -u
 if ! refusal=$(as_root true 2>&1); then section sudo-refused; printf '%s' "$refusal"; section end; exit 0; fi
@@ -12129,43 +12777,91 @@ if [ -n "$kubelet" ]; then
 fi
 if [ -n "$CRI_SOCKET" ]; then endpoint=$CRI_SOCKET origin=input; fi
 if [ -z "$endpoint" ]; then
-  for candidate in $WELL_KNOWN_SOCKETS; do
-    if as_root test -S "$candidate"; then endpoint=$candidate origin='well-known socket'; break; fi
-  done
+  while IFS='|' read -r row_name row_runtime row_socket row_client row_crictl; do
+    if as_root test -S "$row_socket"; then endpoint=$row_socket origin='well-known socket'; break; fi
+  done <<END
+$DISTRIBUTIONS
+END
 fi
 socket=\${endpoint#unix://}
 [ -n "$hostname" ] || hostname=$(uname -n | tr '[:upper:]' '[:lower:]')
 section kubernetes-name; printf '%s' "$hostname"
 section socket; printf '%s' "$socket"
 section socket-origin; printf '%s' "$origin"
-section socket-state; if [ -n "$socket" ] && as_root test -S "$socket"; then printf present; fi
+if [ -z "$socket" ] || ! as_root test -S "$socket"; then section end; exit 0; fi
+section socket-state; printf present
 
-root=/var/lib/containerd info=
-crictl=$(command -v crictl) && {
+command_of() { # the command with its program as an absolute path; nothing when the program is not there
+  set -- $1
+  program=$(command -v "$1") || return 0
+  shift
+  printf '%s' "$program\${*:+ $*}"
+}
+runtime= client= crictl=
+while IFS='|' read -r row_name row_runtime row_socket row_client row_crictl; do
+  [ "$row_socket" = "\${socket#/var}" ] || [ "$row_socket" = "$socket" ] || continue
+  client=$(command_of "$row_client")
+  [ -n "$client" ] || continue
+  runtime=$row_runtime crictl=$(command_of "$row_crictl")
+  section distribution; printf '%s' "$row_name"
+  break
+done <<END
+$DISTRIBUTIONS
+END
+crictl=\${crictl:-$(command_of crictl)}
+
+root=
+if [ -n "$crictl" ]; then
   section crictl; printf '%s' "$crictl"
-  cri() { as_root "$crictl" --timeout 5s --runtime-endpoint "unix://$socket" --image-endpoint "unix://$socket" "$@"; }
-  section cri-version; cri version 2>&1 && info=$(cri info 2>/dev/null)
-  value() { printf '%s\\n' "$info" | sed -n "s/.*\\"$1\\": *\\"\\([^\\"]*\\)\\".*/\\1/p" | head -n 1; }
-  section snapshotter; value snapshotter
-  found=$(value containerdRootDir)
-  root=\${found:-$root}
-}
-ctr=$(command -v ctr) && {
-  section ctr; printf '%s' "$ctr"
-  section ctr-version; as_root "$ctr" --connect-timeout 5s --timeout 5s --address "$socket" version 2>&1
-  section import-help; "$ctr" images import --help 2>&1
-  section staged; as_root "$ctr" --address "$socket" --namespace k8s.io images ls -q 2>/dev/null | grep "^$STAGE_PREFIX"
-  for process in $(grep -lsaF "$STAGE_PREFIX" /proc/[0-9]*/cmdline); do
-    { tr '\\0' '\\n' <"$process"; } 2>/dev/null | sed -n "s|^$STAGE_PREFIX[0-9a-z]*$|&:0|p"
-  done
-}
+  cri() { as_root $crictl --timeout 5s --runtime-endpoint "unix://$socket" --image-endpoint "unix://$socket" "$@"; }
+  version=$(cri version 2>&1) && {
+    root=$(cri imagefsinfo 2>/dev/null | sed -n 's/.*"mountpoint": *"\\([^"]*\\)".*/\\1/p' | head -n 1)
+    found=$(printf '%s\\n' "$version" | sed -n 's/^RuntimeName: *//p')
+    runtime=\${found:-$runtime}
+  }
+  section cri-version; printf '%s' "$version"
+fi
+[ -n "$runtime" ] || runtime=containerd
+section runtime; printf '%s' "$runtime"
+
+case $runtime in
+containerd)
+  case $client in *ctr) ctr=$client ;; *) ctr=$(command_of ctr) ;; esac
+  snapshotter=$(printf '%s' "$root" | sed -n 's/.*io\\.containerd\\.snapshotter\\.v1\\.//p')
+  if [ -n "$ctr" ]; then
+    section ctr; printf '%s' "$ctr"
+    section client-version; as_root $ctr --connect-timeout 5s --timeout 5s --address "$socket" version 2>&1
+    section import-help; $ctr images import --help 2>&1
+    section staged; as_root $ctr --address "$socket" --namespace k8s.io images ls -q 2>/dev/null | grep "^$STAGE_PREFIX"
+  fi
+  section snapshotter; printf '%s' "$snapshotter"
+  root=\${root:-/var/lib/containerd}
+  ;;
+cri-o)
+  for tool in skopeo podman; do section "$tool"; command_of "$tool"; done
+  section staged; cri images -o json 2>/dev/null | tr -d '", ' | grep "^$STAGE_PREFIX"
+  root=\${root:-/var/lib/containers}
+  ;;
+docker)
+  section docker; command_of docker
+  section client-version; as_root docker version 2>&1
+  section staged; as_root docker image ls --format '{{.Repository}}:{{.Tag}}' 2>/dev/null | grep "^$STAGE_PREFIX"
+  root=$(as_root docker info --format '{{.DockerRootDir}}' 2>/dev/null)
+  root=\${root:-/var/lib/docker}
+  ;;
+esac
+section staged-imports
+ls -d "$UNPACKED"* 2>/dev/null | sed -n "s|^$UNPACKED\\([0-9a-z]*\\)\\..*|$STAGE_PREFIX\\1:0|p"
+for process in $(grep -lsaF "$STAGE_PREFIX" /proc/[0-9]*/cmdline); do
+  { tr '\\0' '\\n' <"$process"; } 2>/dev/null | sed -n "s|.*\\($STAGE_PREFIX[0-9a-z]*\\).*|\\1:0|p"
+done
 while ! as_root test -d "$root"; do root=\${root%/*}; [ -n "$root" ] || root=/; done
 section disk; as_root df -Pk "$root" | sed -n 2p
 `;
 async function probe(connection, criSocket, signal) {
     const sections = await runScript(connection, {
         body: PROBE,
-        variables: { CRI_SOCKET: criSocket ?? '', WELL_KNOWN_SOCKETS: WELL_KNOWN_SOCKETS.join(' '), STAGE_PREFIX: STAGE_PREFIX },
+        variables: { CRI_SOCKET: criSocket ?? '', DISTRIBUTIONS: distributionRows(), STAGE_PREFIX: STAGE_PREFIX, UNPACKED: UNPACKED },
     }, signal);
     return parseFacts(sections, connection.target.label);
 }
@@ -12351,7 +13047,7 @@ var external_events_ = __nccwpck_require__(4434);
 var external_child_process_ = __nccwpck_require__(5317);
 ;// CONCATENATED MODULE: external "timers"
 const external_timers_namespaceObject = require("timers");
-;// CONCATENATED MODULE: ./node_modules/@actions/exec/lib/toolrunner.js
+;// CONCATENATED MODULE: ../../work/main/node_modules/@actions/exec/lib/toolrunner.js
 var toolrunner_awaiter = (undefined && undefined.__awaiter) || function (thisArg, _arguments, P, generator) {
     function adopt(value) { return value instanceof P ? value : new P(function (resolve) { resolve(value); }); }
     return new (P || (P = Promise))(function (resolve, reject) {
@@ -12939,7 +13635,7 @@ class ExecState extends external_events_.EventEmitter {
     }
 }
 //# sourceMappingURL=toolrunner.js.map
-;// CONCATENATED MODULE: ./node_modules/@actions/exec/lib/exec.js
+;// CONCATENATED MODULE: ../../work/main/node_modules/@actions/exec/lib/exec.js
 var exec_awaiter = (undefined && undefined.__awaiter) || function (thisArg, _arguments, P, generator) {
     function adopt(value) { return value instanceof P ? value : new P(function (resolve) { resolve(value); }); }
     return new (P || (P = Promise))(function (resolve, reject) {
@@ -13640,6 +14336,8 @@ async function sideload_open(settings, host, run) {
         references: settings.images,
         source: settings.source,
         archive: settings.archive,
+        aliases: settings.aliases,
+        containerdNamespace: settings.containerdNamespace,
         directory: run.scratch,
         log: host.info,
         signal: run.signal,
@@ -13764,7 +14462,7 @@ async function runPost(host) {
 
 /***/ }),
 
-/***/ 2357:
+/***/ 9012:
 /***/ ((__unused_webpack_module, __webpack_exports__, __nccwpck_require__) => {
 
 "use strict";
@@ -13975,15 +14673,15 @@ function messageOf(thrown) {
 
 /***/ }),
 
-/***/ 3201:
+/***/ 7328:
 /***/ ((__unused_webpack_module, __webpack_exports__, __nccwpck_require__) => {
 
 "use strict";
 /* harmony export */ __nccwpck_require__.d(__webpack_exports__, {
 /* harmony export */   B: () => (/* binding */ helpText)
 /* harmony export */ });
-/* harmony import */ var _host_terminal_js__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(2939);
-/* harmony import */ var _inputs_js__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(6107);
+/* harmony import */ var _host_terminal_js__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(3408);
+/* harmony import */ var _inputs_js__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(2102);
 
 
 const WIDTH = 100;
@@ -14032,7 +14730,7 @@ function wrap(text) {
 
 /***/ }),
 
-/***/ 2939:
+/***/ 3408:
 /***/ ((__unused_webpack_module, __webpack_exports__, __nccwpck_require__) => {
 
 "use strict";
@@ -14111,7 +14809,7 @@ function terminalHost({ flags, env = process.env, stdout = process.stdout, stder
 
 /***/ }),
 
-/***/ 6107:
+/***/ 2102:
 /***/ ((__unused_webpack_module, __webpack_exports__, __nccwpck_require__) => {
 
 "use strict";
@@ -14122,21 +14820,29 @@ function terminalHost({ flags, env = process.env, stdout = process.stdout, stder
 /* harmony export */   mm: () => (/* binding */ inputSpec),
 /* harmony export */   wp: () => (/* binding */ isInputName)
 /* harmony export */ });
-/* harmony import */ var _problems_js__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(8834);
+/* harmony import */ var _problems_js__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(2795);
 
 const INPUTS = {
     images: {
         type: 'list',
         help: 'Image references, exactly as the pods will write them, one per line or separated by commas. May be left out with an `archive` whose images have names.',
     },
+    aliases: {
+        type: 'list',
+        help: 'Further names for the images on the nodes: `ALIAS=IMAGE`, or `ALIAS` alone when there is one image.',
+    },
     source: {
-        type: { oneOf: ['auto', 'docker', 'podman', 'archive'] },
+        type: { oneOf: ['auto', 'docker', 'podman', 'buildah', 'nerdctl', 'containerd', 'archive'] },
         default: 'auto',
-        help: 'Where the image is. `auto` takes `archive` when it is set, else the engine on the runner that has the image.',
+        help: 'Where the image is. `auto` takes `archive` when it is set, else whichever of docker, podman (which has buildah’s images too), buildah, nerdctl and containerd’s `ctr` has the image, in this order; docker and podman must not both have the name with different images.',
     },
     archive: {
         type: 'path',
-        help: 'A tar file with the image, as `docker save`, `podman save` or an OCI exporter writes it; plain, gzip or zstd.',
+        help: 'A tar file with the image, as `docker save`, `podman save` or an OCI exporter writes it (plain, gzip or zstd), or a directory with an OCI layout.',
+    },
+    'containerd-namespace': {
+        type: 'text',
+        help: 'The namespace that `nerdctl` and `containerd` sources look into, such as `k8s.io`. Default: `$CONTAINERD_NAMESPACE`, else `default`.',
     },
     nodes: {
         type: 'list',
@@ -14286,7 +14992,7 @@ function formOf(type) {
 
 /***/ }),
 
-/***/ 8834:
+/***/ 2795:
 /***/ ((__unused_webpack_module, __webpack_exports__, __nccwpck_require__) => {
 
 "use strict";
@@ -14296,7 +15002,7 @@ function formOf(type) {
 /* harmony export */   Jh: () => (/* binding */ throwProblems),
 /* harmony export */   SP: () => (/* binding */ shown)
 /* harmony export */ });
-/* harmony import */ var _errors_js__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(2357);
+/* harmony import */ var _errors_js__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(9012);
 
 function problem(message, hint) {
     return { code: 'INPUT_INVALID', message, hint };
@@ -14334,7 +15040,7 @@ function throwProblems(problems) {
 
 /***/ }),
 
-/***/ 7992:
+/***/ 1171:
 /***/ ((__unused_webpack_module, __webpack_exports__, __nccwpck_require__) => {
 
 "use strict";
@@ -14346,7 +15052,7 @@ const VERSION = '0.1.0';
 
 /***/ }),
 
-/***/ 6656:
+/***/ 4928:
 /***/ ((module) => {
 
 // Copyright 2011 Mark Cavage <mcavage@gmail.com> All rights reserved.
@@ -14366,16 +15072,16 @@ module.exports = {
 
 /***/ }),
 
-/***/ 7703:
+/***/ 3335:
 /***/ ((module, __unused_webpack_exports, __nccwpck_require__) => {
 
 // Copyright 2011 Mark Cavage <mcavage@gmail.com> All rights reserved.
 
-var errors = __nccwpck_require__(6656);
-var types = __nccwpck_require__(254);
+var errors = __nccwpck_require__(4928);
+var types = __nccwpck_require__(62);
 
-var Reader = __nccwpck_require__(1996);
-var Writer = __nccwpck_require__(9816);
+var Reader = __nccwpck_require__(4444);
+var Writer = __nccwpck_require__(9384);
 
 
 // --- Exports
@@ -14400,16 +15106,16 @@ for (var e in errors) {
 
 /***/ }),
 
-/***/ 1996:
+/***/ 4444:
 /***/ ((module, __unused_webpack_exports, __nccwpck_require__) => {
 
 // Copyright 2011 Mark Cavage <mcavage@gmail.com> All rights reserved.
 
 var assert = __nccwpck_require__(2613);
-var Buffer = (__nccwpck_require__(2803).Buffer);
+var Buffer = (__nccwpck_require__(227).Buffer);
 
-var ASN1 = __nccwpck_require__(254);
-var errors = __nccwpck_require__(6656);
+var ASN1 = __nccwpck_require__(62);
+var errors = __nccwpck_require__(4928);
 
 
 // --- Globals
@@ -14669,7 +15375,7 @@ module.exports = Reader;
 
 /***/ }),
 
-/***/ 254:
+/***/ 62:
 /***/ ((module) => {
 
 // Copyright 2011 Mark Cavage <mcavage@gmail.com> All rights reserved.
@@ -14712,15 +15418,15 @@ module.exports = {
 
 /***/ }),
 
-/***/ 9816:
+/***/ 9384:
 /***/ ((module, __unused_webpack_exports, __nccwpck_require__) => {
 
 // Copyright 2011 Mark Cavage <mcavage@gmail.com> All rights reserved.
 
 var assert = __nccwpck_require__(2613);
-var Buffer = (__nccwpck_require__(2803).Buffer);
-var ASN1 = __nccwpck_require__(254);
-var errors = __nccwpck_require__(6656);
+var Buffer = (__nccwpck_require__(227).Buffer);
+var ASN1 = __nccwpck_require__(62);
+var errors = __nccwpck_require__(4928);
 
 
 // --- Globals
@@ -15036,7 +15742,7 @@ module.exports = Writer;
 
 /***/ }),
 
-/***/ 9837:
+/***/ 3901:
 /***/ ((module, __unused_webpack_exports, __nccwpck_require__) => {
 
 // Copyright 2011 Mark Cavage <mcavage@gmail.com> All rights reserved.
@@ -15044,7 +15750,7 @@ module.exports = Writer;
 // If you have no idea what ASN.1 or BER is, see this:
 // ftp://ftp.rsa.com/pub/pkcs/ascii/layman.asc
 
-var Ber = __nccwpck_require__(7703);
+var Ber = __nccwpck_require__(3335);
 
 
 
@@ -15063,7 +15769,7 @@ module.exports = {
 
 /***/ }),
 
-/***/ 3057:
+/***/ 7617:
 /***/ ((module) => {
 
 function isBuffer(value) {
@@ -15263,13 +15969,13 @@ module.exports = {
 
 /***/ }),
 
-/***/ 686:
+/***/ 2158:
 /***/ ((module, __unused_webpack_exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var crypto_hash_sha512 = (__nccwpck_require__(668).lowlevel).crypto_hash;
+var crypto_hash_sha512 = (__nccwpck_require__(7900).lowlevel).crypto_hash;
 
 /*
  * This file is a 1:1 port from the OpenBSD blowfish.c and bcrypt_pbkdf.c. As a
@@ -15827,20 +16533,20 @@ module.exports = {
 
 /***/ }),
 
-/***/ 4982:
+/***/ 6230:
 /***/ ((module, __unused_webpack_exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-const binding = __nccwpck_require__(7318);
+const binding = __nccwpck_require__(859);
 
 module.exports = binding.getCPUInfo;
 
 
 /***/ }),
 
-/***/ 9580:
+/***/ 9420:
 /***/ ((module, __unused_webpack_exports, __nccwpck_require__) => {
 
 module.exports = __nccwpck_require__(4434)
@@ -15848,7 +16554,7 @@ module.exports = __nccwpck_require__(4434)
 
 /***/ }),
 
-/***/ 3587:
+/***/ 5907:
 /***/ ((module) => {
 
 module.exports = class FixedFIFO {
@@ -15894,10 +16600,10 @@ module.exports = class FixedFIFO {
 
 /***/ }),
 
-/***/ 3867:
+/***/ 6059:
 /***/ ((module, __unused_webpack_exports, __nccwpck_require__) => {
 
-const FixedFIFO = __nccwpck_require__(3587)
+const FixedFIFO = __nccwpck_require__(5907)
 
 module.exports = class FastFIFO {
   constructor (hwm) {
@@ -15949,7 +16655,7 @@ module.exports = class FastFIFO {
 
 /***/ }),
 
-/***/ 6543:
+/***/ 4799:
 /***/ ((module) => {
 
 "use strict";
@@ -15985,7 +16691,7 @@ module.exports = isStream;
 
 /***/ }),
 
-/***/ 6512:
+/***/ 5696:
 /***/ ((module, __unused_webpack_exports, __nccwpck_require__) => {
 
 "use strict";
@@ -15993,7 +16699,7 @@ module.exports = isStream;
 const fs = __nccwpck_require__(9896);
 const path = __nccwpck_require__(6928);
 const {promisify} = __nccwpck_require__(9023);
-const semver = __nccwpck_require__(9318);
+const semver = __nccwpck_require__(9926);
 
 const useNativeRecursiveOption = semver.satisfies(process.version, '>=10.12.0');
 
@@ -16149,7 +16855,7 @@ module.exports.sync = (input, options) => {
 
 /***/ }),
 
-/***/ 2803:
+/***/ 227:
 /***/ ((module, __unused_webpack_exports, __nccwpck_require__) => {
 
 "use strict";
@@ -16234,7 +16940,7 @@ module.exports = safer
 
 /***/ }),
 
-/***/ 9318:
+/***/ 9926:
 /***/ ((module, exports) => {
 
 exports = module.exports = SemVer
@@ -18089,7 +18795,7 @@ function coerce (version, options) {
 
 /***/ }),
 
-/***/ 4646:
+/***/ 1638:
 /***/ ((module) => {
 
 module.exports = shellescape;
@@ -18113,7 +18819,7 @@ function shellescape(a) {
 
 /***/ }),
 
-/***/ 5683:
+/***/ 3907:
 /***/ ((module, __unused_webpack_exports, __nccwpck_require__) => {
 
 "use strict";
@@ -18127,8 +18833,8 @@ const {
 
 const {
   CHANNEL_EXTENDED_DATATYPE: { STDERR },
-} = __nccwpck_require__(4020);
-const { bufferSlice } = __nccwpck_require__(2184);
+} = __nccwpck_require__(8628);
+const { bufferSlice } = __nccwpck_require__(2312);
 
 const PACKET_SIZE = 32 * 1024;
 const MAX_WINDOW = 2 * 1024 * 1024;
@@ -18416,7 +19122,7 @@ module.exports = {
 
 /***/ }),
 
-/***/ 3849:
+/***/ 313:
 /***/ ((module, __unused_webpack_exports, __nccwpck_require__) => {
 
 "use strict";
@@ -18428,14 +19134,14 @@ const { resolve } = __nccwpck_require__(6928);
 const { readFile } = __nccwpck_require__(9896);
 const { execFile, spawn } = __nccwpck_require__(5317);
 
-const { isParsedKey, parseKey } = __nccwpck_require__(1789);
+const { isParsedKey, parseKey } = __nccwpck_require__(4141);
 
 const {
   makeBufferParser,
   readUInt32BE,
   writeUInt32BE,
   writeUInt32LE,
-} = __nccwpck_require__(2184);
+} = __nccwpck_require__(2312);
 
 function once(cb) {
   let called = false;
@@ -19547,7 +20253,7 @@ module.exports = {
 
 /***/ }),
 
-/***/ 6297:
+/***/ 681:
 /***/ ((module, __unused_webpack_exports, __nccwpck_require__) => {
 
 "use strict";
@@ -19583,11 +20289,11 @@ const {
   SUPPORTED_KEX,
   SUPPORTED_MAC,
   SUPPORTED_SERVER_HOST_KEY,
-} = __nccwpck_require__(4020);
-const { init: cryptoInit } = __nccwpck_require__(2888);
-const Protocol = __nccwpck_require__(7841);
-const { parseKey } = __nccwpck_require__(1789);
-const { SFTP } = __nccwpck_require__(4996);
+} = __nccwpck_require__(8628);
+const { init: cryptoInit } = __nccwpck_require__(1640);
+const Protocol = __nccwpck_require__(1409);
+const { parseKey } = __nccwpck_require__(4141);
+const { SFTP } = __nccwpck_require__(4724);
 const {
   bufferCopy,
   makeBufferParser,
@@ -19595,23 +20301,23 @@ const {
   readUInt32BE,
   sigSSHToASN1,
   writeUInt32BE,
-} = __nccwpck_require__(2184);
+} = __nccwpck_require__(2312);
 
-const { AgentContext, createAgent, isAgent } = __nccwpck_require__(3849);
+const { AgentContext, createAgent, isAgent } = __nccwpck_require__(313);
 const {
   Channel,
   MAX_WINDOW,
   PACKET_SIZE,
   windowAdjust,
   WINDOW_THRESHOLD,
-} = __nccwpck_require__(5683);
+} = __nccwpck_require__(3907);
 const {
   ChannelManager,
   generateAlgorithmList,
   isWritable,
   onChannelOpenFailure,
   onCHANNEL_CLOSE,
-} = __nccwpck_require__(2137);
+} = __nccwpck_require__(1977);
 
 const bufferParser = makeBufferParser();
 const sigParser = makeBufferParser();
@@ -21731,7 +22437,7 @@ module.exports = Client;
 
 /***/ }),
 
-/***/ 137:
+/***/ 3721:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
@@ -21759,7 +22465,7 @@ for (const ctor of [HttpAgent, HttpsAgent]) {
       const dstPort = options.port;
 
       if (Client === undefined)
-        Client = __nccwpck_require__(6297);
+        Client = __nccwpck_require__(681);
 
       const client = new Client();
       let triedForward = false;
@@ -21823,7 +22529,7 @@ function decorateStream(stream, ctor, options) {
 
 /***/ }),
 
-/***/ 5472:
+/***/ 1936:
 /***/ ((module, __unused_webpack_exports, __nccwpck_require__) => {
 
 "use strict";
@@ -21836,33 +22542,33 @@ const {
   CygwinAgent,
   OpenSSHAgent,
   PageantAgent,
-} = __nccwpck_require__(3849);
+} = __nccwpck_require__(313);
 const {
   SSHTTPAgent: HTTPAgent,
   SSHTTPSAgent: HTTPSAgent,
-} = __nccwpck_require__(137);
-const { parseKey } = __nccwpck_require__(1789);
+} = __nccwpck_require__(3721);
+const { parseKey } = __nccwpck_require__(4141);
 const {
   flagsToString,
   OPEN_MODE,
   STATUS_CODE,
   stringToFlags,
-} = __nccwpck_require__(4996);
+} = __nccwpck_require__(4724);
 
 module.exports = {
   AgentProtocol,
   BaseAgent,
   createAgent,
-  Client: __nccwpck_require__(6297),
+  Client: __nccwpck_require__(681),
   CygwinAgent,
   HTTPAgent,
   HTTPSAgent,
   OpenSSHAgent,
   PageantAgent,
-  Server: __nccwpck_require__(2605),
+  Server: __nccwpck_require__(1661),
   utils: {
     parseKey,
-    ...__nccwpck_require__(3489),
+    ...__nccwpck_require__(401),
     sftp: {
       flagsToString,
       OPEN_MODE,
@@ -21875,7 +22581,7 @@ module.exports = {
 
 /***/ }),
 
-/***/ 3489:
+/***/ 401:
 /***/ ((module, __unused_webpack_exports, __nccwpck_require__) => {
 
 "use strict";
@@ -21889,10 +22595,10 @@ const {
   randomBytes,
 } = __nccwpck_require__(6982);
 
-const { Ber } = __nccwpck_require__(9837);
-const bcrypt_pbkdf = (__nccwpck_require__(686).pbkdf);
+const { Ber } = __nccwpck_require__(3901);
+const bcrypt_pbkdf = (__nccwpck_require__(2158).pbkdf);
 
-const { CIPHER_INFO } = __nccwpck_require__(2888);
+const { CIPHER_INFO } = __nccwpck_require__(1640);
 
 const SALT_LEN = 16;
 const DEFAULT_ROUNDS = 16;
@@ -22465,7 +23171,7 @@ module.exports = {
 
 /***/ }),
 
-/***/ 7841:
+/***/ 1409:
 /***/ ((module, __unused_webpack_exports, __nccwpck_require__) => {
 
 "use strict";
@@ -22511,7 +23217,7 @@ module.exports = {
 
 const { inspect } = __nccwpck_require__(9023);
 
-const { bindingAvailable, NullCipher, NullDecipher } = __nccwpck_require__(2888);
+const { bindingAvailable, NullCipher, NullDecipher } = __nccwpck_require__(1640);
 const {
   COMPAT_CHECKS,
   DISCONNECT_REASON,
@@ -22519,18 +23225,18 @@ const {
   MESSAGE,
   SIGNALS,
   TERMINAL_MODE,
-} = __nccwpck_require__(4020);
+} = __nccwpck_require__(8628);
 const {
   DEFAULT_KEXINIT_CLIENT,
   DEFAULT_KEXINIT_SERVER,
   KexInit,
   kexinit,
   onKEXPayload,
-} = __nccwpck_require__(4637);
+} = __nccwpck_require__(8557);
 const {
   parseKey,
-} = __nccwpck_require__(1789);
-const MESSAGE_HANDLERS = __nccwpck_require__(9244);
+} = __nccwpck_require__(4141);
+const MESSAGE_HANDLERS = __nccwpck_require__(5324);
 const {
   bufferCopy,
   bufferFill,
@@ -22538,15 +23244,15 @@ const {
   convertSignature,
   sendPacket,
   writeUInt32BE,
-} = __nccwpck_require__(2184);
+} = __nccwpck_require__(2312);
 const {
   PacketReader,
   PacketWriter,
   ZlibPacketReader,
   ZlibPacketWriter,
-} = __nccwpck_require__(4592);
+} = __nccwpck_require__(5072);
 
-const MODULE_VER = (__nccwpck_require__(8342)/* .version */ .rE);
+const MODULE_VER = (__nccwpck_require__(5413)/* .version */ .rE);
 
 const VALID_DISCONNECT_REASONS = new Map(
   Object.values(DISCONNECT_REASON).map((n) => [n, 1])
@@ -24609,7 +25315,7 @@ module.exports = Protocol;
 
 /***/ }),
 
-/***/ 4996:
+/***/ 4724:
 /***/ ((module, __unused_webpack_exports, __nccwpck_require__) => {
 
 "use strict";
@@ -24631,7 +25337,7 @@ const {
   bufferSlice,
   makeBufferParser,
   writeUInt32BE,
-} = __nccwpck_require__(2184);
+} = __nccwpck_require__(2312);
 
 const ATTR = {
   SIZE: 0x00000001,
@@ -28211,7 +28917,7 @@ const {
   ERR_INVALID_ARG_TYPE,
   ERR_OUT_OF_RANGE,
   validateNumber
-} = __nccwpck_require__(3208);
+} = __nccwpck_require__(7032);
 
 const kMinPoolSpace = 128;
 
@@ -28669,7 +29375,7 @@ module.exports = {
 
 /***/ }),
 
-/***/ 4020:
+/***/ 8628:
 /***/ ((module, __unused_webpack_exports, __nccwpck_require__) => {
 
 "use strict";
@@ -28679,10 +29385,10 @@ const crypto = __nccwpck_require__(6982);
 
 let cpuInfo;
 try {
-  cpuInfo = __nccwpck_require__(4982)();
+  cpuInfo = __nccwpck_require__(6230)();
 } catch {}
 
-const { bindingAvailable, CIPHER_INFO, MAC_INFO } = __nccwpck_require__(2888);
+const { bindingAvailable, CIPHER_INFO, MAC_INFO } = __nccwpck_require__(1640);
 
 const eddsaSupported = (() => {
   if (typeof crypto.sign === 'function'
@@ -29033,7 +29739,7 @@ module.exports.DISCONNECT_REASON_BY_VALUE =
 
 /***/ }),
 
-/***/ 2888:
+/***/ 1640:
 /***/ ((module, __unused_webpack_exports, __nccwpck_require__) => {
 
 "use strict";
@@ -29049,7 +29755,7 @@ const {
   createCipheriv, createDecipheriv, createHmac, randomFillSync, timingSafeEqual
 } = __nccwpck_require__(6982);
 
-const { readUInt32BE, writeUInt32BE } = __nccwpck_require__(2184);
+const { readUInt32BE, writeUInt32BE } = __nccwpck_require__(2312);
 
 const FastBuffer = Buffer[Symbol.species];
 const MAX_SEQNO = 2 ** 32 - 1;
@@ -29066,7 +29772,7 @@ let AESGCMDecipher;
 let ChaChaPolyDecipher;
 let GenericDecipher;
 try {
-  binding = __nccwpck_require__(490);
+  binding = __nccwpck_require__(3063);
   ({ AESGCMCipher, ChaChaPolyCipher, GenericCipher,
      AESGCMDecipher, ChaChaPolyDecipher, GenericDecipher } = binding);
 } catch {}
@@ -30620,7 +31326,7 @@ module.exports = {
     // eslint-disable-next-line no-async-promise-executor
     return new Promise(async (resolve, reject) => {
       try {
-        POLY1305_WASM_MODULE = await __nccwpck_require__(7830)();
+        POLY1305_WASM_MODULE = await __nccwpck_require__(8294)();
         POLY1305_RESULT_MALLOC = POLY1305_WASM_MODULE._malloc(16);
         poly1305_auth = POLY1305_WASM_MODULE.cwrap(
           'poly1305_auth',
@@ -30643,7 +31349,7 @@ module.exports = {
 
 /***/ }),
 
-/***/ 7830:
+/***/ 8294:
 /***/ ((module, __unused_webpack_exports, __nccwpck_require__) => {
 
 
@@ -30690,7 +31396,7 @@ else {}
 
 /***/ }),
 
-/***/ 9244:
+/***/ 5324:
 /***/ ((module, __unused_webpack_exports, __nccwpck_require__) => {
 
 "use strict";
@@ -30698,8 +31404,8 @@ else {}
 
 const MESSAGE_HANDLERS = new Array(256);
 [
-  (__nccwpck_require__(4637).HANDLERS),
-  __nccwpck_require__(9964),
+  (__nccwpck_require__(8557).HANDLERS),
+  __nccwpck_require__(9516),
 ].forEach((handlers) => {
   // eslint-disable-next-line prefer-const
   for (let [type, handler] of Object.entries(handlers)) {
@@ -30714,7 +31420,7 @@ module.exports = MESSAGE_HANDLERS;
 
 /***/ }),
 
-/***/ 9964:
+/***/ 9516:
 /***/ ((module, __unused_webpack_exports, __nccwpck_require__) => {
 
 "use strict";
@@ -30726,18 +31432,18 @@ const {
   doFatalError,
   sigSSHToASN1,
   writeUInt32BE,
-} = __nccwpck_require__(2184);
+} = __nccwpck_require__(2312);
 
 const {
   CHANNEL_OPEN_FAILURE,
   COMPAT,
   MESSAGE,
   TERMINAL_MODE,
-} = __nccwpck_require__(4020);
+} = __nccwpck_require__(8628);
 
 const {
   parseKey,
-} = __nccwpck_require__(1789);
+} = __nccwpck_require__(4141);
 
 const TERMINAL_MODE_BY_VALUE =
   Array.from(Object.entries(TERMINAL_MODE))
@@ -32007,7 +32713,7 @@ module.exports = {
 
 /***/ }),
 
-/***/ 4637:
+/***/ 8557:
 /***/ ((module, __unused_webpack_exports, __nccwpck_require__) => {
 
 "use strict";
@@ -32024,7 +32730,7 @@ const {
   randomFillSync,
 } = __nccwpck_require__(6982);
 
-const { Ber } = __nccwpck_require__(9837);
+const { Ber } = __nccwpck_require__(3901);
 
 const {
   COMPAT,
@@ -32036,14 +32742,14 @@ const {
   DEFAULT_COMPRESSION,
   DISCONNECT_REASON,
   MESSAGE,
-} = __nccwpck_require__(4020);
+} = __nccwpck_require__(8628);
 const {
   CIPHER_INFO,
   createCipher,
   createDecipher,
   MAC_INFO,
-} = __nccwpck_require__(2888);
-const { parseDERKey } = __nccwpck_require__(1789);
+} = __nccwpck_require__(1640);
+const { parseDERKey } = __nccwpck_require__(4141);
 const {
   bufferFill,
   bufferParser,
@@ -32052,13 +32758,13 @@ const {
   FastBuffer,
   sigSSHToASN1,
   writeUInt32BE,
-} = __nccwpck_require__(2184);
+} = __nccwpck_require__(2312);
 const {
   PacketReader,
   PacketWriter,
   ZlibPacketReader,
   ZlibPacketWriter,
-} = __nccwpck_require__(4592);
+} = __nccwpck_require__(5072);
 
 let MESSAGE_HANDLERS;
 
@@ -33802,7 +34508,7 @@ function onKEXPayload(state, payload) {
       case MESSAGE.UNIMPLEMENTED:
       case MESSAGE.DEBUG:
         if (!MESSAGE_HANDLERS)
-          MESSAGE_HANDLERS = __nccwpck_require__(9244);
+          MESSAGE_HANDLERS = __nccwpck_require__(5324);
         return MESSAGE_HANDLERS[type](this, payload);
     }
   }
@@ -33810,7 +34516,7 @@ function onKEXPayload(state, payload) {
   switch (type) {
     case MESSAGE.DISCONNECT:
       if (!MESSAGE_HANDLERS)
-        MESSAGE_HANDLERS = __nccwpck_require__(9244);
+        MESSAGE_HANDLERS = __nccwpck_require__(5324);
       return MESSAGE_HANDLERS[type](this, payload);
     case MESSAGE.KEXINIT:
       if (!state.firstPacket) {
@@ -33923,7 +34629,7 @@ module.exports = {
 
 /***/ }),
 
-/***/ 1789:
+/***/ 4141:
 /***/ ((module, __unused_webpack_exports, __nccwpck_require__) => {
 
 "use strict";
@@ -33946,18 +34652,18 @@ const {
 } = __nccwpck_require__(6982);
 const supportedOpenSSLCiphers = getCiphers();
 
-const { Ber } = __nccwpck_require__(9837);
-const bcrypt_pbkdf = (__nccwpck_require__(686).pbkdf);
+const { Ber } = __nccwpck_require__(3901);
+const bcrypt_pbkdf = (__nccwpck_require__(2158).pbkdf);
 
-const { CIPHER_INFO } = __nccwpck_require__(2888);
-const { eddsaSupported, SUPPORTED_CIPHER } = __nccwpck_require__(4020);
+const { CIPHER_INFO } = __nccwpck_require__(1640);
+const { eddsaSupported, SUPPORTED_CIPHER } = __nccwpck_require__(8628);
 const {
   bufferSlice,
   makeBufferParser,
   readString,
   readUInt32BE,
   writeUInt32BE,
-} = __nccwpck_require__(2184);
+} = __nccwpck_require__(2312);
 
 const SYM_HASH_ALGO = Symbol('Hash Algorithm');
 const SYM_PRIV_PEM = Symbol('Private key PEM');
@@ -35415,7 +36121,7 @@ module.exports = {
 
 /***/ }),
 
-/***/ 3208:
+/***/ 7032:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
@@ -35538,13 +36244,13 @@ exports.validateNumber = function validateNumber(value, name) {
 
 /***/ }),
 
-/***/ 2184:
+/***/ 2312:
 /***/ ((module, __unused_webpack_exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-const Ber = (__nccwpck_require__(9837).Ber);
+const Ber = (__nccwpck_require__(3901).Ber);
 
 let DISCONNECT_REASON;
 
@@ -35715,7 +36421,7 @@ module.exports = {
   doFatalError: (protocol, msg, level, reason) => {
     let err;
     if (DISCONNECT_REASON === undefined)
-      ({ DISCONNECT_REASON } = __nccwpck_require__(4020));
+      ({ DISCONNECT_REASON } = __nccwpck_require__(8628));
     if (msg instanceof Error) {
       // doFatalError(protocol, err[, reason])
       err = msg;
@@ -35902,7 +36608,7 @@ module.exports = {
 
 /***/ }),
 
-/***/ 4592:
+/***/ 5072:
 /***/ ((module, __unused_webpack_exports, __nccwpck_require__) => {
 
 "use strict";
@@ -36165,7 +36871,7 @@ module.exports = {
 
 /***/ }),
 
-/***/ 2605:
+/***/ 1661:
 /***/ ((module, __unused_webpack_exports, __nccwpck_require__) => {
 
 "use strict";
@@ -36194,13 +36900,13 @@ const {
   SUPPORTED_KEX,
   SUPPORTED_MAC,
   SUPPORTED_SERVER_HOST_KEY,
-} = __nccwpck_require__(4020);
-const { init: cryptoInit } = __nccwpck_require__(2888);
-const { KexInit } = __nccwpck_require__(4637);
-const { parseKey } = __nccwpck_require__(1789);
-const Protocol = __nccwpck_require__(7841);
-const { SFTP } = __nccwpck_require__(4996);
-const { writeUInt32BE } = __nccwpck_require__(2184);
+} = __nccwpck_require__(8628);
+const { init: cryptoInit } = __nccwpck_require__(1640);
+const { KexInit } = __nccwpck_require__(8557);
+const { parseKey } = __nccwpck_require__(4141);
+const Protocol = __nccwpck_require__(1409);
+const { SFTP } = __nccwpck_require__(4724);
+const { writeUInt32BE } = __nccwpck_require__(2312);
 
 const {
   Channel,
@@ -36208,7 +36914,7 @@ const {
   PACKET_SIZE,
   windowAdjust,
   WINDOW_THRESHOLD,
-} = __nccwpck_require__(5683);
+} = __nccwpck_require__(3907);
 
 const {
   ChannelManager,
@@ -36216,7 +36922,7 @@ const {
   isWritable,
   onChannelOpenFailure,
   onCHANNEL_CLOSE,
-} = __nccwpck_require__(2137);
+} = __nccwpck_require__(1977);
 
 const MAX_PENDING_AUTHS = 10;
 
@@ -37553,13 +38259,13 @@ module.exports.IncomingClient = Client;
 
 /***/ }),
 
-/***/ 2137:
+/***/ 1977:
 /***/ ((module, __unused_webpack_exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-const { SFTP } = __nccwpck_require__(4996);
+const { SFTP } = __nccwpck_require__(4724);
 
 const MAX_CHANNEL = 2 ** 32 - 1;
 
@@ -37897,14 +38603,14 @@ module.exports = {
 
 /***/ }),
 
-/***/ 6204:
+/***/ 2828:
 /***/ ((module, __unused_webpack_exports, __nccwpck_require__) => {
 
-const { EventEmitter } = __nccwpck_require__(9580)
-const FIFO = __nccwpck_require__(3867)
-const TextDecoder = __nccwpck_require__(7934)
+const { EventEmitter } = __nccwpck_require__(9420)
+const FIFO = __nccwpck_require__(6059)
+const TextDecoder = __nccwpck_require__(3486)
 
-const StreamError = __nccwpck_require__(5657)
+const StreamError = __nccwpck_require__(7049)
 
 // if we do a future major, expect queue microtask to be there always, for now a bit defensive
 const qmt =
@@ -39218,7 +39924,7 @@ module.exports = {
 
 /***/ }),
 
-/***/ 5657:
+/***/ 7049:
 /***/ ((module) => {
 
 module.exports = class StreamError extends Error {
@@ -39272,7 +39978,7 @@ module.exports = class StreamError extends Error {
 
 /***/ }),
 
-/***/ 775:
+/***/ 7783:
 /***/ ((module, __unused_webpack_exports, __nccwpck_require__) => {
 
 const constants = { // just for envs without fs
@@ -39293,13 +39999,13 @@ try {
 
 /***/ }),
 
-/***/ 5763:
+/***/ 2835:
 /***/ ((module, __unused_webpack_exports, __nccwpck_require__) => {
 
-const { Writable, Readable, getStreamError } = __nccwpck_require__(6204)
-const FIFO = __nccwpck_require__(3867)
-const b4a = __nccwpck_require__(3057)
-const headers = __nccwpck_require__(8428)
+const { Writable, Readable, getStreamError } = __nccwpck_require__(2828)
+const FIFO = __nccwpck_require__(6059)
+const b4a = __nccwpck_require__(7617)
+const headers = __nccwpck_require__(9484)
 
 const EMPTY = b4a.alloc(0)
 const MAX_HEADER_SIZE = 4 * 1024 * 1024 // arbitrary big number
@@ -39718,10 +40424,10 @@ function overflow (size) {
 
 /***/ }),
 
-/***/ 8428:
+/***/ 9484:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
-const b4a = __nccwpck_require__(3057)
+const b4a = __nccwpck_require__(7617)
 
 const ZEROS = '0000000000000000000'
 const SEVENS = '7777777777777777777'
@@ -40047,23 +40753,23 @@ function addLength (str) {
 
 /***/ }),
 
-/***/ 6118:
+/***/ 5062:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
-exports.extract = __nccwpck_require__(5763)
-exports.pack = __nccwpck_require__(861)
+exports.extract = __nccwpck_require__(2835)
+exports.pack = __nccwpck_require__(1901)
 
 
 /***/ }),
 
-/***/ 861:
+/***/ 1901:
 /***/ ((module, __unused_webpack_exports, __nccwpck_require__) => {
 
-const { Readable, Writable, getStreamError } = __nccwpck_require__(6204)
-const b4a = __nccwpck_require__(3057)
+const { Readable, Writable, getStreamError } = __nccwpck_require__(2828)
+const b4a = __nccwpck_require__(7617)
 
-const constants = __nccwpck_require__(775)
-const headers = __nccwpck_require__(8428)
+const constants = __nccwpck_require__(7783)
+const headers = __nccwpck_require__(9484)
 
 const DMODE = 0o755
 const FMODE = 0o644
@@ -40350,11 +41056,11 @@ function mapWritable (buf) {
 
 /***/ }),
 
-/***/ 7934:
+/***/ 3486:
 /***/ ((module, __unused_webpack_exports, __nccwpck_require__) => {
 
-const PassThroughDecoder = __nccwpck_require__(7256)
-const UTF8Decoder = __nccwpck_require__(6414)
+const PassThroughDecoder = __nccwpck_require__(9624)
+const UTF8Decoder = __nccwpck_require__(9726)
 
 module.exports = class TextDecoder {
   constructor(encoding = 'utf8') {
@@ -40421,10 +41127,10 @@ function normalizeEncoding(encoding) {
 
 /***/ }),
 
-/***/ 7256:
+/***/ 9624:
 /***/ ((module, __unused_webpack_exports, __nccwpck_require__) => {
 
-const b4a = __nccwpck_require__(3057)
+const b4a = __nccwpck_require__(7617)
 
 module.exports = class PassThroughDecoder {
   constructor(encoding) {
@@ -40447,10 +41153,10 @@ module.exports = class PassThroughDecoder {
 
 /***/ }),
 
-/***/ 6414:
+/***/ 9726:
 /***/ ((module, __unused_webpack_exports, __nccwpck_require__) => {
 
-const b4a = __nccwpck_require__(3057)
+const b4a = __nccwpck_require__(7617)
 
 /**
  * https://encoding.spec.whatwg.org/#utf-8-decoder
@@ -40639,7 +41345,7 @@ function trailingBytesSeen(data) {
 
 /***/ }),
 
-/***/ 668:
+/***/ 7900:
 /***/ ((module, __unused_webpack_exports, __nccwpck_require__) => {
 
 (function(nacl) {
@@ -43034,7 +43740,7 @@ nacl.setPRNG = function(fn) {
 
 /***/ }),
 
-/***/ 7318:
+/***/ 859:
 /***/ ((module) => {
 
 module.exports = eval("require")("../build/Release/cpufeatures.node");
@@ -43042,7 +43748,7 @@ module.exports = eval("require")("../build/Release/cpufeatures.node");
 
 /***/ }),
 
-/***/ 490:
+/***/ 3063:
 /***/ ((module) => {
 
 module.exports = eval("require")("./crypto/build/Release/sshcrypto.node");
@@ -43194,19 +43900,19 @@ module.exports = require("zlib");
 
 /***/ }),
 
-/***/ 7349:
+/***/ 3053:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var identity = __nccwpck_require__(1127);
-var Scalar = __nccwpck_require__(3301);
-var YAMLMap = __nccwpck_require__(4454);
-var YAMLSeq = __nccwpck_require__(2223);
-var resolveBlockMap = __nccwpck_require__(7103);
-var resolveBlockSeq = __nccwpck_require__(334);
-var resolveFlowCollection = __nccwpck_require__(3142);
+var identity = __nccwpck_require__(415);
+var Scalar = __nccwpck_require__(2765);
+var YAMLMap = __nccwpck_require__(1950);
+var YAMLSeq = __nccwpck_require__(7495);
+var resolveBlockMap = __nccwpck_require__(6519);
+var resolveBlockSeq = __nccwpck_require__(2662);
+var resolveFlowCollection = __nccwpck_require__(4206);
 
 function resolveCollection(CN, ctx, token, onError, tagName, tag) {
     const coll = token.type === 'block-map'
@@ -43292,16 +43998,16 @@ exports.composeCollection = composeCollection;
 
 /***/ }),
 
-/***/ 3683:
+/***/ 5899:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var Document = __nccwpck_require__(3021);
-var composeNode = __nccwpck_require__(5937);
-var resolveEnd = __nccwpck_require__(7788);
-var resolveProps = __nccwpck_require__(4631);
+var Document = __nccwpck_require__(6885);
+var composeNode = __nccwpck_require__(4873);
+var resolveEnd = __nccwpck_require__(644);
+var resolveProps = __nccwpck_require__(2207);
 
 function composeDoc(options, directives, { offset, start, value, end }, onError) {
     const opts = Object.assign({ _directives: directives }, options);
@@ -43345,18 +44051,18 @@ exports.composeDoc = composeDoc;
 
 /***/ }),
 
-/***/ 5937:
+/***/ 4873:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var Alias = __nccwpck_require__(4065);
-var identity = __nccwpck_require__(1127);
-var composeCollection = __nccwpck_require__(7349);
-var composeScalar = __nccwpck_require__(5413);
-var resolveEnd = __nccwpck_require__(7788);
-var utilEmptyScalarPosition = __nccwpck_require__(2599);
+var Alias = __nccwpck_require__(7641);
+var identity = __nccwpck_require__(415);
+var composeCollection = __nccwpck_require__(3053);
+var composeScalar = __nccwpck_require__(3293);
+var resolveEnd = __nccwpck_require__(644);
+var utilEmptyScalarPosition = __nccwpck_require__(4831);
 
 const CN = { composeNode, composeEmptyNode };
 function composeNode(ctx, token, props, onError) {
@@ -43465,16 +44171,16 @@ exports.composeNode = composeNode;
 
 /***/ }),
 
-/***/ 5413:
+/***/ 3293:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var identity = __nccwpck_require__(1127);
-var Scalar = __nccwpck_require__(3301);
-var resolveBlockScalar = __nccwpck_require__(8913);
-var resolveFlowScalar = __nccwpck_require__(6842);
+var identity = __nccwpck_require__(415);
+var Scalar = __nccwpck_require__(2765);
+var resolveBlockScalar = __nccwpck_require__(809);
+var resolveFlowScalar = __nccwpck_require__(8066);
 
 function composeScalar(ctx, token, tagToken, onError) {
     const { value, type, comment, range } = token.type === 'block-scalar'
@@ -43561,19 +44267,19 @@ exports.composeScalar = composeScalar;
 
 /***/ }),
 
-/***/ 9984:
+/***/ 3480:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
 var node_process = __nccwpck_require__(932);
-var directives = __nccwpck_require__(1342);
-var Document = __nccwpck_require__(3021);
-var errors = __nccwpck_require__(1464);
-var identity = __nccwpck_require__(1127);
-var composeDoc = __nccwpck_require__(3683);
-var resolveEnd = __nccwpck_require__(7788);
+var directives = __nccwpck_require__(2342);
+var Document = __nccwpck_require__(6885);
+var errors = __nccwpck_require__(3376);
+var identity = __nccwpck_require__(415);
+var composeDoc = __nccwpck_require__(5899);
+var resolveEnd = __nccwpck_require__(644);
 
 function getErrorPos(src) {
     if (typeof src === 'number')
@@ -43793,18 +44499,18 @@ exports.Composer = Composer;
 
 /***/ }),
 
-/***/ 7103:
+/***/ 6519:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var Pair = __nccwpck_require__(7165);
-var YAMLMap = __nccwpck_require__(4454);
-var resolveProps = __nccwpck_require__(4631);
-var utilContainsNewline = __nccwpck_require__(9499);
-var utilFlowIndentCheck = __nccwpck_require__(4051);
-var utilMapIncludes = __nccwpck_require__(1187);
+var Pair = __nccwpck_require__(4245);
+var YAMLMap = __nccwpck_require__(1950);
+var resolveProps = __nccwpck_require__(2207);
+var utilContainsNewline = __nccwpck_require__(9699);
+var utilFlowIndentCheck = __nccwpck_require__(7723);
+var utilMapIncludes = __nccwpck_require__(8539);
 
 const startColMsg = 'All mapping items must start at the same column';
 function resolveBlockMap({ composeNode, composeEmptyNode }, ctx, bm, onError, tag) {
@@ -43918,13 +44624,13 @@ exports.resolveBlockMap = resolveBlockMap;
 
 /***/ }),
 
-/***/ 8913:
+/***/ 809:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var Scalar = __nccwpck_require__(3301);
+var Scalar = __nccwpck_require__(2765);
 
 function resolveBlockScalar(ctx, scalar, onError) {
     const start = scalar.offset;
@@ -44126,15 +44832,15 @@ exports.resolveBlockScalar = resolveBlockScalar;
 
 /***/ }),
 
-/***/ 334:
+/***/ 2662:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var YAMLSeq = __nccwpck_require__(2223);
-var resolveProps = __nccwpck_require__(4631);
-var utilFlowIndentCheck = __nccwpck_require__(4051);
+var YAMLSeq = __nccwpck_require__(7495);
+var resolveProps = __nccwpck_require__(2207);
+var utilFlowIndentCheck = __nccwpck_require__(7723);
 
 function resolveBlockSeq({ composeNode, composeEmptyNode }, ctx, bs, onError, tag) {
     const NodeClass = tag?.nodeClass ?? YAMLSeq.YAMLSeq;
@@ -44185,7 +44891,7 @@ exports.resolveBlockSeq = resolveBlockSeq;
 
 /***/ }),
 
-/***/ 7788:
+/***/ 644:
 /***/ ((__unused_webpack_module, exports) => {
 
 "use strict";
@@ -44232,20 +44938,20 @@ exports.resolveEnd = resolveEnd;
 
 /***/ }),
 
-/***/ 3142:
+/***/ 4206:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var identity = __nccwpck_require__(1127);
-var Pair = __nccwpck_require__(7165);
-var YAMLMap = __nccwpck_require__(4454);
-var YAMLSeq = __nccwpck_require__(2223);
-var resolveEnd = __nccwpck_require__(7788);
-var resolveProps = __nccwpck_require__(4631);
-var utilContainsNewline = __nccwpck_require__(9499);
-var utilMapIncludes = __nccwpck_require__(1187);
+var identity = __nccwpck_require__(415);
+var Pair = __nccwpck_require__(4245);
+var YAMLMap = __nccwpck_require__(1950);
+var YAMLSeq = __nccwpck_require__(7495);
+var resolveEnd = __nccwpck_require__(644);
+var resolveProps = __nccwpck_require__(2207);
+var utilContainsNewline = __nccwpck_require__(9699);
+var utilMapIncludes = __nccwpck_require__(8539);
 
 const blockMsg = 'Block collections are not allowed within flow collections';
 const isBlock = (token) => token && (token.type === 'block-map' || token.type === 'block-seq');
@@ -44449,14 +45155,14 @@ exports.resolveFlowCollection = resolveFlowCollection;
 
 /***/ }),
 
-/***/ 6842:
+/***/ 8066:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var Scalar = __nccwpck_require__(3301);
-var resolveEnd = __nccwpck_require__(7788);
+var Scalar = __nccwpck_require__(2765);
+var resolveEnd = __nccwpck_require__(644);
 
 function resolveFlowScalar(scalar, strict, onError) {
     const { offset, type, source, end } = scalar;
@@ -44685,7 +45391,7 @@ exports.resolveFlowScalar = resolveFlowScalar;
 
 /***/ }),
 
-/***/ 4631:
+/***/ 2207:
 /***/ ((__unused_webpack_module, exports) => {
 
 "use strict";
@@ -44841,7 +45547,7 @@ exports.resolveProps = resolveProps;
 
 /***/ }),
 
-/***/ 9499:
+/***/ 9699:
 /***/ ((__unused_webpack_module, exports) => {
 
 "use strict";
@@ -44885,7 +45591,7 @@ exports.containsNewline = containsNewline;
 
 /***/ }),
 
-/***/ 2599:
+/***/ 4831:
 /***/ ((__unused_webpack_module, exports) => {
 
 "use strict";
@@ -44921,13 +45627,13 @@ exports.emptyScalarPosition = emptyScalarPosition;
 
 /***/ }),
 
-/***/ 4051:
+/***/ 7723:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var utilContainsNewline = __nccwpck_require__(9499);
+var utilContainsNewline = __nccwpck_require__(9699);
 
 function flowIndentCheck(indent, fc, onError) {
     if (fc?.type === 'flow-collection') {
@@ -44946,13 +45652,13 @@ exports.flowIndentCheck = flowIndentCheck;
 
 /***/ }),
 
-/***/ 1187:
+/***/ 8539:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var identity = __nccwpck_require__(1127);
+var identity = __nccwpck_require__(415);
 
 function mapIncludes(ctx, items, search) {
     const { uniqueKeys } = ctx.options;
@@ -44969,23 +45675,23 @@ exports.mapIncludes = mapIncludes;
 
 /***/ }),
 
-/***/ 3021:
+/***/ 6885:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var Alias = __nccwpck_require__(4065);
-var Collection = __nccwpck_require__(101);
-var identity = __nccwpck_require__(1127);
-var Pair = __nccwpck_require__(7165);
-var toJS = __nccwpck_require__(4043);
-var Schema = __nccwpck_require__(5840);
-var stringifyDocument = __nccwpck_require__(6829);
-var anchors = __nccwpck_require__(1596);
-var applyReviver = __nccwpck_require__(3661);
-var createNode = __nccwpck_require__(2404);
-var directives = __nccwpck_require__(1342);
+var Alias = __nccwpck_require__(7641);
+var Collection = __nccwpck_require__(3469);
+var identity = __nccwpck_require__(415);
+var Pair = __nccwpck_require__(4245);
+var toJS = __nccwpck_require__(915);
+var Schema = __nccwpck_require__(8296);
+var stringifyDocument = __nccwpck_require__(7653);
+var anchors = __nccwpck_require__(5236);
+var applyReviver = __nccwpck_require__(5797);
+var createNode = __nccwpck_require__(2076);
+var directives = __nccwpck_require__(2342);
 
 class Document {
     constructor(value, replacer, options) {
@@ -45314,14 +46020,14 @@ exports.Document = Document;
 
 /***/ }),
 
-/***/ 1596:
+/***/ 5236:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var identity = __nccwpck_require__(1127);
-var visit = __nccwpck_require__(204);
+var identity = __nccwpck_require__(415);
+var visit = __nccwpck_require__(292);
 
 /**
  * Verify that the input string is a valid anchor.
@@ -45398,7 +46104,7 @@ exports.findNewAnchor = findNewAnchor;
 
 /***/ }),
 
-/***/ 3661:
+/***/ 5797:
 /***/ ((__unused_webpack_module, exports) => {
 
 "use strict";
@@ -45463,15 +46169,15 @@ exports.applyReviver = applyReviver;
 
 /***/ }),
 
-/***/ 2404:
+/***/ 2076:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var Alias = __nccwpck_require__(4065);
-var identity = __nccwpck_require__(1127);
-var Scalar = __nccwpck_require__(3301);
+var Alias = __nccwpck_require__(7641);
+var identity = __nccwpck_require__(415);
+var Scalar = __nccwpck_require__(2765);
 
 const defaultTagPrefix = 'tag:yaml.org,2002:';
 function findTagObject(value, tagName, tags) {
@@ -45561,14 +46267,14 @@ exports.createNode = createNode;
 
 /***/ }),
 
-/***/ 1342:
+/***/ 2342:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var identity = __nccwpck_require__(1127);
-var visit = __nccwpck_require__(204);
+var identity = __nccwpck_require__(415);
+var visit = __nccwpck_require__(292);
 
 const escapeChars = {
     '!': '%21',
@@ -45747,7 +46453,7 @@ exports.Directives = Directives;
 
 /***/ }),
 
-/***/ 1464:
+/***/ 3376:
 /***/ ((__unused_webpack_module, exports) => {
 
 "use strict";
@@ -45817,29 +46523,29 @@ exports.prettifyError = prettifyError;
 
 /***/ }),
 
-/***/ 8815:
+/***/ 7207:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 var __webpack_unused_export__;
 
 
-var composer = __nccwpck_require__(9984);
-var Document = __nccwpck_require__(3021);
-var Schema = __nccwpck_require__(5840);
-var errors = __nccwpck_require__(1464);
-var Alias = __nccwpck_require__(4065);
-var identity = __nccwpck_require__(1127);
-var Pair = __nccwpck_require__(7165);
-var Scalar = __nccwpck_require__(3301);
-var YAMLMap = __nccwpck_require__(4454);
-var YAMLSeq = __nccwpck_require__(2223);
-var cst = __nccwpck_require__(3461);
-var lexer = __nccwpck_require__(361);
-var lineCounter = __nccwpck_require__(6628);
-var parser = __nccwpck_require__(3456);
-var publicApi = __nccwpck_require__(4047);
-var visit = __nccwpck_require__(204);
+var composer = __nccwpck_require__(3480);
+var Document = __nccwpck_require__(6885);
+var Schema = __nccwpck_require__(8296);
+var errors = __nccwpck_require__(3376);
+var Alias = __nccwpck_require__(7641);
+var identity = __nccwpck_require__(415);
+var Pair = __nccwpck_require__(4245);
+var Scalar = __nccwpck_require__(2765);
+var YAMLMap = __nccwpck_require__(1950);
+var YAMLSeq = __nccwpck_require__(7495);
+var cst = __nccwpck_require__(5421);
+var lexer = __nccwpck_require__(2081);
+var lineCounter = __nccwpck_require__(4588);
+var parser = __nccwpck_require__(6651);
+var publicApi = __nccwpck_require__(8759);
+var visit = __nccwpck_require__(292);
 
 
 
@@ -45876,7 +46582,7 @@ __webpack_unused_export__ = visit.visitAsync;
 
 /***/ }),
 
-/***/ 7249:
+/***/ 2745:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
@@ -45903,17 +46609,17 @@ exports.warn = warn;
 
 /***/ }),
 
-/***/ 4065:
+/***/ 7641:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var anchors = __nccwpck_require__(1596);
-var visit = __nccwpck_require__(204);
-var identity = __nccwpck_require__(1127);
-var Node = __nccwpck_require__(6673);
-var toJS = __nccwpck_require__(4043);
+var anchors = __nccwpck_require__(5236);
+var visit = __nccwpck_require__(292);
+var identity = __nccwpck_require__(415);
+var Node = __nccwpck_require__(6617);
+var toJS = __nccwpck_require__(915);
 
 class Alias extends Node.NodeBase {
     constructor(source) {
@@ -46031,15 +46737,15 @@ exports.Alias = Alias;
 
 /***/ }),
 
-/***/ 101:
+/***/ 3469:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var createNode = __nccwpck_require__(2404);
-var identity = __nccwpck_require__(1127);
-var Node = __nccwpck_require__(6673);
+var createNode = __nccwpck_require__(2076);
+var identity = __nccwpck_require__(415);
+var Node = __nccwpck_require__(6617);
 
 function collectionFromPath(schema, path, value) {
     let v = value;
@@ -46190,15 +46896,15 @@ exports.isEmptyPath = isEmptyPath;
 
 /***/ }),
 
-/***/ 6673:
+/***/ 6617:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var applyReviver = __nccwpck_require__(3661);
-var identity = __nccwpck_require__(1127);
-var toJS = __nccwpck_require__(4043);
+var applyReviver = __nccwpck_require__(5797);
+var identity = __nccwpck_require__(415);
+var toJS = __nccwpck_require__(915);
 
 class NodeBase {
     constructor(type) {
@@ -46238,16 +46944,16 @@ exports.NodeBase = NodeBase;
 
 /***/ }),
 
-/***/ 7165:
+/***/ 4245:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var createNode = __nccwpck_require__(2404);
-var stringifyPair = __nccwpck_require__(9748);
-var addPairToJSMap = __nccwpck_require__(7104);
-var identity = __nccwpck_require__(1127);
+var createNode = __nccwpck_require__(2076);
+var stringifyPair = __nccwpck_require__(5004);
+var addPairToJSMap = __nccwpck_require__(9256);
+var identity = __nccwpck_require__(415);
 
 function createPair(key, value, ctx) {
     const k = createNode.createNode(key, undefined, ctx);
@@ -46285,15 +46991,15 @@ exports.createPair = createPair;
 
 /***/ }),
 
-/***/ 3301:
+/***/ 2765:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var identity = __nccwpck_require__(1127);
-var Node = __nccwpck_require__(6673);
-var toJS = __nccwpck_require__(4043);
+var identity = __nccwpck_require__(415);
+var Node = __nccwpck_require__(6617);
+var toJS = __nccwpck_require__(915);
 
 const isScalarValue = (value) => !value || (typeof value !== 'function' && typeof value !== 'object');
 class Scalar extends Node.NodeBase {
@@ -46320,18 +47026,18 @@ exports.isScalarValue = isScalarValue;
 
 /***/ }),
 
-/***/ 4454:
+/***/ 1950:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var stringifyCollection = __nccwpck_require__(1212);
-var addPairToJSMap = __nccwpck_require__(7104);
-var Collection = __nccwpck_require__(101);
-var identity = __nccwpck_require__(1127);
-var Pair = __nccwpck_require__(7165);
-var Scalar = __nccwpck_require__(3301);
+var stringifyCollection = __nccwpck_require__(6340);
+var addPairToJSMap = __nccwpck_require__(9256);
+var Collection = __nccwpck_require__(3469);
+var identity = __nccwpck_require__(415);
+var Pair = __nccwpck_require__(4245);
+var Scalar = __nccwpck_require__(2765);
 
 function findPair(items, key) {
     const k = identity.isScalar(key) ? key.value : key;
@@ -46475,18 +47181,18 @@ exports.findPair = findPair;
 
 /***/ }),
 
-/***/ 2223:
+/***/ 7495:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var createNode = __nccwpck_require__(2404);
-var stringifyCollection = __nccwpck_require__(1212);
-var Collection = __nccwpck_require__(101);
-var identity = __nccwpck_require__(1127);
-var Scalar = __nccwpck_require__(3301);
-var toJS = __nccwpck_require__(4043);
+var createNode = __nccwpck_require__(2076);
+var stringifyCollection = __nccwpck_require__(6340);
+var Collection = __nccwpck_require__(3469);
+var identity = __nccwpck_require__(415);
+var Scalar = __nccwpck_require__(2765);
+var toJS = __nccwpck_require__(915);
 
 class YAMLSeq extends Collection.Collection {
     static get tagName() {
@@ -46598,17 +47304,17 @@ exports.YAMLSeq = YAMLSeq;
 
 /***/ }),
 
-/***/ 7104:
+/***/ 9256:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var log = __nccwpck_require__(7249);
-var merge = __nccwpck_require__(452);
-var stringify = __nccwpck_require__(2148);
-var identity = __nccwpck_require__(1127);
-var toJS = __nccwpck_require__(4043);
+var log = __nccwpck_require__(2745);
+var merge = __nccwpck_require__(6220);
+var stringify = __nccwpck_require__(732);
+var identity = __nccwpck_require__(415);
+var toJS = __nccwpck_require__(915);
 
 function addPairToJSMap(ctx, map, { key, value }) {
     if (identity.isNode(key) && key.addToJSMap)
@@ -46671,7 +47377,7 @@ exports.addPairToJSMap = addPairToJSMap;
 
 /***/ }),
 
-/***/ 1127:
+/***/ 415:
 /***/ ((__unused_webpack_module, exports) => {
 
 "use strict";
@@ -46732,13 +47438,13 @@ exports.isSeq = isSeq;
 
 /***/ }),
 
-/***/ 4043:
+/***/ 915:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var identity = __nccwpck_require__(1127);
+var identity = __nccwpck_require__(415);
 
 /**
  * Recursively convert any node or its contents to native JavaScript
@@ -46779,16 +47485,16 @@ exports.toJS = toJS;
 
 /***/ }),
 
-/***/ 110:
+/***/ 1366:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var resolveBlockScalar = __nccwpck_require__(8913);
-var resolveFlowScalar = __nccwpck_require__(6842);
-var errors = __nccwpck_require__(1464);
-var stringifyString = __nccwpck_require__(3069);
+var resolveBlockScalar = __nccwpck_require__(809);
+var resolveFlowScalar = __nccwpck_require__(8066);
+var errors = __nccwpck_require__(3376);
+var stringifyString = __nccwpck_require__(501);
 
 function resolveAsScalar(token, strict = true, onError) {
     if (token) {
@@ -47005,7 +47711,7 @@ exports.setScalarValue = setScalarValue;
 
 /***/ }),
 
-/***/ 1733:
+/***/ 8013:
 /***/ ((__unused_webpack_module, exports) => {
 
 "use strict";
@@ -47076,7 +47782,7 @@ exports.stringify = stringify;
 
 /***/ }),
 
-/***/ 7715:
+/***/ 4555:
 /***/ ((__unused_webpack_module, exports) => {
 
 "use strict";
@@ -47183,15 +47889,15 @@ exports.visit = visit;
 
 /***/ }),
 
-/***/ 3461:
+/***/ 5421:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var cstScalar = __nccwpck_require__(110);
-var cstStringify = __nccwpck_require__(1733);
-var cstVisit = __nccwpck_require__(7715);
+var cstScalar = __nccwpck_require__(1366);
+var cstStringify = __nccwpck_require__(8013);
+var cstVisit = __nccwpck_require__(4555);
 
 /** The byte order mark */
 const BOM = '\u{FEFF}';
@@ -47303,13 +48009,13 @@ exports.tokenType = tokenType;
 
 /***/ }),
 
-/***/ 361:
+/***/ 2081:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var cst = __nccwpck_require__(3461);
+var cst = __nccwpck_require__(5421);
 
 /*
 START -> stream
@@ -48034,7 +48740,7 @@ exports.Lexer = Lexer;
 
 /***/ }),
 
-/***/ 6628:
+/***/ 4588:
 /***/ ((__unused_webpack_module, exports) => {
 
 "use strict";
@@ -48083,15 +48789,15 @@ exports.LineCounter = LineCounter;
 
 /***/ }),
 
-/***/ 3456:
+/***/ 6651:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
 var node_process = __nccwpck_require__(932);
-var cst = __nccwpck_require__(3461);
-var lexer = __nccwpck_require__(361);
+var cst = __nccwpck_require__(5421);
+var lexer = __nccwpck_require__(2081);
 
 function includesToken(list, type) {
     for (let i = 0; i < list.length; ++i)
@@ -49071,19 +49777,19 @@ exports.Parser = Parser;
 
 /***/ }),
 
-/***/ 4047:
+/***/ 8759:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var composer = __nccwpck_require__(9984);
-var Document = __nccwpck_require__(3021);
-var errors = __nccwpck_require__(1464);
-var log = __nccwpck_require__(7249);
-var identity = __nccwpck_require__(1127);
-var lineCounter = __nccwpck_require__(6628);
-var parser = __nccwpck_require__(3456);
+var composer = __nccwpck_require__(3480);
+var Document = __nccwpck_require__(6885);
+var errors = __nccwpck_require__(3376);
+var log = __nccwpck_require__(2745);
+var identity = __nccwpck_require__(415);
+var lineCounter = __nccwpck_require__(4588);
+var parser = __nccwpck_require__(6651);
 
 function parseOptions(options) {
     const prettyErrors = options.prettyErrors !== false;
@@ -49186,17 +49892,17 @@ exports.stringify = stringify;
 
 /***/ }),
 
-/***/ 5840:
+/***/ 8296:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var identity = __nccwpck_require__(1127);
-var map = __nccwpck_require__(7451);
-var seq = __nccwpck_require__(1706);
-var string = __nccwpck_require__(6464);
-var tags = __nccwpck_require__(18);
+var identity = __nccwpck_require__(415);
+var map = __nccwpck_require__(7683);
+var seq = __nccwpck_require__(4066);
+var string = __nccwpck_require__(4088);
+var tags = __nccwpck_require__(3578);
 
 const sortMapEntriesByKey = (a, b) => a.key < b.key ? -1 : a.key > b.key ? 1 : 0;
 class Schema {
@@ -49233,14 +49939,14 @@ exports.Schema = Schema;
 
 /***/ }),
 
-/***/ 7451:
+/***/ 7683:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var identity = __nccwpck_require__(1127);
-var YAMLMap = __nccwpck_require__(4454);
+var identity = __nccwpck_require__(415);
+var YAMLMap = __nccwpck_require__(1950);
 
 const map = {
     collection: 'map',
@@ -49260,13 +49966,13 @@ exports.map = map;
 
 /***/ }),
 
-/***/ 3632:
+/***/ 1528:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var Scalar = __nccwpck_require__(3301);
+var Scalar = __nccwpck_require__(2765);
 
 const nullTag = {
     identify: value => value == null,
@@ -49285,14 +49991,14 @@ exports.nullTag = nullTag;
 
 /***/ }),
 
-/***/ 1706:
+/***/ 4066:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var identity = __nccwpck_require__(1127);
-var YAMLSeq = __nccwpck_require__(2223);
+var identity = __nccwpck_require__(415);
+var YAMLSeq = __nccwpck_require__(7495);
 
 const seq = {
     collection: 'seq',
@@ -49312,13 +50018,13 @@ exports.seq = seq;
 
 /***/ }),
 
-/***/ 6464:
+/***/ 4088:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var stringifyString = __nccwpck_require__(3069);
+var stringifyString = __nccwpck_require__(501);
 
 const string = {
     identify: value => typeof value === 'string',
@@ -49336,13 +50042,13 @@ exports.string = string;
 
 /***/ }),
 
-/***/ 3959:
+/***/ 7247:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var Scalar = __nccwpck_require__(3301);
+var Scalar = __nccwpck_require__(2765);
 
 const boolTag = {
     identify: value => typeof value === 'boolean',
@@ -49365,14 +50071,14 @@ exports.boolTag = boolTag;
 
 /***/ }),
 
-/***/ 8405:
+/***/ 7661:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var Scalar = __nccwpck_require__(3301);
-var stringifyNumber = __nccwpck_require__(8689);
+var Scalar = __nccwpck_require__(2765);
+var stringifyNumber = __nccwpck_require__(2729);
 
 const floatNaN = {
     identify: value => typeof value === 'number',
@@ -49420,13 +50126,13 @@ exports.floatNaN = floatNaN;
 
 /***/ }),
 
-/***/ 9874:
+/***/ 9546:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var stringifyNumber = __nccwpck_require__(8689);
+var stringifyNumber = __nccwpck_require__(2729);
 
 const intIdentify = (value) => typeof value === 'bigint' || Number.isInteger(value);
 const intResolve = (str, offset, radix, { intAsBigInt }) => (intAsBigInt ? BigInt(str) : parseInt(str.substring(offset), radix));
@@ -49470,19 +50176,19 @@ exports.intOct = intOct;
 
 /***/ }),
 
-/***/ 896:
+/***/ 9032:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var map = __nccwpck_require__(7451);
-var _null = __nccwpck_require__(3632);
-var seq = __nccwpck_require__(1706);
-var string = __nccwpck_require__(6464);
-var bool = __nccwpck_require__(3959);
-var float = __nccwpck_require__(8405);
-var int = __nccwpck_require__(9874);
+var map = __nccwpck_require__(7683);
+var _null = __nccwpck_require__(1528);
+var seq = __nccwpck_require__(4066);
+var string = __nccwpck_require__(4088);
+var bool = __nccwpck_require__(7247);
+var float = __nccwpck_require__(7661);
+var int = __nccwpck_require__(9546);
 
 const schema = [
     map.map,
@@ -49503,15 +50209,15 @@ exports.schema = schema;
 
 /***/ }),
 
-/***/ 3559:
+/***/ 7519:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var Scalar = __nccwpck_require__(3301);
-var map = __nccwpck_require__(7451);
-var seq = __nccwpck_require__(1706);
+var Scalar = __nccwpck_require__(2765);
+var map = __nccwpck_require__(7683);
+var seq = __nccwpck_require__(4066);
 
 function intIdentify(value) {
     return typeof value === 'bigint' || Number.isInteger(value);
@@ -49575,28 +50281,28 @@ exports.schema = schema;
 
 /***/ }),
 
-/***/ 18:
+/***/ 3578:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var map = __nccwpck_require__(7451);
-var _null = __nccwpck_require__(3632);
-var seq = __nccwpck_require__(1706);
-var string = __nccwpck_require__(6464);
-var bool = __nccwpck_require__(3959);
-var float = __nccwpck_require__(8405);
-var int = __nccwpck_require__(9874);
-var schema = __nccwpck_require__(896);
-var schema$1 = __nccwpck_require__(3559);
-var binary = __nccwpck_require__(6083);
-var merge = __nccwpck_require__(452);
-var omap = __nccwpck_require__(303);
-var pairs = __nccwpck_require__(8385);
-var schema$2 = __nccwpck_require__(5913);
-var set = __nccwpck_require__(1528);
-var timestamp = __nccwpck_require__(6752);
+var map = __nccwpck_require__(7683);
+var _null = __nccwpck_require__(1528);
+var seq = __nccwpck_require__(4066);
+var string = __nccwpck_require__(4088);
+var bool = __nccwpck_require__(7247);
+var float = __nccwpck_require__(7661);
+var int = __nccwpck_require__(9546);
+var schema = __nccwpck_require__(9032);
+var schema$1 = __nccwpck_require__(7519);
+var binary = __nccwpck_require__(4011);
+var merge = __nccwpck_require__(6220);
+var omap = __nccwpck_require__(2775);
+var pairs = __nccwpck_require__(1705);
+var schema$2 = __nccwpck_require__(1921);
+var set = __nccwpck_require__(832);
+var timestamp = __nccwpck_require__(168);
 
 const schemas = new Map([
     ['core', schema.schema],
@@ -49682,15 +50388,15 @@ exports.getTags = getTags;
 
 /***/ }),
 
-/***/ 6083:
+/***/ 4011:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
 var node_buffer = __nccwpck_require__(181);
-var Scalar = __nccwpck_require__(3301);
-var stringifyString = __nccwpck_require__(3069);
+var Scalar = __nccwpck_require__(2765);
+var stringifyString = __nccwpck_require__(501);
 
 const binary = {
     identify: value => value instanceof Uint8Array, // Buffer inherits from Uint8Array
@@ -49760,13 +50466,13 @@ exports.binary = binary;
 
 /***/ }),
 
-/***/ 8398:
+/***/ 2214:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var Scalar = __nccwpck_require__(3301);
+var Scalar = __nccwpck_require__(2765);
 
 function boolStringify({ value, source }, ctx) {
     const boolObj = value ? trueTag : falseTag;
@@ -49797,14 +50503,14 @@ exports.trueTag = trueTag;
 
 /***/ }),
 
-/***/ 5782:
+/***/ 9614:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var Scalar = __nccwpck_require__(3301);
-var stringifyNumber = __nccwpck_require__(8689);
+var Scalar = __nccwpck_require__(2765);
+var stringifyNumber = __nccwpck_require__(2729);
 
 const floatNaN = {
     identify: value => typeof value === 'number',
@@ -49855,13 +50561,13 @@ exports.floatNaN = floatNaN;
 
 /***/ }),
 
-/***/ 873:
+/***/ 6257:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var stringifyNumber = __nccwpck_require__(8689);
+var stringifyNumber = __nccwpck_require__(2729);
 
 const intIdentify = (value) => typeof value === 'bigint' || Number.isInteger(value);
 function intResolve(str, offset, radix, { intAsBigInt }) {
@@ -49939,14 +50645,14 @@ exports.intOct = intOct;
 
 /***/ }),
 
-/***/ 452:
+/***/ 6220:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var identity = __nccwpck_require__(1127);
-var Scalar = __nccwpck_require__(3301);
+var identity = __nccwpck_require__(415);
+var Scalar = __nccwpck_require__(2765);
 
 // If the value associated with a merge key is a single mapping node, each of
 // its key/value pairs is inserted into the current mapping, unless the key
@@ -50018,17 +50724,17 @@ exports.merge = merge;
 
 /***/ }),
 
-/***/ 303:
+/***/ 2775:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var identity = __nccwpck_require__(1127);
-var toJS = __nccwpck_require__(4043);
-var YAMLMap = __nccwpck_require__(4454);
-var YAMLSeq = __nccwpck_require__(2223);
-var pairs = __nccwpck_require__(8385);
+var identity = __nccwpck_require__(415);
+var toJS = __nccwpck_require__(915);
+var YAMLMap = __nccwpck_require__(1950);
+var YAMLSeq = __nccwpck_require__(7495);
+var pairs = __nccwpck_require__(1705);
 
 class YAMLOMap extends YAMLSeq.YAMLSeq {
     constructor() {
@@ -50103,16 +50809,16 @@ exports.omap = omap;
 
 /***/ }),
 
-/***/ 8385:
+/***/ 1705:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var identity = __nccwpck_require__(1127);
-var Pair = __nccwpck_require__(7165);
-var Scalar = __nccwpck_require__(3301);
-var YAMLSeq = __nccwpck_require__(2223);
+var identity = __nccwpck_require__(415);
+var Pair = __nccwpck_require__(4245);
+var Scalar = __nccwpck_require__(2765);
+var YAMLSeq = __nccwpck_require__(7495);
 
 function resolvePairs(seq, onError) {
     if (identity.isSeq(seq)) {
@@ -50193,25 +50899,25 @@ exports.resolvePairs = resolvePairs;
 
 /***/ }),
 
-/***/ 5913:
+/***/ 1921:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var map = __nccwpck_require__(7451);
-var _null = __nccwpck_require__(3632);
-var seq = __nccwpck_require__(1706);
-var string = __nccwpck_require__(6464);
-var binary = __nccwpck_require__(6083);
-var bool = __nccwpck_require__(8398);
-var float = __nccwpck_require__(5782);
-var int = __nccwpck_require__(873);
-var merge = __nccwpck_require__(452);
-var omap = __nccwpck_require__(303);
-var pairs = __nccwpck_require__(8385);
-var set = __nccwpck_require__(1528);
-var timestamp = __nccwpck_require__(6752);
+var map = __nccwpck_require__(7683);
+var _null = __nccwpck_require__(1528);
+var seq = __nccwpck_require__(4066);
+var string = __nccwpck_require__(4088);
+var binary = __nccwpck_require__(4011);
+var bool = __nccwpck_require__(2214);
+var float = __nccwpck_require__(9614);
+var int = __nccwpck_require__(6257);
+var merge = __nccwpck_require__(6220);
+var omap = __nccwpck_require__(2775);
+var pairs = __nccwpck_require__(1705);
+var set = __nccwpck_require__(832);
+var timestamp = __nccwpck_require__(168);
 
 const schema = [
     map.map,
@@ -50242,15 +50948,15 @@ exports.schema = schema;
 
 /***/ }),
 
-/***/ 1528:
+/***/ 832:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var identity = __nccwpck_require__(1127);
-var Pair = __nccwpck_require__(7165);
-var YAMLMap = __nccwpck_require__(4454);
+var identity = __nccwpck_require__(415);
+var Pair = __nccwpck_require__(4245);
+var YAMLMap = __nccwpck_require__(1950);
 
 class YAMLSet extends YAMLMap.YAMLMap {
     constructor(schema) {
@@ -50346,13 +51052,13 @@ exports.set = set;
 
 /***/ }),
 
-/***/ 6752:
+/***/ 168:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var stringifyNumber = __nccwpck_require__(8689);
+var stringifyNumber = __nccwpck_require__(2729);
 
 /** Internal types handle bigint as number, because TS can't figure it out. */
 function parseSexagesimal(str, asBigInt) {
@@ -50459,7 +51165,7 @@ exports.timestamp = timestamp;
 
 /***/ }),
 
-/***/ 4475:
+/***/ 3699:
 /***/ ((__unused_webpack_module, exports) => {
 
 "use strict";
@@ -50618,16 +51324,16 @@ exports.foldFlowLines = foldFlowLines;
 
 /***/ }),
 
-/***/ 2148:
+/***/ 732:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var anchors = __nccwpck_require__(1596);
-var identity = __nccwpck_require__(1127);
-var stringifyComment = __nccwpck_require__(9799);
-var stringifyString = __nccwpck_require__(3069);
+var anchors = __nccwpck_require__(5236);
+var identity = __nccwpck_require__(415);
+var stringifyComment = __nccwpck_require__(8927);
+var stringifyString = __nccwpck_require__(501);
 
 function createStringifyContext(doc, options) {
     const opt = Object.assign({
@@ -50758,15 +51464,15 @@ exports.stringify = stringify;
 
 /***/ }),
 
-/***/ 1212:
+/***/ 6340:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var identity = __nccwpck_require__(1127);
-var stringify = __nccwpck_require__(2148);
-var stringifyComment = __nccwpck_require__(9799);
+var identity = __nccwpck_require__(415);
+var stringify = __nccwpck_require__(732);
+var stringifyComment = __nccwpck_require__(8927);
 
 function stringifyCollection(collection, ctx, options) {
     const flow = ctx.inFlow ?? collection.flow;
@@ -50921,7 +51627,7 @@ exports.stringifyCollection = stringifyCollection;
 
 /***/ }),
 
-/***/ 9799:
+/***/ 8927:
 /***/ ((__unused_webpack_module, exports) => {
 
 "use strict";
@@ -50953,15 +51659,15 @@ exports.stringifyComment = stringifyComment;
 
 /***/ }),
 
-/***/ 6829:
+/***/ 7653:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var identity = __nccwpck_require__(1127);
-var stringify = __nccwpck_require__(2148);
-var stringifyComment = __nccwpck_require__(9799);
+var identity = __nccwpck_require__(415);
+var stringify = __nccwpck_require__(732);
+var stringifyComment = __nccwpck_require__(8927);
 
 function stringifyDocument(doc, options) {
     const lines = [];
@@ -51048,7 +51754,7 @@ exports.stringifyDocument = stringifyDocument;
 
 /***/ }),
 
-/***/ 8689:
+/***/ 2729:
 /***/ ((__unused_webpack_module, exports) => {
 
 "use strict";
@@ -51083,16 +51789,16 @@ exports.stringifyNumber = stringifyNumber;
 
 /***/ }),
 
-/***/ 9748:
+/***/ 5004:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var identity = __nccwpck_require__(1127);
-var Scalar = __nccwpck_require__(3301);
-var stringify = __nccwpck_require__(2148);
-var stringifyComment = __nccwpck_require__(9799);
+var identity = __nccwpck_require__(415);
+var Scalar = __nccwpck_require__(2765);
+var stringify = __nccwpck_require__(732);
+var stringifyComment = __nccwpck_require__(8927);
 
 function stringifyPair({ key, value }, ctx, onComment, onChompKeep) {
     const { allNullValues, doc, indent, indentStep, options: { commentString, indentSeq, simpleKeys } } = ctx;
@@ -51243,14 +51949,14 @@ exports.stringifyPair = stringifyPair;
 
 /***/ }),
 
-/***/ 3069:
+/***/ 501:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var Scalar = __nccwpck_require__(3301);
-var foldFlowLines = __nccwpck_require__(4475);
+var Scalar = __nccwpck_require__(2765);
+var foldFlowLines = __nccwpck_require__(3699);
 
 const getFoldOptions = (ctx, isBlock) => ({
     indentAtStart: isBlock ? ctx.indent.length : ctx.indentAtStart,
@@ -51589,13 +52295,13 @@ exports.stringifyString = stringifyString;
 
 /***/ }),
 
-/***/ 204:
+/***/ 292:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var identity = __nccwpck_require__(1127);
+var identity = __nccwpck_require__(415);
 
 const BREAK = Symbol('break visit');
 const SKIP = Symbol('skip children');
@@ -51833,7 +52539,7 @@ exports.visitAsync = visitAsync;
 
 /***/ }),
 
-/***/ 8342:
+/***/ 5413:
 /***/ ((module) => {
 
 "use strict";
@@ -51991,7 +52697,7 @@ module.exports = {"rE":"1.17.0"};
 /******/ 	// startup
 /******/ 	// Load entry module and return exports
 /******/ 	// This entry module used 'module' so it can't be inlined
-/******/ 	var __webpack_exports__ = __nccwpck_require__(4006);
+/******/ 	var __webpack_exports__ = __nccwpck_require__(477);
 /******/ 	module.exports = __webpack_exports__;
 /******/ 	
 /******/ })()
