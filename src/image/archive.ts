@@ -14,8 +14,10 @@ export interface ArchiveImage {
   readonly tag?: string | undefined;
   /** Digest of its manifest or index, for requests by digest; a docker-archive has none. */
   readonly digest: Digest | undefined;
-  /** Never empty. */
+  /** Empty only for an image with a `fault`. */
   readonly variants: readonly VariantContent[];
+  /** Why nothing of this image can be used: whoever asks for it must get this, and never the image beside it. */
+  readonly fault?: SideloadError;
   /** The format that it was read from. */
   readonly format: 'OCI' | 'docker';
 }
@@ -41,13 +43,16 @@ export async function readArchive(
   const named = new Map<string, ArchiveImage>();
   const nameless: ArchiveImage[] = [];
   const faults: SideloadError[] = [];
+  const broken: ArchiveImage[] = [];
   const add = (image: ArchiveImage) => {
     if (image.name === undefined) nameless.push(image);
     else named.set(image.name, mergeVariants(label, named.get(image.name), image));
   };
   for (const { name, tag, digest, variants, faults: own } of ociImages) {
     faults.push(...own);
-    if (variants.length > 0) add({ name: fullName(name), tag, digest, variants, format: 'OCI' });
+    const image = { name: fullName(name), tag, digest, variants, format: 'OCI' } as const;
+    if (variants.length > 0) add(image);
+    else if (own[0] !== undefined) broken.push({ ...image, fault: own[0] });
   }
   for (const { names, variant } of dockerImages) {
     const missing = names.map(fullName).filter(name => name !== undefined && !named.has(name));
@@ -57,11 +62,12 @@ export async function readArchive(
       add({ name: undefined, digest: undefined, variants: [variant], format: 'docker' });
   }
   const images = [...named.values(), ...joinNameless(nameless)];
+  const lost = broken.filter(({ name }) => (name === undefined ? dockerImages.length === 0 : !named.has(name)));
   if (images.length === 0) {
     throw faults[0] ?? new SideloadError('ARCHIVE_INVALID', `${label} holds no container image`);
   }
   for (const fault of faults) log(`left out: ${fault.message}`);
-  return images;
+  return [...images, ...lost];
 }
 
 /** Only for what index.json lacks: with the containerd store manifest.json may name layers that are not there. */
@@ -91,7 +97,7 @@ function joinNameless(images: readonly ArchiveImage[]): readonly ArchiveImage[] 
 
 /** Whether two are one image under two names. */
 export function isSame(first: ArchiveImage, second: ArchiveImage): boolean {
-  const ids = ({ variants }: ArchiveImage) => variants.map(({ imageId }) => imageId).join();
+  const ids = ({ variants, digest }: ArchiveImage) => variants.map(({ imageId }) => imageId).join() || digest;
   return ids(first) === ids(second);
 }
 

@@ -17,7 +17,7 @@ const NOT_FOUND_HINT = 'Correct `images`, or tag the image before saving it.';
  * @param requests as the user wrote them
  * @param label how the archive is called in messages
  * @throws SideloadError IMAGE_NOT_FOUND listing the names that are there; IMAGE_AMBIGUOUS listing digests;
- * INPUT_INVALID when `requests` is empty and an image has no name of its own.
+ * INPUT_INVALID when `requests` is empty and an image has no name of its own; what is wrong with an image that is wanted
  */
 export function selectImages(
   images: readonly ArchiveImage[],
@@ -26,6 +26,7 @@ export function selectImages(
 ): readonly SelectedImage[] {
   if (requests.length > 0) return requests.map(request => selectImage(images, request, label));
   return images.map(image => {
+    if (image.fault !== undefined) throw image.fault;
     if (image.name === undefined) {
       throw new SideloadError('INPUT_INVALID', `${label} holds ${describe(image)}`, {
         hint: 'Set `images` to the name that pods use for it.',
@@ -51,6 +52,7 @@ function selectImage(images: readonly ArchiveImage[], request: string, label: st
       { hint: near === undefined ? NOT_FOUND_HINT : `${near}. ${NOT_FOUND_HINT}` },
     );
   }
+  if (image.fault !== undefined) throw image.fault;
   return { reference, image };
 }
 

@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 import { runProgram } from '../program.ts';
 import { readArchiveFile } from './archive.ts';
-import { ask, type Engine, saveFailed, unavailable } from './engine.ts';
+import { ask, type Engine, savedLabel, saveFailed, unavailable } from './engine.ts';
 import { fullId } from './inspection.ts';
 
 /** buildah without podman, as in its own container images. Where podman is installed too, both see one store. */
@@ -26,7 +26,10 @@ export function buildahEngine(program: string): Engine {
             const path = join(scratch.directory, `buildah-${id}.tar`);
             const push = await runProgram(program, ['push', '--quiet', id, `docker-archive:${path}`], signal);
             if (push.code !== 0) throw saveFailed({ engine: name, reference }, push);
-            return { ...(await readArchiveFile(path, scratch, signal)), label: `what buildah saved of ${reference}` };
+            return {
+              ...(await readArchiveFile(path, scratch, signal)),
+              label: savedLabel({ engine: name, reference }),
+            };
           },
         },
       };

@@ -53,10 +53,18 @@ export function ctrEngine({ program, namespace }: ContainerdOptions): Engine {
       const rows = result.stdout.split('\n').map(line => line.split(/\s+/));
       const row = names.map(candidate => rows.find(([ref]) => ref === candidate)).find(match => match !== undefined);
       const stored = row?.[0] ?? reference;
-      return found(row?.[2], reference, name, program, [
-        [...own, 'images', 'export', '--all-platforms', '-', stored],
-        [...own, 'images', 'export', '-', stored],
-      ]);
+      // containerd 2's default, through its transfer service, ends before a slow reader has everything, with exit code
+      // 0 (docs/notes/sources.md). Older versions have no --local and need none; what they refuse is tried without.
+      return found(
+        row?.[2],
+        reference,
+        name,
+        program,
+        [['--local', '--all-platforms'], ['--local'], ['--all-platforms'], []].map(flags => [
+          ...own,
+          ...['images', 'export', ...flags, '-', stored],
+        ]),
+      );
     },
   };
 }
