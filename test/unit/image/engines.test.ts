@@ -9,6 +9,7 @@ import {
   dockerArchive,
   LINUX_AMD64,
   LINUX_ARM64,
+  named,
   ociArchive,
   type SampleImage,
   sampleImage,
@@ -147,6 +148,21 @@ describe('with two engines', () => {
     expect((await open()).images[0]?.variants[0]?.imageId).toBe(app.imageId);
   });
 
+  it('whose IDs differ because one is a manifest’s, the contents decide', async () => {
+    await engine('docker', app, ['app:v1'], undefined, `sha256:${'a'.repeat(64)}`);
+    await engine('podman', app);
+    expect((await open()).images[0]).toMatchObject({ origin: 'docker engine', variants: [{ imageId: app.imageId }] });
+    await engine('podman', other);
+    expect(await failureOf(open())).toMatchObject({ code: 'IMAGE_AMBIGUOUS' });
+  });
+
+  it('that have images of different layers, neither is read', async () => {
+    await engine('docker');
+    await engine('podman', sampleImage([layers[1] ?? expect.unreachable()]));
+    expect(await failureOf(open())).toMatchObject({ code: 'IMAGE_AMBIGUOUS' });
+    expect(await calls('docker')).toEqual(['image inspect app:v1']);
+  });
+
   it('that have different images of the name, none is guessed', async () => {
     await engine('docker', app);
     await engine('podman', other);
@@ -178,6 +194,113 @@ describe('with two engines', () => {
     expect(await failureOf(open())).toMatchObject({
       code: 'SOURCE_UNAVAILABLE',
       message: expect.stringMatching(/docker engine is not installed; podman is not installed/),
+    });
+  });
+});
+
+describe('containerd', () => {
+  const row = (name: string) =>
+    `${name} application/vnd.oci.image.index.v1+json sha256:${'b'.repeat(64)} 1MiB linux/amd64 -`;
+  const table = (...names: readonly string[]) =>
+    `printf '%s\\n' 'REF TYPE DIGEST' ${names.map(name => `'${row(name)}'`).join(' ')}`;
+  const save = 'cat "$DIR/ctr.tar"';
+
+  beforeEach(async () => {
+    const entries = ociArchive([{ image: app, annotations: named(APP) }]);
+    await writeFile(join(place.directory, 'ctr.tar'), await tarBytes(entries));
+  });
+
+  it('is asked by the full name, and hands out all platforms', async () => {
+    await program('ctr', `case "$*" in *list*) ${table(APP)} ;; *export*) ${save} ;; esac`);
+    const set = await open('app:v1', { source: 'containerd' });
+    expect(set.images[0]).toMatchObject({ reference: APP, origin: 'containerd', variants: [{ imageId: app.imageId }] });
+    expect(await calls('ctr')).toEqual([
+      `--connect-timeout 5s images list name=="${APP}" name=="app:v1"`,
+      `--connect-timeout 5s images export --local --all-platforms - ${APP}`,
+    ]);
+  });
+
+  it('of a version without --local, and with content of one platform only, is asked until it can', async () => {
+    const refusals =
+      '*--local*) echo "flag provided but not defined: -local" >&2; exit 1 ;; *--all-platforms*) exit 1 ;;';
+    await program('ctr', `case "$*" in *list*) ${table(APP)} ;; ${refusals} *export*) ${save} ;; esac`);
+    expect((await open('app:v1', { source: 'containerd' })).images[0]?.reference).toBe(APP);
+    expect((await calls('ctr')).at(-1)).toBe(`--connect-timeout 5s images export - ${APP}`);
+  });
+
+  it('gives an image that an import has stored under its short name', async () => {
+    await program('ctr', `case "$*" in *list*) ${table('app:v1')} ;; *export*) ${save} ;; esac`);
+    expect((await open('app:v1', { source: 'containerd' })).images[0]?.reference).toBe(APP);
+    expect((await calls('ctr')).at(-1)).toMatch(/ - app:v1$/);
+  });
+
+  it('is asked through nerdctl, in the namespace that is named', async () => {
+    const id = `sha256:${'b'.repeat(64)}`;
+    await program('nerdctl', `case "$*" in *images*) echo ${id}; echo ${id} ;; *save*) ${save} ;; esac`);
+    const set = await open('app:v1', { source: 'nerdctl', containerdNamespace: 'k8s.io' });
+    expect(set.images[0]?.origin).toBe('nerdctl (namespace k8s.io)');
+    expect(await calls('nerdctl')).toEqual([
+      `--namespace k8s.io images --no-trunc --quiet ${APP}`,
+      `--namespace k8s.io save --all-platforms ${APP}`,
+    ]);
+  });
+
+  it('never competes with the engines that CI builds with', async () => {
+    await engine('docker');
+    await program('ctr', `case "$*" in *list*) ${table(APP)} ;; *export*) ${save} ;; esac`);
+    expect((await open()).images[0]?.origin).toBe('docker engine');
+    await expect(calls('ctr')).rejects.toThrow('ENOENT');
+  });
+
+  it('that lacks the image says so, and one that is down too', async () => {
+    await program('ctr', table());
+    await fails('nerdctl', 'cannot access containerd socket');
+    expect(await failureOf(open('app:v1', { source: 'containerd' }))).toMatchObject({
+      code: 'IMAGE_NOT_FOUND',
+      message: 'no image app:v1 in containerd',
+    });
+    expect(await failureOf(open('app:v1', { source: 'nerdctl' }))).toMatchObject({
+      code: 'SOURCE_UNAVAILABLE',
+      message: expect.stringContaining('nerdctl does not answer: cannot access containerd socket'),
+    });
+  });
+
+  it('that breaks off is no image', async () => {
+    await program('ctr', `case "$*" in *list*) ${table(APP)} ;; *export*) head -c 2000 "$DIR/ctr.tar" ;; esac`);
+    expect(await failureOf(open('app:v1', { source: 'containerd' }))).toMatchObject({ code: 'ARCHIVE_INVALID' });
+  });
+});
+
+describe('buildah without podman', () => {
+  const id = app.imageId.slice('sha256:'.length);
+  // docker-archive:PATH is the last argument.
+  const push = `for last; do :; done; cp "$DIR/buildah.tar" "\${last#docker-archive:}"`;
+
+  beforeEach(async () => {
+    const entries = dockerArchive([[[], app]], 'podman');
+    await writeFile(join(place.directory, 'buildah.tar'), await tarBytes(entries));
+  });
+
+  it('writes its image to a file, which goes with the rest', async () => {
+    await program('buildah', `case $1 in inspect) echo ${id} ;; push) ${push} ;; esac`);
+    const set = await open('app:v1', { source: 'buildah' });
+    expect(set.images[0]).toMatchObject({ reference: APP, origin: 'buildah', variants: [{ imageId: app.imageId }] });
+    expect(await storeAll(set)).toHaveLength(2);
+  });
+
+  it('that fails to write it speaks for itself', async () => {
+    await program('buildah', `case $1 in inspect) echo ${id} ;; push) echo 'no space left' >&2; exit 125 ;; esac`);
+    expect(await failureOf(open('app:v1', { source: 'buildah' }))).toMatchObject({
+      code: 'SOURCE_UNAVAILABLE',
+      message: 'buildah did not save app:v1: no space left',
+    });
+  });
+
+  it('that lacks it is named', async () => {
+    await fails('buildah', 'Error: importing settings: app:v1: image not known', 125);
+    expect(await failureOf(open('app:v1', { source: 'buildah' }))).toMatchObject({
+      code: 'IMAGE_NOT_FOUND',
+      message: 'no image app:v1 in buildah; podman is not installed',
     });
   });
 });

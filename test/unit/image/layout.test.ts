@@ -165,6 +165,39 @@ describe('the archive that is sent to a node', () => {
   });
 });
 
+describe('a manifest whose digest the reference asks for', () => {
+  const bytes = Buffer.from(JSON.stringify({ schemaVersion: 2, made: 'elsewhere' }));
+  const mediaType = 'application/vnd.docker.distribution.manifest.v2+json';
+  const reference = `docker.io/library/app@${digestOf(bytes)}`;
+  const indexOf = async (stream: Readable) => {
+    const text = (await bytesOf(stream)).toString('latin1');
+    return JSON.parse(/\{"schemaVersion":2,"mediaType":"[^"]*index[^\0]*/.exec(text)?.[0] ?? '');
+  };
+
+  it('is sent as it is, with its own media type, when the blobs are the ones that it names', async () => {
+    const { image, blobs } = await stored();
+    const manifest = { digest: digestOf(bytes), mediaType, bytes, layerDigests: blobs.map(({ digest }) => digest) };
+    const layout = layoutArchive({ reference, image: { ...image, manifest }, blobs });
+    expect(layout.manifestDigest).toBe(digestOf(bytes));
+    expect((await indexOf(layout.stream())).manifests).toMatchObject([
+      { digest: digestOf(bytes), mediaType, size: bytes.length },
+    ]);
+  });
+
+  it('is written anew when a blob has been compressed since', async () => {
+    const { image, blobs } = await stored();
+    const layerDigests = [...blobs.map(({ digest }) => digest).slice(1), digestOf('uncompressed')];
+    const manifest = { digest: digestOf(bytes), mediaType, bytes, layerDigests };
+    const layout = layoutArchive({ reference, image: { ...image, manifest }, blobs });
+    expect(layout.manifestDigest).toBe(layoutArchive({ reference, image, blobs }).manifestDigest);
+  });
+
+  it('gives no name to `docker load`, which knows names with a tag only', async () => {
+    const text = (await bytesOf(layoutArchive({ reference, ...(await stored()) }).stream())).toString('latin1');
+    expect(text).toContain('"RepoTags":null');
+  });
+});
+
 it('has the digests of what is in it', async () => {
   const { image, blobs } = await stored();
   const path = join(place.directory, 'layout.tar');
