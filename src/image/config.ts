@@ -19,7 +19,9 @@ export function parseConfig(bytes: Buffer, what: string): ImageConfig {
   const architecture = asText(config.architecture);
   const variant = asText(config.variant);
   if (os === undefined || architecture === undefined) {
-    throw new SideloadError('ARCHIVE_INVALID', `${what} names no os and architecture`);
+    throw new SideloadError('ARCHIVE_INVALID', `${what} names no os and architecture`, {
+      hint: 'Say what the image is for when building it; with crane: `crane mutate --set-platform linux/amd64`.',
+    });
   }
   const diffIds = asList(asObject(config.rootfs).diff_ids).map(value => {
     const diffId = parseDigest(value);
