@@ -2,7 +2,7 @@ import { parseArgs } from 'node:util';
 import { runPush } from './entry.ts';
 import { helpText } from './help.ts';
 import { terminalHost } from './host/terminal.ts';
-import { INPUT_NAMES, type InputName, inputSpec } from './inputs.ts';
+import { INPUT_NAMES, INPUTS, type InputName, inputSpec } from './inputs.ts';
 import { VERSION } from './version.ts';
 
 /** Exit codes: 0 done, 1 failed, 2 the command line is wrong. */
@@ -38,7 +38,8 @@ async function main(argv: readonly string[]): Promise<number> {
     process.stdout.write(`${VERSION}\n`);
     return 0;
   }
-  if (command !== 'push' || rest.length > 0) {
+  const mode = INPUTS.mode.type.oneOf.find(one => one === command);
+  if (mode === undefined || rest.length > 0) {
     return usageError(`unknown command: ${parsed.positionals.join(' ')}`);
   }
   const flags: Partial<Record<InputName, string>> = {};
@@ -48,6 +49,13 @@ async function main(argv: readonly string[]): Promise<number> {
       // A flag that is given several times makes a list; where one value is wanted, the parser says so.
       flags[name] = given.join('\n');
     }
+  }
+  // `push` is the default, and leaves the mode to whoever sets it.
+  if (mode !== INPUTS.mode.default) {
+    if (flags.mode !== undefined && flags.mode !== mode) {
+      return usageError(`${mode} and --mode=${flags.mode} contradict each other`);
+    }
+    flags.mode = mode;
   }
   const host = terminalHost({ flags });
   await runPush(host);

@@ -88,6 +88,22 @@ export const ERRORS = {
     title: 'There is not enough disk space',
     hint: 'Make room on the disk that the message names.',
   },
+  DISK_TIGHT: {
+    title: 'Disk space may not be enough',
+    hint: 'Make room on the disk that the message names, or run the job: it stops when the compressed size is known and too much.',
+  },
+  IMAGE_GC_LIKELY: {
+    title: 'The kubelet may soon remove the image again',
+    hint: 'Make room on the disk, or raise `imageGCHighThresholdPercent` in the kubelet’s configuration: without a registry a removed image is gone.',
+  },
+  SANDBOX_IMAGE_MISSING: {
+    title: 'The node lacks the image that every pod’s sandbox is made of',
+    hint: 'Send it along: pull it on the runner and add it to `images`.',
+  },
+  IMAGE_CREDENTIALS_POLICY: {
+    title: 'The kubelet refuses images that it has not pulled itself',
+    hint: 'Set `imagePullCredentialsVerificationPolicy: NeverVerifyPreloadedImages` in the kubelet’s configuration, or put the image on its `preloadedImagesVerificationAllowlist`.',
+  },
   IMPORT_FAILED: {
     title: 'The node’s runtime refused the image',
     hint: 'The output above is the runtime’s own; running the job again is safe.',
@@ -119,6 +135,14 @@ export const ERRORS = {
   NODE_NOT_IN_CLUSTER: {
     title: 'The cluster has no node of this name',
     hint: 'Give the Kubernetes node name after the address, as in `10.0.0.11=worker-1`.',
+  },
+  NODE_NOT_READY: {
+    title: 'The cluster says that the node is not ready',
+    hint: 'Repair the node, or leave it out with `node-selector` or in `nodes`.',
+  },
+  NODE_NOT_LISTED: {
+    title: 'A node that could run the image is not in the list',
+    hint: 'Add it to `nodes`, or say with `node-selector` which nodes the pods may run on.',
   },
   SMOKE_IMAGE_NEVER_PULL: {
     title: 'ErrImageNeverPull: the kubelet does not find the image on the node',

@@ -24,6 +24,11 @@ interface InputSpec {
  * `settings` of an inventory file are made from this table (`npm run generate`).
  */
 export const INPUTS = {
+  mode: {
+    type: { oneOf: ['push', 'plan'] },
+    default: 'push',
+    help: '`push` does the job. `plan` says what it would send to which node and which nodes would fail, and changes nothing; it fails when the job would not start.',
+  },
   images: {
     type: 'list',
     help: 'Image references, exactly as the pods will write them, one per line or separated by commas. May be left out with an `archive` whose images have names.',
@@ -48,6 +53,15 @@ export const INPUTS = {
   nodes: {
     type: 'list',
     help: 'Nodes as `[user@]host[:port][=kubernetes-name]`, one per line or separated by commas. The Kubernetes name is read from the node’s kubelet unless given.',
+  },
+  'nodes-from-cluster': {
+    type: { oneOf: ['true', 'false'] },
+    default: 'false',
+    help: 'Take the nodes from the cluster: all that `node-selector` takes, at the addresses that Kubernetes has for them; needs the right to `list` nodes. Entries of `nodes` or of the inventory then replace address, user and port of the node with this name or address.',
+  },
+  'node-selector': {
+    type: 'text',
+    help: 'The nodes that the pods may run on, as a label selector, such as `pool=ci,!node-role.kubernetes.io/control-plane`. Default: all nodes of the cluster. With a list of `nodes`, those that it takes and the list lacks are reported.',
   },
   inventory: {
     type: 'path',

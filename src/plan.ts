@@ -1,7 +1,7 @@
 import { SideloadError } from './errors.ts';
 import type { PlatformImage, SourceImage } from './image/image.ts';
 import { bestMatch, formatPlatform } from './image/platform.ts';
-import type { NodeFacts } from './node/facts.ts';
+import type { MachineFacts } from './node/facts.ts';
 import type { HeldImage } from './runtime/runtime.ts';
 
 /** What a node needs to hold one image under its reference. */
@@ -15,24 +15,40 @@ export interface ImagePlan {
 /**
  * Decides what to send to a node.
  * @param held what the node's runtime holds under each reference now
- * @throws SideloadError PLATFORM_MISMATCH when an image has no variant that the node can run
+ * @throws SideloadError PLATFORM_MISMATCH, with all images that have no variant that the node can run
  */
 export function planNode(
   images: readonly SourceImage[],
-  facts: NodeFacts,
+  { platform }: Pick<MachineFacts, 'platform'>,
   held: ReadonlyMap<string, HeldImage | undefined>,
 ): readonly ImagePlan[] {
-  return images.map(({ reference, variants }) => {
-    const image = bestMatch(variants, facts.platform);
-    if (image === undefined) {
+  const chosen = images.map(({ reference, variants }) => ({
+    reference,
+    variants,
+    image: bestMatch(variants, platform),
+  }));
+  const unfit = chosen.filter(({ image }) => image === undefined);
+  if (unfit.length > 0) {
+    const faults = unfit.map(({ reference, variants }) => {
       const built = variants.map(variant => formatPlatform(variant.platform)).join(', ');
-      throw new SideloadError(
-        'PLATFORM_MISMATCH',
-        `${reference} is built for ${built}, and the node is ${formatPlatform(facts.platform)}`,
-      );
-    }
-    return { reference, image, action: faultOf(held.get(reference), image) === undefined ? 'keep' : 'send' };
-  });
+      return `${reference} is built for ${built}, and the node is ${formatPlatform(platform)}`;
+    });
+    throw new SideloadError('PLATFORM_MISMATCH', faults.join('\n'));
+  }
+  return chosen.flatMap(({ reference, image }) =>
+    image === undefined
+      ? []
+      : [{ reference, image, action: faultOf(held.get(reference), image) === undefined ? 'keep' : 'send' } as const],
+  );
+}
+
+/**
+ * How much the layers of these images are, each counted once: at least what they take unpacked, since they may be
+ * compressed in the source, and about what their archive can be at most.
+ */
+export function layersBytes(images: readonly PlatformImage[]): number {
+  const layers = new Map(images.flatMap(({ layers }) => layers.map(layer => [layer.diffId, layer] as const)));
+  return [...layers.values()].reduce((sum, layer) => sum + layer.sourceSizeBytes, 0);
 }
 
 /** What is wrong with what a node holds, compared with what CI built; `undefined` when it is exactly that. */

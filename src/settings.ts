@@ -6,7 +6,14 @@ import type { Host } from './host/host.ts';
 import { type Alias, parseAlias } from './image/aliases.ts';
 import { normalise } from './image/reference.ts';
 import { type InputName, type Inputs, inputSpec, parseInputs } from './inputs.ts';
-import { type Inventory, labelOf, type NodeEntry, parseInventory, parseNode } from './node/inventory.ts';
+import {
+  type Inventory,
+  labelOf,
+  type NodeEntry,
+  parseCriSocket,
+  parseInventory,
+  parseNode,
+} from './node/inventory.ts';
 import { collect, type InputProblem, problem, shown, throwProblems } from './problems.ts';
 import type { SshTarget } from './ssh/connect.ts';
 import { type HostKeyPolicy, hostKeyPolicy } from './ssh/host-keys.ts';
@@ -16,10 +23,13 @@ import { parsePrivateKey, type SshCredentials } from './ssh/key.ts';
 export interface NodeSettings extends SshTarget {
   /** `metadata.name` of the Kubernetes node, when the user gave it. */
   readonly kubernetesName: string | undefined;
+  /** The CRI socket of this node, when the inventory has one for it. */
+  readonly criSocket: string | undefined;
 }
 
 /** What a run does, complete and checked: nothing in here can turn out to be malformed later. */
 export interface Settings {
+  readonly mode: Inputs['mode'];
   /** References as the user wrote them; empty means all images of the archive. */
   readonly images: readonly string[];
   readonly source: Inputs['source'];
@@ -28,21 +38,35 @@ export interface Settings {
   readonly aliases: readonly string[];
   /** Where nerdctl and ctr on the runner look; `undefined` leaves it to them. */
   readonly containerdNamespace: string | undefined;
+  /** The nodes of the list; with `nodesFromCluster` what is to be replaced of those that the cluster names. */
   readonly nodes: readonly NodeSettings[];
+  readonly nodesOrigin: 'input' | 'inventory';
+  readonly nodesFromCluster: boolean;
+  /** A label selector; empty takes all. */
+  readonly nodeSelector: string;
   readonly ssh: {
+    /** For nodes that say nothing else. */
+    readonly user: string;
+    readonly port: number;
     readonly credentials: SshCredentials;
     readonly hostKeys: HostKeyPolicy;
     readonly connectTimeoutMs: number;
   };
   readonly criSocket: string | undefined;
+  /** `undefined` when the cluster is not asked for anything. */
+  readonly cluster: ClusterSettings | undefined;
   readonly smoke: SmokeSettings | undefined;
 }
 
-export interface SmokeSettings {
+export interface ClusterSettings {
   readonly kubectl: string;
   /** A path, the content, or `undefined` for what kubectl itself would use. */
   readonly kubeconfig: { readonly path: string } | { readonly content: string } | undefined;
+  /** Of the smoke pods. */
   readonly namespace: string;
+}
+
+export interface SmokeSettings {
   readonly timeoutMs: number;
   /** In place of the image's entrypoint and command, when not empty. */
   readonly command: readonly string[];
@@ -104,26 +128,40 @@ export function readSettings(host: Host, env: NodeJS.ProcessEnv = process.env): 
   const hostKeys = mayLack('ssh-known-hosts', 'ssh-known-hosts-file')
     ? undefined
     : collect(problems, () => readHostKeys(inputs));
-  const criSocket = inputs['cri-socket'];
-  if (criSocket !== undefined && !/^(unix:\/\/)?\/[\w./-]+$/.test(criSocket)) {
-    problems.push(problem(`\`cri-socket\` must be an absolute path, not ${JSON.stringify(criSocket)}`));
-  }
-  const smoke = inputs.smoke === 'none' ? undefined : collect(problems, () => readSmoke(inputs, host));
+  const given = inputs['cri-socket'];
+  const criSocket = given === undefined ? undefined : collect(problems, () => parseCriSocket(given));
+  const nodesFromCluster = inputs['nodes-from-cluster'] === 'true';
+  const cluster =
+    inputs.smoke === 'none' && !nodesFromCluster ? undefined : collect(problems, () => readCluster(inputs, host));
 
   throwProblems(problems);
   if (credentials === undefined || hostKeys === undefined) {
     throw new SideloadError('INTERNAL', 'settings without a problem lack a part');
   }
   return {
+    mode: inputs.mode,
     images: inputs.images,
     source: inputs.source,
     archive: inputs.archive,
     aliases: inputs.aliases,
     containerdNamespace: namespace,
     nodes,
-    ssh: { credentials, hostKeys, connectTimeoutMs: inputs['connect-timeout'] * 1000 },
-    criSocket: criSocket?.replace(/^unix:\/\//, ''),
-    smoke,
+    nodesOrigin: inputs.nodes.length > 0 ? 'input' : 'inventory',
+    nodesFromCluster,
+    nodeSelector: inputs['node-selector'] ?? '',
+    ssh: {
+      user: inputs['ssh-user'],
+      port: inputs['ssh-port'],
+      credentials,
+      hostKeys,
+      connectTimeoutMs: inputs['connect-timeout'] * 1000,
+    },
+    criSocket,
+    cluster,
+    smoke:
+      inputs.smoke === 'none'
+        ? undefined
+        : { timeoutMs: inputs['smoke-timeout'] * 1000, command: inputs['smoke-command'] },
   };
 }
 
@@ -168,9 +206,12 @@ function readNodes(
 ): readonly NodeSettings[] {
   const listed = inputs.nodes.map(text => collect(problems, () => parseNode(text)));
   const entries: readonly (NodeEntry | undefined)[] = listed.length > 0 ? listed : (inventory?.nodes ?? []);
-  if (entries.length === 0 && inventory !== undefined) {
+  if (entries.length === 0 && inventory !== undefined && inputs['nodes-from-cluster'] !== 'true') {
     problems.push(
-      problem('`nodes` is empty', 'list the nodes in `nodes`, or in an inventory file on the runner (see `inventory`)'),
+      problem(
+        '`nodes` is empty',
+        'list the nodes in `nodes`, or in an inventory file on the runner (see `inventory`), or set `nodes-from-cluster`',
+      ),
     );
   }
   const nodes = entries
@@ -181,6 +222,7 @@ function readNodes(
       port: entry.port ?? inputs['ssh-port'],
       user: entry.user ?? inputs['ssh-user'],
       kubernetesName: entry.kubernetesName,
+      criSocket: entry.criSocket,
     }));
   const addresses = nodes.map(node => `${node.host.toLowerCase()}:${node.port}`);
   const labels = nodes
@@ -231,7 +273,7 @@ function readHostKeys(inputs: Inputs): HostKeyPolicy {
   return hostKeyPolicy({ knownHosts, fingerprints });
 }
 
-function readSmoke(inputs: Inputs, host: Host): SmokeSettings {
+function readCluster(inputs: Inputs, host: Host): ClusterSettings {
   if (!/^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$/.test(inputs.namespace)) {
     throw new SideloadError(
       'INPUT_INVALID',
@@ -245,12 +287,10 @@ function readSmoke(inputs: Inputs, host: Host): SmokeSettings {
     kubectl: inputs.kubectl,
     kubeconfig: readKubeconfig(inputs.kubeconfig, host),
     namespace: inputs.namespace,
-    timeoutMs: inputs['smoke-timeout'] * 1000,
-    command: inputs['smoke-command'],
   };
 }
 
-function readKubeconfig(given: string | undefined, host: Host): SmokeSettings['kubeconfig'] {
+function readKubeconfig(given: string | undefined, host: Host): ClusterSettings['kubeconfig'] {
   if (given === undefined) {
     return undefined;
   }

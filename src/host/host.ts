@@ -6,9 +6,10 @@ export type OutputName = 'images' | 'image-ids' | 'nodes' | 'bytes-sent' | 'chan
 export const OUTPUTS: Readonly<Record<OutputName, string>> = {
   images: 'The references that the nodes now hold, one per line.',
   'image-ids': 'JSON: image ID (config digest) by reference and platform.',
-  nodes: 'JSON: one object per node with its facts, bytes sent, verdicts and error.',
+  nodes: 'JSON: one object per node with its facts, findings, bytes sent, verdicts and error.',
   'bytes-sent': 'Bytes of image archives sent to all nodes together.',
-  changed: '`true` when some node did not have the images before, else `false`.',
+  changed:
+    '`true` when some node did not have the images before (with `mode: plan`: does not have them), else `false`.',
 };
 
 /** Names under which the main step leaves word for the post step. */

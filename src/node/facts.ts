@@ -1,13 +1,19 @@
 import { type ErrorCode, SideloadError } from '../errors.ts';
 import { fromUname, type Platform } from '../image/platform.ts';
+import { type KubeletFacts, parseKubelet } from './kubelet.ts';
 import type { Sections } from './script.ts';
 
-/** What a node said of itself, in one round trip. */
-export interface NodeFacts {
+/** What a machine says of itself, whatever its runtime does. */
+export interface MachineFacts {
   readonly platform: Platform;
   /** The name that the node's kubelet registers: `--hostname-override`, else the host name in lower case. */
   readonly kubernetesName: string;
   readonly privilege: 'root' | 'sudo';
+  readonly kubelet: KubeletFacts;
+}
+
+/** What a node said of itself, in one round trip. */
+export interface NodeFacts extends MachineFacts {
   /** By the layout of sockets and programs; `unknown` for one that is not in `distributions.ts`. */
   readonly distribution: string;
   /** Absolute path of the socket behind which the kubelet's runtime listens, and who named it. */
@@ -23,7 +29,9 @@ export interface NodeFacts {
   /** References under which runs have staged images and not yet removed them. */
   readonly staged: readonly string[];
   /** The disk on which the runtime keeps images. */
-  readonly disk: { readonly path: string; readonly freeBytes: number };
+  readonly disk: { readonly path: string; readonly sizeBytes: number; readonly freeBytes: number };
+  /** The image that every pod's sandbox is made of, and whether the CRI has it; `undefined` when that is not known. */
+  readonly sandbox: { readonly reference: string; readonly isHeld: boolean } | undefined;
 }
 
 export type CriSocketOrigin = 'input' | 'kubelet command line' | 'kubelet config file' | 'well-known socket';
@@ -40,13 +48,12 @@ const CLIENTS: Readonly<Record<RuntimeName, readonly ToolName[]>> = {
 };
 
 /**
- * Turns the sections of the probe script into facts.
- * @throws SideloadError SUDO_REFUSED, RUNTIME_NOT_FOUND, RUNTIME_NOT_RUNNING, RUNTIME_UNSUPPORTED or PROBE_FAILED.
+ * What the sections of the probe script say about the machine.
+ * @throws SideloadError SUDO_REFUSED or PROBE_FAILED
  */
-export function parseFacts(sections: Sections, label: string): NodeFacts {
+export function parseMachine(sections: Sections, label: string): MachineFacts {
   const fail = (code: ErrorCode, message: string) => new SideloadError(code, message, { node: label });
   const text = (name: string) => sections.get(name) ?? '';
-
   const refusal = sections.get('sudo-refused');
   if (refusal !== undefined) {
     throw fail('SUDO_REFUSED', `\`sudo -n\` refused: ${refusal || 'without a word'}`);
@@ -55,6 +62,23 @@ export function parseFacts(sections: Sections, label: string): NodeFacts {
   if (platform === undefined) {
     throw fail('PROBE_FAILED', `unknown machine ${JSON.stringify(text('machine'))} (uname -m)`);
   }
+  return {
+    platform,
+    kubernetesName: text('kubernetes-name'),
+    privilege: text('uid') === '0' ? 'root' : 'sudo',
+    kubelet: parseKubelet(text('kubelet-configuration'), text('kubelet-gc-threshold')),
+  };
+}
+
+/**
+ * Turns the sections of the probe script into facts.
+ * @throws SideloadError RUNTIME_NOT_FOUND, RUNTIME_NOT_RUNNING, RUNTIME_UNSUPPORTED, PROBE_FAILED, and those of
+ * {@link parseMachine}
+ */
+export function parseFacts(sections: Sections, label: string): NodeFacts {
+  const fail = (code: ErrorCode, message: string) => new SideloadError(code, message, { node: label });
+  const text = (name: string) => sections.get(name) ?? '';
+  const machine = parseMachine(sections, label);
   const criSocket = text('socket');
   if (criSocket === '') {
     throw fail('RUNTIME_NOT_FOUND', 'no kubelet runs, and none of the well-known CRI sockets exists');
@@ -87,14 +111,12 @@ export function parseFacts(sections: Sections, label: string): NodeFacts {
     throw fail('RUNTIME_NOT_FOUND', `${runtime} runs, but ${clients.join(' or ')} is not installed on the node`);
   }
   // POSIX df -P: file system, 1024-blocks, used, available, capacity, mount point.
-  const [, freeKib, mountPoint] = /\s\d+\s+\d+\s+(\d+)\s+\d+%\s+(\S.*)$/.exec(text('disk')) ?? [];
-  if (freeKib === undefined || mountPoint === undefined) {
+  const [, sizeKib, freeKib, mountPoint] = /\s(\d+)\s+\d+\s+(\d+)\s+\d+%\s+(\S.*)$/.exec(text('disk')) ?? [];
+  if (sizeKib === undefined || freeKib === undefined || mountPoint === undefined) {
     throw fail('PROBE_FAILED', `cannot tell the free disk space: ${text('disk')}`);
   }
   return {
-    platform,
-    kubernetesName: text('kubernetes-name'),
-    privilege: text('uid') === '0' ? 'root' : 'sudo',
+    ...machine,
     distribution: text('distribution') || 'unknown',
     criSocket,
     criSocketOrigin: origin,
@@ -103,8 +125,15 @@ export function parseFacts(sections: Sections, label: string): NodeFacts {
     importFlags: new Set(text('import-help').match(/--[a-z][a-z-]+/g) ?? []),
     snapshotter: text('snapshotter') || undefined,
     staged: `${text('staged')}\n${text('staged-imports')}`.split(/\s+/).filter(reference => reference !== ''),
-    disk: { path: mountPoint, freeBytes: Number(freeKib) * 1024 },
+    disk: { path: mountPoint, sizeBytes: Number(sizeKib) * 1024, freeBytes: Number(freeKib) * 1024 },
+    sandbox: sandboxOf(text('sandbox-image'), text('sandbox-state')),
   };
+}
+
+/** crictl says `no such image`; anything else that went wrong says nothing about the image. */
+function sandboxOf(reference: string, state: string): NodeFacts['sandbox'] {
+  const isHeld = state === 'held';
+  return reference === '' || !(isHeld || /no such image|not found/i.test(state)) ? undefined : { reference, isHeld };
 }
 
 /** `ctr version` and `docker version` print the client first; what stands under `Server:` proves that a daemon answered. */

@@ -1,7 +1,7 @@
 import * as v from 'valibot';
 import { type Document, LineCounter, parseDocument } from 'yaml';
 import { messageOf, SideloadError } from '../errors.ts';
-import { INPUTS, type InputName, isInputName } from '../inputs.ts';
+import { type InputName, inputSpec, isInputName } from '../inputs.ts';
 
 /** A node as the user names it; what is missing comes from the settings or from the node itself. */
 export interface NodeEntry {
@@ -11,6 +11,8 @@ export interface NodeEntry {
   readonly port?: number | undefined;
   /** `metadata.name` of the Kubernetes node, when it is not what the node's kubelet says of itself. */
   readonly kubernetesName?: string | undefined;
+  /** Absolute path. */
+  readonly criSocket?: string | undefined;
 }
 
 export interface Inventory {
@@ -35,6 +37,14 @@ export function parseNode(text: string): NodeEntry {
   return { host, user: groups.user, port, kubernetesName: groups.name?.toLowerCase() };
 }
 
+/** Parses the path of a CRI socket, which may be written as in a kubelet's configuration. */
+export function parseCriSocket(text: string): string {
+  if (!/^(unix:\/\/)?\/[\w./-]+$/.test(text)) {
+    throw new SideloadError('INPUT_INVALID', `\`cri-socket\` must be an absolute path, not ${JSON.stringify(text)}`);
+  }
+  return text.replace(/^unix:\/\//, '');
+}
+
 /** What the user reads in every message about this node. */
 export function labelOf(node: NodeEntry): string {
   return node.kubernetesName ?? (node.port === undefined ? node.host : `${node.host}:${node.port}`);
@@ -42,7 +52,7 @@ export function labelOf(node: NodeEntry): string {
 
 const Port = v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(65535));
 const Text = v.pipe(v.string(), v.nonEmpty());
-const Setting = v.union([v.string(), v.number(), v.array(v.string())]);
+const Setting = v.union([v.string(), v.number(), v.boolean(), v.array(v.string())]);
 
 /** A mapping with these keys and no others, and no list, which valibot would take for one. */
 function mapping<const T extends v.ObjectEntries>(entries: T) {
@@ -57,11 +67,17 @@ function isMapping(value: unknown): boolean {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
-const NodeText = v.string('expected is a text as in the `nodes` input, or a mapping');
-const NodeMapping = mapping({ host: Text, name: v.optional(Text), user: v.optional(Text), port: v.optional(Port) });
+export const NodeText = v.string('expected is a text as in the `nodes` input, or a mapping');
+export const NodeMapping = mapping({
+  host: Text,
+  name: v.optional(Text),
+  user: v.optional(Text),
+  port: v.optional(Port),
+  'cri-socket': v.optional(Text),
+});
 
-/** The keys of an inventory file: `nodes`, each a text as in the `nodes` input or a mapping, and `settings`, inputs by name. */
-const InventoryFile = mapping({
+/** The keys of an inventory file (`schemas/inventory.schema.json` is made from them): `nodes`, each a text as in the `nodes` input or a mapping, and `settings`, inputs by name. */
+export const InventoryFile = mapping({
   nodes: v.optional(
     v.array(v.lazy((node): v.GenericSchema<unknown, NodeValue> => (typeof node === 'object' ? NodeMapping : NodeText))),
     [],
@@ -79,7 +95,7 @@ const InventoryFile = mapping({
 type NodeValue = string | v.InferOutput<typeof NodeMapping>;
 
 /** Inputs that make no sense in a file of the machine, or that must not lie there in the open. */
-const NOT_A_SETTING: ReadonlySet<string> = new Set<InputName>(['images', 'archive', 'nodes', 'inventory']);
+const NOT_A_SETTING: ReadonlySet<string> = new Set<InputName>(['mode', 'images', 'archive', 'nodes', 'inventory']);
 
 /**
  * Parses an inventory file (YAML 1.2).
@@ -116,7 +132,7 @@ export function parseInventory(text: string, file: string): Inventory {
         }
       });
       for (const [name, value] of Object.entries(parsed.output.settings)) {
-        const fault = faultOfSetting(name);
+        const fault = faultOfSetting(name, value);
         if (fault !== undefined) {
           problems.push(`${atPath(['settings', name])}: ${fault}`);
         } else if (isInputName(name)) {
@@ -146,18 +162,28 @@ function nodeOf(node: NodeValue): NodeEntry {
     return parseNode(node);
   }
   const host = node.host.includes(':') ? `[${node.host}]` : node.host;
-  const { user, port } = node;
-  return parseNode(
+  const { user, port, 'cri-socket': criSocket } = node;
+  const entry = parseNode(
     `${user === undefined ? '' : `${user}@`}${host}${port === undefined ? '' : `:${port}`}${node.name === undefined ? '' : `=${node.name}`}`,
   );
+  return criSocket === undefined ? entry : { ...entry, criSocket: parseCriSocket(criSocket) };
 }
 
-function faultOfSetting(name: string): string | undefined {
+/** Whether an inventory file may set an input. */
+export function isSetting(name: InputName): boolean {
+  return inputSpec(name).type !== 'secret' && !NOT_A_SETTING.has(name);
+}
+
+function faultOfSetting(name: string, value: unknown): string | undefined {
   if (!isInputName(name)) {
     return `there is no setting \`${name}\``;
   }
-  if (INPUTS[name].type === 'secret') {
+  const { type } = inputSpec(name);
+  if (typeof value === 'boolean' && !(typeof type === 'object' && type.oneOf.includes(String(value)))) {
+    return `settings.${name}: \`${value}\` is no value of it`;
+  }
+  if (type === 'secret') {
     return `\`${name}\` is a secret and does not belong in this file; name a file that only the runner’s user can read (\`ssh-private-key-file\`)`;
   }
-  return NOT_A_SETTING.has(name) ? `\`${name}\` is given by the job, not by the inventory` : undefined;
+  return !isSetting(name) ? `\`${name}\` is given by the job, not by the inventory` : undefined;
 }

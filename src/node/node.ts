@@ -1,10 +1,12 @@
 import { SideloadError, toSideloadError } from '../errors.ts';
 import type { PlatformImage } from '../image/image.ts';
 import { formatPlatform } from '../image/platform.ts';
-import { errorReport, type ImageReport, type NodeReport } from '../report/report.ts';
+import { layersBytes } from '../plan.ts';
+import { errorReport, type Finding, type ImageReport, type NodeReport } from '../report/report.ts';
 import type { NodeSettings } from '../settings.ts';
+import type { NodeObject } from '../smoke/objects.ts';
 import type { SshConnection } from '../ssh/connect.ts';
-import type { NodeFacts } from './facts.ts';
+import type { MachineFacts, NodeFacts } from './facts.ts';
 
 /** An image on its way to one node. */
 export interface NodeImage {
@@ -23,10 +25,15 @@ export interface Node {
   readonly settings: NodeSettings;
   readonly startedAtMs: number;
   connection: SshConnection | undefined;
+  /** Known also of a node whose runtime cannot be used. */
+  machine: MachineFacts | undefined;
   facts: NodeFacts | undefined;
+  /** What the cluster says of it; `undefined` when that may not be read, or is not asked. */
+  object: NodeObject | 'absent' | undefined;
   images: readonly NodeImage[];
   /** Whether stage references may lie on the node. */
   isStaged: boolean;
+  findings: readonly Finding[];
   /** The first error; nothing more is tried on the node after it. */
   error: SideloadError | undefined;
 }
@@ -36,9 +43,12 @@ export function newNode(settings: NodeSettings): Node {
     settings,
     startedAtMs: Date.now(),
     connection: undefined,
+    machine: undefined,
     facts: undefined,
+    object: undefined,
     images: [],
     isStaged: false,
+    findings: [],
     error: undefined,
   };
 }
@@ -57,8 +67,8 @@ export function ready({ settings, connection, facts }: Node): ReadyNode {
 }
 
 /** The name of the node in the cluster: what the user says, else what its kubelet says. */
-export function kubernetesName(node: Node): string | undefined {
-  return node.settings.kubernetesName ?? node.facts?.kubernetesName;
+export function kubernetesName(node: Pick<Node, 'settings' | 'machine'>): string | undefined {
+  return node.settings.kubernetesName ?? node.machine?.kubernetesName;
 }
 
 /** Does something on all nodes that are well, side by side; what goes wrong on one is noted there and stops no other. */
@@ -78,22 +88,24 @@ export async function onEach(nodes: readonly Node[], act: (node: Node) => Promis
 }
 
 export function nodeReport(node: Node): NodeReport {
-  const { settings, facts, images, error } = node;
+  const { settings, machine, facts, images, findings, error } = node;
   return {
     node: settings.label,
     address: `${settings.host}:${settings.port}`,
     kubernetesName: kubernetesName(node),
-    platform: facts === undefined ? undefined : formatPlatform(facts.platform),
+    platform: machine === undefined ? undefined : formatPlatform(machine.platform),
     runtime: facts === undefined ? undefined : `${facts.runtime.name} ${facts.runtime.version}`,
-    images: images.map(({ reference, image, outcome, bytesSent, smoke }) => ({
+    images: images.map(({ reference, image, stage, outcome, bytesSent, smoke }) => ({
       reference,
       imageId: image.imageId,
       outcome,
+      estimatedBytes: stage === undefined ? 0 : layersBytes([image]),
       bytesSent,
       smoke,
     })),
     bytesSent: images.reduce((sum, image) => sum + image.bytesSent, 0),
     durationMs: Date.now() - node.startedAtMs,
+    findings,
     error: error === undefined ? undefined : errorReport(error),
   };
 }

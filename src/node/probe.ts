@@ -1,14 +1,14 @@
 import { STAGE_PREFIX, UNPACKED } from '../runtime/staging.ts';
 import type { SshConnection } from '../ssh/connect.ts';
 import { distributionRows } from './distributions.ts';
-import { type NodeFacts, parseFacts } from './facts.ts';
-import { runScript } from './script.ts';
+import { runScript, type Sections } from './script.ts';
 
 /**
  * The kubelet is found by its process name, its endpoint in its command line, else in the file behind `--config`
  * (kubelet.config.k8s.io/v1beta1: `containerRuntimeEndpoint`), as a person would look it up. Which runtime it is, the
  * CRI itself says (`crictl version`); where there is no crictl, the table of distributions, and in the end whoever
- * answers. The disk is that of the images by the CRI's own word (`imagefsinfo`), or the runtime's default directory.
+ * answers. The disk is that of the images by the CRI's own word (`imagefsinfo`), or the runtime's default directory. The
+ * sandbox image is in `crictl info`, except with containerd 2, which only its configuration tells.
  */
 const PROBE = `
 section uid; id -u
@@ -23,14 +23,24 @@ done
 flag() { # flag NAME: its value on the kubelet's command line, as --name=value or --name value
   printf '%s\\n' "$arguments" | sed -n -e "s/^--$1=//p" -e "/^--$1\\$/{n;p;}" | tail -n 1
 }
+configuration() { # the kubelet's configuration file and its drop-ins, in the order in which they apply
+  config=$(flag config) drop_ins=$(flag config-dir)
+  [ -z "$config" ] || as_root cat "$config"
+  [ -z "$drop_ins" ] || as_root ls "$drop_ins" | while read -r file; do
+    case $file in *.conf) printf '\\n---\\n'; as_root cat "$drop_ins/$file" </dev/null ;; esac
+  done
+}
 arguments= endpoint= origin= hostname=
 if [ -n "$kubelet" ]; then
   arguments=$(as_root cat "$kubelet/cmdline" | tr '\\0' '\\n')
   hostname=$(flag hostname-override)
   endpoint=$(flag container-runtime-endpoint) origin='kubelet command line'
-  config=$(flag config)
-  if [ -z "$endpoint" ] && [ -n "$config" ]; then
-    endpoint=$(as_root cat "$config" | sed -n 's/^ *"\\{0,1\\}containerRuntimeEndpoint"\\{0,1\\} *: *//p' | tr -d "\\"', " | tail -n 1)
+  configuration=$(configuration)
+  section kubelet-configuration; printf '%s' "$configuration"
+  section kubelet-gc-threshold; flag image-gc-high-threshold
+  if [ -z "$endpoint" ]; then
+    endpoint=$(printf '%s\\n' "$configuration" | tr '{,}' '\\n\\n\\n' |
+      sed -n 's/^ *"\\{0,1\\}containerRuntimeEndpoint"\\{0,1\\} *: *//p' | tr -d "\\"', " | tail -n 1)
     origin='kubelet config file'
   fi
 fi
@@ -69,14 +79,26 @@ $DISTRIBUTIONS
 END
 crictl=\${crictl:-$(command_of crictl)}
 
-root=
+sandbox_of_containerd() { # of version 2, whose CRI does not tell: from its configuration, merged, else as it is written
+  for process in $(grep -lsx containerd /proc/[0-9]*/comm); do
+    process=\${process%/comm}
+    arguments=$(as_root cat "$process/cmdline" | tr '\\0' '\\n')
+    config=$(flag config)
+    [ -n "$config" ] || config=$(printf '%s\\n' "$arguments" | sed -n '/^-c$/{n;p;}')
+    config=\${config:-/etc/containerd/config.toml}
+    { as_root containerd --config "$config" config dump 2>/dev/null || as_root cat "$config" 2>/dev/null; } |
+      sed -n "s/^ *sandbox\\(_image\\)\\{0,1\\} *= *['\\"]\\([^'\\"]*\\)['\\"].*/\\2/p"
+  done | head -n 1
+}
+
+root= answers=
 if [ -n "$crictl" ]; then
   section crictl; printf '%s' "$crictl"
   cri() { as_root $crictl --timeout 5s --runtime-endpoint "unix://$socket" --image-endpoint "unix://$socket" "$@"; }
   version=$(cri version 2>&1) && {
     root=$(cri imagefsinfo 2>/dev/null | sed -n 's/.*"mountpoint": *"\\([^"]*\\)".*/\\1/p' | head -n 1)
     found=$(printf '%s\\n' "$version" | sed -n 's/^RuntimeName: *//p')
-    runtime=\${found:-$runtime}
+    runtime=\${found:-$runtime} answers=yes
   }
   section cri-version; printf '%s' "$version"
 fi
@@ -114,6 +136,15 @@ ls -d "$UNPACKED"* 2>/dev/null | sed -n "s|^$UNPACKED\\([0-9a-z]*\\)\\..*|$STAGE
 for process in $(grep -lsaF "$STAGE_PREFIX" /proc/[0-9]*/cmdline); do
   { tr '\\0' '\\n' <"$process"; } 2>/dev/null | sed -n "s|.*\\($STAGE_PREFIX[0-9a-z]*\\).*|\\1:0|p"
 done
+if [ -n "$answers" ]; then
+  sandbox=$(cri info 2>/dev/null | sed -n 's/.*"sandboxImage": *"\\([^"]*\\)".*/\\1/p' | head -n 1)
+  [ -n "$sandbox" ] || [ "$runtime" != containerd ] || sandbox=$(sandbox_of_containerd)
+  if [ -n "$sandbox" ]; then
+    said=$(cri inspecti -q "$sandbox" 2>&1 >/dev/null) && said=held
+    section sandbox-image; printf '%s' "$sandbox"
+    section sandbox-state; printf '%s' "$said"
+  fi
+fi
 while ! as_root test -d "$root"; do root=\${root%/*}; [ -n "$root" ] || root=/; done
 section disk; as_root df -Pk "$root" | sed -n 2p
 `;
@@ -121,14 +152,15 @@ section disk; as_root df -Pk "$root" | sed -n 2p
 /**
  * Asks a node everything that later steps need, in one round trip.
  * @param criSocket absolute path that overrides what the kubelet says
- * @throws SideloadError see {@link parseFacts}; REMOTE_COMMAND_FAILED when the node has no working `sh`
+ * @returns sections, for `parseMachine` and `parseFacts`
+ * @throws SideloadError REMOTE_COMMAND_FAILED when the node has no working `sh`
  */
 export async function probe(
   connection: SshConnection,
   criSocket: string | undefined,
   signal: AbortSignal,
-): Promise<NodeFacts> {
-  const sections = await runScript(
+): Promise<Sections> {
+  return await runScript(
     connection,
     {
       body: PROBE,
@@ -136,5 +168,4 @@ export async function probe(
     },
     signal,
   );
-  return parseFacts(sections, connection.target.label);
 }

@@ -10,6 +10,7 @@ import type { HeldImage } from '../runtime/runtime.ts';
 import { abandonedReferences, stageReference } from '../runtime/staging.ts';
 import type { Settings } from '../settings.ts';
 import { connect } from '../ssh/connect.ts';
+import { parseFacts, parseMachine } from './facts.ts';
 import { startHeartbeat } from './heartbeat.ts';
 import { type Node, type NodeImage, ready } from './node.ts';
 import { probe } from './probe.ts';
@@ -29,7 +30,9 @@ export async function prepareNode(node: Node, settings: Settings, signal: AbortS
   } finally {
     signal.removeEventListener('abort', abandon);
   }
-  node.facts = await probe(node.connection, settings.criSocket, signal);
+  const sections = await probe(node.connection, node.settings.criSocket ?? settings.criSocket, signal);
+  node.machine = parseMachine(sections, node.settings.label);
+  node.facts = parseFacts(sections, node.settings.label);
 }
 
 /** Finds out which images the node lacks. */

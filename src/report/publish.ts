@@ -1,7 +1,7 @@
 import { ERRORS } from '../errors.ts';
 import type { Host } from '../host/host.ts';
-import { bytesSent, type ErrorReport, type Report, succeeded } from './report.ts';
-import { markdown, textTable } from './table.ts';
+import { allFindings, bytesSent, type ErrorReport, type Report, succeeded } from './report.ts';
+import { estimate, markdown, textTable } from './table.ts';
 import { formatBytes } from './units.ts';
 
 /** Writes the whole record to everything the host offers, and only then says that the job has failed, once. */
@@ -12,7 +12,11 @@ export async function publish(report: Report, host: Host): Promise<void> {
       host.info(`  address ${node.address}, Kubernetes node ${node.kubernetesName ?? 'unknown'}`);
       host.info(`  ${node.platform ?? 'platform unknown'}, ${node.runtime ?? 'runtime unknown'}`);
       for (const image of node.images) {
-        host.info(`  ${image.reference} ${image.imageId}: ${image.outcome}, ${formatBytes(image.bytesSent)} sent`);
+        const sent =
+          report.mode === 'plan'
+            ? `${estimate(image)} to send`
+            : `${image.outcome}, ${formatBytes(image.bytesSent)} sent`;
+        host.info(`  ${image.reference} ${image.imageId}: ${sent}`);
         if (image.smoke !== undefined) {
           host.info(`  ${image.reference}: kubelet says ${image.smoke}`);
         }
@@ -21,6 +25,11 @@ export async function publish(report: Report, host: Host): Promise<void> {
   }
   for (const line of textTable(report)) {
     host.info(line);
+  }
+  for (const { node, severity, code, message, hint } of allFindings(report)) {
+    if (severity === 'warning') {
+      host.warning(`${node}: ${describe({ code, message, hint })}`);
+    }
   }
   for (const node of report.nodes) {
     if (node.error !== undefined) {

@@ -7,6 +7,8 @@ export interface ImageReport {
   readonly imageId: string;
   /** `present`: the node held it already; `sent`: it was sent and verified; `none`: it did not get that far. */
   readonly outcome: 'present' | 'sent' | 'none';
+  /** What would be sent at most, as the layers are in the source; 0 when the node held it already. */
+  readonly estimatedBytes: number;
   readonly bytesSent: number;
   /** The kubelet's verdict, such as `Running`; `undefined` when no smoke pod was asked to start. */
   readonly smoke: string | undefined;
@@ -16,6 +18,14 @@ export interface ErrorReport {
   readonly code: ErrorCode;
   readonly message: string;
   readonly hint: string;
+}
+
+/** Something that would go wrong on a node, or might, found before anything was sent. */
+export interface Finding extends ErrorReport {
+  /** The node as the user named it, or the Kubernetes name of one that is not in the list. */
+  readonly node: string;
+  /** An error stops the job, on all nodes. */
+  readonly severity: 'error' | 'warning';
 }
 
 /** What became of one node. */
@@ -29,16 +39,21 @@ export interface NodeReport {
   readonly images: readonly ImageReport[];
   readonly bytesSent: number;
   readonly durationMs: number;
+  readonly findings: readonly Finding[];
   readonly error: ErrorReport | undefined;
 }
 
 /** The record of a run, complete before the job fails. */
 export interface Report {
   readonly run: string;
+  /** With `plan` the record is of what would be done. */
+  readonly mode: 'push' | 'plan';
   /** Image ID by platform, by reference. */
   readonly images: Readonly<Record<string, Readonly<Record<string, string>>>>;
   readonly nodes: readonly NodeReport[];
-  /** Whether any node's references moved. */
+  /** About nodes of the cluster that are not in the list. */
+  readonly findings: readonly Finding[];
+  /** Whether any node's references moved, or would move. */
   readonly changed: boolean;
   /** What stopped the run as a whole, when it was no node's own fault. */
   readonly error: ErrorReport | undefined;
@@ -54,4 +69,9 @@ export function bytesSent(report: Report): number {
 
 export function succeeded(report: Report): boolean {
   return report.error === undefined && report.nodes.length > 0 && report.nodes.every(node => node.error === undefined);
+}
+
+/** What was found on any node before anything was sent, those of the list first. */
+export function allFindings(report: Report): readonly Finding[] {
+  return [...report.nodes.flatMap(node => node.findings), ...report.findings];
 }

@@ -4,7 +4,7 @@ import { createInterface } from 'node:readline';
 import { getExecOutput } from '@actions/exec';
 import { which } from '@actions/io';
 import { messageOf, SideloadError } from '../errors.ts';
-import type { Pod, PodEvent, PodList, WatchEvent } from './objects.ts';
+import type { NodeList, NodeObject, Pod, PodEvent, PodList, WatchEvent } from './objects.ts';
 
 /**
  * The cluster, through the user's own `kubectl` or `oc`: every way of logging in works. All calls are `--raw` requests:
@@ -25,8 +25,13 @@ export interface Kubectl {
   deletePod(name: string, gracePeriodSeconds: number): Promise<void>;
   /** Events of one pod, by UID: those of an earlier pod of the same name are not among them. */
   eventsOf(podUid: string): Promise<readonly PodEvent[]>;
-  /** `undefined` when the credentials may not read nodes. */
-  hasNode(name: string): Promise<boolean | undefined>;
+  /** `absent` when the cluster has no such node, `undefined` when the credentials may not read nodes. */
+  getNode(name: string): Promise<NodeObject | 'absent' | undefined>;
+  /**
+   * The nodes that a label selector takes; all when it is empty.
+   * @throws SideloadError INPUT_INVALID for a selector that is none, CLUSTER_REFUSED without the right to list nodes
+   */
+  listNodes(labelSelector: string): Promise<readonly NodeObject[]>;
   /** The last lines of the pod's log; empty when there is none to be had. */
   logTail(name: string): Promise<string>;
 }
@@ -110,16 +115,35 @@ export async function findKubectl({ program, kubeconfig, namespace }: KubectlOpt
       const uri = `/api/v1/namespaces/${namespace}/events?${query({ fieldSelector: `involvedObject.uid=${podUid}` })}`;
       return parse<{ items: PodEvent[] }>(await request(['get', `--raw=${uri}`])).items;
     },
-    hasNode: async name => {
+    getNode: async name => {
       try {
-        await request(['get', `--raw=/api/v1/nodes/${encodeURIComponent(name)}`]);
-        return true;
+        return parse<NodeObject>(await request(['get', `--raw=/api/v1/nodes/${encodeURIComponent(name)}`]));
       } catch (error) {
         if (/\(NotFound\)/.test(messageOf(error))) {
-          return false;
+          return 'absent';
         }
         if (/\(Forbidden\)/.test(messageOf(error))) {
           return undefined;
+        }
+        throw error;
+      }
+    },
+    listNodes: async labelSelector => {
+      const selected = labelSelector === '' ? '' : `?${query({ labelSelector })}`;
+      try {
+        return parse<NodeList>(await request(['get', `--raw=/api/v1/nodes${selected}`])).items;
+      } catch (error) {
+        if (/\(Forbidden\)/.test(messageOf(error))) {
+          throw new SideloadError('CLUSTER_REFUSED', messageOf(error), {
+            hint: 'Let the credentials `list` nodes (a ClusterRole), or list the nodes in `nodes`.',
+            cause: error,
+          });
+        }
+        if (/\(BadRequest\)|unable to parse requirement/.test(messageOf(error))) {
+          throw new SideloadError('INPUT_INVALID', `\`node-selector\`: ${messageOf(error)}`, {
+            hint: 'Write it as for `kubectl get nodes --selector`, as in `pool=ci,!node-role.kubernetes.io/control-plane`.',
+            cause: error,
+          });
         }
         throw error;
       }

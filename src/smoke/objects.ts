@@ -46,3 +46,31 @@ export interface PodEvent {
   readonly message?: string;
   readonly count?: number;
 }
+
+export interface NodeList {
+  readonly items: readonly NodeObject[];
+}
+
+export interface NodeObject {
+  readonly metadata: { readonly name: string; readonly labels?: Readonly<Record<string, string>> };
+  readonly spec?: {
+    /** Set by `kubectl cordon`. */
+    readonly unschedulable?: boolean;
+    readonly taints?: readonly { readonly key: string; readonly effect: string }[];
+  };
+  readonly status?: {
+    readonly addresses?: readonly { readonly type: string; readonly address: string }[];
+    readonly conditions?: readonly {
+      readonly type: string;
+      readonly status: string;
+      readonly reason?: string;
+      readonly message?: string;
+    }[];
+    readonly nodeInfo?: {
+      readonly operatingSystem?: string;
+      readonly architecture?: string;
+      /** As in `containerd://2.1.9`. */
+      readonly containerRuntimeVersion?: string;
+    };
+  };
+}

@@ -1,9 +1,9 @@
 import { describe, expect, it } from 'vitest';
 import type { SideloadError } from '../../src/errors.ts';
-import type { PlatformImage, SourceImage } from '../../src/image/image.ts';
+import type { Layer, PlatformImage, SourceImage } from '../../src/image/image.ts';
 import type { Platform } from '../../src/image/platform.ts';
 import type { NodeFacts } from '../../src/node/facts.ts';
-import { faultOf, planNode } from '../../src/plan.ts';
+import { faultOf, layersBytes, planNode } from '../../src/plan.ts';
 import type { HeldImage } from '../../src/runtime/runtime.ts';
 
 const AMD64: Platform = { os: 'linux', architecture: 'amd64' };
@@ -97,4 +97,19 @@ describe('a plan', () => {
     expect(error?.code).toBe('PLATFORM_MISMATCH');
     expect(error?.message).toBe('app is built for linux/arm64/v8, linux/s390x, and the node is linux/amd64');
   });
+
+  it('names every image that does not run on the node', () => {
+    const images = [source('one', image('a', ARM64)), source('two', image('b')), source('three', image('c', ARM64))];
+    expect(() => planNode(images, node(AMD64), new Map())).toThrow(/^one is built .*\nthree is built .*$/);
+  });
+});
+
+it('a layer that several images share counts once', () => {
+  const layer = (character: string, sourceSizeBytes: number) =>
+    ({ diffId: `sha256:${character.repeat(64)}`, sourceSizeBytes }) as Layer;
+  const images = [
+    { ...BUILT, layers: [layer('1', 100), layer('2', 20)] },
+    { ...image('b'), layers: [layer('1', 100), layer('3', 3)] },
+  ];
+  expect(layersBytes(images)).toBe(123);
 });

@@ -60,7 +60,11 @@ it('reads the common case', () => {
     nodes: [{ label: '10.0.0.11', host: '10.0.0.11', port: 22, user: 'root', kubernetesName: undefined }],
     ssh: { connectTimeoutMs: 20_000 },
     criSocket: undefined,
-    smoke: { kubectl: 'kubectl', kubeconfig: undefined, namespace: 'default', timeoutMs: 120_000, command: [] },
+    cluster: { kubectl: 'kubectl', kubeconfig: undefined, namespace: 'default' },
+    smoke: { timeoutMs: 120_000, command: [] },
+    mode: 'push',
+    nodesFromCluster: false,
+    nodeSelector: '',
   });
 });
 
@@ -76,6 +80,25 @@ it('reads nodes with all their parts, and the rest from the inputs for all nodes
     { label: 'w2', host: 'fd00::1', port: 22022, user: 'kube', kubernetesName: 'w2' },
     { label: 'worker-3', host: 'worker-3', port: 22022, user: 'kube', kubernetesName: undefined },
   ]);
+});
+
+it('needs no list with nodes from the cluster, and a kubeconfig even without smoke pods', () => {
+  const settings = read({
+    ...GOOD,
+    nodes: '',
+    'nodes-from-cluster': 'true',
+    'node-selector': 'pool=ci',
+    'ssh-user': 'kube',
+    smoke: 'none',
+  });
+  expect(settings).toMatchObject({
+    nodes: [],
+    nodesFromCluster: true,
+    nodeSelector: 'pool=ci',
+    ssh: { user: 'kube', port: 22 },
+    cluster: { kubectl: 'kubectl' },
+    smoke: undefined,
+  });
 });
 
 describe('one thing that is wrong', () => {
@@ -196,7 +219,8 @@ describe('everything that is wrong', () => {
   });
 
   it('does not include the smoke pods’ settings when there are no smoke pods', () => {
-    expect(read({ ...GOOD, smoke: 'none', namespace: 'X', kubeconfig: '/nope' }).smoke).toBeUndefined();
+    const { cluster, smoke } = read({ ...GOOD, smoke: 'none', namespace: 'X', kubeconfig: '/nope' });
+    expect([cluster, smoke]).toEqual([undefined, undefined]);
   });
 });
 
@@ -224,14 +248,14 @@ settings:
       { label: 'w1', host: '10.0.0.11', port: 22022, user: 'kube', kubernetesName: 'w1' },
       { label: 'w2', host: '10.0.0.12', port: 2222, user: 'ci', kubernetesName: 'w2' },
     ]);
-    expect(settings.smoke).toMatchObject({ namespace: 'smoke', command: ['/app', '--version'] });
+    expect(settings).toMatchObject({ cluster: { namespace: 'smoke' }, smoke: { command: ['/app', '--version'] } });
   });
 
   it('gives way to inputs, and defaults to it', () => {
     const inventory = file('inventory.yaml', yaml);
-    const { nodes, smoke } = read({ ...GOOD, inventory, nodes: 'a', 'ssh-port': '23' });
+    const { nodes, cluster, smoke } = read({ ...GOOD, inventory, nodes: 'a', 'ssh-port': '23' });
     expect(nodes).toEqual([{ label: 'a', host: 'a', port: 23, user: 'kube', kubernetesName: undefined }]);
-    expect(smoke?.namespace).toBe('smoke');
+    expect(cluster?.namespace).toBe('smoke');
     expect(smoke?.timeoutMs).toBe(120_000);
   });
 
@@ -331,10 +355,10 @@ users:
 
   it('is a path or the content', () => {
     const path = file('config', content);
-    expect(read({ ...GOOD, kubeconfig: path }).smoke?.kubeconfig).toEqual({ path });
-    expect(read({ ...GOOD, kubeconfig: content }).smoke?.kubeconfig).toEqual({ content: content.trim() });
+    expect(read({ ...GOOD, kubeconfig: path }).cluster?.kubeconfig).toEqual({ path });
+    expect(read({ ...GOOD, kubeconfig: content }).cluster?.kubeconfig).toEqual({ content: content.trim() });
     const json = '{"apiVersion":"v1"}';
-    expect(read({ ...GOOD, kubeconfig: json }).smoke?.kubeconfig).toEqual({ content: json });
+    expect(read({ ...GOOD, kubeconfig: json }).cluster?.kubeconfig).toEqual({ content: json });
   });
 
   it('has its credentials masked, and no other line', () => {

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import type { SideloadError } from '../../../src/errors.ts';
-import { type NodeFacts, parseFacts } from '../../../src/node/facts.ts';
+import { type NodeFacts, parseFacts, parseMachine } from '../../../src/node/facts.ts';
 
 /** What the probe brings back from a node with containerd 2.1 and crictl 1.36. */
 const NODE: Readonly<Record<string, string>> = {
@@ -28,6 +28,14 @@ function facts(sections: Readonly<Record<string, string | undefined>> = {}): Nod
   return parseFacts(new Map(present as [string, string][]), 'w1');
 }
 
+it('tells of a machine without a runtime what can be told', () => {
+  const { 'socket-state': _state, ...sections } = NODE;
+  expect(parseMachine(new Map(Object.entries(sections)), 'w1')).toMatchObject({
+    platform: { architecture: 'amd64' },
+    kubernetesName: 'worker-1',
+  });
+});
+
 function failure(sections: Readonly<Record<string, string | undefined>>): SideloadError {
   try {
     facts(sections);
@@ -50,7 +58,13 @@ it('tells of a node what later steps need', () => {
     importFlags: new Set(['--base-name', '--platform', '--local', '--all-platforms']),
     snapshotter: 'overlayfs',
     staged: ['kube-sideload.invalid/t4y1q2abcdef:0', 'kube-sideload.invalid/t4y1q2abcdef:1'],
-    disk: { path: '/var/lib/containerd', freeBytes: 41_830_297 * 1024 },
+    disk: { path: '/var/lib/containerd', sizeBytes: 103_081_248 * 1024, freeBytes: 41_830_297 * 1024 },
+    kubelet: {
+      imageGcHighThresholdPercent: 85,
+      credentialPolicy: 'NeverVerifyPreloadedImages',
+      credentialAllowlist: [],
+    },
+    sandbox: undefined,
   });
 });
 
@@ -80,14 +94,36 @@ it.each<[what: string, sections: Readonly<Record<string, string | undefined>>, e
       tools: { podman: ['/usr/bin/podman'], crictl: ['/usr/local/bin/crictl'] },
     },
   ],
+  [
+    'a sandbox image that is there',
+    { 'sandbox-image': 'registry.k8s.io/pause:3.10', 'sandbox-state': 'held' },
+    { sandbox: { reference: 'registry.k8s.io/pause:3.10', isHeld: true } },
+  ],
+  [
+    'a sandbox image that is missing',
+    {
+      'sandbox-image': 'registry.k8s.io/pause:3.10',
+      'sandbox-state': 'level=fatal msg="no such image \\"registry.k8s.io/pause:3.10\\" present"',
+    },
+    { sandbox: { reference: 'registry.k8s.io/pause:3.10', isHeld: false } },
+  ],
+  [
+    'a sandbox image of which the CRI says nothing',
+    { 'sandbox-image': 'registry.k8s.io/pause:3.10', 'sandbox-state': 'context deadline exceeded' },
+    { sandbox: undefined },
+  ],
   ['another snapshotter', { snapshotter: 'zfs' }, { snapshotter: 'zfs' }],
   ['nothing staged', { staged: '' }, { staged: [] }],
   [
     'a disk whose names have spaces',
     { disk: '/dev/mapper/vg-my disk 1000 400 600 40% /mnt/my images' },
-    { disk: { path: '/mnt/my images', freeBytes: 600 * 1024 } },
+    { disk: { path: '/mnt/my images', sizeBytes: 1000 * 1024, freeBytes: 600 * 1024 } },
   ],
-  ['a disk that is full', { disk: '/dev/vda1 1000 1000 0 100% /' }, { disk: { path: '/', freeBytes: 0 } }],
+  [
+    'a disk that is full',
+    { disk: '/dev/vda1 1000 1000 0 100% /' },
+    { disk: { path: '/', sizeBytes: 1000 * 1024, freeBytes: 0 } },
+  ],
 ])('understands %s', (_what, sections, expected) => {
   expect(facts(sections)).toMatchObject(expected);
 });

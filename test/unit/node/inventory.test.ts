@@ -84,6 +84,20 @@ settings:
     expect(settings).toEqual({ 'ssh-port': '22', 'smoke-command': '/app\na b' });
   });
 
+  it('has a socket for a node, and true and false for inputs that are so', () => {
+    const { nodes, settings } = parseInventory(
+      `
+nodes:
+  - { host: a, cri-socket: unix:///run/other.sock }
+settings:
+  nodes-from-cluster: true
+`,
+      'f',
+    );
+    expect(nodes).toMatchObject([{ host: 'a', criSocket: '/run/other.sock' }]);
+    expect(settings).toEqual({ 'nodes-from-cluster': 'true' });
+  });
+
   it.each(['', '# nothing yet\n', '{}', 'nodes: []\n'])('may be empty: %j', yaml => {
     expect(parseInventory(yaml, 'f')).toEqual({ nodes: [], settings: {} });
   });
@@ -102,6 +116,7 @@ settings:
     ['an unknown key of a node', 'nodes:\n  - host: a\n    key: b\n', [/^:3: nodes.0.key: there is no such key/]],
     ['a port that is none', 'nodes:\n  - host: a\n    port: 70000\n', [/^:3: nodes.0.port: .*65535/]],
     ['a port as a text', 'nodes:\n  - host: a\n    port: "22"\n', [/^:3: nodes.0.port: .*number/]],
+    ['a socket that is no path', 'nodes:\n  - host: a\n    cri-socket: run/x\n', [/^:2: `cri-socket` must be/]],
     ['a host with a shell in it', 'nodes:\n  - host: $(id)\n', [/^:2: .*is not a node/]],
     ['a list for a node', 'nodes:\n  - [a]\n', [/^:2: nodes.0: expected is a mapping/]],
     ['an empty node', 'nodes:\n  -\n', [/^:2: nodes.0: /]],

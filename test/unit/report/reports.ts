@@ -15,12 +15,14 @@ export function nodeReport(node: string, changes: Partial<NodeReport> = {}): Nod
         reference: 'docker.io/library/app:1',
         imageId: IMAGE_ID,
         outcome: 'sent',
+        estimatedBytes: 4_000_000,
         bytesSent: 1_500_000,
         smoke: 'Running',
       },
     ],
     bytesSent: 1_500_000,
     durationMs: 12_300,
+    findings: [],
     error: undefined,
     ...changes,
   };
@@ -42,8 +44,10 @@ export function failedNode(node: string): NodeReport {
 export function report(nodes: readonly NodeReport[], changes: Partial<Report> = {}): Report {
   return {
     run: 't4y1q2abcdef',
+    mode: 'push',
     images: { 'docker.io/library/app:1': { 'linux/amd64': IMAGE_ID } },
     nodes,
+    findings: [],
     changed: true,
     error: undefined,
     ...changes,

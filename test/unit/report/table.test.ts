@@ -25,7 +25,14 @@ describe('the table', () => {
   });
 
   it('has the code where an image did not get through, and says so where nothing was tried', () => {
-    const image = { reference: 'app:1', imageId: 'sha256:a', outcome: 'none', bytesSent: 7, smoke: undefined } as const;
+    const image = {
+      reference: 'app:1',
+      imageId: 'sha256:a',
+      outcome: 'none',
+      estimatedBytes: 9,
+      bytesSent: 7,
+      smoke: undefined,
+    } as const;
     const error = { code: 'DISK_FULL', message: 'full', hint: 'make room' } as const;
     const outcomes = rows(
       report([nodeReport('w1', { images: [image], error }), nodeReport('w2', { images: [image] })]),
@@ -51,7 +58,14 @@ describe('the page of the job', () => {
 
   it('cannot be broken by what nodes and kubelets say', () => {
     const error = { code: 'IMPORT_FAILED', message: 'a\n```\n<script>', hint: 'x' } as const;
-    const image = { reference: 'a|b', imageId: 'sha256:a', outcome: 'sent', bytesSent: 0, smoke: '<b>|\n| x' } as const;
+    const image = {
+      reference: 'a|b',
+      imageId: 'sha256:a',
+      outcome: 'sent',
+      estimatedBytes: 9,
+      bytesSent: 0,
+      smoke: '<b>|\n| x',
+    } as const;
     const page = markdown(report([nodeReport('w|1', { images: [image], error })]), false);
     const table = page.split('\n').filter(line => line.startsWith('|'));
     expect(table).toHaveLength(3);

@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import type { NodeFacts } from '../../../src/node/facts.ts';
+import { parseKubelet } from '../../../src/node/kubelet.ts';
 import { containerd } from '../../../src/runtime/containerd.ts';
 import { runtimeOf } from '../../../src/runtime/detect.ts';
 
@@ -15,7 +16,9 @@ const FACTS: NodeFacts = {
   importFlags: new Set(['--platform', '--local', '--all-platforms']),
   snapshotter: 'overlayfs',
   staged: [],
-  disk: { path: '/', freeBytes: 1e9 },
+  disk: { path: '/', sizeBytes: 2e9, freeBytes: 1e9 },
+  kubelet: parseKubelet('', ''),
+  sandbox: undefined,
 };
 const AMD64 = FACTS.platform;
 const STAGE = 'kube-sideload.invalid/t4y1q2abcdef:0';

@@ -102,7 +102,8 @@ export function fakeCluster(): FakeCluster {
       if (cluster.deletes || grace === 0) remove(name);
     },
     eventsOf: async () => cluster.events,
-    hasNode: async () => true,
+    getNode: async name => ({ metadata: { name } }),
+    listNodes: async () => [],
     logTail: async () => '',
   };
   const cluster: FakeCluster = {

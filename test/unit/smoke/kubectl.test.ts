@@ -107,21 +107,44 @@ describe('requests', () => {
     expect((await failureOf(program.kubectl.deletePod('smoke', 1))).code).toBe('CLUSTER_REFUSED');
   });
 
-  it.each<[stderr: string, answer: boolean | undefined]>([
-    ['', true],
-    ['Error from server (NotFound): nodes "worker-1" not found\n', false],
+  it.each<[stderr: string, answer: unknown]>([
+    ['', { metadata: { name: 'worker-1' } }],
+    ['Error from server (NotFound): nodes "worker-1" not found\n', 'absent'],
     [
       'Error from server (Forbidden): nodes "worker-1" is forbidden: User "ci" cannot get resource "nodes"\n',
       undefined,
     ],
   ])('tell whether the cluster has a node: %j', async (stderr, answer) => {
-    await program.says({ stdout: '{}', stderr, code: stderr === '' ? 0 : 1 });
-    expect(await program.kubectl.hasNode('worker-1')).toBe(answer);
+    await program.says({ stdout: '{"metadata":{"name":"worker-1"}}', stderr, code: stderr === '' ? 0 : 1 });
+    expect(await program.kubectl.getNode('worker-1')).toEqual(answer);
   });
 
   it('do not take an API server that is away for a missing node', async () => {
     await program.says({ stderr: 'Unable to connect to the server: EOF\n', code: 1 });
-    expect((await failureOf(program.kubectl.hasNode('worker-1'))).code).toBe('CLUSTER_UNREACHABLE');
+    expect((await failureOf(program.kubectl.getNode('worker-1'))).code).toBe('CLUSTER_UNREACHABLE');
+  });
+
+  it('list the nodes that a label selector takes', async () => {
+    await program.says({ stdout: '{"items":[{"metadata":{"name":"worker-1"}}]}' });
+    expect(await program.kubectl.listNodes('!node-role.kubernetes.io/control-plane,pool in (ci)')).toEqual([
+      { metadata: { name: 'worker-1' } },
+    ]);
+    expect(await program.arguments()).toContain(
+      '--raw=/api/v1/nodes?labelSelector=%21node-role.kubernetes.io%2Fcontrol-plane%2Cpool+in+%28ci%29',
+    );
+    await program.kubectl.listNodes('');
+    expect(await program.arguments()).toContain('--raw=/api/v1/nodes');
+  });
+
+  it.each([
+    ['Error from server (Forbidden): nodes is forbidden: User "ci" cannot list resource "nodes"\n', 'CLUSTER_REFUSED'],
+    ["Error from server (BadRequest): unable to parse requirement: found '='\n", 'INPUT_INVALID'],
+    ['Unable to connect to the server: EOF\n', 'CLUSTER_UNREACHABLE'],
+  ])('say why nodes cannot be listed: %j', async (stderr, code) => {
+    await program.says({ stderr, code: 1 });
+    const error = await failureOf(program.kubectl.listNodes('a=b=c'));
+    expect(error.code).toBe(code);
+    expect(error.hint).not.toBe('');
   });
 
   it('give the end of a log, and nothing where there is none', async () => {

@@ -1,0 +1,193 @@
+import { ERRORS, type ErrorCode, SideloadError, toSideloadError } from './errors.ts';
+import type { SourceImage } from './image/image.ts';
+import { parseReference } from './image/reference.ts';
+import { takesPods, unreadiness } from './node/cluster.ts';
+import type { NodeFacts } from './node/facts.ts';
+import type { KubeletFacts } from './node/kubelet.ts';
+import { kubernetesName, type Node } from './node/node.ts';
+import { layersBytes, planNode } from './plan.ts';
+import type { Finding } from './report/report.ts';
+import { formatBytes } from './report/units.ts';
+import type { NodeObject } from './smoke/objects.ts';
+
+/** What is known of a node before anything is sent to it. */
+export type CheckedNode = Pick<Node, 'settings' | 'machine' | 'facts' | 'object' | 'images' | 'error'>;
+
+interface PreflightOptions {
+  /** Whether smoke pods will have to start. */
+  readonly isSmoked: boolean;
+  /** The nodes on which pods may run, as the cluster tells; `undefined` when it may not be asked. */
+  readonly cluster: readonly NodeObject[] | undefined;
+}
+
+type Fault = Omit<Finding, 'node'>;
+
+/**
+ * Everything that would go wrong on any node, or might, as far as it can be known before a byte moves: all nodes and all
+ * reasons, in the order of the nodes.
+ */
+export function preflight(
+  nodes: readonly CheckedNode[],
+  images: readonly SourceImage[],
+  options: PreflightOptions,
+): readonly Finding[] {
+  const names = nodes.map(kubernetesName);
+  const found = nodes.flatMap((node, index) =>
+    faultsOf(node, images, options)
+      .concat(options.isSmoked ? twins(nodes, names, index) : [])
+      .map(fault => ({ node: node.settings.label, ...fault })),
+  );
+  const platforms = images.flatMap(({ variants }) => variants.map(({ platform }) => platform));
+  // A node that could not be asked for its name may be any of them.
+  const missing = names.includes(undefined)
+    ? []
+    : (options.cluster ?? []).filter(object => takesPods(object, platforms) && !names.includes(object.metadata.name));
+  return [
+    ...found,
+    ...missing.map(object => ({
+      node: object.metadata.name,
+      ...warning('NODE_NOT_LISTED', 'the cluster may start pods on it, and it would not have the image'),
+    })),
+  ];
+}
+
+/** The error that a node's findings amount to: the first one's, with the others in its message. */
+export function errorOf(findings: readonly Finding[]): SideloadError | undefined {
+  const [first, ...others] = findings.filter(({ severity }) => severity === 'error');
+  if (first === undefined) {
+    return undefined;
+  }
+  const also = others.map(({ code, message, hint }) => `also [${code}]: ${message}\n  ${hint}`);
+  return new SideloadError(first.code, [first.message, ...also].join('\n'), { node: first.node, hint: first.hint });
+}
+
+function faultsOf(node: CheckedNode, images: readonly SourceImage[], { isSmoked }: PreflightOptions): readonly Fault[] {
+  const { machine, facts, object, error } = node;
+  const faults: Fault[] = [];
+  if (error !== undefined) {
+    const { code, message, hint } = error;
+    faults.push({ severity: 'error', code, message, hint });
+  }
+  if (machine !== undefined && error?.code !== 'PLATFORM_MISMATCH') {
+    faults.push(...mismatch(images, machine));
+  }
+  if (object === 'absent' && isSmoked) {
+    const name = JSON.stringify(kubernetesName(node));
+    faults.push(fault('NODE_NOT_IN_CLUSTER', `the cluster has no node ${name}`));
+  } else if (object !== undefined && object !== 'absent') {
+    const reason = unreadiness(object);
+    if (reason !== undefined) {
+      faults.push(when(isSmoked, 'NODE_NOT_READY', reason));
+    }
+  }
+  if (machine !== undefined) {
+    faults.push(...credentials(node, machine.kubelet));
+  }
+  if (facts !== undefined) {
+    faults.push(...sandbox(node, facts, isSmoked), ...disk(node, facts));
+  }
+  return faults;
+}
+
+function mismatch(images: readonly SourceImage[], machine: Parameters<typeof planNode>[1]): readonly Fault[] {
+  try {
+    planNode(images, machine, new Map());
+    return [];
+  } catch (thrown) {
+    const { code, message, hint } = toSideloadError(thrown);
+    return [{ severity: 'error', code, message, hint }];
+  }
+}
+
+/** Two addresses of one machine, as far as its Kubernetes name tells. */
+function twins(nodes: readonly CheckedNode[], names: readonly (string | undefined)[], index: number): readonly Fault[] {
+  const name = names[index];
+  const first = names.indexOf(name);
+  if (name === undefined || first === index) {
+    return [];
+  }
+  const labels = `${nodes[first]?.settings.label} and ${nodes[index]?.settings.label}`;
+  const message = `${labels} are the same Kubernetes node, ${name}`;
+  return [{ severity: 'error', code: 'INPUT_INVALID', message, hint: 'Keep one of the two addresses.' }];
+}
+
+/**
+ * Without a record of its own pull the kubelet treats an image as one that was never pulled, unless its policy or its
+ * allowlist says otherwise (Kubernetes: pkg/kubelet/images/pullmanager).
+ */
+function credentials(
+  { images }: CheckedNode,
+  { credentialPolicy, credentialAllowlist }: KubeletFacts,
+): readonly Fault[] {
+  if (credentialPolicy !== 'AlwaysVerify' && credentialPolicy !== 'NeverVerifyAllowlistedImages') {
+    return [];
+  }
+  const refused = images.filter(
+    ({ reference }) => credentialPolicy === 'AlwaysVerify' || !isAllowed(reference, credentialAllowlist),
+  );
+  if (refused.length === 0) {
+    return [];
+  }
+  // What is there already may have been pulled.
+  const isCertain = refused.some(({ stage }) => stage !== undefined);
+  const names = refused.map(({ reference }) => reference).join(', ');
+  const message = `the kubelet’s imagePullCredentialsVerificationPolicy is ${credentialPolicy}, which does not let pods use ${names}`;
+  return [when(isCertain, 'IMAGE_CREDENTIALS_POLICY', message)];
+}
+
+/** `name`, or `prefix/*`; without tag and digest (Kubernetes: `preloadedImagesVerificationAllowlist`). */
+function isAllowed(reference: string, allowlist: readonly string[]): boolean {
+  const { registry, repository } = parseReference(reference);
+  const name = registry === undefined ? repository : `${registry}/${repository}`;
+  return allowlist.some(entry => (entry.endsWith('/*') ? name.startsWith(entry.slice(0, -1)) : name === entry));
+}
+
+function sandbox({ images }: CheckedNode, { sandbox }: NodeFacts, isSmoked: boolean): readonly Fault[] {
+  if (sandbox === undefined || sandbox.isHeld || images.some(({ reference }) => reference === sandbox.reference)) {
+    return [];
+  }
+  const message = `the CRI does not have ${sandbox.reference}, from which the sandbox of every pod is made`;
+  return [when(isSmoked, 'SANDBOX_IMAGE_MISSING', message)];
+}
+
+/** The compressed size is not known yet: the layers as they are in the source stand for both, unpacked and archive. */
+function disk({ images }: CheckedNode, { disk, kubelet }: NodeFacts): readonly Fault[] {
+  const layers = layersBytes(images.filter(({ stage }) => stage !== undefined).map(({ image }) => image));
+  const { path, sizeBytes, freeBytes } = disk;
+  const free = `${formatBytes(freeBytes)} are free on ${path}`;
+  if (layers > freeBytes) {
+    return [fault('DISK_FULL', `the layers alone are ${formatBytes(layers)}; ${free}`)];
+  }
+  const faults: Fault[] = [];
+  if (2 * layers > freeBytes) {
+    faults.push(
+      warning('DISK_TIGHT', `the layers are ${formatBytes(layers)} and their archive may be as much again; ${free}`),
+    );
+  }
+  // As the kubelet counts (pkg/kubelet/images/image_gc_manager.go); 100 turns the collection off.
+  const threshold = kubelet.imageGcHighThresholdPercent;
+  const usedPercent = 100 - Math.floor((100 * Math.max(0, freeBytes - 2 * layers)) / sizeBytes);
+  if (threshold < 100 && usedPercent >= threshold) {
+    const state = layers === 0 ? 'is' : 'would be up to';
+    faults.push(
+      warning(
+        'IMAGE_GC_LIKELY',
+        `${path} ${state} ${usedPercent} % full, and the kubelet removes unused images from ${threshold} % on`,
+      ),
+    );
+  }
+  return faults;
+}
+
+function fault(code: ErrorCode, message: string): Fault {
+  return { severity: 'error', code, message, hint: ERRORS[code].hint };
+}
+
+function warning(code: ErrorCode, message: string): Fault {
+  return { ...fault(code, message), severity: 'warning' };
+}
+
+/** An error when it is certain to end the job, else a warning. */
+function when(isCertain: boolean, code: ErrorCode, message: string): Fault {
+  return isCertain ? fault(code, message) : warning(code, message);
+}
