@@ -1,5 +1,6 @@
 /**
- * Writes what is made from the tables in `src/`: `action.yml`, the tables of README.md, `src/version.ts`.
+ * Writes what is made from the tables in `src/`: `action.yml`, the tables of README.md, the schema of inventory files,
+ * `src/version.ts`.
  * With `--check` nothing is written, and any difference is an error.
  */
 import { readFileSync, writeFileSync } from 'node:fs';
@@ -7,6 +8,7 @@ import { join, resolve } from 'node:path';
 import { stringify } from 'yaml';
 import { OUTPUTS } from '../src/host/host.ts';
 import { INPUT_NAMES, inputSpec } from '../src/inputs.ts';
+import { inventorySchema } from './inventory-schema.ts';
 
 const root = resolve(import.meta.dirname, '..');
 const check = process.argv.includes('--check');
@@ -59,6 +61,7 @@ function between(text: string, name: string, content: string): string {
 }
 
 const generated: Readonly<Record<string, string>> = {
+  'schemas/inventory.schema.json': inventorySchema(),
   'action.yml': actionYaml(),
   'README.md': between(between(read('README.md'), 'inputs', inputsTable()), 'outputs', outputsTable()),
   'src/version.ts': `/** The version of this build; \`scripts/generate.ts\` keeps it equal to the one in package.json. */\nexport const VERSION = '${version}';\n`,
