@@ -34,7 +34,7 @@ export const ERRORS = {
   },
   PLATFORM_MISMATCH: {
     title: 'The image is not built for the architecture of the node',
-    hint: 'Build the image for the node’s architecture, or take the node off the list.',
+    hint: 'Build the image for the node’s architecture, or take the node off the list (by `node-selector` with nodes from the cluster).',
   },
   SSH_KEY_INVALID: {
     title: 'The SSH private key cannot be used',

@@ -1,6 +1,6 @@
 import { ERRORS, type ErrorCode, SideloadError, toSideloadError } from './errors.ts';
 import type { SourceImage } from './image/image.ts';
-import { parseReference } from './image/reference.ts';
+import { normalise, parseReference } from './image/reference.ts';
 import { takesPods, unreadiness } from './node/cluster.ts';
 import type { NodeFacts } from './node/facts.ts';
 import type { KubeletFacts } from './node/kubelet.ts';
@@ -143,11 +143,20 @@ function isAllowed(reference: string, allowlist: readonly string[]): boolean {
 }
 
 function sandbox({ images }: CheckedNode, { sandbox }: NodeFacts, isSmoked: boolean): readonly Fault[] {
-  if (sandbox === undefined || sandbox.isHeld || images.some(({ reference }) => reference === sandbox.reference)) {
+  if (sandbox === undefined || sandbox.isHeld || images.some(({ reference }) => isSame(reference, sandbox.reference))) {
     return [];
   }
   const message = `the CRI does not have ${sandbox.reference}, from which the sandbox of every pod is made`;
   return [when(isSmoked, 'SANDBOX_IMAGE_MISSING', message)];
+}
+
+/** Whether a name in a runtime's configuration is that of an image; one that is no name is that of none. */
+function isSame(reference: string, configured: string): boolean {
+  try {
+    return reference === normalise(configured);
+  } catch {
+    return false;
+  }
 }
 
 /** The compressed size is not known yet: the layers as they are in the source stand for both, unpacked and archive. */

@@ -228,6 +228,10 @@ async function nodesFromCluster(
       hint: 'Write the Kubernetes name after the address, as in `10.0.0.11=worker-1`, or see whether `node-selector` takes the node.',
     });
   }
+  const foreign = cluster.objects.length - nodes.length;
+  if (foreign > 0) {
+    log(`left out, as they do not run Linux: ${foreign} of ${cluster.objects.length} nodes`);
+  }
   if (unused.length > 0) {
     log(`left out, as nodes that the cluster does not name or \`node-selector\` does not take: ${labels}`);
   }

@@ -23,7 +23,7 @@ export function nodesOfCluster(
   entries: readonly NodeSettings[],
   { user, port }: Defaults,
 ): { readonly nodes: readonly NodeSettings[]; readonly unused: readonly NodeSettings[] } {
-  const linux = objects.filter(({ status }) => (status?.nodeInfo?.operatingSystem ?? 'linux') === 'linux');
+  const linux = objects.filter(object => (systemOf(object) ?? 'linux') === 'linux');
   if (linux.length === 0) {
     throw new SideloadError('INPUT_INVALID', 'the cluster has no Linux node that `node-selector` takes', {
       hint: 'Compare with `kubectl get nodes --show-labels`.',
@@ -65,17 +65,22 @@ function addressOf({ metadata, status }: NodeObject): string {
  * Whether the scheduler would put a plain pod with one of the images on a node: it is for one of their platforms, not
  * cordoned, and without a taint that keeps pods away. Tolerations of the user's own pods are not known here.
  */
-export function takesPods({ metadata, spec, status }: NodeObject, platforms: readonly Platform[]): boolean {
-  const os = metadata.labels?.['kubernetes.io/os'] ?? status?.nodeInfo?.operatingSystem;
-  const architecture = metadata.labels?.['kubernetes.io/arch'] ?? status?.nodeInfo?.architecture;
+export function takesPods(object: NodeObject, platforms: readonly Platform[]): boolean {
+  const { metadata, spec, status } = object;
+  const architecture = metadata.labels?.['kubernetes.io/arch'] || status?.nodeInfo?.architecture;
+  const system = systemOf(object);
   return (
     spec?.unschedulable !== true &&
     !(spec?.taints ?? []).some(({ effect }) => effect === 'NoSchedule' || effect === 'NoExecute') &&
     platforms.some(
-      platform =>
-        platform.os === (os ?? platform.os) && platform.architecture === (architecture ?? platform.architecture),
+      platform => (!system || platform.os === system) && (!architecture || platform.architecture === architecture),
     )
   );
+}
+
+/** A kubelet that has never reported leaves empty texts behind: they say nothing. */
+function systemOf({ metadata, status }: NodeObject): string | undefined {
+  return metadata.labels?.['kubernetes.io/os'] || status?.nodeInfo?.operatingSystem || undefined;
 }
 
 /** Why a node is not ready, in its own words; `undefined` when it is, or when no kubelet has ever said anything. */

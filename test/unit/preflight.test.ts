@@ -186,9 +186,13 @@ describe('one thing that is wrong', () => {
     ]);
   });
 
-  it('a sandbox image that is sent along is not missing', () => {
-    const pause = source(PAUSE, variant('c', AMD64));
-    const lacking = node('w1', { facts: { sandbox: { reference: PAUSE, isHeld: false } }, image: pause });
+  it.each([
+    [PAUSE, PAUSE],
+    // As k3s has it, in its own configuration.
+    ['docker.io/rancher/mirrored-pause:3.6', 'rancher/mirrored-pause:3.6'],
+  ])('a sandbox image that is sent along is not missing: %s', (sent, configured) => {
+    const pause = source(sent, variant('c', AMD64));
+    const lacking = node('w1', { facts: { sandbox: { reference: configured, isHeld: false } }, image: pause });
     expect(found([lacking], { images: [pause] })).toEqual([]);
   });
 

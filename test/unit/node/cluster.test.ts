@@ -43,9 +43,16 @@ describe('the nodes of a cluster', () => {
     const objects = [
       object('cordoned', { spec: { unschedulable: true } }),
       object('control', { spec: { taints: [{ key: 'node-role.kubernetes.io/control-plane', effect: 'NoSchedule' }] } }),
-      object('windows', { status: { nodeInfo: { operatingSystem: 'windows' } } }),
+      object('windows', {}, { 'kubernetes.io/os': 'windows' }),
+      { metadata: { name: 'unlabelled' }, status: { nodeInfo: { operatingSystem: 'windows' } } },
+      // Its kubelet has never reported.
+      { metadata: { name: 'new' }, status: { nodeInfo: { operatingSystem: '', architecture: '' } } },
     ];
-    expect(nodesOfCluster(objects, [], DEFAULTS).nodes.map(({ label }) => label)).toEqual(['cordoned', 'control']);
+    expect(nodesOfCluster(objects, [], DEFAULTS).nodes.map(({ label }) => label)).toEqual([
+      'cordoned',
+      'control',
+      'new',
+    ]);
   });
 
   it.each<[what: string, entry: NodeSettings]>([
@@ -90,6 +97,11 @@ describe('a node that could run a pod', () => {
     ['does not evict pods', object('w1', { spec: { taints: [{ key: 'a', effect: 'NoExecute' }] } }), false],
     ['may prefer other pods', object('w1', { spec: { taints: [{ key: 'a', effect: 'PreferNoSchedule' }] } }), true],
     ['may say nothing of itself', { metadata: { name: 'w1' } }, true],
+    [
+      'may have empty texts',
+      { metadata: { name: 'w1' }, status: { nodeInfo: { operatingSystem: '', architecture: '' } } },
+      true,
+    ],
   ])('%s', (_what, node, answer) => {
     expect(takesPods(node, [AMD64, ARM64])).toBe(answer);
   });

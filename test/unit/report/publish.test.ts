@@ -36,6 +36,18 @@ describe('a run that succeeded', () => {
   });
 });
 
+it('warns of what might go wrong, on nodes of the list and others, and does not fail for it', async () => {
+  const finding = { severity: 'warning', code: 'DISK_TIGHT', message: 'little is free', hint: 'Make room.' } as const;
+  const host = await published(
+    report([nodeReport('w1', { findings: [{ node: 'w1', ...finding }] })], { findings: [{ node: 'w9', ...finding }] }),
+  );
+  expect(callsOf(host, 'warning')).toEqual([
+    'warning w1: little is free\nNext step: Make room. [DISK_TIGHT]',
+    'warning w9: little is free\nNext step: Make room. [DISK_TIGHT]',
+  ]);
+  expect(callsOf(host, 'fail')).toEqual([]);
+});
+
 describe('a run that failed', () => {
   const record = report([nodeReport('w1'), failedNode('w2'), failedNode('w3')]);
 

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import type { Report } from '../../../src/report/report.ts';
-import { markdown, textTable } from '../../../src/report/table.ts';
+import type { NodeReport, Report } from '../../../src/report/report.ts';
+import { findingsTable, markdown, textTable } from '../../../src/report/table.ts';
 import { failedNode, nodeReport, report } from './reports.ts';
 
 /** The cells of the table in the log, without the headings. */
@@ -45,6 +45,51 @@ describe('the table', () => {
     const column = heading.indexOf('platform');
     expect(first.slice(column)).toMatch(/^linux\/amd64 /);
     expect(second.slice(column)).toMatch(/^– /);
+  });
+});
+
+describe('a plan', () => {
+  const [image] = nodeReport('w1').images;
+  const finding = {
+    node: 'w2',
+    severity: 'error',
+    code: 'DISK_FULL',
+    message: 'the layers alone are 4.0 MB;\n1.0 MB are free',
+    hint: 'Make room.',
+  } as const;
+  const missing = {
+    ...finding,
+    node: 'w9',
+    severity: 'warning',
+    code: 'NODE_NOT_LISTED',
+    message: 'not in it',
+  } as const;
+  const planned = report(
+    [
+      nodeReport('w1', { images: [{ ...image, outcome: 'present', estimatedBytes: 0 }] as NodeReport['images'] }),
+      nodeReport('w2', { images: [{ ...image, outcome: 'none' }] as NodeReport['images'], findings: [finding] }),
+    ],
+    { mode: 'plan', findings: [missing] },
+  );
+
+  it('says who has the image, what would be sent to whom, and what was found', () => {
+    expect(rows(planned).map(row => row.slice(-3))).toEqual([
+      ['has it', '0 B', 'none'],
+      ['send', 'up to 4.0 MB', 'DISK_FULL'],
+    ]);
+  });
+
+  it('has the findings in full in a table of their own, those on nodes that are not in the list last', () => {
+    expect(findingsTable([finding, missing])).toEqual([
+      'node  severity  code             what',
+      'w2    error     DISK_FULL        the layers alone are 4.0 MB; 1.0 MB are free',
+      'w9    warning   NODE_NOT_LISTED  not in it',
+    ]);
+    expect(findingsTable([])).toEqual(['nothing stands in the way']);
+    const page = markdown(planned, false);
+    expect(page).toContain('## kube-sideload: a push would not start');
+    expect(page).toMatch(/\| w2 \| error \| DISK_FULL \| .*\n\| w9 \| warning \| NODE_NOT_LISTED \| not in it \|/);
+    expect(markdown(planned, true)).toContain('a push would start');
   });
 });
 
