@@ -61,17 +61,26 @@ export function reach(
 }
 
 /** `kube-sideload push` with flags; secrets go through variables, as they must. */
-export async function push(inputs: Inputs, options: Options = {}): Promise<Outcome> {
+export function push(inputs: Inputs, options: Options = {}): Promise<Outcome> {
+  return command('push', inputs, options);
+}
+
+/** `kube-sideload plan` likewise. */
+export function plan(inputs: Inputs, options: Options = {}): Promise<Outcome> {
+  return command('plan', inputs, options);
+}
+
+async function command(name: string, inputs: Inputs, options: Options): Promise<Outcome> {
   const flags: string[] = [];
   const env: Record<string, string> = {};
-  for (const [name, value] of Object.entries(inputs)) {
-    if (name === 'ssh-private-key' || name === 'ssh-key-passphrase') {
-      env[`KUBE_SIDELOAD_${name.replaceAll('-', '_').toUpperCase()}`] = value;
+  for (const [input, value] of Object.entries(inputs)) {
+    if (input === 'ssh-private-key' || input === 'ssh-key-passphrase') {
+      env[`KUBE_SIDELOAD_${input.replaceAll('-', '_').toUpperCase()}`] = value;
     } else {
-      flags.push(`--${name}=${value}`);
+      flags.push(`--${input}=${value}`);
     }
   }
-  return await runCli(['push', ...flags], { ...options, env: { ...env, ...options.env } });
+  return await runCli([name, ...flags], { ...options, env: { ...env, ...options.env } });
 }
 
 export async function runCli(args: readonly string[], options: Options = {}): Promise<Outcome> {

@@ -20,6 +20,7 @@ it.each<[what: string, args: readonly string[], said: RegExp]>([
   ['an unknown flag', ['push', '--nope'], /Unknown option '--nope'/],
   ['an unknown command', ['pull'], /unknown command: pull/],
   ['one word too many', ['push', 'app:1'], /unknown command: push app:1/],
+  ['two words that contradict each other', ['plan', '--mode=push'], /plan and --mode=push contradict each other/],
   ['a flag without its value', ['push', '--images'], /--images/],
   ['a flag that takes no value', ['--help=yes'], /--help/],
 ])('ends with 2 when the command line is wrong: %s', async (_what, args, said) => {

@@ -35,7 +35,14 @@ describe('push to a real cluster', () => {
       }
       expect(outcome.nodes.map(({ images }) => images)).toEqual(
         lab.nodes.map(() => [
-          { reference, imageId: built, outcome: 'sent', bytesSent: expect.any(Number), smoke: 'Running' },
+          {
+            reference,
+            imageId: built,
+            outcome: 'sent',
+            estimatedBytes: expect.any(Number),
+            bytesSent: expect.any(Number),
+            smoke: 'Running',
+          },
         ]),
       );
       expect(outcome.leftOnRunner).toEqual([]);

@@ -1,0 +1,175 @@
+import { appendFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, afterEach, describe, expect, inject, it } from 'vitest';
+import { archive, build } from '../engines.ts';
+import { enter, type LabNode, start, stop } from '../lab/index.ts';
+import { leftOnNode, nodeNamed, plan, push, reach, referencesOn, runAction } from '../shipped.ts';
+import { kubectl, smokePods } from './kubernetes.ts';
+
+const lab = inject('lab');
+const [n1, n2, n3] = [nodeNamed(lab, 'n1'), nodeNamed(lab, 'n2'), nodeNamed(lab, 'n3')];
+const PAUSE = 'registry.k8s.io/pause:3.10';
+const directory = mkdtempSync(join(tmpdir(), 'kube-sideload-plan-'));
+afterAll(() => rmSync(directory, { recursive: true, force: true }));
+
+afterEach(async () => {
+  expect(smokePods(lab)).toEqual([]);
+  expect(await leftOnNode(lab)).toEqual([]);
+});
+
+/** Everything that a run could have changed: references on the nodes, and events and pods in the cluster. */
+async function state(): Promise<unknown> {
+  return {
+    references: await Promise.all(lab.nodes.map(({ name }) => referencesOn(lab, name))),
+    pods: kubectl(lab, ['get', 'pods,events', '-A', '-o', 'name']),
+  };
+}
+
+describe('a plan', () => {
+  it('says what each node lacks, changes nothing, and agrees with what push does', async () => {
+    build(lab, 'docker', 'planned:1', 'planned');
+    const inputs = { ...reach(lab), images: 'planned:1' };
+    await push({ ...reach(lab, [n1.address]), images: 'planned:1' }, { lab });
+    const before = await state();
+    const outcome = await plan(inputs, { lab });
+    expect(await state()).toEqual(before);
+    expect(outcome.outputs).toMatchObject({ changed: 'true', 'bytes-sent': '0' });
+    expect(outcome.code).toBe(0);
+    expect(outcome.log).toMatch(/^n1 .* has it +0 B +none$/m);
+    expect(outcome.log).toMatch(/^n2 .* send +up to \d+\.\d MB +none$/m);
+
+    const pushed = await push(inputs, { lab });
+    for (const [index, { images }] of outcome.nodes.entries()) {
+      expect(pushed.nodes[index]?.images[0]?.bytesSent).toBeLessThanOrEqual(images[0]?.estimatedBytes ?? -1);
+    }
+    const after = await plan(inputs, { lab });
+    expect(after.nodes.map(({ images }) => images[0]?.outcome)).toEqual(['present', 'present', 'present']);
+    expect(after.outputs.changed).toBe('false');
+  });
+
+  it('is a mode of the action, with the table in the summary', async () => {
+    build(lab, 'docker', 'planned:2', 'planned twice');
+    const outcome = await runAction({ ...reach(lab), images: 'planned:2', mode: 'plan' }, { lab });
+    expect(outcome.code).toBe(0);
+    expect(outcome.summary).toMatch(/^## kube-sideload: a push would start$/m);
+    expect(outcome.summary).toMatch(
+      /^\| n3 \| linux\/amd64 \| containerd [^|]+ \| docker\.io\/library\/planned:2 \| send \| up to /m,
+    );
+    expect(outcome.log).not.toContain('Send what is missing');
+  });
+
+  it('has all nodes and all reasons at once, as push has before a byte moves', async () => {
+    const image = await archive(directory, {
+      reference: 'docker.io/library/planned:3',
+      layers: [{ fillBytes: 90_000_000 }],
+    });
+    const inputs = { ...reach(lab), images: 'planned:3', archive: image.file, 'connect-timeout': '3s' };
+    await stop(n2, 'sshd');
+    await withSmallDisk(n3, async () => {
+      for (const run of [plan, push]) {
+        const outcome = await run(inputs, { lab });
+        expect(outcome.code).toBe(1);
+        expect(outcome.nodes.map(({ findings }) => findings.map(({ code }) => code))).toEqual([
+          [],
+          ['SSH_UNREACHABLE'],
+          ['SANDBOX_IMAGE_MISSING', 'DISK_FULL'],
+        ]);
+        expect(outcome.log).toMatch(
+          /^n3 +error +DISK_FULL +the layers alone are 92\.\d MB; .* free on \/var\/lib\/containerd$/m,
+        );
+        expect(outcome.log).toContain('2 of 3 nodes failed: n2 [SSH_UNREACHABLE], n3 [SANDBOX_IMAGE_MISSING]');
+        expect(outcome.log).toContain('also [DISK_FULL]: ');
+        expect(outcome.outputs['bytes-sent']).toBe('0');
+      }
+    }).finally(() => start(n2, 'sshd'));
+    expect(await referencesOn(lab, 'n1')).not.toContain('docker.io/library/planned:3');
+  });
+});
+
+describe('what a kubelet is told about images', () => {
+  it('is read: an image that was imported is refused by AlwaysVerify, as the kubelet itself shows', async () => {
+    build(lab, 'docker', 'verified:1', 'verified');
+    const inputs = { ...reach(lab, [n1.address]), images: 'verified:1' };
+    await push(inputs, { lab });
+    await withKubelet(n1, 'imagePullCredentialsVerificationPolicy: AlwaysVerify\n', async () => {
+      const held = await push(inputs, { lab });
+      expect(held.nodes[0]?.findings).toMatchObject([{ severity: 'warning', code: 'IMAGE_CREDENTIALS_POLICY' }]);
+      expect(held.nodes[0]?.error?.code).toBe('SMOKE_IMAGE_NEVER_PULL');
+
+      build(lab, 'docker', 'verified:1', 'verified anew');
+      const sent = await push(inputs, { lab });
+      expect(sent.nodes[0]?.error?.code).toBe('IMAGE_CREDENTIALS_POLICY');
+      expect(sent.outputs['bytes-sent']).toBe('0');
+    });
+  });
+
+  it('is read: a threshold of its image collection that the disk has passed is a warning', async () => {
+    build(lab, 'docker', 'collected:1', 'collected');
+    const inputs = { ...reach(lab, [n1.address]), images: 'collected:1' };
+    await withKubelet(n1, 'imageGCHighThresholdPercent: 1\nimageGCLowThresholdPercent: 0\n', async () => {
+      const outcome = await plan(inputs, { lab });
+      expect(outcome.log).toMatch(/^\S+ +warning +IMAGE_GC_LIKELY .* removes unused images from 1 % on$/m);
+      expect(outcome.code).toBe(0);
+    });
+  });
+});
+
+it('a sandbox image that is missing stops the job, and is sent along when it is among the images', async () => {
+  build(lab, 'docker', 'sandboxed:1', 'sandboxed');
+  const kept = join('/tmp', 'pause.tar');
+  const inputs = { ...reach(lab, [n1.address]), images: 'sandboxed:1' };
+  await run(n1, ['ctr', '-n', 'k8s.io', 'images', 'export', kept, PAUSE]);
+  const pause = join(directory, 'pause.tar');
+  writeFileSync(pause, readFileSync(join(n1.root, kept)));
+  await run(n1, ['rm', kept]);
+  await run(n1, ['ctr', '-n', 'k8s.io', 'images', 'rm', '--sync', PAUSE]);
+  const refused = await push(inputs, { lab });
+  expect(refused.nodes[0]?.error?.code).toBe('SANDBOX_IMAGE_MISSING');
+  expect(refused.log).toContain('add it to `images`');
+  expect(refused.outputs['bytes-sent']).toBe('0');
+  const healed = await push({ ...inputs, archive: pause, images: PAUSE }, { lab });
+  expect(healed.nodes[0]?.images[0]?.smoke).toBe('Running');
+  expect(healed.code).toBe(0);
+});
+
+/** Puts an empty disk of 64 MB in place of the one that a node's containerd keeps its images on. */
+async function withSmallDisk(node: LabNode, body: () => Promise<void>): Promise<void> {
+  const place = '/var/lib/containerd';
+  await stop(node, 'containerd');
+  await run(node, ['mount', '-t', 'tmpfs', '-o', 'size=64m', 'small', place]);
+  try {
+    await start(node, 'containerd');
+    await body();
+  } finally {
+    await stop(node, 'containerd');
+    await run(node, ['umount', place]);
+    await start(node, 'containerd');
+  }
+}
+
+/** Restarts a node's kubelet with more in its configuration. */
+async function withKubelet(node: LabNode, lines: string, body: () => Promise<void>): Promise<void> {
+  const file = join(node.root, 'var/lib/kubelet/config.yaml');
+  const before = readFileSync(file, 'utf8');
+  const keys = lines.split('\n').flatMap(line => line.split(':')[0] || []);
+  const kept = before.split('\n').filter(line => !keys.some(key => line.startsWith(`${key}:`)));
+  await stop(node, 'kubelet');
+  writeFileSync(file, kept.join('\n'));
+  appendFileSync(file, lines);
+  try {
+    await start(node, 'kubelet');
+    await body();
+  } finally {
+    await stop(node, 'kubelet');
+    writeFileSync(file, before);
+    await start(node, 'kubelet');
+    kubectl(lab, ['wait', 'node', node.name, '--for=condition=Ready', '--timeout=60s']);
+  }
+}
+
+async function run(node: LabNode, argv: readonly string[]): Promise<void> {
+  const { code, stderr } = await enter(node, [...argv]);
+  expect(stderr).toBe('');
+  expect(code).toBe(0);
+}
