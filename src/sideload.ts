@@ -1,6 +1,6 @@
 import { SideloadError, toSideloadError } from './errors.ts';
 import type { Host } from './host/host.ts';
-import type { ImageSet } from './image/image.ts';
+import { type ImageSet, referencesOf } from './image/image.ts';
 import { openImages } from './image/open.ts';
 import { formatPlatform } from './image/platform.ts';
 import { nodesOfCluster } from './node/cluster.ts';
@@ -137,10 +137,10 @@ export async function sideload(settings: Settings, host: Host, run: Run): Promis
     run: run.id,
     mode: settings.mode,
     images: Object.fromEntries(
-      (images?.images ?? []).map(({ reference, variants }) => [
-        reference,
-        Object.fromEntries(variants.map(variant => [formatPlatform(variant.platform), variant.imageId])),
-      ]),
+      (images?.images ?? []).flatMap(image => {
+        const ids = image.variants.map(variant => [formatPlatform(variant.platform), variant.imageId]);
+        return referencesOf(image).map(reference => [reference, Object.fromEntries(ids)]);
+      }),
     ),
     nodes: nodes.map(nodeReport),
     findings: unlisted,

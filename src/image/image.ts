@@ -67,3 +67,8 @@ export interface ImageSet {
   /** Ends what still runs and removes everything from the scratch directory. */
   close(): Promise<void>;
 }
+
+/** All names under which nodes get an image. */
+export function referencesOf({ reference, aliases = [] }: SourceImage): readonly string[] {
+  return [reference, ...aliases];
+}

@@ -13,7 +13,7 @@ interface Distribution {
  * Every distribution is a row. A node is of the first one whose socket is the kubelet's and whose client is there; the
  * sockets are also where a runtime is looked for when no kubelet tells, most common first.
  */
-export const DISTRIBUTIONS: readonly Distribution[] = [
+const DISTRIBUTIONS: readonly Distribution[] = [
   {
     name: 'kubeadm',
     runtime: 'containerd',

@@ -1,5 +1,5 @@
 import { SideloadError } from '../errors.ts';
-import type { SourceImage, StoredBlob } from '../image/image.ts';
+import { referencesOf, type SourceImage, type StoredBlob } from '../image/image.ts';
 import { layoutArchive } from '../image/layout.ts';
 import { faultOf, planNode } from '../plan.ts';
 import type { Progress } from '../report/progress.ts';
@@ -35,18 +35,20 @@ export async function prepareNode(node: Node, settings: Settings, signal: AbortS
   node.facts = parseFacts(sections, node.settings.label);
 }
 
-/** Finds out which images the node lacks. */
+/** Finds out which references the node lacks. Those of one image, aliases say, share a stage reference: it is sent once. */
 export async function planImages(node: Node, images: readonly SourceImage[], run: Run): Promise<void> {
+  const wanted = images.flatMap(image => referencesOf(image).map(reference => ({ ...image, reference })));
   const held = await inspect(
     node,
-    images.map(image => image.reference),
+    wanted.map(image => image.reference),
     run.signal,
   );
-  const plans = planNode(images, ready(node).facts, held);
-  node.images = plans.map(({ reference, image, action }, number) => ({
+  const plans = planNode(wanted, ready(node).facts, held);
+  const imageIds = [...new Set(plans.map(({ image }) => image.imageId))];
+  node.images = plans.map(({ reference, image, action }) => ({
     reference,
     image,
-    stage: action === 'send' ? stageReference(run.id, number) : undefined,
+    stage: action === 'send' ? stageReference(run.id, imageIds.indexOf(image.imageId)) : undefined,
     outcome: action === 'send' ? 'none' : 'present',
     bytesSent: 0,
     smoke: undefined,
@@ -55,23 +57,21 @@ export async function planImages(node: Node, images: readonly SourceImage[], run
 
 /** Sends what the node lacks into its runtime, under stage references, and has the runtime confirm it. */
 export async function stageImages(node: Node, run: Run, progress: Progress): Promise<void> {
-  const missing = node.images.filter(image => image.stage !== undefined);
-  for (const image of missing) {
-    await sendImage(node, image, run, progress);
+  const missing = new Map(
+    node.images.flatMap(image => (image.stage === undefined ? [] : [[image.stage, image] as const])),
+  );
+  for (const [stage, image] of missing) {
+    await sendImage(node, image, stage, run, progress);
   }
-  const references = missing.flatMap(image => image.stage ?? []);
-  const held = await inspect(node, references, run.signal);
-  for (const image of missing) {
-    assertHeld(held.get(image.stage ?? ''), image, 'after the import');
+  const held = await inspect(node, [...missing.keys()], run.signal);
+  for (const [stage, image] of missing) {
+    assertHeld(held.get(stage), image, 'after the import');
   }
 }
 
-async function sendImage(node: Node, target: NodeImage, run: Run, progress: Progress): Promise<void> {
+async function sendImage(node: Node, target: NodeImage, stage: string, run: Run, progress: Progress): Promise<void> {
   const { connection, facts } = ready(node);
-  const { image, stage } = target;
-  if (stage === undefined) {
-    return;
-  }
+  const { image } = target;
   const blobs: StoredBlob[] = await Promise.all(image.layers.map(layer => layer.store(run.signal)));
   const archive = layoutArchive({ reference: stage, image, blobs });
   // The content store keeps the blobs as they are sent; the snapshots are at least as large as the layers were.

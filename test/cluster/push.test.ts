@@ -128,6 +128,21 @@ describe('push to a real cluster', () => {
     expect(outcome.code).toBe(0);
   });
 
+  it('gives an image further names, sends it once for all of them, and starts a pod by each', async () => {
+    build(lab, 'podman', 'localhost/named:1', 'named');
+    const inputs = { ...reach(lab), images: 'localhost/named:1', aliases: 'named:1,registry.example/team/named:2' };
+    const outcome = await push(inputs, { lab });
+    expect(outcome.code).toBe(0);
+    for (const node of outcome.nodes) {
+      expect(node.images.map(image => [image.reference, image.smoke])).toEqual([
+        ['localhost/named:1', 'Running'],
+        ['docker.io/library/named:1', 'Running'],
+        ['registry.example/team/named:2', 'Running'],
+      ]);
+      expect(node.images.filter(image => image.bytesSent > 0)).toHaveLength(1);
+    }
+  });
+
   it('passes an image that finishes with exit code 0', async () => {
     build(lab, 'docker', 'job:1', 'job', ['/bin/busybox', 'true']);
     const outcome = await push({ ...reach(lab), images: 'job:1' }, { lab });
