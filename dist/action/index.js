@@ -7,7 +7,7 @@
 "use strict";
 __nccwpck_require__.a(module, async (__webpack_handle_async_dependencies__, __webpack_async_result__) => { try {
 __nccwpck_require__.r(__webpack_exports__);
-/* harmony import */ var _entry_js__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(5003);
+/* harmony import */ var _entry_js__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(4246);
 /* harmony import */ var _host_github_js__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(9096);
 
 
@@ -25,7 +25,7 @@ __webpack_async_result__();
 
 /***/ }),
 
-/***/ 5003:
+/***/ 4246:
 /***/ ((__unused_webpack_module, __webpack_exports__, __nccwpck_require__) => {
 
 "use strict";
@@ -69,7 +69,7 @@ const ERRORS = {
     },
     PLATFORM_MISMATCH: {
         title: 'The image is not built for the architecture of the node',
-        hint: 'Build the image for the node’s architecture, or take the node off the list.',
+        hint: 'Build the image for the node’s architecture, or take the node off the list (by `node-selector` with nodes from the cluster).',
     },
     SSH_KEY_INVALID: {
         title: 'The SSH private key cannot be used',
@@ -123,6 +123,22 @@ const ERRORS = {
         title: 'There is not enough disk space',
         hint: 'Make room on the disk that the message names.',
     },
+    DISK_TIGHT: {
+        title: 'Disk space may not be enough',
+        hint: 'Make room on the disk that the message names, or run the job: it stops when the compressed size is known and too much.',
+    },
+    IMAGE_GC_LIKELY: {
+        title: 'The kubelet may soon remove the image again',
+        hint: 'Make room on the disk, or raise `imageGCHighThresholdPercent` in the kubelet’s configuration: without a registry a removed image is gone.',
+    },
+    SANDBOX_IMAGE_MISSING: {
+        title: 'The node lacks the image that every pod’s sandbox is made of',
+        hint: 'Send it along: pull it on the runner and add it to `images`.',
+    },
+    IMAGE_CREDENTIALS_POLICY: {
+        title: 'The kubelet refuses images that it has not pulled itself',
+        hint: 'Set `imagePullCredentialsVerificationPolicy: NeverVerifyPreloadedImages` in the kubelet’s configuration, or put the image on its `preloadedImagesVerificationAllowlist`.',
+    },
     IMPORT_FAILED: {
         title: 'The node’s runtime refused the image',
         hint: 'The output above is the runtime’s own; running the job again is safe.',
@@ -154,6 +170,14 @@ const ERRORS = {
     NODE_NOT_IN_CLUSTER: {
         title: 'The cluster has no node of this name',
         hint: 'Give the Kubernetes node name after the address, as in `10.0.0.11=worker-1`.',
+    },
+    NODE_NOT_READY: {
+        title: 'The cluster says that the node is not ready',
+        hint: 'Repair the node, or leave it out with `node-selector` or in `nodes`.',
+    },
+    NODE_NOT_LISTED: {
+        title: 'A node that could run the image is not in the list',
+        hint: 'Add it to `nodes`, or say with `node-selector` which nodes the pods may run on.',
     },
     SMOKE_IMAGE_NEVER_PULL: {
         title: 'ErrImageNeverPull: the kubelet does not find the image on the node',
@@ -245,6 +269,9 @@ function bytesSent(report) {
 function succeeded(report) {
     return report.error === undefined && report.nodes.length > 0 && report.nodes.every(node => node.error === undefined);
 }
+function allFindings(report) {
+    return [...report.nodes.flatMap(node => node.findings), ...report.findings];
+}
 
 ;// CONCATENATED MODULE: ./lib/report/units.js
 const UNITS = ['B', 'kB', 'MB', 'GB', 'TB'];
@@ -269,25 +296,51 @@ function formatDuration(milliseconds) {
 ;// CONCATENATED MODULE: ./lib/report/table.js
 
 
-const HEADINGS = ['node', 'platform', 'runtime', 'image', 'outcome', 'sent', 'smoke pod', 'time'];
-function rows(report) {
-    return report.nodes.flatMap(node => node.images.length === 0 ? [row(node, undefined)] : node.images.map(image => row(node, image)));
-}
-function row(node, image) {
-    return [
-        node.node,
-        node.platform ?? '–',
-        node.runtime ?? '–',
-        image?.reference ?? '–',
+
+const PUSH = {
+    headings: ['node', 'platform', 'runtime', 'image', 'outcome', 'sent', 'smoke pod', 'time'],
+    row: (node, image) => [
+        ...about(node, image),
         image?.outcome === 'sent' || image?.outcome === 'present' ? image.outcome : (node.error?.code ?? 'unchanged'),
         image === undefined ? '–' : formatBytes(image.bytesSent),
         image?.smoke ?? '–',
         formatDuration(node.durationMs),
+    ],
+};
+const PLAN = {
+    headings: ['node', 'platform', 'runtime', 'image', 'plan', 'to send', 'findings'],
+    row: (node, image) => [
+        ...about(node, image),
+        image === undefined ? '–' : image.outcome === 'present' ? 'has it' : 'send',
+        image === undefined ? '–' : estimate(image),
+        node.findings.map(({ code }) => code).join(', ') || 'none',
+    ],
+};
+function about(node, image) {
+    return [node.node, node.platform ?? '–', node.runtime ?? '–', image?.reference ?? '–'];
+}
+function estimate({ outcome, estimatedBytes }) {
+    return outcome === 'present' ? formatBytes(0) : `up to ${formatBytes(estimatedBytes)}`;
+}
+function tableOf(report) {
+    const { headings, row } = report.mode === 'plan' ? PLAN : PUSH;
+    return [
+        headings,
+        ...report.nodes.flatMap(node => node.images.length === 0 ? [row(node, undefined)] : node.images.map(image => row(node, image))),
     ];
 }
 function textTable(report) {
-    const lines = [HEADINGS, ...rows(report)];
-    const widths = HEADINGS.map((_, column) => Math.max(...lines.map(line => line[column]?.length ?? 0)));
+    return align(tableOf(report));
+}
+function findingsTable(findings) {
+    return findings.length === 0 ? ['nothing stands in the way'] : align([FINDING_HEADINGS, ...findings.map(findingRow)]);
+}
+const FINDING_HEADINGS = ['node', 'severity', 'code', 'what'];
+function findingRow({ node, severity, code, message }) {
+    return [node, severity, code, message.replaceAll('\n', ' ')];
+}
+function align(lines) {
+    const widths = lines[0]?.map((_, column) => Math.max(...lines.map(line => line[column]?.length ?? 0))) ?? [];
     return lines.map(line => line
         .map((cell, column) => cell.padEnd(widths[column] ?? 0))
         .join('  ')
@@ -309,15 +362,27 @@ function markdown(report, ok) {
             '',
         ];
     });
+    const findings = allFindings(report);
+    const title = report.mode === 'plan' ? PLAN_TITLES : PUSH_TITLES;
     return [
-        `## kube-sideload: ${ok ? 'every node runs what CI built' : 'failed'}`,
+        `## kube-sideload: ${ok ? title.ok : title.failed}`,
         '',
-        `| ${HEADINGS.join(' | ')} |`,
-        `| ${HEADINGS.map(() => '---').join(' | ')} |`,
-        ...rows(report).map(cells => `| ${cells.map(escapeCell).join(' | ')} |`),
+        ...markdownTable(tableOf(report)),
         '',
+        ...(findings.length === 0
+            ? []
+            : ['### Before anything was sent', '', ...markdownTable([FINDING_HEADINGS, ...findings.map(findingRow)]), '']),
         ...errors,
     ].join('\n');
+}
+const PUSH_TITLES = { ok: 'every node runs what CI built', failed: 'failed' };
+const PLAN_TITLES = { ok: 'a push would start', failed: 'a push would not start' };
+function markdownTable([headings = [], ...rows]) {
+    return [
+        `| ${headings.join(' | ')} |`,
+        `| ${headings.map(() => '---').join(' | ')} |`,
+        ...rows.map(cells => `| ${cells.map(escapeCell).join(' | ')} |`),
+    ];
 }
 function escapeCell(text) {
     return text.replaceAll('|', String.raw `\|`).replaceAll('<', '&lt;').replaceAll('\n', ' ');
@@ -335,7 +400,10 @@ async function publish(report, host) {
             host.info(`  address ${node.address}, Kubernetes node ${node.kubernetesName ?? 'unknown'}`);
             host.info(`  ${node.platform ?? 'platform unknown'}, ${node.runtime ?? 'runtime unknown'}`);
             for (const image of node.images) {
-                host.info(`  ${image.reference} ${image.imageId}: ${image.outcome}, ${formatBytes(image.bytesSent)} sent`);
+                const sent = report.mode === 'plan'
+                    ? `${estimate(image)} to send`
+                    : `${image.outcome}, ${formatBytes(image.bytesSent)} sent`;
+                host.info(`  ${image.reference} ${image.imageId}: ${sent}`);
                 if (image.smoke !== undefined) {
                     host.info(`  ${image.reference}: kubelet says ${image.smoke}`);
                 }
@@ -344,6 +412,11 @@ async function publish(report, host) {
     }
     for (const line of textTable(report)) {
         host.info(line);
+    }
+    for (const { node, severity, code, message, hint } of allFindings(report)) {
+        if (severity === 'warning') {
+            host.warning(`${node}: ${describe({ code, message, hint })}`);
+        }
     }
     for (const node of report.nodes) {
         if (node.error !== undefined) {
@@ -562,6 +635,11 @@ function throwProblems(problems) {
 ;// CONCATENATED MODULE: ./lib/inputs.js
 
 const INPUTS = {
+    mode: {
+        type: { oneOf: ['push', 'plan'] },
+        default: 'push',
+        help: '`push` does the job. `plan` says what it would send to which node and which nodes would fail, and changes nothing; it fails when the job would not start.',
+    },
     images: {
         type: 'list',
         help: 'Image references, exactly as the pods will write them, one per line or separated by commas. May be left out with an `archive` whose images have names.',
@@ -586,6 +664,15 @@ const INPUTS = {
     nodes: {
         type: 'list',
         help: 'Nodes as `[user@]host[:port][=kubernetes-name]`, one per line or separated by commas. The Kubernetes name is read from the node’s kubelet unless given.',
+    },
+    'nodes-from-cluster': {
+        type: { oneOf: ['true', 'false'] },
+        default: 'false',
+        help: 'Take the nodes from the cluster: all that `node-selector` takes, at the addresses that Kubernetes has for them; needs the right to `list` nodes. Entries of `nodes` or of the inventory then replace address, user and port of the node with this name or address.',
+    },
+    'node-selector': {
+        type: 'text',
+        help: 'The nodes that the pods may run on, as a label selector, such as `pool=ci,!node-role.kubernetes.io/control-plane`. Default: all nodes of the cluster. With a list of `nodes`, those that it takes and the list lacks are reported.',
     },
     inventory: {
         type: 'path',
@@ -8325,12 +8412,18 @@ function parseNode(text) {
     }
     return { host, user: groups.user, port, kubernetesName: groups.name?.toLowerCase() };
 }
+function parseCriSocket(text) {
+    if (!/^(unix:\/\/)?\/[\w./-]+$/.test(text)) {
+        throw new SideloadError('INPUT_INVALID', `\`cri-socket\` must be an absolute path, not ${JSON.stringify(text)}`);
+    }
+    return text.replace(/^unix:\/\//, '');
+}
 function labelOf(node) {
     return node.kubernetesName ?? (node.port === undefined ? node.host : `${node.host}:${node.port}`);
 }
 const Port = pipe(number(), integer(), minValue(1), maxValue(65535));
 const Text = pipe(string(), nonEmpty());
-const Setting = union([string(), number(), array(string())]);
+const Setting = union([string(), number(), dist_boolean(), array(string())]);
 function mapping(entries) {
     return pipe(unknown(), check(isMapping, 'expected is a mapping (`key: value`)'), strictObject(entries, issue => (issue.expected === 'never' ? 'there is no such key' : issue.message)));
 }
@@ -8338,12 +8431,18 @@ function isMapping(value) {
     return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 const NodeText = string('expected is a text as in the `nodes` input, or a mapping');
-const NodeMapping = mapping({ host: Text, name: optional(Text), user: optional(Text), port: optional(Port) });
+const NodeMapping = mapping({
+    host: Text,
+    name: optional(Text),
+    user: optional(Text),
+    port: optional(Port),
+    'cri-socket': optional(Text),
+});
 const InventoryFile = mapping({
     nodes: optional(array(lazy((node) => (typeof node === 'object' ? NodeMapping : NodeText))), []),
     settings: optional(pipe(unknown(), check(isMapping, 'expected is a mapping of inputs (`name: value`)'), record(string(), Setting)), {}),
 });
-const NOT_A_SETTING = new Set(['images', 'archive', 'nodes', 'inventory']);
+const NOT_A_SETTING = new Set(['mode', 'images', 'archive', 'nodes', 'inventory']);
 function parseInventory(text, file) {
     const lines = new dist/* LineCounter */.HN();
     const document = (0,dist/* parseDocument */.Tp)(text, { lineCounter: lines, prettyErrors: false });
@@ -8377,7 +8476,7 @@ function parseInventory(text, file) {
                 }
             });
             for (const [name, value] of Object.entries(parsed.output.settings)) {
-                const fault = faultOfSetting(name);
+                const fault = faultOfSetting(name, value);
                 if (fault !== undefined) {
                     problems.push(`${atPath(['settings', name])}: ${fault}`);
                 }
@@ -8406,17 +8505,25 @@ function nodeOf(node) {
         return parseNode(node);
     }
     const host = node.host.includes(':') ? `[${node.host}]` : node.host;
-    const { user, port } = node;
-    return parseNode(`${user === undefined ? '' : `${user}@`}${host}${port === undefined ? '' : `:${port}`}${node.name === undefined ? '' : `=${node.name}`}`);
+    const { user, port, 'cri-socket': criSocket } = node;
+    const entry = parseNode(`${user === undefined ? '' : `${user}@`}${host}${port === undefined ? '' : `:${port}`}${node.name === undefined ? '' : `=${node.name}`}`);
+    return criSocket === undefined ? entry : { ...entry, criSocket: parseCriSocket(criSocket) };
 }
-function faultOfSetting(name) {
+function isSetting(name) {
+    return inputSpec(name).type !== 'secret' && !NOT_A_SETTING.has(name);
+}
+function faultOfSetting(name, value) {
     if (!isInputName(name)) {
         return `there is no setting \`${name}\``;
     }
-    if (INPUTS[name].type === 'secret') {
+    const { type } = inputSpec(name);
+    if (typeof value === 'boolean' && !(typeof type === 'object' && type.oneOf.includes(String(value)))) {
+        return `settings.${name}: \`${value}\` is no value of it`;
+    }
+    if (type === 'secret') {
         return `\`${name}\` is a secret and does not belong in this file; name a file that only the runner’s user can read (\`ssh-private-key-file\`)`;
     }
-    return NOT_A_SETTING.has(name) ? `\`${name}\` is given by the job, not by the inventory` : undefined;
+    return !isSetting(name) ? `\`${name}\` is given by the job, not by the inventory` : undefined;
 }
 
 ;// CONCATENATED MODULE: ./lib/ssh/fingerprint.js
@@ -8761,25 +8868,37 @@ function readSettings(host, env = process.env) {
     const hostKeys = mayLack('ssh-known-hosts', 'ssh-known-hosts-file')
         ? undefined
         : collect(problems, () => readHostKeys(inputs));
-    const criSocket = inputs['cri-socket'];
-    if (criSocket !== undefined && !/^(unix:\/\/)?\/[\w./-]+$/.test(criSocket)) {
-        problems.push(problem(`\`cri-socket\` must be an absolute path, not ${JSON.stringify(criSocket)}`));
-    }
-    const smoke = inputs.smoke === 'none' ? undefined : collect(problems, () => readSmoke(inputs, host));
+    const given = inputs['cri-socket'];
+    const criSocket = given === undefined ? undefined : collect(problems, () => parseCriSocket(given));
+    const nodesFromCluster = inputs['nodes-from-cluster'] === 'true';
+    const cluster = inputs.smoke === 'none' && !nodesFromCluster ? undefined : collect(problems, () => readCluster(inputs, host));
     throwProblems(problems);
     if (credentials === undefined || hostKeys === undefined) {
         throw new SideloadError('INTERNAL', 'settings without a problem lack a part');
     }
     return {
+        mode: inputs.mode,
         images: inputs.images,
         source: inputs.source,
         archive: inputs.archive,
         aliases: inputs.aliases,
         containerdNamespace: namespace,
         nodes,
-        ssh: { credentials, hostKeys, connectTimeoutMs: inputs['connect-timeout'] * 1000 },
-        criSocket: criSocket?.replace(/^unix:\/\//, ''),
-        smoke,
+        nodesOrigin: inputs.nodes.length > 0 ? 'input' : 'inventory',
+        nodesFromCluster,
+        nodeSelector: inputs['node-selector'] ?? '',
+        ssh: {
+            user: inputs['ssh-user'],
+            port: inputs['ssh-port'],
+            credentials,
+            hostKeys,
+            connectTimeoutMs: inputs['connect-timeout'] * 1000,
+        },
+        criSocket,
+        cluster,
+        smoke: inputs.smoke === 'none'
+            ? undefined
+            : { timeoutMs: inputs['smoke-timeout'] * 1000, command: inputs['smoke-command'] },
     };
 }
 function aliasProblems({ alias, image }, references) {
@@ -8815,8 +8934,8 @@ function readInventory(host, env) {
 function readNodes(inputs, inventory, problems) {
     const listed = inputs.nodes.map(text => collect(problems, () => parseNode(text)));
     const entries = listed.length > 0 ? listed : (inventory?.nodes ?? []);
-    if (entries.length === 0 && inventory !== undefined) {
-        problems.push(problem('`nodes` is empty', 'list the nodes in `nodes`, or in an inventory file on the runner (see `inventory`)'));
+    if (entries.length === 0 && inventory !== undefined && inputs['nodes-from-cluster'] !== 'true') {
+        problems.push(problem('`nodes` is empty', 'list the nodes in `nodes`, or in an inventory file on the runner (see `inventory`), or set `nodes-from-cluster`'));
     }
     const nodes = entries
         .filter(entry => entry !== undefined)
@@ -8826,6 +8945,7 @@ function readNodes(inputs, inventory, problems) {
         port: entry.port ?? inputs['ssh-port'],
         user: entry.user ?? inputs['ssh-user'],
         kubernetesName: entry.kubernetesName,
+        criSocket: entry.criSocket,
     }));
     const addresses = nodes.map(node => `${node.host.toLowerCase()}:${node.port}`);
     const labels = nodes
@@ -8868,7 +8988,7 @@ function readHostKeys(inputs) {
     }
     return hostKeyPolicy({ knownHosts, fingerprints });
 }
-function readSmoke(inputs, host) {
+function readCluster(inputs, host) {
     if (!/^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$/.test(inputs.namespace)) {
         throw new SideloadError('INPUT_INVALID', `\`namespace\` ${JSON.stringify(inputs.namespace)} is not a name of a namespace`, {
             hint: 'lower case letters, digits and `-`, 63 at most (RFC 1123)',
@@ -8878,8 +8998,6 @@ function readSmoke(inputs, host) {
         kubectl: inputs.kubectl,
         kubeconfig: readKubeconfig(inputs.kubeconfig, host),
         namespace: inputs.namespace,
-        timeoutMs: inputs['smoke-timeout'] * 1000,
-        command: inputs['smoke-command'],
     };
 }
 function readKubeconfig(given, host) {
@@ -8920,6 +9038,11 @@ function readText(input, file) {
 function duplicates(input, items) {
     const twice = new Set(items.filter((item, index) => items.indexOf(item) !== index));
     return [...twice].map(item => problem(`\`${input}\` names ${JSON.stringify(item)} more than once`, 'remove the second one'));
+}
+
+;// CONCATENATED MODULE: ./lib/image/image.js
+function referencesOf({ reference, aliases = [] }) {
+    return [reference, ...aliases];
 }
 
 // EXTERNAL MODULE: external "node:stream"
@@ -8982,7 +9105,9 @@ function parseConfig(bytes, what) {
     const architecture = asText(config.architecture);
     const variant = asText(config.variant);
     if (os === undefined || architecture === undefined) {
-        throw new SideloadError('ARCHIVE_INVALID', `${what} names no os and architecture`);
+        throw new SideloadError('ARCHIVE_INVALID', `${what} names no os and architecture`, {
+            hint: 'Say what the image is for when building it; with crane: `crane mutate --set-platform linux/amd64`.',
+        });
     }
     const diffIds = asList(asObject(config.rootfs).diff_ids).map(value => {
         const diffId = parseDigest(value);
@@ -9268,6 +9393,7 @@ async function readArchive(entries, log) {
     const named = new Map();
     const nameless = [];
     const faults = [];
+    const broken = [];
     const add = (image) => {
         if (image.name === undefined)
             nameless.push(image);
@@ -9276,8 +9402,11 @@ async function readArchive(entries, log) {
     };
     for (const { name, tag, digest, variants, faults: own } of ociImages) {
         faults.push(...own);
+        const image = { name: fullName(name), tag, digest, variants, format: 'OCI' };
         if (variants.length > 0)
-            add({ name: fullName(name), tag, digest, variants, format: 'OCI' });
+            add(image);
+        else if (own[0] !== undefined)
+            broken.push({ ...image, fault: own[0] });
     }
     for (const { names, variant } of dockerImages) {
         const missing = names.map(fullName).filter(name => name !== undefined && !named.has(name));
@@ -9288,12 +9417,13 @@ async function readArchive(entries, log) {
             add({ name: undefined, digest: undefined, variants: [variant], format: 'docker' });
     }
     const images = [...named.values(), ...joinNameless(nameless)];
+    const lost = broken.filter(({ name }) => (name === undefined ? dockerImages.length === 0 : !named.has(name)));
     if (images.length === 0) {
         throw faults[0] ?? new SideloadError('ARCHIVE_INVALID', `${label} holds no container image`);
     }
     for (const fault of faults)
         log(`left out: ${fault.message}`);
-    return images;
+    return [...images, ...lost];
 }
 function needsDocker(images) {
     return images.length === 0 || images.some(({ variants }) => variants.length === 0);
@@ -9312,7 +9442,7 @@ function joinNameless(images) {
     });
 }
 function isSame(first, second) {
-    const ids = ({ variants }) => variants.map(({ imageId }) => imageId).join();
+    const ids = ({ variants, digest }) => variants.map(({ imageId }) => imageId).join() || digest;
     return ids(first) === ids(second);
 }
 function mergeVariants(label, first, second) {
@@ -9829,6 +9959,8 @@ function selectImages(images, requests, label) {
     if (requests.length > 0)
         return requests.map(request => selectImage(images, request, label));
     return images.map(image => {
+        if (image.fault !== undefined)
+            throw image.fault;
         if (image.name === undefined) {
             throw new SideloadError('INPUT_INVALID', `${label} holds ${selection_describe(image)}`, {
                 hint: 'Set `images` to the name that pods use for it.',
@@ -9848,6 +9980,8 @@ function selectImage(images, request, label) {
         const [near] = describeNames(reference, names, label);
         throw new SideloadError('IMAGE_NOT_FOUND', `${label} does not hold ${reference}; it holds ${images.map(selection_describe).join(', ')}`, { hint: near === undefined ? NOT_FOUND_HINT : `${near}. ${NOT_FOUND_HINT}` });
     }
+    if (image.fault !== undefined)
+        throw image.fault;
     return { reference, image };
 }
 function selectByDigest(images, reference) {
@@ -10368,7 +10502,10 @@ function buildahEngine(program) {
                         const push = await runProgram(program, ['push', '--quiet', id, `docker-archive:${path}`], signal);
                         if (push.code !== 0)
                             throw saveFailed({ engine: name, reference }, push);
-                        return { ...(await readArchiveFile(path, scratch, signal)), label: `what buildah saved of ${reference}` };
+                        return {
+                            ...(await readArchiveFile(path, scratch, signal)),
+                            label: savedLabel({ engine: name, reference }),
+                        };
                     },
                 },
             };
@@ -10416,10 +10553,10 @@ function ctrEngine({ program, namespace }) {
             const rows = result.stdout.split('\n').map(line => line.split(/\s+/));
             const row = names.map(candidate => rows.find(([ref]) => ref === candidate)).find(match => match !== undefined);
             const stored = row?.[0] ?? reference;
-            return found(row?.[2], reference, name, program, [
-                [...own, 'images', 'export', '--all-platforms', '-', stored],
-                [...own, 'images', 'export', '-', stored],
-            ]);
+            return found(row?.[2], reference, name, program, [['--local', '--all-platforms'], ['--local'], ['--all-platforms'], []].map(flags => [
+                ...own,
+                ...['images', 'export', ...flags, '-', stored],
+            ]));
         },
     };
 }
@@ -10670,7 +10807,104 @@ function layerOf({ layers, scratch, needed }, content) {
     return layer;
 }
 
+;// CONCATENATED MODULE: ./lib/node/cluster.js
+
+const ADDRESS_TYPES = ['InternalIP', 'ExternalIP', 'InternalDNS', 'ExternalDNS', 'Hostname'];
+function nodesOfCluster(objects, entries, { user, port }) {
+    const linux = objects.filter(object => (systemOf(object) ?? 'linux') === 'linux');
+    if (linux.length === 0) {
+        throw new SideloadError('INPUT_INVALID', 'the cluster has no Linux node that `node-selector` takes', {
+            hint: 'Compare with `kubectl get nodes --show-labels`.',
+        });
+    }
+    const used = new Set();
+    const nodes = linux.map((object) => {
+        const { name } = object.metadata;
+        const [entry, other] = entries.filter(candidate => isFor(candidate, object));
+        if (entry === undefined) {
+            return { label: name, host: addressOf(object), port, user, kubernetesName: name, criSocket: undefined };
+        }
+        if (other !== undefined) {
+            throw new SideloadError('INPUT_INVALID', `${entry.label} and ${other.label} are both for the node ${name}`, {
+                hint: 'Keep one of the two.',
+            });
+        }
+        used.add(entry);
+        return { ...entry, label: name, kubernetesName: name };
+    });
+    return { nodes, unused: entries.filter(entry => !used.has(entry)) };
+}
+function isFor({ kubernetesName, host }, { metadata, status }) {
+    if (kubernetesName !== undefined) {
+        return kubernetesName === metadata.name;
+    }
+    const address = host.toLowerCase();
+    return address === metadata.name || (status?.addresses ?? []).some(one => one.address.toLowerCase() === address);
+}
+function addressOf({ metadata, status }) {
+    const addresses = status?.addresses ?? [];
+    const best = ADDRESS_TYPES.flatMap(type => addresses.find(address => address.type === type) ?? [])[0];
+    return best?.address ?? metadata.name;
+}
+function takesPods(object, platforms) {
+    const { metadata, spec, status } = object;
+    const architecture = metadata.labels?.['kubernetes.io/arch'] || status?.nodeInfo?.architecture;
+    const system = systemOf(object);
+    return (spec?.unschedulable !== true &&
+        !(spec?.taints ?? []).some(({ effect }) => effect === 'NoSchedule' || effect === 'NoExecute') &&
+        platforms.some(platform => (!system || platform.os === system) && (!architecture || platform.architecture === architecture)));
+}
+function systemOf({ metadata, status }) {
+    return metadata.labels?.['kubernetes.io/os'] || status?.nodeInfo?.operatingSystem || undefined;
+}
+function unreadiness({ status }) {
+    const ready = status?.conditions?.find(({ type }) => type === 'Ready');
+    if (ready === undefined || ready.status === 'True') {
+        return undefined;
+    }
+    return [ready.reason, ready.message].filter(text => text !== undefined && text !== '').join(': ') || ready.status;
+}
+
+;// CONCATENATED MODULE: ./lib/plan.js
+
+
+function planNode(images, { platform }, held) {
+    const chosen = images.map(({ reference, variants }) => ({
+        reference,
+        variants,
+        image: bestMatch(variants, platform),
+    }));
+    const unfit = chosen.filter(({ image }) => image === undefined);
+    if (unfit.length > 0) {
+        const faults = unfit.map(({ reference, variants }) => {
+            const built = variants.map(variant => formatPlatform(variant.platform)).join(', ');
+            return `${reference} is built for ${built}, and the node is ${formatPlatform(platform)}`;
+        });
+        throw new SideloadError('PLATFORM_MISMATCH', faults.join('\n'));
+    }
+    return chosen.flatMap(({ reference, image }) => image === undefined
+        ? []
+        : [{ reference, image, action: faultOf(held.get(reference), image) === undefined ? 'keep' : 'send' }]);
+}
+function layersBytes(images) {
+    const layers = new Map(images.flatMap(({ layers }) => layers.map(layer => [layer.diffId, layer])));
+    return [...layers.values()].reduce((sum, layer) => sum + layer.sourceSizeBytes, 0);
+}
+function faultOf(held, image) {
+    if (held === undefined) {
+        return 'the runtime does not have it';
+    }
+    if (held.imageId !== image.imageId) {
+        return `${held.witness} reports image ID ${held.imageId}, CI built ${image.imageId}`;
+    }
+    if (held.os !== image.platform.os || held.architecture !== image.platform.architecture) {
+        return `it is for ${held.os}/${held.architecture}, not for ${formatPlatform(image.platform)}`;
+    }
+    return held.unpacked ? undefined : 'its layers are not unpacked';
+}
+
 ;// CONCATENATED MODULE: ./lib/node/node.js
+
 
 
 
@@ -10679,9 +10913,12 @@ function newNode(settings) {
         settings,
         startedAtMs: Date.now(),
         connection: undefined,
+        machine: undefined,
         facts: undefined,
+        object: undefined,
         images: [],
         isStaged: false,
+        findings: [],
         error: undefined,
     };
 }
@@ -10692,7 +10929,7 @@ function ready({ settings, connection, facts }) {
     return { connection, facts };
 }
 function kubernetesName(node) {
-    return node.settings.kubernetesName ?? node.facts?.kubernetesName;
+    return node.settings.kubernetesName ?? node.machine?.kubernetesName;
 }
 async function onEach(nodes, act) {
     await Promise.all(nodes.map(async (node) => {
@@ -10708,22 +10945,24 @@ async function onEach(nodes, act) {
     }));
 }
 function nodeReport(node) {
-    const { settings, facts, images, error } = node;
+    const { settings, machine, facts, images, findings, error } = node;
     return {
         node: settings.label,
         address: `${settings.host}:${settings.port}`,
         kubernetesName: kubernetesName(node),
-        platform: facts === undefined ? undefined : formatPlatform(facts.platform),
+        platform: machine === undefined ? undefined : formatPlatform(machine.platform),
         runtime: facts === undefined ? undefined : `${facts.runtime.name} ${facts.runtime.version}`,
-        images: images.map(({ reference, image, outcome, bytesSent, smoke }) => ({
+        images: images.map(({ reference, image, stage, outcome, bytesSent, smoke }) => ({
             reference,
             imageId: image.imageId,
             outcome,
+            estimatedBytes: stage === undefined ? 0 : layersBytes([image]),
             bytesSent,
             smoke,
         })),
         bytesSent: images.reduce((sum, image) => sum + image.bytesSent, 0),
         durationMs: Date.now() - node.startedAtMs,
+        findings,
         error: error === undefined ? undefined : errorReport(error),
     };
 }
@@ -10850,32 +11089,6 @@ async function headerOf(name, sizeBytes) {
     const header = tar.read();
     tar.destroy();
     return header;
-}
-
-;// CONCATENATED MODULE: ./lib/plan.js
-
-
-function planNode(images, facts, held) {
-    return images.map(({ reference, variants }) => {
-        const image = bestMatch(variants, facts.platform);
-        if (image === undefined) {
-            const built = variants.map(variant => formatPlatform(variant.platform)).join(', ');
-            throw new SideloadError('PLATFORM_MISMATCH', `${reference} is built for ${built}, and the node is ${formatPlatform(facts.platform)}`);
-        }
-        return { reference, image, action: faultOf(held.get(reference), image) === undefined ? 'keep' : 'send' };
-    });
-}
-function faultOf(held, image) {
-    if (held === undefined) {
-        return 'the runtime does not have it';
-    }
-    if (held.imageId !== image.imageId) {
-        return `${held.witness} reports image ID ${held.imageId}, CI built ${image.imageId}`;
-    }
-    if (held.os !== image.platform.os || held.architecture !== image.platform.architecture) {
-        return `it is for ${held.os}/${held.architecture}, not for ${formatPlatform(image.platform)}`;
-    }
-    return held.unpacked ? undefined : 'its layers are not unpacked';
 }
 
 ;// CONCATENATED MODULE: ./lib/runtime/cri.js
@@ -12483,6 +12696,113 @@ function lossReason(error, keepaliveIntervalMs) {
     return systemReason(error) ?? reason;
 }
 
+;// CONCATENATED MODULE: ./lib/node/kubelet.js
+
+const DEFAULTS = {
+    imageGcHighThresholdPercent: 85,
+    credentialPolicy: 'NeverVerifyPreloadedImages',
+    credentialAllowlist: [],
+};
+function parseKubelet(text, gcThreshold) {
+    const settings = Object.assign({}, ...(0,dist/* parseAllDocuments */.hR)(text).map(toObject));
+    const { imageGCHighThresholdPercent: percent, imagePullCredentialsVerificationPolicy: policy, preloadedImagesVerificationAllowlist: allowlist, } = settings;
+    const threshold = /^\d{1,3}$/.test(gcThreshold) ? Number(gcThreshold) : percent;
+    return {
+        imageGcHighThresholdPercent: typeof threshold === 'number' ? threshold : DEFAULTS.imageGcHighThresholdPercent,
+        credentialPolicy: typeof policy === 'string' && policy !== '' ? policy : DEFAULTS.credentialPolicy,
+        credentialAllowlist: Array.isArray(allowlist) ? allowlist.map(String) : DEFAULTS.credentialAllowlist,
+    };
+}
+function toObject(document) {
+    const value = (document.errors ?? []).length === 0 ? document.toJS?.() : undefined;
+    return typeof value === 'object' && value !== null ? value : {};
+}
+
+;// CONCATENATED MODULE: ./lib/node/facts.js
+
+
+
+const RUNTIME_NAMES = ['containerd', 'cri-o', 'docker'];
+const TOOL_NAMES = ['ctr', 'crictl', 'skopeo', 'podman', 'docker'];
+const CLIENTS = {
+    containerd: ['ctr'],
+    'cri-o': ['skopeo', 'podman'],
+    docker: ['docker'],
+};
+function parseMachine(sections, label) {
+    const fail = (code, message) => new SideloadError(code, message, { node: label });
+    const text = (name) => sections.get(name) ?? '';
+    const refusal = sections.get('sudo-refused');
+    if (refusal !== undefined) {
+        throw fail('SUDO_REFUSED', `\`sudo -n\` refused: ${refusal || 'without a word'}`);
+    }
+    const platform = fromUname(text('machine'));
+    if (platform === undefined) {
+        throw fail('PROBE_FAILED', `unknown machine ${JSON.stringify(text('machine'))} (uname -m)`);
+    }
+    return {
+        platform,
+        kubernetesName: text('kubernetes-name'),
+        privilege: text('uid') === '0' ? 'root' : 'sudo',
+        kubelet: parseKubelet(text('kubelet-configuration'), text('kubelet-gc-threshold')),
+    };
+}
+function parseFacts(sections, label) {
+    const fail = (code, message) => new SideloadError(code, message, { node: label });
+    const text = (name) => sections.get(name) ?? '';
+    const machine = parseMachine(sections, label);
+    const criSocket = text('socket');
+    if (criSocket === '') {
+        throw fail('RUNTIME_NOT_FOUND', 'no kubelet runs, and none of the well-known CRI sockets exists');
+    }
+    const origin = text('socket-origin');
+    if (text('socket-state') !== 'present') {
+        throw fail('RUNTIME_NOT_RUNNING', `the CRI socket ${criSocket} (from: ${origin}) does not exist`);
+    }
+    const tools = Object.fromEntries(TOOL_NAMES.flatMap(name => (text(name) === '' ? [] : [[name, text(name).split(' ')]])));
+    const criName = /^RuntimeName: *(\S+)/m.exec(text('cri-version'))?.[1];
+    const runtime = RUNTIME_NAMES.find(name => name === (criName ?? text('runtime')));
+    if (runtime === undefined && criName !== undefined) {
+        throw fail('RUNTIME_UNSUPPORTED', `the runtime behind ${criSocket} is ${criName}`);
+    }
+    if (runtime === undefined && Object.keys(tools).length === 0) {
+        throw fail('RUNTIME_NOT_FOUND', `the node has no client program for the runtime behind ${criSocket}`);
+    }
+    const version = serverVersion(text('client-version')) ?? /^RuntimeVersion: *(\S+)/m.exec(text('cri-version'))?.[1];
+    if (runtime === undefined || version === undefined) {
+        const said = text('client-version') || text('cri-version');
+        throw fail('RUNTIME_NOT_RUNNING', `the runtime behind ${criSocket} does not answer${said === '' ? '' : `: ${said}`}`);
+    }
+    const clients = CLIENTS[runtime];
+    if (!clients.some(client => tools[client] !== undefined)) {
+        throw fail('RUNTIME_NOT_FOUND', `${runtime} runs, but ${clients.join(' or ')} is not installed on the node`);
+    }
+    const [, sizeKib, freeKib, mountPoint] = /\s(\d+)\s+\d+\s+(\d+)\s+\d+%\s+(\S.*)$/.exec(text('disk')) ?? [];
+    if (sizeKib === undefined || freeKib === undefined || mountPoint === undefined) {
+        throw fail('PROBE_FAILED', `cannot tell the free disk space: ${text('disk')}`);
+    }
+    return {
+        ...machine,
+        distribution: text('distribution') || 'unknown',
+        criSocket,
+        criSocketOrigin: origin,
+        runtime: { name: runtime, version },
+        tools,
+        importFlags: new Set(text('import-help').match(/--[a-z][a-z-]+/g) ?? []),
+        snapshotter: text('snapshotter') || undefined,
+        staged: `${text('staged')}\n${text('staged-imports')}`.split(/\s+/).filter(reference => reference !== ''),
+        disk: { path: mountPoint, sizeBytes: Number(sizeKib) * 1024, freeBytes: Number(freeKib) * 1024 },
+        sandbox: sandboxOf(text('sandbox-image'), text('sandbox-state')),
+    };
+}
+function sandboxOf(reference, state) {
+    const isHeld = state === 'held';
+    return reference === '' || !(isHeld || /no such image|not found/i.test(state)) ? undefined : { reference, isHeld };
+}
+function serverVersion(text) {
+    return /^Server:[\s\S]*?^\s*Version:\s*(\S+)/m.exec(text)?.[1];
+}
+
 ;// CONCATENATED MODULE: ./lib/node/heartbeat.js
 
 const BEAT = 'trap : TERM; while sleep 10; do echo; done & cat >/dev/null; kill 0';
@@ -12534,76 +12854,6 @@ function distributionRows() {
     return DISTRIBUTIONS.map(({ name, runtime, socket, client, crictl }) => [name, runtime, socket, client, crictl].join('|')).join('\n');
 }
 
-;// CONCATENATED MODULE: ./lib/node/facts.js
-
-
-const RUNTIME_NAMES = ['containerd', 'cri-o', 'docker'];
-const TOOL_NAMES = ['ctr', 'crictl', 'skopeo', 'podman', 'docker'];
-const CLIENTS = {
-    containerd: ['ctr'],
-    'cri-o': ['skopeo', 'podman'],
-    docker: ['docker'],
-};
-function parseFacts(sections, label) {
-    const fail = (code, message) => new SideloadError(code, message, { node: label });
-    const text = (name) => sections.get(name) ?? '';
-    const refusal = sections.get('sudo-refused');
-    if (refusal !== undefined) {
-        throw fail('SUDO_REFUSED', `\`sudo -n\` refused: ${refusal || 'without a word'}`);
-    }
-    const platform = fromUname(text('machine'));
-    if (platform === undefined) {
-        throw fail('PROBE_FAILED', `unknown machine ${JSON.stringify(text('machine'))} (uname -m)`);
-    }
-    const criSocket = text('socket');
-    if (criSocket === '') {
-        throw fail('RUNTIME_NOT_FOUND', 'no kubelet runs, and none of the well-known CRI sockets exists');
-    }
-    const origin = text('socket-origin');
-    if (text('socket-state') !== 'present') {
-        throw fail('RUNTIME_NOT_RUNNING', `the CRI socket ${criSocket} (from: ${origin}) does not exist`);
-    }
-    const tools = Object.fromEntries(TOOL_NAMES.flatMap(name => (text(name) === '' ? [] : [[name, text(name).split(' ')]])));
-    const criName = /^RuntimeName: *(\S+)/m.exec(text('cri-version'))?.[1];
-    const runtime = RUNTIME_NAMES.find(name => name === (criName ?? text('runtime')));
-    if (runtime === undefined && criName !== undefined) {
-        throw fail('RUNTIME_UNSUPPORTED', `the runtime behind ${criSocket} is ${criName}`);
-    }
-    if (runtime === undefined && Object.keys(tools).length === 0) {
-        throw fail('RUNTIME_NOT_FOUND', `the node has no client program for the runtime behind ${criSocket}`);
-    }
-    const version = serverVersion(text('client-version')) ?? /^RuntimeVersion: *(\S+)/m.exec(text('cri-version'))?.[1];
-    if (runtime === undefined || version === undefined) {
-        const said = text('client-version') || text('cri-version');
-        throw fail('RUNTIME_NOT_RUNNING', `the runtime behind ${criSocket} does not answer${said === '' ? '' : `: ${said}`}`);
-    }
-    const clients = CLIENTS[runtime];
-    if (!clients.some(client => tools[client] !== undefined)) {
-        throw fail('RUNTIME_NOT_FOUND', `${runtime} runs, but ${clients.join(' or ')} is not installed on the node`);
-    }
-    const [, freeKib, mountPoint] = /\s\d+\s+\d+\s+(\d+)\s+\d+%\s+(\S.*)$/.exec(text('disk')) ?? [];
-    if (freeKib === undefined || mountPoint === undefined) {
-        throw fail('PROBE_FAILED', `cannot tell the free disk space: ${text('disk')}`);
-    }
-    return {
-        platform,
-        kubernetesName: text('kubernetes-name'),
-        privilege: text('uid') === '0' ? 'root' : 'sudo',
-        distribution: text('distribution') || 'unknown',
-        criSocket,
-        criSocketOrigin: origin,
-        runtime: { name: runtime, version },
-        tools,
-        importFlags: new Set(text('import-help').match(/--[a-z][a-z-]+/g) ?? []),
-        snapshotter: text('snapshotter') || undefined,
-        staged: `${text('staged')}\n${text('staged-imports')}`.split(/\s+/).filter(reference => reference !== ''),
-        disk: { path: mountPoint, freeBytes: Number(freeKib) * 1024 },
-    };
-}
-function serverVersion(text) {
-    return /^Server:[\s\S]*?^\s*Version:\s*(\S+)/m.exec(text)?.[1];
-}
-
 ;// CONCATENATED MODULE: ./lib/node/script.js
 
 
@@ -12647,7 +12897,6 @@ function parseSections(stdout, mark) {
 
 
 
-
 const PROBE = `
 section uid; id -u
 if ! refusal=$(as_root true 2>&1); then section sudo-refused; printf '%s' "$refusal"; section end; exit 0; fi
@@ -12661,14 +12910,24 @@ done
 flag() { # flag NAME: its value on the kubelet's command line, as --name=value or --name value
   printf '%s\\n' "$arguments" | sed -n -e "s/^--$1=//p" -e "/^--$1\\$/{n;p;}" | tail -n 1
 }
+configuration() { # the kubelet's configuration file and its drop-ins, in the order in which they apply
+  config=$(flag config) drop_ins=$(flag config-dir)
+  [ -z "$config" ] || as_root cat "$config"
+  [ -z "$drop_ins" ] || as_root ls "$drop_ins" | while read -r file; do
+    case $file in *.conf) printf '\\n---\\n'; as_root cat "$drop_ins/$file" </dev/null ;; esac
+  done
+}
 arguments= endpoint= origin= hostname=
 if [ -n "$kubelet" ]; then
   arguments=$(as_root cat "$kubelet/cmdline" | tr '\\0' '\\n')
   hostname=$(flag hostname-override)
   endpoint=$(flag container-runtime-endpoint) origin='kubelet command line'
-  config=$(flag config)
-  if [ -z "$endpoint" ] && [ -n "$config" ]; then
-    endpoint=$(as_root cat "$config" | sed -n 's/^ *"\\{0,1\\}containerRuntimeEndpoint"\\{0,1\\} *: *//p' | tr -d "\\"', " | tail -n 1)
+  configuration=$(configuration)
+  section kubelet-configuration; printf '%s' "$configuration"
+  section kubelet-gc-threshold; flag image-gc-high-threshold
+  if [ -z "$endpoint" ]; then
+    endpoint=$(printf '%s\\n' "$configuration" | tr '{,}' '\\n\\n\\n' |
+      sed -n 's/^ *"\\{0,1\\}containerRuntimeEndpoint"\\{0,1\\} *: *//p' | tr -d "\\"', " | tail -n 1)
     origin='kubelet config file'
   fi
 fi
@@ -12707,14 +12966,26 @@ $DISTRIBUTIONS
 END
 crictl=\${crictl:-$(command_of crictl)}
 
-root=
+sandbox_of_containerd() { # of version 2, whose CRI does not tell: from its configuration, merged, else as it is written
+  for process in $(grep -lsx containerd /proc/[0-9]*/comm); do
+    process=\${process%/comm}
+    arguments=$(as_root cat "$process/cmdline" | tr '\\0' '\\n')
+    config=$(flag config)
+    [ -n "$config" ] || config=$(printf '%s\\n' "$arguments" | sed -n '/^-c$/{n;p;}')
+    config=\${config:-/etc/containerd/config.toml}
+    { as_root containerd --config "$config" config dump 2>/dev/null || as_root cat "$config" 2>/dev/null; } |
+      sed -n "s/^ *sandbox\\(_image\\)\\{0,1\\} *= *['\\"]\\([^'\\"]*\\)['\\"].*/\\2/p"
+  done | head -n 1
+}
+
+root= answers=
 if [ -n "$crictl" ]; then
   section crictl; printf '%s' "$crictl"
   cri() { as_root $crictl --timeout 5s --runtime-endpoint "unix://$socket" --image-endpoint "unix://$socket" "$@"; }
   version=$(cri version 2>&1) && {
     root=$(cri imagefsinfo 2>/dev/null | sed -n 's/.*"mountpoint": *"\\([^"]*\\)".*/\\1/p' | head -n 1)
     found=$(printf '%s\\n' "$version" | sed -n 's/^RuntimeName: *//p')
-    runtime=\${found:-$runtime}
+    runtime=\${found:-$runtime} answers=yes
   }
   section cri-version; printf '%s' "$version"
 fi
@@ -12752,18 +13023,28 @@ ls -d "$UNPACKED"* 2>/dev/null | sed -n "s|^$UNPACKED\\([0-9a-z]*\\)\\..*|$STAGE
 for process in $(grep -lsaF "$STAGE_PREFIX" /proc/[0-9]*/cmdline); do
   { tr '\\0' '\\n' <"$process"; } 2>/dev/null | sed -n "s|.*\\($STAGE_PREFIX[0-9a-z]*\\).*|\\1:0|p"
 done
+if [ -n "$answers" ]; then
+  sandbox=$(cri info 2>/dev/null | sed -n 's/.*"sandboxImage": *"\\([^"]*\\)".*/\\1/p' | head -n 1)
+  [ -n "$sandbox" ] || [ "$runtime" != containerd ] || sandbox=$(sandbox_of_containerd)
+  if [ -n "$sandbox" ]; then
+    said=$(cri inspecti -q "$sandbox" 2>&1 >/dev/null) && said=held
+    section sandbox-image; printf '%s' "$sandbox"
+    section sandbox-state; printf '%s' "$said"
+  fi
+fi
 while ! as_root test -d "$root"; do root=\${root%/*}; [ -n "$root" ] || root=/; done
 section disk; as_root df -Pk "$root" | sed -n 2p
 `;
 async function probe(connection, criSocket, signal) {
-    const sections = await runScript(connection, {
+    return await runScript(connection, {
         body: PROBE,
         variables: { CRI_SOCKET: criSocket ?? '', DISTRIBUTIONS: distributionRows(), STAGE_PREFIX: STAGE_PREFIX, UNPACKED: UNPACKED },
     }, signal);
-    return parseFacts(sections, connection.target.label);
 }
 
 ;// CONCATENATED MODULE: ./lib/node/steps.js
+
+
 
 
 
@@ -12787,37 +13068,37 @@ async function prepareNode(node, settings, signal) {
     finally {
         signal.removeEventListener('abort', abandon);
     }
-    node.facts = await probe(node.connection, settings.criSocket, signal);
+    const sections = await probe(node.connection, node.settings.criSocket ?? settings.criSocket, signal);
+    node.machine = parseMachine(sections, node.settings.label);
+    node.facts = parseFacts(sections, node.settings.label);
 }
 async function planImages(node, images, run) {
-    const held = await steps_inspect(node, images.map(image => image.reference), run.signal);
-    const plans = planNode(images, ready(node).facts, held);
-    node.images = plans.map(({ reference, image, action }, number) => ({
+    const wanted = images.flatMap(image => referencesOf(image).map(reference => ({ ...image, reference })));
+    const held = await steps_inspect(node, wanted.map(image => image.reference), run.signal);
+    const plans = planNode(wanted, ready(node).facts, held);
+    const imageIds = [...new Set(plans.map(({ image }) => image.imageId))];
+    node.images = plans.map(({ reference, image, action }) => ({
         reference,
         image,
-        stage: action === 'send' ? stageReference(run.id, number) : undefined,
+        stage: action === 'send' ? stageReference(run.id, imageIds.indexOf(image.imageId)) : undefined,
         outcome: action === 'send' ? 'none' : 'present',
         bytesSent: 0,
         smoke: undefined,
     }));
 }
 async function stageImages(node, run, progress) {
-    const missing = node.images.filter(image => image.stage !== undefined);
-    for (const image of missing) {
-        await sendImage(node, image, run, progress);
+    const missing = new Map(node.images.flatMap(image => (image.stage === undefined ? [] : [[image.stage, image]])));
+    for (const [stage, image] of missing) {
+        await sendImage(node, image, stage, run, progress);
     }
-    const references = missing.flatMap(image => image.stage ?? []);
-    const held = await steps_inspect(node, references, run.signal);
-    for (const image of missing) {
-        assertHeld(held.get(image.stage ?? ''), image, 'after the import');
+    const held = await steps_inspect(node, [...missing.keys()], run.signal);
+    for (const [stage, image] of missing) {
+        assertHeld(held.get(stage), image, 'after the import');
     }
 }
-async function sendImage(node, target, run, progress) {
+async function sendImage(node, target, stage, run, progress) {
     const { connection, facts } = ready(node);
-    const { image, stage } = target;
-    if (stage === undefined) {
-        return;
-    }
+    const { image } = target;
     const blobs = await Promise.all(image.layers.map(layer => layer.store(run.signal)));
     const archive = layoutArchive({ reference: stage, image, blobs });
     const neededBytes = archive.sizeBytes + image.layers.reduce((sum, layer) => sum + layer.sourceSizeBytes, 0);
@@ -12896,6 +13177,148 @@ function assertHeld(held, { reference, image }, when) {
     if (fault !== undefined) {
         throw new SideloadError('VERIFY_FAILED', `${reference} ${when}: ${fault}`);
     }
+}
+
+;// CONCATENATED MODULE: ./lib/preflight.js
+
+
+
+
+
+
+function preflight(nodes, images, options) {
+    const names = nodes.map(kubernetesName);
+    const found = nodes.flatMap((node, index) => faultsOf(node, images, options)
+        .concat(options.isSmoked ? twins(nodes, names, index) : [])
+        .map(fault => ({ node: node.settings.label, ...fault })));
+    const platforms = images.flatMap(({ variants }) => variants.map(({ platform }) => platform));
+    const missing = names.includes(undefined)
+        ? []
+        : (options.cluster ?? []).filter(object => takesPods(object, platforms) && !names.includes(object.metadata.name));
+    return [
+        ...found,
+        ...missing.map(object => ({
+            node: object.metadata.name,
+            ...warning('NODE_NOT_LISTED', 'the cluster may start pods on it, and it would not have the image'),
+        })),
+    ];
+}
+function errorOf(findings) {
+    const [first, ...others] = findings.filter(({ severity }) => severity === 'error');
+    if (first === undefined) {
+        return undefined;
+    }
+    const also = others.map(({ code, message, hint }) => `also [${code}]: ${message}\n  ${hint}`);
+    return new SideloadError(first.code, [first.message, ...also].join('\n'), { node: first.node, hint: first.hint });
+}
+function faultsOf(node, images, { isSmoked }) {
+    const { machine, facts, object, error } = node;
+    const faults = [];
+    if (error !== undefined) {
+        const { code, message, hint } = error;
+        faults.push({ severity: 'error', code, message, hint });
+    }
+    if (machine !== undefined && error?.code !== 'PLATFORM_MISMATCH') {
+        faults.push(...mismatch(images, machine));
+    }
+    if (object === 'absent' && isSmoked) {
+        const name = JSON.stringify(kubernetesName(node));
+        faults.push(fault('NODE_NOT_IN_CLUSTER', `the cluster has no node ${name}`));
+    }
+    else if (object !== undefined && object !== 'absent') {
+        const reason = unreadiness(object);
+        if (reason !== undefined) {
+            faults.push(when(isSmoked, 'NODE_NOT_READY', reason));
+        }
+    }
+    if (machine !== undefined) {
+        faults.push(...credentials(node, machine.kubelet));
+    }
+    if (facts !== undefined) {
+        faults.push(...sandbox(node, facts, isSmoked), ...disk(node, facts));
+    }
+    return faults;
+}
+function mismatch(images, machine) {
+    try {
+        planNode(images, machine, new Map());
+        return [];
+    }
+    catch (thrown) {
+        const { code, message, hint } = toSideloadError(thrown);
+        return [{ severity: 'error', code, message, hint }];
+    }
+}
+function twins(nodes, names, index) {
+    const name = names[index];
+    const first = names.indexOf(name);
+    if (name === undefined || first === index) {
+        return [];
+    }
+    const labels = `${nodes[first]?.settings.label} and ${nodes[index]?.settings.label}`;
+    const message = `${labels} are the same Kubernetes node, ${name}`;
+    return [{ severity: 'error', code: 'INPUT_INVALID', message, hint: 'Keep one of the two addresses.' }];
+}
+function credentials({ images }, { credentialPolicy, credentialAllowlist }) {
+    if (credentialPolicy !== 'AlwaysVerify' && credentialPolicy !== 'NeverVerifyAllowlistedImages') {
+        return [];
+    }
+    const refused = images.filter(({ reference }) => credentialPolicy === 'AlwaysVerify' || !isAllowed(reference, credentialAllowlist));
+    if (refused.length === 0) {
+        return [];
+    }
+    const isCertain = refused.some(({ stage }) => stage !== undefined);
+    const names = refused.map(({ reference }) => reference).join(', ');
+    const message = `the kubelet’s imagePullCredentialsVerificationPolicy is ${credentialPolicy}, which does not let pods use ${names}`;
+    return [when(isCertain, 'IMAGE_CREDENTIALS_POLICY', message)];
+}
+function isAllowed(reference, allowlist) {
+    const { registry, repository } = reference_parseReference(reference);
+    const name = registry === undefined ? repository : `${registry}/${repository}`;
+    return allowlist.some(entry => (entry.endsWith('/*') ? name.startsWith(entry.slice(0, -1)) : name === entry));
+}
+function sandbox({ images }, { sandbox }, isSmoked) {
+    if (sandbox === undefined || sandbox.isHeld || images.some(({ reference }) => preflight_isSame(reference, sandbox.reference))) {
+        return [];
+    }
+    const message = `the CRI does not have ${sandbox.reference}, from which the sandbox of every pod is made`;
+    return [when(isSmoked, 'SANDBOX_IMAGE_MISSING', message)];
+}
+function preflight_isSame(reference, configured) {
+    try {
+        return reference === normalise(configured);
+    }
+    catch {
+        return false;
+    }
+}
+function disk({ images }, { disk, kubelet }) {
+    const layers = layersBytes(images.filter(({ stage }) => stage !== undefined).map(({ image }) => image));
+    const { path, sizeBytes, freeBytes } = disk;
+    const free = `${formatBytes(freeBytes)} are free on ${path}`;
+    if (layers > freeBytes) {
+        return [fault('DISK_FULL', `the layers alone are ${formatBytes(layers)}; ${free}`)];
+    }
+    const faults = [];
+    if (2 * layers > freeBytes) {
+        faults.push(warning('DISK_TIGHT', `the layers are ${formatBytes(layers)} and their archive may be as much again; ${free}`));
+    }
+    const threshold = kubelet.imageGcHighThresholdPercent;
+    const usedPercent = 100 - Math.floor((100 * Math.max(0, freeBytes - 2 * layers)) / sizeBytes);
+    if (threshold < 100 && usedPercent >= threshold) {
+        const state = layers === 0 ? 'is' : 'would be up to';
+        faults.push(warning('IMAGE_GC_LIKELY', `${path} ${state} ${usedPercent} % full, and the kubelet removes unused images from ${threshold} % on`));
+    }
+    return faults;
+}
+function fault(code, message) {
+    return { severity: 'error', code, message, hint: ERRORS[code].hint };
+}
+function warning(code, message) {
+    return { ...fault(code, message), severity: 'warning' };
+}
+function when(isCertain, code, message) {
+    return isCertain ? fault(code, message) : warning(code, message);
 }
 
 ;// CONCATENATED MODULE: ./lib/report/progress.js
@@ -13007,17 +13430,37 @@ async function findKubectl({ program, kubeconfig, namespace }) {
             const uri = `/api/v1/namespaces/${namespace}/events?${query({ fieldSelector: `involvedObject.uid=${podUid}` })}`;
             return kubectl_parse(await request(['get', `--raw=${uri}`])).items;
         },
-        hasNode: async (name) => {
+        getNode: async (name) => {
             try {
-                await request(['get', `--raw=/api/v1/nodes/${encodeURIComponent(name)}`]);
-                return true;
+                return kubectl_parse(await request(['get', `--raw=/api/v1/nodes/${encodeURIComponent(name)}`]));
             }
             catch (error) {
                 if (/\(NotFound\)/.test(messageOf(error))) {
-                    return false;
+                    return 'absent';
                 }
                 if (/\(Forbidden\)/.test(messageOf(error))) {
                     return undefined;
+                }
+                throw error;
+            }
+        },
+        listNodes: async (labelSelector) => {
+            const selected = labelSelector === '' ? '' : `?${query({ labelSelector })}`;
+            try {
+                return kubectl_parse(await request(['get', `--raw=/api/v1/nodes${selected}`])).items;
+            }
+            catch (error) {
+                if (/\(Forbidden\)/.test(messageOf(error))) {
+                    throw new SideloadError('CLUSTER_REFUSED', messageOf(error), {
+                        hint: 'Let the credentials `list` nodes (a ClusterRole), or list the nodes in `nodes`.',
+                        cause: error,
+                    });
+                }
+                if (/\(BadRequest\)|unable to parse requirement/.test(messageOf(error))) {
+                    throw new SideloadError('INPUT_INVALID', `\`node-selector\`: ${messageOf(error)}`, {
+                        hint: 'Write it as for `kubectl get nodes --selector`, as in `pool=ci,!node-role.kubernetes.io/control-plane`.',
+                        cause: error,
+                    });
                 }
                 throw error;
             }
@@ -13230,28 +13673,10 @@ const DELETE_MS = 15_000;
 const DELETE_RETRY_MS = 1000;
 const DEADLINE_MARGIN_SECONDS = 60;
 async function checkCluster(kubectl, targets, options) {
-    const errors = new Map();
     const [first] = targets;
-    if (first === undefined) {
-        return errors;
+    if (first !== undefined) {
+        await kubectl.createPod(manifest(first, 0, options), { dryRun: true });
     }
-    await kubectl.createPod(manifest(first, 0, options), { dryRun: true });
-    const nodes = new Map();
-    for (const { node, nodeName } of targets) {
-        const other = nodes.get(nodeName) ?? node;
-        if (other !== node) {
-            const message = `${other} and ${node} are the same Kubernetes node, ${nodeName}`;
-            throw new SideloadError('INPUT_INVALID', message, { hint: 'Keep one of the two addresses.' });
-        }
-        nodes.set(nodeName, node);
-    }
-    await Promise.all([...nodes].map(async ([nodeName, node]) => {
-        if ((await kubectl.hasNode(nodeName)) === false) {
-            const message = `the cluster has no node ${JSON.stringify(nodeName)}`;
-            errors.set(nodeName, new SideloadError('NODE_NOT_IN_CLUSTER', message, { node }));
-        }
-    }));
-    return errors;
 }
 async function runSmokePods(kubectl, targets, options) {
     try {
@@ -13446,13 +13871,25 @@ function selector(runId) {
 
 
 
+
+
+
+
 async function sideload(settings, host, run) {
-    const nodes = settings.nodes.map(newNode);
+    let nodes = settings.nodesFromCluster ? [] : settings.nodes.map(newNode);
     let images;
-    let kubectl;
+    let cluster;
+    let isChecked = false;
+    let unlisted = [];
     let error;
     let changed = false;
     const stages = {
+        ...(settings.nodesFromCluster && {
+            'Read the nodes from the cluster': async () => {
+                cluster = await openCluster(settings, run);
+                nodes = (await nodesFromCluster(cluster, settings, host.info)).map(newNode);
+            },
+        }),
         'Open the images and connect to the nodes': async () => {
             const [opened] = await Promise.allSettled([
                 sideload_open(settings, host, run).then(set => {
@@ -13464,7 +13901,7 @@ async function sideload(settings, host, run) {
                 }),
             ]);
             if (opened.status === 'rejected') {
-                throw opened.reason;
+                error = toSideloadError(opened.reason);
             }
         },
         'Check what the nodes lack': async () => {
@@ -13475,51 +13912,69 @@ async function sideload(settings, host, run) {
                     host.info(`${node.settings.label}: ${stage === undefined ? 'has' : 'needs'} ${reference}`);
                 }
             });
-            if (settings.smoke !== undefined && nodes.every(node => node.error === undefined)) {
-                kubectl = await openCluster(settings.smoke, run);
-                const errors = await checkCluster(kubectl, smokeTargets(nodes), smokeOptions(settings.smoke, run, host));
-                for (const node of nodes) {
-                    node.error = errors.get(kubernetesName(node) ?? '');
-                }
+            const [asked] = await Promise.allSettled([
+                settings.cluster === undefined
+                    ? undefined
+                    : (async () => {
+                        cluster ??= await openCluster(settings, run);
+                        await askCluster(cluster, nodes, settings, run, host);
+                    })(),
+            ]);
+            const isSmoked = settings.smoke !== undefined;
+            const findings = preflight(nodes, sources, { isSmoked, cluster: cluster?.objects });
+            for (const node of nodes) {
+                node.findings = findings.filter(finding => finding.node === node.settings.label);
+                node.error = errorOf(node.findings) ?? node.error;
             }
-        },
-        'Send what is missing': async () => {
-            const progress = transferProgress(host);
-            await onEach(nodes, async (node) => {
-                await stageImages(node, run, progress);
-                const { bytesSent, durationMs } = nodeReport(node);
-                const sent = bytesSent > 0 ? `${formatBytes(bytesSent)} sent, imported and verified` : 'nothing to send';
-                host.info(`${node.settings.label}: ${sent} (${formatDuration(durationMs)})`);
-            });
-        },
-        'Move the references': async () => {
-            await onEach(nodes, async (node) => {
-                changed ||= node.images.some(image => image.stage !== undefined);
-                await promoteImages(node, run);
-                for (const { reference, image } of node.images) {
-                    host.info(`${node.settings.label}: ${reference} is ${image.imageId}`);
-                }
-            });
-        },
-        'Start smoke pods': async () => {
-            if (settings.smoke === undefined || kubectl === undefined) {
-                host.info('skipped: `smoke: none`. No kubelet has been asked; the check of the runtimes is all there is.');
-                return;
+            unlisted = findings.filter(finding => nodes.every(node => finding.node !== node.settings.label));
+            isChecked = true;
+            for (const line of findingsTable(findings)) {
+                host.info(line);
             }
-            await smoke(nodes, kubectl, settings.smoke, run, host);
+            if (asked.status === 'rejected') {
+                throw asked.reason;
+            }
+            changed = settings.mode === 'plan' && nodes.some(node => node.images.some(({ stage }) => stage !== undefined));
         },
+        ...(settings.mode === 'push' && {
+            'Send what is missing': async () => {
+                const progress = transferProgress(host);
+                await onEach(nodes, async (node) => {
+                    await stageImages(node, run, progress);
+                    const { bytesSent, durationMs } = nodeReport(node);
+                    const sent = bytesSent > 0 ? `${formatBytes(bytesSent)} sent, imported and verified` : 'nothing to send';
+                    host.info(`${node.settings.label}: ${sent} (${formatDuration(durationMs)})`);
+                });
+            },
+            'Move the references': async () => {
+                await onEach(nodes, async (node) => {
+                    changed ||= node.images.some(image => image.stage !== undefined);
+                    await promoteImages(node, run);
+                    for (const { reference, image } of node.images) {
+                        host.info(`${node.settings.label}: ${reference} is ${image.imageId}`);
+                    }
+                });
+            },
+            'Start smoke pods': async () => {
+                if (settings.smoke === undefined || cluster === undefined) {
+                    host.info('skipped: `smoke: none`. No kubelet has been asked; the check of the runtimes is all there is.');
+                    return;
+                }
+                await smoke(nodes, cluster.kubectl, settings.smoke, run, host);
+            },
+        }),
     };
     try {
         for (const [title, stage] of Object.entries(stages)) {
             await host.group(title, stage);
             run.signal.throwIfAborted();
-            if (nodes.some(node => node.error !== undefined)) {
+            if (isChecked && (error !== undefined || nodes.some(node => node.error !== undefined))) {
                 break;
             }
         }
     }
     catch (thrown) {
-        error = toSideloadError(thrown);
+        error ??= toSideloadError(thrown);
     }
     await images?.close();
     await Promise.all(nodes.map(node => leaveNode(node, settings, run.id).catch((thrown) => {
@@ -13527,20 +13982,29 @@ async function sideload(settings, host, run) {
     })));
     return {
         run: run.id,
-        images: Object.fromEntries((images?.images ?? []).map(({ reference, variants }) => [
-            reference,
-            Object.fromEntries(variants.map(variant => [formatPlatform(variant.platform), variant.imageId])),
-        ])),
+        mode: settings.mode,
+        images: Object.fromEntries((images?.images ?? []).flatMap(image => {
+            const ids = image.variants.map(variant => [formatPlatform(variant.platform), variant.imageId]);
+            return referencesOf(image).map(reference => [reference, Object.fromEntries(ids)]);
+        })),
         nodes: nodes.map(nodeReport),
+        findings: unlisted,
         changed,
         error: error === undefined ? undefined : errorReport(error),
     };
 }
 async function cleanUp(settings, host, run) {
-    if (settings.smoke !== undefined) {
-        await deletePods(await openCluster(settings.smoke, run), run.id);
+    if (settings.mode === 'plan') {
+        return;
     }
-    const nodes = settings.nodes.map(newNode);
+    const cluster = settings.cluster === undefined ? undefined : await openCluster(settings, run);
+    if (settings.smoke !== undefined && cluster !== undefined) {
+        await deletePods(cluster.kubectl, run.id);
+    }
+    const list = settings.nodesFromCluster && cluster !== undefined
+        ? await nodesFromCluster(cluster, settings, host.info)
+        : settings.nodes;
+    const nodes = list.map(newNode);
     await onEach(nodes, async (node) => {
         await prepareNode(node, settings, run.signal);
         await removeStaged(node, run.id, run.signal);
@@ -13570,11 +14034,59 @@ async function sideload_open(settings, host, run) {
     }
     return set;
 }
-async function openCluster({ kubectl, kubeconfig, namespace }, run) {
+async function openCluster({ cluster }, run) {
+    if (cluster === undefined) {
+        throw new SideloadError('INTERNAL', 'the cluster is not to be asked');
+    }
+    const { kubectl, kubeconfig, namespace } = cluster;
     const file = kubeconfig !== undefined && 'content' in kubeconfig
         ? await writeSecret(run, 'kubeconfig', kubeconfig.content)
         : kubeconfig?.path;
-    return await findKubectl({ program: kubectl, kubeconfig: file, namespace });
+    return { kubectl: await findKubectl({ program: kubectl, kubeconfig: file, namespace }), objects: undefined };
+}
+async function nodesFromCluster(cluster, settings, log) {
+    cluster.objects = await cluster.kubectl.listNodes(settings.nodeSelector);
+    const { nodes, unused } = nodesOfCluster(cluster.objects, settings.nodes, settings.ssh);
+    const labels = unused.map(({ label }) => label).join(', ');
+    if (unused.length > 0 && settings.nodesOrigin === 'input') {
+        throw new SideloadError('INPUT_INVALID', `\`nodes\` has ${labels}, which \`nodes-from-cluster\` does not find`, {
+            hint: 'Write the Kubernetes name after the address, as in `10.0.0.11=worker-1`, or see whether `node-selector` takes the node.',
+        });
+    }
+    const foreign = cluster.objects.length - nodes.length;
+    if (foreign > 0) {
+        log(`left out, as they do not run Linux: ${foreign} of ${cluster.objects.length} nodes`);
+    }
+    if (unused.length > 0) {
+        log(`left out, as nodes that the cluster does not name or \`node-selector\` does not take: ${labels}`);
+    }
+    for (const { label, host, port, user } of nodes) {
+        const object = cluster.objects.find(({ metadata }) => metadata.name === label);
+        const runtime = object?.status?.nodeInfo?.containerRuntimeVersion ?? 'an unknown runtime';
+        const cordoned = object?.spec?.unschedulable === true ? ', cordoned' : '';
+        log(`${label}: ${user}@${host}:${port}, ${runtime} by the cluster's word${cordoned}`);
+    }
+    return nodes;
+}
+async function askCluster(cluster, nodes, settings, run, host) {
+    const { kubectl } = cluster;
+    if (settings.smoke !== undefined) {
+        await checkCluster(kubectl, smokeTargets(nodes), smokeOptions(settings.smoke, run, host));
+    }
+    cluster.objects ??= await kubectl.listNodes(settings.nodeSelector).catch((thrown) => {
+        const refused = toSideloadError(thrown);
+        if (refused.code !== 'CLUSTER_REFUSED') {
+            throw refused;
+        }
+        host.info('the credentials may not list nodes: whether the list has every node that could run it is not checked');
+        return undefined;
+    });
+    await Promise.all(nodes.map(async (node) => {
+        const name = kubernetesName(node);
+        if (name !== undefined) {
+            node.object = cluster.objects?.find(({ metadata }) => metadata.name === name) ?? (await kubectl.getNode(name));
+        }
+    }));
 }
 async function smoke(nodes, kubectl, settings, run, host) {
     const options = smokeOptions(settings, run, host);
@@ -75701,7 +76213,7 @@ __webpack_unused_export__ = lexer.Lexer;
 exports.HN = lineCounter.LineCounter;
 __webpack_unused_export__ = parser.Parser;
 __webpack_unused_export__ = publicApi.parse;
-__webpack_unused_export__ = publicApi.parseAllDocuments;
+exports.hR = publicApi.parseAllDocuments;
 exports.Tp = publicApi.parseDocument;
 __webpack_unused_export__ = publicApi.stringify;
 __webpack_unused_export__ = visit.visit;
