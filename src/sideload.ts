@@ -76,7 +76,8 @@ export async function sideload(settings: Settings, host: Host, run: Run): Promis
       }
       unlisted = findings.filter(finding => nodes.every(node => finding.node !== node.settings.label));
       isChecked = true;
-      for (const line of findingsTable(findings)) {
+      const isComplete = error === undefined && asked.status === 'fulfilled';
+      for (const line of findings.length > 0 || isComplete ? findingsTable(findings) : ['not all could be checked']) {
         host.info(line);
       }
       if (asked.status === 'rejected') {

@@ -66,7 +66,7 @@ command_of() { # the command with its program as an absolute path; nothing when 
   shift
   printf '%s' "$program\${*:+ $*}"
 }
-runtime= client= crictl=
+runtime= client= crictl= ctr=
 while IFS='|' read -r row_name row_runtime row_socket row_client row_crictl; do
   [ "$row_socket" = "\${socket#/var}" ] || [ "$row_socket" = "$socket" ] || continue
   client=$(command_of "$row_client")
@@ -136,13 +136,24 @@ ls -d "$UNPACKED"* 2>/dev/null | sed -n "s|^$UNPACKED\\([0-9a-z]*\\)\\..*|$STAGE
 for process in $(grep -lsaF "$STAGE_PREFIX" /proc/[0-9]*/cmdline); do
   { tr '\\0' '\\n' <"$process"; } 2>/dev/null | sed -n "s|.*\\($STAGE_PREFIX[0-9a-z]*\\).*|\\1:0|p"
 done
+sandbox=
 if [ -n "$answers" ]; then
   sandbox=$(cri info 2>/dev/null | sed -n 's/.*"sandboxImage": *"\\([^"]*\\)".*/\\1/p' | head -n 1)
-  [ -n "$sandbox" ] || [ "$runtime" != containerd ] || sandbox=$(sandbox_of_containerd)
-  if [ -n "$sandbox" ]; then
+fi
+[ -n "$sandbox" ] || [ "$runtime" != containerd ] || sandbox=$(sandbox_of_containerd)
+if [ -n "$sandbox" ]; then
+  section sandbox-image; printf '%s' "$sandbox"
+  section sandbox-state
+  if [ -n "$answers" ]; then
     said=$(cri inspecti -q "$sandbox" 2>&1 >/dev/null) && said=held
-    section sandbox-image; printf '%s' "$sandbox"
-    section sandbox-state; printf '%s' "$said"
+    printf '%s' "$said"
+  elif [ -n "$ctr" ]; then
+    # Without crictl: the CRI of containerd keeps its images here, under full names.
+    case $sandbox in *.*/*)
+      if held=$(as_root $ctr --address "$socket" --namespace k8s.io images ls -q "name==$sandbox" 2>/dev/null); then
+        if [ -n "$held" ]; then printf held; else printf 'not found'; fi
+      fi ;;
+    esac
   fi
 fi
 while ! as_root test -d "$root"; do root=\${root%/*}; [ -n "$root" ] || root=/; done
