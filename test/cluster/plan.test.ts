@@ -18,11 +18,11 @@ afterEach(async () => {
   expect(await leftOnNode(lab)).toEqual([]);
 });
 
-/** Everything that a run could have changed: references on the nodes, and events and pods in the cluster. */
+/** Everything that a run could have changed: references on the nodes, and pods in the cluster. */
 async function state(): Promise<unknown> {
   return {
     references: await Promise.all(lab.nodes.map(({ name }) => referencesOn(lab, name))),
-    pods: kubectl(lab, ['get', 'pods,events', '-A', '-o', 'name']),
+    pods: kubectl(lab, ['get', 'pods', '-A', '-o', 'name']),
   };
 }
 
