@@ -87,6 +87,11 @@ export async function onEach(nodes: readonly Node[], act: (node: Node) => Promis
   );
 }
 
+/** Names that share a stage reference are sent once, with the last of them. */
+function isSent({ images }: Node, { reference, stage }: Pick<NodeImage, 'reference' | 'stage'>): boolean {
+  return stage !== undefined && images.findLast(image => image.stage === stage)?.reference === reference;
+}
+
 export function nodeReport(node: Node): NodeReport {
   const { settings, machine, facts, images, findings, error } = node;
   return {
@@ -99,7 +104,7 @@ export function nodeReport(node: Node): NodeReport {
       reference,
       imageId: image.imageId,
       outcome,
-      estimatedBytes: stage === undefined ? 0 : layersBytes([image]),
+      estimatedBytes: isSent(node, { reference, stage }) ? layersBytes([image]) : 0,
       bytesSent,
       smoke,
     })),

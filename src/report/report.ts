@@ -7,7 +7,10 @@ export interface ImageReport {
   readonly imageId: string;
   /** `present`: the node held it already; `sent`: it was sent and verified; `none`: it did not get that far. */
   readonly outcome: 'present' | 'sent' | 'none';
-  /** What would be sent at most, as the layers are in the source; 0 when the node held it already. */
+  /**
+   * What would be sent at most, as the layers are in the source; 0 when the node held it already, or when the image is
+   * sent with another of its names.
+   */
   readonly estimatedBytes: number;
   readonly bytesSent: number;
   /** The kubelet's verdict, such as `Running`; `undefined` when no smoke pod was asked to start. */

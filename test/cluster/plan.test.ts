@@ -48,14 +48,16 @@ describe('a plan', () => {
     expect(after.outputs.changed).toBe('false');
   });
 
-  it('is a mode of the action, with the table in the summary', async () => {
+  it('is a mode of the action, with the table in the summary, where an alias is sent with its image', async () => {
     build(lab, 'docker', 'planned:2', 'planned twice');
-    const outcome = await runAction({ ...reach(lab), images: 'planned:2', mode: 'plan' }, { lab });
+    const inputs = { ...reach(lab), images: 'planned:2', aliases: 'planned:two' };
+    const outcome = await runAction({ ...inputs, mode: 'plan' }, { lab });
     expect(outcome.code).toBe(0);
     expect(outcome.summary).toMatch(/^## kube-sideload: a push would start$/m);
     expect(outcome.summary).toMatch(
-      /^\| n3 \| linux\/amd64 \| containerd [^|]+ \| docker\.io\/library\/planned:2 \| send \| up to /m,
+      /^\| n3 \| linux\/amd64 \| containerd [^|]+ \| docker\.io\/library\/planned:two \| send \| up to /m,
     );
+    expect(outcome.summary).toMatch(/planned:2 \| send \| sent once, by another name \|/);
     expect(outcome.log).not.toContain('Send what is missing');
   });
 

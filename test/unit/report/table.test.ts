@@ -79,6 +79,13 @@ describe('a plan', () => {
     ]);
   });
 
+  it('says of a further name that the image is sent once', () => {
+    const named = [{ ...image, reference: 'alias:1', outcome: 'none', estimatedBytes: 0 }] as NodeReport['images'];
+    expect(rows(report([nodeReport('w1', { images: named })], { mode: 'plan' }))[0]).toContain(
+      'sent once, by another name',
+    );
+  });
+
   it('has the findings in full in a table of their own, those on nodes that are not in the list last', () => {
     expect(findingsTable([finding, missing])).toEqual([
       'node  severity  code             what',

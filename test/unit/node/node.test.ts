@@ -1,0 +1,24 @@
+import { expect, it } from 'vitest';
+import type { PlatformImage } from '../../../src/image/image.ts';
+import { newNode, nodeReport } from '../../../src/node/node.ts';
+
+it('estimates an image once, although it has several names', () => {
+  const image: PlatformImage = {
+    platform: { os: 'linux', architecture: 'amd64' },
+    imageId: `sha256:${'a'.repeat(64)}`,
+    config: Buffer.from('{}'),
+    layers: [{ diffId: `sha256:${'b'.repeat(64)}`, sourceSizeBytes: 100 } as PlatformImage['layers'][0]],
+  };
+  const node = newNode({
+    label: 'w1',
+    host: 'w1',
+    port: 22,
+    user: 'root',
+    kubernetesName: undefined,
+    criSocket: undefined,
+  });
+  const named = (reference: string, stage: string | undefined) =>
+    ({ reference, image, stage, outcome: 'none', bytesSent: 0, smoke: undefined }) as const;
+  node.images = [named('one:1', 'stage:0'), named('two:1', 'stage:0'), named('three:1', undefined)];
+  expect(nodeReport(node).images.map(({ estimatedBytes }) => estimatedBytes)).toEqual([0, 100, 0]);
+});
