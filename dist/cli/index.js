@@ -11190,7 +11190,7 @@ inspect_by_cri() {
 }
 end_imports() {
   for attempt in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
-    running=$(grep -lsaF "\${1%:*}" /proc/[0-9]*/cmdline) || return 0
+    running=$(printf '%s\\n' "\${1%:*}" | grep -lsaFf - /proc/[0-9]*/cmdline) || return 0
     for process in $running; do
       process=\${process#/proc/} process=\${process%/cmdline}
       case $attempt in 1) as_root kill "$process" ;; 15) as_root kill -9 "$process" ;; esac 2>/dev/null
@@ -13098,7 +13098,7 @@ docker)
 esac
 section staged-imports
 ls -d "$UNPACKED"* 2>/dev/null | sed -n "s|^$UNPACKED\\([0-9a-z]*\\)\\..*|$STAGE_PREFIX\\1:0|p"
-for process in $(grep -lsaF "$STAGE_PREFIX" /proc/[0-9]*/cmdline); do
+for process in $(printf '%s\\n' "$STAGE_PREFIX" | grep -lsaFf - /proc/[0-9]*/cmdline); do
   { tr '\\0' '\\n' <"$process"; } 2>/dev/null | sed -n "s|.*\\($STAGE_PREFIX[0-9a-z]*\\).*|\\1:0|p"
 done
 sandbox=

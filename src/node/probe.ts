@@ -133,7 +133,7 @@ docker)
 esac
 section staged-imports
 ls -d "$UNPACKED"* 2>/dev/null | sed -n "s|^$UNPACKED\\([0-9a-z]*\\)\\..*|$STAGE_PREFIX\\1:0|p"
-for process in $(grep -lsaF "$STAGE_PREFIX" /proc/[0-9]*/cmdline); do
+for process in $(printf '%s\\n' "$STAGE_PREFIX" | grep -lsaFf - /proc/[0-9]*/cmdline); do
   { tr '\\0' '\\n' <"$process"; } 2>/dev/null | sed -n "s|.*\\($STAGE_PREFIX[0-9a-z]*\\).*|\\1:0|p"
 done
 sandbox=

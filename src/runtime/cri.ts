@@ -11,7 +11,7 @@ export function asRoot({ privilege }: NodeFacts): readonly string[] {
  * new reference a moment after the runtime has made it: its answer is waited for, not its absence.
  * What crictl says on standard error (a missing configuration file, say) is no part of its answer.
  * `end_imports REF` ends imports that still run, and waits for their end: when the runner disappears, sshd may wait for
- * it for hours, and the import with it. Its command line has the stage name.
+ * it for hours, and the import with it. Its command line has the stage name; that of the grep must not, or it finds itself.
  */
 export const CRI = `
 inspect_by_cri() {
@@ -24,7 +24,7 @@ inspect_by_cri() {
 }
 end_imports() {
   for attempt in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
-    running=$(grep -lsaF "\${1%:*}" /proc/[0-9]*/cmdline) || return 0
+    running=$(printf '%s\\n' "\${1%:*}" | grep -lsaFf - /proc/[0-9]*/cmdline) || return 0
     for process in $running; do
       process=\${process#/proc/} process=\${process%/cmdline}
       case $attempt in 1) as_root kill "$process" ;; 15) as_root kill -9 "$process" ;; esac 2>/dev/null
