@@ -3,6 +3,7 @@ import { execFile, spawn } from 'node:child_process';
 import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
+import { normalise } from '../src/image/reference.ts';
 import type { InputName } from '../src/inputs.ts';
 import type { NodeReport } from '../src/report/report.ts';
 import { enter, type Lab, type LabNode } from './lab/index.ts';
@@ -172,10 +173,13 @@ export function crictl(lab: Lab, node: LabNode, args: readonly string[]): Promis
 
 /** References that a node's CRI lists. */
 export async function referencesOn(lab: Lab, name: string): Promise<readonly string[]> {
-  const { images } = JSON.parse(await crictl(lab, nodeNamed(lab, name), ['images', '-o', 'json'])) as {
+  const node = nodeNamed(lab, name);
+  const { images } = JSON.parse(await crictl(lab, node, ['images', '-o', 'json'])) as {
     images: readonly { repoTags: readonly string[] }[];
   };
-  return images.flatMap(image => image.repoTags);
+  // cri-dockerd lists familiar names.
+  const tags = images.flatMap(image => image.repoTags).filter(tag => !tag.startsWith('<none>'));
+  return node.runtime === 'docker' ? tags.map(normalise) : tags;
 }
 
 async function inTemporaryDirectory<T>(body: (directory: string) => Promise<T>): Promise<T> {

@@ -48,7 +48,7 @@ describe('the command that imports', () => {
       [...ctr, ...IMPORT, '--platform', 'linux/amd64', '--local', '--snapshotter', 'zfs', '-'],
     ],
     [
-      'for another snapshotter on containerd 1.7, which has no --local',
+      'for another snapshotter on containerd 1.6, which has no --local',
       { snapshotter: 'zfs', importFlags: new Set(['--platform']) },
       [...ctr, ...IMPORT, '--platform', 'linux/amd64', '--snapshotter', 'zfs', '-'],
     ],
