@@ -11333,13 +11333,29 @@ done`,
         variables: variables(facts, pairs.flatMap(({ from, to }) => [from, to])),
     };
 }
+const LET_IMPORTS_END = `
+let_imports_end() {
+  for process in $(printf '%s\\n' "$2" | grep -lsaFf - /proc/[0-9]*/cmdline); do
+    process=\${process#/proc/} process=\${process%/cmdline}
+    { read -r name <"/proc/$process/comm"; } 2>/dev/null && [ "$name" = tar ] && as_root kill "$process" 2>/dev/null
+  done
+  attempt=0
+  while [ $attempt -lt 250 ]; do
+    printf '%s\\n' "\${1%:*}" | grep -qsaFf - /proc/[0-9]*/cmdline || return 0
+    attempt=$((attempt + 1))
+    sleep 0.2
+  done
+  echo 'an import of this run does not come to its end' >&2
+  exit 1
+}`;
 function crio_remove(facts, references) {
     return {
-        body: `${CRI}
+        body: `${CRI}${LET_IMPORTS_END}
 for reference in $REFERENCES; do
-  end_imports "$reference"
   run=\${reference%:*}
-  as_root rm -rf "${UNPACKED}\${run##*/}".*
+  unpacked=${UNPACKED}\${run##*/}.
+  let_imports_end "$reference" "$unpacked"
+  as_root rm -rf "$unpacked"*
   if [ -n "$PODMAN" ]; then
     ! as_root $PODMAN image exists "$reference" || as_root $PODMAN image rm "$reference" >&2 || exit 1
   else
@@ -13073,7 +13089,7 @@ async function probe(connection, criSocket, signal) {
 
 
 
-const CLEAN_UP_MS = 20_000;
+const CLEAN_UP_MS = 60_000;
 async function prepareNode(node, settings, signal) {
     const lifetime = new AbortController();
     const abandon = () => lifetime.abort(signal.reason);

@@ -17,7 +17,7 @@ import { probe } from './probe.ts';
 import { runScript } from './script.ts';
 
 /** How long the removal of staged images may take once the job has been cancelled. */
-const CLEAN_UP_MS = 20_000;
+const CLEAN_UP_MS = 60_000;
 
 /** Connects to a node and asks it for its facts. The connection outlives a cancellation, to clean up over it. */
 export async function prepareNode(node: Node, settings: Settings, signal: AbortSignal): Promise<void> {

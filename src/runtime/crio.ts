@@ -87,14 +87,35 @@ done`,
   };
 }
 
+/**
+ * An import of a run that is over stops reading at once, but what skopeo or podman have begun to store they finish:
+ * killed at that moment they leave an image without its manifest, and CRI-O can list no images any more.
+ */
+const LET_IMPORTS_END = `
+let_imports_end() {
+  for process in $(printf '%s\\n' "$2" | grep -lsaFf - /proc/[0-9]*/cmdline); do
+    process=\${process#/proc/} process=\${process%/cmdline}
+    { read -r name <"/proc/$process/comm"; } 2>/dev/null && [ "$name" = tar ] && as_root kill "$process" 2>/dev/null
+  done
+  attempt=0
+  while [ $attempt -lt 250 ]; do
+    printf '%s\\n' "\${1%:*}" | grep -qsaFf - /proc/[0-9]*/cmdline || return 0
+    attempt=$((attempt + 1))
+    sleep 0.2
+  done
+  echo 'an import of this run does not come to its end' >&2
+  exit 1
+}`;
+
 function remove(facts: NodeFacts, references: readonly string[]): Script {
   return {
-    // Both take away a name, and the image with its last one. \`skopeo delete\` would take the image with all its names.
-    body: `${CRI}
+    // Both take away a name, and the image with its last one. `skopeo delete` would take the image with all its names.
+    body: `${CRI}${LET_IMPORTS_END}
 for reference in $REFERENCES; do
-  end_imports "$reference"
   run=\${reference%:*}
-  as_root rm -rf "${UNPACKED}\${run##*/}".*
+  unpacked=${UNPACKED}\${run##*/}.
+  let_imports_end "$reference" "$unpacked"
+  as_root rm -rf "$unpacked"*
   if [ -n "$PODMAN" ]; then
     ! as_root $PODMAN image exists "$reference" || as_root $PODMAN image rm "$reference" >&2 || exit 1
   else
