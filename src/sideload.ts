@@ -15,7 +15,7 @@ import { type Run, writeSecret } from './run.ts';
 import type { NodeSettings, Settings, SmokeSettings } from './settings.ts';
 import { findKubectl, type Kubectl } from './smoke/kubectl.ts';
 import type { NodeObject } from './smoke/objects.ts';
-import { checkCluster, deletePods, runSmokePods, type SmokeTarget } from './smoke/smoke.ts';
+import { checkCluster, deletePods, runSmokePods, type SmokeOptions, type SmokeTarget } from './smoke/smoke.ts';
 
 /**
  * The whole job: every node of the list ends up with exactly the images that CI built, proven by its runtime and by
@@ -311,7 +311,7 @@ function smokeTargets(nodes: readonly Node[]): readonly SmokeTarget[] {
   );
 }
 
-function smokeOptions({ timeoutMs, command }: SmokeSettings, run: Run, host: Host): Parameters<typeof runSmokePods>[2] {
+function smokeOptions({ timeoutMs, command }: SmokeSettings, run: Run, host: Host): SmokeOptions {
   return {
     runId: run.id,
     timeoutMs,

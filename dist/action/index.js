@@ -11121,6 +11121,29 @@ end_imports() {
   done
 }
 `;
+function eachReference(body) {
+    return `
+number=0
+for reference in $REFERENCES; do
+${body}
+  number=$((number + 1))
+done`;
+}
+function eachPair(body) {
+    return `
+set -e
+set -- $REFERENCES
+while [ $# -gt 1 ]; do
+${body}
+  shift 2
+done`;
+}
+function flatPairs(pairs) {
+    return pairs.flatMap(({ from, to }) => [from, to]);
+}
+function heldBy(heldAt) {
+    return (sections, references) => new Map(references.map((reference, number) => [reference, heldAt(sections, number)]));
+}
 function variables({ tools, criSocket }, references) {
     const command = (name) => tools[name]?.join(' ') ?? '';
     return {
@@ -11183,7 +11206,7 @@ function abandonedReferences(references, runId, nowMs) {
 
 const NAMESPACE = 'k8s.io';
 const DEFAULT_SNAPSHOTTER = 'overlayfs';
-const containerd = { importArchive, inspect, held, tag, remove };
+const containerd = { importArchive, inspect, held: heldBy(heldAt), tag, remove };
 function importArchive(facts, stage, platform) {
     return [
         ...asRoot(facts),
@@ -11212,9 +11235,7 @@ const CTR = `${CRI}
 ctr() { as_root $CTR --address "$SOCKET" --namespace ${NAMESPACE} "$@"; }`;
 const INSPECT = `${CTR}
 digest_of_config() { tr -d ' \\n\\t' | sed -n 's/.*"config":{[^}]*"digest":"\\(sha256:[0-9a-f]*\\)".*/\\1/p'; }
-number=0
-for reference in $REFERENCES; do
-  manifest=$(ctr images ls "name==$reference" | sed -n '2s/^[^ ]* *[^ ]* *\\(sha256:[0-9a-f]*\\) .*/\\1/p')
+${eachReference(`  manifest=$(ctr images ls "name==$reference" | sed -n '2s/^[^ ]* *[^ ]* *\\(sha256:[0-9a-f]*\\) .*/\\1/p')
   if [ -n "$manifest" ]; then
     section "manifest $number"; printf '%s' "$manifest"
     section "check $number"; ctr images check --snapshotter "$SNAPSHOTTER" "name==$reference" 2>&1 | sed -n 2p
@@ -11222,15 +11243,10 @@ for reference in $REFERENCES; do
     section "config-digest $number"; printf '%s' "$config"
     section "config $number"; [ -z "$config" ] || ctr content get "$config"
     inspect_by_cri "$number" "$reference"
-  fi
-  number=$((number + 1))
-done`;
+  fi`)}`;
 function inspect(facts, references) {
     const { snapshotter = DEFAULT_SNAPSHOTTER } = facts;
     return { body: INSPECT, variables: { ...variables(facts, references), SNAPSHOTTER: snapshotter } };
-}
-function held(sections, references) {
-    return new Map(references.map((reference, number) => [reference, heldAt(sections, number)]));
 }
 function heldAt(sections, number) {
     if (!sections.has(`manifest ${number}`)) {
@@ -11252,20 +11268,14 @@ function heldAt(sections, number) {
 }
 function tag(facts, pairs) {
     return {
-        body: `${CTR}
-set -e
-set -- $REFERENCES
-while [ $# -gt 1 ]; do ctr images tag --force "$1" "$2" >&2; shift 2; done`,
-        variables: variables(facts, pairs.flatMap(({ from, to }) => [from, to])),
+        body: `${CTR}${eachPair('  ctr images tag --force "$1" "$2" >&2')}`,
+        variables: variables(facts, flatPairs(pairs)),
     };
 }
 function remove(facts, references) {
     return {
-        body: `${CTR}
-for reference in $REFERENCES; do
-  end_imports "$reference"
-  [ -z "$(ctr images ls -q "name==$reference")" ] || ctr images rm "$reference" >&2 || exit 1
-done`,
+        body: `${CTR}${eachReference(`  end_imports "$reference"
+  [ -z "$(ctr images ls -q "name==$reference")" ] || ctr images rm "$reference" >&2 || exit 1`)}`,
         variables: variables(facts, references),
     };
 }
@@ -11273,8 +11283,8 @@ done`,
 ;// CONCATENATED MODULE: ./lib/runtime/crio.js
 
 
-const crio = { importArchive: crio_importArchive, inspect: crio_inspect, held: crio_held, tag: crio_tag, remove: crio_remove };
-function crio_importArchive(facts, stage, _platform) {
+const crio = { importArchive: crio_importArchive, inspect: crio_inspect, held: heldBy(crio_heldAt), tag: crio_tag, remove: crio_remove };
+function crio_importArchive(facts, stage) {
     const { skopeo, podman = ['podman'] } = facts.tools;
     const root = [...asRoot(facts), ''].join(' ');
     const byPodman = podman.join(' ');
@@ -11289,21 +11299,13 @@ function crio_importArchive(facts, stage, _platform) {
     ];
     return ['sh', '-c', script.join('; ')];
 }
-const crio_INSPECT = `${CRI}
-number=0
-for reference in $REFERENCES; do
-  inspect_by_cri "$number" "$reference"
+const crio_INSPECT = `${CRI}${eachReference(`  inspect_by_cri "$number" "$reference"
   section "config $number"
   if [ -n "$SKOPEO" ]; then as_root $SKOPEO inspect --config "containers-storage:$reference" 2>/dev/null
   else as_root $PODMAN image inspect --format '{"os":"{{.Os}}","architecture":"{{.Architecture}}","id":"{{.Id}}"}' "$reference" 2>/dev/null
-  fi
-  number=$((number + 1))
-done`;
+  fi`)}`;
 function crio_inspect(facts, references) {
     return { body: crio_INSPECT, variables: variables(facts, references) };
-}
-function crio_held(sections, references) {
-    return new Map(references.map((reference, number) => [reference, crio_heldAt(sections, number)]));
 }
 function crio_heldAt(sections, number) {
     const config = cri_parseJson(sections.get(`config ${number}`));
@@ -11321,16 +11323,10 @@ function crio_heldAt(sections, number) {
 }
 function crio_tag(facts, pairs) {
     return {
-        body: `${CRI}
-set -e
-set -- $REFERENCES
-while [ $# -gt 1 ]; do
-  if [ -n "$PODMAN" ]; then as_root $PODMAN tag "$1" "$2" >&2
+        body: eachPair(`  if [ -n "$PODMAN" ]; then as_root $PODMAN tag "$1" "$2" >&2
   else as_root $SKOPEO copy --quiet "containers-storage:$1" "containers-storage:$2" >&2
-  fi
-  shift 2
-done`,
-        variables: variables(facts, pairs.flatMap(({ from, to }) => [from, to])),
+  fi`),
+        variables: variables(facts, flatPairs(pairs)),
     };
 }
 const LET_IMPORTS_END = `
@@ -11350,9 +11346,7 @@ let_imports_end() {
 }`;
 function crio_remove(facts, references) {
     return {
-        body: `${CRI}${LET_IMPORTS_END}
-for reference in $REFERENCES; do
-  run=\${reference%:*}
+        body: `${LET_IMPORTS_END}${eachReference(`  run=\${reference%:*}
   unpacked=${UNPACKED}\${run##*/}.
   let_imports_end "$reference" "$unpacked"
   as_root rm -rf "$unpacked"*
@@ -11361,32 +11355,23 @@ for reference in $REFERENCES; do
   else
     ! as_root $CRICTL --image-endpoint "unix://$SOCKET" inspecti "$reference" >/dev/null 2>&1 ||
       as_root $CRICTL --image-endpoint "unix://$SOCKET" rmi "$reference" >&2 || exit 1
-  fi
-done`,
+  fi`)}`,
         variables: variables(facts, references),
     };
 }
 
 ;// CONCATENATED MODULE: ./lib/runtime/docker.js
 
-const docker = { importArchive: docker_importArchive, inspect: docker_inspect, held: docker_held, tag: docker_tag, remove: docker_remove };
+const docker = { importArchive: docker_importArchive, inspect: docker_inspect, held: heldBy(docker_heldAt), tag: docker_tag, remove: docker_remove };
 function docker_importArchive(facts) {
     return [...asRoot(facts), ...(facts.tools.docker ?? ['docker']), 'load', '--quiet'];
 }
-const docker_INSPECT = `${CRI}
-number=0
-for reference in $REFERENCES; do
-  image=$(as_root $DOCKER image inspect "$reference" 2>/dev/null) && {
+const docker_INSPECT = `${CRI}${eachReference(`  image=$(as_root $DOCKER image inspect "$reference" 2>/dev/null) && {
     section "image $number"; printf '%s' "$image"
     inspect_by_cri "$number" "$reference"
-  }
-  number=$((number + 1))
-done`;
+  }`)}`;
 function docker_inspect(facts, references) {
     return { body: docker_INSPECT, variables: variables(facts, references) };
-}
-function docker_held(sections, references) {
-    return new Map(references.map((reference, number) => [reference, docker_heldAt(sections, number)]));
 }
 function docker_heldAt(sections, number) {
     const images = cri_parseJson(sections.get(`image ${number}`));
@@ -11406,19 +11391,14 @@ function docker_heldAt(sections, number) {
 }
 function docker_tag(facts, pairs) {
     return {
-        body: `set -e
-set -- $REFERENCES
-while [ $# -gt 1 ]; do as_root $DOCKER image tag "$1" "$2" >&2; shift 2; done`,
-        variables: variables(facts, pairs.flatMap(({ from, to }) => [from, to])),
+        body: eachPair('  as_root $DOCKER image tag "$1" "$2" >&2'),
+        variables: variables(facts, flatPairs(pairs)),
     };
 }
 function docker_remove(facts, references) {
     return {
-        body: `${CRI}
-for reference in $REFERENCES; do
-  end_imports "$reference"
-  [ -z "$(as_root $DOCKER image ls --quiet "$reference")" ] || as_root $DOCKER image rm "$reference" >&2 || exit 1
-done`,
+        body: `${CRI}${eachReference(`  end_imports "$reference"
+  [ -z "$(as_root $DOCKER image ls --quiet "$reference")" ] || as_root $DOCKER image rm "$reference" >&2 || exit 1`)}`,
         variables: variables(facts, references),
     };
 }
@@ -13121,6 +13101,9 @@ async function planImages(node, images, run) {
 }
 async function stageImages(node, run, progress) {
     const missing = new Map(node.images.flatMap(image => (image.stage === undefined ? [] : [[image.stage, image]])));
+    if (missing.size === 0) {
+        return;
+    }
     for (const [stage, image] of missing) {
         await sendImage(node, image, stage, run, progress);
     }

@@ -60,6 +60,9 @@ export async function stageImages(node: Node, run: Run, progress: Progress): Pro
   const missing = new Map(
     node.images.flatMap(image => (image.stage === undefined ? [] : [[image.stage, image] as const])),
   );
+  if (missing.size === 0) {
+    return;
+  }
   for (const [stage, image] of missing) {
     await sendImage(node, image, stage, run, progress);
   }

@@ -1,8 +1,8 @@
 import type { Platform } from '../image/platform.ts';
 import type { NodeFacts } from '../node/facts.ts';
 import type { Script, Sections } from '../node/script.ts';
-import { asRoot, CRI, criImageId, parseJson, variables } from './cri.ts';
-import type { HeldImage, Runtime } from './runtime.ts';
+import { asRoot, CRI, criImageId, eachPair, eachReference, flatPairs, heldBy, parseJson, variables } from './cri.ts';
+import type { HeldImage, Runtime, TagPair } from './runtime.ts';
 import { stageName } from './staging.ts';
 
 /** The containerd namespace of Kubernetes (containerd: `constants.K8sContainerdNamespace`). */
@@ -13,7 +13,7 @@ const DEFAULT_SNAPSHOTTER = 'overlayfs';
  * containerd through its own client `ctr`, and the CRI through `crictl` where the node has it.
  * `docs/notes/containerd.md` has what was measured of both, by version.
  */
-export const containerd: Runtime = { importArchive, inspect, held, tag, remove };
+export const containerd: Runtime = { importArchive, inspect, held: heldBy(heldAt), tag, remove };
 
 function importArchive(facts: NodeFacts, stage: string, platform: Platform): readonly string[] {
   return [
@@ -53,9 +53,7 @@ ctr() { as_root $CTR --address "$SOCKET" --namespace ${NAMESPACE} "$@"; }`;
  */
 const INSPECT = `${CTR}
 digest_of_config() { tr -d ' \\n\\t' | sed -n 's/.*"config":{[^}]*"digest":"\\(sha256:[0-9a-f]*\\)".*/\\1/p'; }
-number=0
-for reference in $REFERENCES; do
-  manifest=$(ctr images ls "name==$reference" | sed -n '2s/^[^ ]* *[^ ]* *\\(sha256:[0-9a-f]*\\) .*/\\1/p')
+${eachReference(`  manifest=$(ctr images ls "name==$reference" | sed -n '2s/^[^ ]* *[^ ]* *\\(sha256:[0-9a-f]*\\) .*/\\1/p')
   if [ -n "$manifest" ]; then
     section "manifest $number"; printf '%s' "$manifest"
     section "check $number"; ctr images check --snapshotter "$SNAPSHOTTER" "name==$reference" 2>&1 | sed -n 2p
@@ -63,17 +61,11 @@ for reference in $REFERENCES; do
     section "config-digest $number"; printf '%s' "$config"
     section "config $number"; [ -z "$config" ] || ctr content get "$config"
     inspect_by_cri "$number" "$reference"
-  fi
-  number=$((number + 1))
-done`;
+  fi`)}`;
 
 function inspect(facts: NodeFacts, references: readonly string[]): Script {
   const { snapshotter = DEFAULT_SNAPSHOTTER } = facts;
   return { body: INSPECT, variables: { ...variables(facts, references), SNAPSHOTTER: snapshotter } };
-}
-
-function held(sections: Sections, references: readonly string[]): ReadonlyMap<string, HeldImage | undefined> {
-  return new Map(references.map((reference, number) => [reference, heldAt(sections, number)]));
 }
 
 function heldAt(sections: Sections, number: number): HeldImage | undefined {
@@ -97,27 +89,18 @@ function heldAt(sections: Sections, number: number): HeldImage | undefined {
   };
 }
 
-function tag(facts: NodeFacts, pairs: readonly { readonly from: string; readonly to: string }[]): Script {
+function tag(facts: NodeFacts, pairs: readonly TagPair[]): Script {
   return {
-    body: `${CTR}
-set -e
-set -- $REFERENCES
-while [ $# -gt 1 ]; do ctr images tag --force "$1" "$2" >&2; shift 2; done`,
-    variables: variables(
-      facts,
-      pairs.flatMap(({ from, to }) => [from, to]),
-    ),
+    body: `${CTR}${eachPair('  ctr images tag --force "$1" "$2" >&2')}`,
+    variables: variables(facts, flatPairs(pairs)),
   };
 }
 
 function remove(facts: NodeFacts, references: readonly string[]): Script {
   return {
     // `ctr images rm` of several stops at the first that is missing; one that is missing is as good as removed.
-    body: `${CTR}
-for reference in $REFERENCES; do
-  end_imports "$reference"
-  [ -z "$(ctr images ls -q "name==$reference")" ] || ctr images rm "$reference" >&2 || exit 1
-done`,
+    body: `${CTR}${eachReference(`  end_imports "$reference"
+  [ -z "$(ctr images ls -q "name==$reference")" ] || ctr images rm "$reference" >&2 || exit 1`)}`,
     variables: variables(facts, references),
   };
 }

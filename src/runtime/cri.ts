@@ -1,5 +1,6 @@
 import type { NodeFacts } from '../node/facts.ts';
 import type { Sections } from '../node/script.ts';
+import type { HeldImage, Runtime, TagPair } from './runtime.ts';
 
 /** Words in front of a command that needs root. */
 export function asRoot({ privilege }: NodeFacts): readonly string[] {
@@ -33,6 +34,38 @@ end_imports() {
   done
 }
 `;
+
+/** A script that does something for each of the references: `$reference`, with `$number` from 0 for its sections. */
+export function eachReference(body: string): string {
+  return `
+number=0
+for reference in $REFERENCES; do
+${body}
+  number=$((number + 1))
+done`;
+}
+
+/** A script that does something for each pair of references, `$1` and `$2`, and stops at the first that fails. */
+export function eachPair(body: string): string {
+  return `
+set -e
+set -- $REFERENCES
+while [ $# -gt 1 ]; do
+${body}
+  shift 2
+done`;
+}
+
+/** The references of pairs, in the order in which {@link eachPair} takes them. */
+export function flatPairs(pairs: readonly TagPair[]): readonly string[] {
+  return pairs.flatMap(({ from, to }) => [from, to]);
+}
+
+/** What is held under each reference, out of what a runtime reads from the sections with the reference's number. */
+export function heldBy(heldAt: (sections: Sections, number: number) => HeldImage | undefined): Runtime['held'] {
+  return (sections, references) =>
+    new Map(references.map((reference, number) => [reference, heldAt(sections, number)]));
+}
 
 /** The variables that every runtime's scripts start with. */
 export function variables(

@@ -1,22 +1,21 @@
-import type { Platform } from '../image/platform.ts';
 import type { NodeFacts } from '../node/facts.ts';
 import type { Script, Sections } from '../node/script.ts';
-import { asRoot, CRI, criImageId, parseJson, variables } from './cri.ts';
-import type { HeldImage, Runtime } from './runtime.ts';
+import { asRoot, CRI, criImageId, eachPair, eachReference, flatPairs, heldBy, parseJson, variables } from './cri.ts';
+import type { HeldImage, Runtime, TagPair } from './runtime.ts';
 import { runOf, UNPACKED } from './staging.ts';
 
 /**
  * CRI-O sees what is in root's containers-storage: skopeo, else podman, puts it there under the name that we say.
  * `docs/notes/crio.md` has what was measured.
  */
-export const crio: Runtime = { importArchive, inspect, held, tag, remove };
+export const crio: Runtime = { importArchive, inspect, held: heldBy(heldAt), tag, remove };
 
 /**
  * skopeo reads no archive from a pipe, so the archive is unpacked below /var/tmp and read from there. The layers that
  * skopeo and podman unpack on the way lie in the same directory: they leave them behind when they are killed. It goes
  * with the command; what a killed one leaves is found by its name.
  */
-function importArchive(facts: NodeFacts, stage: string, _platform: Platform): readonly string[] {
+function importArchive(facts: NodeFacts, stage: string): readonly string[] {
   const { skopeo, podman = ['podman'] } = facts.tools;
   const root = [...asRoot(facts), ''].join(' ');
   const byPodman = podman.join(' ');
@@ -34,23 +33,14 @@ function importArchive(facts: NodeFacts, stage: string, _platform: Platform): re
 }
 
 /** The config comes from the storage itself: the CRI's answer has no architecture. */
-const INSPECT = `${CRI}
-number=0
-for reference in $REFERENCES; do
-  inspect_by_cri "$number" "$reference"
+const INSPECT = `${CRI}${eachReference(`  inspect_by_cri "$number" "$reference"
   section "config $number"
   if [ -n "$SKOPEO" ]; then as_root $SKOPEO inspect --config "containers-storage:$reference" 2>/dev/null
   else as_root $PODMAN image inspect --format '{"os":"{{.Os}}","architecture":"{{.Architecture}}","id":"{{.Id}}"}' "$reference" 2>/dev/null
-  fi
-  number=$((number + 1))
-done`;
+  fi`)}`;
 
 function inspect(facts: NodeFacts, references: readonly string[]): Script {
   return { body: INSPECT, variables: variables(facts, references) };
-}
-
-function held(sections: Sections, references: readonly string[]): ReadonlyMap<string, HeldImage | undefined> {
-  return new Map(references.map((reference, number) => [reference, heldAt(sections, number)]));
 }
 
 function heldAt(sections: Sections, number: number): HeldImage | undefined {
@@ -69,21 +59,12 @@ function heldAt(sections: Sections, number: number): HeldImage | undefined {
   };
 }
 
-function tag(facts: NodeFacts, pairs: readonly { readonly from: string; readonly to: string }[]): Script {
+function tag(facts: NodeFacts, pairs: readonly TagPair[]): Script {
   return {
-    body: `${CRI}
-set -e
-set -- $REFERENCES
-while [ $# -gt 1 ]; do
-  if [ -n "$PODMAN" ]; then as_root $PODMAN tag "$1" "$2" >&2
+    body: eachPair(`  if [ -n "$PODMAN" ]; then as_root $PODMAN tag "$1" "$2" >&2
   else as_root $SKOPEO copy --quiet "containers-storage:$1" "containers-storage:$2" >&2
-  fi
-  shift 2
-done`,
-    variables: variables(
-      facts,
-      pairs.flatMap(({ from, to }) => [from, to]),
-    ),
+  fi`),
+    variables: variables(facts, flatPairs(pairs)),
   };
 }
 
@@ -110,9 +91,7 @@ let_imports_end() {
 function remove(facts: NodeFacts, references: readonly string[]): Script {
   return {
     // Both take away a name, and the image with its last one. `skopeo delete` would take the image with all its names.
-    body: `${CRI}${LET_IMPORTS_END}
-for reference in $REFERENCES; do
-  run=\${reference%:*}
+    body: `${LET_IMPORTS_END}${eachReference(`  run=\${reference%:*}
   unpacked=${UNPACKED}\${run##*/}.
   let_imports_end "$reference" "$unpacked"
   as_root rm -rf "$unpacked"*
@@ -121,8 +100,7 @@ for reference in $REFERENCES; do
   else
     ! as_root $CRICTL --image-endpoint "unix://$SOCKET" inspecti "$reference" >/dev/null 2>&1 ||
       as_root $CRICTL --image-endpoint "unix://$SOCKET" rmi "$reference" >&2 || exit 1
-  fi
-done`,
+  fi`)}`,
     variables: variables(facts, references),
   };
 }

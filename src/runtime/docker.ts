@@ -1,31 +1,22 @@
 import type { NodeFacts } from '../node/facts.ts';
 import type { Script, Sections } from '../node/script.ts';
-import { asRoot, CRI, criImageId, parseJson, variables } from './cri.ts';
-import type { HeldImage, Runtime } from './runtime.ts';
+import { asRoot, CRI, criImageId, eachPair, eachReference, flatPairs, heldBy, parseJson, variables } from './cri.ts';
+import type { HeldImage, Runtime, TagPair } from './runtime.ts';
 
 /** Docker behind cri-dockerd: `docker load`, and the CRI's word where the node has crictl. */
-export const docker: Runtime = { importArchive, inspect, held, tag, remove };
+export const docker: Runtime = { importArchive, inspect, held: heldBy(heldAt), tag, remove };
 
 function importArchive(facts: NodeFacts): readonly string[] {
   return [...asRoot(facts), ...(facts.tools.docker ?? ['docker']), 'load', '--quiet'];
 }
 
-const INSPECT = `${CRI}
-number=0
-for reference in $REFERENCES; do
-  image=$(as_root $DOCKER image inspect "$reference" 2>/dev/null) && {
+const INSPECT = `${CRI}${eachReference(`  image=$(as_root $DOCKER image inspect "$reference" 2>/dev/null) && {
     section "image $number"; printf '%s' "$image"
     inspect_by_cri "$number" "$reference"
-  }
-  number=$((number + 1))
-done`;
+  }`)}`;
 
 function inspect(facts: NodeFacts, references: readonly string[]): Script {
   return { body: INSPECT, variables: variables(facts, references) };
-}
-
-function held(sections: Sections, references: readonly string[]): ReadonlyMap<string, HeldImage | undefined> {
-  return new Map(references.map((reference, number) => [reference, heldAt(sections, number)]));
 }
 
 function heldAt(sections: Sections, number: number): HeldImage | undefined {
@@ -46,25 +37,17 @@ function heldAt(sections: Sections, number: number): HeldImage | undefined {
   };
 }
 
-function tag(facts: NodeFacts, pairs: readonly { readonly from: string; readonly to: string }[]): Script {
+function tag(facts: NodeFacts, pairs: readonly TagPair[]): Script {
   return {
-    body: `set -e
-set -- $REFERENCES
-while [ $# -gt 1 ]; do as_root $DOCKER image tag "$1" "$2" >&2; shift 2; done`,
-    variables: variables(
-      facts,
-      pairs.flatMap(({ from, to }) => [from, to]),
-    ),
+    body: eachPair('  as_root $DOCKER image tag "$1" "$2" >&2'),
+    variables: variables(facts, flatPairs(pairs)),
   };
 }
 
 function remove(facts: NodeFacts, references: readonly string[]): Script {
   return {
-    body: `${CRI}
-for reference in $REFERENCES; do
-  end_imports "$reference"
-  [ -z "$(as_root $DOCKER image ls --quiet "$reference")" ] || as_root $DOCKER image rm "$reference" >&2 || exit 1
-done`,
+    body: `${CRI}${eachReference(`  end_imports "$reference"
+  [ -z "$(as_root $DOCKER image ls --quiet "$reference")" ] || as_root $DOCKER image rm "$reference" >&2 || exit 1`)}`,
     variables: variables(facts, references),
   };
 }

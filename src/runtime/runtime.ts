@@ -14,14 +14,21 @@ export interface HeldImage {
   readonly witness: 'crictl' | 'ctr' | 'docker';
 }
 
+/** A reference, and the one that is to name the same content. */
+export interface TagPair {
+  readonly from: string;
+  readonly to: string;
+}
+
 /**
  * The commands of one kind of runtime. It composes commands and reads their output; it opens no connection.
  * References are fully qualified everywhere.
  */
 export interface Runtime {
   /**
-   * The command that reads an OCI archive on its standard input and imports it, unpacked, for one platform. The stage
-   * reference that the archive names is part of the command line, so that an import can be found among the processes.
+   * The command that reads an OCI archive on its standard input and imports it, unpacked, for one platform. Where the
+   * client takes it, the stage name is part of the command line, so that an import can be found among the processes;
+   * `docker load` takes none.
    */
   importArchive(facts: NodeFacts, stage: string, platform: Platform): readonly string[];
   /** Asks what is held under each of the references. */
@@ -29,7 +36,7 @@ export interface Runtime {
   /** The answer to {@link Runtime.inspect}; `undefined` for a reference under which nothing is held. */
   held(sections: Sections, references: readonly string[]): ReadonlyMap<string, HeldImage | undefined>;
   /** Makes each `to` name the content of its `from`, whatever it named before. */
-  tag(facts: NodeFacts, pairs: readonly { readonly from: string; readonly to: string }[]): Script;
+  tag(facts: NodeFacts, pairs: readonly TagPair[]): Script;
   /**
    * Ends imports into these stage references that still run, and removes the references; what is not there is no error.
    * Content that nothing refers to is left to the runtime.
