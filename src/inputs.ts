@@ -1,12 +1,14 @@
 import { type InputProblem, problem, shown } from './problems.ts';
 
-/** How the text of an input becomes a value. A `list` may use commas, `lines` may contain them; `seconds` takes `90`, `90s`, `2m` or `1h`. */
+/** How the text of an input becomes a value. A `list` may use commas, `lines` may contain them; `seconds` takes `90`, `90s`, `2m` or `1h`; a `rate` is in bytes per second. */
 type InputType =
   | 'text'
   | 'list'
   | 'lines'
   | 'path'
   | 'port'
+  | 'count'
+  | 'rate'
   | 'seconds'
   | 'secret'
   | { readonly oneOf: readonly string[] };
@@ -93,6 +95,25 @@ export const INPUTS = {
     type: 'path',
     help: 'The CRI socket on the nodes. Default: the one that the kubelet uses.',
   },
+  delta: {
+    type: { oneOf: ['true', 'false'] },
+    default: 'true',
+    help: 'Send only the layers that a node lacks. `false` sends whole images.',
+  },
+  parallel: {
+    type: 'count',
+    default: '10',
+    help: 'How many nodes receive at a time, at most; `0` is all of them. Control-plane nodes come when all others have the images.',
+  },
+  bandwidth: {
+    type: 'rate',
+    help: 'The rate at which this runner sends, to all nodes together, such as `20MB/s` or `200Mbit/s`. Default: no limit.',
+  },
+  retries: {
+    type: 'count',
+    default: '3',
+    help: 'How often a node is tried again, after a growing pause, when its connection breaks off while images are sent. What it has received whole is not sent again.',
+  },
   smoke: {
     type: { oneOf: ['pod', 'none'] },
     default: 'pod',
@@ -129,7 +150,7 @@ type Value<T extends InputType> = T extends { readonly oneOf: readonly (infer O)
   ? O
   : T extends 'list' | 'lines'
     ? readonly string[]
-    : T extends 'port' | 'seconds'
+    : T extends 'port' | 'count' | 'rate' | 'seconds'
       ? number
       : string;
 
@@ -192,6 +213,10 @@ function parseValue(type: InputType, text: string): string | number | readonly s
       const port = /^\d{1,5}$/.test(text.trim()) ? Number(text) : 0;
       return port >= 1 && port <= 65535 ? port : undefined;
     }
+    case 'rate':
+      return parseRate(text.trim());
+    case 'count':
+      return /^\d{1,3}$/.test(text.trim()) ? Number(text) : undefined;
     case 'seconds':
       return parseSeconds(text.trim());
     case 'secret':
@@ -226,6 +251,17 @@ function parseSeconds(text: string): number | undefined {
   return seconds >= 1 && seconds <= 86_400 ? seconds : undefined;
 }
 
+/** Decimal units, as network rates have them. */
+function parseRate(text: string): number | undefined {
+  const match = /^(\d{1,6}(?:\.\d{1,3})?) ?([kMG]?)(B|bit)\/s$/.exec(text);
+  if (match === null) {
+    return undefined;
+  }
+  const factor = { '': 1, k: 1e3, M: 1e6, G: 1e9 }[(match[2] ?? '') as '' | 'k' | 'M' | 'G'];
+  const bytes = (Number(match[1]) * factor) / (match[3] === 'bit' ? 8 : 1);
+  return bytes >= 1 ? bytes : undefined;
+}
+
 function formOf(type: InputType): string {
   if (typeof type === 'object') {
     return type.oneOf.map(option => `\`${option}\``).join(' or ');
@@ -236,6 +272,8 @@ function formOf(type: InputType): string {
     lines: 'one item per line',
     path: 'a path on one line',
     port: 'a port from 1 to 65535',
+    count: 'a whole number from 0 to 999',
+    rate: 'a rate such as `20MB/s` or `200Mbit/s`',
     seconds: 'a time such as `90s`, `2m` or `1h` (one day at most)',
     secret: 'a text',
   }[type];

@@ -1,5 +1,5 @@
 import { SideloadError } from './errors.ts';
-import type { PlatformImage, SourceImage } from './image/image.ts';
+import type { BlobDescriptor, Layer, PlatformImage, SourceImage } from './image/image.ts';
 import { bestMatch, formatPlatform } from './image/platform.ts';
 import type { MachineFacts } from './node/facts.ts';
 import type { HeldImage } from './runtime/runtime.ts';
@@ -43,11 +43,37 @@ export function planNode(
 }
 
 /**
- * How much the layers of these images are, each counted once: at least what they take unpacked, since they may be
- * compressed in the source, and about what their archive can be at most.
+ * Decides which layers of an image are sent and under which name the manifest has those that the node holds.
+ * @param held by layer, the blobs by which the node would find it
+ * @returns by layer, the blob that is left out; `undefined` for one that is sent
  */
-export function layersBytes(images: readonly PlatformImage[]): number {
-  const layers = new Map(images.flatMap(({ layers }) => layers.map(layer => [layer.diffId, layer] as const)));
+export function planLayers(
+  { manifest, layers }: PlatformImage,
+  held: readonly (readonly BlobDescriptor[])[],
+): readonly (BlobDescriptor | undefined)[] {
+  // A manifest that keeps its digest names its blobs and no others.
+  return layers.map((_, index) =>
+    held[index]?.find(({ digest }) => manifest === undefined || manifest.layerDigests[index] === digest),
+  );
+}
+
+/** An image, and what the node has of it. */
+interface PartlyHeld {
+  readonly image: PlatformImage;
+  readonly held: readonly (BlobDescriptor | undefined)[];
+}
+
+/** The layers that have to be sent. */
+export function missingLayers({ image, held }: PartlyHeld): readonly Layer[] {
+  return image.layers.filter((_, index) => held[index] === undefined);
+}
+
+/**
+ * How much room the layers that a node lacks of these images take unpacked, each counted once: at least this, since they
+ * may be compressed in the source.
+ */
+export function unpackedBytes(images: readonly PartlyHeld[]): number {
+  const layers = new Map(images.flatMap(image => missingLayers(image).map(layer => [layer.diffId, layer] as const)));
   return [...layers.values()].reduce((sum, layer) => sum + layer.sourceSizeBytes, 0);
 }
 

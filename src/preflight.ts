@@ -5,7 +5,7 @@ import { takesPods, unreadiness } from './node/cluster.ts';
 import type { NodeFacts } from './node/facts.ts';
 import type { KubeletFacts } from './node/kubelet.ts';
 import { kubernetesName, type Node } from './node/node.ts';
-import { layersBytes, planNode } from './plan.ts';
+import { planNode, unpackedBytes } from './plan.ts';
 import type { Finding } from './report/report.ts';
 import { formatBytes } from './report/units.ts';
 import type { NodeObject } from './smoke/objects.ts';
@@ -161,7 +161,7 @@ function isSame(reference: string, configured: string): boolean {
 
 /** The compressed size is not known yet: the layers as they are in the source stand for both, unpacked and archive. */
 function disk({ images }: CheckedNode, { disk, kubelet }: NodeFacts): readonly Fault[] {
-  const layers = layersBytes(images.filter(({ stage }) => stage !== undefined).map(({ image }) => image));
+  const layers = unpackedBytes(images.filter(({ stage }) => stage !== undefined));
   const { path, sizeBytes, freeBytes } = disk;
   const free = `${formatBytes(freeBytes)} are free on ${path}`;
   if (layers > freeBytes) {

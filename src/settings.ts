@@ -53,6 +53,14 @@ export interface Settings {
     readonly connectTimeoutMs: number;
   };
   readonly criSocket: string | undefined;
+  /** Whether layers that a node has are left out. */
+  readonly delta: boolean;
+  /** How many nodes receive at a time. */
+  readonly parallel: number;
+  /** Of all transfers together, in bytes per second. */
+  readonly bandwidth: number | undefined;
+  /** How often a node is tried again when its connection breaks off while images are sent. */
+  readonly retries: number;
   /** `undefined` when the cluster is not asked for anything. */
   readonly cluster: ClusterSettings | undefined;
   readonly smoke: SmokeSettings | undefined;
@@ -157,6 +165,10 @@ export function readSettings(host: Host, env: NodeJS.ProcessEnv = process.env): 
       connectTimeoutMs: inputs['connect-timeout'] * 1000,
     },
     criSocket,
+    delta: inputs.delta === 'true',
+    parallel: inputs.parallel === 0 ? Number.POSITIVE_INFINITY : inputs.parallel,
+    bandwidth: inputs.bandwidth,
+    retries: inputs.retries,
     cluster,
     smoke:
       inputs.smoke === 'none'

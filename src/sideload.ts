@@ -4,8 +4,9 @@ import { type ImageSet, referencesOf } from './image/image.ts';
 import { openImages } from './image/open.ts';
 import { formatPlatform } from './image/platform.ts';
 import { nodesOfCluster } from './node/cluster.ts';
-import { kubernetesName, type Node, newNode, nodeReport, onEach } from './node/node.ts';
+import { describeImage, isControlPlane, kubernetesName, type Node, newNode, nodeReport, onEach } from './node/node.ts';
 import { leaveNode, planImages, prepareNode, promoteImages, removeStaged, stageImages } from './node/steps.ts';
+import { throttleOf } from './node/throttle.ts';
 import { errorOf, preflight } from './preflight.ts';
 import { transferProgress } from './report/progress.ts';
 import { errorReport, type Finding, type Report } from './report/report.ts';
@@ -55,9 +56,9 @@ export async function sideload(settings: Settings, host: Host, run: Run): Promis
     'Check what the nodes lack': async () => {
       const sources = images?.images ?? [];
       await onEach(nodes, async node => {
-        await planImages(node, sources, run);
-        for (const { reference, stage } of node.images) {
-          host.info(`${node.settings.label}: ${stage === undefined ? 'has' : 'needs'} ${reference}`);
+        await planImages(node, sources, settings, run);
+        for (const image of node.images) {
+          host.info(`${node.settings.label}: ${describeImage(image)}`);
         }
       });
       const [asked] = await Promise.allSettled([
@@ -87,13 +88,22 @@ export async function sideload(settings: Settings, host: Host, run: Run): Promis
     },
     ...(settings.mode === 'push' && {
       'Send what is missing': async () => {
-        const progress = transferProgress(host);
-        await onEach(nodes, async node => {
-          await stageImages(node, run, progress);
+        const throttle = throttleOf(settings.bandwidth);
+        const sending = { settings, run, progress: transferProgress(host), throttle, log: host.info };
+        const send = async (node: Node) => {
+          await stageImages(node, sending);
           const { bytesSent, durationMs } = nodeReport(node);
           const sent = bytesSent > 0 ? `${formatBytes(bytesSent)} sent, imported and verified` : 'nothing to send';
           host.info(`${node.settings.label}: ${sent} (${formatDuration(durationMs)})`);
-        });
+        };
+        // The control plane last, and not at all for an image that some other node refuses.
+        for (const group of [nodes.filter(node => !isControlPlane(node)), nodes.filter(isControlPlane)]) {
+          await onEach(group, send, settings.parallel);
+          run.signal.throwIfAborted();
+          if (nodes.some(node => node.error !== undefined)) {
+            break;
+          }
+        }
       },
       'Move the references': async () => {
         await onEach(nodes, async node => {

@@ -10,7 +10,7 @@ __nccwpck_require__.a(module, async (__webpack_handle_async_dependencies__, __we
 __nccwpck_require__.r(__webpack_exports__);
 /* harmony import */ var node_util__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(7975);
 /* harmony import */ var node_util__WEBPACK_IMPORTED_MODULE_0___default = /*#__PURE__*/__nccwpck_require__.n(node_util__WEBPACK_IMPORTED_MODULE_0__);
-/* harmony import */ var _entry_js__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(2037);
+/* harmony import */ var _entry_js__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(3773);
 /* harmony import */ var _help_js__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(3201);
 /* harmony import */ var _host_terminal_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(2939);
 /* harmony import */ var _inputs_js__WEBPACK_IMPORTED_MODULE_4__ = __nccwpck_require__(6107);
@@ -81,7 +81,7 @@ __webpack_async_result__();
 
 /***/ }),
 
-/***/ 2037:
+/***/ 3773:
 /***/ ((__unused_webpack_module, __webpack_exports__, __nccwpck_require__) => {
 
 "use strict";
@@ -155,11 +155,11 @@ const PLAN = {
 function about(node, image) {
     return [node.node, node.platform ?? '–', node.runtime ?? '–', image?.reference ?? '–'];
 }
-function estimate({ outcome, estimatedBytes }) {
+function estimate({ outcome, estimatedBytes, isEstimateExact }) {
     if (estimatedBytes === 0) {
         return outcome === 'present' ? formatBytes(0) : 'sent once, by another name';
     }
-    return `up to ${formatBytes(estimatedBytes)}`;
+    return isEstimateExact ? formatBytes(estimatedBytes) : `up to ${formatBytes(estimatedBytes)}`;
 }
 function tableOf(report) {
     const { headings, row } = report.mode === 'plan' ? PLAN : PUSH;
@@ -8976,6 +8976,10 @@ function settings_readSettings(host, env = process.env) {
             connectTimeoutMs: inputs['connect-timeout'] * 1000,
         },
         criSocket,
+        delta: inputs.delta === 'true',
+        parallel: inputs.parallel === 0 ? Number.POSITIVE_INFINITY : inputs.parallel,
+        bandwidth: inputs.bandwidth,
+        retries: inputs.retries,
         cluster,
         smoke: inputs.smoke === 'none'
             ? undefined
@@ -9893,14 +9897,17 @@ function createQueue(limit) {
 
 
 function createLayer(content, scratch) {
+    const passed = content.file.stored;
+    let known = passed !== undefined && !provenByDiffId(content, passed) ? passed.blob : undefined;
     const store = createShared(scratch.signal, async (signal) => {
         const stored = content.file.stored ?? (await scratch.adopt(content.file.open, signal));
         proveDigest(content, stored);
         if (provenByDiffId(content, stored))
             await proveDiffId(content, stored, signal);
+        known = stored.blob;
         return stored.blob;
     });
-    return { diffId: content.diffId, sourceSizeBytes: content.file.sizeBytes, store };
+    return { diffId: content.diffId, sourceSizeBytes: content.file.sizeBytes, store, known: async () => known };
 }
 function proveDigest({ diffId, blobDigest, name }, { digest, compression }) {
     const wanted = blobDigest ?? (compression === 'none' ? diffId : digest);
@@ -10946,46 +10953,7 @@ function unreadiness({ status }) {
     return [ready.reason, ready.message].filter(text => text !== undefined && text !== '').join(': ') || ready.status;
 }
 
-;// CONCATENATED MODULE: ./lib/plan.js
-
-
-function planNode(images, { platform }, held) {
-    const chosen = images.map(({ reference, variants }) => ({
-        reference,
-        variants,
-        image: bestMatch(variants, platform),
-    }));
-    const unfit = chosen.filter(({ image }) => image === undefined);
-    if (unfit.length > 0) {
-        const faults = unfit.map(({ reference, variants }) => {
-            const built = variants.map(variant => formatPlatform(variant.platform)).join(', ');
-            return `${reference} is built for ${built}, and the node is ${formatPlatform(platform)}`;
-        });
-        throw new lib_errors/* SideloadError */.wR('PLATFORM_MISMATCH', faults.join('\n'));
-    }
-    return chosen.flatMap(({ reference, image }) => image === undefined
-        ? []
-        : [{ reference, image, action: faultOf(held.get(reference), image) === undefined ? 'keep' : 'send' }]);
-}
-function layersBytes(images) {
-    const layers = new Map(images.flatMap(({ layers }) => layers.map(layer => [layer.diffId, layer])));
-    return [...layers.values()].reduce((sum, layer) => sum + layer.sourceSizeBytes, 0);
-}
-function faultOf(held, image) {
-    if (held === undefined) {
-        return 'the runtime does not have it';
-    }
-    if (held.imageId !== image.imageId) {
-        return `${held.witness} reports image ID ${held.imageId}, CI built ${image.imageId}`;
-    }
-    if (held.os !== image.platform.os || held.architecture !== image.platform.architecture) {
-        return `it is for ${held.os}/${held.architecture}, not for ${formatPlatform(image.platform)}`;
-    }
-    return held.unpacked ? undefined : 'its layers are not unpacked';
-}
-
 ;// CONCATENATED MODULE: ./lib/node/node.js
-
 
 
 
@@ -11012,21 +10980,37 @@ function ready({ settings, connection, facts }) {
 function kubernetesName(node) {
     return node.settings.kubernetesName ?? node.machine?.kubernetesName;
 }
-async function node_onEach(nodes, act) {
-    await Promise.all(nodes.map(async (node) => {
-        if (node.error !== undefined) {
-            return;
+async function node_onEach(nodes, act, parallel = Number.POSITIVE_INFINITY) {
+    const waiting = nodes.values();
+    const workers = Array.from({ length: Math.min(parallel, nodes.length) }, async () => {
+        for (const node of waiting) {
+            if (node.error !== undefined) {
+                continue;
+            }
+            try {
+                await act(node);
+            }
+            catch (thrown) {
+                node.error = (0,lib_errors/* toSideloadError */.Lq)(thrown, node.settings.label);
+            }
         }
-        try {
-            await act(node);
-        }
-        catch (thrown) {
-            node.error = (0,lib_errors/* toSideloadError */.Lq)(thrown, node.settings.label);
-        }
-    }));
+    });
+    await Promise.all(workers);
 }
+function isControlPlane({ object }) {
+    const labels = object === undefined || object === 'absent' ? undefined : object.metadata.labels;
+    return labels !== undefined && CONTROL_PLANE_LABELS.some(label => label in labels);
+}
+const CONTROL_PLANE_LABELS = ['node-role.kubernetes.io/control-plane', 'node-role.kubernetes.io/master'];
 function isSent({ images }, { reference, stage }) {
     return stage !== undefined && images.findLast(image => image.stage === stage)?.reference === reference;
+}
+function describeImage({ reference, image, stage, held }) {
+    if (stage === undefined) {
+        return `has ${reference}`;
+    }
+    const there = held.filter(blob => blob !== undefined).length;
+    return `needs ${reference}${there === 0 ? '' : `, and has ${there} of its ${image.layers.length} layers`}`;
 }
 function nodeReport(node) {
     const { settings, machine, facts, images, findings, error } = node;
@@ -11036,11 +11020,12 @@ function nodeReport(node) {
         kubernetesName: kubernetesName(node),
         platform: machine === undefined ? undefined : formatPlatform(machine.platform),
         runtime: facts === undefined ? undefined : `${facts.runtime.name} ${facts.runtime.version}`,
-        images: images.map(({ reference, image, stage, outcome, bytesSent, smoke }) => ({
+        images: images.map(({ reference, image, stage, estimate, outcome, bytesSent, smoke }) => ({
             reference,
             imageId: image.imageId,
             outcome,
-            estimatedBytes: isSent(node, { reference, stage }) ? layersBytes([image]) : 0,
+            estimatedBytes: isSent(node, { reference, stage }) ? estimate.bytes : 0,
+            isEstimateExact: estimate.isExact,
             bytesSent,
             smoke,
         })),
@@ -11049,6 +11034,19 @@ function nodeReport(node) {
         findings,
         error: error === undefined ? undefined : errorReport(error),
     };
+}
+
+;// CONCATENATED MODULE: external "node:timers/promises"
+const external_node_timers_promises_namespaceObject = require("node:timers/promises");
+;// CONCATENATED MODULE: ./lib/image/chain-id.js
+
+function chainIds(diffIds) {
+    const chain = [];
+    for (const diffId of diffIds) {
+        const below = chain.at(-1);
+        chain.push(below === undefined ? diffId : digestOf(`${below} ${diffId}`));
+    }
+    return chain;
 }
 
 ;// CONCATENATED MODULE: external "node:events"
@@ -11069,10 +11067,28 @@ const LAYER_TYPES = {
 };
 const layout_BLOCK_BYTES = 512;
 const END_OF_ARCHIVE = Buffer.alloc(2 * layout_BLOCK_BYTES);
-function layoutArchive({ reference, image, blobs, omit = new Set() }) {
+function layoutArchive({ reference, image, blobs }) {
     if (blobs.length !== image.layers.length) {
         throw new lib_errors/* SideloadError */.wR('INTERNAL', `${blobs.length} blobs for ${image.layers.length} layers of ${reference}`);
     }
+    const coming = blobs.map(async (blob) => await blob);
+    for (const blob of coming)
+        blob.catch(() => { });
+    const metadata = async () => metadataOf(reference, image, await Promise.all(coming));
+    return {
+        stream: () => external_node_stream_namespaceObject.Readable.from(tarOf(coming, metadata), { objectMode: false, highWaterMark: 1 << 20 }),
+        async summary() {
+            const all = await Promise.all(coming);
+            const { manifestDigest, files } = await metadata();
+            const sent = new Map(all.filter(isStored).map(blob => [blob.digest, blob.sizeBytes]));
+            const sizes = [LAYOUT_FILE.bytes.length, ...sent.values(), ...files.map(({ bytes }) => bytes.length)];
+            const sizeBytes = sizes.reduce((sum, size) => sum + layout_BLOCK_BYTES + size + paddingBytes(size), 0);
+            return { manifestDigest, sizeBytes: sizeBytes + END_OF_ARCHIVE.length };
+        },
+    };
+}
+const LAYOUT_FILE = { name: 'oci-layout', bytes: json({ imageLayoutVersion: '1.0.0' }) };
+function metadataOf(reference, image, blobs) {
     const kept = image.manifest?.layerDigests.join() === blobs.map(blob => blob.digest).join() ? image.manifest : undefined;
     const mediaType = kept?.mediaType ?? layout_MANIFEST_TYPE;
     const written = json({
@@ -11111,26 +11127,19 @@ function layoutArchive({ reference, image, blobs, omit = new Set() }) {
             Layers: blobs.map(blob => blobPath(blob.digest)),
         },
     ]);
-    const sent = new Map(blobs.filter(blob => !omit.has(blob.digest)).map(blob => [blob.digest, blob]));
-    const entries = [
-        memoryEntry('oci-layout', json({ imageLayoutVersion: '1.0.0' })),
-        memoryEntry('index.json', index),
-        memoryEntry('manifest.json', dockerManifest),
-        memoryEntry(blobPath(manifestDigest), manifest),
-        memoryEntry(blobPath(image.imageId), image.config),
-        ...[...sent.values()].map(blob => ({ name: blobPath(blob.digest), sizeBytes: blob.sizeBytes, content: blob })),
+    const files = [
+        { name: blobPath(image.imageId), bytes: image.config },
+        { name: blobPath(manifestDigest), bytes: manifest },
+        { name: 'index.json', bytes: index },
+        { name: 'manifest.json', bytes: dockerManifest },
     ];
-    return {
-        manifestDigest,
-        sizeBytes: entries.reduce((sum, { sizeBytes }) => sum + layout_BLOCK_BYTES + sizeBytes + paddingBytes(sizeBytes), END_OF_ARCHIVE.length),
-        stream: () => external_node_stream_namespaceObject.Readable.from(tarOf(entries), { objectMode: false, highWaterMark: 1 << 20 }),
-    };
+    return { manifestDigest, files };
+}
+function isStored(blob) {
+    return 'open' in blob;
 }
 function json(value) {
     return Buffer.from(JSON.stringify(value));
-}
-function memoryEntry(name, content) {
-    return { name, sizeBytes: content.length, content };
 }
 function blobPath(digest) {
     return `blobs/sha256/${hexOf(digest)}`;
@@ -11138,20 +11147,40 @@ function blobPath(digest) {
 function paddingBytes(sizeBytes) {
     return (layout_BLOCK_BYTES - (sizeBytes % layout_BLOCK_BYTES)) % layout_BLOCK_BYTES;
 }
-async function* tarOf(entries) {
-    for (const { name, sizeBytes, content } of entries) {
-        yield await headerOf(name, sizeBytes);
-        if (Buffer.isBuffer(content)) {
-            yield content;
-        }
-        else {
-            yield* bodyOf(content);
-        }
-        const padding = paddingBytes(sizeBytes);
-        if (padding > 0)
-            yield Buffer.alloc(padding);
+async function* tarOf(blobs, metadata) {
+    yield* memoryEntry(LAYOUT_FILE);
+    const sent = new Set();
+    for await (const blob of asTheyCome(blobs)) {
+        if (!isStored(blob) || sent.has(blob.digest))
+            continue;
+        sent.add(blob.digest);
+        yield await headerOf(blobPath(blob.digest), blob.sizeBytes);
+        yield* bodyOf(blob);
+        yield* padding(blob.sizeBytes);
     }
+    for (const file of (await metadata()).files)
+        yield* memoryEntry(file);
     yield END_OF_ARCHIVE;
+}
+async function* memoryEntry({ name, bytes }) {
+    yield await headerOf(name, bytes.length);
+    yield bytes;
+    yield* padding(bytes.length);
+}
+function* padding(sizeBytes) {
+    const bytes = paddingBytes(sizeBytes);
+    if (bytes > 0)
+        yield Buffer.alloc(bytes);
+}
+async function* asTheyCome(promises) {
+    const waiting = new Map(promises.map((promise, index) => [index, promise.then(value => ({ index, value }))]));
+    for (const promise of waiting.values())
+        promise.catch(() => { });
+    while (waiting.size > 0) {
+        const { index, value } = await Promise.race(waiting.values());
+        waiting.delete(index);
+        yield value;
+    }
 }
 async function* bodyOf(blob) {
     let readBytes = 0;
@@ -11173,6 +11202,50 @@ async function headerOf(name, sizeBytes) {
     const header = tar.read();
     tar.destroy();
     return header;
+}
+
+;// CONCATENATED MODULE: ./lib/plan.js
+
+
+function planNode(images, { platform }, held) {
+    const chosen = images.map(({ reference, variants }) => ({
+        reference,
+        variants,
+        image: bestMatch(variants, platform),
+    }));
+    const unfit = chosen.filter(({ image }) => image === undefined);
+    if (unfit.length > 0) {
+        const faults = unfit.map(({ reference, variants }) => {
+            const built = variants.map(variant => formatPlatform(variant.platform)).join(', ');
+            return `${reference} is built for ${built}, and the node is ${formatPlatform(platform)}`;
+        });
+        throw new lib_errors/* SideloadError */.wR('PLATFORM_MISMATCH', faults.join('\n'));
+    }
+    return chosen.flatMap(({ reference, image }) => image === undefined
+        ? []
+        : [{ reference, image, action: faultOf(held.get(reference), image) === undefined ? 'keep' : 'send' }]);
+}
+function planLayers({ manifest, layers }, held) {
+    return layers.map((_, index) => held[index]?.find(({ digest }) => manifest === undefined || manifest.layerDigests[index] === digest));
+}
+function missingLayers({ image, held }) {
+    return image.layers.filter((_, index) => held[index] === undefined);
+}
+function unpackedBytes(images) {
+    const layers = new Map(images.flatMap(image => missingLayers(image).map(layer => [layer.diffId, layer])));
+    return [...layers.values()].reduce((sum, layer) => sum + layer.sourceSizeBytes, 0);
+}
+function faultOf(held, image) {
+    if (held === undefined) {
+        return 'the runtime does not have it';
+    }
+    if (held.imageId !== image.imageId) {
+        return `${held.witness} reports image ID ${held.imageId}, CI built ${image.imageId}`;
+    }
+    if (held.os !== image.platform.os || held.architecture !== image.platform.architecture) {
+        return `it is for ${held.os}/${held.architecture}, not for ${formatPlatform(image.platform)}`;
+    }
+    return held.unpacked ? undefined : 'its layers are not unpacked';
 }
 
 ;// CONCATENATED MODULE: ./lib/runtime/cri.js
@@ -11282,9 +11355,19 @@ function abandonedReferences(references, runId, nowMs) {
 ;// CONCATENATED MODULE: ./lib/runtime/containerd.js
 
 
+
 const NAMESPACE = 'k8s.io';
 const DEFAULT_SNAPSHOTTER = 'overlayfs';
-const containerd = { importArchive, inspect, held: heldBy(heldAt), tag, remove };
+const containerd = {
+    importArchive,
+    inspect,
+    held: heldBy(heldAt),
+    layers: containerd_layers,
+    heldLayers,
+    lacksContent: said => /content digest sha256:[0-9a-f]+: not found/.test(said),
+    tag,
+    remove,
+};
 function importArchive(facts, stage, platform) {
     return [
         ...asRoot(facts),
@@ -11344,6 +11427,59 @@ function heldAt(sections, number) {
         witness: answer === 'unasked' ? 'ctr' : 'crictl',
     };
 }
+const LAYERS = `${CTR}
+section content
+ctr content ls | grep -F "$WANTED" | while read -r digest labels; do
+  printf '%s' "$digest"
+  case " $BLOBS " in *" $digest "*) ;; *)
+    file=$CONTENT/blobs/sha256/\${digest#sha256:}
+    printf ' %s %s %s' "$(as_root wc -c "$file" | sed 's/ .*//')" \\
+      "$(as_root head -c 4 "$file" | od -An -tx1 | tr -d ' \\n')" "$labels" ;;
+  esac
+  echo
+done
+section snapshots
+ctr snapshots --snapshotter "$SNAPSHOTTER" ls | grep -F "$CHAINS" | sed 's/ .*//'`;
+function containerd_layers(facts, asked) {
+    const { snapshotter = DEFAULT_SNAPSHOTTER, imageRoot } = facts;
+    const blobs = asked.flatMap(({ blob }) => blob?.digest ?? []);
+    return {
+        body: asked.length === 0 ? '' : LAYERS,
+        variables: {
+            ...variables(facts, []),
+            SNAPSHOTTER: snapshotter,
+            CONTENT: `${imageRoot.replace(/\/io\.containerd\.snapshotter\.v1\.[^/]*$/, '')}/io.containerd.content.v1.content`,
+            WANTED: [...new Set([...asked.map(({ diffId }) => diffId), ...blobs])].join('\n'),
+            BLOBS: blobs.join(' '),
+            CHAINS: asked.map(({ chainId }) => chainId).join('\n'),
+        },
+    };
+}
+const MAGICS = [
+    [/^28b52ffd/, 'zstd'],
+    [/^1f8b/, 'gzip'],
+];
+function heldLayers(sections, asked) {
+    const snapshots = new Set((sections.get('snapshots') ?? '').split('\n'));
+    const whole = new Set();
+    const foreign = new Map();
+    for (const line of (sections.get('content') ?? '').split('\n')) {
+        const [text = '', size = '', magic = ''] = line.split(' ');
+        whole.add(text);
+        const digest = parseDigest(text);
+        const diffId = /[\s,]containerd\.io\/uncompressed=(sha256:[0-9a-f]{64})/.exec(line)?.[1];
+        if (digest === undefined || diffId === undefined || !/^\d+$/.test(size))
+            continue;
+        const compression = digest === diffId ? 'none' : MAGICS.find(([pattern]) => pattern.test(magic))?.[1];
+        if (compression === undefined)
+            continue;
+        foreign.set(diffId, [...(foreign.get(diffId) ?? []), { digest, sizeBytes: Number(size), compression }]);
+    }
+    return asked.map(({ diffId, chainId, blob }) => [
+        ...(blob !== undefined && (whole.has(blob.digest) || snapshots.has(chainId)) ? [blob] : []),
+        ...(foreign.get(diffId) ?? []),
+    ]);
+}
 function tag(facts, pairs) {
     return {
         body: `${CTR}${eachPair('  ctr images tag --force "$1" "$2" >&2')}`,
@@ -11361,7 +11497,17 @@ function remove(facts, references) {
 ;// CONCATENATED MODULE: ./lib/runtime/crio.js
 
 
-const crio = { importArchive: crio_importArchive, inspect: crio_inspect, held: heldBy(crio_heldAt), tag: crio_tag, remove: crio_remove };
+
+const crio = {
+    importArchive: crio_importArchive,
+    inspect: crio_inspect,
+    held: heldBy(crio_heldAt),
+    layers: crio_layers,
+    heldLayers: crio_heldLayers,
+    lacksContent: said => /blobs\/sha256\/[0-9a-f]+: no such file/.test(said),
+    tag: crio_tag,
+    remove: crio_remove,
+};
 function crio_importArchive(facts, stage) {
     const { skopeo, podman = ['podman'] } = facts.tools;
     const root = [...asRoot(facts), ''].join(' ');
@@ -11398,6 +11544,32 @@ function crio_heldAt(sections, number) {
         unpacked: true,
         witness: 'crictl',
     };
+}
+const crio_LAYERS = `
+section layers
+as_root cat "$LIST" 2>/dev/null | tr '{' '\\n' | grep -F "$WANTED"`;
+function crio_layers(facts, asked) {
+    return {
+        body: asked.length === 0 ? '' : crio_LAYERS,
+        variables: {
+            LIST: `${facts.imageRoot.replace(/-images$/, '-layers')}/layers.json`,
+            WANTED: asked.map(({ diffId }) => diffId).join('\n'),
+        },
+    };
+}
+function crio_heldLayers(sections, asked) {
+    const held = new Map();
+    for (const line of (sections.get('layers') ?? '').split('\n')) {
+        const digest = parseDigest(/"diff-digest":"([^"]*)"/.exec(line)?.[1]);
+        const size = /"diff-size":(\d+)/.exec(line)?.[1];
+        if (digest !== undefined && size !== undefined) {
+            held.set(digest, { digest, sizeBytes: Number(size), compression: 'none' });
+        }
+    }
+    return asked.map(({ diffId }) => {
+        const layer = held.get(diffId);
+        return layer === undefined ? [] : [layer];
+    });
 }
 function crio_tag(facts, pairs) {
     return {
@@ -11440,7 +11612,16 @@ function crio_remove(facts, references) {
 
 ;// CONCATENATED MODULE: ./lib/runtime/docker.js
 
-const docker = { importArchive: docker_importArchive, inspect: docker_inspect, held: heldBy(docker_heldAt), tag: docker_tag, remove: docker_remove };
+const docker = {
+    importArchive: docker_importArchive,
+    inspect: docker_inspect,
+    held: heldBy(docker_heldAt),
+    layers: docker_layers,
+    heldLayers: docker_heldLayers,
+    lacksContent: said => /no such file or directory/.test(said),
+    tag: docker_tag,
+    remove: docker_remove,
+};
 function docker_importArchive(facts) {
     return [...asRoot(facts), ...(facts.tools.docker ?? ['docker']), 'load', '--quiet'];
 }
@@ -11466,6 +11647,28 @@ function docker_heldAt(sections, number) {
         unpacked: true,
         witness: answer === 'unasked' ? 'docker' : 'crictl',
     };
+}
+const docker_LAYERS = `
+section chains
+case $(as_root $DOCKER info --format '{{json .DriverStatus}}') in *io.containerd.snapshotter*) ;; *)
+  ids=$(as_root $DOCKER image ls --all --quiet --no-trunc | sort -u)
+  [ -z "$ids" ] || as_root $DOCKER image inspect --format '{{json .RootFS.Layers}}' $ids | grep -F "$WANTED" ;;
+esac`;
+function docker_layers(facts, asked) {
+    return {
+        body: asked.length === 0 ? '' : docker_LAYERS,
+        variables: { ...variables(facts, []), WANTED: asked.map(({ diffId }) => diffId).join('\n') },
+    };
+}
+function docker_heldLayers(sections, asked) {
+    const diffIds = asked.map(({ diffId }) => diffId);
+    const depths = (sections.get('chains') ?? '').split('\n').map(line => {
+        const chain = cri_parseJson(line);
+        const differs = diffIds.findIndex((diffId, index) => !Array.isArray(chain) || chain[index] !== diffId);
+        return differs < 0 ? diffIds.length : differs;
+    });
+    const depth = Math.max(0, ...depths);
+    return diffIds.map((digest, index) => (index < depth ? [{ digest, sizeBytes: 0, compression: 'none' }] : []));
 }
 function docker_tag(facts, pairs) {
     return {
@@ -12862,9 +13065,13 @@ function parseFacts(sections, label) {
         criSocketOrigin: origin,
         runtime: { name: runtime, version },
         tools,
+        politeness: text('politeness')
+            .split(' ')
+            .filter(word => word !== ''),
         importFlags: new Set(text('import-help').match(/--[a-z][a-z-]+/g) ?? []),
         snapshotter: text('snapshotter') || undefined,
         staged: `${text('staged')}\n${text('staged-imports')}`.split(/\s+/).filter(reference => reference !== ''),
+        imageRoot: text('image-root'),
         disk: { path: mountPoint, sizeBytes: Number(sizeKib) * 1024, freeBytes: Number(freeKib) * 1024 },
         sandbox: sandboxOf(text('sandbox-image'), text('sandbox-state')),
     };
@@ -13117,6 +13324,10 @@ if [ -n "$sandbox" ]; then
     esac
   fi
 fi
+section politeness
+! command -v nice >/dev/null || printf '%s' 'nice -n 10 '
+! command -v ionice >/dev/null || printf '%s' 'ionice -c 2 -n 7'
+section image-root; printf '%s' "$root"
 while ! as_root test -d "$root"; do root=\${root%/*}; [ -n "$root" ] || root=/; done
 section disk; as_root df -Pk "$root" | sed -n 2p
 `;
@@ -13128,6 +13339,8 @@ async function probe(connection, criSocket, signal) {
 }
 
 ;// CONCATENATED MODULE: ./lib/node/steps.js
+
+
 
 
 
@@ -13157,7 +13370,7 @@ async function steps_prepareNode(node, settings, signal) {
     node.machine = parseMachine(sections, node.settings.label);
     node.facts = parseFacts(sections, node.settings.label);
 }
-async function planImages(node, images, run) {
+async function planImages(node, images, settings, run) {
     const wanted = images.flatMap(image => referencesOf(image).map(reference => ({ ...image, reference })));
     const held = await steps_inspect(node, wanted.map(image => image.reference), run.signal);
     const plans = planNode(wanted, ready(node).facts, held);
@@ -13166,54 +13379,139 @@ async function planImages(node, images, run) {
         reference,
         image,
         stage: action === 'send' ? stageReference(run.id, imageIds.indexOf(image.imageId)) : undefined,
+        held: [],
+        estimate: { bytes: 0, isExact: true },
         outcome: action === 'send' ? 'none' : 'present',
         bytesSent: 0,
         smoke: undefined,
     }));
+    await askLayers(node, node.images.filter(({ stage }) => stage !== undefined), settings, run);
 }
-async function stageImages(node, run, progress) {
-    const missing = new Map(node.images.flatMap(image => (image.stage === undefined ? [] : [[image.stage, image]])));
-    if (missing.size === 0) {
+async function askLayers(node, images, { delta }, run) {
+    if (images.length === 0) {
         return;
     }
-    for (const [stage, image] of missing) {
-        await sendImage(node, image, stage, run, progress);
-    }
-    const held = await steps_inspect(node, [...missing.keys()], run.signal);
-    for (const [stage, image] of missing) {
-        assertHeld(held.get(stage), image, 'after the import');
+    const { connection, facts } = ready(node);
+    const runtime = runtimeOf(facts.runtime.name);
+    const asked = await Promise.all(images.map(({ image }) => askedLayers(image)));
+    const sections = delta ? await runScript(connection, runtime.layers(facts, asked.flat()), run.signal) : new Map();
+    for (const [index, target] of images.entries()) {
+        target.held = delta ? planLayers(target.image, runtime.heldLayers(sections, asked[index] ?? [])) : [];
+        const blobs = missingLayers(target).map(({ diffId }) => asked[index]?.find(layer => layer.diffId === diffId)?.blob);
+        target.estimate = {
+            bytes: missingLayers(target).reduce((sum, layer, at) => sum + (blobs[at]?.sizeBytes ?? layer.sourceSizeBytes), target.image.config.length),
+            isExact: !blobs.includes(undefined),
+        };
     }
 }
-async function sendImage(node, target, stage, run, progress) {
+async function askedLayers({ layers }) {
+    const chain = chainIds(layers.map(({ diffId }) => diffId));
+    const blobs = await Promise.all(layers.map(async (layer) => steps_describe(await layer.known())));
+    return layers.map(({ diffId }, index) => ({ diffId, chainId: chain[index] ?? diffId, blob: blobs[index] }));
+}
+function steps_describe(blob) {
+    return blob && { digest: blob.digest, sizeBytes: blob.sizeBytes, compression: blob.compression };
+}
+const TRANSIENT = new Set(['SSH_LOST', 'SSH_UNREACHABLE']);
+const RETRY_AFTER_MS = { first: 1000, most: 30_000 };
+async function stageImages(node, sending) {
+    const { settings, run, log } = sending;
+    const { label } = node.settings;
+    const missing = new Map(node.images.flatMap(image => (image.stage === undefined ? [] : [[image.stage, image]])));
+    for (let attempt = 0; missing.size > 0; attempt += 1) {
+        try {
+            if (attempt > 0) {
+                await resume(node, missing, sending);
+            }
+            await stageAll(node, missing, sending);
+        }
+        catch (thrown) {
+            const error = (0,lib_errors/* toSideloadError */.Lq)(thrown, label);
+            if (run.signal.aborted || !TRANSIENT.has(error.code) || attempt >= settings.retries) {
+                throw error;
+            }
+            const waitMs = Math.min(RETRY_AFTER_MS.most, RETRY_AFTER_MS.first * 2 ** attempt);
+            log(`${label}: ${error.message}; trying again in ${waitMs / 1000} s (${attempt + 1} of ${settings.retries})`);
+            await (0,external_node_timers_promises_namespaceObject.setTimeout)(waitMs, undefined, { signal: run.signal });
+        }
+    }
+}
+async function stageAll(node, missing, sending) {
+    let isFirst = true;
+    for (const [stage, image] of missing) {
+        if (!isFirst) {
+            await askLayers(node, [image], sending.settings, sending.run);
+        }
+        isFirst = false;
+        await stageImage(node, image, stage, sending);
+        missing.delete(stage);
+    }
+}
+async function resume(node, missing, { settings, run, log }) {
+    await node.connection?.close();
+    await steps_prepareNode(node, settings, run.signal);
     const { connection, facts } = ready(node);
-    const { image } = target;
-    const blobs = await Promise.all(image.layers.map(layer => layer.store(run.signal)));
-    const archive = layoutArchive({ reference: stage, image, blobs });
-    const neededBytes = archive.sizeBytes + image.layers.reduce((sum, layer) => sum + layer.sourceSizeBytes, 0);
+    await runScript(connection, runtimeOf(facts.runtime.name).remove(facts, [...missing.keys()]), run.signal);
+    await askLayers(node, [...missing.values()], settings, run);
+    for (const image of missing.values()) {
+        log(`${node.settings.label}: connected again; ${describeImage(image)}`);
+    }
+}
+async function stageImage(node, target, stage, sending) {
+    const { connection, facts } = ready(node);
+    const runtime = runtimeOf(facts.runtime.name);
+    const isThin = missingLayers(target).length < target.image.layers.length;
+    const refusal = await sendImage(node, target, stage, sending);
+    const fault = refusal ?? (await faultAt(node, target, stage, sending.run.signal));
+    if (fault === undefined) {
+        return;
+    }
+    if (!isThin || (refusal !== undefined && !runtime.lacksContent(refusal))) {
+        throw refusal === undefined
+            ? new lib_errors/* SideloadError */.wR('VERIFY_FAILED', `${target.reference} after the import: ${fault}`)
+            : new lib_errors/* SideloadError */.wR('IMPORT_FAILED', refusal);
+    }
+    sending.log(`${node.settings.label}: the layers that the node has were not enough (${fault}); ${target.reference} is sent whole`);
+    await runScript(connection, runtime.remove(facts, [stage]), sending.run.signal);
+    target.held = [];
+    await stageImage(node, target, stage, sending);
+}
+async function sendImage(node, target, stage, { run, progress, throttle }) {
+    const { connection, facts } = ready(node);
+    const { image, held } = target;
+    const missing = missingLayers(target);
+    const known = await Promise.all(missing.map(layer => layer.known()));
+    const archiveBytes = missing.reduce((sum, layer, at) => sum + (known[at]?.sizeBytes ?? layer.sourceSizeBytes), 0);
+    const neededBytes = archiveBytes + unpackedBytes([target]);
     if (neededBytes > facts.disk.freeBytes) {
         throw new lib_errors/* SideloadError */.wR('DISK_FULL', `${target.reference} needs ${formatBytes(neededBytes)} on ${facts.disk.path} of the node, and ${formatBytes(facts.disk.freeBytes)} are free`);
     }
+    const blobs = image.layers.map((layer, index) => held[index] ?? layer.store(run.signal));
+    const archive = layoutArchive({ reference: stage, image, blobs });
     node.isStaged = true;
-    const transfer = progress.start(node.settings.label, archive.sizeBytes);
+    const transfer = progress.start(node.settings.label, archiveBytes);
     const endHeartbeat = startHeartbeat(connection);
+    const sentBefore = target.bytesSent;
     try {
-        const result = await connection.run(runtimeOf(facts.runtime.name).importArchive(facts, stage, image.platform), {
-            stdin: archive.stream(),
+        const command = [...facts.politeness, ...runtimeOf(facts.runtime.name).importArchive(facts, stage, image.platform)];
+        const result = await connection.run(command, {
+            stdin: throttle(archive.stream(), run.signal),
             signal: run.signal,
             onStdinBytes: sentBytes => {
-                target.bytesSent = sentBytes;
+                target.bytesSent = sentBefore + sentBytes;
                 transfer.advance(sentBytes);
             },
         });
-        if (result.code !== 0) {
-            const said = (result.stderr.trim() || result.stdout.trim()).slice(-2000);
-            throw new lib_errors/* SideloadError */.wR('IMPORT_FAILED', `the import ended with exit code ${result.code}: ${said}`);
-        }
+        const said = (result.stderr.trim() || result.stdout.trim()).slice(-2000);
+        return result.code === 0 ? undefined : `the import ended with exit code ${result.code}: ${said}`;
     }
     finally {
         transfer.end();
         await endHeartbeat();
     }
+}
+async function faultAt(node, { image }, reference, signal) {
+    return faultOf((await steps_inspect(node, [reference], signal)).get(reference), image);
 }
 async function promoteImages(node, run) {
     const { connection, facts } = ready(node);
@@ -13225,7 +13523,10 @@ async function promoteImages(node, run) {
     }
     const held = await steps_inspect(node, node.images.map(image => image.reference), run.signal);
     for (const image of node.images) {
-        assertHeld(held.get(image.reference), image, 'in the end');
+        const fault = faultOf(held.get(image.reference), image.image);
+        if (fault !== undefined) {
+            throw new lib_errors/* SideloadError */.wR('VERIFY_FAILED', `${image.reference} in the end: ${fault}`);
+        }
         if (image.stage !== undefined) {
             image.outcome = 'sent';
         }
@@ -13260,10 +13561,36 @@ async function steps_inspect(node, references, signal) {
     const runtime = runtimeOf(facts.runtime.name);
     return runtime.held(await runScript(connection, runtime.inspect(facts, references), signal), references);
 }
-function assertHeld(held, { reference, image }, when) {
-    const fault = faultOf(held, image);
-    if (fault !== undefined) {
-        throw new lib_errors/* SideloadError */.wR('VERIFY_FAILED', `${reference} ${when}: ${fault}`);
+
+;// CONCATENATED MODULE: ./lib/node/throttle.js
+
+
+const PIECE_BYTES = 64 * 1024;
+function createThrottle(bytesPerSecond) {
+    let freeAtMs = 0;
+    return {
+        async pass(bytes, signal) {
+            const now = performance.now();
+            const waitMs = Math.max(0, freeAtMs - now);
+            freeAtMs = Math.max(freeAtMs, now) + (1000 * bytes) / bytesPerSecond;
+            if (waitMs > 0)
+                await (0,external_node_timers_promises_namespaceObject.setTimeout)(waitMs, undefined, { signal });
+        },
+    };
+}
+function throttleOf(bytesPerSecond) {
+    if (bytesPerSecond === undefined)
+        return source => source;
+    const throttle = createThrottle(bytesPerSecond);
+    return (source, signal) => external_node_stream_namespaceObject.Readable.from(throttled(source, throttle, signal), { objectMode: false });
+}
+async function* throttled(source, throttle, signal) {
+    for await (const chunk of source) {
+        for (let start = 0; start < chunk.length; start += PIECE_BYTES) {
+            const piece = chunk.subarray(start, start + PIECE_BYTES);
+            await throttle.pass(piece.length, signal);
+            yield piece;
+        }
     }
 }
 
@@ -13381,7 +13708,7 @@ function preflight_isSame(reference, configured) {
     }
 }
 function disk({ images }, { disk, kubelet }) {
-    const layers = layersBytes(images.filter(({ stage }) => stage !== undefined).map(({ image }) => image));
+    const layers = unpackedBytes(images.filter(({ stage }) => stage !== undefined));
     const { path, sizeBytes, freeBytes } = disk;
     const free = `${formatBytes(freeBytes)} are free on ${path}`;
     if (layers > freeBytes) {
@@ -14272,8 +14599,6 @@ function kubectl_refusal(stderr) {
     return new lib_errors/* SideloadError */.wR('CLUSTER_REFUSED', message);
 }
 
-;// CONCATENATED MODULE: external "node:timers/promises"
-const external_node_timers_promises_namespaceObject = require("node:timers/promises");
 ;// CONCATENATED MODULE: ./lib/smoke/follow.js
 
 
@@ -14639,6 +14964,7 @@ function selector(runId) {
 
 
 
+
 async function sideload(settings, host, run) {
     let nodes = settings.nodesFromCluster ? [] : settings.nodes.map(node_newNode);
     let images;
@@ -14671,9 +14997,9 @@ async function sideload(settings, host, run) {
         'Check what the nodes lack': async () => {
             const sources = images?.images ?? [];
             await node_onEach(nodes, async (node) => {
-                await planImages(node, sources, run);
-                for (const { reference, stage } of node.images) {
-                    host.info(`${node.settings.label}: ${stage === undefined ? 'has' : 'needs'} ${reference}`);
+                await planImages(node, sources, settings, run);
+                for (const image of node.images) {
+                    host.info(`${node.settings.label}: ${describeImage(image)}`);
                 }
             });
             const [asked] = await Promise.allSettled([
@@ -14703,13 +15029,21 @@ async function sideload(settings, host, run) {
         },
         ...(settings.mode === 'push' && {
             'Send what is missing': async () => {
-                const progress = transferProgress(host);
-                await node_onEach(nodes, async (node) => {
-                    await stageImages(node, run, progress);
+                const throttle = throttleOf(settings.bandwidth);
+                const sending = { settings, run, progress: transferProgress(host), throttle, log: host.info };
+                const send = async (node) => {
+                    await stageImages(node, sending);
                     const { bytesSent, durationMs } = nodeReport(node);
                     const sent = bytesSent > 0 ? `${formatBytes(bytesSent)} sent, imported and verified` : 'nothing to send';
                     host.info(`${node.settings.label}: ${sent} (${formatDuration(durationMs)})`);
-                });
+                };
+                for (const group of [nodes.filter(node => !isControlPlane(node)), nodes.filter(isControlPlane)]) {
+                    await node_onEach(group, send, settings.parallel);
+                    run.signal.throwIfAborted();
+                    if (nodes.some(node => node.error !== undefined)) {
+                        break;
+                    }
+                }
             },
             'Move the references': async () => {
                 await node_onEach(nodes, async (node) => {
@@ -15415,6 +15749,25 @@ const INPUTS = {
         type: 'path',
         help: 'The CRI socket on the nodes. Default: the one that the kubelet uses.',
     },
+    delta: {
+        type: { oneOf: ['true', 'false'] },
+        default: 'true',
+        help: 'Send only the layers that a node lacks. `false` sends whole images.',
+    },
+    parallel: {
+        type: 'count',
+        default: '10',
+        help: 'How many nodes receive at a time, at most; `0` is all of them. Control-plane nodes come when all others have the images.',
+    },
+    bandwidth: {
+        type: 'rate',
+        help: 'The rate at which this runner sends, to all nodes together, such as `20MB/s` or `200Mbit/s`. Default: no limit.',
+    },
+    retries: {
+        type: 'count',
+        default: '3',
+        help: 'How often a node is tried again, after a growing pause, when its connection breaks off while images are sent. What it has received whole is not sent again.',
+    },
     smoke: {
         type: { oneOf: ['pod', 'none'] },
         default: 'pod',
@@ -15483,6 +15836,10 @@ function parseValue(type, text) {
             const port = /^\d{1,5}$/.test(text.trim()) ? Number(text) : 0;
             return port >= 1 && port <= 65535 ? port : undefined;
         }
+        case 'rate':
+            return parseRate(text.trim());
+        case 'count':
+            return /^\d{1,3}$/.test(text.trim()) ? Number(text) : undefined;
         case 'seconds':
             return parseSeconds(text.trim());
         case 'secret':
@@ -15511,6 +15868,15 @@ function parseSeconds(text) {
     const seconds = Number(match[1]) * { s: 1, m: 60, h: 3600 }[(match[2] ?? 's')];
     return seconds >= 1 && seconds <= 86_400 ? seconds : undefined;
 }
+function parseRate(text) {
+    const match = /^(\d{1,6}(?:\.\d{1,3})?) ?([kMG]?)(B|bit)\/s$/.exec(text);
+    if (match === null) {
+        return undefined;
+    }
+    const factor = { '': 1, k: 1e3, M: 1e6, G: 1e9 }[(match[2] ?? '')];
+    const bytes = (Number(match[1]) * factor) / (match[3] === 'bit' ? 8 : 1);
+    return bytes >= 1 ? bytes : undefined;
+}
 function formOf(type) {
     if (typeof type === 'object') {
         return type.oneOf.map(option => `\`${option}\``).join(' or ');
@@ -15521,6 +15887,8 @@ function formOf(type) {
         lines: 'one item per line',
         path: 'a path on one line',
         port: 'a port from 1 to 65535',
+        count: 'a whole number from 0 to 999',
+        rate: 'a rate such as `20MB/s` or `200Mbit/s`',
         seconds: 'a time such as `90s`, `2m` or `1h` (one day at most)',
         secret: 'a text',
     }[type];

@@ -5,11 +5,15 @@ import type { Platform } from './platform.ts';
 /** How the bytes of a blob are compressed; `none` is a plain tar. */
 export type Compression = 'none' | 'gzip' | 'zstd';
 
-/** A blob that can be read as often as needed. */
-export interface StoredBlob {
+/** A blob as a manifest names it (OCI image-spec, descriptor). */
+export interface BlobDescriptor {
   readonly digest: Digest;
   readonly sizeBytes: number;
   readonly compression: Compression;
+}
+
+/** A blob that can be read as often as needed. */
+export interface StoredBlob extends BlobDescriptor {
   open(): Readable;
 }
 
@@ -25,6 +29,8 @@ export interface Layer {
    * @throws SideloadError ARCHIVE_CORRUPT, ARCHIVE_INVALID, DISK_FULL, CANCELLED
    */
   store(signal: AbortSignal): Promise<StoredBlob>;
+  /** The blob of {@link store} when it is there already; `undefined` when work would have to be done for it. */
+  known(): Promise<StoredBlob | undefined>;
 }
 
 /** An image for one platform. */

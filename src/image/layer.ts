@@ -18,13 +18,16 @@ export interface LayerContent {
 
 /** Makes a layer of content that lies in an archive. */
 export function createLayer(content: LayerContent, scratch: Scratch): Layer {
+  const passed = content.file.stored;
+  let known = passed !== undefined && !provenByDiffId(content, passed) ? passed.blob : undefined;
   const store = createShared(scratch.signal, async signal => {
     const stored = content.file.stored ?? (await scratch.adopt(content.file.open, signal));
     proveDigest(content, stored);
     if (provenByDiffId(content, stored)) await proveDiffId(content, stored, signal);
+    known = stored.blob;
     return stored.blob;
   });
-  return { diffId: content.diffId, sourceSizeBytes: content.file.sizeBytes, store };
+  return { diffId: content.diffId, sourceSizeBytes: content.file.sizeBytes, store, known: async () => known };
 }
 
 /**

@@ -3,7 +3,7 @@ import { Readable } from 'node:stream';
 import { pack } from 'tar-stream';
 import { SideloadError } from '../errors.ts';
 import { type Digest, digestOf, hexOf } from './digest.ts';
-import type { Compression, PlatformImage, StoredBlob } from './image.ts';
+import type { BlobDescriptor, Compression, PlatformImage, StoredBlob } from './image.ts';
 import { parseReference } from './reference.ts';
 
 const MANIFEST_TYPE = 'application/vnd.oci.image.manifest.v1+json';
@@ -17,41 +17,64 @@ const BLOCK_BYTES = 512;
 /** Two zero blocks end a tar (POSIX pax: ustar interchange format). */
 const END_OF_ARCHIVE = Buffer.alloc(2 * BLOCK_BYTES);
 
+/** A blob that is sent, now or when it is there; or one that the node has, which is named and left out. */
+export type LayoutBlob = StoredBlob | Promise<StoredBlob> | BlobDescriptor;
+
 interface LayoutOptions {
   /** The full name, as in `docker.io/library/app:1`: containerd does not normalise the name in an OCI archive. */
   readonly reference: string;
   readonly image: PlatformImage;
   /** One for each layer of the image, in its order. */
-  readonly blobs: readonly StoredBlob[];
-  /** Layer blobs that the node has already, and that are therefore left out. */
-  readonly omit?: ReadonlySet<Digest>;
+  readonly blobs: readonly LayoutBlob[];
 }
 
 /** An OCI image layout in one tar (OCI image-spec, image layout), which can be streamed as often as needed. */
 export interface LayoutArchive {
-  readonly manifestDigest: Digest;
-  /** Size of the whole tar. */
-  readonly sizeBytes: number;
   stream(): Readable;
-}
-
-interface Entry {
-  readonly name: string;
-  readonly sizeBytes: number;
-  readonly content: Buffer | StoredBlob;
+  /** Known when all blobs are there; `sizeBytes` is that of the whole tar. */
+  summary(): Promise<{ readonly manifestDigest: Digest; readonly sizeBytes: number }>;
 }
 
 /**
- * Lays one image out as an OCI archive that is a docker-archive as well: one form for every runtime. Equal input gives
- * equal bytes. Without `omit` the archive is whole; with it the manifest still names every layer ("thin"), which stock
- * importers accept when they hold the rest. A manifest that the image wants to keep is sent as it is, as long as the
- * blobs are the ones that it names.
- * The stream fails when a blob's file fails or has another size than it says.
+ * Lays one image out as an OCI archive that is a docker-archive as well: one form for every runtime. The layers come
+ * first, each as soon as it is there, and what names them comes last: a transfer begins before the source has been read
+ * to its end, and one that was cut is no image. An archive that leaves blobs out still names them ("thin"), which stock
+ * importers accept when they hold those. A manifest that the image wants to keep is sent as it is, as long as the blobs
+ * are the ones that it names.
+ * The stream fails when a blob does not come, when its file fails, or when that has another size than it says.
  */
-export function layoutArchive({ reference, image, blobs, omit = new Set() }: LayoutOptions): LayoutArchive {
+export function layoutArchive({ reference, image, blobs }: LayoutOptions): LayoutArchive {
   if (blobs.length !== image.layers.length) {
     throw new SideloadError('INTERNAL', `${blobs.length} blobs for ${image.layers.length} layers of ${reference}`);
   }
+  const coming = blobs.map(async blob => await blob);
+  for (const blob of coming) blob.catch(() => {}); // whoever reads the stream is told
+  const metadata = async () => metadataOf(reference, image, await Promise.all(coming));
+  return {
+    stream: () => Readable.from(tarOf(coming, metadata), { objectMode: false, highWaterMark: 1 << 20 }),
+    async summary() {
+      const all = await Promise.all(coming);
+      const { manifestDigest, files } = await metadata();
+      const sent = new Map(all.filter(isStored).map(blob => [blob.digest, blob.sizeBytes]));
+      const sizes = [LAYOUT_FILE.bytes.length, ...sent.values(), ...files.map(({ bytes }) => bytes.length)];
+      const sizeBytes = sizes.reduce((sum, size) => sum + BLOCK_BYTES + size + paddingBytes(size), 0);
+      return { manifestDigest, sizeBytes: sizeBytes + END_OF_ARCHIVE.length };
+    },
+  };
+}
+
+interface MetadataFile {
+  readonly name: string;
+  readonly bytes: Buffer;
+}
+
+const LAYOUT_FILE: MetadataFile = { name: 'oci-layout', bytes: json({ imageLayoutVersion: '1.0.0' }) };
+
+function metadataOf(
+  reference: string,
+  image: PlatformImage,
+  blobs: readonly BlobDescriptor[],
+): { readonly manifestDigest: Digest; readonly files: readonly MetadataFile[] } {
   const kept =
     image.manifest?.layerDigests.join() === blobs.map(blob => blob.digest).join() ? image.manifest : undefined;
   const mediaType = kept?.mediaType ?? MANIFEST_TYPE;
@@ -94,32 +117,21 @@ export function layoutArchive({ reference, image, blobs, omit = new Set() }: Lay
       Layers: blobs.map(blob => blobPath(blob.digest)),
     },
   ]);
-  // A blob that two layers share is there once.
-  const sent = new Map(blobs.filter(blob => !omit.has(blob.digest)).map(blob => [blob.digest, blob]));
-  const entries: readonly Entry[] = [
-    memoryEntry('oci-layout', json({ imageLayoutVersion: '1.0.0' })),
-    memoryEntry('index.json', index),
-    memoryEntry('manifest.json', dockerManifest),
-    memoryEntry(blobPath(manifestDigest), manifest),
-    memoryEntry(blobPath(image.imageId), image.config),
-    ...[...sent.values()].map(blob => ({ name: blobPath(blob.digest), sizeBytes: blob.sizeBytes, content: blob })),
+  const files = [
+    { name: blobPath(image.imageId), bytes: image.config },
+    { name: blobPath(manifestDigest), bytes: manifest },
+    { name: 'index.json', bytes: index },
+    { name: 'manifest.json', bytes: dockerManifest },
   ];
-  return {
-    manifestDigest,
-    sizeBytes: entries.reduce(
-      (sum, { sizeBytes }) => sum + BLOCK_BYTES + sizeBytes + paddingBytes(sizeBytes),
-      END_OF_ARCHIVE.length,
-    ),
-    stream: () => Readable.from(tarOf(entries), { objectMode: false, highWaterMark: 1 << 20 }),
-  };
+  return { manifestDigest, files };
+}
+
+function isStored(blob: BlobDescriptor | StoredBlob): blob is StoredBlob {
+  return 'open' in blob;
 }
 
 function json(value: unknown): Buffer {
   return Buffer.from(JSON.stringify(value));
-}
-
-function memoryEntry(name: string, content: Buffer): Entry {
-  return { name, sizeBytes: content.length, content };
 }
 
 function blobPath(digest: Digest): string {
@@ -131,18 +143,43 @@ function paddingBytes(sizeBytes: number): number {
 }
 
 // A generator, because leaving it early (the stream is destroyed) ends the inner loop, and that closes the blob's file.
-async function* tarOf(entries: readonly Entry[]): AsyncGenerator<Buffer> {
-  for (const { name, sizeBytes, content } of entries) {
-    yield await headerOf(name, sizeBytes);
-    if (Buffer.isBuffer(content)) {
-      yield content;
-    } else {
-      yield* bodyOf(content);
-    }
-    const padding = paddingBytes(sizeBytes);
-    if (padding > 0) yield Buffer.alloc(padding);
+async function* tarOf(
+  blobs: readonly Promise<BlobDescriptor | StoredBlob>[],
+  metadata: () => Promise<{ readonly files: readonly MetadataFile[] }>,
+): AsyncGenerator<Buffer> {
+  yield* memoryEntry(LAYOUT_FILE);
+  const sent = new Set<Digest>(); // a blob that two layers share is there once
+  for await (const blob of asTheyCome(blobs)) {
+    if (!isStored(blob) || sent.has(blob.digest)) continue;
+    sent.add(blob.digest);
+    yield await headerOf(blobPath(blob.digest), blob.sizeBytes);
+    yield* bodyOf(blob);
+    yield* padding(blob.sizeBytes);
   }
+  for (const file of (await metadata()).files) yield* memoryEntry(file);
   yield END_OF_ARCHIVE;
+}
+
+async function* memoryEntry({ name, bytes }: MetadataFile): AsyncGenerator<Buffer> {
+  yield await headerOf(name, bytes.length);
+  yield bytes;
+  yield* padding(bytes.length);
+}
+
+function* padding(sizeBytes: number): Generator<Buffer> {
+  const bytes = paddingBytes(sizeBytes);
+  if (bytes > 0) yield Buffer.alloc(bytes);
+}
+
+/** The values of promises in the order in which they come; fails with the first that fails. */
+async function* asTheyCome<T>(promises: readonly Promise<T>[]): AsyncGenerator<T> {
+  const waiting = new Map(promises.map((promise, index) => [index, promise.then(value => ({ index, value }))]));
+  for (const promise of waiting.values()) promise.catch(() => {}); // the first that fails is the one to tell
+  while (waiting.size > 0) {
+    const { index, value } = await Promise.race(waiting.values());
+    waiting.delete(index);
+    yield value;
+  }
 }
 
 async function* bodyOf(blob: StoredBlob): AsyncGenerator<Buffer> {

@@ -22,13 +22,17 @@ export interface NodeFacts extends MachineFacts {
   readonly runtime: { readonly name: RuntimeName; readonly version: string };
   /** Client programs on the node: an absolute path, and the words that a multi-call binary wants after it. */
   readonly tools: Readonly<Partial<Record<ToolName, readonly string[]>>>;
+  /** Words in front of a command that shall leave disk and processor to others; empty where the node has no such programs. */
+  readonly politeness: readonly string[];
   /** Flags that this `ctr images import` knows, by its own help. */
   readonly importFlags: ReadonlySet<string>;
   /** The snapshotter of containerd's CRI plugin; `undefined` when it could not be found out. */
   readonly snapshotter: string | undefined;
   /** References under which runs have staged images and not yet removed them. */
   readonly staged: readonly string[];
-  /** The disk on which the runtime keeps images. */
+  /** Where the runtime keeps images, by the CRI's own word (`imagefsinfo`), else its default. Absolute path. */
+  readonly imageRoot: string;
+  /** The disk on which that is. */
   readonly disk: { readonly path: string; readonly sizeBytes: number; readonly freeBytes: number };
   /** The image that every pod's sandbox is made of, and whether the CRI has it; `undefined` when that is not known. */
   readonly sandbox: { readonly reference: string; readonly isHeld: boolean } | undefined;
@@ -122,9 +126,13 @@ export function parseFacts(sections: Sections, label: string): NodeFacts {
     criSocketOrigin: origin,
     runtime: { name: runtime, version },
     tools,
+    politeness: text('politeness')
+      .split(' ')
+      .filter(word => word !== ''),
     importFlags: new Set(text('import-help').match(/--[a-z][a-z-]+/g) ?? []),
     snapshotter: text('snapshotter') || undefined,
     staged: `${text('staged')}\n${text('staged-imports')}`.split(/\s+/).filter(reference => reference !== ''),
+    imageRoot: text('image-root'),
     disk: { path: mountPoint, sizeBytes: Number(sizeKib) * 1024, freeBytes: Number(freeKib) * 1024 },
     sandbox: sandboxOf(text('sandbox-image'), text('sandbox-state')),
   };

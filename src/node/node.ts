@@ -1,7 +1,6 @@
 import { SideloadError, toSideloadError } from '../errors.ts';
-import type { PlatformImage } from '../image/image.ts';
+import type { BlobDescriptor, PlatformImage } from '../image/image.ts';
 import { formatPlatform } from '../image/platform.ts';
-import { layersBytes } from '../plan.ts';
 import { errorReport, type Finding, type ImageReport, type NodeReport } from '../report/report.ts';
 import type { NodeSettings } from '../settings.ts';
 import type { NodeObject } from '../smoke/objects.ts';
@@ -14,6 +13,10 @@ export interface NodeImage {
   readonly image: PlatformImage;
   /** The name under which it arrives; `undefined` when the node holds it already. */
   readonly stage: string | undefined;
+  /** By layer, the blob that the node has for it; `undefined` for one that has to be sent. */
+  held: readonly (BlobDescriptor | undefined)[];
+  /** What config and missing layers amount to: exactly when they lie on the runner as they are sent, else at most. */
+  estimate: { readonly bytes: number; readonly isExact: boolean };
   outcome: ImageReport['outcome'];
   bytesSent: number;
   /** The kubelet's verdict in a few words. */
@@ -71,25 +74,51 @@ export function kubernetesName(node: Pick<Node, 'settings' | 'machine'>): string
   return node.settings.kubernetesName ?? node.machine?.kubernetesName;
 }
 
-/** Does something on all nodes that are well, side by side; what goes wrong on one is noted there and stops no other. */
-export async function onEach(nodes: readonly Node[], act: (node: Node) => Promise<void>): Promise<void> {
-  await Promise.all(
-    nodes.map(async node => {
+/**
+ * Does something on all nodes that are well, side by side; what goes wrong on one is noted there and stops no other.
+ * @param parallel how many nodes at a time, in their order
+ */
+export async function onEach(
+  nodes: readonly Node[],
+  act: (node: Node) => Promise<void>,
+  parallel = Number.POSITIVE_INFINITY,
+): Promise<void> {
+  const waiting = nodes.values();
+  const workers = Array.from({ length: Math.min(parallel, nodes.length) }, async () => {
+    for (const node of waiting) {
       if (node.error !== undefined) {
-        return;
+        continue;
       }
       try {
         await act(node);
       } catch (thrown) {
         node.error = toSideloadError(thrown, node.settings.label);
       }
-    }),
-  );
+    }
+  });
+  await Promise.all(workers);
 }
+
+/** Whether the cluster says that a node belongs to its control plane (Kubernetes: well-known labels). */
+export function isControlPlane({ object }: Node): boolean {
+  const labels = object === undefined || object === 'absent' ? undefined : object.metadata.labels;
+  return labels !== undefined && CONTROL_PLANE_LABELS.some(label => label in labels);
+}
+
+const CONTROL_PLANE_LABELS = ['node-role.kubernetes.io/control-plane', 'node-role.kubernetes.io/master'];
 
 /** Names that share a stage reference are sent once, with the last of them. */
 function isSent({ images }: Node, { reference, stage }: Pick<NodeImage, 'reference' | 'stage'>): boolean {
   return stage !== undefined && images.findLast(image => image.stage === stage)?.reference === reference;
+}
+
+/** What the node has of an image, in words. */
+export function describeImage({ reference, image, stage, held }: NodeImage): string {
+  if (stage === undefined) {
+    return `has ${reference}`;
+  }
+  const there = held.filter(blob => blob !== undefined).length;
+  return `needs ${reference}${there === 0 ? '' : `, and has ${there} of its ${image.layers.length} layers`}`;
 }
 
 export function nodeReport(node: Node): NodeReport {
@@ -100,11 +129,12 @@ export function nodeReport(node: Node): NodeReport {
     kubernetesName: kubernetesName(node),
     platform: machine === undefined ? undefined : formatPlatform(machine.platform),
     runtime: facts === undefined ? undefined : `${facts.runtime.name} ${facts.runtime.version}`,
-    images: images.map(({ reference, image, stage, outcome, bytesSent, smoke }) => ({
+    images: images.map(({ reference, image, stage, estimate, outcome, bytesSent, smoke }) => ({
       reference,
       imageId: image.imageId,
       outcome,
-      estimatedBytes: isSent(node, { reference, stage }) ? layersBytes([image]) : 0,
+      estimatedBytes: isSent(node, { reference, stage }) ? estimate.bytes : 0,
+      isEstimateExact: estimate.isExact,
       bytesSent,
       smoke,
     })),

@@ -156,6 +156,10 @@ if [ -n "$sandbox" ]; then
     esac
   fi
 fi
+section politeness
+! command -v nice >/dev/null || printf '%s' 'nice -n 10 '
+! command -v ionice >/dev/null || printf '%s' 'ionice -c 2 -n 7'
+section image-root; printf '%s' "$root"
 while ! as_root test -d "$root"; do root=\${root%/*}; [ -n "$root" ] || root=/; done
 section disk; as_root df -Pk "$root" | sed -n 2p
 `;

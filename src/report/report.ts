@@ -8,10 +8,12 @@ export interface ImageReport {
   /** `present`: the node held it already; `sent`: it was sent and verified; `none`: it did not get that far. */
   readonly outcome: 'present' | 'sent' | 'none';
   /**
-   * What would be sent at most, as the layers are in the source; 0 when the node held it already, or when the image is
-   * sent with another of its names.
+   * What the layers that the node lacks amount to; 0 when it held the image already, or when the image is sent with
+   * another of its names.
    */
   readonly estimatedBytes: number;
+  /** Whether that is what would be sent, or the most that it can be, as the layers are in the source. */
+  readonly isEstimateExact: boolean;
   readonly bytesSent: number;
   /** The kubelet's verdict, such as `Running`; `undefined` when no smoke pod was asked to start. */
   readonly smoke: string | undefined;

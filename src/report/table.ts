@@ -35,11 +35,11 @@ function about(node: NodeReport, image: ImageReport | undefined): Row {
 }
 
 /** What would be sent of an image, in words: the layers are compressed only when they are sent. */
-export function estimate({ outcome, estimatedBytes }: ImageReport): string {
+export function estimate({ outcome, estimatedBytes, isEstimateExact }: ImageReport): string {
   if (estimatedBytes === 0) {
     return outcome === 'present' ? formatBytes(0) : 'sent once, by another name';
   }
-  return `up to ${formatBytes(estimatedBytes)}`;
+  return isEstimateExact ? formatBytes(estimatedBytes) : `up to ${formatBytes(estimatedBytes)}`;
 }
 
 /** One row for each image on each node; a node that failed before has one row with its error. */

@@ -1,8 +1,10 @@
+import { parseDigest } from '../image/digest.ts';
+import type { BlobDescriptor } from '../image/image.ts';
 import type { Platform } from '../image/platform.ts';
 import type { NodeFacts } from '../node/facts.ts';
 import type { Script, Sections } from '../node/script.ts';
 import { asRoot, CRI, criImageId, eachPair, eachReference, flatPairs, heldBy, parseJson, variables } from './cri.ts';
-import type { HeldImage, Runtime, TagPair } from './runtime.ts';
+import type { AskedLayer, HeldImage, Runtime, TagPair } from './runtime.ts';
 import { stageName } from './staging.ts';
 
 /** The containerd namespace of Kubernetes (containerd: `constants.K8sContainerdNamespace`). */
@@ -13,7 +15,16 @@ const DEFAULT_SNAPSHOTTER = 'overlayfs';
  * containerd through its own client `ctr`, and the CRI through `crictl` where the node has it.
  * `docs/notes/containerd.md` has what was measured of both, by version.
  */
-export const containerd: Runtime = { importArchive, inspect, held: heldBy(heldAt), tag, remove };
+export const containerd: Runtime = {
+  importArchive,
+  inspect,
+  held: heldBy(heldAt),
+  layers,
+  heldLayers,
+  lacksContent: said => /content digest sha256:[0-9a-f]+: not found/.test(said),
+  tag,
+  remove,
+};
 
 function importArchive(facts: NodeFacts, stage: string, platform: Platform): readonly string[] {
   return [
@@ -87,6 +98,67 @@ function heldAt(sections: Sections, number: number): HeldImage | undefined {
     unpacked: /\strue\s*$/.test(sections.get(`check ${number}`) ?? ''),
     witness: answer === 'unasked' ? 'ctr' : 'crictl',
   };
+}
+
+/**
+ * The content store labels a blob with the diffID that it had when it was unpacked. Of a blob that we did not send the
+ * compression shows in its first bytes, and `content ls` rounds sizes: both come from the blob's file.
+ */
+const LAYERS = `${CTR}
+section content
+ctr content ls | grep -F "$WANTED" | while read -r digest labels; do
+  printf '%s' "$digest"
+  case " $BLOBS " in *" $digest "*) ;; *)
+    file=$CONTENT/blobs/sha256/\${digest#sha256:}
+    printf ' %s %s %s' "$(as_root wc -c "$file" | sed 's/ .*//')" \\
+      "$(as_root head -c 4 "$file" | od -An -tx1 | tr -d ' \\n')" "$labels" ;;
+  esac
+  echo
+done
+section snapshots
+ctr snapshots --snapshotter "$SNAPSHOTTER" ls | grep -F "$CHAINS" | sed 's/ .*//'`;
+
+function layers(facts: NodeFacts, asked: readonly AskedLayer[]): Script {
+  const { snapshotter = DEFAULT_SNAPSHOTTER, imageRoot } = facts;
+  const blobs = asked.flatMap(({ blob }) => blob?.digest ?? []);
+  return {
+    body: asked.length === 0 ? '' : LAYERS,
+    variables: {
+      ...variables(facts, []),
+      SNAPSHOTTER: snapshotter,
+      CONTENT: `${imageRoot.replace(/\/io\.containerd\.snapshotter\.v1\.[^/]*$/, '')}/io.containerd.content.v1.content`,
+      WANTED: [...new Set([...asked.map(({ diffId }) => diffId), ...blobs])].join('\n'),
+      BLOBS: blobs.join(' '),
+      CHAINS: asked.map(({ chainId }) => chainId).join('\n'),
+    },
+  };
+}
+
+/** By what a blob begins with: RFC 8878, RFC 1952; anything else is taken for a plain tar only under its own diffID. */
+const MAGICS: readonly (readonly [RegExp, BlobDescriptor['compression']])[] = [
+  [/^28b52ffd/, 'zstd'],
+  [/^1f8b/, 'gzip'],
+];
+
+function heldLayers(sections: Sections, asked: readonly AskedLayer[]): readonly (readonly BlobDescriptor[])[] {
+  const snapshots = new Set((sections.get('snapshots') ?? '').split('\n'));
+  const whole = new Set<string>();
+  const foreign = new Map<string, BlobDescriptor[]>();
+  for (const line of (sections.get('content') ?? '').split('\n')) {
+    const [text = '', size = '', magic = ''] = line.split(' ');
+    whole.add(text);
+    const digest = parseDigest(text);
+    const diffId = /[\s,]containerd\.io\/uncompressed=(sha256:[0-9a-f]{64})/.exec(line)?.[1];
+    if (digest === undefined || diffId === undefined || !/^\d+$/.test(size)) continue;
+    const compression = digest === diffId ? 'none' : MAGICS.find(([pattern]) => pattern.test(magic))?.[1];
+    if (compression === undefined) continue;
+    foreign.set(diffId, [...(foreign.get(diffId) ?? []), { digest, sizeBytes: Number(size), compression }]);
+  }
+  return asked.map(({ diffId, chainId, blob }) => [
+    // With its snapshot there, a blob is not looked for: nodes may discard blobs once they are unpacked.
+    ...(blob !== undefined && (whole.has(blob.digest) || snapshots.has(chainId)) ? [blob] : []),
+    ...(foreign.get(diffId) ?? []),
+  ]);
 }
 
 function tag(facts: NodeFacts, pairs: readonly TagPair[]): Script {

@@ -1,14 +1,25 @@
+import { parseDigest } from '../image/digest.ts';
+import type { BlobDescriptor } from '../image/image.ts';
 import type { NodeFacts } from '../node/facts.ts';
 import type { Script, Sections } from '../node/script.ts';
 import { asRoot, CRI, criImageId, eachPair, eachReference, flatPairs, heldBy, parseJson, variables } from './cri.ts';
-import type { HeldImage, Runtime, TagPair } from './runtime.ts';
+import type { AskedLayer, HeldImage, Runtime, TagPair } from './runtime.ts';
 import { runOf, UNPACKED } from './staging.ts';
 
 /**
  * CRI-O sees what is in root's containers-storage: skopeo, else podman, puts it there under the name that we say.
  * `docs/notes/crio.md` has what was measured.
  */
-export const crio: Runtime = { importArchive, inspect, held: heldBy(heldAt), tag, remove };
+export const crio: Runtime = {
+  importArchive,
+  inspect,
+  held: heldBy(heldAt),
+  layers,
+  heldLayers,
+  lacksContent: said => /blobs\/sha256\/[0-9a-f]+: no such file/.test(said),
+  tag,
+  remove,
+};
 
 /**
  * skopeo reads no archive from a pipe, so the archive is unpacked below /var/tmp and read from there. The layers that
@@ -57,6 +68,40 @@ function heldAt(sections: Sections, number: number): HeldImage | undefined {
     unpacked: true,
     witness: 'crictl',
   };
+}
+
+/**
+ * The storage's own list, an object per layer (containers-storage: `layers.json`); the storage has no command that
+ * prints it for images of others.
+ */
+const LAYERS = `
+section layers
+as_root cat "$LIST" 2>/dev/null | tr '{' '\\n' | grep -F "$WANTED"`;
+
+function layers(facts: NodeFacts, asked: readonly AskedLayer[]): Script {
+  return {
+    body: asked.length === 0 ? '' : LAYERS,
+    variables: {
+      LIST: `${facts.imageRoot.replace(/-images$/, '-layers')}/layers.json`,
+      WANTED: asked.map(({ diffId }) => diffId).join('\n'),
+    },
+  };
+}
+
+/** Under the digest of the plain tar the storage finds a layer again, whatever it was compressed with when it came. */
+function heldLayers(sections: Sections, asked: readonly AskedLayer[]): readonly (readonly BlobDescriptor[])[] {
+  const held = new Map<string, BlobDescriptor>();
+  for (const line of (sections.get('layers') ?? '').split('\n')) {
+    const digest = parseDigest(/"diff-digest":"([^"]*)"/.exec(line)?.[1]);
+    const size = /"diff-size":(\d+)/.exec(line)?.[1];
+    if (digest !== undefined && size !== undefined) {
+      held.set(digest, { digest, sizeBytes: Number(size), compression: 'none' });
+    }
+  }
+  return asked.map(({ diffId }) => {
+    const layer = held.get(diffId);
+    return layer === undefined ? [] : [layer];
+  });
 }
 
 function tag(facts: NodeFacts, pairs: readonly TagPair[]): Script {

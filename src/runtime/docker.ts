@@ -1,10 +1,20 @@
+import type { BlobDescriptor } from '../image/image.ts';
 import type { NodeFacts } from '../node/facts.ts';
 import type { Script, Sections } from '../node/script.ts';
 import { asRoot, CRI, criImageId, eachPair, eachReference, flatPairs, heldBy, parseJson, variables } from './cri.ts';
-import type { HeldImage, Runtime, TagPair } from './runtime.ts';
+import type { AskedLayer, HeldImage, Runtime, TagPair } from './runtime.ts';
 
 /** Docker behind cri-dockerd: `docker load`, and the CRI's word where the node has crictl. */
-export const docker: Runtime = { importArchive, inspect, held: heldBy(heldAt), tag, remove };
+export const docker: Runtime = {
+  importArchive,
+  inspect,
+  held: heldBy(heldAt),
+  layers,
+  heldLayers,
+  lacksContent: said => /no such file or directory/.test(said),
+  tag,
+  remove,
+};
 
 function importArchive(facts: NodeFacts): readonly string[] {
   return [...asRoot(facts), ...(facts.tools.docker ?? ['docker']), 'load', '--quiet'];
@@ -35,6 +45,36 @@ function heldAt(sections: Sections, number: number): HeldImage | undefined {
     unpacked: true,
     witness: answer === 'unasked' ? 'docker' : 'crictl',
   };
+}
+
+/** The layers of every image, lowest first, a line each. With Docker's containerd store, which loads otherwise, none. */
+const LAYERS = `
+section chains
+case $(as_root $DOCKER info --format '{{json .DriverStatus}}') in *io.containerd.snapshotter*) ;; *)
+  ids=$(as_root $DOCKER image ls --all --quiet --no-trunc | sort -u)
+  [ -z "$ids" ] || as_root $DOCKER image inspect --format '{{json .RootFS.Layers}}' $ids | grep -F "$WANTED" ;;
+esac`;
+
+function layers(facts: NodeFacts, asked: readonly AskedLayer[]): Script {
+  return {
+    body: asked.length === 0 ? '' : LAYERS,
+    variables: { ...variables(facts, []), WANTED: asked.map(({ diffId }) => diffId).join('\n') },
+  };
+}
+
+/**
+ * A layer is found again on top of the same layers only (moby: image/tarexport, by chain ID). A docker-archive names it
+ * by a path, so any name for the blob will do: that of the plain tar, with no size.
+ */
+function heldLayers(sections: Sections, asked: readonly AskedLayer[]): readonly (readonly BlobDescriptor[])[] {
+  const diffIds = asked.map(({ diffId }) => diffId);
+  const depths = (sections.get('chains') ?? '').split('\n').map(line => {
+    const chain = parseJson(line);
+    const differs = diffIds.findIndex((diffId, index) => !Array.isArray(chain) || chain[index] !== diffId);
+    return differs < 0 ? diffIds.length : differs;
+  });
+  const depth = Math.max(0, ...depths);
+  return diffIds.map((digest, index) => (index < depth ? [{ digest, sizeBytes: 0, compression: 'none' }] : []));
 }
 
 function tag(facts: NodeFacts, pairs: readonly TagPair[]): Script {

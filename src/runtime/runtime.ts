@@ -1,3 +1,5 @@
+import type { Digest } from '../image/digest.ts';
+import type { BlobDescriptor } from '../image/image.ts';
 import type { Platform } from '../image/platform.ts';
 import type { NodeFacts } from '../node/facts.ts';
 import type { Script, Sections } from '../node/script.ts';
@@ -20,6 +22,15 @@ export interface TagPair {
   readonly to: string;
 }
 
+/** A layer that a node is asked for. */
+export interface AskedLayer {
+  readonly diffId: Digest;
+  /** Digest of this layer on top of those below it (OCI image-spec, config: ChainID). */
+  readonly chainId: Digest;
+  /** The blob that the runner has for it. */
+  readonly blob: BlobDescriptor | undefined;
+}
+
 /**
  * The commands of one kind of runtime. It composes commands and reads their output; it opens no connection.
  * References are fully qualified everywhere.
@@ -35,6 +46,15 @@ export interface Runtime {
   inspect(facts: NodeFacts, references: readonly string[]): Script;
   /** The answer to {@link Runtime.inspect}; `undefined` for a reference under which nothing is held. */
   held(sections: Sections, references: readonly string[]): ReadonlyMap<string, HeldImage | undefined>;
+  /** Asks which of these layers, of any number of images, the node has. */
+  layers(facts: NodeFacts, layers: readonly AskedLayer[]): Script;
+  /**
+   * The answer to {@link Runtime.layers} for the layers of one image, lowest first: for each the blobs by which a
+   * manifest may name it so that the runtime finds the layer on the node; none when it has to be sent.
+   */
+  heldLayers(sections: Sections, layers: readonly AskedLayer[]): readonly (readonly BlobDescriptor[])[];
+  /** Whether these words of a failed import say that content is missing which the archive left out. */
+  lacksContent(said: string): boolean;
   /** Makes each `to` name the content of its `from`, whatever it named before. */
   tag(facts: NodeFacts, pairs: readonly TagPair[]): Script;
   /**

@@ -25,7 +25,7 @@ async function send(directory: string): Promise<{ reference: string; archive: st
   const layout = layoutArchive({ reference, image, blobs });
   const archive = `${directory}.tar`;
   await pipeline(layout.stream(), createWriteStream(archive));
-  return { reference, archive, manifestDigest: layout.manifestDigest };
+  return { reference, archive, manifestDigest: (await layout.summary()).manifestDigest };
 }
 
 /** The digest under which containerd has a name after the import. */

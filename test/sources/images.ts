@@ -151,6 +151,7 @@ export async function expectSendable(shop: Workshop, reference: string, image: P
   const archive = join(directory, 'sent.tar');
   const blobs = await Promise.all(image.layers.map(layer => layer.store(never)));
   const layout = layoutArchive({ reference, image, blobs });
+  const { manifestDigest } = await layout.summary();
   await pipeline(layout.stream(), createWriteStream(archive));
   run('tar', ['-xf', archive, '-C', directory]);
   const blob = (digest: string) => readFileSync(join(directory, 'blobs', 'sha256', digest.replace('sha256:', '')));
@@ -158,13 +159,13 @@ export async function expectSendable(shop: Workshop, reference: string, image: P
     expect(sha256(blob(name))).toBe(`sha256:${name}`);
   }
   const index = JSON.parse(readFileSync(join(directory, 'index.json'), 'utf8'));
-  expect(index.manifests[0].digest).toBe(layout.manifestDigest);
-  const manifest = JSON.parse(String(blob(layout.manifestDigest)));
+  expect(index.manifests[0].digest).toBe(manifestDigest);
+  const manifest = JSON.parse(String(blob(manifestDigest)));
   expect(manifest.config.digest).toBe(image.imageId);
   expect(sha256(blob(manifest.config.digest))).toBe(image.imageId);
   const diffIds = manifest.layers.map(({ digest }: { digest: string }) => sha256(decompressed(shop.lab, blob(digest))));
   expect(diffIds).toEqual(image.layers.map(({ diffId }) => diffId));
-  return layout.manifestDigest;
+  return manifestDigest;
 }
 
 function decompressed(lab: Lab, bytes: Buffer): Buffer {

@@ -3,7 +3,7 @@ import type { SideloadError } from '../../src/errors.ts';
 import type { Layer, PlatformImage, SourceImage } from '../../src/image/image.ts';
 import type { Platform } from '../../src/image/platform.ts';
 import type { NodeFacts } from '../../src/node/facts.ts';
-import { faultOf, layersBytes, planNode } from '../../src/plan.ts';
+import { faultOf, planLayers, planNode, unpackedBytes } from '../../src/plan.ts';
 import type { HeldImage } from '../../src/runtime/runtime.ts';
 
 const AMD64: Platform = { os: 'linux', architecture: 'amd64' };
@@ -111,5 +111,34 @@ it('a layer that several images share counts once', () => {
     { ...BUILT, layers: [layer('1', 100), layer('2', 20)] },
     { ...image('b'), layers: [layer('1', 100), layer('3', 3)] },
   ];
-  expect(layersBytes(images)).toBe(123);
+  expect(unpackedBytes(images.map(image => ({ image, held: [] })))).toBe(123);
+});
+
+describe('the layers that a node has', () => {
+  const digest = (character: string) => `sha256:${character.repeat(64)}` as const;
+  const blob = (character: string, compression: 'gzip' | 'zstd' | 'none' = 'zstd') =>
+    ({ digest: digest(character), sizeBytes: 7, compression }) as const;
+  const layer = (character: string) => ({ diffId: digest(character), sourceSizeBytes: 100 }) as Layer;
+  const layered = { ...BUILT, layers: [layer('1'), layer('2')] };
+
+  it('are left out, under the first name that the node finds them by', () => {
+    const held = [[blob('a', 'gzip'), blob('b')], []];
+    expect(planLayers(layered, held)).toEqual([blob('a', 'gzip'), undefined]);
+    expect(unpackedBytes([{ image: layered, held: planLayers(layered, held) }])).toBe(100);
+  });
+
+  it('are left out of an image that keeps its manifest only under the names in there', () => {
+    const manifest = {
+      digest: digest('f'),
+      mediaType: '',
+      bytes: Buffer.of(),
+      layerDigests: [digest('b'), digest('c')],
+    };
+    const kept = { ...layered, manifest };
+    expect(planLayers(kept, [[blob('a', 'gzip'), blob('b')], [blob('d')]])).toEqual([blob('b'), undefined]);
+  });
+
+  it('are none when the node has not been asked', () => {
+    expect(planLayers(layered, [])).toEqual([undefined, undefined]);
+  });
 });

@@ -74,6 +74,8 @@ function node(
     images: plans.map(plan => ({
       ...plan,
       stage: isHeld ? undefined : 'stage:0',
+      held: [],
+      estimate: { bytes: 0, isExact: true },
       outcome: 'none',
       bytesSent: 0,
       smoke: undefined,

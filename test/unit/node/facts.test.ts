@@ -20,6 +20,8 @@ const NODE: Readonly<Record<string, string>> = {
     'Client:\n  Version:  2.1.4\n  Revision: 75cb2b7193e4\n  Go version: go1.24.5\n\nServer:\n  Version:  v2.1.4\n  Revision: 75cb2b7193e4\n  UUID: 6f1e',
   'import-help': 'OPTIONS:\n   --base-name value\n   --platform value\n   --local\n   --all-platforms',
   staged: 'kube-sideload.invalid/t4y1q2abcdef:0\nkube-sideload.invalid/t4y1q2abcdef:1',
+  politeness: 'nice -n 10 ionice -c 2 -n 7',
+  'image-root': '/var/lib/containerd/io.containerd.snapshotter.v1.overlayfs',
   disk: '/dev/vda1  103081248 61234567  41830297      60% /var/lib/containerd',
 };
 
@@ -56,8 +58,10 @@ it('tells of a node what later steps need', () => {
     distribution: 'kubeadm',
     tools: { ctr: ['/usr/bin/ctr'], crictl: ['/usr/local/bin/crictl'] },
     importFlags: new Set(['--base-name', '--platform', '--local', '--all-platforms']),
+    politeness: ['nice', '-n', '10', 'ionice', '-c', '2', '-n', '7'],
     snapshotter: 'overlayfs',
     staged: ['kube-sideload.invalid/t4y1q2abcdef:0', 'kube-sideload.invalid/t4y1q2abcdef:1'],
+    imageRoot: '/var/lib/containerd/io.containerd.snapshotter.v1.overlayfs',
     disk: { path: '/var/lib/containerd', sizeBytes: 103_081_248 * 1024, freeBytes: 41_830_297 * 1024 },
     kubelet: {
       imageGcHighThresholdPercent: 85,

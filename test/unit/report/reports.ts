@@ -16,6 +16,7 @@ export function nodeReport(node: string, changes: Partial<NodeReport> = {}): Nod
         imageId: IMAGE_ID,
         outcome: 'sent',
         estimatedBytes: 4_000_000,
+        isEstimateExact: false,
         bytesSent: 1_500_000,
         smoke: 'Running',
       },

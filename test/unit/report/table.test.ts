@@ -30,6 +30,7 @@ describe('the table', () => {
       imageId: 'sha256:a',
       outcome: 'none',
       estimatedBytes: 9,
+      isEstimateExact: true,
       bytesSent: 7,
       smoke: undefined,
     } as const;
@@ -115,6 +116,7 @@ describe('the page of the job', () => {
       imageId: 'sha256:a',
       outcome: 'sent',
       estimatedBytes: 9,
+      isEstimateExact: true,
       bytesSent: 0,
       smoke: '<b>|\n| x',
     } as const;

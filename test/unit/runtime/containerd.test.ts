@@ -16,6 +16,8 @@ const FACTS: NodeFacts = {
   importFlags: new Set(['--platform', '--local', '--all-platforms']),
   snapshotter: 'overlayfs',
   staged: [],
+  politeness: [],
+  imageRoot: '/var/lib/rancher/k3s/agent/containerd/io.containerd.snapshotter.v1.overlayfs',
   disk: { path: '/', sizeBytes: 2e9, freeBytes: 1e9 },
   kubelet: parseKubelet('', ''),
   sandbox: undefined,
@@ -144,5 +146,54 @@ describe('the answer', () => {
     const answers = containerd.held(sections, ['absent:1', REFERENCE]);
     expect(answers.get('absent:1')).toBeUndefined();
     expect(answers.get(REFERENCE)?.imageId).toBe(ID);
+  });
+});
+
+describe('the layers on a node', () => {
+  const digest = (character: string) => `sha256:${character.repeat(64)}` as const;
+  const ours = { digest: digest('e'), sizeBytes: 9, compression: 'zstd' } as const;
+  const asked = [
+    { diffId: digest('1'), chainId: digest('1'), blob: undefined },
+    { diffId: digest('2'), chainId: digest('3'), blob: ours },
+  ];
+  const held = (content: readonly string[], snapshots: readonly string[] = []) =>
+    containerd.heldLayers(
+      new Map([
+        ['content', content.join('\n')],
+        ['snapshots', snapshots.join('\n')],
+      ]),
+      asked,
+    );
+  // After digest, size and first bytes stands what `content ls` has there: a rounded size, the age, the labels.
+  const label = `400B\t14 seconds\tcontainerd.io/distribution.source.docker.io=app,containerd.io/uncompressed=${digest('1')}`;
+
+  it('may be blobs of somebody else, whose compression shows in their first bytes', () => {
+    expect(held([`${digest('a')} 12345 1f8b0800 ${label}`, `${digest('b')} 99 28b52ffd ${label}`])[0]).toEqual([
+      { digest: digest('a'), sizeBytes: 12_345, compression: 'gzip' },
+      { digest: digest('b'), sizeBytes: 99, compression: 'zstd' },
+    ]);
+    expect(held([`${digest('1')} 5 2e2f0000 ${label}`])[0]).toMatchObject([{ compression: 'none' }]);
+  });
+
+  it('are not taken for anything else when the blob cannot be read or is of no known form', () => {
+    expect(held([`${digest('a')}   ${label}`, `${digest('b')} 5 2e2f0000 ${label}`])).toEqual([[], []]);
+    expect(held([])).toEqual([[], []]);
+  });
+
+  it('are ours by digest, also when an import broke off, and by snapshot when blobs are discarded', () => {
+    expect(held([digest('e')])).toEqual([[], [ours]]);
+    expect(held([], [digest('3')])).toEqual([[], [ours]]);
+    expect(held([], [digest('2')])).toEqual([[], []]);
+  });
+
+  it('are asked for with values that reach the shell as variables only', () => {
+    const { body, variables } = containerd.layers(FACTS, asked);
+    expect(body).not.toContain(digest('1'));
+    expect(variables).toMatchObject({
+      CONTENT: '/var/lib/rancher/k3s/agent/containerd/io.containerd.content.v1.content',
+      WANTED: [digest('1'), digest('2'), digest('e')].join('\n'),
+      BLOBS: digest('e'),
+      CHAINS: [digest('1'), digest('3')].join('\n'),
+    });
   });
 });
