@@ -19,9 +19,15 @@ export interface LayerContent {
 /** Makes a layer of content that lies in an archive. */
 export function createLayer(content: LayerContent, scratch: Scratch): Layer {
   const store = createShared(scratch.signal, async signal => {
-    const stored = content.file.stored ?? (await scratch.adopt(content.file.open, signal));
+    const { diffId, blobDigest = diffId, file } = content;
+    const stored = file.stored ?? (await scratch.find(blobDigest)) ?? (await scratch.adopt(file.open, signal));
     proveDigest(content, stored);
-    if (provenByDiffId(content, stored)) await proveDiffId(content, stored, signal);
+    if (provenByDiffId(content, stored)) {
+      // Proven once, and remembered.
+      const known = await scratch.find(diffId);
+      if (known?.blob.digest !== stored.blob.digest) await proveDiffId(content, stored, signal);
+      await scratch.keep(stored, diffId);
+    } else await scratch.keep(stored);
     return stored.blob;
   });
   return { diffId: content.diffId, sourceSizeBytes: content.file.sizeBytes, store };
