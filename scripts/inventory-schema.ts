@@ -50,6 +50,7 @@ function setting(name: InputName): JsonSchema {
       return { anyOf: [{ type: 'string' }, { type: 'array', items: { type: 'string' } }], description };
     case 'port':
     case 'seconds':
+    case 'bytes':
       return { type: ['integer', 'string'], description };
     default:
       return { type: 'string', description };

@@ -32,6 +32,10 @@ export const ERRORS = {
     title: 'Content of the image archive does not have the digest that its manifest names',
     hint: 'Save the image again and compare checksums after copying it.',
   },
+  CACHE_CORRUPT: {
+    title: 'A layer in the cache of the runner is damaged',
+    hint: 'Run the job again: the damaged file has been removed from the cache.',
+  },
   PLATFORM_MISMATCH: {
     title: 'The image is not built for the architecture of the node',
     hint: 'Build the image for the node’s architecture, or take the node off the list (by `node-selector` with nodes from the cluster).',

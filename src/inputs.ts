@@ -1,6 +1,6 @@
 import { type InputProblem, problem, shown } from './problems.ts';
 
-/** How the text of an input becomes a value. A `list` may use commas, `lines` may contain them; `seconds` takes `90`, `90s`, `2m` or `1h`; a `rate` is in bytes per second. */
+/** How the text of an input becomes a value. A `list` may use commas, `lines` may contain them; `seconds` takes `90`, `90s`, `2m` or `1h`; `bytes` takes `0`, `500MB` or `10GiB`; a `rate` is in bytes per second. */
 type InputType =
   | 'text'
   | 'list'
@@ -10,6 +10,7 @@ type InputType =
   | 'count'
   | 'rate'
   | 'seconds'
+  | 'bytes'
   | 'secret'
   | { readonly oneOf: readonly string[] };
 
@@ -51,6 +52,20 @@ export const INPUTS = {
   'containerd-namespace': {
     type: 'text',
     help: 'The namespace that `nerdctl` and `containerd` sources look into, such as `k8s.io`. Default: `$CONTAINERD_NAMESPACE`, else `default`.',
+  },
+  compression: {
+    type: { oneOf: ['auto', 'zstd', 'gzip', 'none'] },
+    default: 'auto',
+    help: 'How layers travel that are not compressed in the source. `auto` takes zstd, which every runtime reads, and gzip where the runner has no zstd.',
+  },
+  'cache-dir': {
+    type: 'path',
+    help: 'Where the runner keeps compressed layers for the next job. Default: `kube-sideload/layers` in `$XDG_CACHE_HOME`, else in `~/.cache`.',
+  },
+  'cache-size': {
+    type: 'bytes',
+    default: '10GB',
+    help: 'How much may stay in `cache-dir` after a job; what was not used for longest goes first. `0` keeps nothing.',
   },
   nodes: {
     type: 'list',
@@ -150,7 +165,7 @@ type Value<T extends InputType> = T extends { readonly oneOf: readonly (infer O)
   ? O
   : T extends 'list' | 'lines'
     ? readonly string[]
-    : T extends 'port' | 'count' | 'rate' | 'seconds'
+    : T extends 'port' | 'count' | 'rate' | 'seconds' | 'bytes'
       ? number
       : string;
 
@@ -219,6 +234,8 @@ function parseValue(type: InputType, text: string): string | number | readonly s
       return /^\d{1,3}$/.test(text.trim()) ? Number(text) : undefined;
     case 'seconds':
       return parseSeconds(text.trim());
+    case 'bytes':
+      return parseBytes(text.trim());
     case 'secret':
       return text;
     case 'path':
@@ -262,6 +279,25 @@ function parseRate(text: string): number | undefined {
   return bytes >= 1 ? bytes : undefined;
 }
 
+const BYTE_UNITS: Readonly<Record<string, number>> = {
+  B: 1,
+  kB: 1e3,
+  MB: 1e6,
+  GB: 1e9,
+  TB: 1e12,
+  KiB: 2 ** 10,
+  MiB: 2 ** 20,
+  GiB: 2 ** 30,
+  TiB: 2 ** 40,
+};
+
+function parseBytes(text: string): number | undefined {
+  if (text === '0') return 0;
+  const [, digits = '', unit = ''] = /^(\d{1,6})([kKMGT]?i?B)$/.exec(text) ?? [];
+  const factor = BYTE_UNITS[unit];
+  return factor === undefined ? undefined : Number(digits) * factor;
+}
+
 function formOf(type: InputType): string {
   if (typeof type === 'object') {
     return type.oneOf.map(option => `\`${option}\``).join(' or ');
@@ -275,6 +311,7 @@ function formOf(type: InputType): string {
     count: 'a whole number from 0 to 999',
     rate: 'a rate such as `20MB/s` or `200Mbit/s`',
     seconds: 'a time such as `90s`, `2m` or `1h` (one day at most)',
+    bytes: 'a size such as `500MB` or `10GiB`, or `0`',
     secret: 'a text',
   }[type];
 }

@@ -1,9 +1,10 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { homedir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, isAbsolute, join } from 'node:path';
 import { SideloadError } from './errors.ts';
 import type { Host } from './host/host.ts';
 import { type Alias, parseAlias } from './image/aliases.ts';
+import type { CacheOptions } from './image/cache.ts';
 import { normalise } from './image/reference.ts';
 import { type InputName, type Inputs, inputSpec, parseInputs } from './inputs.ts';
 import {
@@ -36,6 +37,9 @@ export interface Settings {
   readonly archive: string | undefined;
   /** As `ALIAS=IMAGE` or `ALIAS`; checked, except against the names in an archive. */
   readonly aliases: readonly string[];
+  readonly compression: Inputs['compression'];
+  /** Where layers stay on the runner. */
+  readonly cache: CacheOptions;
   /** Where nerdctl and ctr on the runner look; `undefined` leaves it to them. */
   readonly containerdNamespace: string | undefined;
   /** The nodes of the list; with `nodesFromCluster` what is to be replaced of those that the cluster names. */
@@ -152,6 +156,8 @@ export function readSettings(host: Host, env: NodeJS.ProcessEnv = process.env): 
     source: inputs.source,
     archive: inputs.archive,
     aliases: inputs.aliases,
+    compression: inputs.compression,
+    cache: { directory: inputs['cache-dir'] ?? cacheDirectory(env), maxBytes: inputs['cache-size'] },
     containerdNamespace: namespace,
     nodes,
     nodesOrigin: inputs.nodes.length > 0 ? 'input' : 'inventory',
@@ -197,6 +203,16 @@ function inHome(...names: readonly string[]): readonly string[] {
   } catch {
     return [];
   }
+}
+
+/** As the XDG Base Directory Specification has it; undefined for a user without a home. */
+function cacheDirectory(env: NodeJS.ProcessEnv): string | undefined {
+  const given = env.XDG_CACHE_HOME;
+  // A relative path is to be ignored, says the specification.
+  // A home that is not there (`/nonexistent`) is none to be made.
+  const homes = inHome('.cache').filter(path => existsSync(dirname(path)));
+  const [base] = given !== undefined && isAbsolute(given) ? [given] : homes;
+  return base === undefined ? undefined : join(base, 'kube-sideload', 'layers');
 }
 
 /** The file that the user names must exist; the places of the runner may be empty. */

@@ -193,6 +193,8 @@ async function open(settings: Settings, host: Host, run: Run): Promise<ImageSet>
     archive: settings.archive,
     aliases: settings.aliases,
     containerdNamespace: settings.containerdNamespace,
+    compression: settings.compression,
+    cache: settings.cache,
     directory: run.scratch,
     log: host.info,
     signal: run.signal,

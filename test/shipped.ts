@@ -88,7 +88,8 @@ export async function runCli(args: readonly string[], options: Options = {}): Pr
   return await inTemporaryDirectory(async directory => {
     const temporary = join(directory, 'tmp');
     await mkdir(temporary);
-    const ended = await run(CLI, args, { TMPDIR: temporary }, options);
+    const own = { TMPDIR: temporary, XDG_CACHE_HOME: join(directory, 'cache') };
+    const ended = await run(CLI, args, own, options);
     return { ...ended, ...outcome(parseLines(ended.stdout)), leftOnRunner: await readdir(temporary) };
   });
 }
@@ -99,7 +100,12 @@ export async function runAction(inputs: Inputs, options: Options = {}): Promise<
     const runnerTemp = join(directory, 'runner-temp');
     await mkdir(runnerTemp);
     const files = { GITHUB_OUTPUT: 'output', GITHUB_STATE: 'state', GITHUB_STEP_SUMMARY: 'summary' };
-    const env: Record<string, string> = { GITHUB_ACTIONS: 'true', RUNNER_TEMP: runnerTemp, TMPDIR: runnerTemp };
+    const env: Record<string, string> = {
+      GITHUB_ACTIONS: 'true',
+      RUNNER_TEMP: runnerTemp,
+      TMPDIR: runnerTemp,
+      XDG_CACHE_HOME: join(directory, 'cache'),
+    };
     for (const [variable, name] of Object.entries(files)) {
       env[variable] = join(directory, name);
       await writeFile(join(directory, name), '');

@@ -18,11 +18,18 @@ export interface Filter {
   stop(): void;
 }
 
+/** What a user may ask for. */
+export type CompressionSetting = 'auto' | Compression;
+
 /** The way in which this run compresses layers. */
 export interface Codec {
+  /** For the log. */
   readonly name: string;
-  readonly compression: Exclude<Compression, 'none'>;
-  start(signal: AbortSignal): Filter;
+  readonly compression: Compression;
+  /** Compression and level, as in `zstd-1`: equal layers with equal labels need not be compressed again. */
+  readonly label: string;
+  /** Undefined when layers are left as they are. */
+  readonly start?: (signal: AbortSignal) => Filter;
 }
 
 /** The compression that the first bytes of a file show: RFC 1952 for gzip, RFC 8878 for zstd. File names prove nothing. */
@@ -35,25 +42,42 @@ export function sniffCompression(head: Buffer): Compression {
 }
 
 /**
- * Chooses how to compress: zstd level 1 of Node (22.15 and later), else of the `zstd` program, else gzip, which every
- * node reads too but which takes four times as long.
+ * Finds the encoder for a setting: zstd level 1 of Node (22.15 and later), else of the `zstd` program. `auto` takes gzip
+ * where neither is there, which every node reads too but which takes four times as long.
+ * @throws SideloadError INPUT_INVALID when zstd is asked for by name and cannot be had.
  */
-export async function chooseCodec(signal: AbortSignal): Promise<Codec> {
+export async function chooseCodec(setting: CompressionSetting, signal: AbortSignal): Promise<Codec> {
+  if (setting === 'none') return { name: 'none', compression: 'none', label: 'none' };
+  if (setting === 'gzip') return gzipCodec('gzip');
   // No ZSTD_c_nbWorkers: with it Node 24.21 throws ERR_STREAM_PUSH_AFTER_EOF out of zlib, and catching is impossible.
   if (typeof zlib.createZstdCompress === 'function') {
     const options = { chunkSize: CHUNK_BYTES, params: { [zlib.constants.ZSTD_c_compressionLevel]: 1 } };
-    return { name: 'zstd', compression: 'zstd', start: () => inProcess(zlib.createZstdCompress(options)) };
+    return {
+      name: 'zstd',
+      compression: 'zstd',
+      label: 'zstd-1',
+      start: () => inProcess(zlib.createZstdCompress(options)),
+    };
   }
   if (await hasZstd(signal)) {
     return {
       name: 'zstd (program)',
       compression: 'zstd',
+      label: 'zstd-1',
       start: signal => byProgram(startProgram('zstd', ['-1', '-q', '-c', '-T2'], signal)),
     };
   }
+  if (setting === 'auto') return gzipCodec('gzip, because neither this Node nor the machine has zstd');
+  throw new SideloadError('INPUT_INVALID', '`compression: zstd` needs zstd, which this Node and this machine lack', {
+    hint: 'Install the `zstd` program on the runner, run Node 22.15 or later, or leave the choice to `auto`.',
+  });
+}
+
+function gzipCodec(name: string): Codec {
   return {
-    name: 'gzip, because neither this Node nor the machine has zstd',
+    name,
     compression: 'gzip',
+    label: 'gzip-1',
     start: () => inProcess(zlib.createGzip({ level: 1, chunkSize: CHUNK_BYTES })),
   };
 }

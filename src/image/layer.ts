@@ -19,15 +19,22 @@ export interface LayerContent {
 /** Makes a layer of content that lies in an archive. */
 export function createLayer(content: LayerContent, scratch: Scratch): Layer {
   const passed = content.file.stored;
-  let known = passed !== undefined && !provenByDiffId(content, passed) ? passed.blob : undefined;
+  let ready = passed !== undefined && !provenByDiffId(content, passed) ? passed.blob : undefined;
+  const { diffId, blobDigest = diffId, file } = content;
   const store = createShared(scratch.signal, async signal => {
-    const stored = content.file.stored ?? (await scratch.adopt(content.file.open, signal));
+    const stored = file.stored ?? (await scratch.find(blobDigest)) ?? (await scratch.adopt(file.open, signal));
     proveDigest(content, stored);
-    if (provenByDiffId(content, stored)) await proveDiffId(content, stored, signal);
-    known = stored.blob;
+    if (provenByDiffId(content, stored)) {
+      // Proven once, and remembered.
+      const known = await scratch.find(diffId);
+      if (known?.blob.digest !== stored.blob.digest) await proveDiffId(content, stored, signal);
+      await scratch.keep(stored, diffId);
+    } else await scratch.keep(stored);
+    ready = stored.blob;
     return stored.blob;
   });
-  return { diffId: content.diffId, sourceSizeBytes: content.file.sizeBytes, store, known: async () => known };
+  const known = async () => ready ?? (await scratch.find(blobDigest))?.blob;
+  return { diffId, sourceSizeBytes: file.sizeBytes, store, known };
 }
 
 /**

@@ -5,7 +5,7 @@ import type { Digest } from './digest.ts';
 import type { ImageSet, Layer, PlatformImage, SourceImage } from './image.ts';
 import { createLayer, type LayerContent, proveDigest } from './layer.ts';
 import { normalise, parseReference } from './reference.ts';
-import { openScratch, type Scratch } from './scratch.ts';
+import { openScratch, type Scratch, type ScratchOptions } from './scratch.ts';
 import { selectByDigest, selectImages } from './selection.ts';
 import { readArchiveFile } from './sources/archive.ts';
 import { ambiguous, type EngineName, type EngineOptions, type Found, findImage } from './sources/find.ts';
@@ -14,7 +14,7 @@ import { ambiguous, type EngineName, type EngineOptions, type Found, findImage }
 type ImageSourceName = 'auto' | 'archive' | EngineName;
 
 /** What to open. */
-export interface OpenImagesOptions extends EngineOptions {
+export interface OpenImagesOptions extends EngineOptions, ScratchOptions {
   /** As the user wrote them; may be empty for an archive, which means all of its images. */
   readonly references: readonly string[];
   readonly source: ImageSourceName;
@@ -47,7 +47,7 @@ export async function openImages(options: OpenImagesOptions): Promise<ImageSet> 
   let scratch: Scratch | undefined;
   try {
     signal.throwIfAborted();
-    scratch = await openScratch(directory, log, signal);
+    scratch = await openScratch(directory, log, signal, options);
     const opening: Opening = { ...options, scratch, layers: new Map(), needed: new Set() };
     const images = withAliases(await openFrom(opening), options.aliases ?? []);
     await scratch.retain(opening.needed);

@@ -1,21 +1,28 @@
-import { createReadStream, createWriteStream } from 'node:fs';
-import { mkdtemp, rename, rm } from 'node:fs/promises';
+import { mkdtemp, rm } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { type Readable, Writable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { SideloadError } from '../errors.ts';
-import { type Codec, chooseCodec, type Filter, MAGIC_BYTES, sniffCompression } from './compression.ts';
-import { createMeter, type Digest, hexOf } from './digest.ts';
+import { isDiskFull, readProven, writeTo } from './blob-file.ts';
+import { type CacheFile, type CacheOptions, openCache } from './cache.ts';
+import { passedThrough } from './cache-directory.ts';
+import {
+  type Codec,
+  type CompressionSetting,
+  chooseCodec,
+  type Filter,
+  MAGIC_BYTES,
+  sniffCompression,
+} from './compression.ts';
+import { createMeter, type Digest } from './digest.ts';
 import type { Compression, StoredBlob } from './image.ts';
 
-const READ_BYTES = 1 << 20;
-
-/** Content that was read from a source and now lies in the scratch directory. */
+/** Content that was read from a source and is now stored on the runner. */
 export interface StoredContent {
   /** Digest of the bytes as they were in the source. */
   readonly digest: Digest;
-  /** How the bytes were compressed in the source. */
+  /** How the bytes that have this digest are compressed. */
   readonly compression: Compression;
   /** What is sent: the same bytes, or compressed here when they were not. */
   readonly blob: StoredBlob;
@@ -26,9 +33,13 @@ export interface ReadableSource extends AsyncIterable<Buffer> {
   destroy(): unknown;
 }
 
-/** The disk space of a run. Its files are named by their digest, never by anything that an archive says. */
+/**
+ * What a run has stored of layers, in the cache of the runner. Whatever is stored stays readable until the end of the
+ * run, and is found by other runs when it is known to be a layer. Files are named by digests, never by anything that an
+ * archive says.
+ */
 export interface Scratch {
-  /** For a file that a program of this machine writes itself; it goes with the rest. */
+  /** For a file that a program of this machine writes itself; it goes with the run. */
   readonly directory: string;
   /** Fires when the space is closed: whatever writes here must end then. */
   readonly signal: AbortSignal;
@@ -39,51 +50,69 @@ export interface Scratch {
    */
   write(open: () => ReadableSource, signal: AbortSignal): Promise<StoredContent>;
   /**
-   * The same for content that can be opened again: what is compressed already is read once, for its digest, and stays
+   * The same for content that can be opened again: what needs no compression is read once, for its digest, and stays
    * where it is.
    * @throws SideloadError DISK_FULL
    */
   adopt(open: () => Readable, signal: AbortSignal): Promise<StoredContent>;
-  /** What is stored of this digest as it was in the source. */
-  find(digest: Digest): StoredContent | undefined;
-  /** Deletes every content that is not of these digests. */
+  /** What is stored of this digest, by this run or an earlier one; the bytes are proven when they are read. */
+  find(digest: Digest): Promise<StoredContent | undefined>;
+  /** Leaves content to later runs: it is a layer, of this diffID when one is given, which is then proven. */
+  keep(content: StoredContent, diffId?: Digest): Promise<void>;
+  /** Keeps the content of these digests, and forgets all other that was written or found until now. */
   retain(digests: ReadonlySet<Digest>): Promise<void>;
-  /** Ends what still writes, and deletes everything. */
+  /** Ends what still writes, deletes what was not kept, and brings the cache back to its size. */
   close(): Promise<void>;
 }
 
-/** Opens scratch space in a directory that exists, and says how layers will be compressed. */
+/** How layers are stored. */
+export interface ScratchOptions {
+  readonly compression?: CompressionSetting | undefined;
+  /** Absent for storage that goes with the run. */
+  readonly cache?: CacheOptions | undefined;
+}
+
+/** Opens storage, with a directory for this run in one that exists, and says how layers will be compressed. */
 export async function openScratch(
   directory: string,
   log: (line: string) => void,
   signal: AbortSignal,
+  { compression = 'auto', cache: cacheOptions = { directory: undefined, maxBytes: 0 } }: ScratchOptions = {},
 ): Promise<Scratch> {
-  const codec = await chooseCodec(signal);
+  const codec = await chooseCodec(compression, signal);
   log(`layers are compressed with ${codec.name}`);
   const root = await mkdtemp(join(directory, 'blobs-'));
+  const cache = await openCache(cacheOptions, root, log);
   const closing = new AbortController();
   const contents = new Map<Digest, StoredContent>();
+  const files = new Map<StoredContent, CacheFile>();
   const writing = new Set<Promise<unknown>>();
   const turn = createQueue(availableParallelism());
-  let files = 0;
+
+  /** One content for each digest: of two that are stored at the same time the first one stays. */
+  const remember = async (content: Omit<StoredContent, 'blob'>, blob: Omit<StoredBlob, 'open'>, file: CacheFile) => {
+    const known = contents.get(content.digest);
+    if (known !== undefined) {
+      await cache.release(file);
+      return known;
+    }
+    const open = () => readProven(file.handle, blob, () => cache.discard(file));
+    const stored: StoredContent = { ...content, blob: { ...blob, open } };
+    contents.set(content.digest, stored);
+    files.set(stored, file);
+    return stored;
+  };
 
   const write = async (source: ReadableSource, signal: AbortSignal): Promise<StoredContent> => {
-    files += 1;
-    const partial = join(root, `${files}.partial`);
+    const file = await cache.create();
     try {
-      const stored = await writeBlob(source, partial, codec, signal);
-      const path = join(root, hexOf(stored.sent.digest));
-      await rename(partial, path);
-      const content: StoredContent = {
-        digest: stored.read,
-        compression: stored.compression,
-        blob: { ...stored.sent, open: () => createReadStream(path, { highWaterMark: READ_BYTES }) },
-      };
-      contents.set(content.digest, content);
-      return content;
+      const { content, blob } = await writeBlob(source, writeTo(file.handle, cache.makeRoom), codec, signal);
+      return await remember(content, blob, file);
     } catch (error) {
-      await rm(partial, { force: true });
-      throw diskFull(error, root) ?? error;
+      await cache.release(file);
+      throw isDiskFull(error)
+        ? new SideloadError('DISK_FULL', `no space left in ${cache.directory} on the runner`, { cause: error })
+        : error;
     } finally {
       source.destroy();
     }
@@ -101,55 +130,87 @@ export async function openScratch(
     return job;
   };
 
+  const keep = async (content: StoredContent, diffId = content.digest): Promise<void> => {
+    const file = files.get(content);
+    if (file === undefined) return;
+    const { digest: blob, compression } = content.blob;
+    const label = content.compression === 'none' ? codec.label : compression;
+    for (const source of new Set([content.digest, diffId])) {
+      await cache.publish(file, { source, blob, compression, label });
+    }
+  };
+
   return {
     directory: root,
     signal: closing.signal,
     write: (open, signal) => inTurn(either => write(open(), either), signal),
     adopt: (open, signal) =>
-      inTurn(async either => (await adoptBlob(open, either)) ?? (await write(open(), either)), signal),
-    find: digest => contents.get(digest),
+      inTurn(async either => (await adoptBlob(open, codec, either)) ?? (await write(open(), either)), signal),
+    async find(digest) {
+      const known = contents.get(digest);
+      if (known !== undefined || closing.signal.aborted) return known;
+      const found = await cache.find(digest, codec.label);
+      if (found === undefined) return undefined;
+      const { entry, sizeBytes, file } = found;
+      const isSource = passedThrough(entry) && entry.source === entry.blob;
+      const compression = isSource ? entry.compression : 'none';
+      return await remember(
+        { digest, compression },
+        { digest: entry.blob, sizeBytes, compression: entry.compression },
+        file,
+      );
+    },
+    keep,
     async retain(digests) {
-      const kept = new Set([...digests].flatMap(digest => contents.get(digest)?.blob.digest ?? []));
-      for (const [digest, { blob }] of contents) {
-        if (digests.has(digest)) continue;
+      for (const [digest, content] of contents) {
+        if (digests.has(digest)) {
+          await keep(content);
+          continue;
+        }
         contents.delete(digest);
-        if (!kept.has(blob.digest)) await rm(join(root, hexOf(blob.digest)), { force: true });
+        const file = files.get(content);
+        files.delete(content);
+        if (file !== undefined) await cache.release(file);
       }
     },
     async close() {
       closing.abort(new SideloadError('CANCELLED', 'the scratch directory was closed'));
       await Promise.allSettled(writing);
+      await cache.close();
       await rm(root, { recursive: true, force: true });
     },
   };
 }
 
-async function writeBlob(source: ReadableSource, path: string, codec: Codec, signal: AbortSignal) {
+async function writeBlob(
+  source: ReadableSource,
+  file: Writable,
+  codec: Codec,
+  signal: AbortSignal,
+): Promise<{ readonly content: Omit<StoredContent, 'blob'>; readonly blob: Omit<StoredBlob, 'open'> }> {
   const { head, all } = await peek(source, MAGIC_BYTES);
   const compression = sniffCompression(head);
   const read = createMeter();
-  const file = () => createWriteStream(path, { mode: 0o600, flags: 'wx' });
-  if (compression !== 'none') {
-    await pipeline(all, read.stream, file(), { signal });
+  if (compression !== 'none' || codec.start === undefined) {
+    await pipeline(all, read.stream, file, { signal });
     const { digest, sizeBytes } = read.result();
-    return { read: digest, compression, sent: { digest, sizeBytes, compression } };
+    return { content: { digest, compression }, blob: { digest, sizeBytes, compression } };
   }
   const sent = createMeter();
-  await through(codec.start(signal), filter => pipeline(all, read.stream, filter, sent.stream, file(), { signal }));
+  await through(codec.start(signal), filter => pipeline(all, read.stream, filter, sent.stream, file, { signal }));
   return {
-    read: read.result().digest,
-    compression,
-    sent: { ...sent.result(), compression: codec.compression },
+    content: { digest: read.result().digest, compression },
+    blob: { ...sent.result(), compression: codec.compression },
   };
 }
 
-/** The content as it is when it is compressed, else undefined. */
-async function adoptBlob(open: () => Readable, signal: AbortSignal): Promise<StoredContent | undefined> {
+/** The content as it is when nothing is to be compressed, else undefined. */
+async function adoptBlob(open: () => Readable, codec: Codec, signal: AbortSignal): Promise<StoredContent | undefined> {
   const source = open();
   try {
     const { head, all } = await peek(source, MAGIC_BYTES);
     const compression = sniffCompression(head);
-    if (compression === 'none') return undefined;
+    if (compression === 'none' && codec.start !== undefined) return undefined;
     const meter = createMeter();
     await pipeline(all, meter.stream, nowhere(), { signal });
     const read = meter.result();
@@ -198,13 +259,6 @@ export async function peek(
     }
   }
   return { head: Buffer.concat(first).subarray(0, sizeBytes), all: all() };
-}
-
-function diskFull(error: unknown, directory: string): SideloadError | undefined {
-  const { code } = error as NodeJS.ErrnoException;
-  return code === 'ENOSPC' || code === 'EDQUOT'
-    ? new SideloadError('DISK_FULL', `no space left in ${directory} on the runner`, { cause: error })
-    : undefined;
 }
 
 /** Lets a number of tasks run at a time and the others wait, in order. */

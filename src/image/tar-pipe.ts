@@ -69,9 +69,9 @@ export async function readTarStream(
       files.set(name, storedFile(entryBytes, await scratch.write(() => Readable.from([bytes]), signal)));
       return;
     }
-    // The same base layer in the next image: what lies here is proven to be what this name promises.
+    // The same base layer in the next image, or the next run: what is stored is proven to be what this name promises.
     const claimed = digestFromHex(/(?:^|\/)([0-9a-f]{64})(?:\.tar(?:\.gz)?)?$/.exec(name)?.[1] ?? '');
-    const known = claimed === undefined ? undefined : scratch.find(claimed);
+    const known = claimed === undefined ? undefined : await scratch.find(claimed);
     if (known === undefined) {
       files.set(name, storedFile(entryBytes, await scratch.write(() => entry, signal)));
     } else {

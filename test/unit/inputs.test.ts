@@ -27,6 +27,10 @@ describe('texts become values', () => {
     ['connect-timeout', '90s', 90],
     ['connect-timeout', '2m', 120],
     ['smoke-timeout', '24h', 86_400],
+    ['cache-size', '0', 0],
+    ['cache-size', ' 10GB\n', 10e9],
+    ['cache-size', '500MiB', 500 * 2 ** 20],
+    ['cache-size', '1kB', 1000],
     ['smoke', 'none', 'none'],
     ['smoke', ' pod\n', 'pod'],
     ['archive', ' /tmp/my image.tar ', '/tmp/my image.tar'],
@@ -40,6 +44,7 @@ describe('texts become values', () => {
 
 describe('nothing is coerced', () => {
   const port = /must be a port from 1 to 65535/;
+  const size = /must be a size such as `500MB` or `10GiB`, or `0`, not/;
   const time = /must be a time such as `90s`, `2m` or `1h` \(one day at most\)/;
   it.each<[name: InputName, text: string, message: RegExp]>([
     ['ssh-port', '0', port],
@@ -56,6 +61,14 @@ describe('nothing is coerced', () => {
     ['connect-timeout', '25h', time],
     ['connect-timeout', '90 s', time],
     ['connect-timeout', 'forever', time],
+    ['cache-size', '10', size],
+    ['cache-size', '10G', size],
+    ['cache-size', '1.5GB', size],
+    ['cache-size', '10gb', size],
+    ['cache-size', '10 GB', size],
+    ['cache-size', '1KB', size],
+    ['cache-size', '-1GB', size],
+    ['cache-size', '10iB', size],
     ['smoke', 'yes', /must be `pod` or `none`, not "yes"/],
     ['smoke', 'None', /must be `pod` or `none`, not "None"/],
     ['smoke', 'true', /must be `pod` or `none`, not "true"/],

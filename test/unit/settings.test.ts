@@ -52,6 +52,25 @@ function failure(texts: Texts, env: NodeJS.ProcessEnv = {}): SideloadError {
   return expect.unreachable('it should have failed');
 }
 
+describe('keeps layers', () => {
+  const cacheOf = (texts: Texts, env: NodeJS.ProcessEnv = {}) => read({ ...GOOD, ...texts }, env).cache;
+
+  it('where the user says, else where caches are', () => {
+    expect(cacheOf({ 'cache-dir': '/var/cache/layers', 'cache-size': '0' })).toEqual({
+      directory: '/var/cache/layers',
+      maxBytes: 0,
+    });
+    const xdg = cacheOf({}, { XDG_CACHE_HOME: '/somewhere' });
+    expect(xdg).toEqual({ directory: '/somewhere/kube-sideload/layers', maxBytes: 10e9 });
+    expect(cacheOf({}, { XDG_CACHE_HOME: 'relative' }).directory).toBe(join(home, '.cache/kube-sideload/layers'));
+  });
+
+  it('nowhere, for a user without a home', () => {
+    vi.stubEnv('HOME', join(home, 'nonexistent'));
+    expect(cacheOf({}).directory).toBeUndefined();
+  });
+});
+
 it('reads the common case', () => {
   expect(read(GOOD)).toMatchObject({
     images: ['app:1'],

@@ -47,7 +47,7 @@ describe('an image layout in a directory', () => {
     const [first, second] = await storeAll(set);
     expect(first).toMatchObject({ digest: `sha256:${sha256(gzip)}`, compression: 'gzip' });
     expect((await bytesOf(first?.open() ?? expect.unreachable())).equals(gzip)).toBe(true);
-    expect(await scratchFiles()).toEqual([second?.digest.slice('sha256:'.length)]);
+    expect(await scratchFiles()).toEqual([`${sha256(plain.tar)}.${second?.digest.slice('sha256:'.length)}.zstd-1`]);
   });
 
   it('may consist of symbolic links, as Bazel lays it out', async () => {

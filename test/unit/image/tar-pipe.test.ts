@@ -22,7 +22,7 @@ it('a disk that is full while a layer passes is what the error says', async () =
       for await (const _ of open()) throw new SideloadError('DISK_FULL', 'no space left');
       return expect.unreachable();
     },
-    find: () => undefined,
+    find: async () => undefined,
   } as Partial<Scratch> as Scratch;
   const source = chunksOf(archive);
   const reading = readTarStream(source, () => source.destroy(), 'the archive', scratch, new AbortController().signal);
