@@ -5,6 +5,8 @@ import type { StoredContent } from './scratch.ts';
 
 /** Registries refuse bigger manifests; a config is smaller by far. Anything above is not metadata. */
 export const METADATA_MAX_BYTES = 4 << 20;
+/** How much metadata one source may have in memory. */
+export const METADATA_TOTAL_MAX_BYTES = 16 * METADATA_MAX_BYTES;
 
 /** A file of an archive. */
 export interface ArchiveFile {

@@ -8,6 +8,7 @@ import {
   entryName,
   linkTarget,
   METADATA_MAX_BYTES,
+  METADATA_TOTAL_MAX_BYTES,
   memoryFile,
 } from './entries.ts';
 import type { ReadableSource, Scratch } from './scratch.ts';
@@ -15,7 +16,6 @@ import { createExtract, truncated } from './tar-file.ts';
 
 const BLOCK_BYTES = 512;
 const READ_BYTES = 1 << 20;
-const METADATA_TOTAL_MAX_BYTES = 16 * METADATA_MAX_BYTES;
 
 /**
  * Reads an uncompressed tar that can be read only once. Small JSON stays in memory; every other file may be a layer,

@@ -1,9 +1,13 @@
+import { parseDigest } from '../digest.ts';
 import { formatReference, parseReference } from '../reference.ts';
-import { ask, type Engine, readSaved, unavailable } from './engine.ts';
+import type { Scratch } from '../scratch.ts';
+import { ask, type Engine, type FoundImage, unavailable } from './engine.ts';
 import { parseInspection } from './inspection.ts';
+import { podmanReader } from './podman.ts';
+import { type PushCommand, readEither } from './push.ts';
 
 /** The Docker engine, through `docker`. That program may be podman's imitation (podman-docker), which answers alike. */
-export function dockerEngine(program: string): Engine {
+export function dockerEngine(program: string, log: (line: string) => void): Engine {
   const name = 'docker engine';
   return {
     name,
@@ -15,13 +19,60 @@ export function dockerEngine(program: string): Engine {
       }
       const inspection = parseInspection(result.stdout);
       if (inspection === undefined) return unavailable(name, { ...result, stderr: '', reason: 'no JSON of an image' });
-      const command = { engine: name, program, args: ['save', tagged], reference };
-      return {
-        state: 'found',
-        image: { ...inspection, read: (scratch, signal) => readSaved(command, scratch, signal) },
+      const { isPodman, ...facts } = inspection;
+      if (isPodman)
+        return { state: 'found', image: { ...facts, read: podmanReader(name, program, reference, facts.id, log) } };
+      const save = { engine: name, program, args: ['save', tagged], reference };
+      const push = pushCommand(name, program, reference, tagged, facts.id);
+      const read: FoundImage['read'] = async (scratch, signal) => {
+        const way = (await isWorthPushing(facts, scratch)) && (await isHere(program, signal, log)) ? push : undefined;
+        return await readEither(way, save, scratch, signal, log);
       };
+      return { state: 'found', image: { ...facts, read } };
     },
   };
+}
+
+function pushCommand(engine: string, program: string, reference: string, tagged: string, id: string): PushCommand {
+  return {
+    engine,
+    program,
+    reference,
+    id,
+    push: destination => ['push', '--quiet', destination],
+    tags: {
+      add: destination => ['tag', tagged, destination],
+      remove: destination => ['image', 'rm', destination],
+      list: pattern => ['image', 'ls', '--filter', `reference=${pattern}`, '--format', '{{.Repository}}:{{.Tag}}'],
+    },
+  };
+}
+
+/**
+ * The classic store keeps layers unpacked. To push one that it never pushed or pulled it compresses it with gzip, which
+ * takes two to three times as long as a save of everything, and never again: it remembers the digest. A layer that is
+ * stored here already was there at an earlier run, and will be at the next one; an image of new layers alone is saved.
+ * containerd's store has its layers compressed, and pushes and saves them as they are.
+ */
+async function isWorthPushing(
+  { diffIds, imageId }: Pick<FoundImage, 'diffIds' | 'imageId'>,
+  scratch: Scratch,
+): Promise<boolean> {
+  if (imageId === undefined) return true;
+  for (const diffId of diffIds) {
+    const digest = parseDigest(diffId);
+    if (digest !== undefined && (await scratch.find(digest)) !== undefined) return true;
+  }
+  return false;
+}
+
+/** Whether the engine shares this machine's loopback interface, as far as its address tells. */
+async function isHere(program: string, signal: AbortSignal, log: (line: string) => void): Promise<boolean> {
+  const inspect = ['context', 'inspect', '--format', '{{.Endpoints.docker.Host}}'];
+  const host = (await ask(program, inspect, signal)).stdout.trim();
+  if (host.startsWith('unix://') && process.platform === 'linux') return true;
+  log(`the whole image is saved: docker engine runs elsewhere (${host === '' ? 'no endpoint is known' : host})`);
+  return false;
 }
 
 /** `docker save app` saves every tag of the repository (moby: image/tarexport), so the tag is spelled out. */

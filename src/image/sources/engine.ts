@@ -1,17 +1,28 @@
 import { SideloadError } from '../../errors.ts';
+import type { Digest } from '../digest.ts';
 import type { ArchiveEntries } from '../entries.ts';
+import type { Platform } from '../platform.ts';
 import { type ProgramExit, runProgram, startProgram } from '../program.ts';
 import type { Scratch } from '../scratch.ts';
 import { readTarStream } from '../tar-pipe.ts';
 
+/** What some engines tell of an image before it is read; enough to see that every node has it. */
+export interface ImageFacts {
+  /** Digest of the config; with docker's containerd store and in containerd only reading tells it. */
+  readonly imageId?: Digest;
+  readonly platform?: Platform;
+  /** Size of all layers, unpacked. */
+  readonly sizeBytes?: number;
+}
+
 /** An image that an engine has. */
-export interface FoundImage {
+export interface FoundImage extends ImageFacts {
   /** `sha256:` and hexadecimal digits: a config's digest in docker's classic store and in podman, else a manifest's. */
   readonly id: string;
   /** The layers' diffIDs of this machine's platform; empty where the engine tells none. */
   readonly diffIds: readonly string[];
   /**
-   * Has the engine write the image, and reads it.
+   * Has the engine write the image, or push what is not stored yet, and reads it.
    * @throws SideloadError SOURCE_UNAVAILABLE when the engine fails, also half-way; what reading an archive throws.
    */
   read(scratch: Scratch, signal: AbortSignal): Promise<ArchiveEntries>;
@@ -116,7 +127,8 @@ export function saveFailed(
   });
 }
 
-function lastLine(text: string): string | undefined {
+/** The last line that says something. */
+export function lastLine(text: string): string | undefined {
   return text
     .split('\n')
     .findLast(line => line.trim() !== '')

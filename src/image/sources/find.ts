@@ -42,12 +42,12 @@ const ROUNDS: Readonly<Record<EngineName | 'auto', readonly (readonly EngineName
   containerd: [['containerd']],
 };
 
-function engineOf(name: EngineName, options: EngineOptions): Engine {
+function engineOf(name: EngineName, options: EngineOptions, log: (line: string) => void): Engine {
   const { docker = 'docker', podman = 'podman', buildah = 'buildah', nerdctl = 'nerdctl', ctr = 'ctr' } = options;
   const namespace = options.containerdNamespace;
   return {
-    docker: () => dockerEngine(docker),
-    podman: () => podmanEngine(podman),
+    docker: () => dockerEngine(docker, log),
+    podman: () => podmanEngine(podman, log),
     buildah: () => buildahEngine(buildah),
     nerdctl: () => nerdctlEngine({ program: nerdctl, namespace }),
     containerd: () => ctrEngine({ program: ctr, namespace }),
@@ -70,7 +70,7 @@ export async function findImage(
   for (const round of ROUNDS[source]) {
     const answers = await Promise.all(
       round.map(async name => {
-        const engine = engineOf(name, options);
+        const engine = engineOf(name, options, log);
         return { engine: engine.name, answer: await engine.find(reference, signal) };
       }),
     );

@@ -1,0 +1,159 @@
+import { once } from 'node:events';
+import { PassThrough } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
+import { SideloadError } from '../errors.ts';
+import { sniffCompression, startDecompression } from './compression.ts';
+import { createMeter, type Digest, digestOf } from './digest.ts';
+import { type ArchiveFile, METADATA_MAX_BYTES, memoryFile } from './entries.ts';
+import { nowhere, peek, type ReadableSource, type Scratch, type StoredContent, through } from './scratch.ts';
+
+/** Where the content of layers goes, and what is there already. */
+export interface ReceiverStore extends Pick<Scratch, 'write'> {
+  /** By the digest of the bytes as an engine has them; by the diffID too when the content was kept under it. */
+  find(digest: Digest): StoredContent | undefined | Promise<StoredContent | undefined>;
+  /** Makes content findable by its diffID, which is proven. */
+  keep?(content: StoredContent, diffId: Digest): Promise<void>;
+}
+
+const SNIFF_BYTES = 512;
+const BUFFER_BYTES = 1 << 20;
+
+/** What was uploaded: metadata in memory, anything else stored. */
+export interface Received {
+  /** Of the bytes as they were uploaded. */
+  readonly digest: Digest;
+  readonly file: ArchiveFile;
+}
+
+/** One upload under way: the bodies of its requests, one after the other, are the content. */
+export interface Upload {
+  /** How much has arrived. */
+  sizeBytes(): number;
+  /**
+   * Takes one body, as fast as it can be stored.
+   * @throws what the body fails with; the upload is lost then. SideloadError DISK_FULL
+   */
+  append(body: AsyncIterable<Buffer>): Promise<void>;
+  /** Ends the content, and tells what it was. */
+  finish(): Promise<Received>;
+  /** Gives up; nothing stays. */
+  cancel(): void;
+}
+
+/**
+ * Starts an upload. Whatever becomes of it, no promise of it rejects unheard.
+ * @param fail is told why content could not be stored, which is nothing that another attempt would change
+ */
+export function startUpload(store: ReceiverStore, signal: AbortSignal, fail: (reason: unknown) => void): Upload {
+  const content = new PassThrough({ highWaterMark: BUFFER_BYTES });
+  content.on('error', () => {}); // whoever reads it tells
+  let sizeBytes = 0;
+  let isLost = false;
+  const lose = (reason: unknown) => {
+    isLost = true;
+    content.destroy(reason as Error);
+  };
+  const received = receive(content, () => sizeBytes, store, signal);
+  received.catch(error => {
+    if (!isLost) fail(error);
+    // Whoever writes must not wait for a reader that has failed.
+    content.destroy(error);
+  });
+  return {
+    sizeBytes: () => sizeBytes,
+    async append(body) {
+      try {
+        for await (const chunk of body) {
+          sizeBytes += chunk.length;
+          if (content.destroyed) break;
+          if (!content.write(chunk)) await Promise.race([once(content, 'drain'), received]);
+        }
+      } catch (error) {
+        lose(error);
+        await received; // what it fails with comes first
+        throw error;
+      }
+      if (content.destroyed) await received;
+    },
+    finish() {
+      content.end();
+      return received;
+    },
+    cancel() {
+      lose(new SideloadError('CANCELLED', 'the upload was cancelled'));
+    },
+  };
+}
+
+/**
+ * Small JSON stays in memory, everything else goes into the store: which of both a blob is, an upload does not say. A
+ * tar may begin with any letter of a file name, but not without zero bytes.
+ */
+async function receive(
+  source: ReadableSource,
+  sizeBytes: () => number,
+  store: ReceiverStore,
+  signal: AbortSignal,
+): Promise<Received> {
+  const { head, all } = await peek(source, SNIFF_BYTES);
+  const chunks = all[Symbol.asyncIterator]();
+  const first: Buffer[] = [];
+  if (/^\s*[[{]/.test(head.toString('latin1')) && !head.includes(0)) {
+    let readBytes = 0;
+    while (readBytes <= METADATA_MAX_BYTES) {
+      const next = await chunks.next();
+      if (next.done === true) {
+        const bytes = Buffer.concat(first);
+        return { digest: digestOf(bytes), file: memoryFile(bytes) };
+      }
+      first.push(next.value);
+      readBytes += next.value.length;
+    }
+  }
+  async function* rest(): AsyncGenerator<Buffer> {
+    yield* first.splice(0);
+    yield* { [Symbol.asyncIterator]: () => chunks };
+  }
+  const compression = sniffCompression(head);
+  const proof = compression === 'none' || store.keep === undefined ? undefined : await startProof(compression, signal);
+  try {
+    const bytes = proof === undefined ? rest() : proof.watch(rest());
+    const stored = await store.write(() => Object.assign(bytes, { destroy: () => source.destroy() }), signal);
+    const diffId = await proof?.diffId();
+    if (diffId !== undefined) await store.keep?.(stored, diffId);
+    return { digest: stored.digest, file: { sizeBytes: sizeBytes(), stored, open: stored.blob.open } };
+  } finally {
+    proof?.stop();
+  }
+}
+
+/** A decompression beside the stream, for the digest of what comes out. */
+interface Proof {
+  /** Hands the bytes on, no faster than they are decompressed. */
+  watch(bytes: AsyncIterable<Buffer>): AsyncGenerator<Buffer>;
+  /** To be asked at the end; undefined when the bytes cannot be decompressed, which whoever unpacks them will say. */
+  diffId(): Promise<Digest | undefined>;
+  stop(): void;
+}
+
+async function startProof(compression: 'gzip' | 'zstd', signal: AbortSignal): Promise<Proof | undefined> {
+  const filter = await startDecompression(compression, signal).catch(() => undefined);
+  if (filter === undefined) return undefined;
+  const input = new PassThrough({ highWaterMark: BUFFER_BYTES });
+  const meter = createMeter();
+  const proving = through(filter, stream => pipeline(input, stream, meter.stream, nowhere(), { signal })).then(
+    () => meter.result().digest,
+    () => undefined,
+  );
+  return {
+    async *watch(bytes) {
+      for await (const chunk of bytes) {
+        if (!input.destroyed && !input.write(chunk)) await Promise.race([once(input, 'drain'), proving]);
+        yield chunk;
+      }
+      input.end();
+    },
+    diffId: () => proving,
+    stop: () => input.destroy(),
+  };
+}
