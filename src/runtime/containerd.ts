@@ -105,13 +105,16 @@ function heldAt(sections: Sections, number: number): HeldImage | undefined {
  * compression shows in its first bytes, and `content ls` rounds sizes: both come from the blob's file.
  */
 const LAYERS = `${CTR}
+blob() { # its bytes, out of the store's own file where that is
+  if as_root test -f "$CONTENT/blobs/sha256/\${1#sha256:}"; then as_root cat "$CONTENT/blobs/sha256/\${1#sha256:}"
+  else ctr content get "$1" 2>/dev/null
+  fi
+}
 section content
 ctr content ls | grep -F "$WANTED" | while read -r digest labels; do
   printf '%s' "$digest"
   case " $BLOBS " in *" $digest "*) ;; *)
-    file=$CONTENT/blobs/sha256/\${digest#sha256:}
-    printf ' %s %s %s' "$(as_root wc -c "$file" | sed 's/ .*//')" \\
-      "$(as_root head -c 4 "$file" | od -An -tx1 | tr -d ' \\n')" "$labels" ;;
+    printf ' %s %s %s' "$(blob "$digest" | wc -c)" "$(blob "$digest" | head -c 4 | od -An -tx1 | tr -d ' \\n')" "$labels" ;;
   esac
   echo
 done
