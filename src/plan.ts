@@ -1,4 +1,5 @@
 import { SideloadError } from './errors.ts';
+import type { Digest } from './image/digest.ts';
 import type { BlobDescriptor, Layer, PlatformImage, SourceImage } from './image/image.ts';
 import { bestMatch, formatPlatform } from './image/platform.ts';
 import type { MachineFacts } from './node/facts.ts';
@@ -70,11 +71,32 @@ export function missingLayers({ image, held }: PartlyHeld): readonly Layer[] {
 
 /**
  * How much room the layers that a node lacks of these images take unpacked, each counted once: at least this, since they
- * may be compressed in the source.
+ * may be compressed in the source. Of an image that has not been read its whole size is known and that of no layer.
  */
 export function unpackedBytes(images: readonly PartlyHeld[]): number {
-  const layers = new Map(images.flatMap(image => missingLayers(image).map(layer => [layer.diffId, layer] as const)));
-  return [...layers.values()].reduce((sum, layer) => sum + layer.sourceSizeBytes, 0);
+  const layers = new Map<Digest, number>();
+  let wholeBytes = 0;
+  for (const image of images) {
+    const missing = missingLayers(image);
+    const isUnread = missing.some(({ sourceSizeBytes }) => sourceSizeBytes === undefined);
+    if (isUnread && missing.length === image.image.layers.length && missing.some(({ diffId }) => !layers.has(diffId))) {
+      wholeBytes += image.image.sizeBytes ?? 0;
+    }
+    for (const { diffId, sourceSizeBytes = 0 } of missing) layers.set(diffId, sourceSizeBytes);
+  }
+  return [...layers.values()].reduce((sum, bytes) => sum + bytes, wholeBytes);
+}
+
+/**
+ * What the layers amount to that have to be sent: as they lie on the runner, else as they are in the source.
+ * @param blobs what the runner has of the missing layers, in their order
+ */
+export function sentBytes(image: PartlyHeld, blobs: readonly (BlobDescriptor | undefined)[]): number {
+  const missing = missingLayers(image);
+  const known = missing.map(({ sourceSizeBytes }, index) => blobs[index]?.sizeBytes ?? sourceSizeBytes);
+  const sum = known.reduce<number>((total, bytes) => total + (bytes ?? 0), 0);
+  // Never more than the whole of it.
+  return known.includes(undefined) ? Math.max(sum, image.image.sizeBytes ?? 0) : sum;
 }
 
 /** What is wrong with what a node holds, compared with what CI built; `undefined` when it is exactly that. */

@@ -196,6 +196,7 @@ async function open(settings: Settings, host: Host, run: Run): Promise<ImageSet>
     compression: settings.compression,
     cache: settings.cache,
     directory: run.scratch,
+    prefetch: settings.mode === 'push',
     log: host.info,
     signal: run.signal,
   });

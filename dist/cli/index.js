@@ -10,7 +10,7 @@ __nccwpck_require__.a(module, async (__webpack_handle_async_dependencies__, __we
 __nccwpck_require__.r(__webpack_exports__);
 /* harmony import */ var node_util__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(7975);
 /* harmony import */ var node_util__WEBPACK_IMPORTED_MODULE_0___default = /*#__PURE__*/__nccwpck_require__.n(node_util__WEBPACK_IMPORTED_MODULE_0__);
-/* harmony import */ var _entry_js__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(3773);
+/* harmony import */ var _entry_js__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(3081);
 /* harmony import */ var _help_js__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(3201);
 /* harmony import */ var _host_terminal_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(2939);
 /* harmony import */ var _inputs_js__WEBPACK_IMPORTED_MODULE_4__ = __nccwpck_require__(6107);
@@ -81,7 +81,7 @@ __webpack_async_result__();
 
 /***/ }),
 
-/***/ 3773:
+/***/ 3081:
 /***/ ((__unused_webpack_module, __webpack_exports__, __nccwpck_require__) => {
 
 "use strict";
@@ -8963,6 +8963,8 @@ function settings_readSettings(host, env = process.env) {
         source: inputs.source,
         archive: inputs.archive,
         aliases: inputs.aliases,
+        compression: inputs.compression,
+        cache: { directory: inputs['cache-dir'] ?? cacheDirectory(env), maxBytes: inputs['cache-size'] },
         containerdNamespace: namespace,
         nodes,
         nodesOrigin: inputs.nodes.length > 0 ? 'input' : 'inventory',
@@ -9005,6 +9007,12 @@ function inHome(...names) {
     catch {
         return [];
     }
+}
+function cacheDirectory(env) {
+    const given = env.XDG_CACHE_HOME;
+    const homes = inHome('.cache').filter(path => (0,external_node_fs_namespaceObject.existsSync)((0,external_node_path_namespaceObject.dirname)(path)));
+    const [base] = given !== undefined && (0,external_node_path_namespaceObject.isAbsolute)(given) ? [given] : homes;
+    return base === undefined ? undefined : (0,external_node_path_namespaceObject.join)(base, 'kube-sideload', 'layers');
 }
 function readInventory(host, env) {
     const named = host.input('inventory')?.trim() || env.KUBE_SIDELOAD_INVENTORY;
@@ -9211,6 +9219,7 @@ function parseConfig(bytes, what) {
 
 
 const METADATA_MAX_BYTES = 4 << 20;
+const METADATA_TOTAL_MAX_BYTES = 16 * METADATA_MAX_BYTES;
 function entryName(name) {
     return external_node_path_namespaceObject.posix.normalize(name).replace(/^\/+|\/+$/g, '');
 }
@@ -9649,21 +9658,39 @@ function sniffCompression(head) {
         return 'zstd';
     return 'none';
 }
-async function chooseCodec(signal) {
+async function chooseCodec(setting, signal) {
+    if (setting === 'none')
+        return { name: 'none', compression: 'none', label: 'none' };
+    if (setting === 'gzip')
+        return gzipCodec('gzip');
     if (typeof (external_node_zlib_default()).createZstdCompress === 'function') {
         const options = { chunkSize: CHUNK_BYTES, params: { [(external_node_zlib_default()).constants.ZSTD_c_compressionLevel]: 1 } };
-        return { name: 'zstd', compression: 'zstd', start: () => inProcess(external_node_zlib_default().createZstdCompress(options)) };
+        return {
+            name: 'zstd',
+            compression: 'zstd',
+            label: 'zstd-1',
+            start: () => inProcess(external_node_zlib_default().createZstdCompress(options)),
+        };
     }
     if (await hasZstd(signal)) {
         return {
             name: 'zstd (program)',
             compression: 'zstd',
+            label: 'zstd-1',
             start: signal => byProgram(startProgram('zstd', ['-1', '-q', '-c', '-T2'], signal)),
         };
     }
+    if (setting === 'auto')
+        return gzipCodec('gzip, because neither this Node nor the machine has zstd');
+    throw new lib_errors/* SideloadError */.wR('INPUT_INVALID', '`compression: zstd` needs zstd, which this Node and this machine lack', {
+        hint: 'Install the `zstd` program on the runner, run Node 22.15 or later, or leave the choice to `auto`.',
+    });
+}
+function gzipCodec(name) {
     return {
-        name: 'gzip, because neither this Node nor the machine has zstd',
+        name,
         compression: 'gzip',
+        label: 'gzip-1',
         start: () => inProcess(external_node_zlib_default().createGzip({ level: 1, chunkSize: CHUNK_BYTES })),
     };
 }
@@ -9716,6 +9743,277 @@ function byProgram(program) {
     };
 }
 
+;// CONCATENATED MODULE: external "node:events"
+const external_node_events_namespaceObject = require("node:events");
+;// CONCATENATED MODULE: ./lib/image/blob-file.js
+
+
+
+const READ_BYTES = 256 << 10;
+const ROOM_BYTES = 256 << 20;
+function writeTo(handle, makeRoom) {
+    let position = 0;
+    const write = async (chunk) => {
+        let rest = chunk;
+        while (rest.length > 0) {
+            try {
+                const { bytesWritten } = await handle.write(rest, 0, rest.length, position);
+                position += bytesWritten;
+                rest = rest.subarray(bytesWritten);
+            }
+            catch (error) {
+                if (!isDiskFull(error) || (await makeRoom(ROOM_BYTES)) === 0)
+                    throw error;
+            }
+        }
+    };
+    return new external_node_stream_namespaceObject.Writable({ write: (chunk, _encoding, done) => void write(chunk).then(() => done(), done) });
+}
+function isDiskFull(error) {
+    const { code } = error;
+    return code === 'ENOSPC' || code === 'EDQUOT';
+}
+function readProven(handle, { digest, sizeBytes }, onCorrupt) {
+    async function* chunks() {
+        const hash = (0,external_node_crypto_namespaceObject.createHash)('sha256');
+        for (let position = 0; position < sizeBytes;) {
+            const buffer = Buffer.allocUnsafeSlow(Math.min(READ_BYTES, sizeBytes - position));
+            const { bytesRead } = await handle.read(buffer, 0, buffer.length, position);
+            const chunk = buffer.subarray(0, bytesRead);
+            hash.update(chunk);
+            position += bytesRead;
+            if (bytesRead > 0 && position < sizeBytes) {
+                yield chunk;
+                continue;
+            }
+            const found = `sha256:${hash.digest('hex')}`;
+            if (found !== digest || position < sizeBytes) {
+                await onCorrupt();
+                const what = position < sizeBytes ? `ends after ${position} of ${sizeBytes} bytes` : `is ${found}`;
+                throw new lib_errors/* SideloadError */.wR('CACHE_CORRUPT', `the stored layer ${digest} ${what}`);
+            }
+            yield chunk;
+        }
+    }
+    return external_node_stream_namespaceObject.Readable.from(chunks(), { objectMode: false, highWaterMark: READ_BYTES });
+}
+
+;// CONCATENATED MODULE: ./lib/image/cache-directory.js
+
+
+
+
+
+
+const ENTRY_NAME = /^([0-9a-f]{64})\.([0-9a-f]{64})\.((none|gzip|zstd)(?:-\d{1,2})?)$/;
+const PARTIAL_NAME = /^([0-9a-f]{16})-(\d+)-(\d+)-[0-9a-f]{8}\.partial$/;
+const STALE_AFTER_MS = 24 * 3600 * 1000;
+function cache_directory_nameOf({ source, blob, label }) {
+    return `${hexOf(source)}.${hexOf(blob)}.${label}`;
+}
+function partialName() {
+    return `${machineId()}-${process.pid}-${startOf(process.pid)}-${(0,external_node_crypto_namespaceObject.randomBytes)(4).toString('hex')}.partial`;
+}
+function isPartial(path) {
+    return path.endsWith('.partial');
+}
+function passedThrough({ label, compression }) {
+    return compression !== 'none' && label === compression;
+}
+async function entriesOf(directory) {
+    return (await namesIn(directory)).flatMap(name => {
+        const [, sourceHex = '', blobHex = '', label = '', compression] = ENTRY_NAME.exec(name) ?? [];
+        const [source, blob] = [digestFromHex(sourceHex), digestFromHex(blobHex)];
+        return source === undefined || blob === undefined
+            ? []
+            : [{ source, blob, label, compression: compression }];
+    });
+}
+async function listFiles(directory) {
+    const files = new Map();
+    for (const name of await namesIn(directory)) {
+        if (!ENTRY_NAME.test(name))
+            continue;
+        const path = (0,external_node_path_namespaceObject.join)(directory, name);
+        const info = await (0,promises_namespaceObject.stat)(path).catch(() => undefined);
+        if (info === undefined)
+            continue;
+        const file = files.get(info.ino) ?? { inode: info.ino, sizeBytes: info.size, usedMs: info.mtimeMs, paths: [] };
+        file.paths.push(path);
+        files.set(info.ino, file);
+    }
+    return [...files.values()].sort((a, b) => a.usedMs - b.usedMs);
+}
+async function evict(directory, wantedBytes, may) {
+    let freedBytes = 0;
+    for (const file of await listFiles(directory)) {
+        if (freedBytes >= wantedBytes)
+            break;
+        if (!may(file))
+            continue;
+        for (const path of file.paths)
+            await remove(path);
+        freedBytes += file.sizeBytes;
+    }
+    return freedBytes;
+}
+async function remove(path) {
+    await (0,promises_namespaceObject.unlink)(path).catch(() => { });
+}
+async function removeStale(directory) {
+    for (const name of await namesIn(directory)) {
+        const [, machine, pid, started] = PARTIAL_NAME.exec(name) ?? [];
+        if (machine === undefined)
+            continue;
+        const path = (0,external_node_path_namespaceObject.join)(directory, name);
+        const isGone = machine === machineId() ? startOf(Number(pid)) !== started : await isOld(path);
+        if (isGone)
+            await remove(path);
+    }
+}
+async function isOld(path) {
+    const info = await (0,promises_namespaceObject.stat)(path).catch(() => undefined);
+    return info !== undefined && Date.now() - info.mtimeMs > STALE_AFTER_MS;
+}
+async function namesIn(directory) {
+    return await (0,promises_namespaceObject.readdir)(directory).catch(() => []);
+}
+function machineId() {
+    const namespace = orEmpty(() => (0,external_node_fs_namespaceObject.readlinkSync)('/proc/self/ns/pid'));
+    const parts = [(0,external_node_os_.hostname)(), orEmpty(() => (0,external_node_fs_namespaceObject.readFileSync)('/proc/sys/kernel/random/boot_id', 'utf8')), namespace];
+    return (0,external_node_crypto_namespaceObject.createHash)('sha256').update(parts.join('\0')).digest('hex').slice(0, 16);
+}
+function startOf(pid) {
+    const text = orEmpty(() => (0,external_node_fs_namespaceObject.readFileSync)(`/proc/${pid}/stat`, 'utf8'));
+    if (text !== '')
+        return text.slice(text.lastIndexOf(')') + 2).split(' ')[19];
+    try {
+        process.kill(pid, 0);
+        return '0';
+    }
+    catch (error) {
+        return error.code === 'EPERM' ? '0' : undefined;
+    }
+}
+function orEmpty(read) {
+    try {
+        return read();
+    }
+    catch {
+        return '';
+    }
+}
+
+;// CONCATENATED MODULE: ./lib/image/cache.js
+
+
+
+
+async function openCache({ directory: wanted, maxBytes }, fallback, log) {
+    const lasting = maxBytes > 0 && (await isUsable(wanted, log)) ? wanted : undefined;
+    const directory = lasting ?? fallback;
+    const files = new Set();
+    if (lasting !== undefined)
+        await removeStale(directory);
+    const use = (file) => {
+        files.add(file);
+        return file;
+    };
+    const release = async (file) => {
+        if (!files.delete(file))
+            return;
+        await file.handle.close();
+        if (isPartial(file.path))
+            await remove(file.path);
+    };
+    return {
+        directory,
+        async create() {
+            await (0,promises_namespaceObject.mkdir)(directory, { recursive: true, mode: 0o700 });
+            const path = (0,external_node_path_namespaceObject.join)(directory, partialName());
+            return use({ handle: await (0,promises_namespaceObject.open)(path, 'wx+', 0o600), path });
+        },
+        async publish(file, entry) {
+            const path = (0,external_node_path_namespaceObject.join)(directory, cache_directory_nameOf(entry));
+            if (file.path === path)
+                return;
+            try {
+                if (isPartial(file.path)) {
+                    await (0,promises_namespaceObject.rename)(file.path, path);
+                    file.path = path;
+                }
+                else
+                    await (0,promises_namespaceObject.link)(file.path, path);
+            }
+            catch {
+            }
+        },
+        async find(source, label) {
+            const known = await entriesOf(directory);
+            const fitting = known.filter(entry => entry.source === source && (entry.label === label || passedThrough(entry)));
+            fitting.sort((a, b) => Number(b.label === label) - Number(a.label === label) || (a.blob < b.blob ? -1 : 1));
+            for (const entry of fitting) {
+                const path = (0,external_node_path_namespaceObject.join)(directory, cache_directory_nameOf(entry));
+                const handle = await (0,promises_namespaceObject.open)(path, 'r').catch(() => undefined);
+                if (handle === undefined)
+                    continue;
+                const { size: sizeBytes } = await handle.stat();
+                if (sizeBytes === 0) {
+                    await handle.close();
+                    await remove(path);
+                    continue;
+                }
+                await handle.utimes(new Date(), new Date()).catch(() => { });
+                return { entry, sizeBytes, file: use({ handle, path }) };
+            }
+            return undefined;
+        },
+        release,
+        async discard(file) {
+            const { ino } = await file.handle.stat();
+            await evict(directory, Number.POSITIVE_INFINITY, ({ inode }) => inode === ino);
+        },
+        async makeRoom(wantedBytes) {
+            const stats = await Promise.all([...files].map(({ handle }) => handle.stat()));
+            const inUse = new Set(stats.map(({ ino }) => ino));
+            return await evict(directory, wantedBytes, ({ inode }) => !inUse.has(inode));
+        },
+        async close() {
+            for (const file of [...files])
+                await release(file);
+            if (lasting === undefined)
+                return;
+            await removeStale(directory);
+            const sizeBytes = (await listFiles(directory)).reduce((sum, file) => sum + file.sizeBytes, 0);
+            await evict(directory, sizeBytes - maxBytes, () => true);
+        },
+    };
+}
+async function isUsable(directory, log) {
+    const no = (why) => {
+        log(`layers are cached for this run only: ${why}`);
+        return false;
+    };
+    if (directory === undefined)
+        return no('there is no home directory, and `cache-dir` is not set');
+    try {
+        await (0,promises_namespaceObject.mkdir)(directory, { recursive: true, mode: 0o700 });
+        const { uid, mode } = await (0,promises_namespaceObject.stat)(directory);
+        const me = process.getuid?.();
+        if ((mode & 0o002) !== 0)
+            return no(`${directory} can be written to by everybody`);
+        if (uid !== me && me !== 0)
+            return no(`${directory} belongs to another user`);
+        const trial = (0,external_node_path_namespaceObject.join)(directory, partialName());
+        await (await (0,promises_namespaceObject.open)(trial, 'wx', 0o600)).close();
+        await (0,promises_namespaceObject.unlink)(trial);
+        return true;
+    }
+    catch (error) {
+        return no((0,lib_errors/* messageOf */.bD)(error));
+    }
+}
+
 ;// CONCATENATED MODULE: ./lib/image/scratch.js
 
 
@@ -9726,34 +10024,44 @@ function byProgram(program) {
 
 
 
-const READ_BYTES = 1 << 20;
-async function openScratch(directory, log, signal) {
-    const codec = await chooseCodec(signal);
+
+
+
+async function openScratch(directory, log, signal, { compression = 'auto', cache: cacheOptions = { directory: undefined, maxBytes: 0 } } = {}) {
+    const codec = await chooseCodec(compression, signal);
     log(`layers are compressed with ${codec.name}`);
     const root = await (0,promises_namespaceObject.mkdtemp)((0,external_node_path_namespaceObject.join)(directory, 'blobs-'));
+    const cache = await openCache(cacheOptions, root, log);
     const closing = new AbortController();
     const contents = new Map();
+    const files = new Map();
     const writing = new Set();
+    const arrivals = new external_node_events_namespaceObject.EventEmitter().setMaxListeners(0);
     const turn = createQueue((0,external_node_os_.availableParallelism)());
-    let files = 0;
+    const remember = async (content, blob, file) => {
+        const known = contents.get(content.digest);
+        if (known !== undefined) {
+            await cache.release(file);
+            return known;
+        }
+        const open = () => readProven(file.handle, blob, () => cache.discard(file));
+        const stored = { ...content, blob: { ...blob, open } };
+        contents.set(content.digest, stored);
+        files.set(stored, file);
+        arrivals.emit(content.digest, stored);
+        return stored;
+    };
     const write = async (source, signal) => {
-        files += 1;
-        const partial = (0,external_node_path_namespaceObject.join)(root, `${files}.partial`);
+        const file = await cache.create();
         try {
-            const stored = await writeBlob(source, partial, codec, signal);
-            const path = (0,external_node_path_namespaceObject.join)(root, hexOf(stored.sent.digest));
-            await (0,promises_namespaceObject.rename)(partial, path);
-            const content = {
-                digest: stored.read,
-                compression: stored.compression,
-                blob: { ...stored.sent, open: () => (0,external_node_fs_namespaceObject.createReadStream)(path, { highWaterMark: READ_BYTES }) },
-            };
-            contents.set(content.digest, content);
-            return content;
+            const { content, blob } = await writeBlob(source, writeTo(file.handle, cache.makeRoom), codec, signal);
+            return await remember(content, blob, file);
         }
         catch (error) {
-            await (0,promises_namespaceObject.rm)(partial, { force: true });
-            throw diskFull(error, root) ?? error;
+            await cache.release(file);
+            throw isDiskFull(error)
+                ? new lib_errors/* SideloadError */.wR('DISK_FULL', `no space left in ${cache.directory} on the runner`, { cause: error })
+                : error;
         }
         finally {
             source.destroy();
@@ -9770,53 +10078,84 @@ async function openScratch(directory, log, signal) {
         job.then(done, done);
         return job;
     };
+    const keep = async (content, diffId = content.digest) => {
+        const file = files.get(content);
+        if (file === undefined)
+            return;
+        const { digest: blob, compression } = content.blob;
+        const label = content.compression === 'none' ? codec.label : compression;
+        for (const source of new Set([content.digest, diffId])) {
+            await cache.publish(file, { source, blob, compression, label });
+        }
+    };
     return {
         directory: root,
         signal: closing.signal,
         write: (open, signal) => inTurn(either => write(open(), either), signal),
-        adopt: (open, signal) => inTurn(async (either) => (await adoptBlob(open, either)) ?? (await write(open(), either)), signal),
-        find: digest => contents.get(digest),
+        adopt: (open, signal) => inTurn(async (either) => (await adoptBlob(open, codec, either)) ?? (await write(open(), either)), signal),
+        async find(digest) {
+            const known = contents.get(digest);
+            if (known !== undefined || closing.signal.aborted)
+                return known;
+            const found = await cache.find(digest, codec.label);
+            if (found === undefined)
+                return undefined;
+            const { entry, sizeBytes, file } = found;
+            const isSource = passedThrough(entry) && entry.source === entry.blob;
+            const compression = isSource ? entry.compression : 'none';
+            return await remember({ digest, compression }, { digest: entry.blob, sizeBytes, compression: entry.compression }, file);
+        },
+        async passing(digest, signal) {
+            const known = contents.get(digest);
+            if (known !== undefined)
+                return known;
+            const [stored] = (await (0,external_node_events_namespaceObject.once)(arrivals, digest, { signal }));
+            return stored;
+        },
+        keep,
         async retain(digests) {
-            const kept = new Set([...digests].flatMap(digest => contents.get(digest)?.blob.digest ?? []));
-            for (const [digest, { blob }] of contents) {
-                if (digests.has(digest))
+            for (const [digest, content] of contents) {
+                if (digests.has(digest)) {
+                    await keep(content);
                     continue;
+                }
                 contents.delete(digest);
-                if (!kept.has(blob.digest))
-                    await (0,promises_namespaceObject.rm)((0,external_node_path_namespaceObject.join)(root, hexOf(blob.digest)), { force: true });
+                const file = files.get(content);
+                files.delete(content);
+                if (file !== undefined)
+                    await cache.release(file);
             }
         },
         async close() {
             closing.abort(new lib_errors/* SideloadError */.wR('CANCELLED', 'the scratch directory was closed'));
             await Promise.allSettled(writing);
+            await cache.close();
             await (0,promises_namespaceObject.rm)(root, { recursive: true, force: true });
         },
     };
 }
-async function writeBlob(source, path, codec, signal) {
+async function writeBlob(source, file, codec, signal) {
     const { head, all } = await peek(source, MAGIC_BYTES);
     const compression = sniffCompression(head);
     const read = createMeter();
-    const file = () => (0,external_node_fs_namespaceObject.createWriteStream)(path, { mode: 0o600, flags: 'wx' });
-    if (compression !== 'none') {
-        await (0,external_node_stream_promises_namespaceObject.pipeline)(all, read.stream, file(), { signal });
+    if (compression !== 'none' || codec.start === undefined) {
+        await (0,external_node_stream_promises_namespaceObject.pipeline)(all, read.stream, file, { signal });
         const { digest, sizeBytes } = read.result();
-        return { read: digest, compression, sent: { digest, sizeBytes, compression } };
+        return { content: { digest, compression }, blob: { digest, sizeBytes, compression } };
     }
     const sent = createMeter();
-    await through(codec.start(signal), filter => (0,external_node_stream_promises_namespaceObject.pipeline)(all, read.stream, filter, sent.stream, file(), { signal }));
+    await through(codec.start(signal), filter => (0,external_node_stream_promises_namespaceObject.pipeline)(all, read.stream, filter, sent.stream, file, { signal }));
     return {
-        read: read.result().digest,
-        compression,
-        sent: { ...sent.result(), compression: codec.compression },
+        content: { digest: read.result().digest, compression },
+        blob: { ...sent.result(), compression: codec.compression },
     };
 }
-async function adoptBlob(open, signal) {
+async function adoptBlob(open, codec, signal) {
     const source = open();
     try {
         const { head, all } = await peek(source, MAGIC_BYTES);
         const compression = sniffCompression(head);
-        if (compression === 'none')
+        if (compression === 'none' && codec.start !== undefined)
             return undefined;
         const meter = createMeter();
         await (0,external_node_stream_promises_namespaceObject.pipeline)(all, meter.stream, nowhere(), { signal });
@@ -9863,12 +10202,6 @@ async function peek(source, sizeBytes) {
     }
     return { head: Buffer.concat(first).subarray(0, sizeBytes), all: all() };
 }
-function diskFull(error, directory) {
-    const { code } = error;
-    return code === 'ENOSPC' || code === 'EDQUOT'
-        ? new lib_errors/* SideloadError */.wR('DISK_FULL', `no space left in ${directory} on the runner`, { cause: error })
-        : undefined;
-}
 function createQueue(limit) {
     const waiting = [];
     let running = 0;
@@ -9898,16 +10231,24 @@ function createQueue(limit) {
 
 function createLayer(content, scratch) {
     const passed = content.file.stored;
-    let known = passed !== undefined && !provenByDiffId(content, passed) ? passed.blob : undefined;
+    let ready = passed !== undefined && !provenByDiffId(content, passed) ? passed.blob : undefined;
+    const { diffId, blobDigest = diffId, file } = content;
     const store = createShared(scratch.signal, async (signal) => {
-        const stored = content.file.stored ?? (await scratch.adopt(content.file.open, signal));
+        const stored = file.stored ?? (await scratch.find(blobDigest)) ?? (await scratch.adopt(file.open, signal));
         proveDigest(content, stored);
-        if (provenByDiffId(content, stored))
-            await proveDiffId(content, stored, signal);
-        known = stored.blob;
+        if (provenByDiffId(content, stored)) {
+            const known = await scratch.find(diffId);
+            if (known?.blob.digest !== stored.blob.digest)
+                await proveDiffId(content, stored, signal);
+            await scratch.keep(stored, diffId);
+        }
+        else
+            await scratch.keep(stored);
+        ready = stored.blob;
         return stored.blob;
     });
-    return { diffId: content.diffId, sourceSizeBytes: content.file.sizeBytes, store, known: async () => known };
+    const known = async () => ready ?? (await scratch.find(blobDigest))?.blob;
+    return { diffId, sourceSizeBytes: file.sizeBytes, store, known };
 }
 function proveDigest({ diffId, blobDigest, name }, { digest, compression }) {
     const wanted = blobDigest ?? (compression === 'none' ? diffId : digest);
@@ -9982,6 +10323,64 @@ function createShared(closing, work) {
 }
 function cancelled(signal) {
     return new lib_errors/* SideloadError */.wR('CANCELLED', 'cancelled', { cause: signal.reason });
+}
+
+;// CONCATENATED MODULE: ./lib/image/lazy.js
+
+function lazyImage(known, scratch, read) {
+    let reading;
+    const start = () => {
+        reading ??= read().then(image => {
+            if (image.imageId !== known.imageId) {
+                throw new lib_errors/* SideloadError */.wR('IMAGE_AMBIGUOUS', `the image was ${known.imageId} and is ${image.imageId} now`, {
+                    hint: 'Something has built it anew meanwhile; run the job again.',
+                });
+            }
+            return image;
+        });
+        reading.catch(() => { });
+        return reading;
+    };
+    const { platform, imageId, diffIds, sizeBytes } = known;
+    return {
+        platform,
+        imageId,
+        sizeBytes,
+        config: async () => await (await start()).config(),
+        layers: diffIds.map((diffId, index) => {
+            const stored = async () => (await scratch.find(diffId))?.blob;
+            return {
+                diffId,
+                sourceSizeBytes: undefined,
+                known: stored,
+                store: async (signal) => (await stored()) ?? (await arrival(scratch, diffId, start(), index, signal)),
+            };
+        }),
+        prefetch: start,
+    };
+}
+async function arrival(scratch, diffId, reading, index, signal) {
+    const waiting = new AbortController();
+    const passed = (async () => {
+        const content = await scratch.passing(diffId, AbortSignal.any([signal, waiting.signal]));
+        await scratch.keep(content);
+        return content.blob;
+    })();
+    const atTheEnd = reading.then(async ({ layers }) => {
+        const layer = layers[index];
+        if (layer?.diffId !== diffId) {
+            throw new lib_errors/* SideloadError */.wR('INTERNAL', `the layer ${diffId} is none of the image that was read`);
+        }
+        return await layer.store(signal);
+    });
+    try {
+        return await Promise.race([passed, atTheEnd]);
+    }
+    finally {
+        waiting.abort();
+        for (const promise of [passed, atTheEnd])
+            promise.catch(() => { });
+    }
 }
 
 ;// CONCATENATED MODULE: ./lib/image/names.js
@@ -10225,7 +10624,6 @@ function listen(decoder, onEntry) {
 
 const tar_pipe_BLOCK_BYTES = 512;
 const tar_pipe_READ_BYTES = 1 << 20;
-const METADATA_TOTAL_MAX_BYTES = 16 * METADATA_MAX_BYTES;
 async function readTarStream(source, stop, label, scratch, signal) {
     const files = new Map();
     const links = new Map();
@@ -10264,7 +10662,7 @@ async function readTarStream(source, stop, label, scratch, signal) {
             return;
         }
         const claimed = digestFromHex(/(?:^|\/)([0-9a-f]{64})(?:\.tar(?:\.gz)?)?$/.exec(name)?.[1] ?? '');
-        const known = claimed === undefined ? undefined : scratch.find(claimed);
+        const known = claimed === undefined ? undefined : await scratch.find(claimed);
         if (known === undefined) {
             files.set(name, storedFile(entryBytes, await scratch.write(() => entry, signal)));
         }
@@ -10544,6 +10942,7 @@ function lastLine(text) {
 
 ;// CONCATENATED MODULE: ./lib/image/sources/inspection.js
 
+
 function parseInspection(text) {
     let value;
     try {
@@ -10557,7 +10956,21 @@ function parseInspection(text) {
     if (id === undefined)
         return undefined;
     const diffIds = asList(asObject(image.RootFS).Layers).flatMap(layer => asText(layer) ?? []);
-    return { id: fullId(id), diffIds };
+    const full = fullId(id);
+    const imageId = asText(asObject(image.Descriptor).digest) === undefined ? parseDigest(full) : undefined;
+    const isPodman = full !== id;
+    return imageId === undefined
+        ? { id: full, diffIds, isPodman }
+        : { id: full, diffIds, isPodman, imageId, ...platformOf(image), ...sizeOf(image) };
+}
+function platformOf(image) {
+    const [os, architecture, variant] = [image.Os, image.Architecture, image.Variant].map(asText);
+    if (os === undefined || architecture === undefined)
+        return {};
+    return { platform: { os, architecture, ...(variant === undefined ? {} : { variant }) } };
+}
+function sizeOf({ Size }) {
+    return typeof Size === 'number' ? { sizeBytes: Size } : {};
 }
 function fullId(id) {
     return `sha256:${id.replace(/^sha256:/, '')}`;
@@ -10675,41 +11088,535 @@ async function readFirst(commands, scratch, signal) {
     throw failure;
 }
 
-;// CONCATENATED MODULE: ./lib/image/sources/docker.js
+;// CONCATENATED MODULE: external "node:net"
+const external_node_net_namespaceObject = require("node:net");
+;// CONCATENATED MODULE: external "node:http"
+const external_node_http_namespaceObject = require("node:http");
+;// CONCATENATED MODULE: ./lib/image/received.js
 
 
 
-function dockerEngine(program) {
-    const name = 'docker engine';
+
+
+
+
+
+const SNIFF_BYTES = 512;
+const BUFFER_BYTES = 1 << 20;
+function startUpload(store, signal, fail) {
+    const content = new external_node_stream_namespaceObject.PassThrough({ highWaterMark: BUFFER_BYTES });
+    content.on('error', () => { });
+    let sizeBytes = 0;
+    let isLost = false;
+    const lose = (reason) => {
+        isLost = true;
+        content.destroy(reason);
+    };
+    const received = receive(content, () => sizeBytes, store, signal);
+    received.catch(error => {
+        if (!isLost)
+            fail(error);
+        content.destroy(error);
+    });
     return {
-        name,
-        async find(reference, signal) {
-            const tagged = oneTag(reference);
-            const result = await ask(program, ['image', 'inspect', tagged], signal);
-            if (result.code !== 0) {
-                return /no such image|image not known/i.test(result.stderr) ? { state: 'absent' } : unavailable(name, result);
+        sizeBytes: () => sizeBytes,
+        async append(body) {
+            try {
+                for await (const chunk of body) {
+                    sizeBytes += chunk.length;
+                    if (content.destroyed)
+                        break;
+                    if (!content.write(chunk))
+                        await Promise.race([(0,external_node_events_namespaceObject.once)(content, 'drain'), received]);
+                }
             }
-            const inspection = parseInspection(result.stdout);
-            if (inspection === undefined)
-                return unavailable(name, { ...result, stderr: '', reason: 'no JSON of an image' });
-            const command = { engine: name, program, args: ['save', tagged], reference };
-            return {
-                state: 'found',
-                image: { ...inspection, read: (scratch, signal) => readSaved(command, scratch, signal) },
-            };
+            catch (error) {
+                lose(error);
+                await received;
+                throw error;
+            }
+            if (content.destroyed)
+                await received;
+        },
+        finish() {
+            content.end();
+            return received;
+        },
+        cancel() {
+            lose(new lib_errors/* SideloadError */.wR('CANCELLED', 'the upload was cancelled'));
         },
     };
 }
-function oneTag(text) {
-    const reference = reference_parseReference(text);
-    const { tag, digest } = reference;
-    return formatReference(tag === undefined && digest === undefined ? { ...reference, tag: 'latest' } : reference);
+async function receive(source, sizeBytes, store, signal) {
+    const { head, all } = await peek(source, SNIFF_BYTES);
+    const chunks = all[Symbol.asyncIterator]();
+    const first = [];
+    if (/^\s*[[{]/.test(head.toString('latin1')) && !head.includes(0)) {
+        let readBytes = 0;
+        while (readBytes <= METADATA_MAX_BYTES) {
+            const next = await chunks.next();
+            if (next.done === true) {
+                const bytes = Buffer.concat(first);
+                return { digest: digestOf(bytes), file: memoryFile(bytes) };
+            }
+            first.push(next.value);
+            readBytes += next.value.length;
+        }
+    }
+    async function* rest() {
+        yield* first.splice(0);
+        yield* { [Symbol.asyncIterator]: () => chunks };
+    }
+    const compression = sniffCompression(head);
+    const proof = compression === 'none' || store.keep === undefined ? undefined : await startProof(compression, signal);
+    try {
+        const bytes = proof === undefined ? rest() : proof.watch(rest());
+        const stored = await store.write(() => Object.assign(bytes, { destroy: () => source.destroy() }), signal);
+        const diffId = await proof?.diffId();
+        if (diffId !== undefined)
+            await store.keep?.(stored, diffId);
+        return { digest: stored.digest, file: { sizeBytes: sizeBytes(), stored, open: stored.blob.open } };
+    }
+    finally {
+        proof?.stop();
+    }
+}
+async function startProof(compression, signal) {
+    const filter = await startDecompression(compression, signal).catch(() => undefined);
+    if (filter === undefined)
+        return undefined;
+    const input = new external_node_stream_namespaceObject.PassThrough({ highWaterMark: BUFFER_BYTES });
+    const meter = createMeter();
+    const proving = through(filter, stream => (0,external_node_stream_promises_namespaceObject.pipeline)(input, stream, meter.stream, nowhere(), { signal })).then(() => meter.result().digest, () => undefined);
+    return {
+        async *watch(bytes) {
+            for await (const chunk of bytes) {
+                if (!input.destroyed && !input.write(chunk))
+                    await Promise.race([(0,external_node_events_namespaceObject.once)(input, 'drain'), proving]);
+                yield chunk;
+            }
+            input.end();
+        },
+        diffId: () => proving,
+        stop: () => input.destroy(),
+    };
+}
+
+;// CONCATENATED MODULE: ./lib/image/receiver.js
+
+
+
+
+
+
+
+
+class Refusal {
+    status;
+    code;
+    message;
+    headers;
+    constructor(status, code, message, headers = {}) {
+        this.status = status;
+        this.code = code;
+        this.message = message;
+        this.headers = headers;
+    }
+}
+const receiver_TAG = /^[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}$/;
+async function openReceiver(prefix, store, signal) {
+    const closing = new AbortController();
+    const state = {
+        repository: `${prefix}-${(0,external_node_crypto_namespaceObject.randomBytes)(16).toString('hex')}/image`,
+        store,
+        signal: AbortSignal.any([signal, closing.signal]),
+        blobs: new Map(),
+        manifests: new Map(),
+        tags: new Map(),
+        uploads: new Map(),
+        failure: new AbortController(),
+    };
+    let requests = 0;
+    const running = new Set();
+    const server = (0,external_node_http_namespaceObject.createServer)({ requestTimeout: 0, keepAliveTimeout: 0 }, (request, response) => {
+        const url = new URL(request.url ?? '/', 'http://receiver');
+        const own = `/v2/${state.repository}/`;
+        if (url.pathname.startsWith(own))
+            requests += 1;
+        const job = answer(state, request, response, url, own);
+        running.add(job);
+        job.finally(() => running.delete(job));
+    });
+    server.listen({ host: '127.0.0.1', port: 0 });
+    await (0,external_node_events_namespaceObject.once)(server, 'listening');
+    return {
+        host: `127.0.0.1:${server.address().port}`,
+        repository: state.repository,
+        blobs: state.blobs,
+        manifests: state.manifests,
+        tags: state.tags,
+        requests: () => requests,
+        failed: state.failure.signal,
+        async close() {
+            closing.abort();
+            for (const { upload } of state.uploads.values())
+                upload.cancel();
+            const closed = (0,external_node_events_namespaceObject.once)(server, 'close');
+            server.close();
+            server.closeAllConnections();
+            await Promise.allSettled(running);
+            await closed;
+        },
+    };
+}
+async function answer(state, request, response, url, own) {
+    response.on('error', () => { });
+    response.setHeader('Docker-Distribution-API-Version', 'registry/2.0');
+    try {
+        const { pathname, searchParams: query } = url;
+        if (pathname === '/v2/' || pathname === '/v2')
+            send(response, 200, {}, '{}');
+        else if (!pathname.startsWith(own))
+            throw new Refusal(404, 'NAME_UNKNOWN', 'there is no such repository');
+        else
+            await route(state, { request, response, path: pathname.slice(own.length), query });
+    }
+    catch (error) {
+        if (response.headersSent || response.destroyed) {
+            response.destroy();
+            return;
+        }
+        const { status, code, message, headers } = error instanceof Refusal ? error : new Refusal(500, 'UNKNOWN', 'the content could not be stored');
+        const body = JSON.stringify({ errors: [{ code, message }] });
+        if (!request.complete)
+            response.setHeader('Connection', 'close');
+        send(response, status, { ...headers, 'Content-Type': 'application/json' }, request.method === 'HEAD' ? '' : body);
+    }
+}
+async function route(state, call) {
+    const { request, path } = call;
+    const [, kind = '', rest = ''] = /^(blobs\/uploads|blobs|manifests)\/(.*)$/.exec(path) ?? [];
+    const handler = HANDLERS[`${request.method} ${kind}${kind === 'blobs/uploads' && rest !== '' ? '/' : ''}`];
+    if (handler !== undefined)
+        await handler(state, call, rest);
+    else if (kind === '')
+        throw new Refusal(404, 'NAME_UNKNOWN', 'there is no such resource');
+    else
+        throw new Refusal(405, 'UNSUPPORTED', 'only pushing is possible here');
+}
+const HANDLERS = {
+    'HEAD blobs': sendBlob,
+    'GET blobs': sendBlob,
+    'POST blobs/uploads': beginUpload,
+    'GET blobs/uploads/': tellUpload,
+    'PATCH blobs/uploads/': appendToUpload,
+    'PUT blobs/uploads/': finishUpload,
+    'DELETE blobs/uploads/': cancelUpload,
+    'HEAD manifests': sendManifest,
+    'GET manifests': sendManifest,
+    'PUT manifests': storeManifest,
+};
+async function sendBlob(state, { request, response }, name) {
+    const digest = digestOrRefuse(name);
+    const file = state.blobs.get(digest) ?? (await findStored(state, digest));
+    if (file === undefined)
+        throw new Refusal(404, 'BLOB_UNKNOWN', 'this blob is not here');
+    const headers = { 'Docker-Content-Digest': digest, 'Content-Type': 'application/octet-stream' };
+    if (request.method === 'HEAD') {
+        send(response, 200, { ...headers, 'Content-Length': String(file.sizeBytes) });
+        return;
+    }
+    if (file.stored !== undefined)
+        throw new Refusal(405, 'UNSUPPORTED', 'layers are not handed out');
+    response.writeHead(200, { ...headers, 'Content-Length': String(file.sizeBytes) });
+    await (0,external_node_stream_promises_namespaceObject.pipeline)(file.open(), response, { signal: state.signal });
+}
+async function findStored(state, digest) {
+    const stored = await state.store.find(digest);
+    if (stored === undefined)
+        return undefined;
+    const file = { sizeBytes: stored.blob.sizeBytes, stored, open: stored.blob.open };
+    state.blobs.set(digest, file);
+    return file;
+}
+async function beginUpload(state, call) {
+    const id = (0,external_node_crypto_namespaceObject.randomUUID)();
+    const fail = (reason) => state.failure.abort(reason);
+    const session = { upload: startUpload(state.store, state.signal, fail), busy: false };
+    state.uploads.set(id, session);
+    if (call.query.has('digest')) {
+        await finishUpload(state, call, id);
+        return;
+    }
+    call.request.resume();
+    send(call.response, 202, { ...progressOf(state, id, session), 'OCI-Chunk-Min-Length': '0' });
+}
+async function tellUpload(state, { response }, id) {
+    send(response, 204, progressOf(state, id, sessionOf(state, id)));
+}
+async function appendToUpload(state, { request, response }, id) {
+    const session = sessionOf(state, id);
+    await append(state, id, session, request);
+    send(response, 202, progressOf(state, id, session));
+}
+async function finishUpload(state, { request, response, query }, id) {
+    const session = sessionOf(state, id);
+    const digest = digestOrRefuse(query.get('digest') ?? '');
+    await append(state, id, session, request);
+    state.uploads.delete(id);
+    const received = await session.upload.finish();
+    if (received.digest !== digest) {
+        throw new Refusal(400, 'DIGEST_INVALID', `the content is ${received.digest}`);
+    }
+    if (received.file.stored === undefined)
+        requireRoom(state, received.file.sizeBytes);
+    state.blobs.set(digest, received.file);
+    send(response, 201, { Location: `/v2/${state.repository}/blobs/${digest}`, 'Docker-Content-Digest': digest });
+}
+async function cancelUpload(state, { response }, id) {
+    const { upload } = sessionOf(state, id);
+    state.uploads.delete(id);
+    upload.cancel();
+    send(response, 204, {});
+}
+async function append(state, id, session, request) {
+    const { 'content-range': range, 'content-length': length } = request.headers;
+    const { upload } = session;
+    if (session.busy)
+        throw outOfOrder(state, id, session);
+    if (range !== undefined) {
+        const [, from, to] = /^(\d+)-(\d+)$/.exec(range) ?? [];
+        if (from === undefined || Number(from) !== upload.sizeBytes())
+            throw outOfOrder(state, id, session);
+        if (length !== undefined && Number(to) - Number(from) + 1 !== Number(length)) {
+            throw new Refusal(400, 'SIZE_INVALID', 'Content-Range and Content-Length contradict each other');
+        }
+    }
+    session.busy = true;
+    try {
+        await upload.append(request);
+    }
+    catch (error) {
+        state.uploads.delete(id);
+        throw error;
+    }
+    finally {
+        session.busy = false;
+    }
+}
+function outOfOrder(state, id, session) {
+    const headers = progressOf(state, id, session);
+    return new Refusal(416, 'BLOB_UPLOAD_INVALID', 'the next byte of this upload is another one', headers);
+}
+async function storeManifest(state, { request, response }, reference) {
+    const named = parseDigest(reference);
+    if (named === undefined && !receiver_TAG.test(reference))
+        throw new Refusal(400, 'NAME_INVALID', 'that is no tag');
+    const bytes = await readBody(request);
+    const digest = digestOf(bytes);
+    if (named !== undefined && named !== digest) {
+        throw new Refusal(400, 'DIGEST_INVALID', `the content is ${digest}`);
+    }
+    const inside = asText(parseManifest(bytes).mediaType);
+    const mediaType = request.headers['content-type'] ?? inside;
+    if (mediaType === undefined)
+        throw new Refusal(400, 'MANIFEST_INVALID', 'its media type is not known');
+    requireRoom(state, bytes.length);
+    state.manifests.set(digest, { digest, mediaType, bytes });
+    if (named === undefined)
+        state.tags.set(reference, digest);
+    const location = `/v2/${state.repository}/manifests/${digest}`;
+    send(response, 201, { Location: location, 'Docker-Content-Digest': digest });
+}
+async function sendManifest(state, { request, response }, reference) {
+    const digest = parseDigest(reference) ?? state.tags.get(reference);
+    const manifest = digest === undefined ? undefined : state.manifests.get(digest);
+    if (manifest === undefined)
+        throw new Refusal(404, 'MANIFEST_UNKNOWN', 'this manifest is not here');
+    const { mediaType, bytes } = manifest;
+    const headers = {
+        'Docker-Content-Digest': manifest.digest,
+        'Content-Type': mediaType,
+        'Content-Length': String(bytes.length),
+    };
+    send(response, 200, headers, request.method === 'HEAD' ? undefined : bytes);
+}
+async function readBody(request) {
+    const chunks = [];
+    let sizeBytes = 0;
+    for await (const chunk of request) {
+        sizeBytes += chunk.length;
+        if (sizeBytes > METADATA_MAX_BYTES) {
+            throw new Refusal(413, 'SIZE_INVALID', `a manifest has at most ${METADATA_MAX_BYTES} bytes`);
+        }
+        chunks.push(chunk);
+    }
+    return Buffer.concat(chunks);
+}
+function parseManifest(bytes) {
+    try {
+        return asObject(JSON.parse(bytes.toString('utf8')));
+    }
+    catch {
+        throw new Refusal(400, 'MANIFEST_INVALID', 'it is not JSON');
+    }
+}
+function requireRoom({ blobs, manifests }, sizeBytes) {
+    const inMemory = [...blobs.values()].filter(file => file.stored === undefined);
+    const blobBytes = inMemory.reduce((sum, file) => sum + file.sizeBytes, 0);
+    const manifestBytes = [...manifests.values()].reduce((sum, { bytes }) => sum + bytes.length, 0);
+    if (blobBytes + manifestBytes + sizeBytes > METADATA_TOTAL_MAX_BYTES) {
+        throw new Refusal(413, 'SIZE_INVALID', `there is room for ${METADATA_TOTAL_MAX_BYTES} bytes of JSON`);
+    }
+}
+function sessionOf({ uploads }, id) {
+    const session = uploads.get(id);
+    if (session === undefined)
+        throw new Refusal(404, 'BLOB_UPLOAD_UNKNOWN', 'there is no such upload');
+    return session;
+}
+function digestOrRefuse(text) {
+    const digest = parseDigest(text);
+    if (digest === undefined)
+        throw new Refusal(400, 'DIGEST_INVALID', 'that is no sha256 digest');
+    return digest;
+}
+function progressOf({ repository }, id, { upload }) {
+    return {
+        Location: `/v2/${repository}/blobs/uploads/${id}`,
+        Range: `0-${Math.max(0, upload.sizeBytes() - 1)}`,
+        'Docker-Upload-UUID': id,
+    };
+}
+function send(response, status, headers, body) {
+    const length = status === 204 ? {} : { 'Content-Length': String(Buffer.byteLength(body ?? '')) };
+    response.writeHead(status, { ...length, ...headers }).end(body);
+}
+
+;// CONCATENATED MODULE: ./lib/image/sources/push.js
+
+
+
+
+
+
+
+
+
+const REPOSITORY_PREFIX = 'kube-sideload';
+const push_TAG = 'pushed';
+const UNTAG_WITHIN_MS = 20_000;
+async function readPushed(command, store, signal) {
+    const receiver = await openReceiver(REPOSITORY_PREFIX, store, signal);
+    try {
+        await push(command, receiver, signal);
+        return await layoutOf(command, receiver);
+    }
+    finally {
+        await receiver.close();
+    }
+}
+async function readEither(push, save, scratch, signal, log) {
+    if (push !== undefined) {
+        try {
+            return await readPushed(push, scratch, signal);
+        }
+        catch (error) {
+            if (signal.aborted || !(error instanceof lib_errors/* SideloadError */.wR) || error.code !== 'SOURCE_UNAVAILABLE')
+                throw error;
+            log(`the whole image is saved: ${error.message}`);
+        }
+    }
+    return await readSaved(save, scratch, signal);
+}
+async function push(command, receiver, signal) {
+    const { program, tags } = command;
+    const destination = `${receiver.host}/${receiver.repository}:${push_TAG}`;
+    const until = AbortSignal.any([signal, receiver.failed]);
+    try {
+        await removeLeftovers(command, signal);
+        if (tags !== undefined)
+            await must(command, await runProgram(program, tags.add(destination), until));
+        await must(command, await runProgram(program, command.push(destination), until));
+    }
+    catch (error) {
+        if (receiver.failed.aborted && !signal.aborted)
+            throw receiver.failed.reason;
+        throw error;
+    }
+    finally {
+        if (tags !== undefined)
+            await ask(program, tags.remove(destination), AbortSignal.timeout(UNTAG_WITHIN_MS)).catch(() => { });
+    }
+    if (receiver.requests() === 0)
+        throw push_refused(command, 'it pushed to another machine');
+}
+async function must(command, exit) {
+    if (exit.code !== 0)
+        throw push_refused(command, lastLine(exit.stderr) ?? exit.reason);
+}
+async function removeLeftovers({ program, tags }, signal) {
+    if (tags === undefined)
+        return;
+    const listed = await ask(program, tags.list(`127.0.0.1:*/${REPOSITORY_PREFIX}-*/*`), signal);
+    for (const name of listed.stdout.split('\n')) {
+        const port = /^127\.0\.0\.1:(\d+)\/kube-sideload-[0-9a-f]{32}\//.exec(name)?.[1];
+        if (port !== undefined && !(await listens(Number(port))))
+            await ask(program, tags.remove(name), signal);
+    }
+}
+function listens(port) {
+    return new Promise(resolve => {
+        const socket = (0,external_node_net_namespaceObject.connect)({ host: '127.0.0.1', port });
+        const end = (answer) => {
+            socket.destroy();
+            resolve(answer);
+        };
+        socket.once('connect', () => end(true));
+        socket.once('error', error => end(error.code !== 'ECONNREFUSED'));
+    });
+}
+async function layoutOf(command, { blobs, manifests, tags }) {
+    const label = `what ${command.engine} pushed of ${command.reference}`;
+    const files = new Map([...blobs].map(([digest, file]) => [push_blobName(digest), file]));
+    for (const { digest, bytes } of manifests.values())
+        files.set(push_blobName(digest), memoryFile(bytes));
+    const pushed = manifests.get(tags.get(push_TAG) ?? '');
+    if (pushed === undefined)
+        throw push_refused(command, 'no manifest arrived');
+    const config = configOf(pushed);
+    if (pushed.digest !== command.id && config !== command.id) {
+        throw push_refused(command, `${config ?? pushed.digest} arrived in place of ${command.id}`);
+    }
+    const configFile = config === undefined ? undefined : blobs.get(config);
+    const platform = configFile === undefined
+        ? undefined
+        : parseConfig(await readMetadata(label, `the image config ${config}`, configFile), label).platform;
+    const { mediaType, digest, bytes } = pushed;
+    const index = {
+        schemaVersion: 2,
+        mediaType: 'application/vnd.oci.image.index.v1+json',
+        manifests: [{ mediaType, digest, size: bytes.length, ...(platform === undefined ? {} : { platform }) }],
+    };
+    files.set('index.json', memoryFile(Buffer.from(JSON.stringify(index))));
+    const sizeBytes = [...files.values()].reduce((sum, file) => sum + file.sizeBytes, 0);
+    return { files, links: new Map(), label, sizeBytes, ended: true };
+}
+function configOf({ bytes }) {
+    return parseDigest(asObject(asObject(json_parseJson(bytes, 'a pushed manifest')).config).digest);
+}
+function push_blobName(digest) {
+    return `blobs/sha256/${hexOf(digest)}`;
+}
+function push_refused({ engine, reference }, why) {
+    return new lib_errors/* SideloadError */.wR('SOURCE_UNAVAILABLE', `${engine} did not push ${reference}: ${why}`);
 }
 
 ;// CONCATENATED MODULE: ./lib/image/sources/podman.js
 
 
-function podmanEngine(program) {
+
+function podmanEngine(program, log) {
     const name = 'podman';
     return {
         name,
@@ -10723,14 +11630,105 @@ function podmanEngine(program) {
             const inspection = inspect.code === 0 ? parseInspection(inspect.stdout) : undefined;
             if (inspection === undefined)
                 return unavailable(name, inspect);
-            const args = ['save', '--format', 'docker-archive', reference];
-            const command = { engine: name, program, args, reference };
-            return {
-                state: 'found',
-                image: { ...inspection, read: (scratch, signal) => readSaved(command, scratch, signal) },
-            };
+            const { isPodman: _, ...facts } = inspection;
+            return { state: 'found', image: { ...facts, read: podmanReader(name, program, reference, facts.id, log) } };
         },
     };
+}
+function podmanReader(engine, program, reference, id, log) {
+    const save = { engine, program, args: ['save', '--format', 'docker-archive', reference], reference };
+    const form = ['--compression-format', 'zstd', '--compression-level', '1', '--force-compression=false'];
+    const push = {
+        engine,
+        program,
+        reference,
+        id,
+        push: (destination) => [
+            'push',
+            '--quiet',
+            '--tls-verify=false',
+            ...form,
+            reference,
+            `docker://${destination}`,
+        ],
+    };
+    return async (scratch, signal) => {
+        const remote = process.platform !== 'linux' || [process.env.CONTAINER_HOST, process.env.CONTAINER_CONNECTION].some(Boolean);
+        if (remote)
+            log(`the whole image is saved: ${engine} runs elsewhere`);
+        return await readEither(remote ? undefined : push, save, scratch, signal, log);
+    };
+}
+
+;// CONCATENATED MODULE: ./lib/image/sources/docker.js
+
+
+
+
+
+
+function dockerEngine(program, log) {
+    const name = 'docker engine';
+    return {
+        name,
+        async find(reference, signal) {
+            const tagged = oneTag(reference);
+            const result = await ask(program, ['image', 'inspect', tagged], signal);
+            if (result.code !== 0) {
+                return /no such image|image not known/i.test(result.stderr) ? { state: 'absent' } : unavailable(name, result);
+            }
+            const inspection = parseInspection(result.stdout);
+            if (inspection === undefined)
+                return unavailable(name, { ...result, stderr: '', reason: 'no JSON of an image' });
+            const { isPodman, ...facts } = inspection;
+            if (isPodman)
+                return { state: 'found', image: { ...facts, read: podmanReader(name, program, reference, facts.id, log) } };
+            const save = { engine: name, program, args: ['save', tagged], reference };
+            const push = pushCommand(name, program, reference, tagged, facts.id);
+            const read = async (scratch, signal) => {
+                const way = (await isWorthPushing(facts, scratch)) && (await isHere(program, signal, log)) ? push : undefined;
+                return await readEither(way, save, scratch, signal, log);
+            };
+            return { state: 'found', image: { ...facts, read } };
+        },
+    };
+}
+function pushCommand(engine, program, reference, tagged, id) {
+    return {
+        engine,
+        program,
+        reference,
+        id,
+        push: destination => ['push', '--quiet', destination],
+        tags: {
+            add: destination => ['tag', tagged, destination],
+            remove: destination => ['image', 'rm', destination],
+            list: pattern => ['image', 'ls', '--filter', `reference=${pattern}`, '--format', '{{.Repository}}:{{.Tag}}'],
+        },
+    };
+}
+async function isWorthPushing({ diffIds, imageId }, scratch) {
+    if (imageId === undefined)
+        return true;
+    for (const diffId of diffIds) {
+        const digest = parseDigest(diffId);
+        if (digest !== undefined && (await scratch.find(digest)) !== undefined)
+            return true;
+    }
+    return false;
+}
+async function isHere(program, signal, log) {
+    const inspect = ['context', 'inspect', '--format', '{{.Endpoints.docker.Host}}'];
+    const host = (await ask(program, inspect, signal)).stdout.trim();
+    if (host.startsWith('unix://') && process.platform === 'linux')
+        return true;
+    log(`the whole image is saved: docker engine runs elsewhere (${host === '' ? 'no endpoint is known' : host})`);
+    return false;
+}
+function oneTag(text) {
+    const reference = reference_parseReference(text);
+    const { tag, digest } = reference;
+    return formatReference(tag === undefined && digest === undefined ? { ...reference, tag: 'latest' } : reference);
 }
 
 ;// CONCATENATED MODULE: ./lib/image/sources/find.js
@@ -10747,12 +11745,12 @@ const ROUNDS = {
     nerdctl: [['nerdctl']],
     containerd: [['containerd']],
 };
-function engineOf(name, options) {
+function engineOf(name, options, log) {
     const { docker = 'docker', podman = 'podman', buildah = 'buildah', nerdctl = 'nerdctl', ctr = 'ctr' } = options;
     const namespace = options.containerdNamespace;
     return {
-        docker: () => dockerEngine(docker),
-        podman: () => podmanEngine(podman),
+        docker: () => dockerEngine(docker, log),
+        podman: () => podmanEngine(podman, log),
         buildah: () => buildahEngine(buildah),
         nerdctl: () => nerdctlEngine({ program: nerdctl, namespace }),
         containerd: () => ctrEngine({ program: ctr, namespace }),
@@ -10763,7 +11761,7 @@ async function findImage(source, reference, options, log, signal) {
     const reasons = [];
     for (const round of ROUNDS[source]) {
         const answers = await Promise.all(round.map(async (name) => {
-            const engine = engineOf(name, options);
+            const engine = engineOf(name, options, log);
             return { engine: engine.name, answer: await engine.find(reference, signal) };
         }));
         for (const { engine, answer } of answers) {
@@ -10817,20 +11815,33 @@ function ambiguous(reference, first, second) {
 
 
 
+
+
 async function openImages(options) {
-    const { directory, log, signal } = options;
+    const { directory, log } = options;
+    const closing = new AbortController();
+    const signal = AbortSignal.any([options.signal, closing.signal]);
+    const tasks = oneAtATime();
     let scratch;
+    const close = async () => {
+        closing.abort();
+        await tasks.idle();
+        await scratch?.close();
+    };
     try {
         signal.throwIfAborted();
-        scratch = await openScratch(directory, log, signal);
-        const opening = { ...options, scratch, layers: new Map(), needed: new Set() };
-        const images = withAliases(await openFrom(opening), options.aliases ?? []);
-        await scratch.retain(opening.needed);
-        return { images, close: scratch.close };
+        scratch = await openScratch(directory, log, signal, options);
+        const opening = { ...options, signal, scratch, layers: new Map(), needed: new Set(), inTurn: tasks.run };
+        const images = await tasks.run(async () => {
+            const opened = withAliases(await openFrom(opening), options.aliases ?? []);
+            await opening.scratch.retain(opening.needed);
+            return opened;
+        });
+        return { images, close };
     }
     catch (error) {
-        await scratch?.close();
-        if (signal.aborted)
+        await close();
+        if (options.signal.aborted)
             throw new lib_errors/* SideloadError */.wR('CANCELLED', 'cancelled', { cause: error });
         throw error;
     }
@@ -10847,7 +11858,7 @@ async function openFrom(opening) {
     const images = [];
     for (const reference of references) {
         const found = await findImage(source, reference, opening, opening.log, opening.signal);
-        images.push(await openSaved(opening, found, reference));
+        images.push(await openFound(opening, found, reference));
     }
     return images;
 }
@@ -10855,6 +11866,29 @@ async function openArchive(opening, path) {
     const entries = await readArchiveFile(path, opening.scratch, opening.signal);
     const images = await readArchive(entries, opening.log);
     return selectImages(images, opening.references, entries.label).map(({ reference, image }) => sourceImage(opening, reference, `archive ${path} (${image.format})`, image));
+}
+async function openFound(opening, found, reference) {
+    const { imageId, platform, diffIds, sizeBytes } = found.image;
+    const digests = diffIds.flatMap(diffId => parseDigest(diffId) ?? []);
+    const isKnown = found.rival === undefined && reference_parseReference(reference).digest === undefined;
+    if (!isKnown || imageId === undefined || platform === undefined || digests.length === 0) {
+        return await openSaved(opening, found, reference);
+    }
+    for (const digest of digests)
+        opening.needed.add(digest);
+    const read = () => opening.inTurn(async () => {
+        const { variants } = await openSaved(opening, found, reference);
+        await opening.scratch.retain(opening.needed);
+        const [variant] = variants;
+        if (variant === undefined)
+            throw new lib_errors/* SideloadError */.wR('IMAGE_NOT_FOUND', `${found.engine} has no image ${reference}`);
+        return variant;
+    });
+    const image = lazyImage({ imageId, platform, diffIds: digests, sizeBytes }, opening.scratch, read);
+    const stored = await Promise.all(digests.map(digest => opening.scratch.find(digest)));
+    if (opening.prefetch === true && stored.includes(undefined))
+        image.prefetch?.();
+    return { reference: normalise(reference), origin: found.engine, variants: [image] };
 }
 async function openSaved(opening, found, reference) {
     const entries = await found.image.read(opening.scratch, opening.signal);
@@ -10877,7 +11911,7 @@ function sourceImage(opening, reference, origin, image) {
     const variants = image.variants.map(({ platform, imageId, config, layers, manifest }) => ({
         platform,
         imageId,
-        config,
+        config: async () => config,
         layers: layers.map(content => layerOf(opening, content)),
         ...(manifest !== undefined && manifest.digest === digest ? { manifest } : {}),
     }));
@@ -10893,6 +11927,19 @@ function layerOf({ layers, scratch, needed }, content) {
     const layer = layers.get(key) ?? createLayer(content, scratch);
     layers.set(key, layer);
     return layer;
+}
+function oneAtATime() {
+    let last = Promise.resolve();
+    return {
+        run(task) {
+            const job = last.then(task);
+            last = job.catch(() => { });
+            return job;
+        },
+        async idle() {
+            await last;
+        },
+    };
 }
 
 ;// CONCATENATED MODULE: ./lib/node/cluster.js
@@ -11049,8 +12096,6 @@ function chainIds(diffIds) {
     return chain;
 }
 
-;// CONCATENATED MODULE: external "node:events"
-const external_node_events_namespaceObject = require("node:events");
 ;// CONCATENATED MODULE: ./lib/image/layout.js
 
 
@@ -11074,7 +12119,7 @@ function layoutArchive({ reference, image, blobs }) {
     const coming = blobs.map(async (blob) => await blob);
     for (const blob of coming)
         blob.catch(() => { });
-    const metadata = async () => metadataOf(reference, image, await Promise.all(coming));
+    const metadata = async () => metadataOf(reference, image, await image.config(), await Promise.all(coming));
     return {
         stream: () => external_node_stream_namespaceObject.Readable.from(tarOf(coming, metadata), { objectMode: false, highWaterMark: 1 << 20 }),
         async summary() {
@@ -11088,13 +12133,13 @@ function layoutArchive({ reference, image, blobs }) {
     };
 }
 const LAYOUT_FILE = { name: 'oci-layout', bytes: json({ imageLayoutVersion: '1.0.0' }) };
-function metadataOf(reference, image, blobs) {
+function metadataOf(reference, image, config, blobs) {
     const kept = image.manifest?.layerDigests.join() === blobs.map(blob => blob.digest).join() ? image.manifest : undefined;
     const mediaType = kept?.mediaType ?? layout_MANIFEST_TYPE;
     const written = json({
         schemaVersion: 2,
         mediaType: layout_MANIFEST_TYPE,
-        config: { mediaType: CONFIG_TYPE, digest: image.imageId, size: image.config.length },
+        config: { mediaType: CONFIG_TYPE, digest: image.imageId, size: config.length },
         layers: blobs.map(blob => ({
             mediaType: LAYER_TYPES[blob.compression],
             digest: blob.digest,
@@ -11128,7 +12173,7 @@ function metadataOf(reference, image, blobs) {
         },
     ]);
     const files = [
-        { name: blobPath(image.imageId), bytes: image.config },
+        { name: blobPath(image.imageId), bytes: config },
         { name: blobPath(manifestDigest), bytes: manifest },
         { name: 'index.json', bytes: index },
         { name: 'manifest.json', bytes: dockerManifest },
@@ -11232,8 +12277,24 @@ function missingLayers({ image, held }) {
     return image.layers.filter((_, index) => held[index] === undefined);
 }
 function unpackedBytes(images) {
-    const layers = new Map(images.flatMap(image => missingLayers(image).map(layer => [layer.diffId, layer])));
-    return [...layers.values()].reduce((sum, layer) => sum + layer.sourceSizeBytes, 0);
+    const layers = new Map();
+    let wholeBytes = 0;
+    for (const image of images) {
+        const missing = missingLayers(image);
+        const isUnread = missing.some(({ sourceSizeBytes }) => sourceSizeBytes === undefined);
+        if (isUnread && missing.length === image.image.layers.length && missing.some(({ diffId }) => !layers.has(diffId))) {
+            wholeBytes += image.image.sizeBytes ?? 0;
+        }
+        for (const { diffId, sourceSizeBytes = 0 } of missing)
+            layers.set(diffId, sourceSizeBytes);
+    }
+    return [...layers.values()].reduce((sum, bytes) => sum + bytes, wholeBytes);
+}
+function sentBytes(image, blobs) {
+    const missing = missingLayers(image);
+    const known = missing.map(({ sourceSizeBytes }, index) => blobs[index]?.sizeBytes ?? sourceSizeBytes);
+    const sum = known.reduce((total, bytes) => total + (bytes ?? 0), 0);
+    return known.includes(undefined) ? Math.max(sum, image.image.sizeBytes ?? 0) : sum;
 }
 function faultOf(held, image) {
     if (held === undefined) {
@@ -11330,7 +12391,7 @@ function cri_parseJson(text) {
 ;// CONCATENATED MODULE: ./lib/runtime/staging.js
 
 const STAGE_PREFIX = 'kube-sideload.invalid/';
-const STALE_AFTER_MS = 5 * 24 * 3600 * 1000;
+const staging_STALE_AFTER_MS = 5 * 24 * 3600 * 1000;
 function stageReference(runId, number) {
     return `${STAGE_PREFIX}${runId}:${number}`;
 }
@@ -11348,7 +12409,7 @@ function abandonedReferences(references, runId, nowMs) {
         }
         const owner = runOf(reference);
         const start = startOfRun(owner);
-        return owner === runId || (start !== undefined && nowMs - start.getTime() > STALE_AFTER_MS);
+        return owner === runId || (start !== undefined && nowMs - start.getTime() > staging_STALE_AFTER_MS);
     });
 }
 
@@ -11366,7 +12427,7 @@ const containerd = {
     heldLayers,
     lacksContent: said => /content digest sha256:[0-9a-f]+: not found/.test(said),
     tag,
-    remove,
+    remove: containerd_remove,
 };
 function importArchive(facts, stage, platform) {
     return [
@@ -11428,13 +12489,16 @@ function heldAt(sections, number) {
     };
 }
 const LAYERS = `${CTR}
+blob() { # its bytes, out of the store's own file where that is
+  if as_root test -f "$CONTENT/blobs/sha256/\${1#sha256:}"; then as_root cat "$CONTENT/blobs/sha256/\${1#sha256:}"
+  else ctr content get "$1" 2>/dev/null
+  fi
+}
 section content
 ctr content ls | grep -F "$WANTED" | while read -r digest labels; do
   printf '%s' "$digest"
   case " $BLOBS " in *" $digest "*) ;; *)
-    file=$CONTENT/blobs/sha256/\${digest#sha256:}
-    printf ' %s %s %s' "$(as_root wc -c "$file" | sed 's/ .*//')" \\
-      "$(as_root head -c 4 "$file" | od -An -tx1 | tr -d ' \\n')" "$labels" ;;
+    printf ' %s %s %s' "$(blob "$digest" | wc -c)" "$(blob "$digest" | head -c 4 | od -An -tx1 | tr -d ' \\n')" "$labels" ;;
   esac
   echo
 done
@@ -11486,7 +12550,7 @@ function tag(facts, pairs) {
         variables: variables(facts, flatPairs(pairs)),
     };
 }
-function remove(facts, references) {
+function containerd_remove(facts, references) {
     return {
         body: `${CTR}${eachReference(`  end_imports "$reference"
   [ -z "$(ctr images ls -q "name==$reference")" ] || ctr images rm "$reference" >&2 || exit 1`)}`,
@@ -11693,8 +12757,6 @@ function runtimeOf(name) {
     return RUNTIMES[name];
 }
 
-;// CONCATENATED MODULE: external "node:net"
-const external_node_net_namespaceObject = require("node:net");
 // EXTERNAL MODULE: ./node_modules/is-stream/index.js
 var is_stream = __nccwpck_require__(6543);
 // EXTERNAL MODULE: ./node_modules/make-dir/index.js
@@ -13354,6 +14416,7 @@ async function probe(connection, criSocket, signal) {
 
 
 
+const METADATA_BYTES = 8 * 1024;
 const CLEAN_UP_MS = 60_000;
 async function steps_prepareNode(node, settings, signal) {
     const lifetime = new AbortController();
@@ -13399,7 +14462,7 @@ async function askLayers(node, images, { delta }, run) {
         target.held = delta ? planLayers(target.image, runtime.heldLayers(sections, asked[index] ?? [])) : [];
         const blobs = missingLayers(target).map(({ diffId }) => asked[index]?.find(layer => layer.diffId === diffId)?.blob);
         target.estimate = {
-            bytes: missingLayers(target).reduce((sum, layer, at) => sum + (blobs[at]?.sizeBytes ?? layer.sourceSizeBytes), target.image.config.length),
+            bytes: METADATA_BYTES + sentBytes(target, blobs),
             isExact: !blobs.includes(undefined),
         };
     }
@@ -13481,7 +14544,7 @@ async function sendImage(node, target, stage, { run, progress, throttle }) {
     const { image, held } = target;
     const missing = missingLayers(target);
     const known = await Promise.all(missing.map(layer => layer.known()));
-    const archiveBytes = missing.reduce((sum, layer, at) => sum + (known[at]?.sizeBytes ?? layer.sourceSizeBytes), 0);
+    const archiveBytes = METADATA_BYTES + sentBytes(target, known);
     const neededBytes = archiveBytes + unpackedBytes([target]);
     if (neededBytes > facts.disk.freeBytes) {
         throw new lib_errors/* SideloadError */.wR('DISK_FULL', `${target.reference} needs ${formatBytes(neededBytes)} on ${facts.disk.path} of the node, and ${formatBytes(facts.disk.freeBytes)} are free`);
@@ -15122,7 +16185,10 @@ async function sideload_open(settings, host, run) {
         archive: settings.archive,
         aliases: settings.aliases,
         containerdNamespace: settings.containerdNamespace,
+        compression: settings.compression,
+        cache: settings.cache,
         directory: run.scratch,
+        prefetch: settings.mode === 'push',
         log: host.info,
         signal: run.signal,
     });
@@ -15333,6 +16399,10 @@ const ERRORS = {
     ARCHIVE_CORRUPT: {
         title: 'Content of the image archive does not have the digest that its manifest names',
         hint: 'Save the image again and compare checksums after copying it.',
+    },
+    CACHE_CORRUPT: {
+        title: 'A layer in the cache of the runner is damaged',
+        hint: 'Run the job again: the damaged file has been removed from the cache.',
     },
     PLATFORM_MISMATCH: {
         title: 'The image is not built for the architecture of the node',
@@ -15706,6 +16776,20 @@ const INPUTS = {
         type: 'text',
         help: 'The namespace that `nerdctl` and `containerd` sources look into, such as `k8s.io`. Default: `$CONTAINERD_NAMESPACE`, else `default`.',
     },
+    compression: {
+        type: { oneOf: ['auto', 'zstd', 'gzip', 'none'] },
+        default: 'auto',
+        help: 'How layers travel that are not compressed in the source. `auto` takes zstd, which every runtime reads, and gzip where the runner has no zstd.',
+    },
+    'cache-dir': {
+        type: 'path',
+        help: 'Where the runner keeps compressed layers for the next job. Default: `kube-sideload/layers` in `$XDG_CACHE_HOME`, else in `~/.cache`.',
+    },
+    'cache-size': {
+        type: 'bytes',
+        default: '10GB',
+        help: 'How much may stay in `cache-dir` after a job; what was not used for longest goes first. `0` keeps nothing.',
+    },
     nodes: {
         type: 'list',
         help: 'Nodes as `[user@]host[:port][=kubernetes-name]`, one per line or separated by commas. The Kubernetes name is read from the node’s kubelet unless given.',
@@ -15842,6 +16926,8 @@ function parseValue(type, text) {
             return /^\d{1,3}$/.test(text.trim()) ? Number(text) : undefined;
         case 'seconds':
             return parseSeconds(text.trim());
+        case 'bytes':
+            return parseBytes(text.trim());
         case 'secret':
             return text;
         case 'path':
@@ -15877,6 +16963,24 @@ function parseRate(text) {
     const bytes = (Number(match[1]) * factor) / (match[3] === 'bit' ? 8 : 1);
     return bytes >= 1 ? bytes : undefined;
 }
+const BYTE_UNITS = {
+    B: 1,
+    kB: 1e3,
+    MB: 1e6,
+    GB: 1e9,
+    TB: 1e12,
+    KiB: 2 ** 10,
+    MiB: 2 ** 20,
+    GiB: 2 ** 30,
+    TiB: 2 ** 40,
+};
+function parseBytes(text) {
+    if (text === '0')
+        return 0;
+    const [, digits = '', unit = ''] = /^(\d{1,6})([kKMGT]?i?B)$/.exec(text) ?? [];
+    const factor = BYTE_UNITS[unit];
+    return factor === undefined ? undefined : Number(digits) * factor;
+}
 function formOf(type) {
     if (typeof type === 'object') {
         return type.oneOf.map(option => `\`${option}\``).join(' or ');
@@ -15890,6 +16994,7 @@ function formOf(type) {
         count: 'a whole number from 0 to 999',
         rate: 'a rate such as `20MB/s` or `200Mbit/s`',
         seconds: 'a time such as `90s`, `2m` or `1h` (one day at most)',
+        bytes: 'a size such as `500MB` or `10GiB`, or `0`',
         secret: 'a text',
     }[type];
 }

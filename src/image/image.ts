@@ -21,8 +21,8 @@ export interface StoredBlob extends BlobDescriptor {
 export interface Layer {
   /** Digest of the uncompressed tar, as the image's config names it. */
   readonly diffId: Digest;
-  /** Size as found in the source, where it may be compressed. */
-  readonly sourceSizeBytes: number;
+  /** Size as found in the source, where it may be compressed; `undefined` of a layer that has not been read. */
+  readonly sourceSizeBytes: number | undefined;
   /**
    * Reads the layer, proves it against its digest and compresses it, once for all callers; the blob then lies in the
    * scratch directory, or where it was when it was compressed there. A caller's signal ends that caller's wait; the work ends when the last caller has left.
@@ -38,8 +38,13 @@ export interface PlatformImage {
   readonly platform: Platform;
   /** Digest of the config, which is the image ID in every engine and runtime. */
   readonly imageId: Digest;
-  readonly config: Buffer;
+  /** Reads the source when that has not been done yet; throws what reading it throws. */
+  config(): Promise<Buffer>;
   readonly layers: readonly Layer[];
+  /** Of all layers together, by the source's own word. */
+  readonly sizeBytes?: number | undefined;
+  /** Begins to read the source, for an image that nobody can have; absent when it has been read. */
+  prefetch?(): void;
   /**
    * The source's own manifest, when the reference asks for its digest. Sent as it is, it keeps that digest; a blob with
    * another compression than the source's makes that impossible.

@@ -49,7 +49,7 @@ export function layoutArchive({ reference, image, blobs }: LayoutOptions): Layou
   }
   const coming = blobs.map(async blob => await blob);
   for (const blob of coming) blob.catch(() => {}); // whoever reads the stream is told
-  const metadata = async () => metadataOf(reference, image, await Promise.all(coming));
+  const metadata = async () => metadataOf(reference, image, await image.config(), await Promise.all(coming));
   return {
     stream: () => Readable.from(tarOf(coming, metadata), { objectMode: false, highWaterMark: 1 << 20 }),
     async summary() {
@@ -73,6 +73,7 @@ const LAYOUT_FILE: MetadataFile = { name: 'oci-layout', bytes: json({ imageLayou
 function metadataOf(
   reference: string,
   image: PlatformImage,
+  config: Buffer,
   blobs: readonly BlobDescriptor[],
 ): { readonly manifestDigest: Digest; readonly files: readonly MetadataFile[] } {
   const kept =
@@ -81,7 +82,7 @@ function metadataOf(
   const written = json({
     schemaVersion: 2,
     mediaType: MANIFEST_TYPE,
-    config: { mediaType: CONFIG_TYPE, digest: image.imageId, size: image.config.length },
+    config: { mediaType: CONFIG_TYPE, digest: image.imageId, size: config.length },
     layers: blobs.map(blob => ({
       mediaType: LAYER_TYPES[blob.compression],
       digest: blob.digest,
@@ -118,7 +119,7 @@ function metadataOf(
     },
   ]);
   const files = [
-    { name: blobPath(image.imageId), bytes: image.config },
+    { name: blobPath(image.imageId), bytes: config },
     { name: blobPath(manifestDigest), bytes: manifest },
     { name: 'index.json', bytes: index },
     { name: 'manifest.json', bytes: dockerManifest },

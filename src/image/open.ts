@@ -1,9 +1,10 @@
 import { SideloadError } from '../errors.ts';
 import { withAliases } from './aliases.ts';
 import { type ArchiveImage, isSame, readArchive } from './archive.ts';
-import type { Digest } from './digest.ts';
+import { type Digest, parseDigest } from './digest.ts';
 import type { ImageSet, Layer, PlatformImage, SourceImage } from './image.ts';
 import { createLayer, type LayerContent, proveDigest } from './layer.ts';
+import { lazyImage } from './lazy.ts';
 import { normalise, parseReference } from './reference.ts';
 import { openScratch, type Scratch, type ScratchOptions } from './scratch.ts';
 import { selectByDigest, selectImages } from './selection.ts';
@@ -24,6 +25,8 @@ export interface OpenImagesOptions extends EngineOptions, ScratchOptions {
   readonly aliases?: readonly string[] | undefined;
   /** A directory that exists and that nobody else can read. */
   readonly directory: string;
+  /** Whether images are to be read at once that no node can have. */
+  readonly prefetch?: boolean | undefined;
   readonly log: (line: string) => void;
   readonly signal: AbortSignal;
 }
@@ -34,6 +37,8 @@ interface Opening extends OpenImagesOptions {
   readonly layers: Map<string, Layer>;
   /** Content that passed in a stream and that some image needs. */
   readonly needed: Set<Digest>;
+  /** One image is read at a time, so that the next one finds the layers that both have. */
+  inTurn<T>(task: () => Promise<T>): Promise<T>;
 }
 
 /**
@@ -43,18 +48,29 @@ interface Opening extends OpenImagesOptions {
  * ARCHIVE_INCOMPLETE, ARCHIVE_CORRUPT, DISK_FULL, CANCELLED
  */
 export async function openImages(options: OpenImagesOptions): Promise<ImageSet> {
-  const { directory, log, signal } = options;
+  const { directory, log } = options;
+  const closing = new AbortController();
+  const signal = AbortSignal.any([options.signal, closing.signal]);
+  const tasks = oneAtATime();
   let scratch: Scratch | undefined;
+  const close = async () => {
+    closing.abort();
+    await tasks.idle();
+    await scratch?.close();
+  };
   try {
     signal.throwIfAborted();
     scratch = await openScratch(directory, log, signal, options);
-    const opening: Opening = { ...options, scratch, layers: new Map(), needed: new Set() };
-    const images = withAliases(await openFrom(opening), options.aliases ?? []);
-    await scratch.retain(opening.needed);
-    return { images, close: scratch.close };
+    const opening: Opening = { ...options, signal, scratch, layers: new Map(), needed: new Set(), inTurn: tasks.run };
+    const images = await tasks.run(async () => {
+      const opened = withAliases(await openFrom(opening), options.aliases ?? []);
+      await opening.scratch.retain(opening.needed);
+      return opened;
+    });
+    return { images, close };
   } catch (error) {
-    await scratch?.close();
-    if (signal.aborted) throw new SideloadError('CANCELLED', 'cancelled', { cause: error });
+    await close();
+    if (options.signal.aborted) throw new SideloadError('CANCELLED', 'cancelled', { cause: error });
     throw error;
   }
 }
@@ -69,7 +85,7 @@ async function openFrom(opening: Opening): Promise<readonly SourceImage[]> {
   const images: SourceImage[] = [];
   for (const reference of references) {
     const found = await findImage(source, reference, opening, opening.log, opening.signal);
-    images.push(await openSaved(opening, found, reference));
+    images.push(await openFound(opening, found, reference));
   }
   return images;
 }
@@ -80,6 +96,32 @@ async function openArchive(opening: Opening, path: string): Promise<readonly Sou
   return selectImages(images, opening.references, entries.label).map(({ reference, image }) =>
     sourceImage(opening, reference, `archive ${path} (${image.format})`, image),
   );
+}
+
+/** Opens by the engine's word alone where that is enough, else by reading the image. */
+async function openFound(opening: Opening, found: Found, reference: string): Promise<SourceImage> {
+  const { imageId, platform, diffIds, sizeBytes } = found.image;
+  const digests = diffIds.flatMap(diffId => parseDigest(diffId) ?? []);
+  // What a rival has, and the manifest of a digest, only reading tells.
+  const isKnown = found.rival === undefined && parseReference(reference).digest === undefined;
+  if (!isKnown || imageId === undefined || platform === undefined || digests.length === 0) {
+    return await openSaved(opening, found, reference);
+  }
+  for (const digest of digests) opening.needed.add(digest);
+  const read = () =>
+    opening.inTurn(async () => {
+      const { variants } = await openSaved(opening, found, reference);
+      await opening.scratch.retain(opening.needed);
+      const [variant] = variants;
+      if (variant === undefined)
+        throw new SideloadError('IMAGE_NOT_FOUND', `${found.engine} has no image ${reference}`);
+      return variant;
+    });
+  const image = lazyImage({ imageId, platform, diffIds: digests, sizeBytes }, opening.scratch, read);
+  // One that has never been here no node can have from here: there is no point in waiting for their answers.
+  const stored = await Promise.all(digests.map(digest => opening.scratch.find(digest)));
+  if (opening.prefetch === true && stored.includes(undefined)) image.prefetch?.();
+  return { reference: normalise(reference), origin: found.engine, variants: [image] };
 }
 
 async function openSaved(opening: Opening, found: Found, reference: string): Promise<SourceImage> {
@@ -105,7 +147,7 @@ function sourceImage(opening: Opening, reference: string, origin: string, image:
     ({ platform, imageId, config, layers, manifest }): PlatformImage => ({
       platform,
       imageId,
-      config,
+      config: async () => config,
       layers: layers.map(content => layerOf(opening, content)),
       ...(manifest !== undefined && manifest.digest === digest ? { manifest } : {}),
     }),
@@ -123,4 +165,19 @@ function layerOf({ layers, scratch, needed }: Opening, content: LayerContent): L
   const layer = layers.get(key) ?? createLayer(content, scratch);
   layers.set(key, layer);
   return layer;
+}
+
+/** Runs tasks in the order in which they come. */
+function oneAtATime(): { run<T>(task: () => Promise<T>): Promise<T>; idle(): Promise<void> } {
+  let last: Promise<unknown> = Promise.resolve();
+  return {
+    run(task) {
+      const job = last.then(task);
+      last = job.catch(() => {});
+      return job;
+    },
+    async idle() {
+      await last;
+    },
+  };
 }

@@ -1,3 +1,4 @@
+import { EventEmitter, once } from 'node:events';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
@@ -57,6 +58,11 @@ export interface Scratch {
   adopt(open: () => Readable, signal: AbortSignal): Promise<StoredContent>;
   /** What is stored of this digest, by this run or an earlier one; the bytes are proven when they are read. */
   find(digest: Digest): Promise<StoredContent | undefined>;
+  /**
+   * Content of this digest as soon as this run has stored it. Never comes when it is not written.
+   * @throws the signal's reason
+   */
+  passing(digest: Digest, signal: AbortSignal): Promise<StoredContent>;
   /** Leaves content to later runs: it is a layer, of this diffID when one is given, which is then proven. */
   keep(content: StoredContent, diffId?: Digest): Promise<void>;
   /** Keeps the content of these digests, and forgets all other that was written or found until now. */
@@ -87,6 +93,7 @@ export async function openScratch(
   const contents = new Map<Digest, StoredContent>();
   const files = new Map<StoredContent, CacheFile>();
   const writing = new Set<Promise<unknown>>();
+  const arrivals = new EventEmitter().setMaxListeners(0);
   const turn = createQueue(availableParallelism());
 
   /** One content for each digest: of two that are stored at the same time the first one stays. */
@@ -100,6 +107,7 @@ export async function openScratch(
     const stored: StoredContent = { ...content, blob: { ...blob, open } };
     contents.set(content.digest, stored);
     files.set(stored, file);
+    arrivals.emit(content.digest, stored);
     return stored;
   };
 
@@ -159,6 +167,12 @@ export async function openScratch(
         { digest: entry.blob, sizeBytes, compression: entry.compression },
         file,
       );
+    },
+    async passing(digest, signal) {
+      const known = contents.get(digest);
+      if (known !== undefined) return known;
+      const [stored] = (await once(arrivals, digest, { signal })) as [StoredContent];
+      return stored;
     },
     keep,
     async retain(digests) {

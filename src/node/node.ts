@@ -15,7 +15,7 @@ export interface NodeImage {
   readonly stage: string | undefined;
   /** By layer, the blob that the node has for it; `undefined` for one that has to be sent. */
   held: readonly (BlobDescriptor | undefined)[];
-  /** What config and missing layers amount to: exactly when they lie on the runner as they are sent, else at most. */
+  /** What is to be sent: about this when the layers lie on the runner as they are sent, else this at most. */
   estimate: { readonly bytes: number; readonly isExact: boolean };
   outcome: ImageReport['outcome'];
   bytesSent: number;

@@ -9,7 +9,7 @@ import {
   type StoredBlob,
 } from '../image/image.ts';
 import { layoutArchive } from '../image/layout.ts';
-import { faultOf, missingLayers, planLayers, planNode, unpackedBytes } from '../plan.ts';
+import { faultOf, missingLayers, planLayers, planNode, sentBytes, unpackedBytes } from '../plan.ts';
 import type { Progress } from '../report/progress.ts';
 import { formatBytes } from '../report/units.ts';
 import type { Run } from '../run.ts';
@@ -24,6 +24,9 @@ import { describeImage, type Node, type NodeImage, ready } from './node.ts';
 import { probe } from './probe.ts';
 import { runScript } from './script.ts';
 import type { throttleOf } from './throttle.ts';
+
+/** About what config, manifest, index and the headers of an archive take. */
+const METADATA_BYTES = 8 * 1024;
 
 /** How long the removal of staged images may take once the job has been cancelled. */
 const CLEAN_UP_MS = 60_000;
@@ -98,10 +101,7 @@ async function askLayers(
     target.held = delta ? planLayers(target.image, runtime.heldLayers(sections, asked[index] ?? [])) : [];
     const blobs = missingLayers(target).map(({ diffId }) => asked[index]?.find(layer => layer.diffId === diffId)?.blob);
     target.estimate = {
-      bytes: missingLayers(target).reduce(
-        (sum, layer, at) => sum + (blobs[at]?.sizeBytes ?? layer.sourceSizeBytes),
-        target.image.config.length,
-      ),
+      bytes: METADATA_BYTES + sentBytes(target, blobs),
       isExact: !blobs.includes(undefined),
     };
   }
@@ -227,7 +227,7 @@ async function sendImage(
   const missing = missingLayers(target);
   const known = await Promise.all(missing.map(layer => layer.known()));
   // The content store keeps the blobs as they are sent; the snapshots are at least as large as the layers were.
-  const archiveBytes = missing.reduce((sum, layer, at) => sum + (known[at]?.sizeBytes ?? layer.sourceSizeBytes), 0);
+  const archiveBytes = METADATA_BYTES + sentBytes(target, known);
   const neededBytes = archiveBytes + unpackedBytes([target]);
   if (neededBytes > facts.disk.freeBytes) {
     throw new SideloadError(

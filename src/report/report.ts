@@ -12,7 +12,7 @@ export interface ImageReport {
    * another of its names.
    */
   readonly estimatedBytes: number;
-  /** Whether that is what would be sent, or the most that it can be, as the layers are in the source. */
+  /** Whether that is about what would be sent, or the most that it can be, as the layers are in the source. */
   readonly isEstimateExact: boolean;
   readonly bytesSent: number;
   /** The kubelet's verdict, such as `Running`; `undefined` when no smoke pod was asked to start. */

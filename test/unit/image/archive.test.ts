@@ -51,7 +51,7 @@ async function expectApp(archive: string, reference = 'app:v1', image: SampleIma
   expect(set.images.map(found => found.reference)).toEqual([APP]);
   const variant = set.images[0]?.variants[0];
   expect(variant).toMatchObject({ imageId: image.imageId, platform: image.platform });
-  expect(variant?.config.equals(image.config)).toBe(true);
+  expect((await variant?.config())?.equals(image.config)).toBe(true);
   expect(variant?.layers.map(({ diffId }) => diffId)).toEqual(image.layers.map(({ tar }) => `sha256:${sha256(tar)}`));
   for (const blob of await storeAll(set)) {
     const bytes = await bytesOf(blob.open());
