@@ -12,6 +12,8 @@ const CHUNK_BYTES = 1 << 20;
 /** One compression or decompression under way: a stream to put into a pipeline, and its owner's end of it. */
 export interface Filter {
   readonly stream: Duplex;
+  /** A program reads what is written to it at some later time. */
+  readonly isProgram: boolean;
   /** Settles when the filter itself has ended well, to be awaited after the pipeline; rejects when it has not. */
   finished(): Promise<void>;
   /** Ends it early. Harmless afterwards. */
@@ -104,7 +106,7 @@ async function hasZstd(signal: AbortSignal): Promise<boolean> {
 }
 
 function inProcess(stream: Duplex): Filter {
-  return { stream, finished: async () => {}, stop: () => stream.destroy() };
+  return { stream, isProgram: false, finished: async () => {}, stop: () => stream.destroy() };
 }
 
 function firstFrame(): Filter {
@@ -117,6 +119,7 @@ function firstFrame(): Filter {
   };
   return {
     stream,
+    isProgram: false,
     stop: () => stream.destroy(),
     finished: async () => {
       if (stream.bytesWritten < writtenBytes) {
@@ -131,6 +134,7 @@ function firstFrame(): Filter {
 function byProgram(program: Program): Filter {
   return {
     stream: Duplex.from({ writable: program.stdin, readable: program.stdout }),
+    isProgram: true,
     stop: program.stop,
     finished: async () => {
       const exit = await program.exit;
