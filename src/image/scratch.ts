@@ -82,7 +82,7 @@ export async function openScratch(
   { compression = 'auto', cache: cacheOptions = { directory: undefined, maxBytes: 0 } }: ScratchOptions = {},
 ): Promise<Scratch> {
   const codec = await chooseCodec(compression, signal);
-  log(`layers are compressed with ${codec.name}`);
+  log(`layers are compressed with ${codec.name}${compression === 'auto' ? ', as nodes take them in soonest so' : ''}`);
   const root = await mkdtemp(join(directory, 'blobs-'));
   const cache = await openCache(cacheOptions, root, log);
   const closing = new AbortController();
