@@ -24,23 +24,37 @@ export function digestOf(bytes: Buffer | string): Digest {
   return `sha256:${createHash('sha256').update(bytes).digest('hex')}`;
 }
 
-/** A pass-through that hashes and counts what flows through it. */
-export interface Meter {
-  readonly stream: Transform;
-  /** Digest and size of everything that went through; to be asked once, after the stream has ended. */
+/** Hashes and counts what it is given. */
+export interface Tally {
+  add(chunk: Buffer): void;
+  /** Digest and size of everything; to be asked once, at the end. */
   result(): { readonly digest: Digest; readonly sizeBytes: number };
 }
 
-/** Makes a {@link Meter}, to be put into a pipeline. */
-export function createMeter(): Meter {
+export function createTally(): Tally {
   const hash = createHash('sha256');
   let sizeBytes = 0;
-  const stream = new Transform({
-    transform(chunk: Buffer, _encoding, done) {
+  return {
+    add(chunk) {
       hash.update(chunk);
       sizeBytes += chunk.length;
+    },
+    result: () => ({ digest: `sha256:${hash.digest('hex')}`, sizeBytes }),
+  };
+}
+
+/** A {@link Tally} as a pass-through, to be put into a pipeline. */
+export interface Meter extends Pick<Tally, 'result'> {
+  readonly stream: Transform;
+}
+
+export function createMeter(): Meter {
+  const { add, result } = createTally();
+  const stream = new Transform({
+    transform(chunk: Buffer, _encoding, done) {
+      add(chunk);
       done(null, chunk);
     },
   });
-  return { stream, result: () => ({ digest: `sha256:${hash.digest('hex')}`, sizeBytes }) };
+  return { stream, result };
 }

@@ -56,8 +56,8 @@ async function proveDiffId({ diffId, name }: LayerContent, stored: StoredContent
   if (stored.compression === 'none') return;
   const meter = createMeter();
   try {
-    await through(await startDecompression(stored.compression, signal), filter =>
-      pipeline(stored.blob.open(), filter, meter.stream, nowhere(), { signal }),
+    await through(await startDecompression(stored.compression, signal), ({ stream }) =>
+      pipeline(stored.blob.open(), stream, meter.stream, nowhere(), { signal }),
     );
   } catch (error) {
     if (signal.aborted || error instanceof SideloadError) throw error;

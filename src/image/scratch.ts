@@ -1,11 +1,12 @@
 import { EventEmitter, once } from 'node:events';
+import { ReadStream } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { type Readable, Writable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { SideloadError } from '../errors.ts';
-import { isDiskFull, readProven, writeTo } from './blob-file.ts';
+import { free, isDiskFull, readProven, writeTo } from './blob-file.ts';
 import { type CacheFile, type CacheOptions, openCache } from './cache.ts';
 import { passedThrough } from './cache-directory.ts';
 import {
@@ -16,7 +17,7 @@ import {
   MAGIC_BYTES,
   sniffCompression,
 } from './compression.ts';
-import { createMeter, type Digest } from './digest.ts';
+import { createMeter, createTally, type Digest, type Tally } from './digest.ts';
 import type { Compression, StoredBlob } from './image.ts';
 
 /** Content that was read from a source and is now stored on the runner. */
@@ -47,9 +48,10 @@ export interface Scratch {
   /**
    * Opens a stream when its turn comes, and stores it, compressed on the way unless it is compressed already.
    * The stream is destroyed afterwards.
+   * @param chunks whether nobody else looks at the stream's chunks: their memory is then given back as they pass
    * @throws SideloadError DISK_FULL
    */
-  write(open: () => ReadableSource, signal: AbortSignal): Promise<StoredContent>;
+  write(open: () => ReadableSource, signal: AbortSignal, chunks?: 'given' | 'lent'): Promise<StoredContent>;
   /**
    * The same for content that can be opened again: what needs no compression is read once, for its digest, and stays
    * where it is.
@@ -86,7 +88,7 @@ export async function openScratch(
   { compression = 'auto', cache: cacheOptions = { directory: undefined, maxBytes: 0 } }: ScratchOptions = {},
 ): Promise<Scratch> {
   const codec = await chooseCodec(compression, signal);
-  log(`layers are compressed with ${codec.name}`);
+  log(`layers are compressed with ${codec.name}${compression === 'auto' ? ', as nodes take them in soonest so' : ''}`);
   const root = await mkdtemp(join(directory, 'blobs-'));
   const cache = await openCache(cacheOptions, root, log);
   const closing = new AbortController();
@@ -111,10 +113,11 @@ export async function openScratch(
     return stored;
   };
 
-  const write = async (source: ReadableSource, signal: AbortSignal): Promise<StoredContent> => {
+  const write = async (source: ReadableSource, signal: AbortSignal, given = false): Promise<StoredContent> => {
     const file = await cache.create();
     try {
-      const { content, blob } = await writeBlob(source, writeTo(file.handle, cache.makeRoom), codec, signal);
+      const sink = (frees: boolean) => writeTo(file.handle, cache.makeRoom, frees);
+      const { content, blob } = await writeBlob(source, given || ownsChunks(source), sink, codec, signal);
       return await remember(content, blob, file);
     } catch (error) {
       await cache.release(file);
@@ -151,7 +154,7 @@ export async function openScratch(
   return {
     directory: root,
     signal: closing.signal,
-    write: (open, signal) => inTurn(either => write(open(), either), signal),
+    write: (open, signal, chunks = 'lent') => inTurn(either => write(open(), either, chunks === 'given'), signal),
     adopt: (open, signal) =>
       inTurn(async either => (await adoptBlob(open, codec, either)) ?? (await write(open(), either)), signal),
     async find(digest) {
@@ -196,26 +199,52 @@ export async function openScratch(
   };
 }
 
+/** Streams of files allocate each chunk for its reader alone. */
+function ownsChunks(source: ReadableSource): boolean {
+  return source instanceof ReadStream;
+}
+
 async function writeBlob(
   source: ReadableSource,
-  file: Writable,
+  given: boolean,
+  sink: (frees: boolean) => Writable,
   codec: Codec,
   signal: AbortSignal,
 ): Promise<{ readonly content: Omit<StoredContent, 'blob'>; readonly blob: Omit<StoredBlob, 'open'> }> {
   const { head, all } = await peek(source, MAGIC_BYTES);
   const compression = sniffCompression(head);
-  const read = createMeter();
+  const read = createTally();
   if (compression !== 'none' || codec.start === undefined) {
-    await pipeline(all, read.stream, file, { signal });
+    const file = sink(false);
+    await pipeline(tallied(all, read, given ? file : undefined), file, { signal });
     const { digest, sizeBytes } = read.result();
     return { content: { digest, compression }, blob: { digest, sizeBytes, compression } };
   }
   const sent = createMeter();
-  await through(codec.start(signal), filter => pipeline(all, read.stream, filter, sent.stream, file, { signal }));
+  await through(codec.start(signal), ({ stream, isProgram }) =>
+    pipeline(tallied(all, read, given && !isProgram ? stream : undefined), stream, sent.stream, sink(true), { signal }),
+  );
   return {
     content: { digest: read.result().digest, compression },
     blob: { ...sent.result(), compression: codec.compression },
   };
+}
+
+/**
+ * Counts what passes, and gives its memory back when that is ours to do. `pipeline` comes back for the next chunk when the
+ * writer has taken in one of this size, and not sooner: it is as much as the writer will buffer.
+ */
+async function* tallied(
+  chunks: AsyncIterable<Buffer>,
+  tally: Tally,
+  writer: Pick<Writable, 'writableHighWaterMark'> | undefined,
+): AsyncGenerator<Buffer> {
+  for await (const chunk of chunks) {
+    tally.add(chunk);
+    const isWhole = chunk.length === chunk.buffer.byteLength;
+    yield chunk;
+    if (writer !== undefined && isWhole && chunk.length >= writer.writableHighWaterMark) free(chunk);
+  }
 }
 
 /** The content as it is when nothing is to be compressed, else undefined. */
@@ -225,9 +254,13 @@ async function adoptBlob(open: () => Readable, codec: Codec, signal: AbortSignal
     const { head, all } = await peek(source, MAGIC_BYTES);
     const compression = sniffCompression(head);
     if (compression === 'none' && codec.start !== undefined) return undefined;
-    const meter = createMeter();
-    await pipeline(all, meter.stream, nowhere(), { signal });
-    const read = meter.result();
+    const tally = createTally();
+    for await (const chunk of all) {
+      signal.throwIfAborted();
+      tally.add(chunk);
+      if (ownsChunks(source)) free(chunk);
+    }
+    const read = tally.result();
     return { digest: read.digest, compression, blob: { ...read, compression, open } };
   } finally {
     source.destroy();
@@ -240,9 +273,9 @@ export function nowhere(): Writable {
 }
 
 /** Runs a pipeline through a filter; the filter has ended well, or the pipeline fails, and nothing stays behind. */
-export async function through(filter: Filter, run: (stream: Filter['stream']) => Promise<void>): Promise<void> {
+export async function through(filter: Filter, run: (filter: Filter) => Promise<void>): Promise<void> {
   try {
-    await run(filter.stream);
+    await run(filter);
     await filter.finished();
   } finally {
     filter.stop();

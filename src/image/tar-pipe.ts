@@ -20,6 +20,7 @@ const READ_BYTES = 1 << 20;
 /**
  * Reads an uncompressed tar that can be read only once. Small JSON stays in memory; every other file may be a layer,
  * and which ones are is known at the end, so each is compressed into the scratch directory as it passes.
+ * @param source whose chunks nobody else looks at
  * @param stop ends the source when its bytes are no good: one that stalls would otherwise be waited for without end
  * @throws SideloadError ARCHIVE_INVALID when it is no tar or ends within an entry; what `source` or `scratch` throws.
  */
@@ -73,7 +74,7 @@ export async function readTarStream(
     const claimed = digestFromHex(/(?:^|\/)([0-9a-f]{64})(?:\.tar(?:\.gz)?)?$/.exec(name)?.[1] ?? '');
     const known = claimed === undefined ? undefined : await scratch.find(claimed);
     if (known === undefined) {
-      files.set(name, storedFile(entryBytes, await scratch.write(() => entry, signal)));
+      files.set(name, storedFile(entryBytes, await scratch.write(() => entry, signal, 'given')));
     } else {
       for await (const _ of entry) {
         // Only the bytes behind it are of interest.

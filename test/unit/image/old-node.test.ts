@@ -66,6 +66,12 @@ describe('on a Node without zstd', () => {
     expect(place.lines).toContainEqual(expect.stringContaining('gzip, because'));
   });
 
+  it('nor the program, zstd by name is refused before anything is read', async () => {
+    await withPath();
+    const opening = place.open({ archive: await writeArchive(), compression: 'zstd' });
+    expect(await failureOf(opening)).toMatchObject({ code: 'INPUT_INVALID', hint: expect.stringContaining('zstd') });
+  });
+
   it('nor the program, an archive in zstd is refused with the way out', async () => {
     const path = join(place.directory, 'image.tar');
     await writeFile(path, archive);
