@@ -3,6 +3,7 @@ import type { ArchiveEntries } from '../entries.ts';
 import { normalise } from '../reference.ts';
 import type { Scratch } from '../scratch.ts';
 import { ask, type Engine, type EngineAnswer, readSaved, type SaveCommand, unavailable } from './engine.ts';
+import { readEither } from './push.ts';
 
 /** How the two command lines of containerd are reached. */
 export interface ContainerdOptions {
@@ -26,16 +27,17 @@ export function nerdctlEngine({ program, namespace }: ContainerdOptions): Engine
       const result = await ask(program, [...own, 'images', '--no-trunc', '--quiet', full], signal);
       if (result.code !== 0) return unavailable(name, result);
       const id = /sha256:[0-9a-f]{64}/.exec(result.stdout)?.[0];
-      return found(id, reference, name, program, [
+      const saves = [
         [...own, 'save', '--all-platforms', full],
         [...own, 'save', full],
-      ]);
+      ];
+      return found(id, (_, scratch, signal) => readFirst(commandsOf(name, program, reference, saves), scratch, signal));
     },
   };
 }
 
 /** containerd through its own `ctr`, for a machine with nothing else. */
-export function ctrEngine({ program, namespace }: ContainerdOptions): Engine {
+export function ctrEngine({ program, namespace }: ContainerdOptions, log: (line: string) => void): Engine {
   const name = engineName('containerd', namespace);
   const own = [
     ...['--connect-timeout', CONNECT_WITHIN],
@@ -55,16 +57,17 @@ export function ctrEngine({ program, namespace }: ContainerdOptions): Engine {
       const stored = row?.[0] ?? reference;
       // containerd 2's default, through its transfer service, ends before a slow reader has everything, with exit code
       // 0 (docs/notes/sources.md). Older versions have no --local and need none; what they refuse is tried without.
-      return found(
-        row?.[2],
-        reference,
-        name,
-        program,
-        [['--local', '--all-platforms'], ['--local'], ['--all-platforms'], []].map(flags => [
-          ...own,
-          ...['images', 'export', ...flags, '-', stored],
-        ]),
-      );
+      const exports = [['--local', '--all-platforms'], ['--local'], ['--all-platforms'], []].map(flags => [
+        ...own,
+        ...['images', 'export', ...flags, '-', stored],
+      ]);
+      const saves = commandsOf(name, program, reference, exports);
+      // It fails where content of a platform is missing, and the exports have an answer to that.
+      const push = (destination: string) => [...own, 'images', 'push', '--plain-http', destination, stored];
+      return found(row?.[2], (id, scratch, signal) => {
+        const save = () => readFirst(saves, scratch, signal);
+        return readEither({ engine: name, program, reference, id, push }, save, scratch, signal, log);
+      });
     },
   };
 }
@@ -73,19 +76,21 @@ function engineName(tool: string, namespace: string | undefined): string {
   return namespace === undefined ? tool : `${tool} (namespace ${namespace})`;
 }
 
-function found(
-  id: string | undefined,
-  reference: string,
+function commandsOf(
   engine: string,
   program: string,
+  reference: string,
   saves: readonly (readonly string[])[],
+): readonly SaveCommand[] {
+  return saves.map(args => ({ engine, program, args, reference }));
+}
+
+function found(
+  id: string | undefined,
+  read: (id: string, scratch: Scratch, signal: AbortSignal) => Promise<ArchiveEntries>,
 ): EngineAnswer {
   if (id === undefined) return { state: 'absent' };
-  const commands = saves.map(args => ({ engine, program, args, reference }));
-  return {
-    state: 'found',
-    image: { id, diffIds: [], read: (scratch, signal) => readFirst(commands, scratch, signal) },
-  };
+  return { state: 'found', image: { id, diffIds: [], read: (scratch, signal) => read(id, scratch, signal) } };
 }
 
 /**

@@ -1,7 +1,7 @@
 import { parseDigest } from '../digest.ts';
 import { formatReference, parseReference } from '../reference.ts';
 import type { Scratch } from '../scratch.ts';
-import { ask, type Engine, type FoundImage, unavailable } from './engine.ts';
+import { ask, type Engine, type FoundImage, readSaved, unavailable } from './engine.ts';
 import { parseInspection } from './inspection.ts';
 import { podmanReader } from './podman.ts';
 import { type PushCommand, readEither } from './push.ts';
@@ -26,7 +26,7 @@ export function dockerEngine(program: string, log: (line: string) => void): Engi
       const push = pushCommand(name, program, reference, tagged, facts.id);
       const read: FoundImage['read'] = async (scratch, signal) => {
         const way = (await isWorthPushing(facts, scratch)) && (await isHere(program, signal, log)) ? push : undefined;
-        return await readEither(way, save, scratch, signal, log);
+        return await readEither(way, () => readSaved(save, scratch, signal), scratch, signal, log);
       };
       return { state: 'found', image: { ...facts, read } };
     },

@@ -50,7 +50,7 @@ function engineOf(name: EngineName, options: EngineOptions, log: (line: string) 
     podman: () => podmanEngine(podman, log),
     buildah: () => buildahEngine(buildah),
     nerdctl: () => nerdctlEngine({ program: nerdctl, namespace }),
-    containerd: () => ctrEngine({ program: ctr, namespace }),
+    containerd: () => ctrEngine({ program: ctr, namespace }, log),
   }[name]();
 }
 

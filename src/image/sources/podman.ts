@@ -1,4 +1,4 @@
-import { ask, type Engine, type FoundImage, unavailable } from './engine.ts';
+import { ask, type Engine, type FoundImage, readSaved, unavailable } from './engine.ts';
 import { parseInspection } from './inspection.ts';
 import { readEither } from './push.ts';
 
@@ -54,6 +54,6 @@ export function podmanReader(
     const remote =
       process.platform !== 'linux' || [process.env.CONTAINER_HOST, process.env.CONTAINER_CONNECTION].some(Boolean);
     if (remote) log(`the whole image is saved: ${engine} runs elsewhere`);
-    return await readEither(remote ? undefined : push, save, scratch, signal, log);
+    return await readEither(remote ? undefined : push, () => readSaved(save, scratch, signal), scratch, signal, log);
   };
 }

@@ -8,7 +8,7 @@ import { runProgram } from '../program.ts';
 import type { ReceiverStore } from '../received.ts';
 import { openReceiver, type PushedManifest, type Receiver } from '../receiver.ts';
 import type { Scratch } from '../scratch.ts';
-import { ask, lastLine, readSaved, type SaveCommand } from './engine.ts';
+import { ask, lastLine, type SaveCommand } from './engine.ts';
 
 /** Marks the repositories of this tool: whatever carries it and has no server any more is a leftover. */
 export const REPOSITORY_PREFIX = 'kube-sideload';
@@ -52,11 +52,11 @@ export async function readPushed(
 
 /**
  * Has an engine push an image, or save it when it is not to push or does not.
- * @throws as {@link readSaved} and {@link readPushed}
+ * @throws what `save` throws; what {@link readPushed} throws but SOURCE_UNAVAILABLE
  */
 export async function readEither(
   push: PushCommand | undefined,
-  save: SaveCommand,
+  save: () => Promise<ArchiveEntries>,
   scratch: Scratch,
   signal: AbortSignal,
   log: (line: string) => void,
@@ -69,7 +69,7 @@ export async function readEither(
       log(`the whole image is saved: ${error.message}`);
     }
   }
-  return await readSaved(save, scratch, signal);
+  return await save();
 }
 
 async function push(command: PushCommand, receiver: Receiver, signal: AbortSignal): Promise<void> {
