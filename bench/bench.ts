@@ -15,7 +15,7 @@ import { measureStart } from './start.ts';
 import { formatBytes } from './table.ts';
 import { diskTable, memoryTable, timeline, timeTable, wireTable } from './tables.ts';
 import { judge, targetTable } from './targets.ts';
-import { wayOf } from './ways.ts';
+import { makeFloorArchive, wayOf } from './ways.ts';
 
 const { values: options } = parseArgs({
   options: {
@@ -82,6 +82,9 @@ try {
     sizes = `images of ${formatBytes(images.first.sizeBytes)} in 3 layers`;
     if (stories.some(({ way }) => way === 'registry')) {
       await Promise.all(lab.nodes.map(node => raiseRegistry(node, log)));
+    }
+    if (stories.some(({ way }) => way === 'floor')) {
+      makeFloorArchive({ ...stage, image: images.first, nodes: lab.nodes.slice(0, 1) });
     }
     for (let round = 0; round < rounds; round++) {
       for (const story of stories) {

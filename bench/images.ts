@@ -102,22 +102,6 @@ export function loadIntoPodman(lab: Lab, image: BenchImage, workspace: string): 
   }
 }
 
-/** An OCI archive of the image with zstd layers, as an import that nothing has to be sent for could read. */
-export function zstdArchiveOf(lab: Lab, image: BenchImage, workspace: string): string {
-  const file = join(workspace, 'archives', `${image.name.replace(':', '-')}.oci.tar`);
-  if (!existsSync(file)) {
-    onRunner(lab, 'skopeo', [
-      'copy',
-      '--quiet',
-      '--dest-compress-format=zstd',
-      '--dest-compress-level=1',
-      `docker-archive:${archiveOf(lab, image, workspace)}`,
-      `oci-archive:${file}:${image.reference}`,
-    ]);
-  }
-  return file;
-}
-
 export function dockerfile(from: string, layers: readonly string[]): string {
   return [`FROM ${from}`, ...layers.map(layer => `ADD ${layer} /`), 'CMD ["/bin/true"]', ''].join('\n');
 }

@@ -1,17 +1,19 @@
-/** Rows under headings, in columns as wide as their widest cell; numbers, which begin with a digit, to the right. */
+/** Rows under headings, in columns as wide as their widest cell. A column of nothing but numbers goes to the right. */
 export function table(title: string, headings: readonly string[], rows: readonly (readonly string[])[]): string {
-  const widths = headings.map((heading, column) =>
-    Math.max(heading.length, ...rows.map(row => (row[column] ?? '').length)),
-  );
+  const columns = headings.map((heading, column) => {
+    const cells = rows.map(row => row[column] ?? '');
+    const isNumeric = cells.every(cell => /^([\d.]+( (s|ms|MB|KiB)\b.*)?|)$/.test(cell));
+    return { width: Math.max(heading.length, ...cells.map(cell => cell.length)), isNumeric };
+  });
   const line = (cells: readonly string[]) =>
-    cells
-      .map((cell, column) => {
-        const width = widths[column] ?? 0;
-        return /^[\d.]/.test(cell) ? cell.padStart(width) : cell.padEnd(width);
+    columns
+      .map(({ width, isNumeric }, column) => {
+        const cell = cells[column] ?? '';
+        return isNumeric ? cell.padStart(width) : cell.padEnd(width);
       })
       .join('  ')
       .trimEnd();
-  return [title, line(headings), line(widths.map(width => '-'.repeat(width))), ...rows.map(line), ''].join('\n');
+  return [title, line(headings), line(columns.map(({ width }) => '-'.repeat(width))), ...rows.map(line), ''].join('\n');
 }
 
 export function formatSeconds(seconds: number): string {

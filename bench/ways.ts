@@ -1,8 +1,9 @@
 /** The ways to bring an image from the runner to nodes. */
 import { execFileSync } from 'node:child_process';
+import { copyFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { type Lab, type LabNode, sshCommand } from '../test/lab/index.ts';
-import { archiveOf, type BenchImage, loadIntoPodman, zstdArchiveOf } from './images.ts';
+import { archiveOf, type BenchImage, loadIntoPodman } from './images.ts';
 import type { Command } from './measure.ts';
 import { REGISTRY_PORT } from './registry.ts';
 
@@ -33,7 +34,7 @@ interface Way {
 export const ways = {
   recipe: {
     title: 'recipe: docker save, copy, ctr images import',
-    command: task => shell(`docker save -o "$TMPDIR/image.tar" ${task.image.name}`, ...copyAndImport(task)),
+    command: task => shell(`docker save -o ${SAVED} ${task.image.name}`, ...copyAndImport(task), `rm ${SAVED}`),
   },
   'recipe-archive': {
     title: 'recipe from a ready archive: copy, ctr images import',
@@ -43,7 +44,7 @@ export const ways = {
   'recipe-podman': {
     title: 'recipe: podman save, copy, ctr images import',
     prepare: ({ lab, image, workspace }) => loadIntoPodman(lab, image, workspace),
-    command: task => shell(`podman save -q -o "$TMPDIR/image.tar" ${task.image.reference}`, ...copyAndImport(task)),
+    command: task => shell(`podman save -q -o ${SAVED} ${task.image.reference}`, ...copyAndImport(task), `rm ${SAVED}`),
   },
   pipe: {
     title: 'docker save | ssh | ctr images import',
@@ -60,10 +61,9 @@ export const ways = {
   },
   floor: {
     title: "zstd archive on the node's own disk: ctr images import",
-    prepare: ({ lab, image, nodes, workspace }) => {
-      const archive = zstdArchiveOf(lab, image, workspace);
+    prepare: ({ nodes, workspace }) => {
       for (const node of nodes) {
-        execFileSync('cp', [archive, join(node.root, FLOOR_ARCHIVE)]);
+        copyFileSync(floorArchive(workspace), join(node.root, FLOOR_ARCHIVE));
       }
     },
     command: task => shell(...onEach(task, ssh => `${ssh} '${IMPORT} ${FLOOR_ARCHIVE}'`)),
@@ -96,7 +96,32 @@ export function wayOf(name: WayName): Way {
 }
 
 const IMPORT = 'ctr -n k8s.io images import >/dev/null';
+const SAVED = '"$TMPDIR/image.tar"';
 const FLOOR_ARCHIVE = '/var/tmp/floor.oci.tar';
+
+/** Where the archive lies that the floor is measured with. */
+function floorArchive(workspace: string): string {
+  return join(workspace, 'floor.oci.tar');
+}
+
+/**
+ * Makes that archive out of what our own push brings to a node: the very same blobs. The image stays there.
+ */
+export function makeFloorArchive(task: Task): void {
+  const [node] = task.nodes;
+  if (node === undefined) {
+    throw new Error('the floor needs a node');
+  }
+  const { program, args } = ours(task, ['--source=docker']);
+  execFileSync(program, args, {
+    stdio: 'ignore',
+    env: { ...process.env, PATH: `${task.lab.bin}:${process.env.PATH}` },
+  });
+  const exported = `${sshTo(task.lab, node)} 'ctr -n k8s.io images export --platform linux/amd64 - ${task.image.reference}'`;
+  execFileSync('sh', ['-ec', `${exported} >${floorArchive(task.workspace)}`], {
+    stdio: ['ignore', 'ignore', 'inherit'],
+  });
+}
 
 function ours({ lab, image, nodes }: Task, inputs: readonly string[]): Command {
   const reach = [
@@ -110,7 +135,7 @@ function ours({ lab, image, nodes }: Task, inputs: readonly string[]): Command {
   };
 }
 
-function copyAndImport(task: Task, archive = '"$TMPDIR/image.tar"'): readonly string[] {
+function copyAndImport(task: Task, archive = SAVED): readonly string[] {
   return onEach(
     task,
     ssh => `${ssh} 'cat >/tmp/image.tar' <${archive}; ${ssh} '${IMPORT} /tmp/image.tar; rm /tmp/image.tar'`,
