@@ -1,4 +1,5 @@
 /** `npm run bench`: see README.md here. Progress goes to standard error, the tables to standard output. */
+import { createHash } from 'node:crypto';
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { cpus, loadavg, release, totalmem } from 'node:os';
 import { join } from 'node:path';
@@ -15,7 +16,7 @@ import { measureStart } from './start.ts';
 import { formatBytes } from './table.ts';
 import { diskTable, memoryTable, timeline, timeTable, wireTable } from './tables.ts';
 import { judge, targetTable } from './targets.ts';
-import { makeFloorArchive, wayOf } from './ways.ts';
+import { CLI, makeFloorArchive, wayOf } from './ways.ts';
 
 const { values: options } = parseArgs({
   options: {
@@ -32,12 +33,14 @@ const rounds = options.quick ? 1 : Number(options.rounds);
 if (!Number.isInteger(rounds) || rounds < 1) {
   throw new Error(`--rounds is a number of rounds, not ${options.rounds}`);
 }
-const stories = options.huge
-  ? []
-  : storiesFor(options.quick ? 'quick' : options.all ? 'all' : 'targets', new RegExp(options.only));
+const scale = Number(options.scale);
+if (!(scale > 0)) {
+  throw new Error(`--scale is a number above 0, not ${options.scale}`);
+}
+const stories = storiesFor(options.quick ? 'quick' : options.all ? 'all' : 'targets', new RegExp(options.only));
 const HUGE: Story = { way: 'ours', link: 'unlimited', nodes: 1, level: 'all', scenes: ['cold'] };
 const MINUTE_MS = 60_000;
-const resultFile = join(import.meta.dirname, options.huge ? 'result-huge.json' : 'result.json');
+const resultFile = join(import.meta.dirname, 'result.json');
 
 const startedAt = performance.now();
 const log = (line: string) => {
@@ -50,16 +53,16 @@ const load = loadavg()[0] ?? 0;
 if (load > 0.5) {
   log(`warning: the machine is at work already (load ${load.toFixed(1)}): do not publish what follows`);
 }
-const lab = await up({ name: options.lab, nodes: options.huge ? 1 : 4, cluster: false, log });
+const lab = await up({ name: options.lab, nodes: 4, cluster: false, log });
 try {
   const workspace = join(lab.directory, 'bench');
   mkdirSync(workspace);
   const raised = new Map(await Promise.all(lab.nodes.map(async node => [node.name, await holdingsOf(node)] as const)));
   const stage = { lab, raised, workspace, port: await freePort(), log };
-
   const samples: Sample[] = [];
   const huge: Sample[] = [];
   const failures: Failure[] = [];
+  const sizes: string[] = [];
   const unavailable = new Map(stories.map(({ way }) => [way, wayOf(way).unavailable?.()]));
   const run = async (stage: Stage, story: Story, round: number, into: Sample[]) => {
     const played = await play(stage, story, round);
@@ -67,19 +70,10 @@ try {
     failures.push(...played.failures);
   };
 
-  let sizes: string;
-  if (options.huge) {
-    log('build the image');
-    const image = await buildHugeImage(lab, workspace);
-    sizes = `an image of ${formatBytes(image.sizeBytes)} in 3 layers`;
-    const images = { first: image, retagged: image, changed: image, changedAgain: image, second: image };
-    for (let round = 0; round < rounds; round++) {
-      await run({ ...stage, images, timeoutMs: 30 * MINUTE_MS }, HUGE, round, huge);
-    }
-  } else {
+  if (stories.length > 0) {
     log('build the images');
-    const images = await buildImages(lab, workspace, Number(options.scale));
-    sizes = `images of ${formatBytes(images.first.sizeBytes)} in 3 layers`;
+    const images = await buildImages(lab, workspace, scale);
+    sizes.push(`images of ${formatBytes(images.first.sizeBytes)} in 3 layers`);
     if (stories.some(({ way }) => way === 'registry')) {
       await Promise.all(lab.nodes.map(node => raiseRegistry(node, log)));
     }
@@ -87,6 +81,7 @@ try {
       makeFloorArchive({ ...stage, image: images.first, nodes: lab.nodes.slice(0, 1) });
     }
     for (let round = 0; round < rounds; round++) {
+      log(`round ${round + 1} of ${rounds}`);
       for (const story of stories) {
         if (unavailable.get(story.way) === undefined) {
           await run({ ...stage, images, timeoutMs: 5 * MINUTE_MS }, story, round, samples);
@@ -96,13 +91,22 @@ try {
   }
   log('start of the bundle');
   const start = await measureStart(workspace);
+  if (options.huge) {
+    log('build the huge image');
+    const image = await buildHugeImage(lab, workspace, scale);
+    sizes.push(`one of ${formatBytes(image.sizeBytes)}, pushed once`);
+    const images = { first: image, retagged: image, changed: image, changedAgain: image, second: image };
+    await run({ ...stage, images, timeoutMs: 30 * MINUTE_MS }, HUGE, 0, huge);
+  }
 
   const targets = judge({ samples, huge, start });
-  const about = `${sizes}, medians of ${rounds}, dist/ ${version()}; ${machine}`;
+  const about = `${sizes.join(', ')}; medians of ${rounds}; dist/cli ${digestOf(CLI)}; ${machine}, load ${load.toFixed(1)} before`;
   console.log(`${about}\n`);
-  const all = [...samples, ...huge];
   for (const print of [timeTable, wireTable, memoryTable, diskTable, timeline]) {
-    console.log(print(all));
+    console.log(print(samples));
+  }
+  if (huge.length > 0) {
+    console.log(['The huge image', '', timeTable(huge), memoryTable(huge), diskTable(huge)].join('\n'));
   }
   console.log(targetTable(targets));
   for (const [way, reason] of unavailable) {
@@ -115,7 +119,7 @@ try {
   }
   writeFileSync(
     resultFile,
-    `${JSON.stringify({ about, machine, load, rounds, targets, failures, start, samples: all })}\n`,
+    `${JSON.stringify({ about, machine, load, rounds, scale, targets, failures, start, samples, huge })}\n`,
   );
   log(`written to ${resultFile}`);
   process.exitCode = failures.length > 0 ? 1 : 0;
@@ -123,9 +127,7 @@ try {
   await down(options.lab);
 }
 
-function version(): string {
-  const { version } = JSON.parse(readFileSync(join(import.meta.dirname, '..', 'package.json'), 'utf8')) as {
-    version: string;
-  };
-  return version;
+/** Names the bundle that was measured. */
+function digestOf(file: string): string {
+  return createHash('sha256').update(readFileSync(file)).digest('hex').slice(0, 12);
 }

@@ -13,13 +13,13 @@ const LAYERS = [2.5e9, 1.5e9, 1e9];
 const FILE_BYTES = 250e6;
 const BLOCK_BYTES = 1 << 20;
 
-/** Builds the image in docker: minutes, and 15 GB of disk. */
-export async function buildHugeImage(lab: Lab, workspace: string): Promise<BenchImage> {
+/** Builds the image in docker: minutes, and 15 GB of disk. @param scale what its size is multiplied by */
+export async function buildHugeImage(lab: Lab, workspace: string, scale: number): Promise<BenchImage> {
   const directory = mkdtempSync(join(workspace, 'huge-'));
   try {
     for (const [layer, size] of LAYERS.entries()) {
       mkdirSync(join(directory, String(layer)));
-      for (let file = 0; file * FILE_BYTES < size; file++) {
+      for (let file = 0; file * FILE_BYTES < size * scale; file++) {
         await pipeline(
           Readable.from(varied(FILE_BYTES)),
           createWriteStream(join(directory, String(layer), `${layer}-${file}`)),

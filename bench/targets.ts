@@ -58,12 +58,12 @@ export function judge({ samples, huge, start }: Results): readonly Target[] {
       1,
     ),
     time('one layer changed, again, against the registry', one('changed'), one('changed', 'registry'), 1),
-    wire(samples),
+    wire([...samples, ...huge]),
     memory('650 MB, 1 node', select(samples, { nodes: 1 })),
     memory('650 MB, 4 nodes', select(samples, { nodes: 4 })),
     memory('5 GB, 1 node', huge),
-    nodeDisk(samples),
-    runnerDisk(samples),
+    nodeDisk([...samples, ...huge]),
+    runnerDisk([...samples, ...huge]),
     startUp(start),
   ];
 }
