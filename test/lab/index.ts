@@ -31,7 +31,7 @@ export type { Outcome } from './command.ts';
 export type { Image, ImageSpec, LayerSpec } from './images.ts';
 export { kindNamed, kindNames, type NodeKindName } from './kinds.ts';
 export { type EnterOptions, enter, entering } from './machine.ts';
-export { setLink, setRate } from './network.ts';
+export { setLink, setRate, traffic } from './network.ts';
 export type { Lab, LabHost, LabMachine, LabNode } from './state.ts';
 export { leftovers, load };
 

@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
-import { readdir } from 'node:fs/promises';
+import { readdir, readFile } from 'node:fs/promises';
 import { networkInterfaces } from 'node:os';
+import { join } from 'node:path';
 import { must, run } from './command.ts';
 import { locked, lockFile } from './lock.ts';
 import type { LabMachine } from './state.ts';
@@ -73,6 +74,14 @@ export async function setRate(machine: LabMachine, rate: string | undefined): Pr
   await run(['tc', 'qdisc', 'del', 'dev', device, 'root']);
   if (rate !== undefined)
     await must(['tc', 'qdisc', 'add', 'dev', device, 'root', 'tbf', 'rate', rate, 'burst', '256k', 'latency', '50ms']);
+}
+
+/** Bytes that have passed a machine's link since it was plugged in, as its host end counted them, headers included. */
+export async function traffic(machine: LabMachine): Promise<{ readonly toBytes: number; readonly fromBytes: number }> {
+  const count = async (name: string) =>
+    Number(await readFile(join('/sys/class/net', hostEnd(machine.lab, machine.name), 'statistics', name), 'utf8'));
+  const [toBytes, fromBytes] = await Promise.all([count('tx_bytes'), count('rx_bytes')]);
+  return { toBytes, fromBytes };
 }
 
 /** The links of a lab that the host still has. Those inside a machine end with it. */

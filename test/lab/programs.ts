@@ -46,6 +46,13 @@ const programs = {
     main: '.',
     variables: { 'github.com/Mirantis/cri-dockerd/cmd/version.Version': '0.4.0' },
   },
+  /** Of no node: the benchmarks put it on one, as what others push to. */
+  registry: {
+    module: 'github.com/distribution/distribution/v3',
+    version: 'v3.1.2',
+    main: './cmd/registry',
+    variables: { 'github.com/distribution/distribution/v3/version.version': 'v3.1.2' },
+  },
 } as const satisfies Readonly<Record<string, Program>>;
 
 export type ProgramName = keyof typeof programs;
