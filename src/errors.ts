@@ -66,7 +66,7 @@ export const ERRORS = {
   },
   SUDO_REFUSED: {
     title: 'The user may not become root on the node',
-    hint: 'Log in as root, or give the user `NOPASSWD` rights in sudoers.',
+    hint: 'Log in as root, or give the user `NOPASSWD` rights in sudoers; with CRI-O those to `podman load` and `podman image inspect` are enough.',
   },
   PROBE_FAILED: {
     title: 'The node did not answer what it was asked',

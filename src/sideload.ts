@@ -325,9 +325,16 @@ function smokeOptions({ timeoutMs, command }: SmokeSettings, run: Run, host: Hos
   };
 }
 
-function describeNode(node: Node): string {
-  const { facts, settings } = node;
-  return facts === undefined
-    ? `${settings.label}: unknown`
-    : `${settings.label}: ${facts.runtime.name} ${facts.runtime.version} at ${facts.criSocket} (from: ${facts.criSocketOrigin}), ${formatPlatform(facts.platform)}, as ${facts.privilege}, ${formatBytes(facts.disk.freeBytes)} free on ${facts.disk.path}`;
+function describeNode({ facts, settings: { label } }: Node): string {
+  if (facts === undefined) {
+    return `${label}: unknown`;
+  }
+  const { runtime, criSocket, criSocketOrigin, distribution, platform, privilege, disk } = facts;
+  return [
+    `${label}: ${runtime.name} ${runtime.version} at ${criSocket} (from: ${criSocketOrigin})`,
+    ...(distribution === 'unknown' ? [] : [`laid out as ${distribution}`]),
+    formatPlatform(platform),
+    privilege === 'user' ? 'as a user who may load images by podman and ask for them' : `as ${privilege}`,
+    `${formatBytes(disk.freeBytes)} free on ${disk.path}`,
+  ].join(', ');
 }

@@ -8,11 +8,23 @@ import { runScript, type Sections } from './script.ts';
  * (kubelet.config.k8s.io/v1beta1: `containerRuntimeEndpoint`), as a person would look it up. Which runtime it is, the
  * CRI itself says (`crictl version`); where there is no crictl, the table of distributions, and in the end whoever
  * answers. The disk is that of the images by the CRI's own word (`imagefsinfo`), or the runtime's default directory. The
- * sandbox image is in `crictl info`, except with containerd 2, which only its configuration tells.
+ * sandbox image is in `crictl info`, except with containerd 2, which only its configuration tells. A user without the
+ * rights of root is asked what sudo allows, and sees what everybody on the machine may see.
  */
 const PROBE = `
 section uid; id -u
-if ! refusal=$(as_root true 2>&1); then section sudo-refused; printf '%s' "$refusal"; section end; exit 0; fi
+limited=
+may() { sudo -n -l "$@" >/dev/null 2>&1; } # whether sudo lets the user run this command
+if ! refusal=$(as_root true 2>&1); then
+  section sudo-refused; printf '%s' "$refusal"
+  podman=$(command -v podman) || { section end; exit 0; }
+  # What one command needs of root, sudo may still allow; the rest is asked for as the user.
+  section sudo-allows
+  may "$podman" load --quiet --input "\${UNPACKED}x/oci" && echo load
+  may "$podman" image inspect x && echo inspect
+  as_root() { case $1 in */crictl | */podman) sudo -n "$@" ;; *) "$@" ;; esac; }
+  limited=yes
+fi
 section machine; uname -m
 
 kubelet=
@@ -78,6 +90,7 @@ done <<END
 $DISTRIBUTIONS
 END
 crictl=\${crictl:-$(command_of crictl)}
+[ -z "$limited" ] || may $crictl version || crictl=
 
 sandbox_of_containerd() { # of version 2, whose CRI does not tell: from its configuration, merged, else as it is written
   for process in $(grep -lsx containerd /proc/[0-9]*/comm); do
@@ -119,7 +132,8 @@ containerd)
   root=\${root:-/var/lib/containerd}
   ;;
 cri-o)
-  for tool in skopeo podman; do section "$tool"; command_of "$tool"; done
+  section podman; command_of podman
+  [ -n "$limited" ] || { section skopeo; command_of skopeo; }
   section staged; cri images -o json 2>/dev/null | tr -d '", ' | grep "^$STAGE_PREFIX"
   root=\${root:-/var/lib/containers}
   ;;

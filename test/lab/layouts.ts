@@ -231,9 +231,12 @@ function microk8s(): NodeKind {
   };
 }
 
+/** What sudo must allow for a push to CRI-O, as SECURITY.md has it. */
+const loaderMay = ['/usr/bin/podman load --quiet --input /var/tmp/kube-sideload.*', '/usr/bin/podman image inspect *'];
+
 /**
  * Red Hat CoreOS, as OpenShift has it: CRI-O, root's podman and skopeo, a read-only /usr, no package manager, and `core`,
- * who may do anything by sudo, as its only user besides root. SELinux it has not: this kernel may have none.
+ * who may do anything by sudo; besides, `loader`, who may do by sudo what a push needs and nothing else. SELinux it has not: this kernel may have none.
  */
 function rhcos(): NodeKind {
   return {
@@ -253,14 +256,18 @@ function rhcos(): NodeKind {
       '/etc/os-release':
         'NAME="Red Hat Enterprise Linux CoreOS"\nID="rhcos"\nID_LIKE="rhel fedora"\nVARIANT="CoreOS"\nVARIANT_ID=coreos\nPRETTY_NAME="emulated layout of RHCOS"\n',
       '/etc/sudoers.d/coreos-sudo-group': { text: '%sudo ALL=(ALL) NOPASSWD: ALL\n', mode: 0o440 },
+      '/etc/sudoers.d/loader': { text: `loader ALL=(root) NOPASSWD: ${loaderMay.join(', ')}\n`, mode: 0o440 },
     },
     setup: `rm -f /usr/bin/apt* /usr/bin/dpkg*
-useradd --create-home --home-dir /var/home/core --base-dir /var/home --shell /bin/bash --groups sudo core
-usermod --password '*' core
-sed -i /^core:/d /etc/subuid /etc/subgid
-mkdir -m 700 /var/home/core/.ssh
-cp /home/deploy/.ssh/authorized_keys /var/home/core/.ssh/
-chown -R core:core /var/home/core/.ssh
+for user in core loader; do
+  useradd --create-home --home-dir /var/home/$user --base-dir /var/home --shell /bin/bash $user
+  usermod --password '*' $user
+  sed -i /^$user:/d /etc/subuid /etc/subgid
+  mkdir -m 700 /var/home/$user/.ssh
+  cp /home/deploy/.ssh/authorized_keys /var/home/$user/.ssh/
+  chown -R $user:$user /var/home/$user/.ssh
+done
+usermod --append --groups sudo core
 mount --rbind /usr /usr
 mount -o remount,bind,ro /usr`,
   };

@@ -144,3 +144,59 @@ describe('CRI-O', () => {
     await crictl(lab, node, ['inspecti', 'docker.io/library/shared:2']);
   });
 });
+
+describe('CRI-O, for a user who may do nothing by sudo but load images by podman and ask for them (rhcos-layout)', () => {
+  const node = lab.nodes.find(({ kind }) => kind === 'rhcos-layout') ?? expect.unreachable();
+  const inputs = { ...reach(lab, [`${node.address}=${node.name}`]), source: 'docker', 'ssh-user': 'loader' };
+
+  it('brings an image, moves its tag, gives it two names, and sends nothing twice', async () => {
+    for (const seed of ['first', 'second']) {
+      build(lab, 'docker', 'loaded:1', seed);
+      const outcome = await push({ ...inputs, images: 'loaded:1', aliases: 'localhost/loaded:1' }, { lab });
+      expect(outcome.log).toContain('as a user who may load images by podman');
+      expect(outcome.nodes[0]?.images.map(({ outcome, smoke }) => [outcome, smoke])).toEqual([
+        ['sent', 'Running'],
+        ['sent', 'Running'],
+      ]);
+      expect(outcome.code).toBe(0);
+      for (const name of ['docker.io/library/loaded:1', 'localhost/loaded:1']) {
+        expect(await criImageId(lab, node, name)).toBe(imageId('loaded:1'));
+      }
+    }
+    const again = await push({ ...inputs, images: 'loaded:1' }, { lab });
+    expect(again.outputs).toMatchObject({ changed: 'false', 'bytes-sent': '0' });
+  });
+
+  it('believes root’s podman, not its own exit code', async () => {
+    build(lab, 'docker', 'loaded:2', 'two');
+    // As if somebody moved the tag between the load and the question.
+    const script = `#!/bin/sh\n[ "$1" != load ] || { /usr/libexec/podman.real "$@" && [ -d "$4" ] || exec /usr/libexec/podman.real tag registry.k8s.io/pause:3.10 docker.io/library/loaded:2; exit; }\nexec /usr/libexec/podman.real "$@"\n`;
+    await enter(
+      node,
+      [
+        'sh',
+        '-c',
+        'mount -o remount,bind,rw /usr && mkdir -p /usr/libexec && mv /usr/bin/podman /usr/libexec/podman.real && cat >/usr/bin/podman && chmod 755 /usr/bin/podman',
+      ],
+      { input: script },
+    );
+    try {
+      const outcome = await push({ ...inputs, images: 'loaded:2' }, { lab });
+      expect(outcome.nodes[0]?.error).toMatchObject({
+        code: 'VERIFY_FAILED',
+        message: expect.stringMatching(/podman reports image ID sha256:\w+, CI built/),
+      });
+    } finally {
+      await enter(node, ['sh', '-c', 'mv /usr/libexec/podman.real /usr/bin/podman && mount -o remount,bind,ro /usr']);
+    }
+  });
+
+  it('is nobody on a node with containerd', async () => {
+    const other = lab.nodes.find(({ kind }) => kind === 'containerd') ?? expect.unreachable();
+    const outcome = await push(
+      { ...inputs, nodes: `${other.address}=${other.name}`, 'ssh-user': 'nosudo', images: 'loaded:1' },
+      { lab },
+    );
+    expect(outcome.nodes[0]?.error?.code).toBe('SUDO_REFUSED');
+  });
+});

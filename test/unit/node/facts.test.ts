@@ -23,6 +23,18 @@ const NODE: Readonly<Record<string, string>> = {
   disk: '/dev/vda1  103081248 61234567  41830297      60% /var/lib/containerd',
 };
 
+/** On a node with CRI-O, a user who is not root. */
+const LOADER = {
+  uid: '1000',
+  'sudo-refused': 'sudo: a password is required',
+  runtime: 'cri-o',
+  'cri-version': undefined,
+  'client-version': undefined,
+  ctr: undefined,
+  crictl: undefined,
+  podman: '/usr/bin/podman',
+};
+
 function facts(sections: Readonly<Record<string, string | undefined>> = {}): NodeFacts {
   const present = Object.entries({ ...NODE, ...sections }).filter(([, text]) => text !== undefined);
   return parseFacts(new Map(present as [string, string][]), 'w1');
@@ -70,6 +82,15 @@ it('tells of a node what later steps need', () => {
 
 it.each<[what: string, sections: Readonly<Record<string, string | undefined>>, expected: Partial<NodeFacts>]>([
   ['a user with sudo', { uid: '1000' }, { privilege: 'sudo' }],
+  [
+    'a user whom sudo lets load images by podman and ask for them',
+    { ...LOADER, 'sudo-allows': 'load\ninspect' },
+    {
+      privilege: 'user',
+      runtime: { name: 'cri-o', version: 'of unknown version' },
+      tools: { podman: ['/usr/bin/podman'] },
+    },
+  ],
   ['an arm64 machine', { machine: 'aarch64' }, { platform: { os: 'linux', architecture: 'arm64', variant: 'v8' } }],
   [
     'no crictl',
@@ -138,6 +159,24 @@ describe('a node that cannot be used', () => {
       /sudo: a password is required/,
     ],
     ['sudo says nothing', { 'sudo-refused': '' }, 'SUDO_REFUSED', /without a word/],
+    [
+      'sudo lets images be loaded, and nobody ask for them',
+      { ...LOADER, 'sudo-allows': 'load' },
+      'SUDO_REFUSED',
+      /but not `podman image inspect`/,
+    ],
+    [
+      'sudo lets images be asked for, and nobody load them',
+      { ...LOADER, 'sudo-allows': 'inspect' },
+      'SUDO_REFUSED',
+      /a password is required/,
+    ],
+    [
+      'podman is not what the runtime needs',
+      { 'sudo-refused': 'sudo: a password is required', 'sudo-allows': 'load\ninspect' },
+      'SUDO_REFUSED',
+      /a password is required/,
+    ],
     ['a machine nobody knows', { machine: 'sparc64' }, 'PROBE_FAILED', /"sparc64"/],
     ['no answer at all', { machine: undefined }, 'PROBE_FAILED', /unknown machine ""/],
     ['no socket', { socket: '', 'socket-origin': '', 'socket-state': '' }, 'RUNTIME_NOT_FOUND', /no kubelet runs/],
