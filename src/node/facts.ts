@@ -2,6 +2,7 @@ import { type ErrorCode, SideloadError } from '../errors.ts';
 import { fromUname, type Platform } from '../image/platform.ts';
 import { type KubeletFacts, parseKubelet } from './kubelet.ts';
 import type { Sections } from './script.ts';
+import { type Disk, parseDisk } from './space.ts';
 
 /** What a machine says of itself, whatever its runtime does. */
 export interface MachineFacts {
@@ -30,12 +31,19 @@ export interface NodeFacts extends MachineFacts {
   /** References under which runs have staged images and not yet removed them. */
   readonly staged: readonly string[];
   /** The disk on which the runtime keeps images. */
-  readonly disk: { readonly path: string; readonly sizeBytes: number; readonly freeBytes: number };
+  readonly disk: Disk;
+  /** The disk on which an archive lies while it is imported; `undefined` for a runtime that reads a stream. */
+  readonly workDisk: Disk | undefined;
   /** The image that every pod's sandbox is made of, and whether the CRI has it; `undefined` when that is not known. */
   readonly sandbox: { readonly reference: string; readonly isHeld: boolean } | undefined;
 }
 
-export type CriSocketOrigin = 'input' | 'kubelet command line' | 'kubelet config file' | 'well-known socket';
+export type CriSocketOrigin =
+  | 'input'
+  | 'kubelet command line'
+  | 'kubelet config file'
+  | 'kubelet settings of the distribution'
+  | 'well-known socket';
 const RUNTIME_NAMES = ['containerd', 'cri-o', 'docker'] as const;
 export type RuntimeName = (typeof RUNTIME_NAMES)[number];
 const TOOL_NAMES = ['ctr', 'crictl', 'skopeo', 'podman', 'docker'] as const;
@@ -110,6 +118,16 @@ export function parseFacts(sections: Sections, label: string): NodeFacts {
   if (machine.privilege === 'user' && runtime !== 'cri-o') {
     throw fail('SUDO_REFUSED', refusalText(text('sudo-refused')));
   }
+  if (runtime === 'cri-o' && tools.crictl === undefined && machine.privilege !== 'user') {
+    throw new SideloadError(
+      'RUNTIME_NOT_FOUND',
+      'the runtime is CRI-O, and the node has no crictl, which alone says what CRI-O holds',
+      {
+        node: label,
+        hint: 'Install crictl on the node (package cri-tools), in a directory where the user’s PATH or /usr/local/bin has it.',
+      },
+    );
+  }
   // Where sudo does not allow crictl, podman's store is all that answers.
   const unasked = machine.privilege === 'user' && tools.crictl === undefined ? 'of unknown version' : undefined;
   const version =
@@ -125,9 +143,8 @@ export function parseFacts(sections: Sections, label: string): NodeFacts {
   if (!clients.some(client => tools[client] !== undefined)) {
     throw fail('RUNTIME_NOT_FOUND', `${runtime} runs, but ${clients.join(' or ')} is not installed on the node`);
   }
-  // POSIX df -P: file system, 1024-blocks, used, available, capacity, mount point.
-  const [, sizeKib, freeKib, mountPoint] = /\s(\d+)\s+\d+\s+(\d+)\s+\d+%\s+(\S.*)$/.exec(text('disk')) ?? [];
-  if (sizeKib === undefined || freeKib === undefined || mountPoint === undefined) {
+  const disk = parseDisk(text('disk'));
+  if (disk === undefined) {
     throw fail('PROBE_FAILED', `cannot tell the free disk space: ${text('disk')}`);
   }
   return {
@@ -140,7 +157,8 @@ export function parseFacts(sections: Sections, label: string): NodeFacts {
     importFlags: new Set(text('import-help').match(/--[a-z][a-z-]+/g) ?? []),
     snapshotter: text('snapshotter') || undefined,
     staged: `${text('staged')}\n${text('staged-imports')}`.split(/\s+/).filter(reference => reference !== ''),
-    disk: { path: mountPoint, sizeBytes: Number(sizeKib) * 1024, freeBytes: Number(freeKib) * 1024 },
+    disk,
+    workDisk: parseDisk(text('work-disk')),
     sandbox: sandboxOf(text('sandbox-image'), text('sandbox-state')),
   };
 }

@@ -3,7 +3,6 @@ import { referencesOf, type SourceImage, type StoredBlob } from '../image/image.
 import { layoutArchive } from '../image/layout.ts';
 import { faultOf, planNode } from '../plan.ts';
 import type { Progress } from '../report/progress.ts';
-import { formatBytes } from '../report/units.ts';
 import type { Run } from '../run.ts';
 import { runtimeOf } from '../runtime/detect.ts';
 import type { HeldImage } from '../runtime/runtime.ts';
@@ -15,6 +14,7 @@ import { startHeartbeat } from './heartbeat.ts';
 import { type Node, type NodeImage, ready } from './node.ts';
 import { probe } from './probe.ts';
 import { runScript } from './script.ts';
+import { assertRoom } from './space.ts';
 
 /** How long the removal of staged images may take once the job has been cancelled. */
 const CLEAN_UP_MS = 60_000;
@@ -77,14 +77,8 @@ async function sendImage(node: Node, target: NodeImage, stage: string, run: Run,
   const { image } = target;
   const blobs: StoredBlob[] = await Promise.all(image.layers.map(layer => layer.store(run.signal)));
   const archive = layoutArchive({ reference: stage, image, blobs });
-  // The content store keeps the blobs as they are sent; the snapshots are at least as large as the layers were.
-  const neededBytes = archive.sizeBytes + image.layers.reduce((sum, layer) => sum + layer.sourceSizeBytes, 0);
-  if (neededBytes > facts.disk.freeBytes) {
-    throw new SideloadError(
-      'DISK_FULL',
-      `${target.reference} needs ${formatBytes(neededBytes)} on ${facts.disk.path} of the node, and ${formatBytes(facts.disk.freeBytes)} are free`,
-    );
-  }
+  const layersBytes = image.layers.reduce((sum, layer) => sum + layer.sourceSizeBytes, 0);
+  assertRoom(facts, target.reference, { archiveBytes: archive.sizeBytes, layersBytes });
   node.isStaged = true;
   const transfer = progress.start(node.settings.label, archive.sizeBytes);
   const endHeartbeat = startHeartbeat(connection);

@@ -112,6 +112,8 @@ function k3s(): NodeKind {
     crictl,
     adminKubeconfig: kubeconfig,
     files: {
+      // As its documentation has it: settings of the kubelet are part of its own.
+      '/etc/rancher/k3s/config.yaml': 'kubelet-arg:\n  - "image-gc-high-threshold=86"\n',
       '/usr/local/bin/k3s': multicall({
         name: 'k3s',
         commands: {
@@ -213,6 +215,8 @@ function microk8s(): NodeKind {
     crictl: undefined,
     adminKubeconfig: kubeconfig,
     files: {
+      [`${data}/args/kubelet`]:
+        '--container-runtime-endpoint=$' + '{SNAP_COMMON}/run/containerd.sock\n--image-gc-high-threshold=87\n',
       '/snap/bin/microk8s': multicall({
         name: 'microk8s',
         first: `[ "$(id -u)" = 0 ] || { echo 'Insufficient permissions to access MicroK8s.' >&2; exit 1; }\n`,

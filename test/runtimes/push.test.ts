@@ -5,7 +5,7 @@ import { afterAll, afterEach, describe, expect, inject, it } from 'vitest';
 import { criImageId, smokePods } from '../cluster/kubernetes.ts';
 import { archive, build, onRunner } from '../engines.ts';
 import { enter } from '../lab/index.ts';
-import { crictl, leftOnNode, push, reach, referencesOn } from '../shipped.ts';
+import { crictl, leftOnNode, plan, push, reach, referencesOn } from '../shipped.ts';
 
 const lab = inject('lab');
 const all = lab.nodes.map(() => expect.anything());
@@ -130,6 +130,44 @@ describe('CRI-O', () => {
     }
   });
 
+  it.for(crio)('is sent nothing that /var/tmp has no room for ($kind)', async (node, { expect }) => {
+    const image = await archive(directory, {
+      reference: 'docker.io/library/roomy:1',
+      layers: [{ fillBytes: 12_000_000 }],
+    });
+    const inputs = { ...reach(lab, [`${node.address}=${node.name}`]), archive: image.file };
+    await enter(node, ['mount', '-t', 'tmpfs', '-o', 'size=2m', 'tmpfs', '/var/tmp']);
+    try {
+      const outcome = await push(inputs, { lab });
+      expect(outcome.nodes[0]?.findings).toMatchObject([{ code: 'DISK_TIGHT', severity: 'warning' }]);
+      expect(outcome.nodes[0]?.error).toMatchObject({
+        code: 'DISK_FULL',
+        message: expect.stringMatching(/on \/var\/tmp of the node/),
+      });
+      expect(outcome.outputs['bytes-sent']).toBe('0');
+    } finally {
+      await enter(node, ['umount', '/var/tmp']);
+    }
+  });
+
+  it.for(crio)('is not used without crictl ($kind)', async (node, { expect }) => {
+    build(lab, 'docker', 'unasked:1', 'unasked');
+    const program = (await enter(node, ['which', 'crictl'])).stdout.trim();
+    // Over it something that nobody can execute: to a shell that is as good as nothing.
+    await enter(node, ['mount', '--bind', '/etc/hostname', program]);
+    try {
+      const inputs = { ...reach(lab, [`${node.address}=${node.name}`]), images: 'unasked:1', source: 'docker' };
+      const outcome = await push(inputs, { lab });
+      expect(outcome.nodes[0]?.error).toMatchObject({
+        code: 'RUNTIME_NOT_FOUND',
+        message: 'the runtime is CRI-O, and the node has no crictl, which alone says what CRI-O holds',
+        hint: expect.stringContaining('Install crictl'),
+      });
+    } finally {
+      await enter(node, ['umount', program]);
+    }
+  });
+
   it.for(crio)('takes away a stage name without the image that others use ($kind)', async (node, { expect }) => {
     build(lab, 'docker', 'shared:1', 'shared');
     build(lab, 'docker', 'shared:2', 'shared');
@@ -142,6 +180,31 @@ describe('CRI-O', () => {
     }
     await crictl(lab, node, ['inspecti', 'docker.io/library/shared:1']);
     await crictl(lab, node, ['inspecti', 'docker.io/library/shared:2']);
+  });
+});
+
+describe('a kubelet that is part of another process', () => {
+  const kinds = {
+    'k3s-layout': ['/etc/rancher/k3s/config.yaml', 'well-known socket'],
+    'microk8s-layout': ['/var/snap/microk8s/current/args/kubelet', 'kubelet settings of the distribution'],
+  } as const;
+
+  it.for(lab.nodes.filter(({ kind }) => kind in kinds))('has settings that count ($kind)', async (node, { expect }) => {
+    build(lab, 'docker', 'embedded:1', 'embedded');
+    const [file, origin] = kinds[node.kind as keyof typeof kinds];
+    await enter(node, ['sed', '-i.before', 's/high-threshold=[0-9]*/high-threshold=1/', file]);
+    try {
+      const inputs = { ...reach(lab, [`${node.address}=${node.name}`]), images: 'embedded:1', source: 'docker' };
+      const outcome = await plan(inputs, { lab });
+      expect(outcome.log).toContain(
+        `(from: ${origin}), laid out as ${node.kind === 'k3s-layout' ? 'k3s' : 'MicroK8s'}`,
+      );
+      expect(outcome.nodes[0]?.findings).toMatchObject([
+        { code: 'IMAGE_GC_LIKELY', message: expect.stringContaining('from 1 % on') },
+      ]);
+    } finally {
+      await enter(node, ['mv', `${file}.before`, file]);
+    }
   });
 });
 

@@ -76,6 +76,7 @@ it('tells of a node what later steps need', () => {
       credentialPolicy: 'NeverVerifyPreloadedImages',
       credentialAllowlist: [],
     },
+    workDisk: undefined,
     sandbox: undefined,
   });
 });
@@ -136,6 +137,11 @@ it.each<[what: string, sections: Readonly<Record<string, string | undefined>>, e
   ['another snapshotter', { snapshotter: 'zfs' }, { snapshotter: 'zfs' }],
   ['nothing staged', { staged: '' }, { staged: [] }],
   [
+    'another disk for what is unpacked on the way',
+    { 'work-disk': 'tmpfs 2048 1024 1024 50% /var/tmp' },
+    { workDisk: { path: '/var/tmp', sizeBytes: 2048 * 1024, freeBytes: 1024 * 1024 } },
+  ],
+  [
     'a disk whose names have spaces',
     { disk: '/dev/mapper/vg-my disk 1000 400 600 40% /mnt/my images' },
     { disk: { path: '/mnt/my images', sizeBytes: 1000 * 1024, freeBytes: 600 * 1024 } },
@@ -159,6 +165,12 @@ describe('a node that cannot be used', () => {
       /sudo: a password is required/,
     ],
     ['sudo says nothing', { 'sudo-refused': '' }, 'SUDO_REFUSED', /without a word/],
+    [
+      'CRI-O without crictl',
+      { runtime: 'cri-o', 'cri-version': undefined, crictl: undefined, podman: '/usr/bin/podman' },
+      'RUNTIME_NOT_FOUND',
+      /the runtime is CRI-O, and the node has no crictl/,
+    ],
     [
       'sudo lets images be loaded, and nobody ask for them',
       { ...LOADER, 'sudo-allows': 'load' },

@@ -18,6 +18,7 @@ const FACTS: NodeFacts = {
   staged: [],
   disk: { path: '/', sizeBytes: 2e9, freeBytes: 1e9 },
   kubelet: parseKubelet('', ''),
+  workDisk: undefined,
   sandbox: undefined,
 };
 const AMD64 = FACTS.platform;
