@@ -98,7 +98,7 @@ export const ERRORS = {
   },
   SANDBOX_IMAGE_MISSING: {
     title: 'The node lacks the image that every pod’s sandbox is made of',
-    hint: 'Send it along: pull it on the runner and add it to `images`.',
+    hint: 'Send it along: pull it on the runner and set `sandbox-image: send`.',
   },
   IMAGE_CREDENTIALS_POLICY: {
     title: 'The kubelet refuses images that it has not pulled itself',

@@ -93,6 +93,11 @@ export const INPUTS = {
     type: 'path',
     help: 'The CRI socket on the nodes. Default: the one that the kubelet uses.',
   },
+  'sandbox-image': {
+    type: { oneOf: ['report', 'send'] },
+    default: 'report',
+    help: 'What to do about nodes that lack the image of every pod’s sandbox (pause): `report` names it and stops; `send` sends it to them along with the others, from `archive`, else from an engine of the runner, without a smoke pod of its own.',
+  },
   smoke: {
     type: { oneOf: ['pod', 'none'] },
     default: 'pod',

@@ -56,6 +56,7 @@ export interface Settings {
   /** `undefined` when the cluster is not asked for anything. */
   readonly cluster: ClusterSettings | undefined;
   readonly smoke: SmokeSettings | undefined;
+  readonly sandboxImage: Inputs['sandbox-image'];
 }
 
 export interface ClusterSettings {
@@ -158,6 +159,7 @@ export function readSettings(host: Host, env: NodeJS.ProcessEnv = process.env): 
     },
     criSocket,
     cluster,
+    sandboxImage: inputs['sandbox-image'],
     smoke:
       inputs.smoke === 'none'
         ? undefined

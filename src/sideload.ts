@@ -12,6 +12,7 @@ import { errorReport, type Finding, type Report } from './report/report.ts';
 import { findingsTable } from './report/table.ts';
 import { formatBytes, formatDuration } from './report/units.ts';
 import { type Run, writeSecret } from './run.ts';
+import { NO_SANDBOX_IMAGES, openSandboxImages } from './sandbox.ts';
 import type { NodeSettings, Settings, SmokeSettings } from './settings.ts';
 import { findKubectl, type Kubectl } from './smoke/kubectl.ts';
 import type { NodeObject } from './smoke/objects.ts';
@@ -29,6 +30,7 @@ export async function sideload(settings: Settings, host: Host, run: Run): Promis
   let isChecked = false;
   let unlisted: readonly Finding[] = [];
   let error: SideloadError | undefined;
+  let sandboxes = NO_SANDBOX_IMAGES;
   let changed = false;
 
   const stages: Readonly<Record<string, () => Promise<void>>> = {
@@ -54,8 +56,12 @@ export async function sideload(settings: Settings, host: Host, run: Run): Promis
     },
     'Check what the nodes lack': async () => {
       const sources = images?.images ?? [];
+      if (settings.sandboxImage === 'send') {
+        const openOne = (reference: string) => openSandbox(reference, settings, host, run);
+        sandboxes = await openSandboxImages(nodes, sources, openOne, host.info);
+      }
       await onEach(nodes, async node => {
-        await planImages(node, sources, run);
+        await planImages(node, sources, sandboxes.of(node), run);
         for (const { reference, stage } of node.images) {
           host.info(`${node.settings.label}: ${stage === undefined ? 'has' : 'needs'} ${reference}`);
         }
@@ -127,6 +133,7 @@ export async function sideload(settings: Settings, host: Host, run: Run): Promis
     error ??= toSideloadError(thrown);
   }
   await images?.close();
+  await sandboxes.close();
   await Promise.all(
     nodes.map(node =>
       leaveNode(node, settings, run.id).catch((thrown: unknown) => {
@@ -138,7 +145,7 @@ export async function sideload(settings: Settings, host: Host, run: Run): Promis
     run: run.id,
     mode: settings.mode,
     images: Object.fromEntries(
-      (images?.images ?? []).flatMap(image => {
+      [...(images?.images ?? []), ...sandboxes.images].flatMap(image => {
         const ids = image.variants.map(variant => [formatPlatform(variant.platform), variant.imageId]);
         return referencesOf(image).map(reference => [reference, Object.fromEntries(ids)]);
       }),
@@ -195,6 +202,13 @@ async function open(settings: Settings, host: Host, run: Run): Promise<ImageSet>
     }
   }
   return set;
+}
+
+/** From the archive, when it is in there; else from whichever engine has it. */
+async function openSandbox(reference: string, settings: Settings, host: Host, run: Run): Promise<ImageSet> {
+  const one = { ...settings, images: [reference], aliases: [] };
+  const elsewhere = () => open({ ...one, source: 'auto', archive: undefined }, host, run);
+  return settings.archive === undefined ? await open(one, host, run) : await open(one, host, run).catch(elsewhere);
 }
 
 /** The cluster as this run sees it. */
@@ -302,12 +316,14 @@ async function smoke(
 
 function smokeTargets(nodes: readonly Node[]): readonly SmokeTarget[] {
   return nodes.flatMap(node =>
-    node.images.map(({ reference, image }) => ({
-      node: node.settings.label,
-      nodeName: kubernetesName(node) ?? node.settings.label,
-      reference,
-      imageId: image.imageId,
-    })),
+    node.images
+      .filter(({ isSandbox }) => !isSandbox)
+      .map(({ reference, image }) => ({
+        node: node.settings.label,
+        nodeName: kubernetesName(node) ?? node.settings.label,
+        reference,
+        imageId: image.imageId,
+      })),
   );
 }
 

@@ -35,9 +35,16 @@ export async function prepareNode(node: Node, settings: Settings, signal: AbortS
   node.facts = parseFacts(sections, node.settings.label);
 }
 
-/** Finds out which references the node lacks. Those of one image, aliases say, share a stage reference: it is sent once. */
-export async function planImages(node: Node, images: readonly SourceImage[], run: Run): Promise<void> {
-  const wanted = images.flatMap(image => referencesOf(image).map(reference => ({ ...image, reference })));
+/** Finds out which references the node lacks, with those of `sandboxes`, which are sent along. Those of one image, aliases say, share a stage reference: it is sent once. */
+export async function planImages(
+  node: Node,
+  images: readonly SourceImage[],
+  sandboxes: readonly SourceImage[],
+  run: Run,
+): Promise<void> {
+  const wanted = [...images, ...sandboxes].flatMap(image =>
+    referencesOf(image).map(reference => ({ ...image, reference })),
+  );
   const held = await inspect(
     node,
     wanted.map(image => image.reference),
@@ -48,6 +55,7 @@ export async function planImages(node: Node, images: readonly SourceImage[], run
   node.images = plans.map(({ reference, image, action }) => ({
     reference,
     image,
+    isSandbox: sandboxes.some(sandbox => sandbox.reference === reference),
     stage: action === 'send' ? stageReference(run.id, imageIds.indexOf(image.imageId)) : undefined,
     outcome: action === 'send' ? 'none' : 'present',
     bytesSent: 0,

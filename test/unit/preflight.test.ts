@@ -74,6 +74,7 @@ function node(
     images: plans.map(plan => ({
       ...plan,
       stage: isHeld ? undefined : 'stage:0',
+      isSandbox: false,
       outcome: 'none',
       bytesSent: 0,
       smoke: undefined,
