@@ -70,7 +70,7 @@ export const ERRORS = {
   },
   SUDO_REFUSED: {
     title: 'The user may not become root on the node',
-    hint: 'Log in as root, or give the user `NOPASSWD` rights in sudoers.',
+    hint: 'Log in as root, or give the user `NOPASSWD` rights in sudoers; with CRI-O those to `podman load` and `podman image inspect` are enough.',
   },
   PROBE_FAILED: {
     title: 'The node did not answer what it was asked',
@@ -102,7 +102,7 @@ export const ERRORS = {
   },
   SANDBOX_IMAGE_MISSING: {
     title: 'The node lacks the image that every pod’s sandbox is made of',
-    hint: 'Send it along: pull it on the runner and add it to `images`.',
+    hint: 'Send it along: pull it on the runner and set `sandbox-image: send`.',
   },
   IMAGE_CREDENTIALS_POLICY: {
     title: 'The kubelet refuses images that it has not pulled itself',

@@ -129,6 +129,11 @@ export const INPUTS = {
     default: '3',
     help: 'How often a node is tried again, after a growing pause, when its connection breaks off while images are sent. What it has received whole is not sent again.',
   },
+  'sandbox-image': {
+    type: { oneOf: ['report', 'send'] },
+    default: 'report',
+    help: 'What to do about nodes that lack the image of every pod’s sandbox (pause): `report` names it and stops; `send` sends it to them along with the others, from `archive`, else from an engine of the runner, without a smoke pod of its own.',
+  },
   smoke: {
     type: { oneOf: ['pod', 'none'] },
     default: 'pod',

@@ -5,6 +5,7 @@ import { takesPods, unreadiness } from './node/cluster.ts';
 import type { NodeFacts } from './node/facts.ts';
 import type { KubeletFacts } from './node/kubelet.ts';
 import { kubernetesName, type Node } from './node/node.ts';
+import { otherWorkDisk } from './node/space.ts';
 import { planNode, unpackedBytes } from './plan.ts';
 import type { Finding } from './report/report.ts';
 import { formatBytes } from './report/units.ts';
@@ -160,7 +161,8 @@ function isSame(reference: string, configured: string): boolean {
 }
 
 /** The compressed size is not known yet: the layers as they are in the source stand for both, unpacked and archive. */
-function disk({ images }: CheckedNode, { disk, kubelet }: NodeFacts): readonly Fault[] {
+function disk({ images }: CheckedNode, facts: NodeFacts): readonly Fault[] {
+  const { disk, kubelet } = facts;
   const layers = unpackedBytes(images.filter(({ stage }) => stage !== undefined));
   const { path, sizeBytes, freeBytes } = disk;
   const free = `${formatBytes(freeBytes)} are free on ${path}`;
@@ -171,6 +173,15 @@ function disk({ images }: CheckedNode, { disk, kubelet }: NodeFacts): readonly F
   if (2 * layers > freeBytes) {
     faults.push(
       warning('DISK_TIGHT', `the layers are ${formatBytes(layers)} and their archive may be as much again; ${free}`),
+    );
+  }
+  const work = otherWorkDisk(facts);
+  if (work !== undefined && layers > work.freeBytes) {
+    faults.push(
+      warning(
+        'DISK_TIGHT',
+        `the archive, which may be up to ${formatBytes(layers)}, is unpacked below /var/tmp; ${formatBytes(work.freeBytes)} are free on ${work.path}`,
+      ),
     );
   }
   // As the kubelet counts (pkg/kubelet/images/image_gc_manager.go); 100 turns the collection off.

@@ -68,6 +68,7 @@ export interface Settings {
   /** `undefined` when the cluster is not asked for anything. */
   readonly cluster: ClusterSettings | undefined;
   readonly smoke: SmokeSettings | undefined;
+  readonly sandboxImage: Inputs['sandbox-image'];
 }
 
 export interface ClusterSettings {
@@ -176,6 +177,7 @@ export function readSettings(host: Host, env: NodeJS.ProcessEnv = process.env): 
     bandwidth: inputs.bandwidth,
     retries: inputs.retries,
     cluster,
+    sandboxImage: inputs['sandbox-image'],
     smoke:
       inputs.smoke === 'none'
         ? undefined

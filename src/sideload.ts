@@ -13,6 +13,7 @@ import { errorReport, type Finding, type Report } from './report/report.ts';
 import { findingsTable } from './report/table.ts';
 import { formatBytes, formatDuration } from './report/units.ts';
 import { type Run, writeSecret } from './run.ts';
+import { NO_SANDBOX_IMAGES, openSandboxImages } from './sandbox.ts';
 import type { NodeSettings, Settings, SmokeSettings } from './settings.ts';
 import { findKubectl, type Kubectl } from './smoke/kubectl.ts';
 import type { NodeObject } from './smoke/objects.ts';
@@ -30,6 +31,7 @@ export async function sideload(settings: Settings, host: Host, run: Run): Promis
   let isChecked = false;
   let unlisted: readonly Finding[] = [];
   let error: SideloadError | undefined;
+  let sandboxes = NO_SANDBOX_IMAGES;
   let changed = false;
 
   const stages: Readonly<Record<string, () => Promise<void>>> = {
@@ -55,8 +57,12 @@ export async function sideload(settings: Settings, host: Host, run: Run): Promis
     },
     'Check what the nodes lack': async () => {
       const sources = images?.images ?? [];
+      if (settings.sandboxImage === 'send') {
+        const openOne = (reference: string) => openSandbox(reference, settings, host, run);
+        sandboxes = await openSandboxImages(nodes, sources, openOne, host.info);
+      }
       await onEach(nodes, async node => {
-        await planImages(node, sources, settings, run);
+        await planImages(node, sources, sandboxes.of(node), settings, run);
         for (const image of node.images) {
           host.info(`${node.settings.label}: ${describeImage(image)}`);
         }
@@ -137,6 +143,7 @@ export async function sideload(settings: Settings, host: Host, run: Run): Promis
     error ??= toSideloadError(thrown);
   }
   await images?.close();
+  await sandboxes.close();
   await Promise.all(
     nodes.map(node =>
       leaveNode(node, settings, run.id).catch((thrown: unknown) => {
@@ -148,7 +155,7 @@ export async function sideload(settings: Settings, host: Host, run: Run): Promis
     run: run.id,
     mode: settings.mode,
     images: Object.fromEntries(
-      (images?.images ?? []).flatMap(image => {
+      [...(images?.images ?? []), ...sandboxes.images].flatMap(image => {
         const ids = image.variants.map(variant => [formatPlatform(variant.platform), variant.imageId]);
         return referencesOf(image).map(reference => [reference, Object.fromEntries(ids)]);
       }),
@@ -208,6 +215,13 @@ async function open(settings: Settings, host: Host, run: Run): Promise<ImageSet>
     }
   }
   return set;
+}
+
+/** From the archive, when it is in there; else from whichever engine has it. */
+async function openSandbox(reference: string, settings: Settings, host: Host, run: Run): Promise<ImageSet> {
+  const one = { ...settings, images: [reference], aliases: [] };
+  const elsewhere = () => open({ ...one, source: 'auto', archive: undefined }, host, run);
+  return settings.archive === undefined ? await open(one, host, run) : await open(one, host, run).catch(elsewhere);
 }
 
 /** The cluster as this run sees it. */
@@ -315,12 +329,14 @@ async function smoke(
 
 function smokeTargets(nodes: readonly Node[]): readonly SmokeTarget[] {
   return nodes.flatMap(node =>
-    node.images.map(({ reference, image }) => ({
-      node: node.settings.label,
-      nodeName: kubernetesName(node) ?? node.settings.label,
-      reference,
-      imageId: image.imageId,
-    })),
+    node.images
+      .filter(({ isSandbox }) => !isSandbox)
+      .map(({ reference, image }) => ({
+        node: node.settings.label,
+        nodeName: kubernetesName(node) ?? node.settings.label,
+        reference,
+        imageId: image.imageId,
+      })),
   );
 }
 
@@ -338,9 +354,16 @@ function smokeOptions({ timeoutMs, command }: SmokeSettings, run: Run, host: Hos
   };
 }
 
-function describeNode(node: Node): string {
-  const { facts, settings } = node;
-  return facts === undefined
-    ? `${settings.label}: unknown`
-    : `${settings.label}: ${facts.runtime.name} ${facts.runtime.version} at ${facts.criSocket} (from: ${facts.criSocketOrigin}), ${formatPlatform(facts.platform)}, as ${facts.privilege}, ${formatBytes(facts.disk.freeBytes)} free on ${facts.disk.path}`;
+function describeNode({ facts, settings: { label } }: Node): string {
+  if (facts === undefined) {
+    return `${label}: unknown`;
+  }
+  const { runtime, criSocket, criSocketOrigin, distribution, platform, privilege, disk } = facts;
+  return [
+    `${label}: ${runtime.name} ${runtime.version} at ${criSocket} (from: ${criSocketOrigin})`,
+    ...(distribution === 'unknown' ? [] : [`laid out as ${distribution}`]),
+    formatPlatform(platform),
+    privilege === 'user' ? 'as a user who may load images by podman and ask for them' : `as ${privilege}`,
+    `${formatBytes(disk.freeBytes)} free on ${disk.path}`,
+  ].join(', ');
 }

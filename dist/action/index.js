@@ -7,7 +7,7 @@
 "use strict";
 __nccwpck_require__.a(module, async (__webpack_handle_async_dependencies__, __webpack_async_result__) => { try {
 __nccwpck_require__.r(__webpack_exports__);
-/* harmony import */ var _entry_js__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(1875);
+/* harmony import */ var _entry_js__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(2367);
 /* harmony import */ var _host_github_js__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(8609);
 
 
@@ -25,7 +25,7 @@ __webpack_async_result__();
 
 /***/ }),
 
-/***/ 1875:
+/***/ 2367:
 /***/ ((__unused_webpack_module, __webpack_exports__, __nccwpck_require__) => {
 
 "use strict";
@@ -105,7 +105,7 @@ const ERRORS = {
     },
     SUDO_REFUSED: {
         title: 'The user may not become root on the node',
-        hint: 'Log in as root, or give the user `NOPASSWD` rights in sudoers.',
+        hint: 'Log in as root, or give the user `NOPASSWD` rights in sudoers; with CRI-O those to `podman load` and `podman image inspect` are enough.',
     },
     PROBE_FAILED: {
         title: 'The node did not answer what it was asked',
@@ -137,7 +137,7 @@ const ERRORS = {
     },
     SANDBOX_IMAGE_MISSING: {
         title: 'The node lacks the image that every pod’s sandbox is made of',
-        hint: 'Send it along: pull it on the runner and add it to `images`.',
+        hint: 'Send it along: pull it on the runner and set `sandbox-image: send`.',
     },
     IMAGE_CREDENTIALS_POLICY: {
         title: 'The kubelet refuses images that it has not pulled itself',
@@ -743,6 +743,11 @@ const INPUTS = {
         type: 'count',
         default: '3',
         help: 'How often a node is tried again, after a growing pause, when its connection breaks off while images are sent. What it has received whole is not sent again.',
+    },
+    'sandbox-image': {
+        type: { oneOf: ['report', 'send'] },
+        default: 'report',
+        help: 'What to do about nodes that lack the image of every pod’s sandbox (pause): `report` names it and stops; `send` sends it to them along with the others, from `archive`, else from an engine of the runner, without a smoke pod of its own.',
     },
     smoke: {
         type: { oneOf: ['pod', 'none'] },
@@ -8978,6 +8983,7 @@ function readSettings(host, env = process.env) {
         bandwidth: inputs.bandwidth,
         retries: inputs.retries,
         cluster,
+        sandboxImage: inputs['sandbox-image'],
         smoke: inputs.smoke === 'none'
             ? undefined
             : { timeoutMs: inputs['smoke-timeout'] * 1000, command: inputs['smoke-command'] },
@@ -9150,17 +9156,26 @@ function hexOf(digest) {
 function digestOf(bytes) {
     return `sha256:${(0,external_node_crypto_.createHash)('sha256').update(bytes).digest('hex')}`;
 }
-function createMeter() {
+function createTally() {
     const hash = (0,external_node_crypto_.createHash)('sha256');
     let sizeBytes = 0;
-    const stream = new external_node_stream_.Transform({
-        transform(chunk, _encoding, done) {
+    return {
+        add(chunk) {
             hash.update(chunk);
             sizeBytes += chunk.length;
+        },
+        result: () => ({ digest: `sha256:${hash.digest('hex')}`, sizeBytes }),
+    };
+}
+function createMeter() {
+    const { add, result } = createTally();
+    const stream = new external_node_stream_.Transform({
+        transform(chunk, _encoding, done) {
+            add(chunk);
             done(null, chunk);
         },
     });
-    return { stream, result: () => ({ digest: `sha256:${hash.digest('hex')}`, sizeBytes }) };
+    return { stream, result };
 }
 
 ;// CONCATENATED MODULE: ./lib/image/json.js
@@ -9653,33 +9668,43 @@ function sniffCompression(head) {
         return 'zstd';
     return 'none';
 }
+const WAYS = [
+    { compression: 'zstd', encodedPerSecond: 327e6, importedPerSecond: 112e6, sentShare: 0.52 },
+    { compression: 'gzip', encodedPerSecond: 83e6, importedPerSecond: 112e6, sentShare: 0.53 },
+    { compression: 'none', encodedPerSecond: Number.POSITIVE_INFINITY, importedPerSecond: 61e6, sentShare: 1 },
+];
+function chooseCompression(linkBytesPerSecond, available) {
+    const seconds = (way) => Math.max(1 / way.encodedPerSecond, 1 / way.importedPerSecond, linkBytesPerSecond === undefined ? 0 : way.sentShare / linkBytesPerSecond);
+    const [first = WAYS[2], ...others] = WAYS.filter(({ compression }) => available.has(compression));
+    return others.reduce((best, way) => (seconds(way) < seconds(best) ? way : best), first)
+        .compression;
+}
 async function chooseCodec(setting, signal) {
-    if (setting === 'none')
-        return { name: 'none', compression: 'none', label: 'none' };
-    if (setting === 'gzip')
-        return gzipCodec('gzip');
+    const zstd = setting === 'auto' || setting === 'zstd' ? await findZstd(signal) : undefined;
+    if (setting === 'zstd' && zstd === undefined) {
+        throw new SideloadError('INPUT_INVALID', '`compression: zstd` needs zstd, which this Node and this machine lack', {
+            hint: 'Install the `zstd` program on the runner, run Node 22.15 or later, or leave the choice to `auto`.',
+        });
+    }
+    const chosen = setting === 'auto'
+        ? chooseCompression(undefined, new Set(zstd === undefined ? ['gzip', 'none'] : ['zstd', 'gzip', 'none']))
+        : setting;
+    if (chosen === 'none')
+        return { name: 'nothing', compression: 'none', label: 'none' };
+    if (chosen === 'zstd' && zstd !== undefined)
+        return zstd;
+    return gzipCodec(setting === 'gzip' ? 'gzip' : 'gzip, because neither this Node nor the machine has zstd');
+}
+async function findZstd(signal) {
+    const codec = { compression: 'zstd', label: 'zstd-1' };
     if (typeof (external_node_zlib_default()).createZstdCompress === 'function') {
         const options = { chunkSize: CHUNK_BYTES, params: { [(external_node_zlib_default()).constants.ZSTD_c_compressionLevel]: 1 } };
-        return {
-            name: 'zstd',
-            compression: 'zstd',
-            label: 'zstd-1',
-            start: () => inProcess(external_node_zlib_default().createZstdCompress(options)),
-        };
+        return { ...codec, name: 'zstd', start: () => inProcess(external_node_zlib_default().createZstdCompress(options)) };
     }
-    if (await hasZstd(signal)) {
-        return {
-            name: 'zstd (program)',
-            compression: 'zstd',
-            label: 'zstd-1',
-            start: signal => byProgram(startProgram('zstd', ['-1', '-q', '-c', '-T2'], signal)),
-        };
-    }
-    if (setting === 'auto')
-        return gzipCodec('gzip, because neither this Node nor the machine has zstd');
-    throw new SideloadError('INPUT_INVALID', '`compression: zstd` needs zstd, which this Node and this machine lack', {
-        hint: 'Install the `zstd` program on the runner, run Node 22.15 or later, or leave the choice to `auto`.',
-    });
+    if (!(await hasZstd(signal)))
+        return undefined;
+    const args = ['-1', '-q', '-c', '-T2'];
+    return { ...codec, name: 'zstd (program)', start: signal => byProgram(startProgram('zstd', args, signal)) };
 }
 function gzipCodec(name) {
     return {
@@ -9704,7 +9729,7 @@ async function hasZstd(signal) {
     return (await runProgram('zstd', ['--version'], signal)).code === 0;
 }
 function inProcess(stream) {
-    return { stream, finished: async () => { }, stop: () => stream.destroy() };
+    return { stream, isProgram: false, finished: async () => { }, stop: () => stream.destroy() };
 }
 function firstFrame() {
     const stream = external_node_zlib_default().createZstdDecompress({ chunkSize: CHUNK_BYTES });
@@ -9716,6 +9741,7 @@ function firstFrame() {
     };
     return {
         stream,
+        isProgram: false,
         stop: () => stream.destroy(),
         finished: async () => {
             if (stream.bytesWritten < writtenBytes) {
@@ -9729,6 +9755,7 @@ function firstFrame() {
 function byProgram(program) {
     return {
         stream: external_node_stream_.Duplex.from({ writable: program.stdin, readable: program.stdout }),
+        isProgram: true,
         stop: program.stop,
         finished: async () => {
             const exit = await program.exit;
@@ -9746,7 +9773,14 @@ var external_node_events_ = __nccwpck_require__(8474);
 
 const READ_BYTES = 256 << 10;
 const ROOM_BYTES = 256 << 20;
-function writeTo(handle, makeRoom) {
+const FREE_FROM_BYTES = 16 << 10;
+function free(chunk) {
+    const memory = chunk.buffer;
+    const ends = chunk.byteOffset + chunk.length === memory.byteLength;
+    if (ends && memory.byteLength >= FREE_FROM_BYTES)
+        memory.transfer?.(0);
+}
+function writeTo(handle, makeRoom, frees = false) {
     let position = 0;
     const write = async (chunk) => {
         let rest = chunk;
@@ -9761,6 +9795,8 @@ function writeTo(handle, makeRoom) {
                     throw error;
             }
         }
+        if (frees)
+            free(chunk);
     };
     return new external_node_stream_.Writable({ write: (chunk, _encoding, done) => void write(chunk).then(() => done(), done) });
 }
@@ -10022,9 +10058,10 @@ async function isUsable(directory, log) {
 
 
 
+
 async function openScratch(directory, log, signal, { compression = 'auto', cache: cacheOptions = { directory: undefined, maxBytes: 0 } } = {}) {
     const codec = await chooseCodec(compression, signal);
-    log(`layers are compressed with ${codec.name}`);
+    log(`layers are compressed with ${codec.name}${compression === 'auto' ? ', as nodes take them in soonest so' : ''}`);
     const root = await (0,promises_namespaceObject.mkdtemp)((0,external_node_path_namespaceObject.join)(directory, 'blobs-'));
     const cache = await openCache(cacheOptions, root, log);
     const closing = new AbortController();
@@ -10046,10 +10083,11 @@ async function openScratch(directory, log, signal, { compression = 'auto', cache
         arrivals.emit(content.digest, stored);
         return stored;
     };
-    const write = async (source, signal) => {
+    const write = async (source, signal, given = false) => {
         const file = await cache.create();
         try {
-            const { content, blob } = await writeBlob(source, writeTo(file.handle, cache.makeRoom), codec, signal);
+            const sink = (frees) => writeTo(file.handle, cache.makeRoom, frees);
+            const { content, blob } = await writeBlob(source, given || ownsChunks(source), sink, codec, signal);
             return await remember(content, blob, file);
         }
         catch (error) {
@@ -10086,7 +10124,7 @@ async function openScratch(directory, log, signal, { compression = 'auto', cache
     return {
         directory: root,
         signal: closing.signal,
-        write: (open, signal) => inTurn(either => write(open(), either), signal),
+        write: (open, signal, chunks = 'lent') => inTurn(either => write(open(), either, chunks === 'given'), signal),
         adopt: (open, signal) => inTurn(async (either) => (await adoptBlob(open, codec, either)) ?? (await write(open(), either)), signal),
         async find(digest) {
             const known = contents.get(digest);
@@ -10129,21 +10167,34 @@ async function openScratch(directory, log, signal, { compression = 'auto', cache
         },
     };
 }
-async function writeBlob(source, file, codec, signal) {
+function ownsChunks(source) {
+    return source instanceof external_node_fs_namespaceObject.ReadStream;
+}
+async function writeBlob(source, given, sink, codec, signal) {
     const { head, all } = await peek(source, MAGIC_BYTES);
     const compression = sniffCompression(head);
-    const read = createMeter();
+    const read = createTally();
     if (compression !== 'none' || codec.start === undefined) {
-        await (0,external_node_stream_promises_namespaceObject.pipeline)(all, read.stream, file, { signal });
+        const file = sink(false);
+        await (0,external_node_stream_promises_namespaceObject.pipeline)(tallied(all, read, given ? file : undefined), file, { signal });
         const { digest, sizeBytes } = read.result();
         return { content: { digest, compression }, blob: { digest, sizeBytes, compression } };
     }
     const sent = createMeter();
-    await through(codec.start(signal), filter => (0,external_node_stream_promises_namespaceObject.pipeline)(all, read.stream, filter, sent.stream, file, { signal }));
+    await through(codec.start(signal), ({ stream, isProgram }) => (0,external_node_stream_promises_namespaceObject.pipeline)(tallied(all, read, given && !isProgram ? stream : undefined), stream, sent.stream, sink(true), { signal }));
     return {
         content: { digest: read.result().digest, compression },
         blob: { ...sent.result(), compression: codec.compression },
     };
+}
+async function* tallied(chunks, tally, writer) {
+    for await (const chunk of chunks) {
+        tally.add(chunk);
+        const isWhole = chunk.length === chunk.buffer.byteLength;
+        yield chunk;
+        if (writer !== undefined && isWhole && chunk.length >= writer.writableHighWaterMark)
+            free(chunk);
+    }
 }
 async function adoptBlob(open, codec, signal) {
     const source = open();
@@ -10152,9 +10203,14 @@ async function adoptBlob(open, codec, signal) {
         const compression = sniffCompression(head);
         if (compression === 'none' && codec.start !== undefined)
             return undefined;
-        const meter = createMeter();
-        await (0,external_node_stream_promises_namespaceObject.pipeline)(all, meter.stream, nowhere(), { signal });
-        const read = meter.result();
+        const tally = createTally();
+        for await (const chunk of all) {
+            signal.throwIfAborted();
+            tally.add(chunk);
+            if (ownsChunks(source))
+                free(chunk);
+        }
+        const read = tally.result();
         return { digest: read.digest, compression, blob: { ...read, compression, open } };
     }
     finally {
@@ -10166,7 +10222,7 @@ function nowhere() {
 }
 async function through(filter, run) {
     try {
-        await run(filter.stream);
+        await run(filter);
         await filter.finished();
     }
     finally {
@@ -10260,7 +10316,7 @@ async function proveDiffId({ diffId, name }, stored, signal) {
         return;
     const meter = createMeter();
     try {
-        await through(await startDecompression(stored.compression, signal), filter => (0,external_node_stream_promises_namespaceObject.pipeline)(stored.blob.open(), filter, meter.stream, nowhere(), { signal }));
+        await through(await startDecompression(stored.compression, signal), ({ stream }) => (0,external_node_stream_promises_namespaceObject.pipeline)(stored.blob.open(), stream, meter.stream, nowhere(), { signal }));
     }
     catch (error) {
         if (signal.aborted || error instanceof SideloadError)
@@ -10659,7 +10715,7 @@ async function readTarStream(source, stop, label, scratch, signal) {
         const claimed = digestFromHex(/(?:^|\/)([0-9a-f]{64})(?:\.tar(?:\.gz)?)?$/.exec(name)?.[1] ?? '');
         const known = claimed === undefined ? undefined : await scratch.find(claimed);
         if (known === undefined) {
-            files.set(name, storedFile(entryBytes, await scratch.write(() => entry, signal)));
+            files.set(name, storedFile(entryBytes, await scratch.write(() => entry, signal, 'given')));
         }
         else {
             for await (const _ of entry) {
@@ -11009,80 +11065,6 @@ function buildahEngine(program) {
     };
 }
 
-;// CONCATENATED MODULE: ./lib/image/sources/containerd.js
-
-
-
-const CONNECT_WITHIN = '5s';
-function nerdctlEngine({ program, namespace }) {
-    const name = engineName('nerdctl', namespace);
-    const own = namespace === undefined ? [] : ['--namespace', namespace];
-    return {
-        name,
-        async find(reference, signal) {
-            const full = normalise(reference);
-            const result = await ask(program, [...own, 'images', '--no-trunc', '--quiet', full], signal);
-            if (result.code !== 0)
-                return unavailable(name, result);
-            const id = /sha256:[0-9a-f]{64}/.exec(result.stdout)?.[0];
-            return found(id, reference, name, program, [
-                [...own, 'save', '--all-platforms', full],
-                [...own, 'save', full],
-            ]);
-        },
-    };
-}
-function ctrEngine({ program, namespace }) {
-    const name = engineName('containerd', namespace);
-    const own = [
-        ...['--connect-timeout', CONNECT_WITHIN],
-        ...(namespace === undefined ? [] : ['--namespace', namespace]),
-    ];
-    return {
-        name,
-        async find(reference, signal) {
-            const names = [...new Set([normalise(reference), reference])];
-            const filters = names.map(candidate => `name=="${candidate}"`);
-            const result = await ask(program, [...own, 'images', 'list', ...filters], signal);
-            if (result.code !== 0)
-                return unavailable(name, result);
-            const rows = result.stdout.split('\n').map(line => line.split(/\s+/));
-            const row = names.map(candidate => rows.find(([ref]) => ref === candidate)).find(match => match !== undefined);
-            const stored = row?.[0] ?? reference;
-            return found(row?.[2], reference, name, program, [['--local', '--all-platforms'], ['--local'], ['--all-platforms'], []].map(flags => [
-                ...own,
-                ...['images', 'export', ...flags, '-', stored],
-            ]));
-        },
-    };
-}
-function engineName(tool, namespace) {
-    return namespace === undefined ? tool : `${tool} (namespace ${namespace})`;
-}
-function found(id, reference, engine, program, saves) {
-    if (id === undefined)
-        return { state: 'absent' };
-    const commands = saves.map(args => ({ engine, program, args, reference }));
-    return {
-        state: 'found',
-        image: { id, diffIds: [], read: (scratch, signal) => readFirst(commands, scratch, signal) },
-    };
-}
-async function readFirst(commands, scratch, signal) {
-    let failure;
-    for (const command of commands) {
-        try {
-            return await readSaved(command, scratch, signal);
-        }
-        catch (error) {
-            if (signal.aborted || !(error instanceof SideloadError) || error.code !== 'SOURCE_UNAVAILABLE')
-                throw error;
-            failure = error;
-        }
-    }
-    throw failure;
-}
-
 // EXTERNAL MODULE: external "node:net"
 var external_node_net_ = __nccwpck_require__(7030);
 // EXTERNAL MODULE: external "node:http"
@@ -11182,7 +11164,7 @@ async function startProof(compression, signal) {
         return undefined;
     const input = new external_node_stream_.PassThrough({ highWaterMark: BUFFER_BYTES });
     const meter = createMeter();
-    const proving = through(filter, stream => (0,external_node_stream_promises_namespaceObject.pipeline)(input, stream, meter.stream, nowhere(), { signal })).then(() => meter.result().digest, () => undefined);
+    const proving = through(filter, ({ stream }) => (0,external_node_stream_promises_namespaceObject.pipeline)(input, stream, meter.stream, nowhere(), { signal })).then(() => meter.result().digest, () => undefined);
     return {
         async *watch(bytes) {
             for await (const chunk of bytes) {
@@ -11522,7 +11504,7 @@ async function readEither(push, save, scratch, signal, log) {
             log(`the whole image is saved: ${error.message}`);
         }
     }
-    return await readSaved(save, scratch, signal);
+    return await save();
 }
 async function push(command, receiver, signal) {
     const { program, tags } = command;
@@ -11607,6 +11589,87 @@ function push_refused({ engine, reference }, why) {
     return new SideloadError('SOURCE_UNAVAILABLE', `${engine} did not push ${reference}: ${why}`);
 }
 
+;// CONCATENATED MODULE: ./lib/image/sources/containerd.js
+
+
+
+
+const CONNECT_WITHIN = '5s';
+function nerdctlEngine({ program, namespace }) {
+    const name = engineName('nerdctl', namespace);
+    const own = namespace === undefined ? [] : ['--namespace', namespace];
+    return {
+        name,
+        async find(reference, signal) {
+            const full = normalise(reference);
+            const result = await ask(program, [...own, 'images', '--no-trunc', '--quiet', full], signal);
+            if (result.code !== 0)
+                return unavailable(name, result);
+            const id = /sha256:[0-9a-f]{64}/.exec(result.stdout)?.[0];
+            const saves = [
+                [...own, 'save', '--all-platforms', full],
+                [...own, 'save', full],
+            ];
+            return found(id, (_, scratch, signal) => readFirst(commandsOf(name, program, reference, saves), scratch, signal));
+        },
+    };
+}
+function ctrEngine({ program, namespace }, log) {
+    const name = engineName('containerd', namespace);
+    const own = [
+        ...['--connect-timeout', CONNECT_WITHIN],
+        ...(namespace === undefined ? [] : ['--namespace', namespace]),
+    ];
+    return {
+        name,
+        async find(reference, signal) {
+            const names = [...new Set([normalise(reference), reference])];
+            const filters = names.map(candidate => `name=="${candidate}"`);
+            const result = await ask(program, [...own, 'images', 'list', ...filters], signal);
+            if (result.code !== 0)
+                return unavailable(name, result);
+            const rows = result.stdout.split('\n').map(line => line.split(/\s+/));
+            const row = names.map(candidate => rows.find(([ref]) => ref === candidate)).find(match => match !== undefined);
+            const stored = row?.[0] ?? reference;
+            const exports = [['--local', '--all-platforms'], ['--local'], ['--all-platforms'], []].map(flags => [
+                ...own,
+                ...['images', 'export', ...flags, '-', stored],
+            ]);
+            const saves = commandsOf(name, program, reference, exports);
+            const push = (destination) => [...own, 'images', 'push', '--plain-http', destination, stored];
+            return found(row?.[2], (id, scratch, signal) => {
+                const save = () => readFirst(saves, scratch, signal);
+                return readEither({ engine: name, program, reference, id, push }, save, scratch, signal, log);
+            });
+        },
+    };
+}
+function engineName(tool, namespace) {
+    return namespace === undefined ? tool : `${tool} (namespace ${namespace})`;
+}
+function commandsOf(engine, program, reference, saves) {
+    return saves.map(args => ({ engine, program, args, reference }));
+}
+function found(id, read) {
+    if (id === undefined)
+        return { state: 'absent' };
+    return { state: 'found', image: { id, diffIds: [], read: (scratch, signal) => read(id, scratch, signal) } };
+}
+async function readFirst(commands, scratch, signal) {
+    let failure;
+    for (const command of commands) {
+        try {
+            return await readSaved(command, scratch, signal);
+        }
+        catch (error) {
+            if (signal.aborted || !(error instanceof SideloadError) || error.code !== 'SOURCE_UNAVAILABLE')
+                throw error;
+            failure = error;
+        }
+    }
+    throw failure;
+}
+
 ;// CONCATENATED MODULE: ./lib/image/sources/podman.js
 
 
@@ -11651,7 +11714,7 @@ function podmanReader(engine, program, reference, id, log) {
         const remote = process.platform !== 'linux' || [process.env.CONTAINER_HOST, process.env.CONTAINER_CONNECTION].some(Boolean);
         if (remote)
             log(`the whole image is saved: ${engine} runs elsewhere`);
-        return await readEither(remote ? undefined : push, save, scratch, signal, log);
+        return await readEither(remote ? undefined : push, () => readSaved(save, scratch, signal), scratch, signal, log);
     };
 }
 
@@ -11682,7 +11745,7 @@ function dockerEngine(program, log) {
             const push = pushCommand(name, program, reference, tagged, facts.id);
             const read = async (scratch, signal) => {
                 const way = (await isWorthPushing(facts, scratch)) && (await isHere(program, signal, log)) ? push : undefined;
-                return await readEither(way, save, scratch, signal, log);
+                return await readEither(way, () => readSaved(save, scratch, signal), scratch, signal, log);
             };
             return { state: 'found', image: { ...facts, read } };
         },
@@ -11748,7 +11811,7 @@ function engineOf(name, options, log) {
         podman: () => podmanEngine(podman, log),
         buildah: () => buildahEngine(buildah),
         nerdctl: () => nerdctlEngine({ program: nerdctl, namespace }),
-        containerd: () => ctrEngine({ program: ctr, namespace }),
+        containerd: () => ctrEngine({ program: ctr, namespace }, log),
     }[name]();
 }
 async function findImage(source, reference, options, log, signal) {
@@ -12407,6 +12470,21 @@ function abandonedReferences(references, runId, nowMs) {
         return owner === runId || (start !== undefined && nowMs - start.getTime() > staging_STALE_AFTER_MS);
     });
 }
+const LET_IMPORTS_END = `
+let_imports_end() {
+  for process in $(printf '%s\\n' "$2" | grep -lsaFf - /proc/[0-9]*/cmdline); do
+    process=\${process#/proc/} process=\${process%/cmdline}
+    { read -r name <"/proc/$process/comm"; } 2>/dev/null && [ "$name" = tar ] && as_root kill "$process" 2>/dev/null
+  done
+  attempt=0
+  while [ $attempt -lt 250 ]; do
+    printf '%s\\n' "\${1%:*}" | grep -qsaFf - /proc/[0-9]*/cmdline || return 0
+    attempt=$((attempt + 1))
+    sleep 0.2
+  done
+  echo 'an import of this run does not come to its end' >&2
+  exit 1
+}`;
 
 ;// CONCATENATED MODULE: ./lib/runtime/containerd.js
 
@@ -12553,20 +12631,103 @@ function containerd_remove(facts, references) {
     };
 }
 
+;// CONCATENATED MODULE: ./lib/runtime/podman-load.js
+
+
+const podmanLoad = {
+    importArchive: podman_load_importArchive,
+    inspect: podman_load_inspect,
+    tag: podman_load_tag,
+    remove: podman_load_remove,
+};
+const KEPT_BLOCKS = 4096;
+function unpackedAt(stage) {
+    return `${UNPACKED}${runOf(stage)}.${stage.slice(stage.lastIndexOf(':') + 1)}-`;
+}
+function podman_load_importArchive(facts, stage) {
+    const podman = (facts.tools.podman ?? ['podman']).join(' ');
+    const script = [
+        'umask 077',
+        `d=$(mktemp -d ${unpackedAt(stage)}XXXXXX) || exit`,
+        'kept=; trap "[ -n \\"\\$kept\\" ] || rm -rf $d" EXIT',
+        'trap "exit 1" HUP INT TERM',
+        `mkdir $d/oci && tar -xf - -C $d/oci && sudo -n ${podman} load --quiet --input $d/oci >$d/loaded` +
+            ` && find $d/oci -type f -size +${KEPT_BLOCKS} -exec rm -f {} + && kept=yes`,
+    ];
+    return ['sh', '-c', script.join('; ')];
+}
+const podman_load_INSPECT = `${CRI}${eachReference(`  case $reference in
+  "$STAGE_PREFIX"*)
+    run=\${reference#"$STAGE_PREFIX"}
+    for unpacked in "$UNPACKED\${run%:*}.\${run##*:}"-*; do
+      loaded=$(sed -n 's/.*sha256:\\([0-9a-f]\\{64\\}\\).*/\\1/p' "$unpacked/loaded" 2>/dev/null)
+      section "loaded $number"; printf '%s' "$loaded"
+      section "config $number"; cat "$unpacked/oci/blobs/sha256/$loaded" 2>/dev/null
+    done ;;
+  *)
+    inspect_by_cri "$number" "$reference"
+    section "config $number"
+    as_root $PODMAN image inspect --format '{"os":"{{.Os}}","architecture":"{{.Architecture}}","id":"{{.Id}}"}' "$reference" 2>/dev/null ;;
+  esac`)}`;
+function podman_load_inspect(facts, references) {
+    return { body: podman_load_INSPECT, variables: { ...variables(facts, references), STAGE_PREFIX: STAGE_PREFIX, UNPACKED: UNPACKED } };
+}
+function heldByPodman(sections, number) {
+    const config = cri_parseJson(sections.get(`config ${number}`));
+    const id = sections.get(`loaded ${number}`) ?? config?.id;
+    if (config === undefined || typeof id !== 'string' || !/^[0-9a-f]{64}$/.test(id)) {
+        return undefined;
+    }
+    return {
+        imageId: `sha256:${id}`,
+        os: String(config.os),
+        architecture: String(config.architecture),
+        unpacked: true,
+        witness: 'podman',
+    };
+}
+function podman_load_tag(facts, pairs) {
+    return {
+        body: eachPair(`  run=\${1#"$STAGE_PREFIX"}
+  for unpacked in "$UNPACKED\${run%:*}.\${run##*:}"-*; do
+    [ -f "$unpacked/index.json" ] || mv "$unpacked/oci/index.json" "$unpacked/index.json"
+    sed "s|\\"$1\\"|\\"$2\\"|" "$unpacked/index.json" >"$unpacked/oci/index.json"
+    rm -f "$unpacked/oci/manifest.json"
+    tar -cf "$unpacked/named.tar" -C "$unpacked/oci" .
+    as_root $PODMAN load --quiet --input "$unpacked/named.tar" >&2
+  done`),
+        variables: { ...variables(facts, flatPairs(pairs)), STAGE_PREFIX: STAGE_PREFIX, UNPACKED: UNPACKED },
+    };
+}
+function podman_load_remove(facts, references) {
+    return {
+        body: `as_root() { "$@"; }
+${LET_IMPORTS_END}${eachReference(`  run=\${reference%:*}
+  unpacked=${UNPACKED}\${run##*/}.
+  let_imports_end "$unpacked" "$unpacked"
+  rm -rf "$unpacked"*`)}`,
+        variables: variables(facts, references),
+    };
+}
+
 ;// CONCATENATED MODULE: ./lib/runtime/crio.js
 
 
 
+
 const crio = {
-    importArchive: crio_importArchive,
-    inspect: crio_inspect,
+    importArchive: (facts, ...rest) => commandsFor(facts).importArchive(facts, ...rest),
+    inspect: (facts, references) => commandsFor(facts).inspect(facts, references),
     held: heldBy(crio_heldAt),
     layers: crio_layers,
     heldLayers: crio_heldLayers,
     lacksContent: said => /blobs\/sha256\/[0-9a-f]+: no such file/.test(said),
-    tag: crio_tag,
-    remove: crio_remove,
+    tag: (facts, pairs) => commandsFor(facts).tag(facts, pairs),
+    remove: (facts, references) => commandsFor(facts).remove(facts, references),
 };
+function commandsFor({ privilege }) {
+    return privilege === 'user' ? podmanLoad : { importArchive: crio_importArchive, inspect: crio_inspect, tag: crio_tag, remove: crio_remove };
+}
 function crio_importArchive(facts, stage) {
     const { skopeo, podman = ['podman'] } = facts.tools;
     const root = [...asRoot(facts), ''].join(' ');
@@ -12593,7 +12754,10 @@ function crio_inspect(facts, references) {
 function crio_heldAt(sections, number) {
     const config = cri_parseJson(sections.get(`config ${number}`));
     const imageId = criImageId(sections, number);
-    if (config === undefined || imageId === 'absent' || imageId === 'unasked') {
+    if (imageId === 'unasked') {
+        return heldByPodman(sections, number);
+    }
+    if (config === undefined || imageId === 'absent') {
         return undefined;
     }
     return {
@@ -12609,7 +12773,7 @@ section layers
 as_root cat "$LIST" 2>/dev/null | tr '{' '\\n' | grep -F "$WANTED"`;
 function crio_layers(facts, asked) {
     return {
-        body: asked.length === 0 ? '' : crio_LAYERS,
+        body: asked.length === 0 || facts.privilege === 'user' ? '' : crio_LAYERS,
         variables: {
             LIST: `${facts.imageRoot.replace(/-images$/, '-layers')}/layers.json`,
             WANTED: asked.map(({ diffId }) => diffId).join('\n'),
@@ -12638,21 +12802,6 @@ function crio_tag(facts, pairs) {
         variables: variables(facts, flatPairs(pairs)),
     };
 }
-const LET_IMPORTS_END = `
-let_imports_end() {
-  for process in $(printf '%s\\n' "$2" | grep -lsaFf - /proc/[0-9]*/cmdline); do
-    process=\${process#/proc/} process=\${process%/cmdline}
-    { read -r name <"/proc/$process/comm"; } 2>/dev/null && [ "$name" = tar ] && as_root kill "$process" 2>/dev/null
-  done
-  attempt=0
-  while [ $attempt -lt 250 ]; do
-    printf '%s\\n' "\${1%:*}" | grep -qsaFf - /proc/[0-9]*/cmdline || return 0
-    attempt=$((attempt + 1))
-    sleep 0.2
-  done
-  echo 'an import of this run does not come to its end' >&2
-  exit 1
-}`;
 function crio_remove(facts, references) {
     return {
         body: `${LET_IMPORTS_END}${eachReference(`  run=\${reference%:*}
@@ -14058,7 +14207,33 @@ function toObject(document) {
     return typeof value === 'object' && value !== null ? value : {};
 }
 
+;// CONCATENATED MODULE: ./lib/node/space.js
+
+
+function parseDisk(line) {
+    const [, sizeKib, freeKib, path] = /\s(\d+)\s+\d+\s+(\d+)\s+\d+%\s+(\S.*)$/.exec(line) ?? [];
+    return sizeKib === undefined || freeKib === undefined || path === undefined
+        ? undefined
+        : { path, sizeBytes: Number(sizeKib) * 1024, freeBytes: Number(freeKib) * 1024 };
+}
+function otherWorkDisk({ disk, workDisk }) {
+    return workDisk === undefined || workDisk.path === disk.path ? undefined : workDisk;
+}
+function assertRoom(facts, reference, { archiveBytes, layersBytes }) {
+    const work = otherWorkDisk(facts);
+    const needs = [
+        ...(work === undefined ? [] : [{ disk: work, bytes: archiveBytes }]),
+        { disk: facts.disk, bytes: archiveBytes + layersBytes },
+    ];
+    for (const { disk, bytes } of needs) {
+        if (bytes > disk.freeBytes) {
+            throw new SideloadError('DISK_FULL', `${reference} needs ${formatBytes(bytes)} on ${disk.path} of the node, and ${formatBytes(disk.freeBytes)} are free`);
+        }
+    }
+}
+
 ;// CONCATENATED MODULE: ./lib/node/facts.js
+
 
 
 
@@ -14073,8 +14248,9 @@ function parseMachine(sections, label) {
     const fail = (code, message) => new SideloadError(code, message, { node: label });
     const text = (name) => sections.get(name) ?? '';
     const refusal = sections.get('sudo-refused');
-    if (refusal !== undefined) {
-        throw fail('SUDO_REFUSED', `\`sudo -n\` refused: ${refusal || 'without a word'}`);
+    const allowed = text('sudo-allows').split(/\s+/);
+    if (refusal !== undefined && !(allowed.includes('load') && allowed.includes('inspect'))) {
+        throw fail('SUDO_REFUSED', refusalText(refusal, allowed));
     }
     const platform = fromUname(text('machine'));
     if (platform === undefined) {
@@ -14083,9 +14259,15 @@ function parseMachine(sections, label) {
     return {
         platform,
         kubernetesName: text('kubernetes-name'),
-        privilege: text('uid') === '0' ? 'root' : 'sudo',
+        privilege: refusal !== undefined ? 'user' : text('uid') === '0' ? 'root' : 'sudo',
         kubelet: parseKubelet(text('kubelet-configuration'), text('kubelet-gc-threshold')),
     };
+}
+function refusalText(refusal, allowed = []) {
+    const said = `\`sudo -n\` refused: ${refusal || 'without a word'}`;
+    return allowed.includes('load')
+        ? `${said}\nit allows \`podman load\`, but not \`podman image inspect\`, and nobody could say what the node has`
+        : said;
 }
 function parseFacts(sections, label) {
     const fail = (code, message) => new SideloadError(code, message, { node: label });
@@ -14108,7 +14290,17 @@ function parseFacts(sections, label) {
     if (runtime === undefined && Object.keys(tools).length === 0) {
         throw fail('RUNTIME_NOT_FOUND', `the node has no client program for the runtime behind ${criSocket}`);
     }
-    const version = serverVersion(text('client-version')) ?? /^RuntimeVersion: *(\S+)/m.exec(text('cri-version'))?.[1];
+    if (machine.privilege === 'user' && runtime !== 'cri-o') {
+        throw fail('SUDO_REFUSED', refusalText(text('sudo-refused')));
+    }
+    if (runtime === 'cri-o' && tools.crictl === undefined && machine.privilege !== 'user') {
+        throw new SideloadError('RUNTIME_NOT_FOUND', 'the runtime is CRI-O, and the node has no crictl, which alone says what CRI-O holds', {
+            node: label,
+            hint: 'Install crictl on the node (package cri-tools), in a directory where the user’s PATH or /usr/local/bin has it.',
+        });
+    }
+    const unasked = machine.privilege === 'user' && tools.crictl === undefined ? 'of unknown version' : undefined;
+    const version = serverVersion(text('client-version')) ?? /^RuntimeVersion: *(\S+)/m.exec(text('cri-version'))?.[1] ?? unasked;
     if (runtime === undefined || version === undefined) {
         const said = text('client-version') || text('cri-version');
         throw fail('RUNTIME_NOT_RUNNING', `the runtime behind ${criSocket} does not answer${said === '' ? '' : `: ${said}`}`);
@@ -14117,8 +14309,8 @@ function parseFacts(sections, label) {
     if (!clients.some(client => tools[client] !== undefined)) {
         throw fail('RUNTIME_NOT_FOUND', `${runtime} runs, but ${clients.join(' or ')} is not installed on the node`);
     }
-    const [, sizeKib, freeKib, mountPoint] = /\s(\d+)\s+\d+\s+(\d+)\s+\d+%\s+(\S.*)$/.exec(text('disk')) ?? [];
-    if (sizeKib === undefined || freeKib === undefined || mountPoint === undefined) {
+    const disk = parseDisk(text('disk'));
+    if (disk === undefined) {
         throw fail('PROBE_FAILED', `cannot tell the free disk space: ${text('disk')}`);
     }
     return {
@@ -14135,7 +14327,8 @@ function parseFacts(sections, label) {
         snapshotter: text('snapshotter') || undefined,
         staged: `${text('staged')}\n${text('staged-imports')}`.split(/\s+/).filter(reference => reference !== ''),
         imageRoot: text('image-root'),
-        disk: { path: mountPoint, sizeBytes: Number(sizeKib) * 1024, freeBytes: Number(freeKib) * 1024 },
+        disk,
+        workDisk: parseDisk(text('work-disk')),
         sandbox: sandboxOf(text('sandbox-image'), text('sandbox-state')),
     };
 }
@@ -14174,6 +14367,7 @@ const DISTRIBUTIONS = [
         socket: '/run/k3s/containerd/containerd.sock',
         client: 'k3s ctr',
         crictl: 'k3s crictl',
+        kubelet: '/etc/rancher/k3s/config.yaml',
     },
     {
         name: 'RKE2',
@@ -14189,13 +14383,14 @@ const DISTRIBUTIONS = [
         socket: '/var/snap/microk8s/common/run/containerd.sock',
         client: 'microk8s ctr',
         crictl: 'crictl',
+        kubelet: '/var/snap/microk8s/current/args/kubelet',
     },
     { name: 'CRI-O', runtime: 'cri-o', socket: '/run/crio/crio.sock', client: 'skopeo', crictl: 'crictl' },
     { name: 'CRI-O', runtime: 'cri-o', socket: '/run/crio/crio.sock', client: 'podman', crictl: 'crictl' },
     { name: 'cri-dockerd', runtime: 'docker', socket: '/run/cri-dockerd.sock', client: 'docker', crictl: 'crictl' },
 ];
 function distributionRows() {
-    return DISTRIBUTIONS.map(({ name, runtime, socket, client, crictl }) => [name, runtime, socket, client, crictl].join('|')).join('\n');
+    return DISTRIBUTIONS.map(({ name, runtime, socket, client, crictl, kubelet = '' }) => [name, runtime, socket, client, crictl, kubelet].join('|')).join('\n');
 }
 
 ;// CONCATENATED MODULE: ./lib/node/script.js
@@ -14243,7 +14438,18 @@ function parseSections(stdout, mark) {
 
 const PROBE = `
 section uid; id -u
-if ! refusal=$(as_root true 2>&1); then section sudo-refused; printf '%s' "$refusal"; section end; exit 0; fi
+limited=
+may() { sudo -n -l "$@" >/dev/null 2>&1; } # whether sudo lets the user run this command
+if ! refusal=$(as_root true 2>&1); then
+  section sudo-refused; printf '%s' "$refusal"
+  podman=$(command -v podman) || { section end; exit 0; }
+  # What one command needs of root, sudo may still allow; the rest is asked for as the user.
+  section sudo-allows
+  may "$podman" load --quiet --input "\${UNPACKED}x/oci" && echo load
+  may "$podman" image inspect x && echo inspect
+  as_root() { case $1 in */crictl | */podman) sudo -n "$@" ;; *) "$@" ;; esac; }
+  limited=yes
+fi
 section machine; uname -m
 
 kubelet=
@@ -14261,11 +14467,28 @@ configuration() { # the kubelet's configuration file and its drop-ins, in the or
     case $file in *.conf) printf '\\n---\\n'; as_root cat "$drop_ins/$file" </dev/null ;; esac
   done
 }
-arguments= endpoint= origin= hostname=
-if [ -n "$kubelet" ]; then
-  arguments=$(as_root cat "$kubelet/cmdline" | tr '\\0' '\\n')
+embedded() { # the command line of a kubelet that is part of another process, from the settings of its distribution
+  while IFS='|' read -r row_name row_runtime row_socket row_client row_crictl row_kubelet; do
+    { [ -n "$row_kubelet" ] && as_root test -S "$row_socket" && as_root test -f "$row_kubelet"; } </dev/null || continue
+    case $row_kubelet in
+    *.yaml) # of k3s (docs.k3s.io: kubelet-arg, node-name)
+      as_root cat "$row_kubelet" | tr -d "[]\\"'" | sed -n -e 's/^node-name: */--hostname-override=/p' \
+        -e '/^kubelet-arg *:/,/^[^ #-]/{s/^kubelet-arg *: *//;s/^ *- *//;s/, */\\n--/g;s/^-*\\([a-z][a-z-]*=\\)/--\\1/p;}' ;;
+    *) # of MicroK8s: a flag a line, with variables of the snap
+      as_root cat "$row_kubelet" | sed -e 's|\${SNAP_COMMON}|/var/snap/microk8s/common|g' \
+        -e 's|\${SNAP_DATA}|/var/snap/microk8s/current|g' -e 's|\${SNAP}|/snap/microk8s/current|g' ;;
+    esac
+    break
+  done <<END
+$DISTRIBUTIONS
+END
+}
+endpoint= origin='kubelet command line' hostname=
+if [ -n "$kubelet" ]; then arguments=$(as_root cat "$kubelet/cmdline" | tr '\\0' '\\n')
+else arguments=$(embedded) origin='kubelet settings of the distribution'; fi
+if [ -n "$arguments" ]; then
   hostname=$(flag hostname-override)
-  endpoint=$(flag container-runtime-endpoint) origin='kubelet command line'
+  endpoint=$(flag container-runtime-endpoint)
   configuration=$(configuration)
   section kubelet-configuration; printf '%s' "$configuration"
   section kubelet-gc-threshold; flag image-gc-high-threshold
@@ -14277,8 +14500,8 @@ if [ -n "$kubelet" ]; then
 fi
 if [ -n "$CRI_SOCKET" ]; then endpoint=$CRI_SOCKET origin=input; fi
 if [ -z "$endpoint" ]; then
-  while IFS='|' read -r row_name row_runtime row_socket row_client row_crictl; do
-    if as_root test -S "$row_socket"; then endpoint=$row_socket origin='well-known socket'; break; fi
+  while IFS='|' read -r row_name row_runtime row_socket row_client row_crictl row_kubelet; do
+    if as_root test -S "$row_socket" </dev/null; then endpoint=$row_socket origin='well-known socket'; break; fi
   done <<END
 $DISTRIBUTIONS
 END
@@ -14298,7 +14521,7 @@ command_of() { # the command with its program as an absolute path; nothing when 
   printf '%s' "$program\${*:+ $*}"
 }
 runtime= client= crictl= ctr=
-while IFS='|' read -r row_name row_runtime row_socket row_client row_crictl; do
+while IFS='|' read -r row_name row_runtime row_socket row_client row_crictl row_kubelet; do
   [ "$row_socket" = "\${socket#/var}" ] || [ "$row_socket" = "$socket" ] || continue
   client=$(command_of "$row_client")
   [ -n "$client" ] || continue
@@ -14309,6 +14532,7 @@ done <<END
 $DISTRIBUTIONS
 END
 crictl=\${crictl:-$(command_of crictl)}
+[ -z "$limited" ] || may $crictl version || crictl=
 
 sandbox_of_containerd() { # of version 2, whose CRI does not tell: from its configuration, merged, else as it is written
   for process in $(grep -lsx containerd /proc/[0-9]*/comm); do
@@ -14350,9 +14574,11 @@ containerd)
   root=\${root:-/var/lib/containerd}
   ;;
 cri-o)
-  for tool in skopeo podman; do section "$tool"; command_of "$tool"; done
+  section podman; command_of podman
+  [ -n "$limited" ] || { section skopeo; command_of skopeo; }
   section staged; cri images -o json 2>/dev/null | tr -d '", ' | grep "^$STAGE_PREFIX"
   root=\${root:-/var/lib/containers}
+  section work-disk; df -Pk "\${UNPACKED%/*}" | sed -n 2p
   ;;
 docker)
   section docker; command_of docker
@@ -14434,14 +14660,15 @@ async function prepareNode(node, settings, signal) {
     node.machine = parseMachine(sections, node.settings.label);
     node.facts = parseFacts(sections, node.settings.label);
 }
-async function planImages(node, images, settings, run) {
-    const wanted = images.flatMap(image => referencesOf(image).map(reference => ({ ...image, reference })));
+async function planImages(node, images, sandboxes, settings, run) {
+    const wanted = [...images, ...sandboxes].flatMap(image => referencesOf(image).map(reference => ({ ...image, reference })));
     const held = await steps_inspect(node, wanted.map(image => image.reference), run.signal);
     const plans = planNode(wanted, ready(node).facts, held);
     const imageIds = [...new Set(plans.map(({ image }) => image.imageId))];
     node.images = plans.map(({ reference, image, action }) => ({
         reference,
         image,
+        isSandbox: sandboxes.some(sandbox => sandbox.reference === reference),
         stage: action === 'send' ? stageReference(run.id, imageIds.indexOf(image.imageId)) : undefined,
         held: [],
         estimate: { bytes: 0, isExact: true },
@@ -14546,10 +14773,7 @@ async function sendImage(node, target, stage, { run, progress, throttle }) {
     const missing = missingLayers(target);
     const known = await Promise.all(missing.map(layer => layer.known()));
     const archiveBytes = METADATA_BYTES + sentBytes(target, known);
-    const neededBytes = archiveBytes + unpackedBytes([target]);
-    if (neededBytes > facts.disk.freeBytes) {
-        throw new SideloadError('DISK_FULL', `${target.reference} needs ${formatBytes(neededBytes)} on ${facts.disk.path} of the node, and ${formatBytes(facts.disk.freeBytes)} are free`);
-    }
+    assertRoom(facts, target.reference, { archiveBytes, layersBytes: unpackedBytes([target]) });
     const blobs = image.layers.map((layer, index) => held[index] ?? layer.store(run.signal));
     const archive = layoutArchive({ reference: stage, image, blobs });
     node.isStaged = true;
@@ -14665,6 +14889,7 @@ async function* throttled(source, throttle, signal) {
 
 
 
+
 function preflight(nodes, images, options) {
     const names = nodes.map(kubernetesName);
     const found = nodes.flatMap((node, index) => faultsOf(node, images, options)
@@ -14771,7 +14996,8 @@ function preflight_isSame(reference, configured) {
         return false;
     }
 }
-function disk({ images }, { disk, kubelet }) {
+function disk({ images }, facts) {
+    const { disk, kubelet } = facts;
     const layers = unpackedBytes(images.filter(({ stage }) => stage !== undefined));
     const { path, sizeBytes, freeBytes } = disk;
     const free = `${formatBytes(freeBytes)} are free on ${path}`;
@@ -14781,6 +15007,10 @@ function disk({ images }, { disk, kubelet }) {
     const faults = [];
     if (2 * layers > freeBytes) {
         faults.push(warning('DISK_TIGHT', `the layers are ${formatBytes(layers)} and their archive may be as much again; ${free}`));
+    }
+    const work = otherWorkDisk(facts);
+    if (work !== undefined && layers > work.freeBytes) {
+        faults.push(warning('DISK_TIGHT', `the archive, which may be up to ${formatBytes(layers)}, is unpacked below /var/tmp; ${formatBytes(work.freeBytes)} are free on ${work.path}`));
     }
     const threshold = kubelet.imageGcHighThresholdPercent;
     const usedPercent = 100 - Math.floor((100 * Math.max(0, freeBytes - 2 * layers)) / sizeBytes);
@@ -14832,6 +15062,46 @@ function transferProgress(host) {
             };
         },
     };
+}
+
+;// CONCATENATED MODULE: ./lib/sandbox.js
+
+
+const NO_SANDBOX_IMAGES = { images: [], of: () => [], close: async () => { } };
+async function openSandboxImages(nodes, sent, open, log) {
+    const lacking = new Set(nodes.flatMap(node => missingOn(node) ?? []));
+    const sets = [];
+    for (const reference of lacking) {
+        if (sent.some(image => image.reference === reference || image.aliases?.includes(reference))) {
+            continue;
+        }
+        try {
+            sets.push(await open(reference));
+        }
+        catch (error) {
+            log(`${reference}, which nodes lack, cannot be sent along: ${messageOf(error)}`);
+        }
+    }
+    const images = sets.flatMap(set => set.images);
+    return {
+        images,
+        of: node => images.filter(({ reference }) => reference === missingOn(node)),
+        close: async () => {
+            await Promise.all(sets.map(set => set.close()));
+        },
+    };
+}
+function missingOn({ facts }) {
+    const sandbox = facts?.sandbox;
+    if (sandbox === undefined || sandbox.isHeld) {
+        return undefined;
+    }
+    try {
+        return normalise(sandbox.reference);
+    }
+    catch {
+        return undefined;
+    }
 }
 
 ;// CONCATENATED MODULE: external "node:readline"
@@ -15353,6 +15623,7 @@ function selector(runId) {
 
 
 
+
 async function sideload(settings, host, run) {
     let nodes = settings.nodesFromCluster ? [] : settings.nodes.map(newNode);
     let images;
@@ -15360,6 +15631,7 @@ async function sideload(settings, host, run) {
     let isChecked = false;
     let unlisted = [];
     let error;
+    let sandboxes = NO_SANDBOX_IMAGES;
     let changed = false;
     const stages = {
         ...(settings.nodesFromCluster && {
@@ -15384,8 +15656,12 @@ async function sideload(settings, host, run) {
         },
         'Check what the nodes lack': async () => {
             const sources = images?.images ?? [];
+            if (settings.sandboxImage === 'send') {
+                const openOne = (reference) => openSandbox(reference, settings, host, run);
+                sandboxes = await openSandboxImages(nodes, sources, openOne, host.info);
+            }
             await onEach(nodes, async (node) => {
-                await planImages(node, sources, settings, run);
+                await planImages(node, sources, sandboxes.of(node), settings, run);
                 for (const image of node.images) {
                     host.info(`${node.settings.label}: ${describeImage(image)}`);
                 }
@@ -15464,13 +15740,14 @@ async function sideload(settings, host, run) {
         error ??= toSideloadError(thrown);
     }
     await images?.close();
+    await sandboxes.close();
     await Promise.all(nodes.map(node => leaveNode(node, settings, run.id).catch((thrown) => {
         node.error ??= toSideloadError(thrown, node.settings.label);
     })));
     return {
         run: run.id,
         mode: settings.mode,
-        images: Object.fromEntries((images?.images ?? []).flatMap(image => {
+        images: Object.fromEntries([...(images?.images ?? []), ...sandboxes.images].flatMap(image => {
             const ids = image.variants.map(variant => [formatPlatform(variant.platform), variant.imageId]);
             return referencesOf(image).map(reference => [reference, Object.fromEntries(ids)]);
         })),
@@ -15523,6 +15800,11 @@ async function sideload_open(settings, host, run) {
         }
     }
     return set;
+}
+async function openSandbox(reference, settings, host, run) {
+    const one = { ...settings, images: [reference], aliases: [] };
+    const elsewhere = () => sideload_open({ ...one, source: 'auto', archive: undefined }, host, run);
+    return settings.archive === undefined ? await sideload_open(one, host, run) : await sideload_open(one, host, run).catch(elsewhere);
 }
 async function openCluster({ cluster }, run) {
     if (cluster === undefined) {
@@ -15596,7 +15878,9 @@ async function smoke(nodes, kubectl, settings, run, host) {
     });
 }
 function smokeTargets(nodes) {
-    return nodes.flatMap(node => node.images.map(({ reference, image }) => ({
+    return nodes.flatMap(node => node.images
+        .filter(({ isSandbox }) => !isSandbox)
+        .map(({ reference, image }) => ({
         node: node.settings.label,
         nodeName: kubernetesName(node) ?? node.settings.label,
         reference,
@@ -15613,11 +15897,18 @@ function smokeOptions({ timeoutMs, command }, run, host) {
         onTrouble: message => host.info(`the Kubernetes API does not answer, trying again: ${message}`),
     };
 }
-function describeNode(node) {
-    const { facts, settings } = node;
-    return facts === undefined
-        ? `${settings.label}: unknown`
-        : `${settings.label}: ${facts.runtime.name} ${facts.runtime.version} at ${facts.criSocket} (from: ${facts.criSocketOrigin}), ${formatPlatform(facts.platform)}, as ${facts.privilege}, ${formatBytes(facts.disk.freeBytes)} free on ${facts.disk.path}`;
+function describeNode({ facts, settings: { label } }) {
+    if (facts === undefined) {
+        return `${label}: unknown`;
+    }
+    const { runtime, criSocket, criSocketOrigin, distribution, platform, privilege, disk } = facts;
+    return [
+        `${label}: ${runtime.name} ${runtime.version} at ${criSocket} (from: ${criSocketOrigin})`,
+        ...(distribution === 'unknown' ? [] : [`laid out as ${distribution}`]),
+        formatPlatform(platform),
+        privilege === 'user' ? 'as a user who may load images by podman and ask for them' : `as ${privilege}`,
+        `${formatBytes(disk.freeBytes)} free on ${disk.path}`,
+    ].join(', ');
 }
 
 ;// CONCATENATED MODULE: ./lib/entry.js

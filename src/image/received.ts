@@ -141,7 +141,7 @@ async function startProof(compression: 'gzip' | 'zstd', signal: AbortSignal): Pr
   if (filter === undefined) return undefined;
   const input = new PassThrough({ highWaterMark: BUFFER_BYTES });
   const meter = createMeter();
-  const proving = through(filter, stream => pipeline(input, stream, meter.stream, nowhere(), { signal })).then(
+  const proving = through(filter, ({ stream }) => pipeline(input, stream, meter.stream, nowhere(), { signal })).then(
     () => meter.result().digest,
     () => undefined,
   );

@@ -7,6 +7,11 @@ interface Distribution {
   /** The client as one would type it; a multi-call binary has its name in front. */
   readonly client: string;
   readonly crictl: string;
+  /**
+   * Where the kubelet's flags are written, when it is part of another process: a k3s configuration (`.yaml`), or a file
+   * with a flag a line.
+   */
+  readonly kubelet?: string;
 }
 
 /**
@@ -27,6 +32,7 @@ const DISTRIBUTIONS: readonly Distribution[] = [
     socket: '/run/k3s/containerd/containerd.sock',
     client: 'k3s ctr',
     crictl: 'k3s crictl',
+    kubelet: '/etc/rancher/k3s/config.yaml',
   },
   {
     name: 'RKE2',
@@ -42,6 +48,7 @@ const DISTRIBUTIONS: readonly Distribution[] = [
     socket: '/var/snap/microk8s/common/run/containerd.sock',
     client: 'microk8s ctr',
     crictl: 'crictl',
+    kubelet: '/var/snap/microk8s/current/args/kubelet',
   },
   // OpenShift, MicroShift and kubeadm with CRI-O.
   { name: 'CRI-O', runtime: 'cri-o', socket: '/run/crio/crio.sock', client: 'skopeo', crictl: 'crictl' },
@@ -51,7 +58,7 @@ const DISTRIBUTIONS: readonly Distribution[] = [
 
 /** The table as the probe script reads it: a row a line, columns separated by `|`. */
 export function distributionRows(): string {
-  return DISTRIBUTIONS.map(({ name, runtime, socket, client, crictl }) =>
-    [name, runtime, socket, client, crictl].join('|'),
+  return DISTRIBUTIONS.map(({ name, runtime, socket, client, crictl, kubelet = '' }) =>
+    [name, runtime, socket, client, crictl, kubelet].join('|'),
   ).join('\n');
 }

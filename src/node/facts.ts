@@ -2,13 +2,15 @@ import { type ErrorCode, SideloadError } from '../errors.ts';
 import { fromUname, type Platform } from '../image/platform.ts';
 import { type KubeletFacts, parseKubelet } from './kubelet.ts';
 import type { Sections } from './script.ts';
+import { type Disk, parseDisk } from './space.ts';
 
 /** What a machine says of itself, whatever its runtime does. */
 export interface MachineFacts {
   readonly platform: Platform;
   /** The name that the node's kubelet registers: `--hostname-override`, else the host name in lower case. */
   readonly kubernetesName: string;
-  readonly privilege: 'root' | 'sudo';
+  /** `user`: sudo allows `podman load` and `podman image inspect`, and not everything else. */
+  readonly privilege: 'root' | 'sudo' | 'user';
   readonly kubelet: KubeletFacts;
 }
 
@@ -33,12 +35,19 @@ export interface NodeFacts extends MachineFacts {
   /** Where the runtime keeps images, by the CRI's own word (`imagefsinfo`), else its default. Absolute path. */
   readonly imageRoot: string;
   /** The disk on which that is. */
-  readonly disk: { readonly path: string; readonly sizeBytes: number; readonly freeBytes: number };
+  readonly disk: Disk;
+  /** The disk on which an archive lies while it is imported; `undefined` for a runtime that reads a stream. */
+  readonly workDisk: Disk | undefined;
   /** The image that every pod's sandbox is made of, and whether the CRI has it; `undefined` when that is not known. */
   readonly sandbox: { readonly reference: string; readonly isHeld: boolean } | undefined;
 }
 
-export type CriSocketOrigin = 'input' | 'kubelet command line' | 'kubelet config file' | 'well-known socket';
+export type CriSocketOrigin =
+  | 'input'
+  | 'kubelet command line'
+  | 'kubelet config file'
+  | 'kubelet settings of the distribution'
+  | 'well-known socket';
 const RUNTIME_NAMES = ['containerd', 'cri-o', 'docker'] as const;
 export type RuntimeName = (typeof RUNTIME_NAMES)[number];
 const TOOL_NAMES = ['ctr', 'crictl', 'skopeo', 'podman', 'docker'] as const;
@@ -59,8 +68,9 @@ export function parseMachine(sections: Sections, label: string): MachineFacts {
   const fail = (code: ErrorCode, message: string) => new SideloadError(code, message, { node: label });
   const text = (name: string) => sections.get(name) ?? '';
   const refusal = sections.get('sudo-refused');
-  if (refusal !== undefined) {
-    throw fail('SUDO_REFUSED', `\`sudo -n\` refused: ${refusal || 'without a word'}`);
+  const allowed = text('sudo-allows').split(/\s+/);
+  if (refusal !== undefined && !(allowed.includes('load') && allowed.includes('inspect'))) {
+    throw fail('SUDO_REFUSED', refusalText(refusal, allowed));
   }
   const platform = fromUname(text('machine'));
   if (platform === undefined) {
@@ -69,9 +79,16 @@ export function parseMachine(sections: Sections, label: string): MachineFacts {
   return {
     platform,
     kubernetesName: text('kubernetes-name'),
-    privilege: text('uid') === '0' ? 'root' : 'sudo',
+    privilege: refusal !== undefined ? 'user' : text('uid') === '0' ? 'root' : 'sudo',
     kubelet: parseKubelet(text('kubelet-configuration'), text('kubelet-gc-threshold')),
   };
+}
+
+function refusalText(refusal: string, allowed: readonly string[] = []): string {
+  const said = `\`sudo -n\` refused: ${refusal || 'without a word'}`;
+  return allowed.includes('load')
+    ? `${said}\nit allows \`podman load\`, but not \`podman image inspect\`, and nobody could say what the node has`
+    : said;
 }
 
 /**
@@ -102,7 +119,23 @@ export function parseFacts(sections: Sections, label: string): NodeFacts {
   if (runtime === undefined && Object.keys(tools).length === 0) {
     throw fail('RUNTIME_NOT_FOUND', `the node has no client program for the runtime behind ${criSocket}`);
   }
-  const version = serverVersion(text('client-version')) ?? /^RuntimeVersion: *(\S+)/m.exec(text('cri-version'))?.[1];
+  if (machine.privilege === 'user' && runtime !== 'cri-o') {
+    throw fail('SUDO_REFUSED', refusalText(text('sudo-refused')));
+  }
+  if (runtime === 'cri-o' && tools.crictl === undefined && machine.privilege !== 'user') {
+    throw new SideloadError(
+      'RUNTIME_NOT_FOUND',
+      'the runtime is CRI-O, and the node has no crictl, which alone says what CRI-O holds',
+      {
+        node: label,
+        hint: 'Install crictl on the node (package cri-tools), in a directory where the user’s PATH or /usr/local/bin has it.',
+      },
+    );
+  }
+  // Where sudo does not allow crictl, podman's store is all that answers.
+  const unasked = machine.privilege === 'user' && tools.crictl === undefined ? 'of unknown version' : undefined;
+  const version =
+    serverVersion(text('client-version')) ?? /^RuntimeVersion: *(\S+)/m.exec(text('cri-version'))?.[1] ?? unasked;
   if (runtime === undefined || version === undefined) {
     const said = text('client-version') || text('cri-version');
     throw fail(
@@ -114,9 +147,8 @@ export function parseFacts(sections: Sections, label: string): NodeFacts {
   if (!clients.some(client => tools[client] !== undefined)) {
     throw fail('RUNTIME_NOT_FOUND', `${runtime} runs, but ${clients.join(' or ')} is not installed on the node`);
   }
-  // POSIX df -P: file system, 1024-blocks, used, available, capacity, mount point.
-  const [, sizeKib, freeKib, mountPoint] = /\s(\d+)\s+\d+\s+(\d+)\s+\d+%\s+(\S.*)$/.exec(text('disk')) ?? [];
-  if (sizeKib === undefined || freeKib === undefined || mountPoint === undefined) {
+  const disk = parseDisk(text('disk'));
+  if (disk === undefined) {
     throw fail('PROBE_FAILED', `cannot tell the free disk space: ${text('disk')}`);
   }
   return {
@@ -133,7 +165,8 @@ export function parseFacts(sections: Sections, label: string): NodeFacts {
     snapshotter: text('snapshotter') || undefined,
     staged: `${text('staged')}\n${text('staged-imports')}`.split(/\s+/).filter(reference => reference !== ''),
     imageRoot: text('image-root'),
-    disk: { path: mountPoint, sizeBytes: Number(sizeKib) * 1024, freeBytes: Number(freeKib) * 1024 },
+    disk,
+    workDisk: parseDisk(text('work-disk')),
     sandbox: sandboxOf(text('sandbox-image'), text('sandbox-state')),
   };
 }

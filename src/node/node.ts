@@ -11,6 +11,8 @@ import type { MachineFacts, NodeFacts } from './facts.ts';
 export interface NodeImage {
   readonly reference: string;
   readonly image: PlatformImage;
+  /** What sandboxes are made of, sent along: it gets no smoke pod. */
+  readonly isSandbox: boolean;
   /** The name under which it arrives; `undefined` when the node holds it already. */
   readonly stage: string | undefined;
   /** By layer, the blob that the node has for it; `undefined` for one that has to be sent. */

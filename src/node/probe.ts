@@ -5,14 +5,27 @@ import { runScript, type Sections } from './script.ts';
 
 /**
  * The kubelet is found by its process name, its endpoint in its command line, else in the file behind `--config`
- * (kubelet.config.k8s.io/v1beta1: `containerRuntimeEndpoint`), as a person would look it up. Which runtime it is, the
+ * (kubelet.config.k8s.io/v1beta1: `containerRuntimeEndpoint`), as a person would look it up. One that is part of another
+ * process has its command line in the settings of its distribution. Which runtime it is, the
  * CRI itself says (`crictl version`); where there is no crictl, the table of distributions, and in the end whoever
  * answers. The disk is that of the images by the CRI's own word (`imagefsinfo`), or the runtime's default directory. The
- * sandbox image is in `crictl info`, except with containerd 2, which only its configuration tells.
+ * sandbox image is in `crictl info`, except with containerd 2, which only its configuration tells. A user without the
+ * rights of root is asked what sudo allows, and sees what everybody on the machine may see.
  */
 const PROBE = `
 section uid; id -u
-if ! refusal=$(as_root true 2>&1); then section sudo-refused; printf '%s' "$refusal"; section end; exit 0; fi
+limited=
+may() { sudo -n -l "$@" >/dev/null 2>&1; } # whether sudo lets the user run this command
+if ! refusal=$(as_root true 2>&1); then
+  section sudo-refused; printf '%s' "$refusal"
+  podman=$(command -v podman) || { section end; exit 0; }
+  # What one command needs of root, sudo may still allow; the rest is asked for as the user.
+  section sudo-allows
+  may "$podman" load --quiet --input "\${UNPACKED}x/oci" && echo load
+  may "$podman" image inspect x && echo inspect
+  as_root() { case $1 in */crictl | */podman) sudo -n "$@" ;; *) "$@" ;; esac; }
+  limited=yes
+fi
 section machine; uname -m
 
 kubelet=
@@ -30,11 +43,28 @@ configuration() { # the kubelet's configuration file and its drop-ins, in the or
     case $file in *.conf) printf '\\n---\\n'; as_root cat "$drop_ins/$file" </dev/null ;; esac
   done
 }
-arguments= endpoint= origin= hostname=
-if [ -n "$kubelet" ]; then
-  arguments=$(as_root cat "$kubelet/cmdline" | tr '\\0' '\\n')
+embedded() { # the command line of a kubelet that is part of another process, from the settings of its distribution
+  while IFS='|' read -r row_name row_runtime row_socket row_client row_crictl row_kubelet; do
+    { [ -n "$row_kubelet" ] && as_root test -S "$row_socket" && as_root test -f "$row_kubelet"; } </dev/null || continue
+    case $row_kubelet in
+    *.yaml) # of k3s (docs.k3s.io: kubelet-arg, node-name)
+      as_root cat "$row_kubelet" | tr -d "[]\\"'" | sed -n -e 's/^node-name: */--hostname-override=/p' \
+        -e '/^kubelet-arg *:/,/^[^ #-]/{s/^kubelet-arg *: *//;s/^ *- *//;s/, */\\n--/g;s/^-*\\([a-z][a-z-]*=\\)/--\\1/p;}' ;;
+    *) # of MicroK8s: a flag a line, with variables of the snap
+      as_root cat "$row_kubelet" | sed -e 's|\${SNAP_COMMON}|/var/snap/microk8s/common|g' \
+        -e 's|\${SNAP_DATA}|/var/snap/microk8s/current|g' -e 's|\${SNAP}|/snap/microk8s/current|g' ;;
+    esac
+    break
+  done <<END
+$DISTRIBUTIONS
+END
+}
+endpoint= origin='kubelet command line' hostname=
+if [ -n "$kubelet" ]; then arguments=$(as_root cat "$kubelet/cmdline" | tr '\\0' '\\n')
+else arguments=$(embedded) origin='kubelet settings of the distribution'; fi
+if [ -n "$arguments" ]; then
   hostname=$(flag hostname-override)
-  endpoint=$(flag container-runtime-endpoint) origin='kubelet command line'
+  endpoint=$(flag container-runtime-endpoint)
   configuration=$(configuration)
   section kubelet-configuration; printf '%s' "$configuration"
   section kubelet-gc-threshold; flag image-gc-high-threshold
@@ -46,8 +76,8 @@ if [ -n "$kubelet" ]; then
 fi
 if [ -n "$CRI_SOCKET" ]; then endpoint=$CRI_SOCKET origin=input; fi
 if [ -z "$endpoint" ]; then
-  while IFS='|' read -r row_name row_runtime row_socket row_client row_crictl; do
-    if as_root test -S "$row_socket"; then endpoint=$row_socket origin='well-known socket'; break; fi
+  while IFS='|' read -r row_name row_runtime row_socket row_client row_crictl row_kubelet; do
+    if as_root test -S "$row_socket" </dev/null; then endpoint=$row_socket origin='well-known socket'; break; fi
   done <<END
 $DISTRIBUTIONS
 END
@@ -67,7 +97,7 @@ command_of() { # the command with its program as an absolute path; nothing when 
   printf '%s' "$program\${*:+ $*}"
 }
 runtime= client= crictl= ctr=
-while IFS='|' read -r row_name row_runtime row_socket row_client row_crictl; do
+while IFS='|' read -r row_name row_runtime row_socket row_client row_crictl row_kubelet; do
   [ "$row_socket" = "\${socket#/var}" ] || [ "$row_socket" = "$socket" ] || continue
   client=$(command_of "$row_client")
   [ -n "$client" ] || continue
@@ -78,6 +108,7 @@ done <<END
 $DISTRIBUTIONS
 END
 crictl=\${crictl:-$(command_of crictl)}
+[ -z "$limited" ] || may $crictl version || crictl=
 
 sandbox_of_containerd() { # of version 2, whose CRI does not tell: from its configuration, merged, else as it is written
   for process in $(grep -lsx containerd /proc/[0-9]*/comm); do
@@ -119,9 +150,11 @@ containerd)
   root=\${root:-/var/lib/containerd}
   ;;
 cri-o)
-  for tool in skopeo podman; do section "$tool"; command_of "$tool"; done
+  section podman; command_of podman
+  [ -n "$limited" ] || { section skopeo; command_of skopeo; }
   section staged; cri images -o json 2>/dev/null | tr -d '", ' | grep "^$STAGE_PREFIX"
   root=\${root:-/var/lib/containers}
+  section work-disk; df -Pk "\${UNPACKED%/*}" | sed -n 2p
   ;;
 docker)
   section docker; command_of docker

@@ -11,7 +11,6 @@ import {
 import { layoutArchive } from '../image/layout.ts';
 import { faultOf, missingLayers, planLayers, planNode, sentBytes, unpackedBytes } from '../plan.ts';
 import type { Progress } from '../report/progress.ts';
-import { formatBytes } from '../report/units.ts';
 import type { Run } from '../run.ts';
 import { runtimeOf } from '../runtime/detect.ts';
 import type { AskedLayer, HeldImage } from '../runtime/runtime.ts';
@@ -23,6 +22,7 @@ import { startHeartbeat } from './heartbeat.ts';
 import { describeImage, type Node, type NodeImage, ready } from './node.ts';
 import { probe } from './probe.ts';
 import { runScript } from './script.ts';
+import { assertRoom } from './space.ts';
 import type { throttleOf } from './throttle.ts';
 
 /** About what config, manifest, index and the headers of an archive take. */
@@ -48,16 +48,19 @@ export async function prepareNode(node: Node, settings: Settings, signal: AbortS
 }
 
 /**
- * Finds out which references the node lacks, and which layers of them. Those of one image, aliases say, share a stage
- * reference: it is sent once.
+ * Finds out which references the node lacks, and which layers of them, with those of `sandboxes`, which are sent along.
+ * Those of one image, aliases say, share a stage reference: it is sent once.
  */
 export async function planImages(
   node: Node,
   images: readonly SourceImage[],
+  sandboxes: readonly SourceImage[],
   settings: Pick<Settings, 'delta'>,
   run: Run,
 ): Promise<void> {
-  const wanted = images.flatMap(image => referencesOf(image).map(reference => ({ ...image, reference })));
+  const wanted = [...images, ...sandboxes].flatMap(image =>
+    referencesOf(image).map(reference => ({ ...image, reference })),
+  );
   const held = await inspect(
     node,
     wanted.map(image => image.reference),
@@ -68,6 +71,7 @@ export async function planImages(
   node.images = plans.map(({ reference, image, action }) => ({
     reference,
     image,
+    isSandbox: sandboxes.some(sandbox => sandbox.reference === reference),
     stage: action === 'send' ? stageReference(run.id, imageIds.indexOf(image.imageId)) : undefined,
     held: [],
     estimate: { bytes: 0, isExact: true },
@@ -226,15 +230,8 @@ async function sendImage(
   const { image, held } = target;
   const missing = missingLayers(target);
   const known = await Promise.all(missing.map(layer => layer.known()));
-  // The content store keeps the blobs as they are sent; the snapshots are at least as large as the layers were.
   const archiveBytes = METADATA_BYTES + sentBytes(target, known);
-  const neededBytes = archiveBytes + unpackedBytes([target]);
-  if (neededBytes > facts.disk.freeBytes) {
-    throw new SideloadError(
-      'DISK_FULL',
-      `${target.reference} needs ${formatBytes(neededBytes)} on ${facts.disk.path} of the node, and ${formatBytes(facts.disk.freeBytes)} are free`,
-    );
-  }
+  assertRoom(facts, target.reference, { archiveBytes, layersBytes: unpackedBytes([target]) });
   const blobs = image.layers.map((layer, index) => held[index] ?? layer.store(run.signal));
   const archive = layoutArchive({ reference: stage, image, blobs });
   node.isStaged = true;

@@ -3,23 +3,28 @@ import type { BlobDescriptor } from '../image/image.ts';
 import type { NodeFacts } from '../node/facts.ts';
 import type { Script, Sections } from '../node/script.ts';
 import { asRoot, CRI, criImageId, eachPair, eachReference, flatPairs, heldBy, parseJson, variables } from './cri.ts';
+import { heldByPodman, podmanLoad } from './podman-load.ts';
 import type { AskedLayer, HeldImage, Runtime, TagPair } from './runtime.ts';
-import { runOf, UNPACKED } from './staging.ts';
+import { LET_IMPORTS_END, runOf, UNPACKED } from './staging.ts';
 
 /**
  * CRI-O sees what is in root's containers-storage: skopeo, else podman, puts it there under the name that we say.
  * `docs/notes/crio.md` has what was measured.
  */
 export const crio: Runtime = {
-  importArchive,
-  inspect,
+  importArchive: (facts, ...rest) => commandsFor(facts).importArchive(facts, ...rest),
+  inspect: (facts, references) => commandsFor(facts).inspect(facts, references),
   held: heldBy(heldAt),
   layers,
   heldLayers,
   lacksContent: said => /blobs\/sha256\/[0-9a-f]+: no such file/.test(said),
-  tag,
-  remove,
+  tag: (facts, pairs) => commandsFor(facts).tag(facts, pairs),
+  remove: (facts, references) => commandsFor(facts).remove(facts, references),
 };
+
+function commandsFor({ privilege }: NodeFacts): typeof podmanLoad {
+  return privilege === 'user' ? podmanLoad : { importArchive, inspect, tag, remove };
+}
 
 /**
  * skopeo reads no archive from a pipe, so the archive is unpacked below /var/tmp and read from there. The layers that
@@ -57,7 +62,10 @@ function inspect(facts: NodeFacts, references: readonly string[]): Script {
 function heldAt(sections: Sections, number: number): HeldImage | undefined {
   const config = parseJson(sections.get(`config ${number}`)) as { os?: unknown; architecture?: unknown } | undefined;
   const imageId = criImageId(sections, number);
-  if (config === undefined || imageId === 'absent' || imageId === 'unasked') {
+  if (imageId === 'unasked') {
+    return heldByPodman(sections, number);
+  }
+  if (config === undefined || imageId === 'absent') {
     return undefined;
   }
   // containers-storage applies each layer as it stores it.
@@ -80,7 +88,8 @@ as_root cat "$LIST" 2>/dev/null | tr '{' '\\n' | grep -F "$WANTED"`;
 
 function layers(facts: NodeFacts, asked: readonly AskedLayer[]): Script {
   return {
-    body: asked.length === 0 ? '' : LAYERS,
+    // Root's list is not for everybody to read: such a user sends whole images.
+    body: asked.length === 0 || facts.privilege === 'user' ? '' : LAYERS,
     variables: {
       LIST: `${facts.imageRoot.replace(/-images$/, '-layers')}/layers.json`,
       WANTED: asked.map(({ diffId }) => diffId).join('\n'),
@@ -112,26 +121,6 @@ function tag(facts: NodeFacts, pairs: readonly TagPair[]): Script {
     variables: variables(facts, flatPairs(pairs)),
   };
 }
-
-/**
- * An import of a run that is over stops reading at once, but what skopeo or podman have begun to store they finish:
- * killed at that moment they leave an image without its manifest, and CRI-O can list no images any more.
- */
-const LET_IMPORTS_END = `
-let_imports_end() {
-  for process in $(printf '%s\\n' "$2" | grep -lsaFf - /proc/[0-9]*/cmdline); do
-    process=\${process#/proc/} process=\${process%/cmdline}
-    { read -r name <"/proc/$process/comm"; } 2>/dev/null && [ "$name" = tar ] && as_root kill "$process" 2>/dev/null
-  done
-  attempt=0
-  while [ $attempt -lt 250 ]; do
-    printf '%s\\n' "\${1%:*}" | grep -qsaFf - /proc/[0-9]*/cmdline || return 0
-    attempt=$((attempt + 1))
-    sleep 0.2
-  done
-  echo 'an import of this run does not come to its end' >&2
-  exit 1
-}`;
 
 function remove(facts: NodeFacts, references: readonly string[]): Script {
   return {

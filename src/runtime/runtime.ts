@@ -13,7 +13,7 @@ export interface HeldImage {
   /** Whether the layers are unpacked, so that a container can start without further work. */
   readonly unpacked: boolean;
   /** Who said so. */
-  readonly witness: 'crictl' | 'ctr' | 'docker';
+  readonly witness: 'crictl' | 'ctr' | 'docker' | 'podman';
 }
 
 /** A reference, and the one that is to name the same content. */

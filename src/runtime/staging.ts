@@ -37,3 +37,24 @@ export function abandonedReferences(references: readonly string[], runId: string
     return owner === runId || (start !== undefined && nowMs - start.getTime() > STALE_AFTER_MS);
   });
 }
+
+/**
+ * A function for scripts on nodes with {@link UNPACKED} archives: `let_imports_end NAME DIRECTORY`.
+ * An import of a run that is over stops reading at once, but what skopeo or podman have begun to store they finish:
+ * killed at that moment they leave an image without its manifest, and CRI-O can list no images any more.
+ */
+export const LET_IMPORTS_END = `
+let_imports_end() {
+  for process in $(printf '%s\\n' "$2" | grep -lsaFf - /proc/[0-9]*/cmdline); do
+    process=\${process#/proc/} process=\${process%/cmdline}
+    { read -r name <"/proc/$process/comm"; } 2>/dev/null && [ "$name" = tar ] && as_root kill "$process" 2>/dev/null
+  done
+  attempt=0
+  while [ $attempt -lt 250 ]; do
+    printf '%s\\n' "\${1%:*}" | grep -qsaFf - /proc/[0-9]*/cmdline || return 0
+    attempt=$((attempt + 1))
+    sleep 0.2
+  done
+  echo 'an import of this run does not come to its end' >&2
+  exit 1
+}`;

@@ -2,7 +2,7 @@ import { appendFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, describe, expect, inject, it } from 'vitest';
-import { archive, build } from '../engines.ts';
+import { archive, build, onRunner } from '../engines.ts';
 import { enter, type LabNode, start, stop } from '../lab/index.ts';
 import { leftOnNode, nodeNamed, plan, push, reach, referencesOn, runAction } from '../shipped.ts';
 import { kubectl, smokePods } from './kubernetes.ts';
@@ -117,7 +117,7 @@ describe('what a kubelet is told about images', () => {
   });
 });
 
-it('a sandbox image that is missing stops the job, and is sent along when it is among the images', async () => {
+it('a sandbox image that is missing stops the job, and is sent along when asked', async () => {
   build(lab, 'docker', 'sandboxed:1', 'sandboxed');
   const kept = join('/tmp', 'pause.tar');
   const inputs = { ...reach(lab, [n1.address]), images: 'sandboxed:1' };
@@ -128,11 +128,36 @@ it('a sandbox image that is missing stops the job, and is sent along when it is 
   await run(n1, ['ctr', '-n', 'k8s.io', 'images', 'rm', '--sync', PAUSE]);
   const refused = await push(inputs, { lab });
   expect(refused.nodes[0]?.error?.code).toBe('SANDBOX_IMAGE_MISSING');
-  expect(refused.log).toContain('add it to `images`');
+  expect(refused.log).toContain('set `sandbox-image: send`');
   expect(refused.outputs['bytes-sent']).toBe('0');
-  const healed = await push({ ...inputs, archive: pause, images: PAUSE }, { lab });
-  expect(healed.nodes[0]?.images[0]?.smoke).toBe('Running');
+
+  const asked = { ...inputs, 'sandbox-image': 'send' };
+  const unknown = await push(asked, { lab });
+  expect(unknown.nodes[0]?.error?.code).toBe('SANDBOX_IMAGE_MISSING');
+  expect(unknown.log).toMatch(/registry\.k8s\.io\/pause:3\.10, which nodes lack, cannot be sent along: /);
+
+  onRunner(lab, 'skopeo', ['copy', '--quiet', `oci-archive:${pause}`, `docker-daemon:${PAUSE}`]);
+  const two = { ...asked, ...reach(lab, [n1.address, n2.address]) };
+  const planned = await plan(two, { lab });
+  expect(planned.nodes.map(({ images, findings }) => [images.map(image => image.reference), findings])).toEqual([
+    [['docker.io/library/sandboxed:1', PAUSE], []],
+    [['docker.io/library/sandboxed:1'], []],
+  ]);
+  expect(planned.log).toMatch(/ registry\.k8s\.io\/pause:3\.10 +send +up to .* none$/m);
+  expect(await referencesOn(lab, 'n1')).not.toContain(PAUSE);
+  const healed = await push(two, { lab });
+  expect(healed.nodes[0]?.images.map(({ outcome, smoke }) => [outcome, smoke])).toEqual([
+    ['sent', 'Running'],
+    ['sent', undefined],
+  ]);
   expect(healed.code).toBe(0);
+  expect(await referencesOn(lab, 'n1')).toContain(PAUSE);
+
+  // An archive without it: an engine has it.
+  await run(n1, ['ctr', '-n', 'k8s.io', 'images', 'rm', '--sync', PAUSE]);
+  const image = await archive(directory, { reference: 'docker.io/library/sandboxed:2' });
+  const archived = { ...asked, images: 'sandboxed:2', archive: image.file };
+  expect((await push(archived, { lab })).nodes[0]?.images.map(({ outcome }) => outcome)).toEqual(['sent', 'sent']);
 });
 
 /** Puts an empty disk of 64 MB in place of the one that a node's containerd keeps its images on. */

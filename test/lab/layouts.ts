@@ -112,6 +112,8 @@ function k3s(): NodeKind {
     crictl,
     adminKubeconfig: kubeconfig,
     files: {
+      // As its documentation has it: settings of the kubelet are part of its own.
+      '/etc/rancher/k3s/config.yaml': 'kubelet-arg:\n  - "image-gc-high-threshold=86"\n',
       '/usr/local/bin/k3s': multicall({
         name: 'k3s',
         commands: {
@@ -213,6 +215,8 @@ function microk8s(): NodeKind {
     crictl: undefined,
     adminKubeconfig: kubeconfig,
     files: {
+      [`${data}/args/kubelet`]:
+        '--container-runtime-endpoint=$' + '{SNAP_COMMON}/run/containerd.sock\n--image-gc-high-threshold=87\n',
       '/snap/bin/microk8s': multicall({
         name: 'microk8s',
         first: `[ "$(id -u)" = 0 ] || { echo 'Insufficient permissions to access MicroK8s.' >&2; exit 1; }\n`,
@@ -231,9 +235,12 @@ function microk8s(): NodeKind {
   };
 }
 
+/** What sudo must allow for a push to CRI-O, as SECURITY.md has it. */
+const loaderMay = ['/usr/bin/podman load --quiet --input /var/tmp/kube-sideload.*', '/usr/bin/podman image inspect *'];
+
 /**
  * Red Hat CoreOS, as OpenShift has it: CRI-O, root's podman and skopeo, a read-only /usr, no package manager, and `core`,
- * who may do anything by sudo, as its only user besides root. SELinux it has not: this kernel may have none.
+ * who may do anything by sudo; besides, `loader`, who may do by sudo what a push needs and nothing else. SELinux it has not: this kernel may have none.
  */
 function rhcos(): NodeKind {
   return {
@@ -253,14 +260,18 @@ function rhcos(): NodeKind {
       '/etc/os-release':
         'NAME="Red Hat Enterprise Linux CoreOS"\nID="rhcos"\nID_LIKE="rhel fedora"\nVARIANT="CoreOS"\nVARIANT_ID=coreos\nPRETTY_NAME="emulated layout of RHCOS"\n',
       '/etc/sudoers.d/coreos-sudo-group': { text: '%sudo ALL=(ALL) NOPASSWD: ALL\n', mode: 0o440 },
+      '/etc/sudoers.d/loader': { text: `loader ALL=(root) NOPASSWD: ${loaderMay.join(', ')}\n`, mode: 0o440 },
     },
     setup: `rm -f /usr/bin/apt* /usr/bin/dpkg*
-useradd --create-home --home-dir /var/home/core --base-dir /var/home --shell /bin/bash --groups sudo core
-usermod --password '*' core
-sed -i /^core:/d /etc/subuid /etc/subgid
-mkdir -m 700 /var/home/core/.ssh
-cp /home/deploy/.ssh/authorized_keys /var/home/core/.ssh/
-chown -R core:core /var/home/core/.ssh
+for user in core loader; do
+  useradd --create-home --home-dir /var/home/$user --base-dir /var/home --shell /bin/bash $user
+  usermod --password '*' $user
+  sed -i /^$user:/d /etc/subuid /etc/subgid
+  mkdir -m 700 /var/home/$user/.ssh
+  cp /home/deploy/.ssh/authorized_keys /var/home/$user/.ssh/
+  chown -R $user:$user /var/home/$user/.ssh
+done
+usermod --append --groups sudo core
 mount --rbind /usr /usr
 mount -o remount,bind,ro /usr`,
   };

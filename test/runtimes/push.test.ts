@@ -5,7 +5,7 @@ import { afterAll, afterEach, describe, expect, inject, it } from 'vitest';
 import { criImageId, smokePods } from '../cluster/kubernetes.ts';
 import { archive, build, onRunner } from '../engines.ts';
 import { enter } from '../lab/index.ts';
-import { crictl, leftOnNode, push, reach, referencesOn } from '../shipped.ts';
+import { crictl, leftOnNode, plan, push, reach, referencesOn } from '../shipped.ts';
 
 const lab = inject('lab');
 const all = lab.nodes.map(() => expect.anything());
@@ -130,6 +130,44 @@ describe('CRI-O', () => {
     }
   });
 
+  it.for(crio)('is sent nothing that /var/tmp has no room for ($kind)', async (node, { expect }) => {
+    const image = await archive(directory, {
+      reference: 'docker.io/library/roomy:1',
+      layers: [{ fillBytes: 12_000_000 }],
+    });
+    const inputs = { ...reach(lab, [`${node.address}=${node.name}`]), archive: image.file };
+    await enter(node, ['mount', '-t', 'tmpfs', '-o', 'size=2m', 'tmpfs', '/var/tmp']);
+    try {
+      const outcome = await push(inputs, { lab });
+      expect(outcome.nodes[0]?.findings).toMatchObject([{ code: 'DISK_TIGHT', severity: 'warning' }]);
+      expect(outcome.nodes[0]?.error).toMatchObject({
+        code: 'DISK_FULL',
+        message: expect.stringMatching(/on \/var\/tmp of the node/),
+      });
+      expect(outcome.outputs['bytes-sent']).toBe('0');
+    } finally {
+      await enter(node, ['umount', '/var/tmp']);
+    }
+  });
+
+  it.for(crio)('is not used without crictl ($kind)', async (node, { expect }) => {
+    build(lab, 'docker', 'unasked:1', 'unasked');
+    const program = (await enter(node, ['which', 'crictl'])).stdout.trim();
+    // Over it something that nobody can execute: to a shell that is as good as nothing.
+    await enter(node, ['mount', '--bind', '/etc/hostname', program]);
+    try {
+      const inputs = { ...reach(lab, [`${node.address}=${node.name}`]), images: 'unasked:1', source: 'docker' };
+      const outcome = await push(inputs, { lab });
+      expect(outcome.nodes[0]?.error).toMatchObject({
+        code: 'RUNTIME_NOT_FOUND',
+        message: 'the runtime is CRI-O, and the node has no crictl, which alone says what CRI-O holds',
+        hint: expect.stringContaining('Install crictl'),
+      });
+    } finally {
+      await enter(node, ['umount', program]);
+    }
+  });
+
   it.for(crio)('takes away a stage name without the image that others use ($kind)', async (node, { expect }) => {
     build(lab, 'docker', 'shared:1', 'shared');
     build(lab, 'docker', 'shared:2', 'shared');
@@ -142,5 +180,86 @@ describe('CRI-O', () => {
     }
     await crictl(lab, node, ['inspecti', 'docker.io/library/shared:1']);
     await crictl(lab, node, ['inspecti', 'docker.io/library/shared:2']);
+  });
+});
+
+describe('a kubelet that is part of another process', () => {
+  const kinds = {
+    'k3s-layout': ['/etc/rancher/k3s/config.yaml', 'well-known socket'],
+    'microk8s-layout': ['/var/snap/microk8s/current/args/kubelet', 'kubelet settings of the distribution'],
+  } as const;
+
+  it.for(lab.nodes.filter(({ kind }) => kind in kinds))('has settings that count ($kind)', async (node, { expect }) => {
+    build(lab, 'docker', 'embedded:1', 'embedded');
+    const [file, origin] = kinds[node.kind as keyof typeof kinds];
+    await enter(node, ['sed', '-i.before', 's/high-threshold=[0-9]*/high-threshold=1/', file]);
+    try {
+      const inputs = { ...reach(lab, [`${node.address}=${node.name}`]), images: 'embedded:1', source: 'docker' };
+      const outcome = await plan(inputs, { lab });
+      expect(outcome.log).toContain(
+        `(from: ${origin}), laid out as ${node.kind === 'k3s-layout' ? 'k3s' : 'MicroK8s'}`,
+      );
+      expect(outcome.nodes[0]?.findings).toMatchObject([
+        { code: 'IMAGE_GC_LIKELY', message: expect.stringContaining('from 1 % on') },
+      ]);
+    } finally {
+      await enter(node, ['mv', `${file}.before`, file]);
+    }
+  });
+});
+
+describe('CRI-O, for a user who may do nothing by sudo but load images by podman and ask for them (rhcos-layout)', () => {
+  const node = lab.nodes.find(({ kind }) => kind === 'rhcos-layout') ?? expect.unreachable();
+  const inputs = { ...reach(lab, [`${node.address}=${node.name}`]), source: 'docker', 'ssh-user': 'loader' };
+
+  it('brings an image, moves its tag, gives it two names, and sends nothing twice', async () => {
+    for (const seed of ['first', 'second']) {
+      build(lab, 'docker', 'loaded:1', seed);
+      const outcome = await push({ ...inputs, images: 'loaded:1', aliases: 'localhost/loaded:1' }, { lab });
+      expect(outcome.log).toContain('as a user who may load images by podman');
+      expect(outcome.nodes[0]?.images.map(({ outcome, smoke }) => [outcome, smoke])).toEqual([
+        ['sent', 'Running'],
+        ['sent', 'Running'],
+      ]);
+      expect(outcome.code).toBe(0);
+      for (const name of ['docker.io/library/loaded:1', 'localhost/loaded:1']) {
+        expect(await criImageId(lab, node, name)).toBe(imageId('loaded:1'));
+      }
+    }
+    const again = await push({ ...inputs, images: 'loaded:1' }, { lab });
+    expect(again.outputs).toMatchObject({ changed: 'false', 'bytes-sent': '0' });
+  });
+
+  it('believes root’s podman, not its own exit code', async () => {
+    build(lab, 'docker', 'loaded:2', 'two');
+    // As if somebody moved the tag between the load and the question.
+    const script = `#!/bin/sh\n[ "$1" != load ] || { /usr/libexec/podman.real "$@" && [ -d "$4" ] || exec /usr/libexec/podman.real tag registry.k8s.io/pause:3.10 docker.io/library/loaded:2; exit; }\nexec /usr/libexec/podman.real "$@"\n`;
+    await enter(
+      node,
+      [
+        'sh',
+        '-c',
+        'mount -o remount,bind,rw /usr && mkdir -p /usr/libexec && mv /usr/bin/podman /usr/libexec/podman.real && cat >/usr/bin/podman && chmod 755 /usr/bin/podman',
+      ],
+      { input: script },
+    );
+    try {
+      const outcome = await push({ ...inputs, images: 'loaded:2' }, { lab });
+      expect(outcome.nodes[0]?.error).toMatchObject({
+        code: 'VERIFY_FAILED',
+        message: expect.stringMatching(/podman reports image ID sha256:\w+, CI built/),
+      });
+    } finally {
+      await enter(node, ['sh', '-c', 'mv /usr/libexec/podman.real /usr/bin/podman && mount -o remount,bind,ro /usr']);
+    }
+  });
+
+  it('is nobody on a node with containerd', async () => {
+    const other = lab.nodes.find(({ kind }) => kind === 'containerd') ?? expect.unreachable();
+    const outcome = await push(
+      { ...inputs, nodes: `${other.address}=${other.name}`, 'ssh-user': 'nosudo', images: 'loaded:1' },
+      { lab },
+    );
+    expect(outcome.nodes[0]?.error?.code).toBe('SUDO_REFUSED');
   });
 });

@@ -76,6 +76,7 @@ function node(
       stage: isHeld ? undefined : 'stage:0',
       held: [],
       estimate: { bytes: 0, isExact: true },
+      isSandbox: false,
       outcome: 'none',
       bytesSent: 0,
       smoke: undefined,

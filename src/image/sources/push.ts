@@ -11,7 +11,7 @@ import type { Scratch } from '../scratch.ts';
 import { ask, lastLine, type SaveCommand } from './engine.ts';
 
 /** Marks the repositories of this tool: whatever carries it and has no server any more is a leftover. */
-export const REPOSITORY_PREFIX = 'kube-sideload';
+const REPOSITORY_PREFIX = 'kube-sideload';
 const TAG = 'pushed';
 const UNTAG_WITHIN_MS = 20_000;
 

@@ -25,6 +25,18 @@ const NODE: Readonly<Record<string, string>> = {
   disk: '/dev/vda1  103081248 61234567  41830297      60% /var/lib/containerd',
 };
 
+/** On a node with CRI-O, a user who is not root. */
+const LOADER = {
+  uid: '1000',
+  'sudo-refused': 'sudo: a password is required',
+  runtime: 'cri-o',
+  'cri-version': undefined,
+  'client-version': undefined,
+  ctr: undefined,
+  crictl: undefined,
+  podman: '/usr/bin/podman',
+};
+
 function facts(sections: Readonly<Record<string, string | undefined>> = {}): NodeFacts {
   const present = Object.entries({ ...NODE, ...sections }).filter(([, text]) => text !== undefined);
   return parseFacts(new Map(present as [string, string][]), 'w1');
@@ -68,12 +80,22 @@ it('tells of a node what later steps need', () => {
       credentialPolicy: 'NeverVerifyPreloadedImages',
       credentialAllowlist: [],
     },
+    workDisk: undefined,
     sandbox: undefined,
   });
 });
 
 it.each<[what: string, sections: Readonly<Record<string, string | undefined>>, expected: Partial<NodeFacts>]>([
   ['a user with sudo', { uid: '1000' }, { privilege: 'sudo' }],
+  [
+    'a user whom sudo lets load images by podman and ask for them',
+    { ...LOADER, 'sudo-allows': 'load\ninspect' },
+    {
+      privilege: 'user',
+      runtime: { name: 'cri-o', version: 'of unknown version' },
+      tools: { podman: ['/usr/bin/podman'] },
+    },
+  ],
   ['an arm64 machine', { machine: 'aarch64' }, { platform: { os: 'linux', architecture: 'arm64', variant: 'v8' } }],
   [
     'no crictl',
@@ -119,6 +141,11 @@ it.each<[what: string, sections: Readonly<Record<string, string | undefined>>, e
   ['another snapshotter', { snapshotter: 'zfs' }, { snapshotter: 'zfs' }],
   ['nothing staged', { staged: '' }, { staged: [] }],
   [
+    'another disk for what is unpacked on the way',
+    { 'work-disk': 'tmpfs 2048 1024 1024 50% /var/tmp' },
+    { workDisk: { path: '/var/tmp', sizeBytes: 2048 * 1024, freeBytes: 1024 * 1024 } },
+  ],
+  [
     'a disk whose names have spaces',
     { disk: '/dev/mapper/vg-my disk 1000 400 600 40% /mnt/my images' },
     { disk: { path: '/mnt/my images', sizeBytes: 1000 * 1024, freeBytes: 600 * 1024 } },
@@ -142,6 +169,30 @@ describe('a node that cannot be used', () => {
       /sudo: a password is required/,
     ],
     ['sudo says nothing', { 'sudo-refused': '' }, 'SUDO_REFUSED', /without a word/],
+    [
+      'CRI-O without crictl',
+      { runtime: 'cri-o', 'cri-version': undefined, crictl: undefined, podman: '/usr/bin/podman' },
+      'RUNTIME_NOT_FOUND',
+      /the runtime is CRI-O, and the node has no crictl/,
+    ],
+    [
+      'sudo lets images be loaded, and nobody ask for them',
+      { ...LOADER, 'sudo-allows': 'load' },
+      'SUDO_REFUSED',
+      /but not `podman image inspect`/,
+    ],
+    [
+      'sudo lets images be asked for, and nobody load them',
+      { ...LOADER, 'sudo-allows': 'inspect' },
+      'SUDO_REFUSED',
+      /a password is required/,
+    ],
+    [
+      'podman is not what the runtime needs',
+      { 'sudo-refused': 'sudo: a password is required', 'sudo-allows': 'load\ninspect' },
+      'SUDO_REFUSED',
+      /a password is required/,
+    ],
     ['a machine nobody knows', { machine: 'sparc64' }, 'PROBE_FAILED', /"sparc64"/],
     ['no answer at all', { machine: undefined }, 'PROBE_FAILED', /unknown machine ""/],
     ['no socket', { socket: '', 'socket-origin': '', 'socket-state': '' }, 'RUNTIME_NOT_FOUND', /no kubelet runs/],

@@ -20,6 +20,7 @@ const FACTS: NodeFacts = {
   imageRoot: '/var/lib/rancher/k3s/agent/containerd/io.containerd.snapshotter.v1.overlayfs',
   disk: { path: '/', sizeBytes: 2e9, freeBytes: 1e9 },
   kubelet: parseKubelet('', ''),
+  workDisk: undefined,
   sandbox: undefined,
 };
 const AMD64 = FACTS.platform;
