@@ -120,6 +120,40 @@ describe('a blob is received', () => {
     for (const id of blobs.map(digestOf)) expect(await received(id)).toBe(id);
   });
 
+  it('no faster than it is stored', async () => {
+    let goOn = () => {};
+    const gate = new Promise<void>(resolve => {
+      goOn = resolve;
+    });
+    await receiver.close();
+    const write: Scratch['write'] = async (open, signal) => {
+      await gate;
+      return await scratch.write(open, signal);
+    };
+    receiver = await openReceiver('kube-sideload', { ...scratch, write }, never);
+    const chunk = Buffer.alloc(1 << 20, 'a\0');
+    let sentChunks = 0;
+    const body = new ReadableStream({
+      pull(controller) {
+        sentChunks += 1;
+        if (sentChunks > 200) controller.close();
+        else controller.enqueue(chunk);
+      },
+    });
+    const answer = request('PATCH', await begin(), { body });
+    // Full buffers all the way: between two looks nothing moves.
+    let before = -1;
+    const stands = () => {
+      const isSame = sentChunks === before && sentChunks > 0;
+      before = sentChunks;
+      return isSame;
+    };
+    await expect.poll(stands).toBe(true);
+    expect(sentChunks).toBeLessThan(50);
+    goOn();
+    expect((await answer).headers.get('range')).toBe(`0-${200 * chunk.length - 1}`);
+  });
+
   it('and compressed when it is not yet', async () => {
     expect((await request('POST', `blobs/uploads/?digest=${digest}`, { body: layer })).status).toBe(201);
     expect(receiver.blobs.get(digest)).toMatchObject({
