@@ -1,5 +1,5 @@
 import { connect } from 'node:net';
-import { SideloadError } from '../../errors.ts';
+import { messageOf, SideloadError } from '../../errors.ts';
 import { parseConfig } from '../config.ts';
 import { type Digest, hexOf, parseDigest } from '../digest.ts';
 import { type ArchiveEntries, type ArchiveFile, memoryFile, readMetadata } from '../entries.ts';
@@ -11,7 +11,7 @@ import type { Scratch } from '../scratch.ts';
 import { ask, lastLine, type SaveCommand } from './engine.ts';
 
 /** Marks the repositories of this tool: whatever carries it and has no server any more is a leftover. */
-export const REPOSITORY_PREFIX = 'kube-sideload';
+const REPOSITORY_PREFIX = 'kube-sideload';
 const TAG = 'pushed';
 const UNTAG_WITHIN_MS = 20_000;
 
@@ -41,7 +41,9 @@ export async function readPushed(
   store: ReceiverStore,
   signal: AbortSignal,
 ): Promise<ArchiveEntries> {
-  const receiver = await openReceiver(REPOSITORY_PREFIX, store, signal);
+  const receiver = await openReceiver(REPOSITORY_PREFIX, store, signal).catch((error: unknown) => {
+    throw refused(command, messageOf(error));
+  });
   try {
     await push(command, receiver, signal);
     return await layoutOf(command, receiver);

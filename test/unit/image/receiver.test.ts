@@ -283,6 +283,14 @@ describe('an upload is refused', () => {
     expect(receiver.failed.aborted).toBe(false);
   });
 
+  it('when nobody can say what is stored', async () => {
+    await receiver.close();
+    const broken = new SideloadError('INTERNAL', 'no answer');
+    receiver = await openReceiver('kube-sideload', { ...scratch, find: () => Promise.reject(broken) }, never);
+    expect((await request('HEAD', `blobs/${digest}`)).status).toBe(500);
+    expect(receiver.failed.reason).toBe(broken);
+  });
+
   it('when it cannot be stored, and whoever waits for the image learns why', async () => {
     const full = new SideloadError('DISK_FULL', 'no space left');
     await receiver.close();
@@ -357,7 +365,7 @@ describe('nothing else is there', () => {
     }
   });
 
-  it.each(['/', '/v2/_catalog', '/metrics'])('no page %s', async path => {
+  it.each(['/', '/v2/_catalog', '/metrics', '//', '/v2/%'])('no page %s', async path => {
     expect(await refusalOf(request('GET', path))).toEqual([404, 'NAME_UNKNOWN']);
   });
 
