@@ -95,10 +95,8 @@ export async function openReceiver(prefix: string, store: ReceiverStore, signal:
   let requests = 0;
   const running = new Set<Promise<void>>();
   const server = createServer({ requestTimeout: 0, keepAliveTimeout: 0 }, (request, response) => {
-    const url = new URL(request.url ?? '/', 'http://receiver');
-    const own = `/v2/${state.repository}/`;
-    if (url.pathname.startsWith(own)) requests += 1;
-    const job = answer(state, request, response, url, own);
+    if (request.url?.startsWith(`/v2/${state.repository}/`)) requests += 1;
+    const job = answer(state, request, response);
     running.add(job);
     job.finally(() => running.delete(job));
   });
@@ -125,20 +123,18 @@ export async function openReceiver(prefix: string, store: ReceiverStore, signal:
 }
 
 /** Never rejects. */
-async function answer(
-  state: State,
-  request: IncomingMessage,
-  response: ServerResponse,
-  url: URL,
-  own: string,
-): Promise<void> {
+async function answer(state: State, request: IncomingMessage, response: ServerResponse): Promise<void> {
   response.on('error', () => {}); // whoever asked has gone
   response.setHeader('Docker-Distribution-API-Version', 'registry/2.0');
   try {
-    const { pathname, searchParams: query } = url;
+    const [pathname = '', search] = (request.url ?? '').split('?', 2);
+    const own = `/v2/${state.repository}/`;
     if (pathname === '/v2/' || pathname === '/v2') send(response, 200, {}, '{}');
     else if (!pathname.startsWith(own)) throw new Refusal(404, 'NAME_UNKNOWN', 'there is no such repository');
-    else await route(state, { request, response, path: pathname.slice(own.length), query });
+    else {
+      const query = new URLSearchParams(search);
+      await route(state, { request, response, path: pathname.slice(own.length), query });
+    }
   } catch (error) {
     if (response.headersSent || response.destroyed) {
       response.destroy();
@@ -191,7 +187,10 @@ async function sendBlob(state: State, { request, response }: Call, name: string)
 
 /** A layer that was stored before. Whoever hears that it is here does not upload it, so it belongs to the image. */
 async function findStored(state: State, digest: Digest): Promise<ArchiveFile | undefined> {
-  const stored = await state.store.find(digest);
+  const stored = await Promise.resolve(state.store.find(digest)).catch((error: unknown) => {
+    state.failure.abort(error);
+    throw error;
+  });
   if (stored === undefined) return undefined;
   // Of what was compressed here the size in the source is not known; engines want any, and none looks at it again.
   const file = { sizeBytes: stored.blob.sizeBytes, stored, open: stored.blob.open };

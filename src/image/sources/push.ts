@@ -1,5 +1,5 @@
 import { connect } from 'node:net';
-import { SideloadError } from '../../errors.ts';
+import { messageOf, SideloadError } from '../../errors.ts';
 import { parseConfig } from '../config.ts';
 import { type Digest, hexOf, parseDigest } from '../digest.ts';
 import { type ArchiveEntries, type ArchiveFile, memoryFile, readMetadata } from '../entries.ts';
@@ -41,7 +41,9 @@ export async function readPushed(
   store: ReceiverStore,
   signal: AbortSignal,
 ): Promise<ArchiveEntries> {
-  const receiver = await openReceiver(REPOSITORY_PREFIX, store, signal);
+  const receiver = await openReceiver(REPOSITORY_PREFIX, store, signal).catch((error: unknown) => {
+    throw refused(command, messageOf(error));
+  });
   try {
     await push(command, receiver, signal);
     return await layoutOf(command, receiver);

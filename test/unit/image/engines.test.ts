@@ -2,8 +2,9 @@ import { execFile } from 'node:child_process';
 import { chmod, readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
-import { beforeEach, describe, expect, it } from 'vitest';
+import { beforeEach, describe, expect, it, vi } from 'vitest';
 import type { OpenImagesOptions } from '../../../src/image/open.ts';
+import { dockerEngine } from '../../../src/image/sources/docker.ts';
 import {
   type DockerWriter,
   dockerArchive,
@@ -216,6 +217,7 @@ describe('containerd', () => {
     expect(set.images[0]).toMatchObject({ reference: APP, origin: 'containerd', variants: [{ imageId: app.imageId }] });
     expect(await calls('ctr')).toEqual([
       `--connect-timeout 5s images list name=="${APP}" name=="app:v1"`,
+      expect.stringMatching(/ images push --plain-http 127\.0\.0\.1:\d+\/kube-sideload-[0-9a-f]{32}\/image:pushed /),
       `--connect-timeout 5s images export --local --all-platforms - ${APP}`,
     ]);
   });
@@ -302,6 +304,62 @@ describe('buildah without podman', () => {
       code: 'IMAGE_NOT_FOUND',
       message: 'no image app:v1 in buildah; podman is not installed',
     });
+  });
+});
+
+describe('what an engine tells of an image before it is read', () => {
+  const factsOf = async (answer: object) => {
+    await program('docker', `echo '${JSON.stringify([answer])}'`);
+    const found = await dockerEngine(programs.docker ?? '', () => {}).find('app:v1', new AbortController().signal);
+    const { read: _, ...facts } = found.state === 'found' ? found.image : expect.unreachable();
+    return facts;
+  };
+  const id = app.imageId;
+  const inspected = { Id: id, Os: 'linux', Architecture: 'arm64', Variant: 'v8', Size: 5, RootFS: { Layers: [id] } };
+
+  it('is the image ID, the platform and the size with the classic store', async () => {
+    const platform = { os: 'linux', architecture: 'arm64', variant: 'v8' };
+    expect(await factsOf(inspected)).toEqual({ id, diffIds: [id], imageId: id, platform, sizeBytes: 5 });
+  });
+
+  it('is no image ID with containerd’s store, where the ID is another digest', async () => {
+    expect(await factsOf({ ...inspected, Descriptor: { digest: id } })).toEqual({ id, diffIds: [id] });
+  });
+
+  it('is the same of podman under docker’s name', async () => {
+    const answer = { Id: id.replace('sha256:', ''), RootFS: { Layers: [id] } };
+    expect(await factsOf(answer)).toEqual({ id, diffIds: [id], imageId: id });
+  });
+});
+
+describe('an engine that does not push', () => {
+  it('because it is too old, saves', async () => {
+    await engine('podman', app, ['localhost/app:v1'], `cat "$DIR/podman.tar"`);
+    const script = await readFile(join(place.directory, 'podman'), 'utf8');
+    const refusal = `echo 'Error: unknown flag: --force-compression' >&2; exit 125`;
+    await writeFile(
+      join(place.directory, 'podman'),
+      script.replace('case', `case $1 in push) ${refusal} ;; esac\ncase`),
+    );
+    expect((await open('app:v1', { source: 'podman' })).images[0]?.variants[0]?.imageId).toBe(app.imageId);
+    expect(place.lines).toContain(
+      'the whole image is saved: podman did not push app:v1: Error: unknown flag: --force-compression',
+    );
+  });
+
+  it('but to another machine, saves', async () => {
+    await engine('podman', app, ['localhost/app:v1']); // its push succeeds and does nothing here
+    expect((await open('app:v1', { source: 'podman' })).images[0]?.variants[0]?.imageId).toBe(app.imageId);
+    expect(place.lines).toContain('the whole image is saved: podman did not push app:v1: it pushed to another machine');
+  });
+
+  it('by podman of another machine is not asked to', async () => {
+    await engine('podman', app, ['localhost/app:v1']);
+    vi.stubEnv('CONTAINER_HOST', 'ssh://builder/run/podman.sock');
+    await open('app:v1', { source: 'podman' });
+    vi.unstubAllEnvs();
+    expect((await calls('podman')).map(call => call.split(' ')[0])).toEqual(['image', 'image', 'save']);
+    expect(place.lines).toContain('the whole image is saved: podman runs elsewhere');
   });
 });
 

@@ -120,6 +120,40 @@ describe('a blob is received', () => {
     for (const id of blobs.map(digestOf)) expect(await received(id)).toBe(id);
   });
 
+  it('no faster than it is stored', async () => {
+    let goOn = () => {};
+    const gate = new Promise<void>(resolve => {
+      goOn = resolve;
+    });
+    await receiver.close();
+    const write: Scratch['write'] = async (open, signal) => {
+      await gate;
+      return await scratch.write(open, signal);
+    };
+    receiver = await openReceiver('kube-sideload', { ...scratch, write }, never);
+    const chunk = Buffer.alloc(1 << 20, 'a\0');
+    let sentChunks = 0;
+    const body = new ReadableStream({
+      pull(controller) {
+        sentChunks += 1;
+        if (sentChunks > 200) controller.close();
+        else controller.enqueue(chunk);
+      },
+    });
+    const answer = request('PATCH', await begin(), { body });
+    // Full buffers all the way: between two looks nothing moves.
+    let before = -1;
+    const stands = () => {
+      const isSame = sentChunks === before && sentChunks > 0;
+      before = sentChunks;
+      return isSame;
+    };
+    await expect.poll(stands).toBe(true);
+    expect(sentChunks).toBeLessThan(50);
+    goOn();
+    expect((await answer).headers.get('range')).toBe(`0-${200 * chunk.length - 1}`);
+  });
+
   it('and compressed when it is not yet', async () => {
     expect((await request('POST', `blobs/uploads/?digest=${digest}`, { body: layer })).status).toBe(201);
     expect(receiver.blobs.get(digest)).toMatchObject({
@@ -249,6 +283,14 @@ describe('an upload is refused', () => {
     expect(receiver.failed.aborted).toBe(false);
   });
 
+  it('when nobody can say what is stored', async () => {
+    await receiver.close();
+    const broken = new SideloadError('INTERNAL', 'no answer');
+    receiver = await openReceiver('kube-sideload', { ...scratch, find: () => Promise.reject(broken) }, never);
+    expect((await request('HEAD', `blobs/${digest}`)).status).toBe(500);
+    expect(receiver.failed.reason).toBe(broken);
+  });
+
   it('when it cannot be stored, and whoever waits for the image learns why', async () => {
     const full = new SideloadError('DISK_FULL', 'no space left');
     await receiver.close();
@@ -323,7 +365,7 @@ describe('nothing else is there', () => {
     }
   });
 
-  it.each(['/', '/v2/_catalog', '/metrics'])('no page %s', async path => {
+  it.each(['/', '/v2/_catalog', '/metrics', '//', '/v2/%'])('no page %s', async path => {
     expect(await refusalOf(request('GET', path))).toEqual([404, 'NAME_UNKNOWN']);
   });
 
