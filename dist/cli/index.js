@@ -11216,11 +11216,9 @@ async function openReceiver(prefix, store, signal) {
     let requests = 0;
     const running = new Set();
     const server = (0,external_node_http_namespaceObject.createServer)({ requestTimeout: 0, keepAliveTimeout: 0 }, (request, response) => {
-        const url = new URL(request.url ?? '/', 'http://receiver');
-        const own = `/v2/${state.repository}/`;
-        if (url.pathname.startsWith(own))
+        if (request.url?.startsWith(`/v2/${state.repository}/`))
             requests += 1;
-        const job = answer(state, request, response, url, own);
+        const job = answer(state, request, response);
         running.add(job);
         job.finally(() => running.delete(job));
     });
@@ -11246,17 +11244,20 @@ async function openReceiver(prefix, store, signal) {
         },
     };
 }
-async function answer(state, request, response, url, own) {
+async function answer(state, request, response) {
     response.on('error', () => { });
     response.setHeader('Docker-Distribution-API-Version', 'registry/2.0');
     try {
-        const { pathname, searchParams: query } = url;
+        const [pathname = '', search] = (request.url ?? '').split('?', 2);
+        const own = `/v2/${state.repository}/`;
         if (pathname === '/v2/' || pathname === '/v2')
             send(response, 200, {}, '{}');
         else if (!pathname.startsWith(own))
             throw new Refusal(404, 'NAME_UNKNOWN', 'there is no such repository');
-        else
+        else {
+            const query = new URLSearchParams(search);
             await route(state, { request, response, path: pathname.slice(own.length), query });
+        }
     }
     catch (error) {
         if (response.headersSent || response.destroyed) {
@@ -11309,7 +11310,10 @@ async function sendBlob(state, { request, response }, name) {
     await (0,external_node_stream_promises_namespaceObject.pipeline)(file.open(), response, { signal: state.signal });
 }
 async function findStored(state, digest) {
-    const stored = await state.store.find(digest);
+    const stored = await Promise.resolve(state.store.find(digest)).catch((error) => {
+        state.failure.abort(error);
+        throw error;
+    });
     if (stored === undefined)
         return undefined;
     const file = { sizeBytes: stored.blob.sizeBytes, stored, open: stored.blob.open };
@@ -11484,7 +11488,9 @@ const REPOSITORY_PREFIX = 'kube-sideload';
 const push_TAG = 'pushed';
 const UNTAG_WITHIN_MS = 20_000;
 async function readPushed(command, store, signal) {
-    const receiver = await openReceiver(REPOSITORY_PREFIX, store, signal);
+    const receiver = await openReceiver(REPOSITORY_PREFIX, store, signal).catch((error) => {
+        throw push_refused(command, (0,lib_errors/* messageOf */.bD)(error));
+    });
     try {
         await push(command, receiver, signal);
         return await layoutOf(command, receiver);
