@@ -10,7 +10,7 @@ __nccwpck_require__.a(module, async (__webpack_handle_async_dependencies__, __we
 __nccwpck_require__.r(__webpack_exports__);
 /* harmony import */ var node_util__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(7975);
 /* harmony import */ var node_util__WEBPACK_IMPORTED_MODULE_0___default = /*#__PURE__*/__nccwpck_require__.n(node_util__WEBPACK_IMPORTED_MODULE_0__);
-/* harmony import */ var _entry_js__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(6249);
+/* harmony import */ var _entry_js__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(7293);
 /* harmony import */ var _help_js__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(3201);
 /* harmony import */ var _host_terminal_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(2939);
 /* harmony import */ var _inputs_js__WEBPACK_IMPORTED_MODULE_4__ = __nccwpck_require__(6107);
@@ -81,7 +81,7 @@ __webpack_async_result__();
 
 /***/ }),
 
-/***/ 6249:
+/***/ 7293:
 /***/ ((__unused_webpack_module, __webpack_exports__, __nccwpck_require__) => {
 
 "use strict";
@@ -9699,7 +9699,7 @@ async function findZstd(signal) {
     const codec = { compression: 'zstd', label: 'zstd-1' };
     if (typeof (external_node_zlib_default()).createZstdCompress === 'function') {
         const options = { chunkSize: CHUNK_BYTES, params: { [(external_node_zlib_default()).constants.ZSTD_c_compressionLevel]: 1 } };
-        return { ...codec, name: 'zstd', start: () => inProcess(external_node_zlib_default().createZstdCompress(options)) };
+        return { ...codec, name: 'zstd', start: () => inProcess(endsOnce(external_node_zlib_default().createZstdCompress(options))) };
     }
     if (!(await hasZstd(signal)))
         return undefined;
@@ -9727,6 +9727,17 @@ async function startDecompression(compression, signal) {
 }
 async function hasZstd(signal) {
     return (await runProgram('zstd', ['--version'], signal)).code === 0;
+}
+function endsOnce(stream) {
+    const end = stream.end.bind(stream);
+    stream.end = () => {
+        stream.write(Buffer.alloc(0), error => {
+            if (!error)
+                end();
+        });
+        return stream;
+    };
+    return stream;
 }
 function inProcess(stream) {
     return { stream, isProgram: false, finished: async () => { }, stop: () => stream.destroy() };
@@ -12077,7 +12088,7 @@ function node_newNode(settings) {
         facts: undefined,
         object: undefined,
         images: [],
-        isStaged: false,
+        staged: new Set(),
         findings: [],
         error: undefined,
     };
@@ -12149,17 +12160,6 @@ function nodeReport(node) {
 
 ;// CONCATENATED MODULE: external "node:timers/promises"
 const external_node_timers_promises_namespaceObject = require("node:timers/promises");
-;// CONCATENATED MODULE: ./lib/image/chain-id.js
-
-function chainIds(diffIds) {
-    const chain = [];
-    for (const diffId of diffIds) {
-        const below = chain.at(-1);
-        chain.push(below === undefined ? diffId : digestOf(`${below} ${diffId}`));
-    }
-    return chain;
-}
-
 ;// CONCATENATED MODULE: ./lib/image/layout.js
 
 
@@ -12313,6 +12313,18 @@ async function headerOf(name, sizeBytes) {
     return header;
 }
 
+;// CONCATENATED MODULE: ./lib/image/part.js
+
+function partOf({ platform, layers }, count) {
+    const lowest = layers.slice(0, count);
+    const config = Buffer.from(JSON.stringify({
+        ...platform,
+        config: {},
+        rootfs: { type: 'layers', diff_ids: lowest.map(({ diffId }) => diffId) },
+    }));
+    return { platform, imageId: digestOf(config), config: async () => config, layers: lowest };
+}
+
 ;// CONCATENATED MODULE: ./lib/plan.js
 
 
@@ -12459,8 +12471,11 @@ const staging_STALE_AFTER_MS = 5 * 24 * 3600 * 1000;
 function stageReference(runId, number) {
     return `${STAGE_PREFIX}${runId}:${number}`;
 }
+function partReference(stage, part) {
+    return `${stage}-${part}`;
+}
 function stageName(reference) {
-    return reference.replace(/:\d+$/, '');
+    return reference.replace(/:\d+(?:-\d+)?$/, '');
 }
 function runOf(reference) {
     return stageName(reference).slice(STAGE_PREFIX.length);
@@ -12504,6 +12519,7 @@ const containerd = {
     held: heldBy(heldAt),
     layers: containerd_layers,
     heldLayers,
+    canOverlap: true,
     lacksContent: said => /content digest sha256:[0-9a-f]+: not found/.test(said),
     tag,
     remove: containerd_remove,
@@ -12727,6 +12743,7 @@ const crio = {
     held: heldBy(crio_heldAt),
     layers: crio_layers,
     heldLayers: crio_heldLayers,
+    canOverlap: false,
     lacksContent: said => /blobs\/sha256\/[0-9a-f]+: no such file/.test(said),
     tag: (facts, pairs) => commandsFor(facts).tag(facts, pairs),
     remove: (facts, references) => commandsFor(facts).remove(facts, references),
@@ -12832,6 +12849,7 @@ const docker = {
     held: heldBy(docker_heldAt),
     layers: docker_layers,
     heldLayers: docker_heldLayers,
+    canOverlap: false,
     lacksContent: said => /no such file or directory/.test(said),
     tag: docker_tag,
     remove: docker_remove,
@@ -12905,6 +12923,126 @@ function docker_remove(facts, references) {
 const RUNTIMES = { containerd: containerd, 'cri-o': crio, docker: docker };
 function runtimeOf(name) {
     return RUNTIMES[name];
+}
+
+;// CONCATENATED MODULE: ./lib/node/heartbeat.js
+
+const BEAT = 'trap : TERM; while sleep 10; do echo; done & cat >/dev/null; kill 0';
+function startHeartbeat(connection) {
+    const stdin = new external_node_stream_namespaceObject.PassThrough();
+    const ended = connection.run(['sh', '-c', BEAT], { stdin }).then(() => { }, () => { });
+    return async () => {
+        stdin.end();
+        await ended;
+    };
+}
+
+;// CONCATENATED MODULE: ./lib/image/chain-id.js
+
+function chainIds(diffIds) {
+    const chain = [];
+    for (const diffId of diffIds) {
+        const below = chain.at(-1);
+        chain.push(below === undefined ? diffId : digestOf(`${below} ${diffId}`));
+    }
+    return chain;
+}
+
+;// CONCATENATED MODULE: ./lib/node/script.js
+
+
+const SEARCH_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/snap/bin';
+async function runScript(connection, script, signal) {
+    const mark = `@@${(0,external_node_crypto_namespaceObject.randomBytes)(6).toString('hex')}`;
+    const result = await connection.run(['sh'], { stdin: composeScript(script, mark), signal });
+    const sections = parseSections(result.stdout, mark);
+    if (result.code !== 0 || !sections.has('end')) {
+        const said = `${result.stderr}\n${result.stdout.split(mark)[0] ?? ''}`.trim();
+        throw new lib_errors/* SideloadError */.wR('REMOTE_COMMAND_FAILED', `a script on the node ended with exit code ${result.code}${said === '' ? '' : `: ${said.slice(-2000)}`}`, { node: connection.target.label });
+    }
+    return sections;
+}
+function composeScript({ body, variables = {} }, mark) {
+    const assignments = Object.entries(variables).map(([name, value]) => `${name}=${quoteForSh(value)}`);
+    return `{
+export LC_ALL=C PATH="$PATH:${SEARCH_PATH}"
+section() { printf '\\n${mark} %s\\n' "$1"; }
+if [ "$(id -u)" = 0 ]; then as_root() { "$@"; }; else as_root() { sudo -n "$@"; }; fi
+${assignments.join('\n')}
+${body}
+section end
+exit 0
+} </dev/null
+`;
+}
+function quoteForSh(value) {
+    return `'${value.replaceAll("'", String.raw `'\''`)}'`;
+}
+function parseSections(stdout, mark) {
+    const sections = new Map();
+    for (const part of stdout.split(`\n${mark} `).slice(1)) {
+        const newline = part.indexOf('\n');
+        sections.set(part.slice(0, newline), part.slice(newline + 1).trim());
+    }
+    return sections;
+}
+
+;// CONCATENATED MODULE: ./lib/node/layers.js
+
+
+
+
+
+const METADATA_BYTES = 8 * 1024;
+async function askLayers(node, images, { delta }, run) {
+    if (images.length === 0) {
+        return;
+    }
+    const { connection, facts } = ready(node);
+    const runtime = runtimeOf(facts.runtime.name);
+    const asked = await Promise.all(images.map(({ image }) => askedLayers(image)));
+    const sections = delta ? await runScript(connection, runtime.layers(facts, asked.flat()), run.signal) : new Map();
+    for (const [index, target] of images.entries()) {
+        target.held = delta ? planLayers(target.image, runtime.heldLayers(sections, asked[index] ?? [])) : [];
+        const blobs = missingLayers(target).map(({ diffId }) => asked[index]?.find(layer => layer.diffId === diffId)?.blob);
+        target.estimate = {
+            bytes: METADATA_BYTES + sentBytes(target, blobs),
+            isExact: !blobs.includes(undefined),
+        };
+    }
+}
+async function askedLayers({ layers }) {
+    const chain = chainIds(layers.map(({ diffId }) => diffId));
+    const blobs = await Promise.all(layers.map(async (layer) => layers_describe(await layer.known())));
+    return layers.map(({ diffId }, index) => ({ diffId, chainId: chain[index] ?? diffId, blob: blobs[index] }));
+}
+function layers_describe(blob) {
+    return blob && { digest: blob.digest, sizeBytes: blob.sizeBytes, compression: blob.compression };
+}
+
+;// CONCATENATED MODULE: ./lib/node/space.js
+
+
+function parseDisk(line) {
+    const [, sizeKib, freeKib, path] = /\s(\d+)\s+\d+\s+(\d+)\s+\d+%\s+(\S.*)$/.exec(line) ?? [];
+    return sizeKib === undefined || freeKib === undefined || path === undefined
+        ? undefined
+        : { path, sizeBytes: Number(sizeKib) * 1024, freeBytes: Number(freeKib) * 1024 };
+}
+function otherWorkDisk({ disk, workDisk }) {
+    return workDisk === undefined || workDisk.path === disk.path ? undefined : workDisk;
+}
+function assertRoom(facts, reference, { archiveBytes, layersBytes }) {
+    const work = otherWorkDisk(facts);
+    const needs = [
+        ...(work === undefined ? [] : [{ disk: work, bytes: archiveBytes }]),
+        { disk: facts.disk, bytes: archiveBytes + layersBytes },
+    ];
+    for (const { disk, bytes } of needs) {
+        if (bytes > disk.freeBytes) {
+            throw new lib_errors/* SideloadError */.wR('DISK_FULL', `${reference} needs ${formatBytes(bytes)} on ${disk.path} of the node, and ${formatBytes(disk.freeBytes)} are free`);
+        }
+    }
 }
 
 // EXTERNAL MODULE: ./node_modules/is-stream/index.js
@@ -14207,31 +14345,6 @@ function toObject(document) {
     return typeof value === 'object' && value !== null ? value : {};
 }
 
-;// CONCATENATED MODULE: ./lib/node/space.js
-
-
-function parseDisk(line) {
-    const [, sizeKib, freeKib, path] = /\s(\d+)\s+\d+\s+(\d+)\s+\d+%\s+(\S.*)$/.exec(line) ?? [];
-    return sizeKib === undefined || freeKib === undefined || path === undefined
-        ? undefined
-        : { path, sizeBytes: Number(sizeKib) * 1024, freeBytes: Number(freeKib) * 1024 };
-}
-function otherWorkDisk({ disk, workDisk }) {
-    return workDisk === undefined || workDisk.path === disk.path ? undefined : workDisk;
-}
-function assertRoom(facts, reference, { archiveBytes, layersBytes }) {
-    const work = otherWorkDisk(facts);
-    const needs = [
-        ...(work === undefined ? [] : [{ disk: work, bytes: archiveBytes }]),
-        { disk: facts.disk, bytes: archiveBytes + layersBytes },
-    ];
-    for (const { disk, bytes } of needs) {
-        if (bytes > disk.freeBytes) {
-            throw new lib_errors/* SideloadError */.wR('DISK_FULL', `${reference} needs ${formatBytes(bytes)} on ${disk.path} of the node, and ${formatBytes(disk.freeBytes)} are free`);
-        }
-    }
-}
-
 ;// CONCATENATED MODULE: ./lib/node/facts.js
 
 
@@ -14340,18 +14453,6 @@ function serverVersion(text) {
     return /^Server:[\s\S]*?^\s*Version:\s*(\S+)/m.exec(text)?.[1];
 }
 
-;// CONCATENATED MODULE: ./lib/node/heartbeat.js
-
-const BEAT = 'trap : TERM; while sleep 10; do echo; done & cat >/dev/null; kill 0';
-function startHeartbeat(connection) {
-    const stdin = new external_node_stream_namespaceObject.PassThrough();
-    const ended = connection.run(['sh', '-c', BEAT], { stdin }).then(() => { }, () => { });
-    return async () => {
-        stdin.end();
-        await ended;
-    };
-}
-
 ;// CONCATENATED MODULE: ./lib/node/distributions.js
 const DISTRIBUTIONS = [
     {
@@ -14391,45 +14492,6 @@ const DISTRIBUTIONS = [
 ];
 function distributionRows() {
     return DISTRIBUTIONS.map(({ name, runtime, socket, client, crictl, kubelet = '' }) => [name, runtime, socket, client, crictl, kubelet].join('|')).join('\n');
-}
-
-;// CONCATENATED MODULE: ./lib/node/script.js
-
-
-const SEARCH_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/snap/bin';
-async function runScript(connection, script, signal) {
-    const mark = `@@${(0,external_node_crypto_namespaceObject.randomBytes)(6).toString('hex')}`;
-    const result = await connection.run(['sh'], { stdin: composeScript(script, mark), signal });
-    const sections = parseSections(result.stdout, mark);
-    if (result.code !== 0 || !sections.has('end')) {
-        const said = `${result.stderr}\n${result.stdout.split(mark)[0] ?? ''}`.trim();
-        throw new lib_errors/* SideloadError */.wR('REMOTE_COMMAND_FAILED', `a script on the node ended with exit code ${result.code}${said === '' ? '' : `: ${said.slice(-2000)}`}`, { node: connection.target.label });
-    }
-    return sections;
-}
-function composeScript({ body, variables = {} }, mark) {
-    const assignments = Object.entries(variables).map(([name, value]) => `${name}=${quoteForSh(value)}`);
-    return `{
-export LC_ALL=C PATH="$PATH:${SEARCH_PATH}"
-section() { printf '\\n${mark} %s\\n' "$1"; }
-if [ "$(id -u)" = 0 ]; then as_root() { "$@"; }; else as_root() { sudo -n "$@"; }; fi
-${assignments.join('\n')}
-${body}
-section end
-exit 0
-} </dev/null
-`;
-}
-function quoteForSh(value) {
-    return `'${value.replaceAll("'", String.raw `'\''`)}'`;
-}
-function parseSections(stdout, mark) {
-    const sections = new Map();
-    for (const part of stdout.split(`\n${mark} `).slice(1)) {
-        const newline = part.indexOf('\n');
-        sections.set(part.slice(0, newline), part.slice(newline + 1).trim());
-    }
-    return sections;
 }
 
 ;// CONCATENATED MODULE: ./lib/node/probe.js
@@ -14639,11 +14701,6 @@ async function probe(connection, criSocket, signal) {
 
 
 
-
-
-
-
-const METADATA_BYTES = 8 * 1024;
 const CLEAN_UP_MS = 60_000;
 async function steps_prepareNode(node, settings, signal) {
     const lifetime = new AbortController();
@@ -14671,6 +14728,7 @@ async function planImages(node, images, sandboxes, settings, run) {
         isSandbox: sandboxes.some(sandbox => sandbox.reference === reference),
         stage: action === 'send' ? stageReference(run.id, imageIds.indexOf(image.imageId)) : undefined,
         held: [],
+        isWhole: false,
         estimate: { bytes: 0, isExact: true },
         outcome: action === 'send' ? 'none' : 'present',
         bytesSent: 0,
@@ -14678,31 +14736,68 @@ async function planImages(node, images, sandboxes, settings, run) {
     }));
     await askLayers(node, node.images.filter(({ stage }) => stage !== undefined), settings, run);
 }
-async function askLayers(node, images, { delta }, run) {
-    if (images.length === 0) {
-        return;
-    }
+async function promoteImages(node, run) {
     const { connection, facts } = ready(node);
     const runtime = runtimeOf(facts.runtime.name);
-    const asked = await Promise.all(images.map(({ image }) => askedLayers(image)));
-    const sections = delta ? await runScript(connection, runtime.layers(facts, asked.flat()), run.signal) : new Map();
-    for (const [index, target] of images.entries()) {
-        target.held = delta ? planLayers(target.image, runtime.heldLayers(sections, asked[index] ?? [])) : [];
-        const blobs = missingLayers(target).map(({ diffId }) => asked[index]?.find(layer => layer.diffId === diffId)?.blob);
-        target.estimate = {
-            bytes: METADATA_BYTES + sentBytes(target, blobs),
-            isExact: !blobs.includes(undefined),
-        };
+    const pairs = node.images.flatMap(({ stage, reference }) => stage === undefined ? [] : [{ from: stage, to: reference }]);
+    if (pairs.length > 0) {
+        await runScript(connection, runtime.tag(facts, pairs), run.signal);
+        await steps_removeStaged(node, run.id, run.signal);
+    }
+    const held = await steps_inspect(node, node.images.map(image => image.reference), run.signal);
+    for (const image of node.images) {
+        const fault = faultOf(held.get(image.reference), image.image);
+        if (fault !== undefined) {
+            throw new lib_errors/* SideloadError */.wR('VERIFY_FAILED', `${image.reference} in the end: ${fault}`);
+        }
+        if (image.stage !== undefined) {
+            image.outcome = 'sent';
+        }
     }
 }
-async function askedLayers({ layers }) {
-    const chain = chainIds(layers.map(({ diffId }) => diffId));
-    const blobs = await Promise.all(layers.map(async (layer) => steps_describe(await layer.known())));
-    return layers.map(({ diffId }, index) => ({ diffId, chainId: chain[index] ?? diffId, blob: blobs[index] }));
+async function leaveNode(node, settings, runId) {
+    try {
+        if (node.staged.size > 0) {
+            const signal = AbortSignal.timeout(CLEAN_UP_MS);
+            await steps_removeStaged(node, runId, signal).catch(async () => {
+                await node.connection?.close();
+                await steps_prepareNode(node, settings, signal);
+                await steps_removeStaged(node, runId, signal);
+            });
+        }
+    }
+    finally {
+        await node.connection?.close();
+    }
 }
-function steps_describe(blob) {
-    return blob && { digest: blob.digest, sizeBytes: blob.sizeBytes, compression: blob.compression };
+async function steps_removeStaged(node, runId, signal) {
+    const { connection, facts } = ready(node);
+    const references = new Set([...node.staged, ...abandonedReferences(facts.staged, runId, Date.now())]);
+    if (references.size > 0) {
+        await runScript(connection, runtimeOf(facts.runtime.name).remove(facts, [...references]), signal);
+    }
+    node.staged.clear();
 }
+async function steps_inspect(node, references, signal) {
+    const { connection, facts } = ready(node);
+    const runtime = runtimeOf(facts.runtime.name);
+    return runtime.held(await runScript(connection, runtime.inspect(facts, references), signal), references);
+}
+
+;// CONCATENATED MODULE: ./lib/node/send.js
+
+
+
+
+
+
+
+
+
+
+
+
+
 const TRANSIENT = new Set(['SSH_LOST', 'SSH_UNREACHABLE']);
 const RETRY_AFTER_MS = { first: 1000, most: 30_000 };
 async function stageImages(node, sending) {
@@ -14751,103 +14846,100 @@ async function resume(node, missing, { settings, run, log }) {
 async function stageImage(node, target, stage, sending) {
     const { connection, facts } = ready(node);
     const runtime = runtimeOf(facts.runtime.name);
-    const isThin = missingLayers(target).length < target.image.layers.length;
     const refusal = await sendImage(node, target, stage, sending);
     const fault = refusal ?? (await faultAt(node, target, stage, sending.run.signal));
     if (fault === undefined) {
         return;
     }
+    const isThin = missingLayers(target).length < target.image.layers.length;
     if (!isThin || (refusal !== undefined && !runtime.lacksContent(refusal))) {
         throw refusal === undefined
             ? new lib_errors/* SideloadError */.wR('VERIFY_FAILED', `${target.reference} after the import: ${fault}`)
             : new lib_errors/* SideloadError */.wR('IMPORT_FAILED', refusal);
     }
     sending.log(`${node.settings.label}: the layers that the node has were not enough (${fault}); ${target.reference} is sent whole`);
-    await runScript(connection, runtime.remove(facts, [stage]), sending.run.signal);
+    await runScript(connection, runtime.remove(facts, [...node.staged]), sending.run.signal);
     target.held = [];
+    target.isWhole = true;
     await stageImage(node, target, stage, sending);
 }
-async function sendImage(node, target, stage, { run, progress, throttle }) {
+async function sendImage(node, target, stage, sending) {
     const { connection, facts } = ready(node);
-    const { image, held } = target;
-    const missing = missingLayers(target);
-    const known = await Promise.all(missing.map(layer => layer.known()));
+    const { image } = target;
+    const known = await Promise.all(missingLayers(target).map(layer => layer.known()));
     const archiveBytes = METADATA_BYTES + sentBytes(target, known);
     assertRoom(facts, target.reference, { archiveBytes, layersBytes: unpackedBytes([target]) });
-    const blobs = image.layers.map((layer, index) => held[index] ?? layer.store(run.signal));
-    const archive = layoutArchive({ reference: stage, image, blobs });
-    node.isStaged = true;
-    const transfer = progress.start(node.settings.label, archiveBytes);
+    const transfer = sending.progress.start(node.settings.label, archiveBytes);
     const endHeartbeat = startHeartbeat(connection);
-    const sentBefore = target.bytesSent;
+    const failing = new AbortController();
+    const signal = AbortSignal.any([sending.run.signal, failing.signal]);
+    const { canOverlap } = runtimeOf(facts.runtime.name);
+    const held = [...target.held];
+    const imports = [];
     try {
-        const command = [...facts.politeness, ...runtimeOf(facts.runtime.name).importArchive(facts, stage, image.platform)];
-        const result = await connection.run(command, {
-            stdin: throttle(archive.stream(), run.signal),
-            signal: run.signal,
-            onStdinBytes: sentBytes => {
-                target.bytesSent = sentBefore + sentBytes;
-                transfer.advance(sentBytes);
-            },
-        });
-        const said = (result.stderr.trim() || result.stdout.trim()).slice(-2000);
-        return result.code === 0 ? undefined : `the import ended with exit code ${result.code}: ${said}`;
+        for await (const count of partsOf(target, facts.privilege !== 'user', signal)) {
+            const isLast = count === image.layers.length;
+            const part = isLast ? image : partOf(image, count);
+            const reference = isLast ? stage : partReference(stage, node.staged.size + 1);
+            node.staged.add(reference);
+            const blobs = part.layers.map((layer, index) => held[index] ?? layer.store(signal));
+            const { sent, imported } = importPart(node, target, { image: part, reference, blobs, signal }, sending, transfer);
+            imports.push(imported);
+            await (canOverlap ? Promise.race([sent, imported]) : imported);
+            for (const [index, layer] of part.layers.entries())
+                held[index] ??= layers_describe(await layer.store(signal));
+        }
+        return (await Promise.all(imports)).find(refusal => refusal !== undefined);
     }
     finally {
+        failing.abort(new lib_errors/* SideloadError */.wR('CANCELLED', 'another part of the image has failed'));
+        await Promise.allSettled(imports);
         transfer.end();
         await endHeartbeat();
     }
 }
+const PART_BYTES = 32_000_000;
+async function* partsOf({ image, held, isWhole }, mayDivide, signal) {
+    const missing = [...image.layers.entries()].filter(([index]) => held[index] === undefined);
+    let bytes = 0;
+    for (const [index, layer] of isWhole || !mayDivide ? [] : missing.slice(0, -1)) {
+        bytes += (await layer.store(signal)).sizeBytes;
+        if (bytes >= PART_BYTES) {
+            bytes = 0;
+            yield index + 1;
+        }
+    }
+    yield image.layers.length;
+}
+function importPart(node, target, { image, reference, blobs, signal }, { throttle }, transfer) {
+    const { connection, facts } = ready(node);
+    const stdin = throttle(layoutArchive({ reference, image, blobs }).stream(), signal);
+    const sent = new Promise(resolve => {
+        stdin.once('close', () => resolve());
+    });
+    const command = [
+        ...facts.politeness,
+        ...runtimeOf(facts.runtime.name).importArchive(facts, reference, image.platform),
+    ];
+    let sentBytes = 0;
+    const running = connection.run(command, {
+        stdin,
+        signal,
+        onStdinBytes: totalBytes => {
+            target.bytesSent += totalBytes - sentBytes;
+            sentBytes = totalBytes;
+            transfer.advance(target.bytesSent);
+        },
+    });
+    const imported = running.then(({ code, stdout, stderr }) => {
+        const said = (stderr.trim() || stdout.trim()).slice(-2000);
+        return code === 0 ? undefined : `the import ended with exit code ${code}: ${said}`;
+    });
+    imported.catch(() => { });
+    return { sent, imported };
+}
 async function faultAt(node, { image }, reference, signal) {
     return faultOf((await steps_inspect(node, [reference], signal)).get(reference), image);
-}
-async function promoteImages(node, run) {
-    const { connection, facts } = ready(node);
-    const runtime = runtimeOf(facts.runtime.name);
-    const pairs = node.images.flatMap(({ stage, reference }) => stage === undefined ? [] : [{ from: stage, to: reference }]);
-    if (pairs.length > 0) {
-        await runScript(connection, runtime.tag(facts, pairs), run.signal);
-        await steps_removeStaged(node, run.id, run.signal);
-    }
-    const held = await steps_inspect(node, node.images.map(image => image.reference), run.signal);
-    for (const image of node.images) {
-        const fault = faultOf(held.get(image.reference), image.image);
-        if (fault !== undefined) {
-            throw new lib_errors/* SideloadError */.wR('VERIFY_FAILED', `${image.reference} in the end: ${fault}`);
-        }
-        if (image.stage !== undefined) {
-            image.outcome = 'sent';
-        }
-    }
-}
-async function leaveNode(node, settings, runId) {
-    try {
-        if (node.isStaged) {
-            const signal = AbortSignal.timeout(CLEAN_UP_MS);
-            await steps_removeStaged(node, runId, signal).catch(async () => {
-                await node.connection?.close();
-                await steps_prepareNode(node, settings, signal);
-                await steps_removeStaged(node, runId, signal);
-            });
-        }
-    }
-    finally {
-        await node.connection?.close();
-    }
-}
-async function steps_removeStaged(node, runId, signal) {
-    const { connection, facts } = ready(node);
-    const own = node.images.flatMap(image => image.stage ?? []);
-    const references = new Set([...own, ...abandonedReferences(facts.staged, runId, Date.now())]);
-    if (references.size > 0) {
-        await runScript(connection, runtimeOf(facts.runtime.name).remove(facts, [...references]), signal);
-    }
-    node.isStaged = false;
-}
-async function steps_inspect(node, references, signal) {
-    const { connection, facts } = ready(node);
-    const runtime = runtimeOf(facts.runtime.name);
-    return runtime.held(await runScript(connection, runtime.inspect(facts, references), signal), references);
 }
 
 ;// CONCATENATED MODULE: ./lib/node/throttle.js
@@ -16283,6 +16375,7 @@ function selector(runId) {
 }
 
 ;// CONCATENATED MODULE: ./lib/sideload.js
+
 
 
 

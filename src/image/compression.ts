@@ -99,7 +99,7 @@ async function findZstd(signal: AbortSignal): Promise<Codec | undefined> {
   // No ZSTD_c_nbWorkers: with it Node 24.21 throws ERR_STREAM_PUSH_AFTER_EOF out of zlib, and catching is impossible.
   if (typeof zlib.createZstdCompress === 'function') {
     const options = { chunkSize: CHUNK_BYTES, params: { [zlib.constants.ZSTD_c_compressionLevel]: 1 } };
-    return { ...codec, name: 'zstd', start: () => inProcess(zlib.createZstdCompress(options)) };
+    return { ...codec, name: 'zstd', start: () => inProcess(endsOnce(zlib.createZstdCompress(options))) };
   }
   if (!(await hasZstd(signal))) return undefined;
   const args = ['-1', '-q', '-c', '-T2'];
@@ -134,6 +134,21 @@ export async function startDecompression(
 
 async function hasZstd(signal: AbortSignal): Promise<boolean> {
   return (await runProgram('zstd', ['--version'], signal)).code === 0;
+}
+
+/**
+ * When `end` comes while a chunk is still waiting, Node 24.21 ends the frame with that chunk and appends an empty frame:
+ * equal input would have different digests, by chance. So the end waits for all that was written.
+ */
+function endsOnce<T extends Duplex>(stream: T): T {
+  const end = stream.end.bind(stream);
+  stream.end = () => {
+    stream.write(Buffer.alloc(0), error => {
+      if (!error) end();
+    });
+    return stream;
+  };
+  return stream;
 }
 
 function inProcess(stream: Duplex): Filter {

@@ -2,7 +2,7 @@ import { once } from 'node:events';
 import { PassThrough } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { SideloadError } from '../errors.ts';
-import { sniffCompression, startDecompression } from './compression.ts';
+import { startDecompression } from './compression.ts';
 import { createMeter, type Digest, digestOf } from './digest.ts';
 import { type ArchiveFile, METADATA_MAX_BYTES, memoryFile } from './entries.ts';
 import { nowhere, peek, type ReadableSource, type Scratch, type StoredContent, through } from './scratch.ts';
@@ -114,33 +114,18 @@ async function receive(
     yield* first.splice(0);
     yield* { [Symbol.asyncIterator]: () => chunks };
   }
-  const compression = sniffCompression(head);
-  const proof = compression === 'none' || store.keep === undefined ? undefined : await startProof(compression, signal);
-  try {
-    const bytes = proof === undefined ? rest() : proof.watch(rest());
-    const stored = await store.write(() => Object.assign(bytes, { destroy: () => source.destroy() }), signal);
-    const diffId = await proof?.diffId();
-    if (diffId !== undefined) await store.keep?.(stored, diffId);
-    return { digest: stored.digest, file: { sizeBytes: sizeBytes(), stored, open: stored.blob.open } };
-  } finally {
-    proof?.stop();
-  }
+  const stored = await store.write(() => Object.assign(rest(), { destroy: () => source.destroy() }), signal);
+  return { digest: stored.digest, file: { sizeBytes: sizeBytes(), stored, open: stored.blob.open } };
 }
 
-/** A decompression beside the stream, for the digest of what comes out. */
-interface Proof {
-  /** Hands the bytes on, no faster than they are decompressed. */
-  watch(bytes: AsyncIterable<Buffer>): AsyncGenerator<Buffer>;
-  /** To be asked at the end; undefined when the bytes cannot be decompressed, which whoever unpacks them will say. */
-  diffId(): Promise<Digest | undefined>;
-  stop(): void;
-}
-
-async function startProof(compression: 'gzip' | 'zstd', signal: AbortSignal): Promise<Proof | undefined> {
-  const filter = await startDecompression(compression, signal).catch(() => undefined);
-  if (filter === undefined) return undefined;
-  const input = new PassThrough({ highWaterMark: BUFFER_BYTES });
+/**
+ * Decompresses what came compressed, for its diffID, by which it is found from then on. What cannot be decompressed stays
+ * as it is: whoever unpacks it will say so.
+ */
+export async function proveStored(content: StoredContent, store: ReceiverStore, signal: AbortSignal): Promise<void> {
+  if (content.compression === 'none' || store.keep === undefined) return;
   const meter = createMeter();
+<<<<<<< HEAD
   const proving = through(filter, ({ stream }) => pipeline(input, stream, meter.stream, nowhere(), { signal })).then(
     () => meter.result().digest,
     () => undefined,
@@ -156,4 +141,14 @@ async function startProof(compression: 'gzip' | 'zstd', signal: AbortSignal): Pr
     diffId: () => proving,
     stop: () => input.destroy(),
   };
+=======
+  try {
+    await through(await startDecompression(content.compression, signal), filter =>
+      pipeline(content.blob.open(), filter, meter.stream, nowhere(), { signal }),
+    );
+  } catch {
+    return;
+  }
+  await store.keep(content, meter.result().digest);
+>>>>>>> w-receiver
 }

@@ -6,7 +6,7 @@ import { pipeline } from 'node:stream/promises';
 import { type Digest, digestOf, parseDigest } from './digest.ts';
 import { type ArchiveFile, METADATA_MAX_BYTES, METADATA_TOTAL_MAX_BYTES } from './entries.ts';
 import { asObject, asText } from './json.ts';
-import { type ReceiverStore, startUpload, type Upload } from './received.ts';
+import { proveStored, type ReceiverStore, startUpload, type Upload } from './received.ts';
 
 /** A manifest or an index that was pushed. */
 export interface PushedManifest {
@@ -226,6 +226,7 @@ async function finishUpload(state: State, { request, response, query }: Call, id
   const session = sessionOf(state, id);
   const digest = digestOrRefuse(query.get('digest') ?? '');
   await append(state, id, session, request);
+  const isRepeated = (await findStored(state, digest)) !== undefined;
   state.uploads.delete(id);
   const received = await session.upload.finish();
   if (received.digest !== digest) {
@@ -233,6 +234,9 @@ async function finishUpload(state: State, { request, response, query }: Call, id
   }
   if (received.file.stored === undefined) requireRoom(state, received.file.sizeBytes);
   state.blobs.set(digest, received.file);
+  // Whoever uploads what is here does not remember its digest, and may ask for the diffID next time (podman).
+  if (isRepeated && received.file.stored !== undefined)
+    await proveStored(received.file.stored, state.store, state.signal);
   send(response, 201, { Location: `/v2/${state.repository}/blobs/${digest}`, 'Docker-Content-Digest': digest });
 }
 

@@ -17,6 +17,8 @@ export interface NodeImage {
   readonly stage: string | undefined;
   /** By layer, the blob that the node has for it; `undefined` for one that has to be sent. */
   held: readonly (BlobDescriptor | undefined)[];
+  /** Whether it is to be sent in one piece, since what the node says of its layers has turned out wrong. */
+  isWhole: boolean;
   /** What is to be sent: about this when the layers lie on the runner as they are sent, else this at most. */
   estimate: { readonly bytes: number; readonly isExact: boolean };
   outcome: ImageReport['outcome'];
@@ -36,8 +38,8 @@ export interface Node {
   /** What the cluster says of it; `undefined` when that may not be read, or is not asked. */
   object: NodeObject | 'absent' | undefined;
   images: readonly NodeImage[];
-  /** Whether stage references may lie on the node. */
-  isStaged: boolean;
+  /** The stage references of this run that may lie on the node. */
+  readonly staged: Set<string>;
   findings: readonly Finding[];
   /** The first error; nothing more is tried on the node after it. */
   error: SideloadError | undefined;
@@ -52,7 +54,7 @@ export function newNode(settings: NodeSettings): Node {
     facts: undefined,
     object: undefined,
     images: [],
-    isStaged: false,
+    staged: new Set(),
     findings: [],
     error: undefined,
   };

@@ -1,32 +1,17 @@
-import { setTimeout as delay } from 'node:timers/promises';
-import { type ErrorCode, SideloadError, toSideloadError } from '../errors.ts';
-import { chainIds } from '../image/chain-id.ts';
-import {
-  type BlobDescriptor,
-  type PlatformImage,
-  referencesOf,
-  type SourceImage,
-  type StoredBlob,
-} from '../image/image.ts';
-import { layoutArchive } from '../image/layout.ts';
-import { faultOf, missingLayers, planLayers, planNode, sentBytes, unpackedBytes } from '../plan.ts';
-import type { Progress } from '../report/progress.ts';
+import { SideloadError } from '../errors.ts';
+import { referencesOf, type SourceImage } from '../image/image.ts';
+import { faultOf, planNode } from '../plan.ts';
 import type { Run } from '../run.ts';
 import { runtimeOf } from '../runtime/detect.ts';
-import type { AskedLayer, HeldImage } from '../runtime/runtime.ts';
+import type { HeldImage } from '../runtime/runtime.ts';
 import { abandonedReferences, stageReference } from '../runtime/staging.ts';
 import type { Settings } from '../settings.ts';
 import { connect } from '../ssh/connect.ts';
 import { parseFacts, parseMachine } from './facts.ts';
-import { startHeartbeat } from './heartbeat.ts';
-import { describeImage, type Node, type NodeImage, ready } from './node.ts';
+import { askLayers } from './layers.ts';
+import { type Node, ready } from './node.ts';
 import { probe } from './probe.ts';
 import { runScript } from './script.ts';
-import { assertRoom } from './space.ts';
-import type { throttleOf } from './throttle.ts';
-
-/** About what config, manifest, index and the headers of an archive take. */
-const METADATA_BYTES = 8 * 1024;
 
 /** How long the removal of staged images may take once the job has been cancelled. */
 const CLEAN_UP_MS = 60_000;
@@ -74,6 +59,7 @@ export async function planImages(
     isSandbox: sandboxes.some(sandbox => sandbox.reference === reference),
     stage: action === 'send' ? stageReference(run.id, imageIds.indexOf(image.imageId)) : undefined,
     held: [],
+    isWhole: false,
     estimate: { bytes: 0, isExact: true },
     outcome: action === 'send' ? 'none' : 'present',
     bytesSent: 0,
@@ -85,184 +71,6 @@ export async function planImages(
     settings,
     run,
   );
-}
-
-/** Asks the node which layers it has of the images that it lacks. */
-async function askLayers(
-  node: Node,
-  images: readonly NodeImage[],
-  { delta }: Pick<Settings, 'delta'>,
-  run: Run,
-): Promise<void> {
-  if (images.length === 0) {
-    return;
-  }
-  const { connection, facts } = ready(node);
-  const runtime = runtimeOf(facts.runtime.name);
-  const asked = await Promise.all(images.map(({ image }) => askedLayers(image)));
-  const sections = delta ? await runScript(connection, runtime.layers(facts, asked.flat()), run.signal) : new Map();
-  for (const [index, target] of images.entries()) {
-    target.held = delta ? planLayers(target.image, runtime.heldLayers(sections, asked[index] ?? [])) : [];
-    const blobs = missingLayers(target).map(({ diffId }) => asked[index]?.find(layer => layer.diffId === diffId)?.blob);
-    target.estimate = {
-      bytes: METADATA_BYTES + sentBytes(target, blobs),
-      isExact: !blobs.includes(undefined),
-    };
-  }
-}
-
-async function askedLayers({ layers }: PlatformImage): Promise<readonly AskedLayer[]> {
-  const chain = chainIds(layers.map(({ diffId }) => diffId));
-  const blobs = await Promise.all(layers.map(async layer => describe(await layer.known())));
-  return layers.map(({ diffId }, index) => ({ diffId, chainId: chain[index] ?? diffId, blob: blobs[index] }));
-}
-
-/** A blob without its bytes: what is left out of an archive is told from what is sent by that. */
-function describe(blob: StoredBlob | undefined): BlobDescriptor | undefined {
-  return blob && { digest: blob.digest, sizeBytes: blob.sizeBytes, compression: blob.compression };
-}
-
-/** What sending needs besides the node. */
-export interface Sending {
-  readonly settings: Settings;
-  readonly run: Run;
-  readonly progress: Progress;
-  readonly throttle: ReturnType<typeof throttleOf>;
-  readonly log: (line: string) => void;
-}
-
-/** After these the node may be there again, or the runner may have the layer again. */
-const TRANSIENT: ReadonlySet<ErrorCode> = new Set(['SSH_LOST', 'SSH_UNREACHABLE']);
-const RETRY_AFTER_MS = { first: 1000, most: 30_000 };
-
-/**
- * Sends what the node lacks into its runtime, under stage references, and has the runtime confirm it. When the
- * connection breaks off a new one is tried, and the node is asked again for what it has.
- */
-export async function stageImages(node: Node, sending: Sending): Promise<void> {
-  const { settings, run, log } = sending;
-  const { label } = node.settings;
-  const missing = new Map(
-    node.images.flatMap(image => (image.stage === undefined ? [] : [[image.stage, image] as const])),
-  );
-  for (let attempt = 0; missing.size > 0; attempt += 1) {
-    try {
-      if (attempt > 0) {
-        await resume(node, missing, sending);
-      }
-      await stageAll(node, missing, sending);
-    } catch (thrown) {
-      const error = toSideloadError(thrown, label);
-      if (run.signal.aborted || !TRANSIENT.has(error.code) || attempt >= settings.retries) {
-        throw error;
-      }
-      const waitMs = Math.min(RETRY_AFTER_MS.most, RETRY_AFTER_MS.first * 2 ** attempt);
-      log(`${label}: ${error.message}; trying again in ${waitMs / 1000} s (${attempt + 1} of ${settings.retries})`);
-      await delay(waitMs, undefined, { signal: run.signal });
-    }
-  }
-}
-
-/** Stages one image after the other, and takes each off the list when it is there. */
-async function stageAll(node: Node, missing: Map<string, NodeImage>, sending: Sending): Promise<void> {
-  let isFirst = true;
-  for (const [stage, image] of missing) {
-    if (!isFirst) {
-      // The image before may have brought layers of this one.
-      await askLayers(node, [image], sending.settings, sending.run);
-    }
-    isFirst = false;
-    await stageImage(node, image, stage, sending);
-    missing.delete(stage);
-  }
-}
-
-/** Connects again, ends the imports that broke off, and asks what has arrived nevertheless. */
-async function resume(
-  node: Node,
-  missing: ReadonlyMap<string, NodeImage>,
-  { settings, run, log }: Sending,
-): Promise<void> {
-  await node.connection?.close();
-  await prepareNode(node, settings, run.signal);
-  const { connection, facts } = ready(node);
-  await runScript(connection, runtimeOf(facts.runtime.name).remove(facts, [...missing.keys()]), run.signal);
-  await askLayers(node, [...missing.values()], settings, run);
-  for (const image of missing.values()) {
-    log(`${node.settings.label}: connected again; ${describeImage(image)}`);
-  }
-}
-
-/**
- * Sends one image. What the node said it has it may have lost since, or not be able to use: then the whole image is
- * sent, once.
- */
-async function stageImage(node: Node, target: NodeImage, stage: string, sending: Sending): Promise<void> {
-  const { connection, facts } = ready(node);
-  const runtime = runtimeOf(facts.runtime.name);
-  const isThin = missingLayers(target).length < target.image.layers.length;
-  const refusal = await sendImage(node, target, stage, sending);
-  const fault = refusal ?? (await faultAt(node, target, stage, sending.run.signal));
-  if (fault === undefined) {
-    return;
-  }
-  if (!isThin || (refusal !== undefined && !runtime.lacksContent(refusal))) {
-    throw refusal === undefined
-      ? new SideloadError('VERIFY_FAILED', `${target.reference} after the import: ${fault}`)
-      : new SideloadError('IMPORT_FAILED', refusal);
-  }
-  sending.log(
-    `${node.settings.label}: the layers that the node has were not enough (${fault}); ${target.reference} is sent whole`,
-  );
-  await runScript(connection, runtime.remove(facts, [stage]), sending.run.signal);
-  target.held = [];
-  await stageImage(node, target, stage, sending);
-}
-
-/** @returns what the importer said when it failed */
-async function sendImage(
-  node: Node,
-  target: NodeImage,
-  stage: string,
-  { run, progress, throttle }: Sending,
-): Promise<string | undefined> {
-  const { connection, facts } = ready(node);
-  const { image, held } = target;
-  const missing = missingLayers(target);
-  const known = await Promise.all(missing.map(layer => layer.known()));
-  const archiveBytes = METADATA_BYTES + sentBytes(target, known);
-  assertRoom(facts, target.reference, { archiveBytes, layersBytes: unpackedBytes([target]) });
-  const blobs = image.layers.map((layer, index) => held[index] ?? layer.store(run.signal));
-  const archive = layoutArchive({ reference: stage, image, blobs });
-  node.isStaged = true;
-  const transfer = progress.start(node.settings.label, archiveBytes);
-  const endHeartbeat = startHeartbeat(connection);
-  const sentBefore = target.bytesSent;
-  try {
-    const command = [...facts.politeness, ...runtimeOf(facts.runtime.name).importArchive(facts, stage, image.platform)];
-    const result = await connection.run(command, {
-      stdin: throttle(archive.stream(), run.signal),
-      signal: run.signal,
-      onStdinBytes: sentBytes => {
-        target.bytesSent = sentBefore + sentBytes;
-        transfer.advance(sentBytes);
-      },
-    });
-    const said = (result.stderr.trim() || result.stdout.trim()).slice(-2000);
-    return result.code === 0 ? undefined : `the import ended with exit code ${result.code}: ${said}`;
-  } finally {
-    transfer.end();
-    await endHeartbeat();
-  }
-}
-
-async function faultAt(
-  node: Node,
-  { image }: NodeImage,
-  reference: string,
-  signal: AbortSignal,
-): Promise<string | undefined> {
-  return faultOf((await inspect(node, [reference], signal)).get(reference), image);
 }
 
 /** Makes the final references name what was staged, removes the stage references, and has the CRI confirm the result. */
@@ -298,7 +106,7 @@ export async function promoteImages(node: Node, run: Run): Promise<void> {
  */
 export async function leaveNode(node: Node, settings: Settings, runId: string): Promise<void> {
   try {
-    if (node.isStaged) {
+    if (node.staged.size > 0) {
       const signal = AbortSignal.timeout(CLEAN_UP_MS);
       await removeStaged(node, runId, signal).catch(async () => {
         await node.connection?.close();
@@ -314,15 +122,15 @@ export async function leaveNode(node: Node, settings: Settings, runId: string): 
 /** Removes the stage references of this run, and of those that ended without doing so. */
 export async function removeStaged(node: Node, runId: string, signal: AbortSignal): Promise<void> {
   const { connection, facts } = ready(node);
-  const own = node.images.flatMap(image => image.stage ?? []);
-  const references = new Set([...own, ...abandonedReferences(facts.staged, runId, Date.now())]);
+  const references = new Set([...node.staged, ...abandonedReferences(facts.staged, runId, Date.now())]);
   if (references.size > 0) {
     await runScript(connection, runtimeOf(facts.runtime.name).remove(facts, [...references]), signal);
   }
-  node.isStaged = false;
+  node.staged.clear();
 }
 
-async function inspect(
+/** What the node holds under each of the references. */
+export async function inspect(
   node: Node,
   references: readonly string[],
   signal: AbortSignal,

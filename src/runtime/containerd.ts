@@ -21,6 +21,7 @@ export const containerd: Runtime = {
   held: heldBy(heldAt),
   layers,
   heldLayers,
+  canOverlap: true,
   lacksContent: said => /content digest sha256:[0-9a-f]+: not found/.test(said),
   tag,
   remove,

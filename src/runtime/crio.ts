@@ -17,6 +17,7 @@ export const crio: Runtime = {
   held: heldBy(heldAt),
   layers,
   heldLayers,
+  canOverlap: false,
   lacksContent: said => /blobs\/sha256\/[0-9a-f]+: no such file/.test(said),
   tag: (facts, pairs) => commandsFor(facts).tag(facts, pairs),
   remove: (facts, references) => commandsFor(facts).remove(facts, references),

@@ -11,6 +11,7 @@ export const docker: Runtime = {
   held: heldBy(heldAt),
   layers,
   heldLayers,
+  canOverlap: false,
   lacksContent: said => /no such file or directory/.test(said),
   tag,
   remove,

@@ -53,6 +53,8 @@ export interface Runtime {
    * manifest may name it so that the runtime finds the layer on the node; none when it has to be sent.
    */
   heldLayers(sections: Sections, layers: readonly AskedLayer[]): readonly (readonly BlobDescriptor[])[];
+  /** Whether a second import may begin while the first one unpacks what the second one builds on. */
+  readonly canOverlap: boolean;
   /** Whether these words of a failed import say that content is missing which the archive left out. */
   lacksContent(said: string): boolean;
   /** Makes each `to` name the content of its `from`, whatever it named before. */

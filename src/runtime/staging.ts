@@ -13,9 +13,14 @@ export function stageReference(runId: string, number: number): string {
   return `${STAGE_PREFIX}${runId}:${number}`;
 }
 
+/** The name of a part of a staged image, while the rest of it is on its way. */
+export function partReference(stage: string, part: number): string {
+  return `${stage}-${part}`;
+}
+
 /** A stage reference without its number. */
 export function stageName(reference: string): string {
-  return reference.replace(/:\d+$/, '');
+  return reference.replace(/:\d+(?:-\d+)?$/, '');
 }
 
 /** The run whose stage reference this is. */

@@ -75,6 +75,7 @@ function node(
       ...plan,
       stage: isHeld ? undefined : 'stage:0',
       held: [],
+      isWhole: false,
       estimate: { bytes: 0, isExact: true },
       isSandbox: false,
       outcome: 'none',

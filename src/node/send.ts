@@ -1,0 +1,228 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import { type ErrorCode, SideloadError, toSideloadError } from '../errors.ts';
+import type { PlatformImage } from '../image/image.ts';
+import { type LayoutBlob, layoutArchive } from '../image/layout.ts';
+import { partOf } from '../image/part.ts';
+import { faultOf, missingLayers, sentBytes, unpackedBytes } from '../plan.ts';
+import type { Progress, Transfer } from '../report/progress.ts';
+import type { Run } from '../run.ts';
+import { runtimeOf } from '../runtime/detect.ts';
+import { partReference } from '../runtime/staging.ts';
+import type { Settings } from '../settings.ts';
+import { startHeartbeat } from './heartbeat.ts';
+import { askLayers, describe, METADATA_BYTES } from './layers.ts';
+import { describeImage, type Node, type NodeImage, ready } from './node.ts';
+import { runScript } from './script.ts';
+import { assertRoom } from './space.ts';
+import { inspect, prepareNode } from './steps.ts';
+import type { throttleOf } from './throttle.ts';
+
+/** What sending needs besides the node. */
+export interface Sending {
+  readonly settings: Settings;
+  readonly run: Run;
+  readonly progress: Progress;
+  readonly throttle: ReturnType<typeof throttleOf>;
+  readonly log: (line: string) => void;
+}
+
+/** After these the node may be there again, or the runner may have the layer again. */
+const TRANSIENT: ReadonlySet<ErrorCode> = new Set(['SSH_LOST', 'SSH_UNREACHABLE']);
+const RETRY_AFTER_MS = { first: 1000, most: 30_000 };
+
+/**
+ * Sends what the node lacks into its runtime, under stage references, and has the runtime confirm it. When the
+ * connection breaks off a new one is tried, and the node is asked again for what it has.
+ */
+export async function stageImages(node: Node, sending: Sending): Promise<void> {
+  const { settings, run, log } = sending;
+  const { label } = node.settings;
+  const missing = new Map(
+    node.images.flatMap(image => (image.stage === undefined ? [] : [[image.stage, image] as const])),
+  );
+  for (let attempt = 0; missing.size > 0; attempt += 1) {
+    try {
+      if (attempt > 0) {
+        await resume(node, missing, sending);
+      }
+      await stageAll(node, missing, sending);
+    } catch (thrown) {
+      const error = toSideloadError(thrown, label);
+      if (run.signal.aborted || !TRANSIENT.has(error.code) || attempt >= settings.retries) {
+        throw error;
+      }
+      const waitMs = Math.min(RETRY_AFTER_MS.most, RETRY_AFTER_MS.first * 2 ** attempt);
+      log(`${label}: ${error.message}; trying again in ${waitMs / 1000} s (${attempt + 1} of ${settings.retries})`);
+      await delay(waitMs, undefined, { signal: run.signal });
+    }
+  }
+}
+
+/** Stages one image after the other, and takes each off the list when it is there. */
+async function stageAll(node: Node, missing: Map<string, NodeImage>, sending: Sending): Promise<void> {
+  let isFirst = true;
+  for (const [stage, image] of missing) {
+    if (!isFirst) {
+      // The image before may have brought layers of this one.
+      await askLayers(node, [image], sending.settings, sending.run);
+    }
+    isFirst = false;
+    await stageImage(node, image, stage, sending);
+    missing.delete(stage);
+  }
+}
+
+/** Connects again, ends the imports that broke off, and asks what has arrived nevertheless. */
+async function resume(
+  node: Node,
+  missing: ReadonlyMap<string, NodeImage>,
+  { settings, run, log }: Sending,
+): Promise<void> {
+  await node.connection?.close();
+  await prepareNode(node, settings, run.signal);
+  const { connection, facts } = ready(node);
+  await runScript(connection, runtimeOf(facts.runtime.name).remove(facts, [...missing.keys()]), run.signal);
+  await askLayers(node, [...missing.values()], settings, run);
+  for (const image of missing.values()) {
+    log(`${node.settings.label}: connected again; ${describeImage(image)}`);
+  }
+}
+
+/**
+ * Sends one image. What the node said it has it may have lost since, or not be able to use: then the whole image is
+ * sent, once.
+ */
+async function stageImage(node: Node, target: NodeImage, stage: string, sending: Sending): Promise<void> {
+  const { connection, facts } = ready(node);
+  const runtime = runtimeOf(facts.runtime.name);
+  const refusal = await sendImage(node, target, stage, sending);
+  const fault = refusal ?? (await faultAt(node, target, stage, sending.run.signal));
+  if (fault === undefined) {
+    return;
+  }
+  const isThin = missingLayers(target).length < target.image.layers.length;
+  if (!isThin || (refusal !== undefined && !runtime.lacksContent(refusal))) {
+    throw refusal === undefined
+      ? new SideloadError('VERIFY_FAILED', `${target.reference} after the import: ${fault}`)
+      : new SideloadError('IMPORT_FAILED', refusal);
+  }
+  sending.log(
+    `${node.settings.label}: the layers that the node has were not enough (${fault}); ${target.reference} is sent whole`,
+  );
+  await runScript(connection, runtime.remove(facts, [...node.staged]), sending.run.signal);
+  target.held = [];
+  target.isWhole = true;
+  await stageImage(node, target, stage, sending);
+}
+
+/**
+ * Sends the missing layers in parts, lowest first: each part is an image of its own, so that what has come through stays
+ * on the node when the connection breaks off, and is unpacked while the rest is on its way.
+ * @returns what the importer said when it failed
+ */
+async function sendImage(node: Node, target: NodeImage, stage: string, sending: Sending): Promise<string | undefined> {
+  const { connection, facts } = ready(node);
+  const { image } = target;
+  const known = await Promise.all(missingLayers(target).map(layer => layer.known()));
+  const archiveBytes = METADATA_BYTES + sentBytes(target, known);
+  assertRoom(facts, target.reference, { archiveBytes, layersBytes: unpackedBytes([target]) });
+  const transfer = sending.progress.start(node.settings.label, archiveBytes);
+  const endHeartbeat = startHeartbeat(connection);
+  const failing = new AbortController();
+  const signal = AbortSignal.any([sending.run.signal, failing.signal]);
+  const { canOverlap } = runtimeOf(facts.runtime.name);
+  const held = [...target.held];
+  const imports: Promise<string | undefined>[] = [];
+  try {
+    for await (const count of partsOf(target, facts.privilege !== 'user', signal)) {
+      const isLast = count === image.layers.length;
+      const part = isLast ? image : partOf(image, count);
+      const reference = isLast ? stage : partReference(stage, node.staged.size + 1);
+      node.staged.add(reference);
+      const blobs = part.layers.map((layer, index) => held[index] ?? layer.store(signal));
+      const { sent, imported } = importPart(node, target, { image: part, reference, blobs, signal }, sending, transfer);
+      imports.push(imported);
+      await (canOverlap ? Promise.race([sent, imported]) : imported);
+      for (const [index, layer] of part.layers.entries()) held[index] ??= describe(await layer.store(signal));
+    }
+    return (await Promise.all(imports)).find(refusal => refusal !== undefined);
+  } finally {
+    failing.abort(new SideloadError('CANCELLED', 'another part of the image has failed'));
+    await Promise.allSettled(imports);
+    transfer.end();
+    await endHeartbeat();
+  }
+}
+
+/** Less than this, compressed, is not worth an import of its own, which takes about half a second. */
+const PART_BYTES = 32_000_000;
+
+/** Up to how many layers each part reaches; the last one is the image itself. */
+async function* partsOf(
+  { image, held, isWhole }: NodeImage,
+  mayDivide: boolean,
+  signal: AbortSignal,
+): AsyncGenerator<number> {
+  const missing = [...image.layers.entries()].filter(([index]) => held[index] === undefined);
+  let bytes = 0;
+  for (const [index, layer] of isWhole || !mayDivide ? [] : missing.slice(0, -1)) {
+    bytes += (await layer.store(signal)).sizeBytes;
+    if (bytes >= PART_BYTES) {
+      bytes = 0;
+      yield index + 1;
+    }
+  }
+  yield image.layers.length;
+}
+
+/** An image, or its lower layers, on the way to a node. */
+interface Part {
+  readonly image: PlatformImage;
+  readonly reference: string;
+  readonly blobs: readonly LayoutBlob[];
+  readonly signal: AbortSignal;
+}
+
+/** Starts one import; tells when everything is on its way, and in the end what the importer said when it failed. */
+function importPart(
+  node: Node,
+  target: NodeImage,
+  { image, reference, blobs, signal }: Part,
+  { throttle }: Sending,
+  transfer: Transfer,
+): { readonly sent: Promise<void>; readonly imported: Promise<string | undefined> } {
+  const { connection, facts } = ready(node);
+  const stdin = throttle(layoutArchive({ reference, image, blobs }).stream(), signal);
+  const sent = new Promise<void>(resolve => {
+    stdin.once('close', () => resolve());
+  });
+  const command = [
+    ...facts.politeness,
+    ...runtimeOf(facts.runtime.name).importArchive(facts, reference, image.platform),
+  ];
+  let sentBytes = 0;
+  const running = connection.run(command, {
+    stdin,
+    signal,
+    onStdinBytes: totalBytes => {
+      target.bytesSent += totalBytes - sentBytes;
+      sentBytes = totalBytes;
+      transfer.advance(target.bytesSent);
+    },
+  });
+  const imported = running.then(({ code, stdout, stderr }) => {
+    const said = (stderr.trim() || stdout.trim()).slice(-2000);
+    return code === 0 ? undefined : `the import ended with exit code ${code}: ${said}`;
+  });
+  imported.catch(() => {}); // awaited by whoever has started it
+  return { sent, imported };
+}
+
+async function faultAt(
+  node: Node,
+  { image }: NodeImage,
+  reference: string,
+  signal: AbortSignal,
+): Promise<string | undefined> {
+  return faultOf((await inspect(node, [reference], signal)).get(reference), image);
+}
