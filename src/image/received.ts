@@ -125,23 +125,6 @@ async function receive(
 export async function proveStored(content: StoredContent, store: ReceiverStore, signal: AbortSignal): Promise<void> {
   if (content.compression === 'none' || store.keep === undefined) return;
   const meter = createMeter();
-<<<<<<< HEAD
-  const proving = through(filter, ({ stream }) => pipeline(input, stream, meter.stream, nowhere(), { signal })).then(
-    () => meter.result().digest,
-    () => undefined,
-  );
-  return {
-    async *watch(bytes) {
-      for await (const chunk of bytes) {
-        if (!input.destroyed && !input.write(chunk)) await Promise.race([once(input, 'drain'), proving]);
-        yield chunk;
-      }
-      input.end();
-    },
-    diffId: () => proving,
-    stop: () => input.destroy(),
-  };
-=======
   try {
     await through(await startDecompression(content.compression, signal), filter =>
       pipeline(content.blob.open(), filter, meter.stream, nowhere(), { signal }),
@@ -150,5 +133,4 @@ export async function proveStored(content: StoredContent, store: ReceiverStore, 
     return;
   }
   await store.keep(content, meter.result().digest);
->>>>>>> w-receiver
 }
