@@ -1,9 +1,11 @@
+import { createHash } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { must, until } from './command.ts';
 import { type Handmade, handmade, layerOf } from './handmade.ts';
 import { down, enter, type Lab, type LabNode, type NodeKindName, type Outcome, up } from './index.ts';
 
 const name = 'lab-test-thin';
+const diffIdOf = (plain: Buffer) => `sha256:${createHash('sha256').update(plain).digest('hex')}`;
 const buildMs = 60 * 60_000;
 
 /** A way to import: which kind of node, and what is run there with the archive on standard input. */
@@ -220,6 +222,30 @@ describe('an archive that lacks layers', () => {
       expect(stderr).toContain('Some layer tarfiles are missing in the tarball');
     } else {
       expect((await refused(way, layers, 'docker')).stderr).toMatch(/layer "blobs\/sha256\/\w{64}" not found/);
+    }
+  });
+
+  test.each(rows(all))('needs only what the node can say that it has: %s', async (_, way) => {
+    const { base, top, reference } = await twoLayers(way);
+    const [first, second] = [base, top].map(diffIdOf);
+    const layers = JSON.stringify([first, second]);
+    const ask = async (...argv: readonly string[]) => (await enter(nodeOf(way), argv)).stdout;
+    if (way.kind === 'docker') {
+      expect((await ask('docker', 'image', 'inspect', '--format', '{{json .RootFS.Layers}}', reference)).trim()).toBe(
+        layers,
+      );
+    } else if (way.kind === 'crio') {
+      expect((await ask('podman', 'image', 'inspect', '--format', '{{json .RootFS.Layers}}', reference)).trim()).toBe(
+        layers,
+      );
+      const recorded = await ask('cat', '/var/lib/containers/storage/overlay-layers/layers.json');
+      expect(recorded).toContain(`"diff-digest":"${second}"`);
+    } else {
+      const snapshotter = way.kind === 'containerd-native' ? 'native' : 'overlayfs';
+      const listed = await ask('ctr', '-n', 'k8s.io', 'snapshots', '--snapshotter', snapshotter, 'ls');
+      // OCI image-spec: the chain ID of the second layer is the digest of both, with a space between.
+      expect(listed).toContain(first);
+      expect(listed).toContain(diffIdOf(Buffer.from(`${first} ${second}`)));
     }
   });
 });

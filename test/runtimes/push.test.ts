@@ -4,7 +4,8 @@ import { join } from 'node:path';
 import { afterAll, afterEach, describe, expect, inject, it } from 'vitest';
 import { criImageId, smokePods } from '../cluster/kubernetes.ts';
 import { archive, build, onRunner } from '../engines.ts';
-import { enter } from '../lab/index.ts';
+import { until } from '../lab/command.ts';
+import { enter, setRate } from '../lab/index.ts';
 import { crictl, leftOnNode, plan, push, reach, referencesOn } from '../shipped.ts';
 
 const lab = inject('lab');
@@ -251,6 +252,37 @@ describe('CRI-O, for a user who may do nothing by sudo but load images by podman
       });
     } finally {
       await enter(node, ['sh', '-c', 'mv /usr/libexec/podman.real /usr/bin/podman && mount -o remount,bind,ro /usr']);
+    }
+  });
+
+  it('leaves nothing when it is cancelled while it sends', async () => {
+    const image = await archive(directory, {
+      reference: 'docker.io/library/loaded:3',
+      layers: [{ fillBytes: 30_000_000, seed: 'loaded' }],
+    });
+    await setRate(node, '16mbit');
+    try {
+      let pid = 0;
+      const pushing = push(
+        { ...inputs, source: 'auto', archive: image.file },
+        {
+          lab,
+          onLine: (_line, of) => {
+            pid = of;
+          },
+        },
+      );
+      await until('the archive to arrive', 60_000, async () => {
+        const { code } = await enter(node, ['sh', '-c', 'ls -d /var/tmp/kube-sideload.*/oci/blobs']);
+        return code === 0 && pid > 0;
+      });
+      process.kill(pid, 'SIGTERM');
+      const outcome = await pushing;
+      expect(outcome.code).toBe(1);
+      expect(outcome.nodes[0]?.images[0]?.outcome).toBe('none');
+      expect(await referencesOn(lab, node.name)).not.toContain(image.reference);
+    } finally {
+      await setRate(node, undefined);
     }
   });
 
