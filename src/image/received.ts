@@ -126,8 +126,8 @@ export async function proveStored(content: StoredContent, store: ReceiverStore, 
   if (content.compression === 'none' || store.keep === undefined) return;
   const meter = createMeter();
   try {
-    await through(await startDecompression(content.compression, signal), filter =>
-      pipeline(content.blob.open(), filter, meter.stream, nowhere(), { signal }),
+    await through(await startDecompression(content.compression, signal), ({ stream }) =>
+      pipeline(content.blob.open(), stream, meter.stream, nowhere(), { signal }),
     );
   } catch {
     return;
