@@ -5,19 +5,23 @@ import { SideloadError } from './errors.ts';
 import type { Host } from './host/host.ts';
 import { type Alias, parseAlias } from './image/aliases.ts';
 import { normalise } from './image/reference.ts';
-import { type InputName, type Inputs, inputSpec, parseInputs } from './inputs.ts';
+import { INPUT_NAMES, type InputName, type Inputs, inputSpec, parseInputs } from './inputs.ts';
 import {
   type Inventory,
+  type JumpEntry,
   labelOf,
   type NodeEntry,
   parseCriSocket,
   parseInventory,
+  parseJump,
   parseNode,
 } from './node/inventory.ts';
 import { collect, type InputProblem, problem, shown, throwProblems } from './problems.ts';
-import type { SshTarget } from './ssh/connect.ts';
+import type { SshAuthentication } from './ssh/authentication.ts';
+import type { SshHost, SshTarget } from './ssh/connect.ts';
 import { type HostKeyPolicy, hostKeyPolicy } from './ssh/host-keys.ts';
-import { parsePrivateKey, type SshCredentials } from './ssh/key.ts';
+import { parsePrivateKey } from './ssh/key.ts';
+import type { SshSettings } from './ssh/transport.ts';
 
 /** A node to push to. */
 export interface NodeSettings extends SshTarget {
@@ -25,6 +29,9 @@ export interface NodeSettings extends SshTarget {
   readonly kubernetesName: string | undefined;
   /** The CRI socket of this node, when the inventory has one for it. */
   readonly criSocket: string | undefined;
+  readonly jump: readonly SshHost[];
+  /** How a user who is not root becomes it. */
+  readonly sudo: Inputs['sudo'];
 }
 
 /** What a run does, complete and checked: nothing in here can turn out to be malformed later. */
@@ -44,13 +51,14 @@ export interface Settings {
   readonly nodesFromCluster: boolean;
   /** A label selector; empty takes all. */
   readonly nodeSelector: string;
-  readonly ssh: {
+  readonly ssh: SshSettings & {
     /** For nodes that say nothing else. */
     readonly user: string;
     readonly port: number;
-    readonly credentials: SshCredentials;
-    readonly hostKeys: HostKeyPolicy;
-    readonly connectTimeoutMs: number;
+    readonly jump: readonly SshHost[];
+    readonly sudo: Inputs['sudo'];
+    /** What sudo may ask for; one line. */
+    readonly sudoPassword: string | undefined;
   };
   readonly criSocket: string | undefined;
   /** `undefined` when the cluster is not asked for anything. */
@@ -85,9 +93,10 @@ export function readSettings(host: Host, env: NodeJS.ProcessEnv = process.env): 
   });
   problems.push(...parsed.problems);
   const { inputs } = parsed;
-  for (const secret of [inputs['ssh-private-key'], inputs['ssh-key-passphrase']]) {
-    if (secret !== undefined) {
-      host.mask(secret);
+  for (const name of INPUT_NAMES) {
+    const secret = inputs[name];
+    if (inputSpec(name).type === 'secret' && typeof secret === 'string') {
+      host.mask(secret.trim());
     }
   }
 
@@ -118,13 +127,17 @@ export function readSettings(host: Host, env: NodeJS.ProcessEnv = process.env): 
     problems.push(problem(`\`archive\` and \`source: ${inputs.source}\` exclude each other`, 'set one of them'));
   }
 
-  const nodes = readNodes(inputs, inventory, problems);
+  const jump = collect(problems, () => parseJump(inputs['ssh-jump'])) ?? [];
+  const hop = ({ host, user = inputs['ssh-user'], port = 22 }: JumpEntry): SshHost => ({ host, user, port });
+  const defaults = { user: inputs['ssh-user'], port: inputs['ssh-port'], jump: jump.map(hop), sudo: inputs.sudo };
+  const nodes = readNodes(inputs, inventory, defaults, hop, problems);
   // What an inventory that cannot be read may have set is not missing.
   const mayLack = (...names: readonly InputName[]) =>
     inventory === undefined && names.every(name => inputs[name] === undefined);
-  const credentials = mayLack('ssh-private-key', 'ssh-private-key-file')
+  const authentication = mayLack('ssh-private-key', 'ssh-private-key-file', 'ssh-password')
     ? undefined
-    : collect(problems, () => readCredentials(inputs, host));
+    : collect(problems, () => readAuthentication(inputs, host, env));
+  const sudoPassword = collect(problems, () => readPassword('sudo-password', inputs['sudo-password']));
   const hostKeys = mayLack('ssh-known-hosts', 'ssh-known-hosts-file')
     ? undefined
     : collect(problems, () => readHostKeys(inputs));
@@ -135,8 +148,13 @@ export function readSettings(host: Host, env: NodeJS.ProcessEnv = process.env): 
     inputs.smoke === 'none' && !nodesFromCluster ? undefined : collect(problems, () => readCluster(inputs, host));
 
   throwProblems(problems);
-  if (credentials === undefined || hostKeys === undefined) {
+  if (authentication === undefined || hostKeys === undefined) {
     throw new SideloadError('INTERNAL', 'settings without a problem lack a part');
+  }
+  if (authentication.password !== undefined) {
+    host.warning(
+      '`ssh-password` is set: a key (`ssh-private-key`) is better, as nodes and jump hosts never get to see it',
+    );
   }
   return {
     mode: inputs.mode,
@@ -150,9 +168,9 @@ export function readSettings(host: Host, env: NodeJS.ProcessEnv = process.env): 
     nodesFromCluster,
     nodeSelector: inputs['node-selector'] ?? '',
     ssh: {
-      user: inputs['ssh-user'],
-      port: inputs['ssh-port'],
-      credentials,
+      ...defaults,
+      sudoPassword,
+      authentication,
       hostKeys,
       connectTimeoutMs: inputs['connect-timeout'] * 1000,
     },
@@ -202,6 +220,8 @@ function readInventory(host: Host, env: NodeJS.ProcessEnv): Inventory {
 function readNodes(
   inputs: Inputs,
   inventory: Inventory | undefined,
+  defaults: Pick<NodeSettings, 'user' | 'port' | 'jump' | 'sudo'>,
+  hop: (entry: JumpEntry) => SshHost,
   problems: InputProblem[],
 ): readonly NodeSettings[] {
   const listed = inputs.nodes.map(text => collect(problems, () => parseNode(text)));
@@ -219,12 +239,17 @@ function readNodes(
     .map(entry => ({
       label: labelOf(entry),
       host: entry.host,
-      port: entry.port ?? inputs['ssh-port'],
-      user: entry.user ?? inputs['ssh-user'],
+      port: entry.port ?? defaults.port,
+      user: entry.user ?? defaults.user,
+      jump: entry.jump?.map(hop) ?? defaults.jump,
+      sudo: entry.sudo ?? defaults.sudo,
       kubernetesName: entry.kubernetesName,
       criSocket: entry.criSocket,
     }));
-  const addresses = nodes.map(node => `${node.host.toLowerCase()}:${node.port}`);
+  // Networks behind different jump hosts may have the same addresses.
+  const addresses = nodes.map(({ host, port, jump }) =>
+    [...jump.map(one => `${one.host}:${one.port}`), `${host}:${port}`].join(' → ').toLowerCase(),
+  );
   const labels = nodes
     .filter((_, index) => addresses.indexOf(addresses[index] ?? '') === index)
     .map(node => node.label);
@@ -232,25 +257,63 @@ function readNodes(
   return nodes;
 }
 
-function readCredentials(inputs: Inputs, host: Host): SshCredentials {
+/** A key that is given is all that is offered, with the password; without one the agent and the runner's own key are. */
+function readAuthentication(inputs: Inputs, host: Host, env: NodeJS.ProcessEnv): SshAuthentication {
+  const passphrase = inputs['ssh-key-passphrase'];
+  const password = readPassword('ssh-password', inputs['ssh-password']);
   const given = inputs['ssh-private-key'];
   if (given !== undefined) {
-    return parsePrivateKey(given, inputs['ssh-key-passphrase']);
+    return { key: parsePrivateKey(given, passphrase), password };
   }
-  const places = ['id_ed25519', 'id_ecdsa', 'id_rsa'].flatMap(name => inHome('.ssh', name));
-  const file = inputs['ssh-private-key-file'] ?? places.find(place => existsSync(place));
-  if (file === undefined) {
+  const read = (file: string) => {
+    const text = readText('ssh-private-key-file', file);
+    host.mask(text);
+    return parsePrivateKey(text, passphrase);
+  };
+  const named = inputs['ssh-private-key-file'];
+  if (named !== undefined) {
+    return { key: read(named), password };
+  }
+  const setting = inputs['ssh-agent'];
+  if (setting !== 'auto' && setting !== 'off' && !setting.startsWith('/')) {
     throw new SideloadError(
       'INPUT_INVALID',
-      'no SSH key: neither `ssh-private-key` nor `ssh-private-key-file` is set, and there is none in `~/.ssh`',
+      `\`ssh-agent\` must be \`auto\`, \`off\` or an absolute path, not ${shown(setting)}`,
+    );
+  }
+  const agent = setting === 'auto' ? env.SSH_AUTH_SOCK || undefined : setting === 'off' ? undefined : setting;
+  if (password !== undefined) {
+    return { agent: setting === 'auto' ? undefined : agent, password };
+  }
+  const file = ['id_ed25519', 'id_ecdsa', 'id_rsa']
+    .flatMap(name => inHome('.ssh', name))
+    .find(place => existsSync(place));
+  if (agent === undefined && file === undefined) {
+    throw new SideloadError(
+      'INPUT_INVALID',
+      'no SSH key: neither `ssh-private-key` nor `ssh-private-key-file` is set, there is none in `~/.ssh`, and no ssh-agent',
       {
         hint: 'pass the key that the nodes know in `ssh-private-key`',
       },
     );
   }
-  const text = readText('ssh-private-key-file', file);
-  host.mask(text);
-  return parsePrivateKey(text, inputs['ssh-key-passphrase']);
+  if (agent === undefined || file === undefined) {
+    return { agent, key: file === undefined ? undefined : read(file) };
+  }
+  // The agent may well be there because the key in the file cannot be read without its passphrase.
+  const faults: InputProblem[] = [];
+  return { agent, key: collect(faults, () => read(file)) };
+}
+
+/** A secret often comes with the line break of the file that it was in; no password has one inside. */
+function readPassword(name: InputName, given: string | undefined): string | undefined {
+  const password = given?.replace(/\r?\n$/, '');
+  if (password !== undefined && /[\0\r\n]/.test(password)) {
+    throw new SideloadError('INPUT_INVALID', `\`${name}\` has more than one line`, {
+      hint: 'store the password alone in the secret',
+    });
+  }
+  return password;
 }
 
 function readHostKeys(inputs: Inputs): HostKeyPolicy {

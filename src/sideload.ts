@@ -16,6 +16,7 @@ import type { NodeSettings, Settings, SmokeSettings } from './settings.ts';
 import { findKubectl, type Kubectl } from './smoke/kubectl.ts';
 import type { NodeObject } from './smoke/objects.ts';
 import { checkCluster, deletePods, runSmokePods, type SmokeOptions, type SmokeTarget } from './smoke/smoke.ts';
+import { openTransport } from './ssh/transport.ts';
 
 /**
  * The whole job: every node of the list ends up with exactly the images that CI built, proven by its runtime and by
@@ -23,6 +24,7 @@ import { checkCluster, deletePods, runSmokePods, type SmokeOptions, type SmokeTa
  * has put anywhere besides the images is gone when it returns.
  */
 export async function sideload(settings: Settings, host: Host, run: Run): Promise<Report> {
+  const ssh = openTransport(settings.ssh);
   let nodes: readonly Node[] = settings.nodesFromCluster ? [] : settings.nodes.map(newNode);
   let images: ImageSet | undefined;
   let cluster: Cluster | undefined;
@@ -44,7 +46,7 @@ export async function sideload(settings: Settings, host: Host, run: Run): Promis
           images = set;
         }),
         onEach(nodes, async node => {
-          await prepareNode(node, settings, run.signal);
+          await prepareNode(node, settings, ssh, run.signal);
           host.info(describeNode(node));
         }),
       ]);
@@ -129,7 +131,7 @@ export async function sideload(settings: Settings, host: Host, run: Run): Promis
   await images?.close();
   await Promise.all(
     nodes.map(node =>
-      leaveNode(node, settings, run.id).catch((thrown: unknown) => {
+      leaveNode(node, settings, ssh, run.id).catch((thrown: unknown) => {
         node.error ??= toSideloadError(thrown, node.settings.label);
       }),
     ),
@@ -164,8 +166,9 @@ export async function cleanUp(settings: Settings, host: Host, run: Run): Promise
       ? await nodesFromCluster(cluster, settings, host.info)
       : settings.nodes;
   const nodes = list.map(newNode);
+  const ssh = openTransport(settings.ssh);
   await onEach(nodes, async node => {
-    await prepareNode(node, settings, run.signal);
+    await prepareNode(node, settings, ssh, run.signal);
     await removeStaged(node, run.id, run.signal);
   });
   for (const node of nodes) {

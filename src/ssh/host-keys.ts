@@ -14,8 +14,8 @@ const ALGORITHMS = [
 type HostKeyAlgorithm = (typeof ALGORITHMS)[number];
 
 interface HostName {
-  /** The node as the user named it, for errors. */
-  readonly label: string;
+  /** The node as the user named it, for errors; undefined for a jump host. */
+  readonly label: string | undefined;
   readonly host: string;
   readonly port: number;
 }
@@ -73,7 +73,7 @@ function verify(
   const found = lookup(entries, node.host, node.port);
   const key = presented.toString('base64');
   const shown = `${keyType(presented)} ${fingerprint(presented)}`;
-  const address = node.port === 22 ? node.host : `[${node.host}]:${node.port}`;
+  const address = `${node.label === undefined ? 'the jump host ' : ''}${node.port === 22 ? node.host : `[${node.host}]:${node.port}`}`;
   const isPresented = (entry: KnownHostsEntry) => entry.key === key;
 
   const revoked = found.revoked.find(isPresented);

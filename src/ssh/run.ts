@@ -1,9 +1,10 @@
 import { constants } from 'node:os';
 import { Readable, Writable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
-import type { Client, ClientChannel } from 'ssh2';
+import type { ClientChannel } from 'ssh2';
 import { messageOf, SideloadError } from '../errors.ts';
 import { commandLine } from './quote.ts';
+import type { Session } from './session.ts';
 
 export interface CommandOptions {
   /** What the command reads; nothing (EOF at once) by default. A stream is always consumed or destroyed. */
@@ -23,18 +24,6 @@ export interface CommandResult {
   readonly signal?: string;
   readonly stdout: string;
   readonly stderr: string;
-}
-
-/** What `run` needs of a connection. */
-interface Session {
-  readonly client: Client;
-  readonly label: string;
-  /** Aborted when the connection has ended, for whatever reason; its reason is the error for running commands. */
-  readonly ended: AbortSignal;
-  /** Settles when the socket can take more, or has been closed. */
-  readonly drained: () => Promise<void> | undefined;
-  /** Whether anything can still be sent. */
-  readonly isOpen: () => boolean;
 }
 
 /**

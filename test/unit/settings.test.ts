@@ -295,7 +295,7 @@ describe('files of the runner', () => {
     file('.ssh/id_ed25519', KEYS.user.privateKey);
     file('.ssh/known_hosts', KNOWN_HOSTS);
     const { ssh } = read({ images: 'app:1', nodes: 'a' });
-    expect(ssh.credentials.fingerprint).toBe(KEYS.user.fingerprint);
+    expect(ssh.authentication.key?.fingerprint).toBe(KEYS.user.fingerprint);
     const presented = Buffer.from(KEYS.ed25519.publicKey.split(' ')[1] ?? '', 'base64');
     expect(ssh.hostKeys.verify({ label: 'w', host: '10.0.0.11', port: 22 }, presented)).toBeUndefined();
   });
@@ -303,15 +303,17 @@ describe('files of the runner', () => {
   it('give way to the file that an input names, and that to the key itself', () => {
     file('.ssh/id_ed25519', KEYS.ed25519.privateKey);
     const named = { ...GOOD, 'ssh-private-key-file': file('key', KEYS.rsa.privateKey) };
-    expect(read({ ...named, 'ssh-private-key': '' }).ssh.credentials.fingerprint).toBe(KEYS.rsa.fingerprint);
-    expect(read(named).ssh.credentials.fingerprint).toBe(KEYS.user.fingerprint);
+    expect(read({ ...named, 'ssh-private-key': '' }).ssh.authentication.key?.fingerprint).toBe(KEYS.rsa.fingerprint);
+    expect(read(named).ssh.authentication.key?.fingerprint).toBe(KEYS.user.fingerprint);
   });
 
   it('are opened with the passphrase', () => {
     const key = generateKey('ed25519', 'open sesame');
     const path = file('key', key.privateKey);
     const texts = { ...GOOD, 'ssh-private-key': '', 'ssh-private-key-file': path };
-    expect(read({ ...texts, 'ssh-key-passphrase': 'open sesame' }).ssh.credentials.fingerprint).toBe(key.fingerprint);
+    expect(read({ ...texts, 'ssh-key-passphrase': 'open sesame' }).ssh.authentication.key?.fingerprint).toBe(
+      key.fingerprint,
+    );
     expect(failure({ ...texts, 'ssh-key-passphrase': 'wrong' }).message).toMatch(/the passphrase is wrong/);
   });
 

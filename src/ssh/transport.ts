@@ -1,0 +1,22 @@
+import type { SshAuthentication } from './authentication.ts';
+import { connect, type SshConnection, type SshTarget } from './connect.ts';
+import type { HostKeyPolicy } from './host-keys.ts';
+import { jumpHosts } from './jump.ts';
+
+/** What all connections of a run have in common. */
+export interface SshSettings {
+  readonly authentication: SshAuthentication;
+  readonly hostKeys: HostKeyPolicy;
+  readonly connectTimeoutMs: number;
+}
+
+/** The way to the nodes. */
+export interface SshTransport {
+  /** @throws SideloadError as {@link connect} does; the signal's reason on abort. The signal also ends the connection. */
+  connect(target: SshTarget, signal: AbortSignal): Promise<SshConnection>;
+}
+
+export function openTransport(settings: SshSettings): SshTransport {
+  const jumps = jumpHosts(settings);
+  return { connect: (target, signal) => connect(target, { ...settings, jumps, signal }) };
+}
