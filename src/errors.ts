@@ -66,7 +66,7 @@ export const ERRORS = {
   },
   SUDO_REFUSED: {
     title: 'The user may not become root on the node',
-    hint: 'Log in as root, or give the user `NOPASSWD` rights in sudoers.',
+    hint: 'Log in as root, give the user `NOPASSWD` rights in sudoers, or pass `sudo-password`.',
   },
   PROBE_FAILED: {
     title: 'The node did not answer what it was asked',

@@ -96,7 +96,7 @@ export function readSettings(host: Host, env: NodeJS.ProcessEnv = process.env): 
   for (const name of INPUT_NAMES) {
     const secret = inputs[name];
     if (inputSpec(name).type === 'secret' && typeof secret === 'string') {
-      host.mask(secret.trim());
+      host.mask(secret);
     }
   }
 

@@ -329,8 +329,9 @@ function smokeOptions({ timeoutMs, command }: SmokeSettings, run: Run, host: Hos
 }
 
 function describeNode(node: Node): string {
-  const { facts, settings } = node;
+  const { facts, settings, connection } = node;
+  const as = connection?.becomesRootBy === 'password' ? 'root by sudo with a password' : facts?.privilege;
   return facts === undefined
     ? `${settings.label}: unknown`
-    : `${settings.label}: ${facts.runtime.name} ${facts.runtime.version} at ${facts.criSocket} (from: ${facts.criSocketOrigin}), ${formatPlatform(facts.platform)}, as ${facts.privilege}, ${formatBytes(facts.disk.freeBytes)} free on ${facts.disk.path}`;
+    : `${settings.label}: ${facts.runtime.name} ${facts.runtime.version} at ${facts.criSocket} (from: ${facts.criSocketOrigin}), ${formatPlatform(facts.platform)}, as ${as}, ${formatBytes(facts.disk.freeBytes)} free on ${facts.disk.path}`;
 }

@@ -1,6 +1,7 @@
 import { type ErrorCode, SideloadError } from '../errors.ts';
 import { fromUname, type Platform } from '../image/platform.ts';
 import { type KubeletFacts, parseKubelet } from './kubelet.ts';
+import { sudoHint } from './root.ts';
 import type { Sections } from './script.ts';
 
 /** What a machine says of itself, whatever its runtime does. */
@@ -8,7 +9,8 @@ export interface MachineFacts {
   readonly platform: Platform;
   /** The name that the node's kubelet registers: `--hostname-override`, else the host name in lower case. */
   readonly kubernetesName: string;
-  readonly privilege: 'root' | 'sudo';
+  /** Whether commands run as root, become root's one by one, or do without (`none`). */
+  readonly privilege: 'root' | 'sudo' | 'doas' | 'none';
   readonly kubelet: KubeletFacts;
 }
 
@@ -47,6 +49,8 @@ const CLIENTS: Readonly<Record<RuntimeName, readonly ToolName[]>> = {
   docker: ['docker'],
 };
 
+const PRIVILEGES: Readonly<Record<string, MachineFacts['privilege']>> = { 'sudo -n': 'sudo', 'doas -n': 'doas' };
+
 /**
  * What the sections of the probe script say about the machine.
  * @throws SideloadError SUDO_REFUSED or PROBE_FAILED
@@ -56,7 +60,8 @@ export function parseMachine(sections: Sections, label: string): MachineFacts {
   const text = (name: string) => sections.get(name) ?? '';
   const refusal = sections.get('sudo-refused');
   if (refusal !== undefined) {
-    throw fail('SUDO_REFUSED', `\`sudo -n\` refused: ${refusal || 'without a word'}`);
+    const message = `\`${text('as-root')}\` refused: ${refusal || 'without a word'}`;
+    throw new SideloadError('SUDO_REFUSED', message, { node: label, hint: sudoHint(refusal) });
   }
   const platform = fromUname(text('machine'));
   if (platform === undefined) {
@@ -65,7 +70,7 @@ export function parseMachine(sections: Sections, label: string): MachineFacts {
   return {
     platform,
     kubernetesName: text('kubernetes-name'),
-    privilege: text('uid') === '0' ? 'root' : 'sudo',
+    privilege: text('uid') === '0' ? 'root' : (PRIVILEGES[text('as-root')] ?? 'none'),
     kubelet: parseKubelet(text('kubelet-configuration'), text('kubelet-gc-threshold')),
   };
 }

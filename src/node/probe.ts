@@ -12,6 +12,7 @@ import { runScript, type Sections } from './script.ts';
  */
 const PROBE = `
 section uid; id -u
+section as-root; printf '%s' "$AS_ROOT"
 if ! refusal=$(as_root true 2>&1); then section sudo-refused; printf '%s' "$refusal"; section end; exit 0; fi
 section machine; uname -m
 

@@ -11,9 +11,10 @@ import { abandonedReferences, stageReference } from '../runtime/staging.ts';
 import type { Settings } from '../settings.ts';
 import type { SshTransport } from '../ssh/transport.ts';
 import { parseFacts, parseMachine } from './facts.ts';
-import { startHeartbeat } from './heartbeat.ts';
+import { withHeartbeat } from './heartbeat.ts';
 import { type Node, type NodeImage, ready } from './node.ts';
 import { probe } from './probe.ts';
+import { becomeRoot } from './root.ts';
 import { runScript } from './script.ts';
 
 /** How long the removal of staged images may take once the job has been cancelled. */
@@ -32,6 +33,8 @@ export async function prepareNode(
   signal.addEventListener('abort', abandon);
   try {
     node.connection = await ssh.connect(node.settings, lifetime.signal);
+    const { sudo } = node.settings;
+    node.connection = await becomeRoot(node.connection, { sudo, password: settings.ssh.sudoPassword }, signal);
   } finally {
     signal.removeEventListener('abort', abandon);
   }
@@ -92,9 +95,9 @@ async function sendImage(node: Node, target: NodeImage, stage: string, run: Run,
   }
   node.isStaged = true;
   const transfer = progress.start(node.settings.label, archive.sizeBytes);
-  const endHeartbeat = startHeartbeat(connection);
   try {
-    const result = await connection.run(runtimeOf(facts.runtime.name).importArchive(facts, stage, image.platform), {
+    const command = runtimeOf(facts.runtime.name).importArchive(facts, stage, image.platform);
+    const result = await connection.run(withHeartbeat(command), {
       stdin: archive.stream(),
       signal: run.signal,
       onStdinBytes: sentBytes => {
@@ -108,7 +111,6 @@ async function sendImage(node: Node, target: NodeImage, stage: string, run: Run,
     }
   } finally {
     transfer.end();
-    await endHeartbeat();
   }
 }
 

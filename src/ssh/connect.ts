@@ -33,8 +33,13 @@ export interface SshOptions {
   readonly signal: AbortSignal;
 }
 
+/** How commands become root's: by a word before each (`auto` finds out which), or all by the same `password`. */
+export type RootBy = 'auto' | 'sudo' | 'doas' | 'none';
+
 export interface SshConnection {
   readonly target: SshTarget;
+  /** `auto` by default; `password` when all that is run here is root's already. */
+  readonly becomesRootBy?: RootBy | 'password';
   /** Runs a program with its arguments on the node; see {@link runCommand} for what it throws. */
   run(argv: readonly string[], options?: CommandOptions): Promise<CommandResult>;
   /** Ends the connection; commands that still run are cut. Can be called again. Never rejects. */

@@ -23,6 +23,8 @@ export interface Session {
   /** Settles when more can be sent, or the connection has ended; undefined when it can be at once. */
   readonly drained: () => Promise<void> | undefined;
   readonly isOpen: () => boolean;
+  /** The commands that run over it now. */
+  readonly running: Set<Promise<unknown>>;
   /** A stream to another host and port, as this host sees it. */
   forward(host: string, port: number): Promise<Duplex>;
   /** Can be called again. Never rejects. */
@@ -191,6 +193,7 @@ export async function openSession(peer: Peer, options: SshOptions, via?: Session
     ended: ended.signal,
     drained: () => drained(open) ?? via?.drained(),
     isOpen: () => open.writable,
+    running: new Set(),
     forward: async (toHost, toPort) => await ssh.forwardOut('127.0.0.1', 0, toHost, toPort),
     close: () => end(new SideloadError('SSH_LOST', `The connection to ${address} was closed here`, { node: label })),
   };

@@ -60,6 +60,8 @@ export interface ServerOptions {
   readonly authenticate?: (context: AuthContext) => void;
   /** Default: reads all of stdin and exits 0. `refuse`: the server does not start any command. */
   readonly exec?: ((exec: Exec) => void) | 'refuse';
+  /** How many channels for commands it has open at a time. */
+  readonly maxSessions?: number;
   /** Whether it is a jump host: it connects its clients to where they ask it to. */
   readonly forwards?: boolean;
 }
@@ -80,7 +82,13 @@ export interface TestServer {
 
 /** An SSH server inside this process, on a free port of 127.0.0.1, that behaves as badly as it is told to. */
 export async function startServer(options: ServerOptions = {}): Promise<TestServer> {
-  const { hostKeys = [KEYS.ed25519], authenticate = acceptUserKey, exec = consume, forwards = false } = options;
+  const {
+    hostKeys = [KEYS.ed25519],
+    authenticate = acceptUserKey,
+    exec = consume,
+    forwards = false,
+    maxSessions = 10,
+  } = options;
   const received: string[] = [];
   const arrivals = new EventEmitter().setMaxListeners(0);
   const record = (message: string) => {
@@ -112,8 +120,14 @@ export async function startServer(options: ServerOptions = {}): Promise<TestServ
         channel.pipe(onward).pipe(channel);
       });
     });
-    client.on('session', accept => {
+    let sessions = 0;
+    client.on('session', (accept, reject) => {
+      if (sessions >= maxSessions) return reject();
+      sessions += 1;
       const session = accept();
+      session.on('close', () => {
+        sessions -= 1;
+      });
       session.on('exec', (acceptExec, rejectExec, { command }) => {
         if (exec === 'refuse') return rejectExec();
         const channel = acceptExec();

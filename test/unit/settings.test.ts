@@ -75,7 +75,7 @@ it('reads nodes with all their parts, and the rest from the inputs for all nodes
     'ssh-user': 'kube',
     'ssh-port': '22022',
   });
-  expect(nodes).toEqual([
+  expect(nodes).toMatchObject([
     { label: 'w1', host: 'worker-1', port: 2222, user: 'ci', kubernetesName: 'w1' },
     { label: 'w2', host: 'fd00::1', port: 22022, user: 'kube', kubernetesName: 'w2' },
     { label: 'worker-3', host: 'worker-3', port: 22022, user: 'kube', kubernetesName: undefined },
@@ -244,7 +244,7 @@ settings:
       `${yaml}  ssh-private-key-file: ${key}\n  ssh-known-hosts-file: ${hosts}\n`,
     );
     const settings = read({ images: 'app:1' }, { KUBE_SIDELOAD_INVENTORY: inventory });
-    expect(settings.nodes).toEqual([
+    expect(settings.nodes).toMatchObject([
       { label: 'w1', host: '10.0.0.11', port: 22022, user: 'kube', kubernetesName: 'w1' },
       { label: 'w2', host: '10.0.0.12', port: 2222, user: 'ci', kubernetesName: 'w2' },
     ]);
@@ -254,7 +254,7 @@ settings:
   it('gives way to inputs, and defaults to it', () => {
     const inventory = file('inventory.yaml', yaml);
     const { nodes, cluster, smoke } = read({ ...GOOD, inventory, nodes: 'a', 'ssh-port': '23' });
-    expect(nodes).toEqual([{ label: 'a', host: 'a', port: 23, user: 'kube', kubernetesName: undefined }]);
+    expect(nodes).toMatchObject([{ label: 'a', host: 'a', port: 23, user: 'kube', kubernetesName: undefined }]);
     expect(cluster?.namespace).toBe('smoke');
     expect(smoke?.timeoutMs).toBe(120_000);
   });
