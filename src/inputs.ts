@@ -83,6 +83,11 @@ export const INPUTS = {
   },
   'ssh-private-key-file': { type: 'path', help: 'A file on the runner with the private key.' },
   'ssh-key-passphrase': { type: 'secret', help: 'The passphrase of the private key, if it has one.' },
+  'ssh-transport': {
+    type: { oneOf: ['node-ssh', 'openssh'] },
+    default: 'node-ssh',
+    help: '`openssh` has the runner’s own `ssh` make the connections, with its `~/.ssh/config`, certificates and security keys (FIDO). Host keys are checked strictly either way.',
+  },
   'ssh-agent': {
     type: 'text',
     default: 'auto',

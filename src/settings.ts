@@ -1,6 +1,6 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { homedir } from 'node:os';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { SideloadError } from './errors.ts';
 import type { Host } from './host/host.ts';
 import { type Alias, parseAlias } from './image/aliases.ts';
@@ -20,7 +20,8 @@ import { collect, type InputProblem, problem, shown, throwProblems } from './pro
 import type { SshAuthentication } from './ssh/authentication.ts';
 import type { SshHost, SshTarget } from './ssh/connect.ts';
 import { type HostKeyPolicy, hostKeyPolicy } from './ssh/host-keys.ts';
-import { parsePrivateKey } from './ssh/key.ts';
+import { opensshKey, parsePrivateKey } from './ssh/key.ts';
+import type { OpensshSettings } from './ssh/openssh.ts';
 import type { SshSettings } from './ssh/transport.ts';
 
 /** A node to push to. */
@@ -55,6 +56,7 @@ export interface Settings {
     /** For nodes that say nothing else. */
     readonly user: string;
     readonly port: number;
+    readonly given: SshHost['given'];
     readonly jump: readonly SshHost[];
     readonly sudo: Inputs['sudo'];
     /** What sudo may ask for; one line. */
@@ -128,19 +130,39 @@ export function readSettings(host: Host, env: NodeJS.ProcessEnv = process.env): 
   }
 
   const jump = collect(problems, () => parseJump(inputs['ssh-jump'])) ?? [];
-  const hop = ({ host, user = inputs['ssh-user'], port = 22 }: JumpEntry): SshHost => ({ host, user, port });
-  const defaults = { user: inputs['ssh-user'], port: inputs['ssh-port'], jump: jump.map(hop), sudo: inputs.sudo };
-  const nodes = readNodes(inputs, inventory, defaults, hop, problems);
+  const isOpenssh = inputs['ssh-transport'] === 'openssh';
+  const isSet = (name: InputName) => (host.input(name)?.trim() || inventory?.settings[name]) !== undefined;
+  /** With user and port as they apply, and what of them somebody has said: OpenSSH's client has other defaults. */
+  const complete = ({ host: name, user, port }: JumpEntry, of: { readonly isJump: boolean }) => ({
+    host: name,
+    user: user ?? inputs['ssh-user'],
+    port: port ?? (of.isJump ? 22 : inputs['ssh-port']),
+    given: {
+      user: user ?? (isSet('ssh-user') ? inputs['ssh-user'] : undefined),
+      port: port ?? (!of.isJump && isSet('ssh-port') ? inputs['ssh-port'] : undefined),
+    },
+  });
+  const hop = (entry: JumpEntry) => complete(entry, { isJump: true });
+  const defaults = { jump: jump.map(hop), sudo: inputs.sudo };
+  const nodes = readNodes(inputs, inventory, problems, entry => ({
+    label: labelOf(entry),
+    ...complete(entry, { isJump: false }),
+    jump: entry.jump?.map(hop) ?? defaults.jump,
+    sudo: entry.sudo ?? defaults.sudo,
+    kubernetesName: entry.kubernetesName,
+    criSocket: entry.criSocket,
+  }));
   // What an inventory that cannot be read may have set is not missing.
   const mayLack = (...names: readonly InputName[]) =>
     inventory === undefined && names.every(name => inputs[name] === undefined);
   const authentication = mayLack('ssh-private-key', 'ssh-private-key-file', 'ssh-password')
     ? undefined
-    : collect(problems, () => readAuthentication(inputs, host, env));
+    : collect(problems, () => (isOpenssh ? {} : readAuthentication(inputs, host, env)));
   const sudoPassword = collect(problems, () => readPassword('sudo-password', inputs['sudo-password']));
   const hostKeys = mayLack('ssh-known-hosts', 'ssh-known-hosts-file')
     ? undefined
-    : collect(problems, () => readHostKeys(inputs));
+    : collect(problems, () => readHostKeys(inputs, isOpenssh));
+  const openssh = isOpenssh ? readOpenssh(inputs, host, problems) : undefined;
   const given = inputs['cri-socket'];
   const criSocket = given === undefined ? undefined : collect(problems, () => parseCriSocket(given));
   const nodesFromCluster = inputs['nodes-from-cluster'] === 'true';
@@ -168,8 +190,12 @@ export function readSettings(host: Host, env: NodeJS.ProcessEnv = process.env): 
     nodesFromCluster,
     nodeSelector: inputs['node-selector'] ?? '',
     ssh: {
+      user: inputs['ssh-user'],
+      port: inputs['ssh-port'],
+      given: complete({ host: '', user: undefined, port: undefined }, { isJump: false }).given,
       ...defaults,
       sudoPassword,
+      openssh,
       authentication,
       hostKeys,
       connectTimeoutMs: inputs['connect-timeout'] * 1000,
@@ -220,9 +246,8 @@ function readInventory(host: Host, env: NodeJS.ProcessEnv): Inventory {
 function readNodes(
   inputs: Inputs,
   inventory: Inventory | undefined,
-  defaults: Pick<NodeSettings, 'user' | 'port' | 'jump' | 'sudo'>,
-  hop: (entry: JumpEntry) => SshHost,
   problems: InputProblem[],
+  nodeOf: (entry: NodeEntry) => NodeSettings,
 ): readonly NodeSettings[] {
   const listed = inputs.nodes.map(text => collect(problems, () => parseNode(text)));
   const entries: readonly (NodeEntry | undefined)[] = listed.length > 0 ? listed : (inventory?.nodes ?? []);
@@ -234,18 +259,7 @@ function readNodes(
       ),
     );
   }
-  const nodes = entries
-    .filter(entry => entry !== undefined)
-    .map(entry => ({
-      label: labelOf(entry),
-      host: entry.host,
-      port: entry.port ?? defaults.port,
-      user: entry.user ?? defaults.user,
-      jump: entry.jump?.map(hop) ?? defaults.jump,
-      sudo: entry.sudo ?? defaults.sudo,
-      kubernetesName: entry.kubernetesName,
-      criSocket: entry.criSocket,
-    }));
+  const nodes = entries.filter(entry => entry !== undefined).map(nodeOf);
   // Networks behind different jump hosts may have the same addresses.
   const addresses = nodes.map(({ host, port, jump }) =>
     [...jump.map(one => `${one.host}:${one.port}`), `${host}:${port}`].join(' → ').toLowerCase(),
@@ -274,13 +288,7 @@ function readAuthentication(inputs: Inputs, host: Host, env: NodeJS.ProcessEnv):
   if (named !== undefined) {
     return { key: read(named), password };
   }
-  const setting = inputs['ssh-agent'];
-  if (setting !== 'auto' && setting !== 'off' && !setting.startsWith('/')) {
-    throw new SideloadError(
-      'INPUT_INVALID',
-      `\`ssh-agent\` must be \`auto\`, \`off\` or an absolute path, not ${shown(setting)}`,
-    );
-  }
+  const setting = agentSetting(inputs);
   const agent = setting === 'auto' ? env.SSH_AUTH_SOCK || undefined : setting === 'off' ? undefined : setting;
   if (password !== undefined) {
     return { agent: setting === 'auto' ? undefined : agent, password };
@@ -316,7 +324,57 @@ function readPassword(name: InputName, given: string | undefined): string | unde
   return password;
 }
 
-function readHostKeys(inputs: Inputs): HostKeyPolicy {
+/** What OpenSSH's client is given; what is not given it finds itself, and nothing is asked that it cannot do. */
+function readOpenssh(inputs: Inputs, host: Host, problems: InputProblem[]): OpensshSettings {
+  const foreign = ['ssh-password', 'ssh-key-passphrase', 'ssh-host-key-fingerprints'] as const;
+  for (const name of foreign.filter(one => inputs[one] !== undefined && inputs[one].length > 0)) {
+    const hint = {
+      'ssh-password': 'give the user a key; the client is never let to ask for anything',
+      'ssh-key-passphrase': 'load the key into an ssh-agent, or store it without a passphrase in the secret',
+      'ssh-host-key-fingerprints': 'use `ssh-known-hosts`',
+    }[name];
+    problems.push(problem(`\`${name}\` cannot be used with \`ssh-transport: openssh\``, hint));
+  }
+  const text = inputs['ssh-private-key'];
+  const file = inputs['ssh-private-key-file'];
+  const key = collect(problems, () => {
+    if (text !== undefined) {
+      return { text: opensshKey(text) };
+    }
+    if (file !== undefined) {
+      host.mask(readText('ssh-private-key-file', file));
+      return { file: resolve(file) };
+    }
+    return undefined;
+  });
+  const knownHosts = inputs['ssh-known-hosts'];
+  const knownHostsFile = inputs['ssh-known-hosts-file'];
+  const setting = collect(problems, () => agentSetting(inputs));
+  return {
+    key,
+    agent: setting === 'off' ? 'none' : setting === 'auto' ? undefined : setting,
+    knownHosts:
+      knownHosts !== undefined
+        ? { text: `${knownHosts}\n` }
+        : knownHostsFile === undefined
+          ? undefined
+          : { file: resolve(knownHostsFile) },
+    connectTimeoutMs: inputs['connect-timeout'] * 1000,
+  };
+}
+
+/** `auto`, `off` or an absolute path. */
+function agentSetting({ 'ssh-agent': setting }: Inputs): string {
+  if (setting !== 'auto' && setting !== 'off' && !setting.startsWith('/')) {
+    throw new SideloadError(
+      'INPUT_INVALID',
+      `\`ssh-agent\` must be \`auto\`, \`off\` or an absolute path, not ${shown(setting)}`,
+    );
+  }
+  return setting;
+}
+
+function readHostKeys(inputs: Inputs, isOpenssh: boolean): HostKeyPolicy {
   const given = inputs['ssh-known-hosts'];
   const fingerprints = inputs['ssh-host-key-fingerprints'];
   if (given !== undefined) {
@@ -328,7 +386,7 @@ function readHostKeys(inputs: Inputs): HostKeyPolicy {
       ? [...inHome('.ssh', 'known_hosts'), '/etc/ssh/ssh_known_hosts'].filter(file => existsSync(file))
       : [named];
   const knownHosts = files.map(file => readText('ssh-known-hosts-file', file)).join('\n');
-  if (knownHosts.trim() === '' && fingerprints.length === 0) {
+  if (knownHosts.trim() === '' && fingerprints.length === 0 && !isOpenssh) {
     throw new SideloadError('INPUT_INVALID', 'no host keys: `ssh-known-hosts` is empty', {
       hint: 'pass the output of `ssh-keyscan NODE…` in `ssh-known-hosts`, after comparing the fingerprints on the nodes',
     });

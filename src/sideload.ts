@@ -24,7 +24,7 @@ import { openTransport } from './ssh/transport.ts';
  * has put anywhere besides the images is gone when it returns.
  */
 export async function sideload(settings: Settings, host: Host, run: Run): Promise<Report> {
-  const ssh = openTransport(settings.ssh);
+  const ssh = openTransport(settings.ssh, run.scratch);
   let nodes: readonly Node[] = settings.nodesFromCluster ? [] : settings.nodes.map(newNode);
   let images: ImageSet | undefined;
   let cluster: Cluster | undefined;
@@ -166,7 +166,7 @@ export async function cleanUp(settings: Settings, host: Host, run: Run): Promise
       ? await nodesFromCluster(cluster, settings, host.info)
       : settings.nodes;
   const nodes = list.map(newNode);
-  const ssh = openTransport(settings.ssh);
+  const ssh = openTransport(settings.ssh, run.scratch);
   await onEach(nodes, async node => {
     await prepareNode(node, settings, ssh, run.signal);
     await removeStaged(node, run.id, run.signal);

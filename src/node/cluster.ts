@@ -6,7 +6,7 @@ import type { NodeObject } from '../smoke/objects.ts';
 /** Addresses that a runner can be expected to reach, the best first (Kubernetes: `NodeAddressType`). */
 const ADDRESS_TYPES = ['InternalIP', 'ExternalIP', 'InternalDNS', 'ExternalDNS', 'Hostname'];
 
-type Defaults = Pick<NodeSettings, 'user' | 'port' | 'jump' | 'sudo'>;
+type Defaults = Pick<NodeSettings, 'user' | 'port' | 'given' | 'jump' | 'sudo'>;
 
 /**
  * The nodes that a cluster names, as nodes to push to. Cordoned ones are among them: they come back, and pods on them go
@@ -18,7 +18,7 @@ type Defaults = Pick<NodeSettings, 'user' | 'port' | 'jump' | 'sudo'>;
 export function nodesOfCluster(
   objects: readonly NodeObject[],
   entries: readonly NodeSettings[],
-  { user, port, jump, sudo }: Defaults,
+  { user, port, given, jump, sudo }: Defaults,
 ): { readonly nodes: readonly NodeSettings[]; readonly unused: readonly NodeSettings[] } {
   const linux = objects.filter(object => (systemOf(object) ?? 'linux') === 'linux');
   if (linux.length === 0) {
@@ -36,6 +36,7 @@ export function nodesOfCluster(
         host: addressOf(object),
         port,
         user,
+        given,
         jump,
         sudo,
         kubernetesName: name,

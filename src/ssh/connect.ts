@@ -11,6 +11,8 @@ export interface SshHost {
   readonly host: string;
   readonly port: number;
   readonly user: string;
+  /** What of the two the user has said, for a client that has defaults of its own; absent: both. */
+  readonly given?: { readonly user?: string | undefined; readonly port?: number | undefined } | undefined;
 }
 
 export interface SshTarget extends SshHost {
