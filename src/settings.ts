@@ -1,7 +1,7 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { join, resolve } from 'node:path';
-import { SideloadError } from './errors.ts';
+import { messageOf, SideloadError } from './errors.ts';
 import type { Host } from './host/host.ts';
 import { type Alias, parseAlias } from './image/aliases.ts';
 import { normalise } from './image/reference.ts';
@@ -21,6 +21,7 @@ import type { SshAuthentication } from './ssh/authentication.ts';
 import type { SshHost, SshTarget } from './ssh/connect.ts';
 import { type HostKeyPolicy, hostKeyPolicy } from './ssh/host-keys.ts';
 import { opensshKey, parsePrivateKey } from './ssh/key.ts';
+import { parseKnownHosts } from './ssh/known-hosts.ts';
 import type { OpensshSettings } from './ssh/openssh.ts';
 import type { SshSettings } from './ssh/transport.ts';
 
@@ -161,7 +162,7 @@ export function readSettings(host: Host, env: NodeJS.ProcessEnv = process.env): 
   const sudoPassword = collect(problems, () => readPassword('sudo-password', inputs['sudo-password']));
   const hostKeys = mayLack('ssh-known-hosts', 'ssh-known-hosts-file')
     ? undefined
-    : collect(problems, () => readHostKeys(inputs, isOpenssh));
+    : collect(problems, () => readHostKeys(inputs, isOpenssh, host));
   const openssh = isOpenssh ? readOpenssh(inputs, host, problems) : undefined;
   const given = inputs['cri-socket'];
   const criSocket = given === undefined ? undefined : collect(problems, () => parseCriSocket(given));
@@ -374,19 +375,28 @@ function agentSetting({ 'ssh-agent': setting }: Inputs): string {
   return setting;
 }
 
-function readHostKeys(inputs: Inputs, isOpenssh: boolean): HostKeyPolicy {
+/** What the user names is read strictly; the runner's own files may have lines that nobody here is to blame for. */
+function readHostKeys(inputs: Inputs, isOpenssh: boolean, host: Host): HostKeyPolicy {
   const given = inputs['ssh-known-hosts'];
   const fingerprints = inputs['ssh-host-key-fingerprints'];
   if (given !== undefined) {
     return hostKeyPolicy({ knownHosts: given, fingerprints });
   }
   const named = inputs['ssh-known-hosts-file'];
-  const files =
-    named === undefined
-      ? [...inHome('.ssh', 'known_hosts'), '/etc/ssh/ssh_known_hosts'].filter(file => existsSync(file))
-      : [named];
-  const knownHosts = files.map(file => readText('ssh-known-hosts-file', file)).join('\n');
-  if (knownHosts.trim() === '' && fingerprints.length === 0 && !isOpenssh) {
+  const files = [...inHome('.ssh', 'known_hosts'), '/etc/ssh/ssh_known_hosts'].filter(file => existsSync(file));
+  const knownHosts =
+    named !== undefined
+      ? parseKnownHosts(readText('ssh-known-hosts-file', named))
+      : files.flatMap(file => {
+          const leftOut = (fault: string) => host.warning(`${file}, ${fault}; it is left out`);
+          try {
+            return parseKnownHosts(readFileSync(file, 'utf8'), leftOut);
+          } catch (error) {
+            leftOut(messageOf(error));
+            return [];
+          }
+        });
+  if (knownHosts.length === 0 && fingerprints.length === 0 && !isOpenssh) {
     throw new SideloadError('INPUT_INVALID', 'no host keys: `ssh-known-hosts` is empty', {
       hint: 'pass the output of `ssh-keyscan NODE…` in `ssh-known-hosts`, after comparing the fingerprints on the nodes',
     });

@@ -50,7 +50,7 @@ export function parseJump(texts: readonly string[]): readonly JumpEntry[] {
   }
   return texts.map(text => {
     const groups = NODE.exec(text)?.groups;
-    if (groups === undefined || groups.name !== undefined) {
+    if (groups === undefined || groups.name !== undefined || text === 'none') {
       throw new SideloadError('INPUT_INVALID', `${JSON.stringify(text)} is not a jump host`, {
         hint: 'write jump hosts as `[user@]host[:port]`, separated by commas, IPv6 addresses in brackets; `none` stands alone',
       });

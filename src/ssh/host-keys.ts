@@ -44,15 +44,16 @@ interface KnownFingerprint {
  * A policy out of what the user knows. A key is accepted when known_hosts has it for the host, or when a fingerprint
  * is its own; nothing else is accepted, and a revoked key never.
  *
- * @param known.knownHosts text in OpenSSH's known_hosts format
+ * @param known.knownHosts text in OpenSSH's known_hosts format, or what has been read of it
  * @param known.fingerprints each `SHA256:…`, `HOST SHA256:…` or a line of `ssh-keygen -l`
  * @throws SideloadError `INPUT_INVALID` for text that cannot be read
  */
 export function hostKeyPolicy(known: {
-  readonly knownHosts?: string | undefined;
+  readonly knownHosts?: string | readonly KnownHostsEntry[] | undefined;
   readonly fingerprints?: readonly string[] | undefined;
 }): HostKeyPolicy {
-  const entries = parseKnownHosts(known.knownHosts ?? '');
+  const { knownHosts = '' } = known;
+  const entries = typeof knownHosts === 'string' ? parseKnownHosts(knownHosts) : knownHosts;
   const fingerprints = parseFingerprints(known.fingerprints ?? []);
   return {
     algorithms({ host, port }) {
@@ -103,12 +104,19 @@ function verify(
       { node: node.label },
     );
   }
+  const unknown = `${address} shows an unknown host key: ${shown}`;
   const authority = found.authorities[0];
-  const remark =
-    authority === undefined
-      ? ''
-      : `; line ${authority.line} of known_hosts names a certificate authority, and host certificates are not supported`;
-  throw new SideloadError('SSH_HOST_KEY_UNKNOWN', `${address} shows an unknown host key: ${shown}${remark}`, {
+  if (authority !== undefined) {
+    throw new SideloadError(
+      'SSH_HOST_KEY_UNKNOWN',
+      `${unknown}; line ${authority.line} of known_hosts trusts a certificate authority for it, and host certificates can be checked by \`ssh-transport: openssh\` alone`,
+      {
+        node: node.label,
+        hint: `Set \`ssh-transport: openssh\`, or add the line of the host’s own key (\`ssh-keyscan -p ${node.port} ${node.host}\`) after comparing its fingerprint.`,
+      },
+    );
+  }
+  throw new SideloadError('SSH_HOST_KEY_UNKNOWN', unknown, {
     node: node.label,
     hint: `Run \`ssh-keyscan -p ${node.port} ${node.host}\`, add its output to \`ssh-known-hosts\`, and compare the fingerprint above with \`ssh-keygen -lf\` of the key file in /etc/ssh on the node itself.`,
   });
