@@ -70,7 +70,7 @@ export const ERRORS = {
   },
   SUDO_REFUSED: {
     title: 'The user may not become root on the node',
-    hint: 'Log in as root, or give the user `NOPASSWD` rights in sudoers; with CRI-O those to `podman load` and `podman image inspect` are enough.',
+    hint: 'Log in as root, give the user `NOPASSWD` rights in sudoers, or pass `sudo-password`; with CRI-O `NOPASSWD` rights to `podman load` and `podman image inspect` are enough.',
   },
   PROBE_FAILED: {
     title: 'The node did not answer what it was asked',

@@ -84,14 +84,45 @@ export const INPUTS = {
     type: 'path',
     help: 'The runner’s own node list and settings (YAML). Default: `$KUBE_SIDELOAD_INVENTORY`, else `/etc/kube-sideload/inventory.yaml`, else `kube-sideload/inventory.yaml` in the user’s configuration directory. Inputs override it.',
   },
-  'ssh-user': { type: 'text', default: 'root', help: 'The user to log in as: root, or one with `NOPASSWD` sudo.' },
+  'ssh-user': {
+    type: 'text',
+    default: 'root',
+    help: 'The user to log in as: root, or one who may become root (see `sudo`).',
+  },
   'ssh-port': { type: 'port', default: '22', help: 'The port of sshd on the nodes.' },
+  'ssh-jump': {
+    type: 'list',
+    help: 'Jump hosts on the way to the nodes, in their order, as `[user@]host[:port]`; the user is `ssh-user` and the port 22 unless given. Each host’s own key is checked, and the same key or agent is offered to it. A node’s `jump` in the inventory goes before it; `none` there means no jump host.',
+  },
   'ssh-private-key': {
     type: 'secret',
-    help: 'The private key, whole, with its line breaks. Default: the key in `ssh-private-key-file`, else `~/.ssh/id_ed25519`, `id_ecdsa` or `id_rsa` of the runner.',
+    help: 'The private key, whole, with its line breaks. Default: the key in `ssh-private-key-file`, else the runner’s ssh-agent (see `ssh-agent`) and `~/.ssh/id_ed25519`, `id_ecdsa` or `id_rsa` of the runner.',
   },
   'ssh-private-key-file': { type: 'path', help: 'A file on the runner with the private key.' },
   'ssh-key-passphrase': { type: 'secret', help: 'The passphrase of the private key, if it has one.' },
+  'ssh-transport': {
+    type: { oneOf: ['node-ssh', 'openssh'] },
+    default: 'node-ssh',
+    help: '`openssh` has the runner’s own `ssh` make the connections, with its `~/.ssh/config`, certificates and security keys (FIDO). Host keys are checked strictly either way.',
+  },
+  'ssh-agent': {
+    type: 'text',
+    default: 'auto',
+    help: 'The ssh-agent to ask when no private key is given: `auto` is the one in `$SSH_AUTH_SOCK`, if there is one; else the path of its socket, or `off`.',
+  },
+  'ssh-password': {
+    type: 'secret',
+    help: 'The password of the user, for nodes that take no key. A key is better: it never reaches the node, and can be revoked by itself.',
+  },
+  sudo: {
+    type: { oneOf: ['auto', 'sudo', 'doas', 'none'] },
+    default: 'auto',
+    help: 'How a user who is not root becomes it on the nodes: `auto` takes sudo, or doas where there is no sudo. `none` does without, for a user who may talk to the runtime. The inventory can say it per node.',
+  },
+  'sudo-password': {
+    type: 'secret',
+    help: 'The password that sudo asks for. It travels inside the SSH connection alone, to sudo’s standard input. Better: `NOPASSWD` for this user.',
+  },
   'ssh-known-hosts': {
     type: 'text',
     help: 'Lines of a known_hosts file for the nodes. Default: `ssh-known-hosts-file`, else the runner’s `~/.ssh/known_hosts` and `/etc/ssh/ssh_known_hosts`.',

@@ -1,24 +1,30 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { homedir } from 'node:os';
-import { dirname, isAbsolute, join } from 'node:path';
-import { SideloadError } from './errors.ts';
+import { dirname, isAbsolute, join, resolve } from 'node:path';
+import { messageOf, SideloadError } from './errors.ts';
 import type { Host } from './host/host.ts';
 import { type Alias, parseAlias } from './image/aliases.ts';
 import type { CacheOptions } from './image/cache.ts';
 import { normalise } from './image/reference.ts';
-import { type InputName, type Inputs, inputSpec, parseInputs } from './inputs.ts';
+import { INPUT_NAMES, type InputName, type Inputs, inputSpec, parseInputs } from './inputs.ts';
 import {
   type Inventory,
+  type JumpEntry,
   labelOf,
   type NodeEntry,
   parseCriSocket,
   parseInventory,
+  parseJump,
   parseNode,
 } from './node/inventory.ts';
 import { collect, type InputProblem, problem, shown, throwProblems } from './problems.ts';
-import type { SshTarget } from './ssh/connect.ts';
+import type { SshAuthentication } from './ssh/authentication.ts';
+import type { SshHost, SshTarget } from './ssh/connect.ts';
 import { type HostKeyPolicy, hostKeyPolicy } from './ssh/host-keys.ts';
-import { parsePrivateKey, type SshCredentials } from './ssh/key.ts';
+import { opensshKey, parsePrivateKey } from './ssh/key.ts';
+import { parseKnownHosts } from './ssh/known-hosts.ts';
+import type { OpensshSettings } from './ssh/openssh.ts';
+import type { SshSettings } from './ssh/transport.ts';
 
 /** A node to push to. */
 export interface NodeSettings extends SshTarget {
@@ -26,6 +32,9 @@ export interface NodeSettings extends SshTarget {
   readonly kubernetesName: string | undefined;
   /** The CRI socket of this node, when the inventory has one for it. */
   readonly criSocket: string | undefined;
+  readonly jump: readonly SshHost[];
+  /** How a user who is not root becomes it. */
+  readonly sudo: Inputs['sudo'];
 }
 
 /** What a run does, complete and checked: nothing in here can turn out to be malformed later. */
@@ -48,13 +57,15 @@ export interface Settings {
   readonly nodesFromCluster: boolean;
   /** A label selector; empty takes all. */
   readonly nodeSelector: string;
-  readonly ssh: {
+  readonly ssh: SshSettings & {
     /** For nodes that say nothing else. */
     readonly user: string;
     readonly port: number;
-    readonly credentials: SshCredentials;
-    readonly hostKeys: HostKeyPolicy;
-    readonly connectTimeoutMs: number;
+    readonly given: SshHost['given'];
+    readonly jump: readonly SshHost[];
+    readonly sudo: Inputs['sudo'];
+    /** What sudo may ask for; one line. */
+    readonly sudoPassword: string | undefined;
   };
   readonly criSocket: string | undefined;
   /** Whether layers that a node has are left out. */
@@ -98,8 +109,9 @@ export function readSettings(host: Host, env: NodeJS.ProcessEnv = process.env): 
   });
   problems.push(...parsed.problems);
   const { inputs } = parsed;
-  for (const secret of [inputs['ssh-private-key'], inputs['ssh-key-passphrase']]) {
-    if (secret !== undefined) {
+  for (const name of INPUT_NAMES) {
+    const secret = inputs[name];
+    if (inputSpec(name).type === 'secret' && typeof secret === 'string') {
       host.mask(secret);
     }
   }
@@ -131,16 +143,40 @@ export function readSettings(host: Host, env: NodeJS.ProcessEnv = process.env): 
     problems.push(problem(`\`archive\` and \`source: ${inputs.source}\` exclude each other`, 'set one of them'));
   }
 
-  const nodes = readNodes(inputs, inventory, problems);
+  const jump = collect(problems, () => parseJump(inputs['ssh-jump'])) ?? [];
+  const isOpenssh = inputs['ssh-transport'] === 'openssh';
+  const isSet = (name: InputName) => (host.input(name)?.trim() || inventory?.settings[name]) !== undefined;
+  /** With user and port as they apply, and what of them somebody has said: OpenSSH's client has other defaults. */
+  const complete = ({ host: name, user, port }: JumpEntry, of: { readonly isJump: boolean }) => ({
+    host: name,
+    user: user ?? inputs['ssh-user'],
+    port: port ?? (of.isJump ? 22 : inputs['ssh-port']),
+    given: {
+      user: user ?? (isSet('ssh-user') ? inputs['ssh-user'] : undefined),
+      port: port ?? (!of.isJump && isSet('ssh-port') ? inputs['ssh-port'] : undefined),
+    },
+  });
+  const hop = (entry: JumpEntry) => complete(entry, { isJump: true });
+  const defaults = { jump: jump.map(hop), sudo: inputs.sudo };
+  const nodes = readNodes(inputs, inventory, problems, entry => ({
+    label: labelOf(entry),
+    ...complete(entry, { isJump: false }),
+    jump: entry.jump?.map(hop) ?? defaults.jump,
+    sudo: entry.sudo ?? defaults.sudo,
+    kubernetesName: entry.kubernetesName,
+    criSocket: entry.criSocket,
+  }));
   // What an inventory that cannot be read may have set is not missing.
   const mayLack = (...names: readonly InputName[]) =>
     inventory === undefined && names.every(name => inputs[name] === undefined);
-  const credentials = mayLack('ssh-private-key', 'ssh-private-key-file')
+  const authentication = mayLack('ssh-private-key', 'ssh-private-key-file', 'ssh-password')
     ? undefined
-    : collect(problems, () => readCredentials(inputs, host));
+    : collect(problems, () => (isOpenssh ? {} : readAuthentication(inputs, host, env)));
+  const sudoPassword = collect(problems, () => readPassword('sudo-password', inputs['sudo-password']));
   const hostKeys = mayLack('ssh-known-hosts', 'ssh-known-hosts-file')
     ? undefined
-    : collect(problems, () => readHostKeys(inputs));
+    : collect(problems, () => readHostKeys(inputs, isOpenssh, host));
+  const openssh = isOpenssh ? readOpenssh(inputs, host, problems) : undefined;
   const given = inputs['cri-socket'];
   const criSocket = given === undefined ? undefined : collect(problems, () => parseCriSocket(given));
   const nodesFromCluster = inputs['nodes-from-cluster'] === 'true';
@@ -148,8 +184,13 @@ export function readSettings(host: Host, env: NodeJS.ProcessEnv = process.env): 
     inputs.smoke === 'none' && !nodesFromCluster ? undefined : collect(problems, () => readCluster(inputs, host));
 
   throwProblems(problems);
-  if (credentials === undefined || hostKeys === undefined) {
+  if (authentication === undefined || hostKeys === undefined) {
     throw new SideloadError('INTERNAL', 'settings without a problem lack a part');
+  }
+  if (authentication.password !== undefined) {
+    host.warning(
+      '`ssh-password` is set: a key (`ssh-private-key`) is better, as nodes and jump hosts never get to see it',
+    );
   }
   return {
     mode: inputs.mode,
@@ -167,7 +208,11 @@ export function readSettings(host: Host, env: NodeJS.ProcessEnv = process.env): 
     ssh: {
       user: inputs['ssh-user'],
       port: inputs['ssh-port'],
-      credentials,
+      given: complete({ host: '', user: undefined, port: undefined }, { isJump: false }).given,
+      ...defaults,
+      sudoPassword,
+      openssh,
+      authentication,
       hostKeys,
       connectTimeoutMs: inputs['connect-timeout'] * 1000,
     },
@@ -233,6 +278,7 @@ function readNodes(
   inputs: Inputs,
   inventory: Inventory | undefined,
   problems: InputProblem[],
+  nodeOf: (entry: NodeEntry) => NodeSettings,
 ): readonly NodeSettings[] {
   const listed = inputs.nodes.map(text => collect(problems, () => parseNode(text)));
   const entries: readonly (NodeEntry | undefined)[] = listed.length > 0 ? listed : (inventory?.nodes ?? []);
@@ -244,17 +290,11 @@ function readNodes(
       ),
     );
   }
-  const nodes = entries
-    .filter(entry => entry !== undefined)
-    .map(entry => ({
-      label: labelOf(entry),
-      host: entry.host,
-      port: entry.port ?? inputs['ssh-port'],
-      user: entry.user ?? inputs['ssh-user'],
-      kubernetesName: entry.kubernetesName,
-      criSocket: entry.criSocket,
-    }));
-  const addresses = nodes.map(node => `${node.host.toLowerCase()}:${node.port}`);
+  const nodes = entries.filter(entry => entry !== undefined).map(nodeOf);
+  // Networks behind different jump hosts may have the same addresses.
+  const addresses = nodes.map(({ host, port, jump }) =>
+    [...jump.map(one => `${one.host}:${one.port}`), `${host}:${port}`].join(' → ').toLowerCase(),
+  );
   const labels = nodes
     .filter((_, index) => addresses.indexOf(addresses[index] ?? '') === index)
     .map(node => node.label);
@@ -262,40 +302,131 @@ function readNodes(
   return nodes;
 }
 
-function readCredentials(inputs: Inputs, host: Host): SshCredentials {
+/** A key that is given is all that is offered, with the password; without one the agent and the runner's own key are. */
+function readAuthentication(inputs: Inputs, host: Host, env: NodeJS.ProcessEnv): SshAuthentication {
+  const passphrase = inputs['ssh-key-passphrase'];
+  const password = readPassword('ssh-password', inputs['ssh-password']);
   const given = inputs['ssh-private-key'];
   if (given !== undefined) {
-    return parsePrivateKey(given, inputs['ssh-key-passphrase']);
+    return { key: parsePrivateKey(given, passphrase), password };
   }
-  const places = ['id_ed25519', 'id_ecdsa', 'id_rsa'].flatMap(name => inHome('.ssh', name));
-  const file = inputs['ssh-private-key-file'] ?? places.find(place => existsSync(place));
-  if (file === undefined) {
+  const read = (file: string) => {
+    const text = readText('ssh-private-key-file', file);
+    host.mask(text);
+    return parsePrivateKey(text, passphrase);
+  };
+  const named = inputs['ssh-private-key-file'];
+  if (named !== undefined) {
+    return { key: read(named), password };
+  }
+  const setting = agentSetting(inputs);
+  const agent = setting === 'auto' ? env.SSH_AUTH_SOCK || undefined : setting === 'off' ? undefined : setting;
+  if (password !== undefined) {
+    return { agent: setting === 'auto' ? undefined : agent, password };
+  }
+  const file = ['id_ed25519', 'id_ecdsa', 'id_rsa']
+    .flatMap(name => inHome('.ssh', name))
+    .find(place => existsSync(place));
+  if (agent === undefined && file === undefined) {
     throw new SideloadError(
       'INPUT_INVALID',
-      'no SSH key: neither `ssh-private-key` nor `ssh-private-key-file` is set, and there is none in `~/.ssh`',
+      'no SSH key: neither `ssh-private-key` nor `ssh-private-key-file` is set, there is none in `~/.ssh`, and no ssh-agent',
       {
         hint: 'pass the key that the nodes know in `ssh-private-key`',
       },
     );
   }
-  const text = readText('ssh-private-key-file', file);
-  host.mask(text);
-  return parsePrivateKey(text, inputs['ssh-key-passphrase']);
+  if (agent === undefined || file === undefined) {
+    return { agent, key: file === undefined ? undefined : read(file) };
+  }
+  // The agent may well be there because the key in the file cannot be read without its passphrase.
+  const faults: InputProblem[] = [];
+  return { agent, key: collect(faults, () => read(file)) };
 }
 
-function readHostKeys(inputs: Inputs): HostKeyPolicy {
+/** A secret often comes with the line break of the file that it was in; no password has one inside. */
+function readPassword(name: InputName, given: string | undefined): string | undefined {
+  const password = given?.replace(/\r?\n$/, '');
+  if (password !== undefined && /[\0\r\n]/.test(password)) {
+    throw new SideloadError('INPUT_INVALID', `\`${name}\` has more than one line`, {
+      hint: 'store the password alone in the secret',
+    });
+  }
+  return password;
+}
+
+/** What OpenSSH's client is given; what is not given it finds itself, and nothing is asked that it cannot do. */
+function readOpenssh(inputs: Inputs, host: Host, problems: InputProblem[]): OpensshSettings {
+  const foreign = ['ssh-password', 'ssh-key-passphrase', 'ssh-host-key-fingerprints'] as const;
+  for (const name of foreign.filter(one => inputs[one] !== undefined && inputs[one].length > 0)) {
+    const hint = {
+      'ssh-password': 'give the user a key; the client is never let to ask for anything',
+      'ssh-key-passphrase': 'load the key into an ssh-agent, or store it without a passphrase in the secret',
+      'ssh-host-key-fingerprints': 'use `ssh-known-hosts`',
+    }[name];
+    problems.push(problem(`\`${name}\` cannot be used with \`ssh-transport: openssh\``, hint));
+  }
+  const text = inputs['ssh-private-key'];
+  const file = inputs['ssh-private-key-file'];
+  const key = collect(problems, () => {
+    if (text !== undefined) {
+      return { text: opensshKey(text) };
+    }
+    if (file !== undefined) {
+      host.mask(readText('ssh-private-key-file', file));
+      return { file: resolve(file) };
+    }
+    return undefined;
+  });
+  const knownHosts = inputs['ssh-known-hosts'];
+  const knownHostsFile = inputs['ssh-known-hosts-file'];
+  const setting = collect(problems, () => agentSetting(inputs));
+  return {
+    key,
+    agent: setting === 'off' ? 'none' : setting === 'auto' ? undefined : setting,
+    knownHosts:
+      knownHosts !== undefined
+        ? { text: `${knownHosts}\n` }
+        : knownHostsFile === undefined
+          ? undefined
+          : { file: resolve(knownHostsFile) },
+    connectTimeoutMs: inputs['connect-timeout'] * 1000,
+  };
+}
+
+/** `auto`, `off` or an absolute path. */
+function agentSetting({ 'ssh-agent': setting }: Inputs): string {
+  if (setting !== 'auto' && setting !== 'off' && !setting.startsWith('/')) {
+    throw new SideloadError(
+      'INPUT_INVALID',
+      `\`ssh-agent\` must be \`auto\`, \`off\` or an absolute path, not ${shown(setting)}`,
+    );
+  }
+  return setting;
+}
+
+/** What the user names is read strictly; the runner's own files may have lines that nobody here is to blame for. */
+function readHostKeys(inputs: Inputs, isOpenssh: boolean, host: Host): HostKeyPolicy {
   const given = inputs['ssh-known-hosts'];
   const fingerprints = inputs['ssh-host-key-fingerprints'];
   if (given !== undefined) {
     return hostKeyPolicy({ knownHosts: given, fingerprints });
   }
   const named = inputs['ssh-known-hosts-file'];
-  const files =
-    named === undefined
-      ? [...inHome('.ssh', 'known_hosts'), '/etc/ssh/ssh_known_hosts'].filter(file => existsSync(file))
-      : [named];
-  const knownHosts = files.map(file => readText('ssh-known-hosts-file', file)).join('\n');
-  if (knownHosts.trim() === '' && fingerprints.length === 0) {
+  const files = [...inHome('.ssh', 'known_hosts'), '/etc/ssh/ssh_known_hosts'].filter(file => existsSync(file));
+  const knownHosts =
+    named !== undefined
+      ? parseKnownHosts(readText('ssh-known-hosts-file', named))
+      : files.flatMap(file => {
+          const leftOut = (fault: string) => host.warning(`${file}, ${fault}; it is left out`);
+          try {
+            return parseKnownHosts(readFileSync(file, 'utf8'), leftOut);
+          } catch (error) {
+            leftOut(messageOf(error));
+            return [];
+          }
+        });
+  if (knownHosts.length === 0 && fingerprints.length === 0 && !isOpenssh) {
     throw new SideloadError('INPUT_INVALID', 'no host keys: `ssh-known-hosts` is empty', {
       hint: 'pass the output of `ssh-keyscan NODE…` in `ssh-known-hosts`, after comparing the fingerprints on the nodes',
     });

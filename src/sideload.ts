@@ -19,6 +19,7 @@ import type { NodeSettings, Settings, SmokeSettings } from './settings.ts';
 import { findKubectl, type Kubectl } from './smoke/kubectl.ts';
 import type { NodeObject } from './smoke/objects.ts';
 import { checkCluster, deletePods, runSmokePods, type SmokeOptions, type SmokeTarget } from './smoke/smoke.ts';
+import { openTransport } from './ssh/transport.ts';
 
 /**
  * The whole job: every node of the list ends up with exactly the images that CI built, proven by its runtime and by
@@ -26,6 +27,7 @@ import { checkCluster, deletePods, runSmokePods, type SmokeOptions, type SmokeTa
  * has put anywhere besides the images is gone when it returns.
  */
 export async function sideload(settings: Settings, host: Host, run: Run): Promise<Report> {
+  const ssh = openTransport(settings.ssh, run.scratch);
   let nodes: readonly Node[] = settings.nodesFromCluster ? [] : settings.nodes.map(newNode);
   let images: ImageSet | undefined;
   let cluster: Cluster | undefined;
@@ -48,7 +50,7 @@ export async function sideload(settings: Settings, host: Host, run: Run): Promis
           images = set;
         }),
         onEach(nodes, async node => {
-          await prepareNode(node, settings, run.signal);
+          await prepareNode(node, settings, ssh, run.signal);
           host.info(describeNode(node));
         }),
       ]);
@@ -96,7 +98,7 @@ export async function sideload(settings: Settings, host: Host, run: Run): Promis
     ...(settings.mode === 'push' && {
       'Send what is missing': async () => {
         const throttle = throttleOf(settings.bandwidth);
-        const sending = { settings, run, progress: transferProgress(host), throttle, log: host.info };
+        const sending = { settings, ssh, run, progress: transferProgress(host), throttle, log: host.info };
         const send = async (node: Node) => {
           await stageImages(node, sending);
           const { bytesSent, durationMs } = nodeReport(node);
@@ -147,7 +149,7 @@ export async function sideload(settings: Settings, host: Host, run: Run): Promis
   await sandboxes.close();
   await Promise.all(
     nodes.map(node =>
-      leaveNode(node, settings, run.id).catch((thrown: unknown) => {
+      leaveNode(node, settings, ssh, run.id).catch((thrown: unknown) => {
         node.error ??= toSideloadError(thrown, node.settings.label);
       }),
     ),
@@ -182,8 +184,9 @@ export async function cleanUp(settings: Settings, host: Host, run: Run): Promise
       ? await nodesFromCluster(cluster, settings, host.info)
       : settings.nodes;
   const nodes = list.map(newNode);
+  const ssh = openTransport(settings.ssh, run.scratch);
   await onEach(nodes, async node => {
-    await prepareNode(node, settings, run.signal);
+    await prepareNode(node, settings, ssh, run.signal);
     await removeStaged(node, run.id, run.signal);
   });
   for (const node of nodes) {
@@ -355,16 +358,17 @@ function smokeOptions({ timeoutMs, command }: SmokeSettings, run: Run, host: Hos
   };
 }
 
-function describeNode({ facts, settings: { label } }: Node): string {
+function describeNode({ facts, settings: { label }, connection }: Node): string {
   if (facts === undefined) {
     return `${label}: unknown`;
   }
   const { runtime, criSocket, criSocketOrigin, distribution, platform, privilege, disk } = facts;
+  const as = connection?.becomesRootBy === 'password' ? 'root by sudo with a password' : privilege;
   return [
     `${label}: ${runtime.name} ${runtime.version} at ${criSocket} (from: ${criSocketOrigin})`,
     ...(distribution === 'unknown' ? [] : [`laid out as ${distribution}`]),
     formatPlatform(platform),
-    privilege === 'user' ? 'as a user who may load images by podman and ask for them' : `as ${privilege}`,
+    privilege === 'user' ? 'as a user who may load images by podman and ask for them' : `as ${as}`,
     `${formatBytes(disk.freeBytes)} free on ${disk.path}`,
   ].join(', ');
 }

@@ -4,7 +4,7 @@ import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promis
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { normalise } from '../src/image/reference.ts';
-import type { InputName } from '../src/inputs.ts';
+import { type InputName, inputSpec } from '../src/inputs.ts';
 import type { NodeReport } from '../src/report/report.ts';
 import { enter, type Lab, type LabNode } from './lab/index.ts';
 
@@ -75,7 +75,7 @@ async function command(name: string, inputs: Inputs, options: Options): Promise<
   const flags: string[] = [];
   const env: Record<string, string> = {};
   for (const [input, value] of Object.entries(inputs)) {
-    if (input === 'ssh-private-key' || input === 'ssh-key-passphrase') {
+    if (inputSpec(input as InputName).type === 'secret') {
       env[`KUBE_SIDELOAD_${input.replaceAll('-', '_').toUpperCase()}`] = value;
     } else {
       flags.push(`--${input}=${value}`);
@@ -201,8 +201,14 @@ type Ended = Pick<Outcome, 'code' | 'signal' | 'stdout' | 'stderr' | 'log'>;
 
 function run(bundle: string, args: readonly string[], own: Record<string, string>, options: Options): Promise<Ended> {
   const { node = process.execPath, env = {}, lab, onLine, timeoutMs = TIMEOUT_MS } = options;
-  // No HOME: neither the keys nor the kubeconfig of whoever runs the tests may help.
-  const { HOME: _home, GITHUB_ACTIONS: _actions, KUBECONFIG: _kubeconfig, ...inherited } = process.env;
+  // No HOME and no agent: neither the keys nor the kubeconfig of whoever runs the tests may help.
+  const {
+    HOME: _home,
+    GITHUB_ACTIONS: _actions,
+    KUBECONFIG: _kubeconfig,
+    SSH_AUTH_SOCK: _agent,
+    ...inherited
+  } = process.env;
   const path = lab === undefined ? inherited.PATH : `${lab.bin}:${inherited.PATH}`;
   return new Promise((done, reject) => {
     const child = spawn(node, [bundle, ...args], {

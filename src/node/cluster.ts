@@ -6,10 +6,7 @@ import type { NodeObject } from '../smoke/objects.ts';
 /** Addresses that a runner can be expected to reach, the best first (Kubernetes: `NodeAddressType`). */
 const ADDRESS_TYPES = ['InternalIP', 'ExternalIP', 'InternalDNS', 'ExternalDNS', 'Hostname'];
 
-interface Defaults {
-  readonly user: string;
-  readonly port: number;
-}
+type Defaults = Pick<NodeSettings, 'user' | 'port' | 'given' | 'jump' | 'sudo'>;
 
 /**
  * The nodes that a cluster names, as nodes to push to. Cordoned ones are among them: they come back, and pods on them go
@@ -21,7 +18,7 @@ interface Defaults {
 export function nodesOfCluster(
   objects: readonly NodeObject[],
   entries: readonly NodeSettings[],
-  { user, port }: Defaults,
+  { user, port, given, jump, sudo }: Defaults,
 ): { readonly nodes: readonly NodeSettings[]; readonly unused: readonly NodeSettings[] } {
   const linux = objects.filter(object => (systemOf(object) ?? 'linux') === 'linux');
   if (linux.length === 0) {
@@ -34,7 +31,17 @@ export function nodesOfCluster(
     const { name } = object.metadata;
     const [entry, other] = entries.filter(candidate => isFor(candidate, object));
     if (entry === undefined) {
-      return { label: name, host: addressOf(object), port, user, kubernetesName: name, criSocket: undefined };
+      return {
+        label: name,
+        host: addressOf(object),
+        port,
+        user,
+        given,
+        jump,
+        sudo,
+        kubernetesName: name,
+        criSocket: undefined,
+      };
     }
     if (other !== undefined) {
       throw new SideloadError('INPUT_INVALID', `${entry.label} and ${other.label} are both for the node ${name}`, {

@@ -1,6 +1,7 @@
 import { type ErrorCode, SideloadError } from '../errors.ts';
 import { fromUname, type Platform } from '../image/platform.ts';
 import { type KubeletFacts, parseKubelet } from './kubelet.ts';
+import { sudoHint } from './root.ts';
 import type { Sections } from './script.ts';
 import { type Disk, parseDisk } from './space.ts';
 
@@ -9,8 +10,11 @@ export interface MachineFacts {
   readonly platform: Platform;
   /** The name that the node's kubelet registers: `--hostname-override`, else the host name in lower case. */
   readonly kubernetesName: string;
-  /** `user`: sudo allows `podman load` and `podman image inspect`, and not everything else. */
-  readonly privilege: 'root' | 'sudo' | 'user';
+  /**
+   * Whether commands run as root, become root's one by one, or do without (`none`); `user` where sudo allows `podman load`
+   * and `podman image inspect`, and not everything else.
+   */
+  readonly privilege: 'root' | 'sudo' | 'doas' | 'none' | 'user';
   readonly kubelet: KubeletFacts;
 }
 
@@ -60,6 +64,8 @@ const CLIENTS: Readonly<Record<RuntimeName, readonly ToolName[]>> = {
   docker: ['docker'],
 };
 
+const PRIVILEGES: Readonly<Record<string, MachineFacts['privilege']>> = { 'sudo -n': 'sudo', 'doas -n': 'doas' };
+
 /**
  * What the sections of the probe script say about the machine.
  * @throws SideloadError SUDO_REFUSED or PROBE_FAILED
@@ -69,8 +75,10 @@ export function parseMachine(sections: Sections, label: string): MachineFacts {
   const text = (name: string) => sections.get(name) ?? '';
   const refusal = sections.get('sudo-refused');
   const allowed = text('sudo-allows').split(/\s+/);
-  if (refusal !== undefined && !(allowed.includes('load') && allowed.includes('inspect'))) {
-    throw fail('SUDO_REFUSED', refusalText(refusal, allowed));
+  const mayLoad = allowed.includes('load') && allowed.includes('inspect');
+  if (refusal !== undefined && !mayLoad) {
+    const message = refusalText(text('as-root'), refusal, allowed);
+    throw new SideloadError('SUDO_REFUSED', message, { node: label, hint: sudoHint(refusal) });
   }
   const platform = fromUname(text('machine'));
   if (platform === undefined) {
@@ -79,13 +87,13 @@ export function parseMachine(sections: Sections, label: string): MachineFacts {
   return {
     platform,
     kubernetesName: text('kubernetes-name'),
-    privilege: refusal !== undefined ? 'user' : text('uid') === '0' ? 'root' : 'sudo',
+    privilege: refusal !== undefined ? 'user' : text('uid') === '0' ? 'root' : (PRIVILEGES[text('as-root')] ?? 'none'),
     kubelet: parseKubelet(text('kubelet-configuration'), text('kubelet-gc-threshold')),
   };
 }
 
-function refusalText(refusal: string, allowed: readonly string[] = []): string {
-  const said = `\`sudo -n\` refused: ${refusal || 'without a word'}`;
+function refusalText(command: string, refusal: string, allowed: readonly string[] = []): string {
+  const said = `\`${command}\` refused: ${refusal || 'without a word'}`;
   return allowed.includes('load')
     ? `${said}\nit allows \`podman load\`, but not \`podman image inspect\`, and nobody could say what the node has`
     : said;
@@ -120,7 +128,7 @@ export function parseFacts(sections: Sections, label: string): NodeFacts {
     throw fail('RUNTIME_NOT_FOUND', `the node has no client program for the runtime behind ${criSocket}`);
   }
   if (machine.privilege === 'user' && runtime !== 'cri-o') {
-    throw fail('SUDO_REFUSED', refusalText(text('sudo-refused')));
+    throw fail('SUDO_REFUSED', refusalText(text('as-root'), text('sudo-refused')));
   }
   if (runtime === 'cri-o' && tools.crictl === undefined && machine.privilege !== 'user') {
     throw new SideloadError(

@@ -1,26 +1,20 @@
-import { PassThrough } from 'node:stream';
-import type { SshConnection } from '../ssh/connect.ts';
+import { SEARCH_PATH } from './script.ts';
 
 /**
- * Prints a line every ten seconds for as long as its standard input is open. `kill 0` also ends the `sleep`: sshd gives
- * every command a process group of its own.
+ * Runs "$@", and prints an empty line on standard error every ten seconds until it has ended. What waits for the next one
+ * holds nothing open, so that the channel can close.
  */
-const BEAT = 'trap : TERM; while sleep 10; do echo; done & cat >/dev/null; kill 0';
+const BEAT = [
+  `export LC_ALL=C PATH="$PATH:${SEARCH_PATH}"`,
+  `(trap 'kill $s; exit' TERM; while sleep 10 2>/dev/null & s=$!; wait $s; do echo >&2; done) >/dev/null & b=$!`,
+  '"$@"; c=$?; kill $b; exit $c',
+].join('; ');
 
 /**
- * Lets the node notice that we are gone. A node that only receives waits for a dead runner as long as TCP keepalive
- * does, two hours by default, and an import waits with it; a node that has something to send learns of it from TCP.
- * @returns ends the heartbeat
+ * The command with a heartbeat, by which the node notices that we are gone. A node that only receives waits for a dead
+ * runner as long as TCP keepalive does, two hours by default, and an import waits with it; a node that has something to
+ * send learns of it from TCP. It shares the channel of the command: sshd may allow a single one (`MaxSessions 1`).
  */
-export function startHeartbeat(connection: SshConnection): () => Promise<void> {
-  const stdin = new PassThrough();
-  // Whatever happens to the connection, those who use it for their work report it.
-  const ended = connection.run(['sh', '-c', BEAT], { stdin }).then(
-    () => {},
-    () => {},
-  );
-  return async () => {
-    stdin.end();
-    await ended;
-  };
+export function withHeartbeat(argv: readonly string[]): readonly string[] {
+  return ['/bin/sh', '-c', BEAT, 'sh', ...argv];
 }

@@ -1,7 +1,7 @@
 import * as v from 'valibot';
 import { type Document, LineCounter, parseDocument } from 'yaml';
 import { messageOf, SideloadError } from '../errors.ts';
-import { type InputName, inputSpec, isInputName } from '../inputs.ts';
+import { INPUTS, type InputName, type Inputs, inputSpec, isInputName } from '../inputs.ts';
 
 /** A node as the user names it; what is missing comes from the settings or from the node itself. */
 export interface NodeEntry {
@@ -13,7 +13,13 @@ export interface NodeEntry {
   readonly kubernetesName?: string | undefined;
   /** Absolute path. */
   readonly criSocket?: string | undefined;
+  /** The jump hosts in front of it, the first one first; none with an empty list. */
+  readonly jump?: readonly JumpEntry[] | undefined;
+  readonly sudo?: Inputs['sudo'] | undefined;
 }
+
+/** A jump host as the user names it. */
+export type JumpEntry = Pick<NodeEntry, 'host' | 'user' | 'port'>;
 
 export interface Inventory {
   readonly nodes: readonly NodeEntry[];
@@ -35,6 +41,23 @@ export function parseNode(text: string): NodeEntry {
     });
   }
   return { host, user: groups.user, port, kubernetesName: groups.name?.toLowerCase() };
+}
+
+/** Parses a chain of jump hosts, each `[user@]host[:port]`; `none` alone is a chain of none. */
+export function parseJump(texts: readonly string[]): readonly JumpEntry[] {
+  if (texts.length === 1 && texts[0] === 'none') {
+    return [];
+  }
+  return texts.map(text => {
+    const groups = NODE.exec(text)?.groups;
+    if (groups === undefined || groups.name !== undefined || text === 'none') {
+      throw new SideloadError('INPUT_INVALID', `${JSON.stringify(text)} is not a jump host`, {
+        hint: 'write jump hosts as `[user@]host[:port]`, separated by commas, IPv6 addresses in brackets; `none` stands alone',
+      });
+    }
+    const { host, user, port } = parseNode(text);
+    return { host, user, port };
+  });
 }
 
 /** Parses the path of a CRI socket, which may be written as in a kubelet's configuration. */
@@ -74,6 +97,8 @@ export const NodeMapping = mapping({
   user: v.optional(Text),
   port: v.optional(Port),
   'cri-socket': v.optional(Text),
+  jump: v.optional(v.union([Text, v.array(Text)], 'expected are jump hosts as in the `ssh-jump` input, or `none`')),
+  sudo: v.optional(v.picklist(INPUTS.sudo.type.oneOf)),
 });
 
 /** The keys of an inventory file (`schemas/inventory.schema.json` is made from them): `nodes`, each a text as in the `nodes` input or a mapping, and `settings`, inputs by name. */
@@ -162,11 +187,17 @@ function nodeOf(node: NodeValue): NodeEntry {
     return parseNode(node);
   }
   const host = node.host.includes(':') ? `[${node.host}]` : node.host;
-  const { user, port, 'cri-socket': criSocket } = node;
+  const { user, port, 'cri-socket': criSocket, jump, sudo } = node;
   const entry = parseNode(
     `${user === undefined ? '' : `${user}@`}${host}${port === undefined ? '' : `:${port}`}${node.name === undefined ? '' : `=${node.name}`}`,
   );
-  return criSocket === undefined ? entry : { ...entry, criSocket: parseCriSocket(criSocket) };
+  const hops = typeof jump === 'string' ? jump.split(',').map(hop => hop.trim()) : jump;
+  return {
+    ...entry,
+    ...(criSocket !== undefined && { criSocket: parseCriSocket(criSocket) }),
+    ...(hops !== undefined && { jump: parseJump(hops) }),
+    ...(sudo !== undefined && { sudo }),
+  };
 }
 
 /** Whether an inventory file may set an input. */

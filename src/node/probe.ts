@@ -14,6 +14,7 @@ import { runScript, type Sections } from './script.ts';
  */
 const PROBE = `
 section uid; id -u
+section as-root; printf '%s' "$AS_ROOT"
 limited=
 may() { sudo -n -l "$@" >/dev/null 2>&1; } # whether sudo lets the user run this command
 if ! refusal=$(as_root true 2>&1); then

@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { SideloadError } from '../errors.ts';
-import type { SshConnection } from '../ssh/connect.ts';
+import type { RootBy, SshConnection } from '../ssh/connect.ts';
 
 /**
  * A piece of POSIX `sh` to run on a node. Values reach it only as variables, quoted in one place; it answers in sections:
@@ -15,16 +15,17 @@ export interface Script {
 export type Sections = ReadonlyMap<string, string>;
 
 /** Where distributions keep their tools; a remote shell that is not a login shell often knows half of these. */
-const SEARCH_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/snap/bin';
+export const SEARCH_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/snap/bin';
 
 /**
- * Runs a script on a node in one round trip. It travels on standard input to a plain `sh`, so the login shell of the
- * user does not matter, and a mark of this call keeps banners and other noise apart from the answer.
+ * Runs a script on a node in one round trip. It travels on standard input to a plain `/bin/sh`, so that neither the login
+ * shell of the user matters nor its PATH, and a mark of this call keeps banners and other noise apart from the answer.
  * @throws SideloadError REMOTE_COMMAND_FAILED when the script did not get to its end.
  */
 export async function runScript(connection: SshConnection, script: Script, signal: AbortSignal): Promise<Sections> {
   const mark = `@@${randomBytes(6).toString('hex')}`;
-  const result = await connection.run(['sh'], { stdin: composeScript(script, mark), signal });
+  const stdin = composeScript(script, mark, connection.becomesRootBy);
+  const result = await connection.run(['/bin/sh'], { stdin, signal });
   const sections = parseSections(result.stdout, mark);
   if (result.code !== 0 || !sections.has('end')) {
     const said = `${result.stderr}\n${result.stdout.split(mark)[0] ?? ''}`.trim();
@@ -37,13 +38,27 @@ export async function runScript(connection: SshConnection, script: Script, signa
   return sections;
 }
 
+/** Sets the words before a command that needs root, unless the user is root. */
+const ROOT_WORDS: Readonly<Record<RootBy | 'password', string>> = {
+  auto: `AS_ROOT='sudo -n'; command -v sudo >/dev/null || ! command -v doas >/dev/null || AS_ROOT='doas -n'`,
+  sudo: `AS_ROOT='sudo -n'`,
+  doas: `AS_ROOT='doas -n'`,
+  none: 'AS_ROOT=',
+  password: 'AS_ROOT=',
+};
+
 /** The braces make `sh` read the whole script before it runs any of it: no command inside can swallow the rest. */
-function composeScript({ body, variables = {} }: Script, mark: string): string {
+function composeScript(
+  { body, variables = {} }: Script,
+  mark: string,
+  rootBy: keyof typeof ROOT_WORDS = 'auto',
+): string {
   const assignments = Object.entries(variables).map(([name, value]) => `${name}=${quoteForSh(value)}`);
   return `{
 export LC_ALL=C PATH="$PATH:${SEARCH_PATH}"
 section() { printf '\\n${mark} %s\\n' "$1"; }
-if [ "$(id -u)" = 0 ]; then as_root() { "$@"; }; else as_root() { sudo -n "$@"; }; fi
+if [ "$(id -u)" = 0 ]; then AS_ROOT=; else ${ROOT_WORDS[rootBy]}; fi
+as_root() { $AS_ROOT "$@"; }
 ${assignments.join('\n')}
 ${body}
 section end

@@ -9,7 +9,8 @@ import type { Run } from '../run.ts';
 import { runtimeOf } from '../runtime/detect.ts';
 import { partReference } from '../runtime/staging.ts';
 import type { Settings } from '../settings.ts';
-import { startHeartbeat } from './heartbeat.ts';
+import type { SshTransport } from '../ssh/transport.ts';
+import { withHeartbeat } from './heartbeat.ts';
 import { askLayers, describe, METADATA_BYTES } from './layers.ts';
 import { describeImage, type Node, type NodeImage, ready } from './node.ts';
 import { runScript } from './script.ts';
@@ -20,6 +21,7 @@ import type { throttleOf } from './throttle.ts';
 /** What sending needs besides the node. */
 export interface Sending {
   readonly settings: Settings;
+  readonly ssh: SshTransport;
   readonly run: Run;
   readonly progress: Progress;
   readonly throttle: ReturnType<typeof throttleOf>;
@@ -76,10 +78,10 @@ async function stageAll(node: Node, missing: Map<string, NodeImage>, sending: Se
 async function resume(
   node: Node,
   missing: ReadonlyMap<string, NodeImage>,
-  { settings, run, log }: Sending,
+  { settings, ssh, run, log }: Sending,
 ): Promise<void> {
   await node.connection?.close();
-  await prepareNode(node, settings, run.signal);
+  await prepareNode(node, settings, ssh, run.signal);
   const { connection, facts } = ready(node);
   await runScript(connection, runtimeOf(facts.runtime.name).remove(facts, [...missing.keys()]), run.signal);
   await askLayers(node, [...missing.values()], settings, run);
@@ -121,13 +123,12 @@ async function stageImage(node: Node, target: NodeImage, stage: string, sending:
  * @returns what the importer said when it failed
  */
 async function sendImage(node: Node, target: NodeImage, stage: string, sending: Sending): Promise<string | undefined> {
-  const { connection, facts } = ready(node);
+  const { facts } = ready(node);
   const { image } = target;
   const known = await Promise.all(missingLayers(target).map(layer => layer.known()));
   const archiveBytes = METADATA_BYTES + sentBytes(target, known);
   assertRoom(facts, target.reference, { archiveBytes, layersBytes: unpackedBytes([target]) });
   const transfer = sending.progress.start(node.settings.label, archiveBytes);
-  const endHeartbeat = startHeartbeat(connection);
   const failing = new AbortController();
   const signal = AbortSignal.any([sending.run.signal, failing.signal]);
   const { canOverlap } = runtimeOf(facts.runtime.name);
@@ -150,7 +151,6 @@ async function sendImage(node: Node, target: NodeImage, stage: string, sending: 
     failing.abort(new SideloadError('CANCELLED', 'another part of the image has failed'));
     await Promise.allSettled(imports);
     transfer.end();
-    await endHeartbeat();
   }
 }
 
@@ -201,7 +201,7 @@ function importPart(
     ...runtimeOf(facts.runtime.name).importArchive(facts, reference, image.platform),
   ];
   let sentBytes = 0;
-  const running = connection.run(command, {
+  const running = connection.run(withHeartbeat(command), {
     stdin,
     signal,
     onStdinBytes: totalBytes => {

@@ -6,24 +6,32 @@ import { runtimeOf } from '../runtime/detect.ts';
 import type { HeldImage } from '../runtime/runtime.ts';
 import { abandonedReferences, stageReference } from '../runtime/staging.ts';
 import type { Settings } from '../settings.ts';
-import { connect } from '../ssh/connect.ts';
+import type { SshTransport } from '../ssh/transport.ts';
 import { parseFacts, parseMachine } from './facts.ts';
 import { askLayers } from './layers.ts';
 import { type Node, ready } from './node.ts';
 import { probe } from './probe.ts';
+import { becomeRoot } from './root.ts';
 import { runScript } from './script.ts';
 
 /** How long the removal of staged images may take once the job has been cancelled. */
 const CLEAN_UP_MS = 60_000;
 
 /** Connects to a node and asks it for its facts. The connection outlives a cancellation, to clean up over it. */
-export async function prepareNode(node: Node, settings: Settings, signal: AbortSignal): Promise<void> {
+export async function prepareNode(
+  node: Node,
+  settings: Settings,
+  ssh: SshTransport,
+  signal: AbortSignal,
+): Promise<void> {
   const lifetime = new AbortController();
   const abandon = () => lifetime.abort(signal.reason);
   signal.throwIfAborted();
   signal.addEventListener('abort', abandon);
   try {
-    node.connection = await connect(node.settings, { ...settings.ssh, signal: lifetime.signal });
+    node.connection = await ssh.connect(node.settings, lifetime.signal);
+    const { sudo } = node.settings;
+    node.connection = await becomeRoot(node.connection, { sudo, password: settings.ssh.sudoPassword }, signal);
   } finally {
     signal.removeEventListener('abort', abandon);
   }
@@ -104,13 +112,13 @@ export async function promoteImages(node: Node, run: Run): Promise<void> {
  * Takes away what a failed or cancelled run has staged on the node, and closes the connection. When the connection is
  * lost a new one is tried, once: the node may be back already.
  */
-export async function leaveNode(node: Node, settings: Settings, runId: string): Promise<void> {
+export async function leaveNode(node: Node, settings: Settings, ssh: SshTransport, runId: string): Promise<void> {
   try {
     if (node.staged.size > 0) {
       const signal = AbortSignal.timeout(CLEAN_UP_MS);
       await removeStaged(node, runId, signal).catch(async () => {
         await node.connection?.close();
-        await prepareNode(node, settings, signal);
+        await prepareNode(node, settings, ssh, signal);
         await removeStaged(node, runId, signal);
       });
     }

@@ -4,7 +4,7 @@ import type { HeldImage, Runtime, TagPair } from './runtime.ts';
 
 /** Words in front of a command that needs root. */
 export function asRoot({ privilege }: NodeFacts): readonly string[] {
-  return privilege === 'sudo' ? ['sudo', '-n'] : [];
+  return privilege === 'sudo' || privilege === 'doas' ? [privilege, '-n'] : [];
 }
 
 /**

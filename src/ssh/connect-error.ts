@@ -1,22 +1,19 @@
 import { messageOf, SideloadError } from '../errors.ts';
+import type { AuthenticationState } from './authentication.ts';
 
 /** How far a connection attempt has come. */
 export type Phase = 'lookup' | 'tcp' | 'banner' | 'handshake' | 'login';
 
 /** What was known when a connection attempt failed. */
-export interface Attempt {
-  readonly label: string;
-  /** `HOST:PORT`, for messages. */
+export interface Attempt extends AuthenticationState {
+  /** The node; undefined for a jump host. */
+  readonly label: string | undefined;
+  /** `HOST:PORT`, or `the jump host HOST:PORT`, for messages. */
   readonly address: string;
   readonly user: string;
-  readonly keyFingerprint: string;
   readonly phase: Phase;
   /** Whether the peer had sent anything at all. */
   readonly wasAnswered: boolean;
-  /** Methods that the server would accept after the key was refused; undefined when it never said. */
-  readonly methodsLeft: readonly string[] | undefined;
-  /** The server took the key, and wants another method as well. */
-  readonly wantsMore: boolean;
 }
 
 const REASONS: Readonly<Record<string, string>> = {
@@ -42,6 +39,11 @@ const PHASES: Readonly<Record<Phase, string>> = {
 export function connectError(error: unknown, attempt: Attempt): SideloadError {
   const { label: node, address, phase } = attempt;
   if (levelOf(error) === 'client-authentication') return authError(error, attempt);
+  if (levelOf(error) === 'agent') {
+    const message = `the ssh-agent refused to prove the login of ${attempt.user} at ${address}: ${messageOf(error)}`;
+    const hint = 'Look at the agent: a locked one, or a key that wants a confirmation, cannot be used by a job.';
+    return new SideloadError('SSH_AUTH_FAILED', message, { node, hint, cause: error });
+  }
   // ssh2 gives the number of an SSH disconnection message as the code, and its text as the message.
   if (phase === 'login' && typeof codeOf(error) === 'number') {
     const message = `${address} ended the login of ${attempt.user}: ${messageOf(error)}`;
@@ -82,20 +84,37 @@ function unreachable(error: unknown, { phase, wasAnswered }: Attempt): string {
   return reason;
 }
 
-function authError(error: unknown, { label, address, user, keyFingerprint, methodsLeft, wantsMore }: Attempt) {
+function authError(error: unknown, attempt: Attempt) {
+  const { label, address, user, offered, isKeyOffered, methodsLeft, wantsMore } = attempt;
   const methods = methodsLeft?.join(', ');
+  const proofs = offered.join(', ');
   if (wantsMore) {
-    const message = `${address} accepted the key of ${user} and wants another proof as well: ${methods}`;
-    const hint = 'Only the key can be given here: exempt this user in sshd_config (`AuthenticationMethods publickey`).';
+    const message = `${address} accepted ${proofs} of ${user} and wants another proof as well: ${methods}`;
+    const hint =
+      'Exempt this user in sshd_config (`AuthenticationMethods publickey`), or give `ssh-password` as well, if that is the other proof.';
     return new SideloadError('SSH_AUTH_FAILED', message, { node: label, hint, cause: error });
   }
   const accepts = methods ? `; it would accept: ${methods}` : '';
-  const message = `${address} refused the login of ${user} with the key ${keyFingerprint}${accepts}`;
-  const hint =
-    methodsLeft === undefined || methodsLeft.includes('publickey')
-      ? `Look for this key with \`ssh-keygen -lf ~${user}/.ssh/authorized_keys\` on the node; sshd’s log tells why it refused.`
+  const message = `${address} refused the login of ${user} with ${proofs || 'nothing that it takes'}${accepts}`;
+  const hint = !isKeyOffered
+    ? 'Check user and password; better, give the user a key.'
+    : methodsLeft === undefined || methodsLeft.includes('publickey')
+      ? `Look for this key with \`ssh-keygen -lf ~${user}/.ssh/authorized_keys\` there; sshd’s log tells why it refused.`
       : 'This sshd accepts no keys from this user: see `PubkeyAuthentication` and `AuthenticationMethods` in its sshd_config.';
   return new SideloadError('SSH_AUTH_FAILED', message, { node: label, hint, cause: error });
+}
+
+/** Why a jump host did not open a way to the next host (RFC 4254, 5.1: reason 1 is `administratively prohibited`). */
+export function forwardError(error: unknown, { label, address }: Attempt): SideloadError {
+  const reason = messageOf(error).replace(/^\(SSH\) Channel open failure: /, '');
+  const isForbidden = error instanceof Error && 'reason' in error && error.reason === 1;
+  return new SideloadError('SSH_UNREACHABLE', `${address} cannot be reached from the jump host before it: ${reason}`, {
+    node: label,
+    hint: isForbidden
+      ? 'The jump host forbids it: see `AllowTcpForwarding` and `PermitOpen` in its sshd_config.'
+      : 'Check name, port and firewall as the jump host sees them.',
+    cause: error,
+  });
 }
 
 function levelOf(error: unknown): unknown {

@@ -14,8 +14,8 @@ const ALGORITHMS = [
 type HostKeyAlgorithm = (typeof ALGORITHMS)[number];
 
 interface HostName {
-  /** The node as the user named it, for errors. */
-  readonly label: string;
+  /** The node as the user named it, for errors; undefined for a jump host. */
+  readonly label: string | undefined;
   readonly host: string;
   readonly port: number;
 }
@@ -44,15 +44,16 @@ interface KnownFingerprint {
  * A policy out of what the user knows. A key is accepted when known_hosts has it for the host, or when a fingerprint
  * is its own; nothing else is accepted, and a revoked key never.
  *
- * @param known.knownHosts text in OpenSSH's known_hosts format
+ * @param known.knownHosts text in OpenSSH's known_hosts format, or what has been read of it
  * @param known.fingerprints each `SHA256:…`, `HOST SHA256:…` or a line of `ssh-keygen -l`
  * @throws SideloadError `INPUT_INVALID` for text that cannot be read
  */
 export function hostKeyPolicy(known: {
-  readonly knownHosts?: string | undefined;
+  readonly knownHosts?: string | readonly KnownHostsEntry[] | undefined;
   readonly fingerprints?: readonly string[] | undefined;
 }): HostKeyPolicy {
-  const entries = parseKnownHosts(known.knownHosts ?? '');
+  const { knownHosts = '' } = known;
+  const entries = typeof knownHosts === 'string' ? parseKnownHosts(knownHosts) : knownHosts;
   const fingerprints = parseFingerprints(known.fingerprints ?? []);
   return {
     algorithms({ host, port }) {
@@ -73,7 +74,7 @@ function verify(
   const found = lookup(entries, node.host, node.port);
   const key = presented.toString('base64');
   const shown = `${keyType(presented)} ${fingerprint(presented)}`;
-  const address = node.port === 22 ? node.host : `[${node.host}]:${node.port}`;
+  const address = `${node.label === undefined ? 'the jump host ' : ''}${node.port === 22 ? node.host : `[${node.host}]:${node.port}`}`;
   const isPresented = (entry: KnownHostsEntry) => entry.key === key;
 
   const revoked = found.revoked.find(isPresented);
@@ -103,12 +104,19 @@ function verify(
       { node: node.label },
     );
   }
+  const unknown = `${address} shows an unknown host key: ${shown}`;
   const authority = found.authorities[0];
-  const remark =
-    authority === undefined
-      ? ''
-      : `; line ${authority.line} of known_hosts names a certificate authority, and host certificates are not supported`;
-  throw new SideloadError('SSH_HOST_KEY_UNKNOWN', `${address} shows an unknown host key: ${shown}${remark}`, {
+  if (authority !== undefined) {
+    throw new SideloadError(
+      'SSH_HOST_KEY_UNKNOWN',
+      `${unknown}; line ${authority.line} of known_hosts trusts a certificate authority for it, and host certificates can be checked by \`ssh-transport: openssh\` alone`,
+      {
+        node: node.label,
+        hint: `Set \`ssh-transport: openssh\`, or add the line of the host’s own key (\`ssh-keyscan -p ${node.port} ${node.host}\`) after comparing its fingerprint.`,
+      },
+    );
+  }
+  throw new SideloadError('SSH_HOST_KEY_UNKNOWN', unknown, {
     node: node.label,
     hint: `Run \`ssh-keyscan -p ${node.port} ${node.host}\`, add its output to \`ssh-known-hosts\`, and compare the fingerprint above with \`ssh-keygen -lf\` of the key file in /etc/ssh on the node itself.`,
   });

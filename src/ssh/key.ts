@@ -27,7 +27,7 @@ export function parsePrivateKey(text: string, passphrase?: string): SshCredentia
   const trimmed = text.trim();
   const fault = accident(trimmed);
   if (fault !== undefined) throw invalid(...fault);
-  const privateKey = `${isPutty(trimmed) ? trimmed : trimmed.replace(/[ \t\r]*\n[ \t]*/g, '\n')}\n`;
+  const privateKey = repaired(trimmed);
   const parsed: unknown = ssh2.utils.parseKey(privateKey, passphrase === '' ? undefined : passphrase);
   if (parsed instanceof Error) throw invalid(...refusal(parsed, privateKey, passphrase));
   const key = parsed as ParsedKey | undefined;
@@ -41,12 +41,29 @@ export function parsePrivateKey(text: string, passphrase?: string): SshCredentia
   };
 }
 
+/**
+ * A private key for OpenSSH's own client, which also reads those of security keys, but cannot ask for a passphrase.
+ * @throws SideloadError `SSH_KEY_INVALID`
+ */
+export function opensshKey(text: string): string {
+  const trimmed = text.trim();
+  const body = Buffer.from(trimmed.replace(/-----[^-]+-----/g, ''), 'base64');
+  const isOfDevice = ['sk-ssh-ed25519@openssh.com', 'sk-ecdsa-sha2-nistp256@openssh.com'].some(type =>
+    body.includes(type),
+  );
+  return isOfDevice && accident(trimmed) === undefined ? repaired(trimmed) : parsePrivateKey(text).privateKey;
+}
+
 type Fault = readonly [what: string, hint: string];
 
 const PUBLIC: Fault = [
   'it is a public key, and the private one is needed',
   'Store the file without `.pub` at the end of its name.',
 ];
+
+function repaired(trimmed: string): string {
+  return `${isPutty(trimmed) ? trimmed : trimmed.replace(/[ \t\r]*\n[ \t]*/g, '\n')}\n`;
+}
 
 /** What happened to the text on its way, as far as it shows without reading the key. */
 function accident(text: string): Fault | undefined {

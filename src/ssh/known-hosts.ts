@@ -20,16 +20,17 @@ export interface KnownKeys {
   /** The keys are those of the host without the port: they can confirm a key, and cannot show that it has changed. */
   readonly withoutPort: boolean;
   readonly revoked: readonly KnownHostsEntry[];
-  /** `@cert-authority` lines. Host certificates are not supported: these match nothing, and errors mention them. */
+  /** `@cert-authority` lines. ssh2 has no host certificates: these match nothing, and errors mention them. */
   readonly authorities: readonly KnownHostsEntry[];
 }
 
 /**
  * Reads OpenSSH's known_hosts format: sshd(8), "SSH_KNOWN_HOSTS FILE FORMAT".
  *
- * @throws SideloadError `INPUT_INVALID` that names every bad line by its number
+ * @param onFault told of each line that cannot be read, which is then left out, as OpenSSH itself does
+ * @throws SideloadError `INPUT_INVALID` that names every bad line by its number, when nobody is to be told
  */
-export function parseKnownHosts(text: string): readonly KnownHostsEntry[] {
+export function parseKnownHosts(text: string, onFault?: (fault: string) => void): readonly KnownHostsEntry[] {
   const entries: KnownHostsEntry[] = [];
   const faults: string[] = [];
   for (const [index, raw] of text.split(/\r?\n/).entries()) {
@@ -39,7 +40,8 @@ export function parseKnownHosts(text: string): readonly KnownHostsEntry[] {
     if (typeof entry === 'string') faults.push(`line ${index + 1}: ${entry}`);
     else entries.push(entry);
   }
-  if (faults.length > 0) {
+  for (const fault of onFault === undefined ? [] : faults) onFault?.(fault);
+  if (onFault === undefined && faults.length > 0) {
     throw new SideloadError('INPUT_INVALID', `known_hosts cannot be read: ${faults.join('; ')}`, {
       hint: 'Take the lines from `ssh-keyscan -p PORT HOST`, each as one line `HOST TYPE KEY`.',
     });

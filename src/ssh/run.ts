@@ -1,13 +1,16 @@
 import { constants } from 'node:os';
 import { Readable, Writable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
-import type { Client, ClientChannel } from 'ssh2';
+import type { ClientChannel } from 'ssh2';
 import { messageOf, SideloadError } from '../errors.ts';
 import { commandLine } from './quote.ts';
+import type { Session } from './session.ts';
 
 export interface CommandOptions {
   /** What the command reads; nothing (EOF at once) by default. A stream is always consumed or destroyed. */
   readonly stdin?: string | Buffer | Readable;
+  /** Comes before stdin, and is not counted in its bytes. */
+  readonly preamble?: string;
   /** Ends the command: TERM, then the channel is closed. */
   readonly signal?: AbortSignal;
   /** Limit for stdout and stderr together, in bytes; more is an error. Default 16 MiB. */
@@ -25,18 +28,6 @@ export interface CommandResult {
   readonly stderr: string;
 }
 
-/** What `run` needs of a connection. */
-interface Session {
-  readonly client: Client;
-  readonly label: string;
-  /** Aborted when the connection has ended, for whatever reason; its reason is the error for running commands. */
-  readonly ended: AbortSignal;
-  /** Settles when the socket can take more, or has been closed. */
-  readonly drained: () => Promise<void> | undefined;
-  /** Whether anything can still be sent. */
-  readonly isOpen: () => boolean;
-}
-
 /**
  * Runs one command on an open connection.
  *
@@ -52,12 +43,12 @@ interface Session {
  */
 export function runCommand(session: Session, argv: readonly string[], options: CommandOptions): Promise<CommandResult> {
   const { client, label, ended } = session;
-  const { stdin, signal, maxOutputBytes = 16 * 1024 * 1024, onStdinBytes } = options;
+  const { stdin, preamble, signal, maxOutputBytes = 16 * 1024 * 1024, onStdinBytes } = options;
   const source =
     stdin instanceof Readable
       ? stdin
       : Readable.from(stdin === undefined || stdin.length === 0 ? [] : [Buffer.from(stdin)]);
-  return new Promise((resolve, reject) => {
+  const running = new Promise<CommandResult>((resolve, reject) => {
     let channel: ClientChannel | undefined;
     let exit: Pick<CommandResult, 'code' | 'signal'> | undefined;
     let isSettled = false;
@@ -121,18 +112,49 @@ export function runCommand(session: Session, argv: readonly string[], options: C
         fail(new SideloadError('SSH_LOST', message, { node: label }));
       });
       if (isSettled) return cut(opened);
+      if (preamble !== undefined) opened.write(preamble);
       pipeline(source, stdinOf(opened, session, onStdinBytes), { signal: input.signal }).catch(fail);
     };
-    try {
-      // ssh2 passes `true` for a refused request.
-      client.exec(line, (error: Error | true | undefined, opened) =>
-        onOpen(error === true ? new Error('the request was refused') : error, opened),
-      );
-    } catch (error) {
-      const message = `The connection is closed: ${messageOf(error)}`;
-      fail(new SideloadError('SSH_LOST', message, { node: label, cause: error }));
-    }
+    const start = (retries: number) => {
+      if (isSettled) return;
+      try {
+        // ssh2 passes `true` for a refused request.
+        client.exec(line, (error: Error | true | undefined, opened) => {
+          const others = [...session.running].filter(other => other !== running);
+          if (!isOpenFailure(error)) onOpen(error === true ? new Error('the request was refused') : error, opened);
+          else if (others.length > 0) void Promise.race(others.map(settled)).then(() => start(RETRIES));
+          else if (retries > 0) start(retries - 1);
+          else onOpen(error, opened);
+        });
+      } catch (error) {
+        const message = `The connection is closed: ${messageOf(error)}`;
+        fail(new SideloadError('SSH_LOST', message, { node: label, cause: error }));
+      }
+    };
+    start(RETRIES);
   });
+  session.running.add(running);
+  const forget = () => void session.running.delete(running);
+  running.then(forget, forget);
+  return running;
+}
+
+/**
+ * A channel that is refused (RFC 4254, 5.1) may be one too many: sshd has a limit (`MaxSessions`). Then the next one to
+ * end makes room. sshd counts a channel until it has got to the end of what it has read: what comes with its closing
+ * message is refused as well, and what comes after that refusal is not.
+ */
+function isOpenFailure(error: Error | true | undefined): error is Error {
+  return error instanceof Error && 'reason' in error;
+}
+
+const RETRIES = 2;
+
+function settled(promise: Promise<unknown>): Promise<void> {
+  return promise.then(
+    () => {},
+    () => {},
+  );
 }
 
 /**

@@ -1,4 +1,5 @@
 import { connect, type Socket } from 'node:net';
+import type { Duplex } from 'node:stream';
 
 /** What may wait in the socket before stdin pauses. The peer's channel window is the usual limit, and can be huge. */
 const MAX_WAITING_BYTES = 4 * 1024 * 1024;
@@ -25,8 +26,8 @@ export function coalescingSocket(host: string, port: number): Socket {
   return socket;
 }
 
-/** Settles when the socket has room again or is closed; undefined when it has room now. */
-export function drained(socket: Socket): Promise<void> | undefined {
+/** Settles when the stream has room again or is closed; undefined when it has room now. */
+export function drained(socket: Duplex): Promise<void> | undefined {
   if (socket.destroyed || socket.writableLength < MAX_WAITING_BYTES) return undefined;
   return new Promise(resolve => {
     const done = () => {

@@ -47,6 +47,9 @@ export const sid: Rootfs = {
   packages: [
     'openssh-server',
     'sudo',
+    'opendoas',
+    'fish',
+    'tcsh',
     'iproute2',
     'iptables',
     'procps',

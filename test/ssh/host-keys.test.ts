@@ -48,12 +48,13 @@ test('a revoked key is refused, also when it is known', async () => {
   expect(error.message).toContain('line 2 of known_hosts revokes');
 });
 
-test('a certificate authority is mentioned as not supported, and proves nothing', async () => {
+test('a certificate authority proves nothing here, and the transport that takes it is named', async () => {
   const server = await serve();
   const hostKeys = hostKeyPolicy({ knownHosts: `@cert-authority * ${KEYS.ed25519.publicKey}` });
   const error = await failure(login(server, { hostKeys }));
   expect(error.code).toBe('SSH_HOST_KEY_UNKNOWN');
-  expect(error.message).toContain('host certificates are not supported');
+  expect(error.message).toContain('line 1 of known_hosts trusts a certificate authority');
+  expect(error.hint).toContain('`ssh-transport: openssh`');
 });
 
 test('a hashed entry is accepted', async () => {

@@ -33,7 +33,7 @@ export async function login(server: TestServer, options: Partial<SshOptions> = {
 
 export function optionsWith(options: Partial<SshOptions> = {}): SshOptions {
   return {
-    credentials: CREDENTIALS,
+    authentication: { key: CREDENTIALS },
     hostKeys: hostKeyPolicy({}),
     connectTimeoutMs: 10_000,
     signal: new AbortController().signal,

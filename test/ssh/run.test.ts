@@ -270,3 +270,50 @@ test('commands run side by side on one connection', async () => {
   const results = await Promise.all(['a', 'b', 'c'].map(name => connection.run([name])));
   expect(results.map(result => result.stdout)).toEqual(['a', 'b', 'c']);
 });
+
+test('commands wait for one another where the server has room for one', async () => {
+  let atOnce = 0;
+  const server = await serve({
+    maxSessions: 1,
+    exec: ({ command, channel }) => {
+      atOnce += 1;
+      channel.resume();
+      channel.on('end', () => {
+        channel.write(`${command} ${atOnce}`);
+        channel.exit(0);
+        channel.end();
+        atOnce -= 1;
+      });
+    },
+  });
+  const connection = await login(server);
+  const results = await Promise.all(['a', 'b', 'c'].map(name => connection.run([name])));
+  expect(results.map(result => result.stdout).sort()).toEqual(['a 1', 'b 1', 'c 1']);
+});
+
+test('a server that opens no channel at all is not asked for ever', async () => {
+  const server = await serve({ maxSessions: 0 });
+  const connection = await login(server);
+  const error = await failure(connection.run(['ctr']));
+  expect(error).toMatchObject({ code: 'REMOTE_COMMAND_FAILED', node: 'worker-1' });
+  expect(error.message).toContain('refused to start ctr');
+  expect(server.received.filter(message => message === 'CHANNEL_OPEN')).toHaveLength(3);
+});
+
+test('a preamble comes before stdin, and is not counted', async () => {
+  const server = await serve({
+    exec: ({ channel }) => {
+      channel.pipe(channel, { end: false });
+      channel.on('end', () => {
+        channel.exit(0);
+        channel.end();
+      });
+    },
+  });
+  const connection = await login(server);
+  const sent: number[] = [];
+  const onStdinBytes = (bytes: number) => sent.push(bytes);
+  const result = await connection.run(['sudo'], { preamble: 'secret\n', stdin: 'image', onStdinBytes });
+  expect([result.stdout, sent]).toEqual(['secret\nimage', [5]]);
+  expect(await connection.run(['sudo'], { preamble: 'secret\n' })).toMatchObject({ stdout: 'secret\n' });
+});

@@ -1,7 +1,7 @@
 import { execFileSync } from 'node:child_process';
 import { EventEmitter, once } from 'node:events';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
-import { type AddressInfo, createServer, type Socket, type Server as TcpServer } from 'node:net';
+import { type AddressInfo, connect as connectTcp, createServer, type Socket, type Server as TcpServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import ssh2, { type AuthContext, type Connection, type ServerChannel } from 'ssh2';
@@ -60,6 +60,10 @@ export interface ServerOptions {
   readonly authenticate?: (context: AuthContext) => void;
   /** Default: reads all of stdin and exits 0. `refuse`: the server does not start any command. */
   readonly exec?: ((exec: Exec) => void) | 'refuse';
+  /** How many channels for commands it has open at a time. */
+  readonly maxSessions?: number;
+  /** Whether it is a jump host: it connects its clients to where they ask it to. */
+  readonly forwards?: boolean;
 }
 
 export interface TestServer {
@@ -78,7 +82,13 @@ export interface TestServer {
 
 /** An SSH server inside this process, on a free port of 127.0.0.1, that behaves as badly as it is told to. */
 export async function startServer(options: ServerOptions = {}): Promise<TestServer> {
-  const { hostKeys = [KEYS.ed25519], authenticate = acceptUserKey, exec = consume } = options;
+  const {
+    hostKeys = [KEYS.ed25519],
+    authenticate = acceptUserKey,
+    exec = consume,
+    forwards = false,
+    maxSessions = 10,
+  } = options;
   const received: string[] = [];
   const arrivals = new EventEmitter().setMaxListeners(0);
   const record = (message: string) => {
@@ -99,8 +109,25 @@ export async function startServer(options: ServerOptions = {}): Promise<TestServ
     const socket = tcp.sockets.at(-1) as Socket;
     client.on('error', () => {});
     client.on('authentication', authenticate);
-    client.on('session', accept => {
+    client.on('tcpip', (accept, reject, { destIP, destPort }) => {
+      if (!forwards) return reject();
+      const onward = connectTcp(destPort, destIP);
+      onward.once('error', () => reject());
+      onward.once('connect', () => {
+        const channel = accept();
+        channel.on('error', () => {});
+        onward.removeAllListeners('error').on('error', () => channel.close());
+        channel.pipe(onward).pipe(channel);
+      });
+    });
+    let sessions = 0;
+    client.on('session', (accept, reject) => {
+      if (sessions >= maxSessions) return reject();
+      sessions += 1;
       const session = accept();
+      session.on('close', () => {
+        sessions -= 1;
+      });
       session.on('exec', (acceptExec, rejectExec, { command }) => {
         if (exec === 'refuse') return rejectExec();
         const channel = acceptExec();

@@ -67,7 +67,16 @@ function node(
     error = thrown as SideloadError;
   }
   const checked: CheckedNode = {
-    settings: { label: name, host: name, port: 22, user: 'root', kubernetesName: undefined, criSocket: undefined },
+    settings: {
+      label: name,
+      host: name,
+      port: 22,
+      user: 'root',
+      jump: [],
+      sudo: 'auto',
+      kubernetesName: undefined,
+      criSocket: undefined,
+    },
     machine: known,
     facts: known,
     object,

@@ -94,7 +94,7 @@ it('reads nodes with all their parts, and the rest from the inputs for all nodes
     'ssh-user': 'kube',
     'ssh-port': '22022',
   });
-  expect(nodes).toEqual([
+  expect(nodes).toMatchObject([
     { label: 'w1', host: 'worker-1', port: 2222, user: 'ci', kubernetesName: 'w1' },
     { label: 'w2', host: 'fd00::1', port: 22022, user: 'kube', kubernetesName: 'w2' },
     { label: 'worker-3', host: 'worker-3', port: 22022, user: 'kube', kubernetesName: undefined },
@@ -263,7 +263,7 @@ settings:
       `${yaml}  ssh-private-key-file: ${key}\n  ssh-known-hosts-file: ${hosts}\n`,
     );
     const settings = read({ images: 'app:1' }, { KUBE_SIDELOAD_INVENTORY: inventory });
-    expect(settings.nodes).toEqual([
+    expect(settings.nodes).toMatchObject([
       { label: 'w1', host: '10.0.0.11', port: 22022, user: 'kube', kubernetesName: 'w1' },
       { label: 'w2', host: '10.0.0.12', port: 2222, user: 'ci', kubernetesName: 'w2' },
     ]);
@@ -273,7 +273,7 @@ settings:
   it('gives way to inputs, and defaults to it', () => {
     const inventory = file('inventory.yaml', yaml);
     const { nodes, cluster, smoke } = read({ ...GOOD, inventory, nodes: 'a', 'ssh-port': '23' });
-    expect(nodes).toEqual([{ label: 'a', host: 'a', port: 23, user: 'kube', kubernetesName: undefined }]);
+    expect(nodes).toMatchObject([{ label: 'a', host: 'a', port: 23, user: 'kube', kubernetesName: undefined }]);
     expect(cluster?.namespace).toBe('smoke');
     expect(smoke?.timeoutMs).toBe(120_000);
   });
@@ -309,12 +309,155 @@ settings:
   });
 });
 
+describe('the way to a node', () => {
+  const hop = (host: string, port: number, user: string) => ({ host, port, user });
+
+  it('goes through the jump hosts that are set, by the same user, at port 22', () => {
+    const { nodes, ssh } = read({
+      ...GOOD,
+      'ssh-jump': 'gw, ops@[fd00::1]:2222',
+      'ssh-user': 'kube',
+      'ssh-port': '23',
+    });
+    const jump = [hop('gw', 22, 'kube'), hop('fd00::1', 2222, 'ops')];
+    expect(nodes).toMatchObject([{ port: 23, user: 'kube', jump }]);
+    expect(ssh).toMatchObject({ jump, sudo: 'auto' });
+  });
+
+  it('is each node’s own in the inventory', () => {
+    const inventory = file(
+      'inventory.yaml',
+      `
+nodes:
+  - { host: 10.0.0.11 }
+  - { host: 10.0.0.12, jump: none, sudo: doas }
+  - { host: 10.0.0.13, jump: "one, two:23" }
+  - { host: 10.0.0.13, name: other, jump: [three] }
+settings: { ssh-jump: gw, sudo: none }
+`,
+    );
+    expect(read({ ...GOOD, nodes: '', inventory }).nodes).toMatchObject([
+      { jump: [hop('gw', 22, 'root')], sudo: 'none' },
+      { jump: [], sudo: 'doas' },
+      { jump: [hop('one', 22, 'root'), hop('two', 23, 'root')], sudo: 'none' },
+      { label: 'other', jump: [hop('three', 22, 'root')] },
+    ]);
+  });
+
+  it('has what somebody said apart from what applies, for OpenSSH’s own defaults', () => {
+    const { nodes } = read({ ...GOOD, nodes: 'a, ci@b:24', 'ssh-jump': 'gw', 'ssh-port': '23' });
+    expect(nodes.map(({ given }) => given)).toEqual([
+      { user: undefined, port: 23 },
+      { user: 'ci', port: 24 },
+    ]);
+    expect(nodes[0]?.jump[0]?.given).toEqual({ user: undefined, port: undefined });
+  });
+
+  it.each(['gw=name', 'gw:0', 'a b', '-oProxyCommand=id', 'gw;id', 'none,gw', ''].map(text => [text]))(
+    'is not through %j',
+    text => {
+      const inventory = file('inventory.yaml', `nodes: [{ host: a, jump: ${JSON.stringify(text)} }]`);
+      const error = failure({ ...GOOD, nodes: '', inventory });
+      expect(error.code).toBe('INVENTORY_INVALID');
+    },
+  );
+});
+
+describe('an ssh-agent', () => {
+  const texts = { images: 'app:1', nodes: 'a', smoke: 'none', 'ssh-known-hosts': KNOWN_HOSTS };
+  const env = { SSH_AUTH_SOCK: '/run/agent' };
+  const login = (changes: Texts, environment = env) => read({ ...texts, ...changes }, environment).ssh.authentication;
+
+  it('is asked when no key is given', () => {
+    expect(login({})).toMatchObject({ agent: '/run/agent', key: undefined });
+    expect(login({ 'ssh-agent': '/run/other' })).toMatchObject({ agent: '/run/other' });
+  });
+
+  it('is asked beside the key of the runner, also when that cannot be read', () => {
+    file('.ssh/id_ed25519', KEYS.user.privateKey);
+    expect(login({})).toMatchObject({ agent: '/run/agent', key: { fingerprint: KEYS.user.fingerprint } });
+    file('.ssh/id_ed25519', generateKey('ed25519', 'open sesame').privateKey);
+    expect(login({})).toMatchObject({ agent: '/run/agent', key: undefined });
+  });
+
+  it('gives way to a key, to a password, and to `off`', () => {
+    expect(login({ 'ssh-private-key': KEYS.user.privateKey }).agent).toBeUndefined();
+    expect(login({ 'ssh-password': 'swordfish' })).toMatchObject({ agent: undefined, password: 'swordfish' });
+    expect(failure({ ...texts, 'ssh-agent': 'off' }, env).message).toMatch(/no SSH key/);
+    expect(failure({ ...texts, 'ssh-agent': 'yes' }, env).message).toMatch(/`ssh-agent` must be/);
+  });
+});
+
+describe('passwords', () => {
+  it('lose the line break of the file that they were in, and have none inside', () => {
+    const { ssh } = read({ ...GOOD, 'sudo-password': 'swordfish\n' });
+    expect(ssh.sudoPassword).toBe('swordfish');
+    expect(failure({ ...GOOD, 'sudo-password': 'sword\nfish' }).message).toMatch(
+      /`sudo-password` has more than one line/,
+    );
+  });
+
+  it('are masked, and a login by one is warned of', () => {
+    const host = recordingHost({ ...GOOD, 'ssh-password': 'swordfish', 'sudo-password': 'marlin' });
+    readSettings(host, {});
+    expect(host.masked).toEqual(expect.arrayContaining(['swordfish', 'marlin']));
+    expect(host.calls.filter(call => call.startsWith('warning'))).toEqual([
+      expect.stringMatching(/a key .* is better/),
+    ]);
+    expect(host.calls.join('\n')).not.toContain('swordfish');
+  });
+});
+
+describe('OpenSSH’s own client', () => {
+  const texts = { images: 'app:1', nodes: 'a', smoke: 'none', 'ssh-transport': 'openssh' };
+
+  it('needs neither a key nor host keys from here', () => {
+    expect(read(texts).ssh.openssh).toEqual({
+      key: undefined,
+      agent: undefined,
+      knownHosts: undefined,
+      connectTimeoutMs: 20_000,
+    });
+  });
+
+  it('gets what is given', () => {
+    const key = file('key', KEYS.user.privateKey);
+    const { ssh } = read({ ...texts, 'ssh-private-key-file': key, 'ssh-known-hosts': KNOWN_HOSTS, 'ssh-agent': 'off' });
+    expect(ssh.openssh).toMatchObject({
+      key: { file: key },
+      agent: 'none',
+      knownHosts: { text: `${KNOWN_HOSTS.trim()}\n` },
+    });
+  });
+
+  it('is not given what it cannot take', () => {
+    const fingerprints = { 'ssh-host-key-fingerprints': KEYS.ed25519.fingerprint };
+    const error = failure({ ...texts, ...fingerprints, 'ssh-password': 'x', 'ssh-key-passphrase': 'y' });
+    for (const name of ['ssh-password', 'ssh-key-passphrase', 'ssh-host-key-fingerprints']) {
+      expect(error.message).toContain(`\`${name}\` cannot be used with \`ssh-transport: openssh\``);
+    }
+  });
+});
+
 describe('files of the runner', () => {
+  it('that know hosts may have lines that cannot be read, unless the user names them', () => {
+    const known = file('.ssh/known_hosts', `what is this\n${KNOWN_HOSTS}\n10.0.0.9 ssh-dss AAAA\n`);
+    const host = recordingHost({ ...GOOD, 'ssh-known-hosts': '' });
+    const presented = Buffer.from(KEYS.ed25519.publicKey.split(' ')[1] ?? '', 'base64');
+    const { hostKeys } = readSettings(host, {}).ssh;
+    expect(hostKeys.verify({ label: 'w', host: '10.0.0.11', port: 22 }, presented)).toBeUndefined();
+    expect(host.calls.filter(call => call.startsWith('warning'))).toEqual([
+      expect.stringMatching(/known_hosts, line 1: .*; it is left out/),
+      expect.stringMatching(/known_hosts, line \d+: .*; it is left out/),
+    ]);
+    expect(failure({ ...GOOD, 'ssh-known-hosts': '', 'ssh-known-hosts-file': known }).message).toMatch(/line 1: /);
+  });
+
   it('give the key and the host keys when no input does', () => {
     file('.ssh/id_ed25519', KEYS.user.privateKey);
     file('.ssh/known_hosts', KNOWN_HOSTS);
     const { ssh } = read({ images: 'app:1', nodes: 'a' });
-    expect(ssh.credentials.fingerprint).toBe(KEYS.user.fingerprint);
+    expect(ssh.authentication.key?.fingerprint).toBe(KEYS.user.fingerprint);
     const presented = Buffer.from(KEYS.ed25519.publicKey.split(' ')[1] ?? '', 'base64');
     expect(ssh.hostKeys.verify({ label: 'w', host: '10.0.0.11', port: 22 }, presented)).toBeUndefined();
   });
@@ -322,15 +465,17 @@ describe('files of the runner', () => {
   it('give way to the file that an input names, and that to the key itself', () => {
     file('.ssh/id_ed25519', KEYS.ed25519.privateKey);
     const named = { ...GOOD, 'ssh-private-key-file': file('key', KEYS.rsa.privateKey) };
-    expect(read({ ...named, 'ssh-private-key': '' }).ssh.credentials.fingerprint).toBe(KEYS.rsa.fingerprint);
-    expect(read(named).ssh.credentials.fingerprint).toBe(KEYS.user.fingerprint);
+    expect(read({ ...named, 'ssh-private-key': '' }).ssh.authentication.key?.fingerprint).toBe(KEYS.rsa.fingerprint);
+    expect(read(named).ssh.authentication.key?.fingerprint).toBe(KEYS.user.fingerprint);
   });
 
   it('are opened with the passphrase', () => {
     const key = generateKey('ed25519', 'open sesame');
     const path = file('key', key.privateKey);
     const texts = { ...GOOD, 'ssh-private-key': '', 'ssh-private-key-file': path };
-    expect(read({ ...texts, 'ssh-key-passphrase': 'open sesame' }).ssh.credentials.fingerprint).toBe(key.fingerprint);
+    expect(read({ ...texts, 'ssh-key-passphrase': 'open sesame' }).ssh.authentication.key?.fingerprint).toBe(
+      key.fingerprint,
+    );
     expect(failure({ ...texts, 'ssh-key-passphrase': 'wrong' }).message).toMatch(/the passphrase is wrong/);
   });
 

@@ -3,7 +3,8 @@ import { nodesOfCluster, takesPods, unreadiness } from '../../../src/node/cluste
 import type { NodeSettings } from '../../../src/settings.ts';
 import type { NodeObject } from '../../../src/smoke/objects.ts';
 
-const DEFAULTS = { user: 'root', port: 22 };
+const JUMP = [{ host: 'gw', port: 22, user: 'ops' }];
+const DEFAULTS = { user: 'root', port: 22, jump: JUMP, sudo: 'sudo' } as const;
 const AMD64 = { os: 'linux', architecture: 'amd64' };
 const ARM64 = { os: 'linux', architecture: 'arm64', variant: 'v8' };
 
@@ -19,7 +20,17 @@ function addresses(...pairs: readonly [type: string, address: string][]): Pick<N
 }
 
 function entry(label: string, changes: Partial<NodeSettings> = {}): NodeSettings {
-  return { label, host: label, port: 22, user: 'root', kubernetesName: undefined, criSocket: undefined, ...changes };
+  return {
+    label,
+    host: label,
+    port: 22,
+    user: 'root',
+    jump: [],
+    sudo: 'auto',
+    kubernetesName: undefined,
+    criSocket: undefined,
+    ...changes,
+  };
 }
 
 describe('the nodes of a cluster', () => {
@@ -35,7 +46,7 @@ describe('the nodes of a cluster', () => {
     ['else the name', {}, 'w1'],
   ])('are at %s', (_what, status, host) => {
     expect(nodesOfCluster([object('w1', status)], [], DEFAULTS).nodes).toEqual([
-      { label: 'w1', host, port: 22, user: 'root', kubernetesName: 'w1', criSocket: undefined },
+      { label: 'w1', host, ...DEFAULTS, kubernetesName: 'w1', criSocket: undefined },
     ]);
   });
 

@@ -86,7 +86,6 @@ it('tells of a node what later steps need', () => {
 });
 
 it.each<[what: string, sections: Readonly<Record<string, string | undefined>>, expected: Partial<NodeFacts>]>([
-  ['a user with sudo', { uid: '1000' }, { privilege: 'sudo' }],
   [
     'a user whom sudo lets load images by podman and ask for them',
     { ...LOADER, 'sudo-allows': 'load\ninspect' },
@@ -96,6 +95,9 @@ it.each<[what: string, sections: Readonly<Record<string, string | undefined>>, e
       tools: { podman: ['/usr/bin/podman'] },
     },
   ],
+  ['a user with sudo', { uid: '1000', 'as-root': 'sudo -n' }, { privilege: 'sudo' }],
+  ['a user with doas', { uid: '1000', 'as-root': 'doas -n' }, { privilege: 'doas' }],
+  ['a user who does without', { uid: '1000', 'as-root': '' }, { privilege: 'none' }],
   ['an arm64 machine', { machine: 'aarch64' }, { platform: { os: 'linux', architecture: 'arm64', variant: 'v8' } }],
   [
     'no crictl',
@@ -164,9 +166,9 @@ describe('a node that cannot be used', () => {
   it.each<[what: string, sections: Readonly<Record<string, string | undefined>>, code: string, message: RegExp]>([
     [
       'sudo asks for a password',
-      { 'sudo-refused': 'sudo: a password is required' },
+      { 'as-root': 'sudo -n', 'sudo-refused': 'sudo: a password is required' },
       'SUDO_REFUSED',
-      /sudo: a password is required/,
+      /^`sudo -n` refused: sudo: a password is required/,
     ],
     ['sudo says nothing', { 'sudo-refused': '' }, 'SUDO_REFUSED', /without a word/],
     [

@@ -14,6 +14,8 @@ it('estimates an image once, although it has several names', () => {
     host: 'w1',
     port: 22,
     user: 'root',
+    jump: [],
+    sudo: 'auto',
     kubernetesName: undefined,
     criSocket: undefined,
   });
