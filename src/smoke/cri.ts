@@ -27,23 +27,35 @@ const WORD = 'by the runtime’s word, no kubelet was asked';
 
 const FUNCTIONS = `
 cri() { as_root $CRICTL --timeout 30s --runtime-endpoint "unix://$SOCKET" --image-endpoint "unix://$SOCKET" "$@"; }
-take_away() { # take_away LABEL: what has it, and its files
-  for pod in $(cri pods -q --label "$1" 2>/dev/null); do
-    cri stopp "$pod" >/dev/null 2>&1
-    cri rmp -f "$pod" >/dev/null 2>&1 || cri rmp -f "$pod" >/dev/null || left="$left $pod"
+take_away() { # take_away LABEL: the sandboxes that have it; a kubelet that is at it too makes a removal fail
+  for attempt in 1 2 3 4 5 6 7 8 9 10; do
+    left=$(cri pods -q --label "$1" 2>/dev/null) && [ -z "$left" ] && return
+    for pod in $left; do
+      cri stopp "$pod" >/dev/null 2>&1
+      cri rmp -f "$pod" >/dev/null 2>&1
+    done
+    sleep 0.2
   done
+  left=$(cri pods -q --label "$1")
 }
 `;
 
 /**
- * One sandbox, one container, and what becomes of it. A kubelet kills sandboxes that it has not made itself, within the two
- * seconds of its housekeeping (`HandlePodCleanups`), as crictl's documentation warns. What ended just before its sandbox
- * did, with the exit code of a signal or with 0, may have been the kubelet's doing: it counts for nothing, and right after
- * that there are nearly two quiet seconds, in which a second of running has to do.
+ * One sandbox, one container, and what becomes of it. A kubelet kills sandboxes that it has not made itself, at the next
+ * turn of its housekeeping, every two seconds (`HandlePodCleanups`; crictl's documentation warns of it): first what runs in
+ * them, by a signal. So an end with 0 or with the number of a signal counts when the sandbox lives on, or when it comes
+ * in the quiet time just after such a turn; else it is tried again. Running counts after two seconds, or one, if a
+ * kubelet is at work.
  */
 const SMOKE = `${FUNCTIONS}
 now() { read -r up rest </proc/uptime; printf '%s' "\${up%.*}\${up#*.}"; }
 state_of() { sed -n "s/.*\\"state\\": *\\"\\($1_[A-Z]*\\)\\".*/\\1/p" | head -n 1; }
+is_ready() { [ "$(cri inspectp -o json "$pod" 2>/dev/null | state_of SANDBOX)" = SANDBOX_READY ]; }
+stays_ready() { # for a second: a sandbox that is being killed is ready for a while yet
+  looks=0
+  while is_ready; do looks=$((looks + 1)); [ $looks -lt 6 ] || return 0; sleep 0.2; done
+  return 1
+}
 tell() { section outcome; printf '%s' "$1"; }
 directory=/var/log/pods/kube-sideload_$NAME
 left=
@@ -58,49 +70,48 @@ as_root mkdir -p "$directory"
 printf '%s' "$CONTAINER_CONFIG" | as_root tee "$directory/container.json" >/dev/null
 no_pull=
 case $(cri create --help 2>&1) in *--no-pull*) no_pull=--no-pull ;; esac
-begun=$(now) settle=200 attempt=0
+begun=$(now) settle=200 attempt=0 quiet=0
 while :; do
-  attempt=$((attempt + 1))
+  attempt=$((attempt + 1)) running= last= status= container=
   printf '%s' "$POD_CONFIG" | sed "s/@ATTEMPT@/$attempt/" | as_root tee "$directory/pod.json" >/dev/null
   said=$(cri runp "$directory/pod.json" 2>&1) || { tell sandbox; section said; printf '%s' "$said"; break; }
   pod=$(printf '%s\\n' "$said" | tail -n 1)
   said=$(cri create $no_pull "$pod" "$directory/container.json" "$directory/pod.json" 2>&1)
   if [ $? != 0 ]; then
-    case $(cri inspectp -o json "$pod" 2>/dev/null | state_of SANDBOX) in
-    SANDBOX_READY) tell create; section said; printf '%s' "$said"; break ;;
-    esac
+    if stays_ready; then tell create; section said; printf '%s' "$said"; break; fi
   else
     container=$(printf '%s\\n' "$said" | tail -n 1)
-    said=$(cri start "$container" 2>&1)
-    started=$?
-    while :; do
+    if ! said=$(cri start "$container" 2>&1); then
+      if stays_ready; then tell start; section said; printf '%s' "$said"; break; fi
+      container=
+    fi
+    while [ -n "$container" ]; do
       status=$(cri inspect -o json "$container" 2>/dev/null)
       state=$(printf '%s\\n' "$status" | state_of CONTAINER)
+      now=$(now)
       [ -z "$state" ] || seen=$status
-      ran=$(( $(now) - begun ))
-      if [ $started != 0 ] || [ "$state" = CONTAINER_EXITED ]; then
-        sandbox=SANDBOX_READY looks=0
-        while [ $looks -lt 5 ] && [ "$sandbox" = SANDBOX_READY ]; do
-          sandbox=$(cri inspectp -o json "$pod" 2>/dev/null | state_of SANDBOX)
-          looks=$((looks + 1))
-          sleep 0.2
-        done
+      case $state in
+      CONTAINER_RUNNING)
+        last=$now running=\${running:-$now}
+        if [ "$EXPECT" != completed ] && [ $((now - running)) -ge $settle ]; then tell running; break 2; fi ;;
+      CONTAINER_EXITED)
         code=$(printf '%s\\n' "$status" | sed -n 's/.*"exitCode": *\\([0-9]*\\).*/\\1/p' | head -n 1)
-        if [ "$sandbox" != SANDBOX_READY ]; then
-          case $started$code in 00|0137|0143|[1-9]*) break ;; esac
-        fi
-        if [ $started != 0 ]; then tell start; section said; printf '%s' "$said"; else tell exited; fi
-        break 2
-      fi
-      [ -n "$state" ] || break
-      [ -n "$running" ] || running=$(now)
-      if [ "$EXPECT" != completed ] && [ $(( $(now) - running )) -ge $settle ]; then tell running; break 2; fi
-      if [ $ran -ge "$LIMIT" ]; then tell timeout; break 2; fi
+        case $code in 0|137|143) ;; *) tell exited; break 2 ;; esac
+        case $status in *OOMKilled*) tell exited; break 2 ;; esac
+        if [ "$now" -lt $quiet ]; then tell exited; break 2; fi
+        if stays_ready; then tell exited; break 2; fi
+        # Whoever does not heed the first signal is killed a second later.
+        quiet=$(($(now) + 100)); [ "$code" != 137 ] || quiet=$(($(now) + 50))
+        break ;;
+      '') break ;;
+      esac
+      if [ $((now - begun)) -ge "$LIMIT" ]; then tell timeout; break 2; fi
       sleep 0.2
     done
+    if [ "$EXPECT" != completed ] && [ -n "$running" ] && [ $((last - running)) -ge 100 ]; then tell running; break; fi
   fi
-  settle=100 running=
-  if [ $attempt -ge 5 ] || [ $(( $(now) - begun )) -ge "$LIMIT" ]; then tell taken; break; fi
+  settle=100
+  if [ $attempt -ge 8 ] || [ $(($(now) - begun)) -ge "$LIMIT" ]; then tell taken; break; fi
 done
 section attempts; printf '%s' "$attempt"
 section status; printf '%s' "$seen"
@@ -258,6 +269,9 @@ export function judgeCri(sections: Sections, imageId: string, expect: SmokeExpec
     return expect === 'running'
       ? fail('SMOKE_ENDED', 'ended with exit code 0, and `smoke-expect: running` wants it to go on')
       : { state: 'passed', message: `Completed with exit code 0, ${WORD}` };
+  }
+  if (outcome === 'exited' && (reason === 'StartError' || reason === 'ContainerCannotRun')) {
+    return fail(startCode(message ?? ''), join(reason, message));
   }
   if (outcome === 'exited') {
     return reason === 'OOMKilled'
