@@ -214,7 +214,7 @@ export function smokeScript(
   { runId, timeoutMs, command, expect }: Pick<CriOptions, 'runId' | 'timeoutMs' | 'command' | 'expect'>,
 ): Script {
   const name = `${podName(runId)}-${index}`;
-  const labels = { [RUN_LABEL]: runId, 'kube-sideload/pod': name };
+  const labels = { 'app.kubernetes.io/managed-by': 'kube-sideload', [RUN_LABEL]: runId, 'kube-sideload/pod': name };
   // runtime.v1 PodSandboxConfig; the namespaces as a kubelet asks for them: network and IPC of the pod, PIDs of the container.
   const pod = {
     metadata: { name, namespace: 'kube-sideload', uid: `${name}-@ATTEMPT@`, attempt: 0 },
