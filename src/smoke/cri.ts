@@ -207,7 +207,7 @@ function assertGone(sections: Sections): void {
 }
 
 /** The script that starts one image; its answer is for {@link judgeCri}. */
-export function smokeScript(
+function smokeScript(
   facts: NodeFacts,
   { reference }: Pick<SmokeTarget, 'reference'>,
   index: number,
