@@ -75,7 +75,12 @@ function refine({ code, message }: FailedVerdict, evidence: Evidence): Refined {
       if (/exec format error/i.test(log)) {
         return { code: 'SMOKE_EXEC_FORMAT' };
       }
-      const probe = events.findLast(({ reason, message: said }) => reason === 'Killing' && /probe/.test(said ?? ''));
+      const isKilled = /exit code (137|143)\b/.test(message);
+      const probe = events.findLast(
+        ({ reason, message: said = '' }) =>
+          (reason === 'Killing' && /probe/.test(said)) ||
+          (isKilled && reason === 'Unhealthy' && /^(Liveness|Startup) probe/.test(said)),
+      );
       return probe === undefined ? { code } : { code: 'SMOKE_PROBE', cause: `the kubelet ended it: ${probe.message}` };
     }
     case 'SMOKE_REJECTED':

@@ -152,7 +152,10 @@ describe('a manifest of one’s own', () => {
     [
       'that mounts what is not there',
       {
-        'smoke-manifest': manifest({ volumes: [{ name: 'v', configMap: { name: 'absent' } }] }),
+        'smoke-manifest': manifest(
+          { volumes: [{ name: 'v', configMap: { name: 'absent' } }] },
+          { volumeMounts: [{ name: 'v', mountPath: '/v' }] },
+        ),
         'smoke-timeout': '10s',
       },
       'SMOKE_VOLUME',
@@ -175,7 +178,7 @@ describe('a manifest of one’s own', () => {
         'smoke-expect': 'completed',
       },
       'SMOKE_PROBE',
-      /failed liveness probe/,
+      /the kubelet ended it: .*[Ll]iveness probe/,
     ],
     [
       'that asks for more than the node has',
@@ -371,12 +374,12 @@ describe('what happens meanwhile', () => {
   });
 
   it('a network plugin that is gone', async () => {
-    const away = onNode('mv /opt/cni/bin /opt/cni/away');
+    const away = onNode('mv /usr/lib/cni /usr/lib/cni.away');
     try {
       const outcome = await pushed({ kubectl: kubectlThat('plugless', away), 'smoke-timeout': '8s' });
       expect(verdict(outcome).slice(0, 2)).toEqual([1, 'SMOKE_NETWORK']);
     } finally {
-      await enter(node, ['mv', '/opt/cni/away', '/opt/cni/bin']);
+      await enter(node, ['mv', '/usr/lib/cni.away', '/usr/lib/cni']);
     }
   });
 

@@ -45,11 +45,16 @@ describe('a failure', () => {
     expect(diagnose(fail('SMOKE_CRASHED', 'exit code 255'), { ...NOTHING, log }).code).toBe('SMOKE_EXEC_FORMAT');
   });
 
-  it('is one of the probe when the kubelet ended the container for it', () => {
-    const events = [{ reason: 'Killing', message: 'Container app failed liveness probe, will be restarted' }];
-    const error = diagnose(fail('SMOKE_CRASHED', 'exit code 137'), { ...NOTHING, events });
-    expect(error.code).toBe('SMOKE_PROBE');
-    expect(error.message).toContain('failed liveness probe');
+  it.each([
+    ['Killing', 'Container app failed liveness probe, will be restarted', 'exit code 1', 'SMOKE_PROBE'],
+    ['Unhealthy', 'Liveness probe failed: connection refused', 'exit code 137 (Error)', 'SMOKE_PROBE'],
+    ['Unhealthy', 'Startup probe failed: connection refused', 'exit code 143 (Error)', 'SMOKE_PROBE'],
+    ['Unhealthy', 'Liveness probe failed: connection refused', 'exit code 1 (Error)', 'SMOKE_CRASHED'],
+    ['Unhealthy', 'Readiness probe failed: connection refused', 'exit code 137 (Error)', 'SMOKE_CRASHED'],
+  ])('is one of the probe when the kubelet ended the container for it: %s, %s, %s', (reason, message, said, code) => {
+    const error = diagnose(fail('SMOKE_CRASHED', said), { ...NOTHING, events: [{ reason, message }] });
+    expect(error.code).toBe(code);
+    expect(error.message.includes(`the kubelet ended it: ${message}`)).toBe(code === 'SMOKE_PROBE');
   });
 
   it.each([
