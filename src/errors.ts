@@ -117,8 +117,8 @@ export const ERRORS = {
     hint: 'Somebody may have changed the image on the node meanwhile; run the job again.',
   },
   KUBECTL_NOT_FOUND: {
-    title: 'kubectl was not found on the runner',
-    hint: 'Install kubectl or name it with `kubectl`; without access to a cluster set `smoke: none`.',
+    title: 'kubectl was not found',
+    hint: 'Install kubectl on the runner, or name it with `kubectl`; with `kubectl: ssh://root@CONTROL-PLANE` that of a control-plane node is used; without any access to the cluster set `smoke: cri`.',
   },
   KUBECONFIG_INVALID: {
     title: 'The kubeconfig cannot be used',
@@ -131,6 +131,22 @@ export const ERRORS = {
   CLUSTER_REFUSED: {
     title: 'The Kubernetes API refused',
     hint: 'Check the credentials in the kubeconfig, and that they may create, get, list, watch and delete pods.',
+  },
+  POD_SECURITY: {
+    title: 'The namespace does not admit the pod for security reasons',
+    hint: 'Set `smoke-security: restricted`, give the image a `USER` by number, or use a namespace whose Pod Security level or SCC fits the image.',
+  },
+  QUOTA_EXCEEDED: {
+    title: 'A quota or a limit of the namespace does not admit the pod',
+    hint: 'Ask for what the message names with `smoke-resources`, start fewer pods at a time with `smoke-parallel`, or use another namespace.',
+  },
+  ADMISSION_DENIED: {
+    title: 'An admission rule of the cluster does not admit the pod',
+    hint: 'The message names the webhook or policy: let it admit smoke pods, or give it the pod that it wants with `smoke-manifest`.',
+  },
+  PULL_FORCED: {
+    title: 'The cluster makes the kubelet pull the image',
+    hint: 'Exempt the namespace from what sets `imagePullPolicy: Always` (the AlwaysPullImages admission plugin, a mutating webhook or policy): no image without a registry can run there.',
   },
   NAMESPACE_NOT_FOUND: {
     title: 'The namespace does not exist',
@@ -161,6 +177,10 @@ export const ERRORS = {
     hint: 'Write the name fully qualified, as in `docker.io/library/app:1`.',
   },
   SMOKE_IMAGE_NAME: { title: 'The image name of the pod is not valid', hint: 'Correct the reference in `images`.' },
+  SMOKE_RUN_AS_NON_ROOT: {
+    title: 'The image would run as root, or as a user without a number, and the pod forbids it',
+    hint: 'Give the image a `USER` by number other than 0, or leave `smoke-security` at `auto`.',
+  },
   SMOKE_CONFIG: {
     title: 'The container cannot be configured',
     hint: 'The kubelet’s message names the setting.',
@@ -169,17 +189,41 @@ export const ERRORS = {
     title: 'The container cannot be started',
     hint: 'Check the entrypoint of the image and its architecture, or name a command with `smoke-command`.',
   },
+  SMOKE_EXEC_FORMAT: {
+    title: 'The program in the image is not for this machine',
+    hint: 'Build the program for the node’s architecture; a script needs a first line such as `#!/bin/sh`.',
+  },
+  SMOKE_ENDED: {
+    title: 'The program ended, and was to go on',
+    hint: 'Set `smoke-expect: started` or `completed` for programs that end by themselves, or give the pods another command.',
+  },
   SMOKE_CRASHED: {
     title: 'The container ended with an error',
     hint: 'Read its last log lines above; a program that needs configuration to run can be given another command with `smoke-command`.',
   },
   SMOKE_OOM: {
     title: 'The container ran out of memory',
-    hint: 'The program needs more than the limit that applies in the namespace.',
+    hint: 'The program needs more than the limit that applies: raise it with `smoke-resources`, or in the namespace (LimitRange).',
   },
   SMOKE_SANDBOX: {
     title: 'The pod’s sandbox cannot be made',
-    hint: 'Check the sandbox (pause) image and the network plugin of the node.',
+    hint: 'The runtime’s words are above; look at its log on the node.',
+  },
+  SMOKE_SANDBOX_IMAGE: {
+    title: 'The node lacks the image of the pod’s sandbox',
+    hint: 'Pull it on the runner and add it to `images`, under the name in the message.',
+  },
+  SMOKE_NETWORK: {
+    title: 'The network plugin of the node does not give the pod a network',
+    hint: 'Look at the network plugin’s pod on the node and at `/etc/cni/net.d`.',
+  },
+  SMOKE_VOLUME: {
+    title: 'A volume of the pod cannot be mounted',
+    hint: 'Create what the message names in the namespace of the smoke pods, or leave the volume out of `smoke-manifest`.',
+  },
+  SMOKE_PROBE: {
+    title: 'The container does not pass its probe',
+    hint: 'Compare the probe in `smoke-manifest` with what the program answers; raise `smoke-timeout` for programs that start slowly.',
   },
   SMOKE_REJECTED: {
     title: 'The pod was refused',
@@ -193,6 +237,10 @@ export const ERRORS = {
   SMOKE_NODE_NOT_READY: {
     title: 'The kubelet of the node does not answer',
     hint: 'Look at the kubelet on the node (`systemctl status kubelet`).',
+  },
+  CRICTL_NOT_FOUND: {
+    title: 'The node has no crictl, and `smoke: cri` needs it',
+    hint: 'Install crictl (cri-tools) on the node, or use `smoke: pod` or `smoke: none`.',
   },
   SMOKE_TIMEOUT: {
     title: 'The pod did not run in time',

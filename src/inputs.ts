@@ -9,6 +9,7 @@ type InputType =
   | 'port'
   | 'count'
   | 'rate'
+  | 'number'
   | 'seconds'
   | 'bytes'
   | 'secret'
@@ -166,9 +167,9 @@ export const INPUTS = {
     help: 'What to do about nodes that lack the image of every pod’s sandbox (pause): `report` names it and stops; `send` sends it to them along with the others, from `archive`, else from an engine of the runner, without a smoke pod of its own.',
   },
   smoke: {
-    type: { oneOf: ['pod', 'none'] },
+    type: { oneOf: ['pod', 'cri', 'none'] },
     default: 'pod',
-    help: 'The gate: `pod` starts one pod per node and image with `imagePullPolicy: Never` and waits for the kubelet’s verdict; `none` ends after the check of the runtime’s image store.',
+    help: 'The gate: `pod` starts one pod per node and image with `imagePullPolicy: Never` and waits for the kubelet’s verdict; `cri` starts a sandbox and a container through the node’s own `crictl`, without Kubernetes, and has the runtime’s verdict only; `none` ends after the check of the runtime’s image store.',
   },
   kubeconfig: {
     type: 'text',
@@ -177,7 +178,7 @@ export const INPUTS = {
   kubectl: {
     type: 'text',
     default: 'kubectl',
-    help: 'The program to use as kubectl: a name or a path (`oc` works too).',
+    help: 'The program to use as kubectl: a name or a path (`oc` works too); or a control-plane node, `ssh://[user@]host[:port]`, whose own kubectl and administrator’s kubeconfig are used, so that the runner needs neither. `kubeconfig` is then a path on that node.',
   },
   namespace: {
     type: 'text',
@@ -189,9 +190,32 @@ export const INPUTS = {
     default: '2m',
     help: 'How long a smoke pod may take until it runs.',
   },
+  'smoke-expect': {
+    type: { oneOf: ['started', 'running', 'ready', 'completed'] },
+    default: 'started',
+    help: 'What counts: `started` is `Running` for two seconds or an end with exit code 0; `running` does not take an end; `ready` also waits for the readiness probes of a `smoke-manifest`; `completed` waits for the end.',
+  },
   'smoke-command': {
     type: 'lines',
     help: 'A command for the smoke pods in place of the image’s own: program and arguments, one per line.',
+  },
+  'smoke-security': {
+    type: { oneOf: ['auto', 'restricted', 'image'] },
+    default: 'auto',
+    help: 'The security context of the smoke pods: `restricted` is all that Pod Security `restricted` wants (as user 65534 when the image’s own user is root or has no number); `image` is none at all; `auto` is `restricted` for images whose user is a number other than 0, and for others where the namespace wants it, else `image`.',
+  },
+  'smoke-resources': {
+    type: 'list',
+    help: 'What the smoke pods ask for: `cpu=10m`, `memory=16Mi`, `limits.cpu=1`, `limits.memory=256Mi`. Default: `cpu=10m,memory=16Mi` and no limits; where a quota wants limits, 500m and 128Mi.',
+  },
+  'smoke-manifest': {
+    type: 'text',
+    help: 'A Pod, or an object that makes pods (such as a Deployment), as a path on the runner or as its content in YAML or JSON. The smoke pods of the images that it uses are made from it; name, node, `imagePullPolicy: Never` and `restartPolicy: Never` are set here.',
+  },
+  'smoke-parallel': {
+    type: 'number',
+    default: '50',
+    help: 'How many smoke pods there are at most at a time.',
   },
 } as const satisfies Record<string, InputSpec>;
 
@@ -201,7 +225,7 @@ type Value<T extends InputType> = T extends { readonly oneOf: readonly (infer O)
   ? O
   : T extends 'list' | 'lines'
     ? readonly string[]
-    : T extends 'port' | 'count' | 'rate' | 'seconds' | 'bytes'
+    : T extends 'port' | 'count' | 'rate' | 'number' | 'seconds' | 'bytes'
       ? number
       : string;
 
@@ -268,6 +292,8 @@ function parseValue(type: InputType, text: string): string | number | readonly s
       return parseRate(text.trim());
     case 'count':
       return /^\d{1,3}$/.test(text.trim()) ? Number(text) : undefined;
+    case 'number':
+      return /^[1-9]\d{0,3}$/.test(text.trim()) ? Number(text) : undefined;
     case 'seconds':
       return parseSeconds(text.trim());
     case 'bytes':
@@ -346,6 +372,7 @@ function formOf(type: InputType): string {
     port: 'a port from 1 to 65535',
     count: 'a whole number from 0 to 999',
     rate: 'a rate such as `20MB/s` or `200Mbit/s`',
+    number: 'a number from 1 to 9999',
     seconds: 'a time such as `90s`, `2m` or `1h` (one day at most)',
     bytes: 'a size such as `500MB` or `10GiB`, or `0`',
     secret: 'a text',

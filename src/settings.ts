@@ -18,6 +18,10 @@ import {
   parseNode,
 } from './node/inventory.ts';
 import { collect, type InputProblem, problem, shown, throwProblems } from './problems.ts';
+import { type PodTemplate, parsePodManifest } from './smoke/manifest.ts';
+import type { Quantities } from './smoke/pod.ts';
+import { parseResources } from './smoke/resources.ts';
+import type { SmokeExpect } from './smoke/verdict.ts';
 import type { SshAuthentication } from './ssh/authentication.ts';
 import type { SshHost, SshTarget } from './ssh/connect.ts';
 import { type HostKeyPolicy, hostKeyPolicy } from './ssh/host-keys.ts';
@@ -83,17 +87,25 @@ export interface Settings {
 }
 
 export interface ClusterSettings {
-  readonly kubectl: string;
-  /** A path, the content, or `undefined` for what kubectl itself would use. */
+  /** A program on the runner, or the node on whose own it is. */
+  readonly kubectl: string | SshTarget;
+  /** A path where the program is, the content, or `undefined` for what kubectl itself would use. */
   readonly kubeconfig: { readonly path: string } | { readonly content: string } | undefined;
   /** Of the smoke pods. */
   readonly namespace: string;
 }
 
 export interface SmokeSettings {
+  /** Whose verdict counts: the kubelet's on pods, or the runtime's on what it starts itself. */
+  readonly by: 'pod' | 'cri';
   readonly timeoutMs: number;
   /** In place of the image's entrypoint and command, when not empty. */
   readonly command: readonly string[];
+  readonly expect: SmokeExpect;
+  readonly parallel: number;
+  readonly security: Inputs['smoke-security'];
+  readonly resources: { readonly requests: Quantities; readonly limits: Quantities };
+  readonly template: PodTemplate | undefined;
 }
 
 /**
@@ -181,7 +193,8 @@ export function readSettings(host: Host, env: NodeJS.ProcessEnv = process.env): 
   const criSocket = given === undefined ? undefined : collect(problems, () => parseCriSocket(given));
   const nodesFromCluster = inputs['nodes-from-cluster'] === 'true';
   const cluster =
-    inputs.smoke === 'none' && !nodesFromCluster ? undefined : collect(problems, () => readCluster(inputs, host));
+    inputs.smoke !== 'pod' && !nodesFromCluster ? undefined : collect(problems, () => readCluster(inputs, host));
+  const smoke = inputs.smoke === 'none' ? undefined : readSmoke(inputs, problems);
 
   throwProblems(problems);
   if (authentication === undefined || hostKeys === undefined) {
@@ -223,10 +236,7 @@ export function readSettings(host: Host, env: NodeJS.ProcessEnv = process.env): 
     retries: inputs.retries,
     cluster,
     sandboxImage: inputs['sandbox-image'],
-    smoke:
-      inputs.smoke === 'none'
-        ? undefined
-        : { timeoutMs: inputs['smoke-timeout'] * 1000, command: inputs['smoke-command'] },
+    smoke,
   };
 }
 
@@ -444,11 +454,67 @@ function readCluster(inputs: Inputs, host: Host): ClusterSettings {
       },
     );
   }
+  const { kubectl, kubeconfig, namespace } = inputs;
+  if (!kubectl.startsWith('ssh://')) {
+    return { kubectl, kubeconfig: readKubeconfig(kubeconfig, host), namespace };
+  }
+  const { host: address, port, user, kubernetesName } = parseNode(kubectl.slice('ssh://'.length).replace(/\/$/, ''));
+  if (kubernetesName !== undefined) {
+    throw new SideloadError('INPUT_INVALID', `\`kubectl\` ${shown(kubectl)} has more than an address`, {
+      hint: 'write `ssh://user@host:port`',
+    });
+  }
+  if (kubeconfig !== undefined && !/^\/\S*$/.test(kubeconfig)) {
+    throw new SideloadError('INPUT_INVALID', '`kubeconfig` must be an absolute path on the node that `kubectl` names', {
+      hint: 'leave it out, and the administrator’s kubeconfig of the node is used',
+    });
+  }
   return {
-    kubectl: inputs.kubectl,
-    kubeconfig: readKubeconfig(inputs.kubeconfig, host),
-    namespace: inputs.namespace,
+    kubectl: {
+      label: `the control plane ${address}`,
+      host: address,
+      port: port ?? inputs['ssh-port'],
+      user: user ?? inputs['ssh-user'],
+    },
+    kubeconfig: kubeconfig === undefined ? undefined : { path: kubeconfig },
+    namespace,
   };
+}
+
+function readSmoke(inputs: Inputs, problems: InputProblem[]): SmokeSettings | undefined {
+  const given = inputs['smoke-manifest'];
+  const manifest = given === undefined ? undefined : collect(problems, () => readManifest(given, inputs.namespace));
+  const resources = collect(problems, () => parseResources(inputs['smoke-resources']));
+  const clash = (a: string, b: string) => problem(`\`${a}\` and \`${b}\` exclude each other`, 'set one of them');
+  if (given !== undefined) {
+    problems.push(
+      ...(inputs.smoke === 'cri' ? [clash('smoke-manifest', 'smoke: cri')] : []),
+      ...(inputs['smoke-command'].length > 0 ? [clash('smoke-manifest', 'smoke-command')] : []),
+    );
+  }
+  if (inputs['smoke-expect'] === 'ready' && given === undefined) {
+    problems.push(
+      problem('`smoke-expect: ready` needs a `smoke-manifest`', 'without readiness probes `running` says as much'),
+    );
+  }
+  if (resources === undefined || inputs.smoke === 'none') {
+    return undefined;
+  }
+  return {
+    by: inputs.smoke,
+    timeoutMs: inputs['smoke-timeout'] * 1000,
+    command: inputs['smoke-command'],
+    expect: inputs['smoke-expect'],
+    parallel: inputs['smoke-parallel'],
+    security: inputs['smoke-security'],
+    resources,
+    template: manifest,
+  };
+}
+
+function readManifest(given: string, namespace: string): PodTemplate {
+  const isContent = given.includes('\n') || given.startsWith('{');
+  return parsePodManifest(isContent ? given : readText('smoke-manifest', given), namespace);
 }
 
 function readKubeconfig(given: string | undefined, host: Host): ClusterSettings['kubeconfig'] {

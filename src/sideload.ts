@@ -4,7 +4,17 @@ import { type ImageSet, referencesOf } from './image/image.ts';
 import { openImages } from './image/open.ts';
 import { formatPlatform } from './image/platform.ts';
 import { nodesOfCluster } from './node/cluster.ts';
-import { describeImage, isControlPlane, kubernetesName, type Node, newNode, nodeReport, onEach } from './node/node.ts';
+import {
+  describeImage,
+  isControlPlane,
+  kubernetesName,
+  type Node,
+  newNode,
+  nodeReport,
+  onEach,
+  ready,
+} from './node/node.ts';
+import { becomeRoot } from './node/root.ts';
 import { stageImages } from './node/send.ts';
 import { leaveNode, planImages, prepareNode, promoteImages, removeStaged } from './node/steps.ts';
 import { throttleOf } from './node/throttle.ts';
@@ -16,9 +26,20 @@ import { formatBytes, formatDuration } from './report/units.ts';
 import { type Run, writeSecret } from './run.ts';
 import { NO_SANDBOX_IMAGES, openSandboxImages } from './sandbox.ts';
 import type { NodeSettings, Settings, SmokeSettings } from './settings.ts';
-import { findKubectl, type Kubectl } from './smoke/kubectl.ts';
+import { assertCrictl, removeByCri, runByCri } from './smoke/cri.ts';
+import { namesOnNode } from './smoke/held.ts';
+import { findKubectl, type Kubectl, kubectlWith } from './smoke/kubectl.ts';
 import type { NodeObject } from './smoke/objects.ts';
-import { checkCluster, deletePods, runSmokePods, type SmokeOptions, type SmokeTarget } from './smoke/smoke.ts';
+import { remoteKubectl } from './smoke/remote-kubectl.ts';
+import {
+  checkCluster,
+  deletePods,
+  type Fits,
+  runSmokePods,
+  type SmokeOptions,
+  type SmokeResult,
+  type SmokeTarget,
+} from './smoke/smoke.ts';
 import { openTransport } from './ssh/transport.ts';
 
 /**
@@ -65,6 +86,9 @@ export async function sideload(settings: Settings, host: Host, run: Run): Promis
         sandboxes = await openSandboxImages(nodes, sources, openOne, host.info);
       }
       await onEach(nodes, async node => {
+        if (settings.smoke?.by === 'cri') {
+          assertCrictl(ready(node).facts);
+        }
         await planImages(node, sources, sandboxes.of(node), settings, run);
         for (const image of node.images) {
           host.info(`${node.settings.label}: ${describeImage(image)}`);
@@ -124,11 +148,14 @@ export async function sideload(settings: Settings, host: Host, run: Run): Promis
         });
       },
       'Start smoke pods': async () => {
-        if (settings.smoke === undefined || cluster === undefined) {
+        if (settings.smoke?.by === 'cri') {
+          host.info('`smoke: cri`: the verdicts are those of the nodes’ runtimes; no kubelet is asked.');
+          await smokeByCri(nodes, settings.smoke, run, host);
+        } else if (settings.smoke === undefined || cluster === undefined) {
           host.info('skipped: `smoke: none`. No kubelet has been asked; the check of the runtimes is all there is.');
-          return;
+        } else {
+          await smoke(nodes, cluster, settings.smoke, run, host);
         }
-        await smoke(nodes, cluster.kubectl, settings.smoke, run, host);
       },
     }),
   };
@@ -147,6 +174,7 @@ export async function sideload(settings: Settings, host: Host, run: Run): Promis
   }
   await images?.close();
   await sandboxes.close();
+  await cluster?.kubectl.close();
   await Promise.all(
     nodes.map(node =>
       leaveNode(node, settings, ssh, run.id).catch((thrown: unknown) => {
@@ -176,18 +204,26 @@ export async function cleanUp(settings: Settings, host: Host, run: Run): Promise
     return;
   }
   const cluster = settings.cluster === undefined ? undefined : await openCluster(settings, run);
-  if (settings.smoke !== undefined && cluster !== undefined) {
-    await deletePods(cluster.kubectl, run.id);
+  let list = settings.nodes;
+  try {
+    if (settings.smoke?.by === 'pod' && cluster !== undefined) {
+      await deletePods(cluster.kubectl, run.id);
+    }
+    if (settings.nodesFromCluster && cluster !== undefined) {
+      list = await nodesFromCluster(cluster, settings, host.info);
+    }
+  } finally {
+    await cluster?.kubectl.close();
   }
-  const list =
-    settings.nodesFromCluster && cluster !== undefined
-      ? await nodesFromCluster(cluster, settings, host.info)
-      : settings.nodes;
   const nodes = list.map(newNode);
   const ssh = openTransport(settings.ssh, run.scratch);
   await onEach(nodes, async node => {
     await prepareNode(node, settings, ssh, run.signal);
     await removeStaged(node, run.id, run.signal);
+    if (settings.smoke?.by === 'cri') {
+      const { connection, facts } = ready(node);
+      await removeByCri(connection, facts, run.id, run.signal);
+    }
   });
   for (const node of nodes) {
     await node.connection?.close();
@@ -233,9 +269,11 @@ interface Cluster {
   readonly kubectl: Kubectl;
   /** The nodes that `node-selector` takes; `undefined` when they have not been read, or may not be. */
   objects: readonly NodeObject[] | undefined;
+  /** How the cluster admits the smoke pods. */
+  fits: Fits;
 }
 
-async function openCluster({ cluster }: Settings, run: Run): Promise<Cluster> {
+async function openCluster({ cluster, ssh }: Settings, run: Run): Promise<Cluster> {
   if (cluster === undefined) {
     throw new SideloadError('INTERNAL', 'the cluster is not to be asked');
   }
@@ -244,7 +282,19 @@ async function openCluster({ cluster }: Settings, run: Run): Promise<Cluster> {
     kubeconfig !== undefined && 'content' in kubeconfig
       ? await writeSecret(run, 'kubeconfig', kubeconfig.content)
       : kubeconfig?.path;
-  return { kubectl: await findKubectl({ program: kubectl, kubeconfig: file, namespace }), objects: undefined };
+  if (typeof kubectl === 'string') {
+    const local = await findKubectl({ program: kubectl, kubeconfig: file, namespace });
+    return { kubectl: local, objects: undefined, fits: new Map() };
+  }
+  const transport = openTransport(ssh, run.scratch);
+  // As the connections to nodes, it outlives a cancellation, to clean up over it.
+  const lifetime = new AbortController().signal;
+  const open = async () => {
+    const connection = await transport.connect({ ...kubectl, given: ssh.given, jump: ssh.jump }, lifetime);
+    return await becomeRoot(connection, { sudo: ssh.sudo, password: ssh.sudoPassword }, run.signal);
+  };
+  const remote = await remoteKubectl(open, file, run.signal);
+  return { kubectl: kubectlWith(remote, namespace), objects: undefined, fits: new Map() };
 }
 
 async function nodesFromCluster(
@@ -285,8 +335,9 @@ async function askCluster(
   host: Host,
 ): Promise<void> {
   const { kubectl } = cluster;
-  if (settings.smoke !== undefined) {
-    await checkCluster(kubectl, smokeTargets(nodes), smokeOptions(settings.smoke, run, host));
+  if (settings.smoke?.by === 'pod') {
+    const options = smokeOptions(nodes, settings.smoke, run, host);
+    cluster.fits = await checkCluster(kubectl, smokeTargets(nodes), options, host.info);
   }
   cluster.objects ??= await kubectl.listNodes(settings.nodeSelector).catch((thrown: unknown) => {
     const refused = toSideloadError(thrown);
@@ -309,25 +360,21 @@ async function askCluster(
 /** What the kubelets say is noted as it comes: it stays in the record even when the pods cannot be deleted. */
 async function smoke(
   nodes: readonly Node[],
-  kubectl: Kubectl,
+  { kubectl, fits }: Cluster,
   settings: SmokeSettings,
   run: Run,
   host: Host,
 ): Promise<void> {
-  const options = smokeOptions(settings, run, host);
-  await runSmokePods(kubectl, smokeTargets(nodes), {
-    ...options,
-    onResult: result => {
-      options.onResult(result);
-      const { target, error, message } = result;
-      const node = nodes.find(({ settings: { label } }) => label === target.node);
-      const image = node?.images.find(({ reference }) => reference === target.reference);
-      if (node === undefined || image === undefined) {
-        throw new SideloadError('INTERNAL', `a verdict on ${target.reference}, which nobody asked for`);
-      }
-      node.error ??= error;
-      image.smoke = message;
-    },
+  await runSmokePods(kubectl, smokeTargets(nodes), fits, smokeOptions(nodes, settings, run, host));
+}
+
+/** The same by the runtimes' own word. */
+async function smokeByCri(nodes: readonly Node[], settings: SmokeSettings, run: Run, host: Host): Promise<void> {
+  const { runId, timeoutMs, command, expect, signal, onResult } = smokeOptions(nodes, settings, run, host);
+  await onEach(nodes, async node => {
+    const { connection, facts } = ready(node);
+    const options = { runId, timeoutMs, command, expect, signal, onResult };
+    await runByCri(connection, facts, smokeTargets([node]), options);
   });
 }
 
@@ -340,21 +387,39 @@ function smokeTargets(nodes: readonly Node[]): readonly SmokeTarget[] {
         nodeName: kubernetesName(node) ?? node.settings.label,
         reference,
         imageId: image.imageId,
+        user: image.user,
       })),
   );
 }
 
-function smokeOptions({ timeoutMs, command }: SmokeSettings, run: Run, host: Host): SmokeOptions {
+function smokeOptions(nodes: readonly Node[], settings: SmokeSettings, run: Run, host: Host): SmokeOptions {
+  const nodeOf = (target: SmokeTarget) => nodes.find(({ settings: { label } }) => label === target.node);
   return {
+    ...settings,
     runId: run.id,
-    timeoutMs,
-    command,
     signal: run.signal,
-    onResult: ({ target, error, message, durationMs }) =>
+    onResult: (result: SmokeResult) => {
+      const { target, error, message, durationMs } = result;
       host.info(
         `${target.node}: ${target.reference} ${error === undefined ? '✔' : '✘'} ${message} (${formatDuration(durationMs)})`,
-      ),
+      );
+      const node = nodeOf(target);
+      const image = node?.images.find(({ reference }) => reference === target.reference);
+      if (node === undefined || image === undefined) {
+        throw new SideloadError('INTERNAL', `a verdict on ${target.reference}, which nobody asked for`);
+      }
+      node.error ??= error;
+      image.smoke = message;
+    },
     onTrouble: message => host.info(`the Kubernetes API does not answer, trying again: ${message}`),
+    heldOn: async target => {
+      const node = nodeOf(target);
+      if (node === undefined) {
+        return [];
+      }
+      const { connection, facts } = ready(node);
+      return await namesOnNode(connection, facts, run.signal);
+    },
   };
 }
 

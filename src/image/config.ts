@@ -33,3 +33,8 @@ export function parseConfig(bytes: Buffer, what: string): ImageConfig {
   if (diffIds.length === 0) throw new SideloadError('ARCHIVE_INVALID', `${what} names no layers`);
   return { platform: { os, architecture, ...(variant === undefined ? {} : { variant }) }, diffIds };
 }
+
+/** The `User` of an image's config (OCI image-spec); empty when there is none, and the image runs as root. */
+export function userOf(config: Buffer): string {
+  return asText(asObject(asObject(JSON.parse(config.toString('utf8'))).config).User) ?? '';
+}

@@ -38,6 +38,8 @@ export interface PlatformImage {
   readonly platform: Platform;
   /** Digest of the config, which is the image ID in every engine and runtime. */
   readonly imageId: Digest;
+  /** The user that its config names; empty for none, which is root. */
+  readonly user: string;
   /** Reads the source when that has not been done yet; throws what reading it throws. */
   config(): Promise<Buffer>;
   readonly layers: readonly Layer[];

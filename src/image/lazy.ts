@@ -8,6 +8,7 @@ import type { Scratch } from './scratch.ts';
 export interface KnownImage {
   readonly imageId: Digest;
   readonly platform: Platform;
+  readonly user: string;
   /** Lowest first. */
   readonly diffIds: readonly Digest[];
   /** Of all layers together, unpacked; `undefined` when the engine does not say. */
@@ -33,10 +34,11 @@ export function lazyImage(known: KnownImage, scratch: Scratch, read: () => Promi
     reading.catch(() => {}); // told to whoever waits for a part of it
     return reading;
   };
-  const { platform, imageId, diffIds, sizeBytes } = known;
+  const { platform, imageId, user, diffIds, sizeBytes } = known;
   return {
     platform,
     imageId,
+    user,
     sizeBytes,
     config: async () => await (await start()).config(),
     layers: diffIds.map((diffId, index): Layer => {

@@ -1,6 +1,7 @@
 import { SideloadError } from '../errors.ts';
 import { withAliases } from './aliases.ts';
 import { type ArchiveImage, isSame, readArchive } from './archive.ts';
+import { userOf } from './config.ts';
 import { type Digest, parseDigest } from './digest.ts';
 import type { ImageSet, Layer, PlatformImage, SourceImage } from './image.ts';
 import { createLayer, type LayerContent, proveDigest } from './layer.ts';
@@ -100,11 +101,11 @@ async function openArchive(opening: Opening, path: string): Promise<readonly Sou
 
 /** Opens by the engine's word alone where that is enough, else by reading the image. */
 async function openFound(opening: Opening, found: Found, reference: string): Promise<SourceImage> {
-  const { imageId, platform, diffIds, sizeBytes } = found.image;
+  const { imageId, platform, diffIds, sizeBytes, user } = found.image;
   const digests = diffIds.flatMap(diffId => parseDigest(diffId) ?? []);
   // What a rival has, and the manifest of a digest, only reading tells.
   const isKnown = found.rival === undefined && parseReference(reference).digest === undefined;
-  if (!isKnown || imageId === undefined || platform === undefined || digests.length === 0) {
+  if (!isKnown || imageId === undefined || platform === undefined || user === undefined || digests.length === 0) {
     return await openSaved(opening, found, reference);
   }
   for (const digest of digests) opening.needed.add(digest);
@@ -117,7 +118,7 @@ async function openFound(opening: Opening, found: Found, reference: string): Pro
         throw new SideloadError('IMAGE_NOT_FOUND', `${found.engine} has no image ${reference}`);
       return variant;
     });
-  const image = lazyImage({ imageId, platform, diffIds: digests, sizeBytes }, opening.scratch, read);
+  const image = lazyImage({ imageId, platform, user, diffIds: digests, sizeBytes }, opening.scratch, read);
   // One that has never been here no node can have from here: there is no point in waiting for their answers.
   const stored = await Promise.all(digests.map(digest => opening.scratch.find(digest)));
   if (opening.prefetch === true && stored.includes(undefined)) image.prefetch?.();
@@ -147,6 +148,7 @@ function sourceImage(opening: Opening, reference: string, origin: string, image:
     ({ platform, imageId, config, layers, manifest }): PlatformImage => ({
       platform,
       imageId,
+      user: userOf(config),
       config: async () => config,
       layers: layers.map(content => layerOf(opening, content)),
       ...(manifest !== undefined && manifest.digest === digest ? { manifest } : {}),

@@ -14,5 +14,5 @@ export function partOf({ platform, layers }: PlatformImage, count: number): Plat
       rootfs: { type: 'layers', diff_ids: lowest.map(({ diffId }) => diffId) },
     }),
   );
-  return { platform, imageId: digestOf(config), config: async () => config, layers: lowest };
+  return { platform, imageId: digestOf(config), user: '', config: async () => config, layers: lowest };
 }

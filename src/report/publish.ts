@@ -18,7 +18,7 @@ export async function publish(report: Report, host: Host): Promise<void> {
             : `${image.outcome}, ${formatBytes(image.bytesSent)} sent`;
         host.info(`  ${image.reference} ${image.imageId}: ${sent}`);
         if (image.smoke !== undefined) {
-          host.info(`  ${image.reference}: kubelet says ${image.smoke}`);
+          host.info(`  ${image.reference}: verdict: ${image.smoke}`);
         }
       }
     });

@@ -1,10 +1,13 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import { messageOf } from '../errors.ts';
+import { toSideloadError } from '../errors.ts';
 import type { Kubectl } from './kubectl.ts';
 import type { Pod } from './objects.ts';
+import { isForbidden } from './refusal.ts';
 
 interface FollowOptions {
   readonly labelSelector: string;
+  /** Called before each listing. */
+  readonly onListing?: () => void;
   /** Called with the state of each pod at first, and after every change. */
   readonly onPod: (pod: Pod) => void;
   /** Called with the names of all pods after every (re-)listing: a pod that is not among them is gone. */
@@ -18,15 +21,20 @@ interface FollowOptions {
 
 /** From one attempt to the next, when the API server does not answer or ends watches at once. */
 const RETRY_MS = 1000;
+/** An API server that has just started may refuse credentials for a moment; one that goes on does not know them. */
+const MAX_REFUSALS = 5;
 
 /**
  * Follows pods by list and watch, as client-go's reflector does: the list gives the state and the version from which to
- * watch; a watch that ends, for whatever reason, begins again with a list. Trouble is reported and never ends it.
+ * watch; a watch that ends, for whatever reason, begins again with a list. Trouble is reported and does not end it.
+ * @throws SideloadError CLUSTER_REFUSED when the credentials are refused, again and again
  */
 export async function followPods(kubectl: Kubectl, options: FollowOptions): Promise<void> {
   const { labelSelector, until } = options;
+  let refusals = 0;
   while (!until.aborted) {
     try {
+      options.onListing?.();
       const list = await kubectl.listPods(labelSelector);
       if (until.aborted) {
         return;
@@ -50,12 +58,18 @@ export async function followPods(kubectl: Kubectl, options: FollowOptions): Prom
         },
         until,
       );
+      refusals = 0;
       await pause(RETRY_MS - (Date.now() - openedAt), until);
     } catch (error) {
       if (until.aborted) {
         return;
       }
-      options.onTrouble?.(messageOf(error));
+      const trouble = toSideloadError(error);
+      refusals = isForbidden(trouble) ? refusals + 1 : 0;
+      if (refusals >= MAX_REFUSALS) {
+        throw trouble;
+      }
+      options.onTrouble?.(trouble.message);
       await pause(RETRY_MS, until);
     }
   }

@@ -1,10 +1,8 @@
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
-import { createInterface } from 'node:readline';
-import { getExecOutput } from '@actions/exec';
-import { which } from '@actions/io';
 import { messageOf, SideloadError } from '../errors.ts';
 import type { NodeList, NodeObject, Pod, PodEvent, PodList, WatchEvent } from './objects.ts';
+import { type KubectlProgram, localKubectl } from './program.ts';
+import { refusal } from './refusal.ts';
+import { slotsFor } from './slots.ts';
 
 /**
  * The cluster, through the user's own `kubectl` or `oc`: every way of logging in works. All calls are `--raw` requests:
@@ -13,6 +11,8 @@ import type { NodeList, NodeObject, Pod, PodEvent, PodList, WatchEvent } from '.
 export interface Kubectl {
   /** Creates a pod and returns it as the API server stored it; with `dryRun` everything is checked and nothing is made. */
   createPod(pod: object, options?: { readonly dryRun?: boolean }): Promise<Pod>;
+  /** Which of these things the credentials may not do with pods of the namespace; none when that may not be asked. */
+  missingVerbs(verbs: readonly string[]): Promise<readonly string[]>;
   listPods(labelSelector: string): Promise<PodList>;
   /** Calls `onEvent` for every change from `resourceVersion` on, until the watch ends, for whatever reason. */
   watchPods(
@@ -32,8 +32,10 @@ export interface Kubectl {
    * @throws SideloadError INPUT_INVALID for a selector that is none, CLUSTER_REFUSED without the right to list nodes
    */
   listNodes(labelSelector: string): Promise<readonly NodeObject[]>;
-  /** The last lines of the pod's log; empty when there is none to be had. */
-  logTail(name: string): Promise<string>;
+  /** The last lines of the log of a pod, or of one of its containers; empty when there is none to be had. */
+  logTail(name: string, container?: string): Promise<string>;
+  /** Ends what it takes to reach the cluster. Never rejects. */
+  close(): Promise<void>;
 }
 
 interface KubectlOptions {
@@ -46,25 +48,22 @@ interface KubectlOptions {
 
 /** Longest time that one request may take; a watch ends by itself after this and is opened again. */
 const REQUEST_TIMEOUT_SECONDS = 60;
+/** At most this many at once: each is a process of some 40 MB; and one SSH connection carries ten by default, watch included. */
+const MAX_REQUESTS = 6;
 
 /** @throws SideloadError KUBECTL_NOT_FOUND */
 export async function findKubectl({ program, kubeconfig, namespace }: KubectlOptions): Promise<Kubectl> {
-  const path = await which(program, true).catch(cause => {
-    throw new SideloadError('KUBECTL_NOT_FOUND', `there is no program ${JSON.stringify(program)} on the runner`, {
-      cause,
-    });
-  });
-  const global = kubeconfig === undefined ? [] : [`--kubeconfig=${kubeconfig}`];
+  return kubectlWith(await localKubectl(program, kubeconfig), namespace);
+}
+
+export function kubectlWith(program: KubectlProgram, namespace: string): Kubectl {
   const pods = `/api/v1/namespaces/${namespace}/pods`;
+  const slots = slotsFor(MAX_REQUESTS);
 
   async function request(args: readonly string[], input = ''): Promise<string> {
-    const result = await getExecOutput(path, [...global, `--request-timeout=${REQUEST_TIMEOUT_SECONDS}s`, ...args], {
-      silent: true,
-      ignoreReturnCode: true,
-      input: Buffer.from(input),
-    });
-    if (result.exitCode !== 0) {
-      throw refusal(result.stderr.trim() || `kubectl ended with exit code ${result.exitCode}`);
+    const result = await slots(() => program.run([`--request-timeout=${REQUEST_TIMEOUT_SECONDS}s`, ...args], input));
+    if (result.code !== 0) {
+      throw refusal(result.stderr.trim() || `kubectl ended with exit code ${result.code}`);
     }
     return result.stdout;
   }
@@ -72,33 +71,26 @@ export async function findKubectl({ program, kubeconfig, namespace }: KubectlOpt
   return {
     createPod: async (pod, { dryRun = false } = {}) =>
       parse(await request(['create', `--raw=${pods}${dryRun ? '?dryRun=All' : ''}`, '-f', '-'], JSON.stringify(pod))),
+    missingVerbs: async verbs => {
+      const answers = await Promise.all(
+        verbs.map(async verb => {
+          const spec = { resourceAttributes: { namespace, verb, resource: 'pods' } };
+          const review = { apiVersion: 'authorization.k8s.io/v1', kind: 'SelfSubjectAccessReview', spec };
+          const uri = '/apis/authorization.k8s.io/v1/selfsubjectaccessreviews';
+          return await request(['create', `--raw=${uri}`, '-f', '-'], JSON.stringify(review)).then(
+            answer => parse<{ status?: { allowed?: boolean } }>(answer).status?.allowed !== false,
+            // Whoever may not ask learns it from the requests themselves.
+            () => true,
+          );
+        }),
+      );
+      return verbs.filter((_, index) => answers[index] === false);
+    },
     listPods: async labelSelector => parse(await request(['get', `--raw=${pods}?${query({ labelSelector })}`])),
     watchPods: async (labelSelector, resourceVersion, onEvent, signal) => {
       const uri = `${pods}?${query({ watch: 'true', labelSelector, resourceVersion, timeoutSeconds: String(REQUEST_TIMEOUT_SECONDS) })}`;
-      // @actions/exec can neither be cancelled nor read line by line with back pressure.
-      const child = spawn(path, [...global, 'get', `--raw=${uri}`], { stdio: ['ignore', 'pipe', 'pipe'], signal });
-      const ended = once(child, 'close');
-      let stderr = '';
-      child.stderr.on('data', (chunk: Buffer) => {
-        stderr = (stderr + chunk.toString()).slice(-4096);
-      });
-      const lines = createInterface({ input: child.stdout });
-      let broken: unknown;
-      lines.on('line', line => {
-        try {
-          onEvent(parse(line));
-        } catch (thrown) {
-          // A connection that breaks off leaves half a line; thrown in here it would end the process.
-          broken ??= thrown;
-          child.kill();
-        }
-      });
-      const [code] = (await ended.catch(cause => {
-        throw signal.aborted ? signal.reason : cause;
-      })) as [number | null];
-      if (broken !== undefined) {
-        throw broken;
-      }
+      // A connection that breaks off leaves half a line, which is no JSON.
+      const { code, stderr } = await program.stream(['get', `--raw=${uri}`], line => onEvent(parse(line)), signal);
       if (code !== 0) {
         throw refusal(stderr.trim() || `kubectl ended with exit code ${code}`);
       }
@@ -135,7 +127,7 @@ export async function findKubectl({ program, kubeconfig, namespace }: KubectlOpt
       } catch (error) {
         if (/\(Forbidden\)/.test(messageOf(error))) {
           throw new SideloadError('CLUSTER_REFUSED', messageOf(error), {
-            hint: 'Let the credentials `list` nodes (a ClusterRole), or list the nodes in `nodes`.',
+            hint: 'Let the credentials `list` nodes (a ClusterRole), or name the nodes in `nodes`.',
             cause: error,
           });
         }
@@ -148,8 +140,11 @@ export async function findKubectl({ program, kubeconfig, namespace }: KubectlOpt
         throw error;
       }
     },
-    logTail: async name =>
-      (await request(['get', `--raw=${pods}/${name}/log?tailLines=20&limitBytes=8192`]).catch(() => '')).trim(),
+    logTail: async (name, container) => {
+      const asked = query({ ...(container === undefined ? {} : { container }), tailLines: '20', limitBytes: '8192' });
+      return (await request(['get', `--raw=${pods}/${name}/log?${asked}`]).catch(() => '')).trim();
+    },
+    close: () => program.close(),
   };
 }
 
@@ -165,40 +160,4 @@ function parse<T>(json: string): T {
       cause,
     });
   }
-}
-
-/** Tells from kubectl's words what went wrong; they are the API machinery's own and the same in `oc`. */
-function refusal(stderr: string): SideloadError {
-  const said = stderr
-    .split('\n')
-    .filter(line => !/^[EWI]\d{4} /.test(line))
-    .join('\n')
-    .trim();
-  const message = said === '' ? stderr : said;
-  if (/namespaces? "[^"]*" not found/.test(message)) {
-    return new SideloadError('NAMESPACE_NOT_FOUND', message);
-  }
-  if (/\((Forbidden|Unauthorized)\)|must be logged in|provide credentials/i.test(message)) {
-    return new SideloadError('CLUSTER_REFUSED', message);
-  }
-  if (/server localhost:8080 was refused/.test(message)) {
-    return new SideloadError('KUBECONFIG_INVALID', message, {
-      hint: 'Without a kubeconfig kubectl tries localhost:8080: pass a path or the content in `kubeconfig`.',
-    });
-  }
-  if (
-    /error loading config file|error in configuration|invalid configuration|no configuration has been provided|unable to (read|load)|getting credentials|context .* does not exist|yaml:|stat .*no such file/i.test(
-      message,
-    )
-  ) {
-    return new SideloadError('KUBECONFIG_INVALID', message);
-  }
-  if (
-    /was refused|no route to host|connection reset|EOF$|i\/o timeout|timed out|deadline exceeded|no such host|unable to connect|\((ServiceUnavailable|Timeout|TooManyRequests)\)|x509|TLS/i.test(
-      message,
-    )
-  ) {
-    return new SideloadError('CLUSTER_UNREACHABLE', message);
-  }
-  return new SideloadError('CLUSTER_REFUSED', message);
 }

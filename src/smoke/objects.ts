@@ -6,18 +6,32 @@ export interface Pod {
     readonly resourceVersion?: string;
     readonly deletionTimestamp?: string;
   };
-  readonly spec?: { readonly nodeName?: string };
+  readonly spec?: {
+    readonly nodeName?: string;
+    readonly containers?: readonly { readonly name?: string; readonly imagePullPolicy?: string }[];
+  };
   readonly status?: {
     readonly phase?: string;
     readonly reason?: string;
     readonly message?: string;
+    readonly conditions?: readonly Condition[];
+    readonly initContainerStatuses?: readonly ContainerStatus[];
     readonly containerStatuses?: readonly ContainerStatus[];
   };
 }
 
+export interface Condition {
+  readonly type: string;
+  readonly status: string;
+  readonly reason?: string;
+  readonly message?: string;
+}
+
 export interface ContainerStatus {
+  readonly name?: string;
   readonly image?: string;
   readonly imageID?: string;
+  readonly ready?: boolean;
   readonly state?: {
     readonly waiting?: { readonly reason?: string; readonly message?: string };
     readonly running?: { readonly startedAt?: string };
@@ -60,12 +74,9 @@ export interface NodeObject {
   };
   readonly status?: {
     readonly addresses?: readonly { readonly type: string; readonly address: string }[];
-    readonly conditions?: readonly {
-      readonly type: string;
-      readonly status: string;
-      readonly reason?: string;
-      readonly message?: string;
-    }[];
+    readonly conditions?: readonly Condition[];
+    /** The largest images of the node, 50 at most by default: no proof that one is missing. */
+    readonly images?: readonly { readonly names?: readonly string[] | null }[];
     readonly nodeInfo?: {
       readonly operatingSystem?: string;
       readonly architecture?: string;

@@ -1,10 +1,14 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import { messageOf, SideloadError, toSideloadError } from '../errors.ts';
+import { SideloadError, toSideloadError } from '../errors.ts';
+import { diagnose } from './diagnosis.ts';
+import { type Fit, type FitSettings, firstFit, fitPod } from './fit.ts';
 import { followPods } from './follow.ts';
 import type { Kubectl } from './kubectl.ts';
-import type { Pod, PodEvent } from './objects.ts';
-import { RUN_LABEL, smokePodManifest } from './pod.ts';
-import { describeEvent, type FailedVerdict, judge, judgeTimeout, type Verdict } from './verdict.ts';
+import { assertUsed, containersOf, type PodTemplate } from './manifest.ts';
+import type { Pod } from './objects.ts';
+import { CONTAINER, RUN_LABEL, smokePodManifest } from './pod.ts';
+import { slotsFor } from './slots.ts';
+import { fail, judge, judgeTimeout, type SmokeExpect, type Verdict } from './verdict.ts';
 
 /** One image that must start on one node. */
 export interface SmokeTarget {
@@ -14,62 +18,107 @@ export interface SmokeTarget {
   readonly nodeName: string;
   readonly reference: string;
   readonly imageId: string;
+  /** The user of the image's config; empty for root. */
+  readonly user: string;
 }
 
 export interface SmokeResult {
   readonly target: SmokeTarget;
-  /** `undefined` when the kubelet has started the image. */
+  /** `undefined` when the kubelet, or the runtime, has started the image. */
   readonly error: SideloadError | undefined;
-  /** What the kubelet said at last. */
+  /** What it said at last. */
   readonly message: string;
   /** From creation of the pod to the verdict. */
   readonly durationMs: number;
 }
 
-export interface SmokeOptions {
+export interface SmokeOptions extends FitSettings {
   readonly runId: string;
+  /** For each pod. */
   readonly timeoutMs: number;
   readonly command: readonly string[];
+  readonly template: PodTemplate | undefined;
+  readonly expect: SmokeExpect;
+  /** How many pods there are at most at a time. */
+  readonly parallel: number;
   /** Cancels the job; pods are deleted all the same. */
   readonly signal: AbortSignal;
   readonly onResult: (result: SmokeResult) => void;
   readonly onTrouble: (message: string) => void;
+  /** Names of the images that a node has, for the explanation of a failure. */
+  readonly heldOn: (target: SmokeTarget) => Promise<readonly string[]>;
 }
 
+/** How the pods of each image are made, by {@link fitKey}. */
+export type Fits = ReadonlyMap<string, Fit>;
+
+/** What smoke pods need to be created, judged and deleted. */
+const VERBS = ['create', 'list', 'watch', 'delete'];
 /** How long `Running` must last to count: longer than the second that a kubelet may take to notice a container's end. */
 const SETTLE_MS = 2000;
 /** How long deleted pods may take to disappear before they are deleted without grace; also how long an API server may be away. */
 const DELETE_MS = 15_000;
 const DELETE_RETRY_MS = 1000;
+const CREATE_RETRY_MS = 1000;
 /** Added to the timeout for the deadline in the pod, which the kubelet enforces when nobody is left to delete it. */
 const DEADLINE_MARGIN_SECONDS = 60;
 
 /**
  * Asks the API server whether it would accept the pods, before anything is sent to a node. Makes nothing.
- * @throws SideloadError when it refuses
+ * @param log is told of what had to be changed for the namespace
+ * @returns how each image's pods are to be made
+ * @throws SideloadError when it refuses; INPUT_INVALID when the manifest starts none of the images
  */
 export async function checkCluster(
   kubectl: Kubectl,
   targets: readonly SmokeTarget[],
-  options: Pick<SmokeOptions, 'runId' | 'timeoutMs' | 'command'>,
-): Promise<void> {
-  const [first] = targets;
-  if (first !== undefined) {
-    await kubectl.createPod(manifest(first, 0, options), { dryRun: true });
+  options: SmokeOptions,
+  log: (line: string) => void,
+): Promise<Fits> {
+  const { template } = options;
+  if (template !== undefined && targets.length > 0) {
+    assertUsed(
+      template,
+      targets.map(({ reference }) => reference),
+    );
   }
+  const missing = targets.length > 0 ? await kubectl.missingVerbs(VERBS) : [];
+  if (missing.length > 0) {
+    const faults = missing.map(verb => `cannot ${verb} resource "pods"`).join(', ');
+    throw new SideloadError('CLUSTER_REFUSED', `the credentials ${faults} in the namespace of the smoke pods`, {
+      hint: `Let them ${missing.map(verb => `\`${verb}\``).join(', ')} pods there; SECURITY.md lists all rights that are needed.`,
+    });
+  }
+  const fits = new Map<string, Fit>();
+  for (const target of targets) {
+    if (!fits.has(fitKey(target))) {
+      const first = firstFit(target.user, options);
+      const { fit, changes } = await fitPod(kubectl, first, options, one => manifest(target, 0, one, options));
+      for (const change of changes) {
+        log(`the smoke pods of ${target.reference} run ${change}`);
+      }
+      fits.set(fitKey(target), fit);
+    }
+  }
+  return fits;
+}
+
+function fitKey({ reference, user }: SmokeTarget): string {
+  return `${reference} ${user}`;
 }
 
 /**
- * Starts every target at once, waits for the kubelets' verdicts, and deletes the pods again, whatever happens.
+ * Starts every target, waits for the kubelets' verdicts, and deletes the pods again, whatever happens.
  * @throws SideloadError when the pods cannot be deleted, or the reason of `signal` when it is aborted
  */
 export async function runSmokePods(
   kubectl: Kubectl,
   targets: readonly SmokeTarget[],
+  fits: Fits,
   options: SmokeOptions,
 ): Promise<readonly SmokeResult[]> {
   try {
-    return await judgeAll(kubectl, targets, options);
+    return await judgeAll(kubectl, targets, fits, options);
   } finally {
     await deletePods(kubectl, options.runId);
   }
@@ -85,7 +134,7 @@ export async function deletePods(kubectl: Kubectl, runId: string): Promise<void>
     try {
       return await deleteOnce(kubectl, runId);
     } catch (thrown) {
-      if (toSideloadError(thrown).code !== 'CLUSTER_UNREACHABLE' || deadline.aborted) {
+      if (!isTemporary(thrown) || deadline.aborted) {
         throw thrown;
       }
       await delay(DELETE_RETRY_MS);
@@ -129,47 +178,49 @@ async function deleteOnce(kubectl: Kubectl, runId: string): Promise<void> {
 /** A pod that is being watched, until it has a conclusion. */
 interface Watched {
   readonly target: SmokeTarget;
+  readonly index: number;
   readonly name: string;
+  startedAt: number;
+  /** Whether the API server has said that the pod is made, and whether it had when the last list was asked for. */
+  isCreated: boolean;
+  isListable: boolean;
   /** What the API server said at last. */
   pod: Pod | undefined;
   verdict: Verdict;
   /** Runs while the pod is `Running` and may still crash. */
   settling: NodeJS.Timeout | undefined;
-  conclusion: Promise<SmokeResult> | undefined;
+  conclusion: Verdict | undefined;
+  /** Called with the conclusion. */
+  concluded: () => void;
 }
 
 async function judgeAll(
   kubectl: Kubectl,
   targets: readonly SmokeTarget[],
+  fits: Fits,
   options: SmokeOptions,
 ): Promise<readonly SmokeResult[]> {
-  const { signal } = options;
-  const startedAt = Date.now();
-  const finished = new AbortController();
+  const { signal, expect, template } = options;
   const pods: readonly Watched[] = targets.map((target, index) => ({
     target,
+    index,
     name: podName(options.runId, index),
+    startedAt: 0,
+    isCreated: false,
+    isListable: false,
     pod: undefined,
     verdict: { state: 'pending', message: 'nothing' },
     settling: undefined,
     conclusion: undefined,
+    concluded: () => {},
   }));
   const byName = new Map(pods.map(pod => [pod.name, pod]));
 
-  const conclude = (watched: Watched, verdict: Exclude<Verdict, { state: 'pending' }>) => {
-    if (watched.conclusion !== undefined) {
-      return;
-    }
-    unsettle(watched);
-    const { target } = watched;
-    const error = verdict.state === 'failed' ? explain(kubectl, watched, verdict) : Promise.resolve(undefined);
-    watched.conclusion = error.then(known => {
-      const result = { target, error: known, message: verdict.message, durationMs: Date.now() - startedAt };
-      options.onResult(result);
-      return result;
-    });
-    if (pods.every(pod => pod.conclusion !== undefined)) {
-      finished.abort();
+  const conclude = (watched: Watched, verdict: Verdict) => {
+    if (watched.conclusion === undefined) {
+      unsettle(watched);
+      watched.conclusion = verdict;
+      watched.concluded();
     }
   };
   const look = (pod: Pod) => {
@@ -177,7 +228,10 @@ async function judgeAll(
     if (watched === undefined || watched.conclusion !== undefined) {
       return;
     }
-    const verdict = judge(pod, watched.target.imageId);
+    const { imageId, reference } = watched.target;
+    const containers = template === undefined ? [] : containersOf(template, reference);
+    const verdict = judge(pod, imageId, containers.length > 0 ? { expect, containers } : { expect });
+    watched.isCreated = true;
     watched.pod = pod;
     watched.verdict = verdict;
     if (verdict.state === 'running') {
@@ -191,49 +245,87 @@ async function judgeAll(
   };
   const miss = (watched: Watched | undefined) => {
     if (watched !== undefined) {
-      conclude(watched, { state: 'failed', code: 'SMOKE_DELETED', message: 'the pod is gone' });
+      conclude(watched, fail('SMOKE_DELETED', 'the pod is gone'));
     }
   };
 
-  try {
-    await Promise.all(
-      pods.map(async (watched, index) => {
-        signal.throwIfAborted();
-        try {
-          look(await kubectl.createPod(manifest(watched.target, index, options)));
-        } catch (thrown) {
-          conclude(watched, { state: 'failed', code: 'SMOKE_REJECTED', message: messageOf(thrown) });
-        }
-      }),
-    );
-    await followPods(kubectl, {
-      labelSelector: selector(options.runId),
-      onPod: look,
-      onList: names => {
-        for (const watched of pods.filter(({ name }) => !names.has(name))) {
-          miss(watched);
-        }
-      },
-      onDeleted: pod => miss(byName.get(pod.metadata.name)),
-      onTrouble: message => {
-        // Nobody watches now: a Running that was seen before proves nothing until it is seen again.
-        pods.forEach(unsettle);
-        options.onTrouble(message);
-      },
-      until: AbortSignal.any([finished.signal, AbortSignal.timeout(options.timeoutMs), signal]),
-    });
+  const report = async (watched: Watched): Promise<SmokeResult> => {
+    const result = await explain(kubectl, watched, options);
+    options.onResult(result);
+    return result;
+  };
+
+  /** One pod from creation to its result. */
+  const run = async (watched: Watched): Promise<SmokeResult> => {
     signal.throwIfAborted();
-    return await Promise.all(
-      pods.map(async watched => {
-        if (watched.conclusion === undefined) {
-          conclude(watched, judgeTimeout(watched.verdict, await eventsOf(kubectl, watched.pod)));
-        }
-        return await (watched.conclusion as Promise<SmokeResult>);
-      }),
-    );
-  } finally {
-    pods.forEach(unsettle);
-  }
+    watched.startedAt = Date.now();
+    if (watched.conclusion !== undefined) {
+      return await report(watched);
+    }
+    const concluded = new Promise<void>(resolve => {
+      watched.concluded = resolve;
+    });
+    const over = AbortSignal.any([AbortSignal.timeout(options.timeoutMs), signal]);
+    const timeout = new Promise<void>(resolve => over.addEventListener('abort', () => resolve(), { once: true }));
+    const fit = fits.get(fitKey(watched.target)) ?? firstFit(watched.target.user, options);
+    try {
+      const pod = await create(kubectl, manifest(watched.target, watched.index, fit, options), over, options.onTrouble);
+      if (pod !== undefined) {
+        look(pod);
+      }
+    } catch (thrown) {
+      const { code, message, hint } = toSideloadError(thrown);
+      conclude(watched, { ...fail(code, message), hint });
+    }
+    await Promise.race([concluded, timeout]);
+    signal.throwIfAborted();
+    const result = await report(watched);
+    if (targets.length > options.parallel) {
+      // Somebody else wants its place. Should that fail, the deletion of all at the end is the one that counts.
+      await kubectl.deletePod(watched.name, 1).catch(() => {});
+    }
+    return result;
+  };
+
+  const finished = new AbortController();
+  const slots = slotsFor(options.parallel);
+  // All of them, also when one throws: a pod that is being created meanwhile must not escape the deletion that follows.
+  const running = Promise.allSettled(pods.map(watched => slots(() => run(watched)))).finally(() => finished.abort());
+  const following = followPods(kubectl, {
+    labelSelector: selector(options.runId),
+    onListing: () => {
+      for (const watched of pods) {
+        watched.isListable = watched.isCreated;
+      }
+    },
+    onPod: look,
+    onList: names => {
+      for (const watched of pods.filter(({ name, isListable }) => isListable && !names.has(name))) {
+        miss(watched);
+      }
+    },
+    onDeleted: pod => miss(byName.get(pod.metadata.name)),
+    onTrouble: message => {
+      // Nobody watches now: a Running that was seen before proves nothing until it is seen again.
+      pods.forEach(unsettle);
+      options.onTrouble(message);
+    },
+    until: AbortSignal.any([finished.signal, signal]),
+  }).catch((thrown: unknown) => {
+    const { code, message, hint } = toSideloadError(thrown);
+    for (const watched of pods) {
+      conclude(watched, { ...fail(code, message), hint });
+    }
+  });
+  const settled = await running;
+  pods.forEach(unsettle);
+  await following;
+  return settled.map(one => {
+    if (one.status === 'rejected') {
+      throw one.reason;
+    }
+    return one.value;
+  });
 }
 
 function unsettle(watched: Watched): void {
@@ -241,32 +333,90 @@ function unsettle(watched: Watched): void {
   watched.settling = undefined;
 }
 
-/** The error of a failed pod: the kubelet's words, then the pod's events and last log lines, as far as they are to be had. */
-async function explain(kubectl: Kubectl, { target, pod }: Watched, verdict: FailedVerdict): Promise<SideloadError> {
-  const events = await eventsOf(kubectl, pod);
-  const log =
-    verdict.code === 'SMOKE_CRASHED' && pod !== undefined
-      ? await kubectl.logTail(pod.metadata.name).catch(() => '')
-      : '';
-  const details = [
-    ...(pod === undefined ? [] : [`  pod phase: ${pod.status?.phase ?? 'unknown'}`]),
-    ...events.map(event => `  event: ${describeEvent(event)}`),
-    ...(log === '' ? [] : log.split('\n').map(line => `  log: ${line}`)),
-  ];
-  return new SideloadError(verdict.code, [`${target.reference}: ${verdict.message}`, ...details].join('\n'), {
-    node: target.node,
-  });
+/**
+ * Creates a pod. An API server that is away is asked again; then the pod may be there already, from a request whose
+ * answer was lost: the watch tells of it.
+ * @throws SideloadError when it refuses, or CLUSTER_UNREACHABLE when the time is over
+ */
+async function create(
+  kubectl: Kubectl,
+  pod: object,
+  over: AbortSignal,
+  onTrouble: (message: string) => void,
+): Promise<Pod | undefined> {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return await kubectl.createPod(pod);
+    } catch (thrown) {
+      const { message } = toSideloadError(thrown);
+      if (attempt > 1 && /\(AlreadyExists\)/.test(message)) {
+        return undefined;
+      }
+      if (!isTemporary(thrown) || over.aborted) {
+        throw thrown;
+      }
+      onTrouble(message);
+      await delay(CREATE_RETRY_MS, undefined, { signal: over }).catch(() => {});
+    }
+  }
 }
 
-/** Events and logs explain a verdict and never make one: without the right to read them it stands as it is. */
-async function eventsOf(kubectl: Kubectl, pod: Pod | undefined): Promise<readonly PodEvent[]> {
-  return pod === undefined ? [] : await kubectl.eventsOf(pod.metadata.uid).catch(() => []);
+function isTemporary(thrown: unknown): boolean {
+  return toSideloadError(thrown).code === 'CLUSTER_UNREACHABLE';
+}
+
+/**
+ * The result of a pod that has its conclusion, or that ran out of time; a failure with all that can be learned about it.
+ * Node, events, log and images explain a verdict and never make one: without the right to read them it stands as it is.
+ */
+async function explain(kubectl: Kubectl, watched: Watched, { heldOn }: SmokeOptions): Promise<SmokeResult> {
+  const { target, pod, conclusion } = watched;
+  const result = (verdict: Verdict, error?: SideloadError): SmokeResult => ({
+    target,
+    error,
+    message: verdict.message,
+    durationMs: Date.now() - watched.startedAt,
+  });
+  if (conclusion !== undefined && conclusion.state !== 'failed') {
+    return result(conclusion);
+  }
+  const [events, object] = await Promise.all([
+    pod === undefined ? [] : kubectl.eventsOf(pod.metadata.uid).catch(() => []),
+    kubectl.getNode(target.nodeName).catch(() => undefined),
+  ]);
+  const verdict = conclusion ?? judgeTimeout(watched.verdict, { events, node: object });
+  const isAboutName = verdict.code === 'SMOKE_IMAGE_NEVER_PULL' || verdict.code === 'SMOKE_IMAGE_INSPECT';
+  const held = isAboutName ? await heldOn(target).catch(() => namesOf(object)) : [];
+  const hasRun = ['SMOKE_CRASHED', 'SMOKE_PROBE', 'SMOKE_TIMEOUT', 'SMOKE_ENDED'].includes(verdict.code);
+  const container = failedContainer(pod);
+  const log =
+    hasRun && container !== undefined && pod !== undefined
+      ? await kubectl.logTail(pod.metadata.name, container).catch(() => '')
+      : '';
+  const evidence = { node: target.node, reference: target.reference, pod, events, log, object, held };
+  return result(verdict, diagnose(verdict, evidence));
+}
+
+/** The container whose log tells something: the first that ended badly, else the first that has begun. */
+function failedContainer(pod: Pod | undefined): string | undefined {
+  const all = [...(pod?.status?.initContainerStatuses ?? []), ...(pod?.status?.containerStatuses ?? [])];
+  const failed = all.find(({ state }) => state?.terminated !== undefined && state.terminated.exitCode !== 0);
+  const begun = all.find(({ state }) => state?.running !== undefined || state?.terminated !== undefined);
+  const one = failed ?? begun;
+  return one === undefined ? undefined : (one.name ?? CONTAINER);
+}
+
+function namesOf(object: Awaited<ReturnType<Kubectl['getNode']>>): readonly string[] {
+  return object === undefined || object === 'absent'
+    ? []
+    : (object.status?.images ?? []).flatMap(({ names }) => names ?? []);
 }
 
 function manifest(
   target: SmokeTarget,
   index: number,
-  { runId, timeoutMs, command }: Pick<SmokeOptions, 'runId' | 'timeoutMs' | 'command'>,
+  fit: Fit,
+  { runId, timeoutMs, command, template }: SmokeOptions,
 ): object {
   return smokePodManifest({
     name: podName(runId, index),
@@ -275,6 +425,9 @@ function manifest(
     command,
     runId,
     deadlineSeconds: Math.ceil(timeoutMs / 1000) + DEADLINE_MARGIN_SECONDS,
+    // An image that the manifest does not use gets a pod of ours.
+    template: template !== undefined && containersOf(template, target.reference).length > 0 ? template : undefined,
+    ...fit,
   });
 }
 

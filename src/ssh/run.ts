@@ -15,6 +15,8 @@ export interface CommandOptions {
   readonly signal?: AbortSignal;
   /** Limit for stdout and stderr together, in bytes; more is an error. Default 16 MiB. */
   readonly maxOutputBytes?: number;
+  /** Gets what the command prints as it comes; `stdout` of the result is then empty. What it throws ends the command. */
+  readonly onStdout?: (chunk: Buffer) => void;
   /** Bytes of stdin, in total, that the channel has accepted so far. */
   readonly onStdinBytes?: (sentBytes: number) => void;
 }
@@ -43,7 +45,7 @@ export interface CommandResult {
  */
 export function runCommand(session: Session, argv: readonly string[], options: CommandOptions): Promise<CommandResult> {
   const { client, label, ended } = session;
-  const { stdin, preamble, signal, maxOutputBytes = 16 * 1024 * 1024, onStdinBytes } = options;
+  const { stdin, preamble, signal, maxOutputBytes = 16 * 1024 * 1024, onStdinBytes, onStdout } = options;
   const source =
     stdin instanceof Readable
       ? stdin
@@ -81,6 +83,13 @@ export function runCommand(session: Session, argv: readonly string[], options: C
         fail(new SideloadError('REMOTE_COMMAND_FAILED', message, { node: label }));
       }
     };
+    const handOver = (chunk: Buffer) => {
+      try {
+        if (!isSettled) onStdout?.(chunk);
+      } catch (error) {
+        fail(error);
+      }
+    };
     // Until the channel is open nobody else listens to the source, and its error must not go uncaught.
     source.on('error', fail);
     if (ended.aborted) return onEnded();
@@ -101,7 +110,7 @@ export function runCommand(session: Session, argv: readonly string[], options: C
       }
       channel = opened;
       opened.on('error', fail);
-      opened.on('data', collect(stdout));
+      opened.on('data', onStdout === undefined ? collect(stdout) : handOver);
       opened.stderr.on('data', collect(stderr));
       opened.on('exit', (code: number | null, name?: string) => {
         exit = code === null ? { code: signalCode(name), signal: name ?? 'unknown' } : { code };

@@ -82,7 +82,7 @@ const refusedBeforeAnything: readonly Row[] = [
   ],
   ['the same image twice', { images: 'app:1,app:1' }, 'INPUT_INVALID', /`images` names .* more than once/],
   ['an unknown source', { source: 'registry' }, 'INPUT_INVALID', /`source` must be `auto` or .*, not "registry"/],
-  ['an unknown gate', { smoke: 'yes' }, 'INPUT_INVALID', /`smoke` must be `pod` or `none`, not "yes"/],
+  ['an unknown gate', { smoke: 'yes' }, 'INPUT_INVALID', /`smoke` must be `pod` or `cri` or `none`, not "yes"/],
   ['a port that is none', { 'ssh-port': '22a' }, 'INPUT_INVALID', /`ssh-port` must be a port from 1 to 65535/],
   ['no nodes', { nodes: '' }, 'INPUT_INVALID', /`nodes` is empty/],
   ['a list of no nodes', { nodes: ' , \n# worker-1' }, 'INPUT_INVALID', /`nodes` is empty/],

@@ -9,7 +9,7 @@ import { type KubeletIdentity, kubeconfig } from './kubelet.ts';
 import { raise } from './machine.ts';
 import { controlAddress, type Network, plug } from './network.ts';
 import { machineDirectoryUpper, sshd, sshPort } from './node.ts';
-import { type Service, startService } from './services.ts';
+import { type Service, startService, stopService } from './services.ts';
 import type { LabHost } from './state.ts';
 
 /** A lab's Kubernetes before any of it runs: who may log in, and where. */
@@ -126,6 +126,13 @@ export async function raiseControl(spec: ControlSpec): Promise<LabHost> {
   ]);
   await until('the API server', 60_000, async () => (await call(spec.cluster, 'GET', '/readyz')).status === 200);
   return control;
+}
+
+/** Stops the API server, and starts it again once it has ended. Returns when it answers. */
+export async function restartApiServer(control: LabHost): Promise<void> {
+  const service = kubeApiserver(control.address, '/etc/kubernetes/pki');
+  await stopService(control, service.name);
+  await startService(control, service);
 }
 
 /** No fsync: nobody needs this data after a power cut. */

@@ -13,6 +13,7 @@ function image(character: string, platform = AMD64): PlatformImage {
   return {
     platform,
     imageId: `sha256:${character.repeat(64)}` as PlatformImage['imageId'],
+    user: '',
     config: async () => Buffer.from('{}'),
     layers: [],
   };

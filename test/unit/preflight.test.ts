@@ -18,6 +18,7 @@ function variant(character: string, platform: Platform, megabytes = 100): Platfo
   return {
     platform,
     imageId: `sha256:${character.repeat(64)}`,
+    user: '',
     config: async () => Buffer.from('{}'),
     layers: [
       { diffId: `sha256:${character.repeat(64)}`, sourceSizeBytes: megabytes * MB } as PlatformImage['layers'][0],

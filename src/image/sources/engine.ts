@@ -11,6 +11,8 @@ export interface ImageFacts {
   /** Digest of the config; with docker's containerd store and in containerd only reading tells it. */
   readonly imageId?: Digest;
   readonly platform?: Platform;
+  /** The user that the config names; empty for none. */
+  readonly user?: string;
   /** Size of all layers, unpacked. */
   readonly sizeBytes?: number;
 }

@@ -33,13 +33,17 @@ export function parseInspection(text: string): Inspection | undefined {
   const isPodman = full !== id;
   return imageId === undefined
     ? { id: full, diffIds, isPodman }
-    : { id: full, diffIds, isPodman, imageId, ...platformOf(image), ...sizeOf(image) };
+    : { id: full, diffIds, isPodman, imageId, ...platformOf(image), ...userOf(image), ...sizeOf(image) };
 }
 
 function platformOf(image: Readonly<Record<string, unknown>>): { readonly platform?: Platform } {
   const [os, architecture, variant] = [image.Os, image.Architecture, image.Variant].map(asText);
   if (os === undefined || architecture === undefined) return {};
   return { platform: { os, architecture, ...(variant === undefined ? {} : { variant }) } };
+}
+
+function userOf({ Config }: Readonly<Record<string, unknown>>): { readonly user?: string } {
+  return Config === undefined || Config === null ? {} : { user: asText(asObject(Config).User) ?? '' };
 }
 
 function sizeOf({ Size }: Readonly<Record<string, unknown>>): { readonly sizeBytes?: number } {

@@ -72,6 +72,7 @@ it('sends a layer of 300 MB in bounded memory, to a node that is slower than the
   const image: PlatformImage = {
     platform: LINUX_AMD64,
     imageId: digestOf(config),
+    user: '',
     config: async () => config,
     layers: [{ diffId: ZEROS, sourceSizeBytes: 0, store: async () => blob, known: async () => blob }],
   };

@@ -6,6 +6,7 @@ it('estimates an image once, although it has several names', () => {
   const image: PlatformImage = {
     platform: { os: 'linux', architecture: 'amd64' },
     imageId: `sha256:${'a'.repeat(64)}`,
+    user: '',
     config: async () => Buffer.from('{}'),
     layers: [{ diffId: `sha256:${'b'.repeat(64)}`, sourceSizeBytes: 100 } as PlatformImage['layers'][0]],
   };

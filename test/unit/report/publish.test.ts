@@ -32,7 +32,7 @@ describe('a run that succeeded', () => {
   it('says what each kubelet said', async () => {
     const host = await published(report([nodeReport('w1')]));
     expect(host.calls).toContain('group ✔ w1');
-    expect(callsOf(host, 'info').join('\n')).toContain('docker.io/library/app:1: kubelet says Running');
+    expect(callsOf(host, 'info').join('\n')).toContain('docker.io/library/app:1: verdict: Running');
   });
 });
 

@@ -105,6 +105,8 @@ export function fakeCluster(): FakeCluster {
     getNode: async name => ({ metadata: { name } }),
     listNodes: async () => [],
     logTail: async () => '',
+    missingVerbs: async () => [],
+    close: async () => {},
   };
   const cluster: FakeCluster = {
     kubectl,

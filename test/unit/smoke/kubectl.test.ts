@@ -103,7 +103,11 @@ describe('requests', () => {
   it('take a pod that is gone for deleted, and nothing else', async () => {
     await program.says({ stderr: 'Error from server (NotFound): pods "smoke" not found\n', code: 1 });
     await program.kubectl.deletePod('smoke', 1);
-    await program.says({ stderr: 'Error from server (Forbidden): pods "smoke" is forbidden\n', code: 1 });
+    await program.says({
+      stderr:
+        'Error from server (Forbidden): pods "smoke" is forbidden: User "ci" cannot delete resource "pods" in API group "" in the namespace "smoke"\n',
+      code: 1,
+    });
     expect((await failureOf(program.kubectl.deletePod('smoke', 1))).code).toBe('CLUSTER_REFUSED');
   });
 
@@ -147,9 +151,23 @@ describe('requests', () => {
     expect(error.hint).not.toBe('');
   });
 
-  it('give the end of a log, and nothing where there is none', async () => {
+  it('ask which rights are missing, and take no answer for none', async () => {
+    await program.says({ stdout: '{"status":{"allowed":false}}' });
+    expect(await program.kubectl.missingVerbs(['watch', 'delete'])).toEqual(['watch', 'delete']);
+    expect(JSON.parse(await program.input())).toMatchObject({
+      kind: 'SelfSubjectAccessReview',
+      spec: { resourceAttributes: { namespace: 'smoke', resource: 'pods' } },
+    });
+    await program.says({ stdout: '{"status":{"allowed":true}}' });
+    expect(await program.kubectl.missingVerbs(['watch'])).toEqual([]);
+    await program.says({ stderr: 'Error from server (Forbidden): no\n', code: 1 });
+    expect(await program.kubectl.missingVerbs(['watch'])).toEqual([]);
+  });
+
+  it('give the end of a log, of one container when it is named, and nothing where there is none', async () => {
     await program.says({ stdout: 'one\ntwo\n' });
-    expect(await program.kubectl.logTail('smoke')).toBe('one\ntwo');
+    expect(await program.kubectl.logTail('smoke', 'app')).toBe('one\ntwo');
+    expect((await program.arguments()).at(-1)).toMatch(/\/smoke\/log\?container=app&tailLines=20&limitBytes=8192$/);
     await program.says({ stderr: 'Error from server (BadRequest): container is waiting to start\n', code: 1 });
     expect(await program.kubectl.logTail('smoke')).toBe('');
   });
@@ -181,9 +199,50 @@ describe('refusals are told apart by kubectl’s own words', () => {
       'Error from server (Forbidden): pods is forbidden: User "ci" cannot create resource "pods" in API group "" in the namespace "default"',
     ],
     [
-      'CLUSTER_REFUSED',
+      'POD_SECURITY',
       'Error from server (Forbidden): pods "a" is forbidden: violates PodSecurity "restricted:latest": allowPrivilegeEscalation != false',
     ],
+    [
+      'POD_SECURITY',
+      'Error from server (Forbidden): pods "a" is forbidden: unable to validate against any security context constraint: [provider "restricted-v2": Forbidden: not usable by user or serviceaccount]',
+    ],
+    [
+      'QUOTA_EXCEEDED',
+      'Error from server (Forbidden): pods "a" is forbidden: exceeded quota: q, requested: pods=1, used: pods=5, limited: pods=5',
+    ],
+    [
+      'QUOTA_EXCEEDED',
+      'Error from server (Forbidden): pods "a" is forbidden: failed quota: q: must specify limits.memory for: smoke',
+    ],
+    [
+      'QUOTA_EXCEEDED',
+      'Error from server (Forbidden): pods "a" is forbidden: minimum cpu usage per Container is 50m, but request is 10m',
+    ],
+    [
+      'ADMISSION_DENIED',
+      'Error from server (Forbidden): admission webhook "gate.example.com" denied the request: image is not signed',
+    ],
+    [
+      'ADMISSION_DENIED',
+      `The pods "a" is invalid: : ValidatingAdmissionPolicy 'vap' with binding 'vap' denied request: no pods here`,
+    ],
+    [
+      'ADMISSION_DENIED',
+      'Error from server (Forbidden): pods "a" is forbidden: error looking up service account nosa/default: serviceaccount "default" not found',
+    ],
+    [
+      'CLUSTER_UNREACHABLE',
+      'Error from server (InternalError): Internal error occurred: failed calling webhook "gate.example.com": failed to call webhook: Post "https://127.0.0.1:9/x?timeout=2s": dial tcp 127.0.0.1:9: connect: connection refused',
+    ],
+    [
+      'CLUSTER_UNREACHABLE',
+      'Error from server (InternalError): an error on the server ("") has prevented the request from succeeding',
+    ],
+    [
+      'CLUSTER_UNREACHABLE',
+      'Error from server (InternalError): an error on the server ("<html><h1>502 Bad Gateway</h1></html>") has prevented the request from succeeding (post pods)',
+    ],
+    ['CLUSTER_UNREACHABLE', 'error: http2: client connection lost'],
     ['CLUSTER_REFUSED', 'The request is invalid: Pod "a" is invalid: spec.containers[0].image: Required value'],
     ['CLUSTER_REFUSED', 'Error from server (AlreadyExists): pods "a" already exists'],
     ['KUBECONFIG_INVALID', 'error: stat /nope: no such file or directory'],
@@ -243,6 +302,28 @@ describe('refusals are told apart by kubectl’s own words', () => {
     const error = await failureOf(program.kubectl.listPods('a=b'));
     expect(error.code).toBe(code);
     expect(error.message).toBe(stderr);
+  });
+
+  it.each([
+    [
+      'Error from server (Forbidden): pods is forbidden: User "ci" cannot watch resource "pods" in API group "" in the namespace "smoke"',
+      /`watch` pods in the namespace smoke/,
+    ],
+    [
+      'Error from server (Forbidden): nodes is forbidden: User "ci" cannot list resource "nodes" in API group "" at the cluster scope',
+      /`list` nodes \(a ClusterRole\)/,
+    ],
+    [
+      'Error from server (InternalError): Internal error occurred: failed calling webhook "gate.example.com": x',
+      /The webhook gate.example.com does not answer/,
+    ],
+    [
+      'Error from server (Forbidden): pods "a" is forbidden: error looking up service account ci/default: serviceaccount "default" not found',
+      /Create the service account ci\/default/,
+    ],
+  ])('with a next step that names what is missing: %s', async (stderr, hint) => {
+    await program.says({ stderr, code: 1 });
+    expect((await failureOf(program.kubectl.listPods('a=b'))).hint).toMatch(hint);
   });
 
   it('without the log lines of client-go before them', async () => {

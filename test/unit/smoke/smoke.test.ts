@@ -18,23 +18,48 @@ const SECOND = `kube-sideload-${RUN_ID}-1`;
 const TIMEOUT_MS = 60_000;
 
 function target(node: string): SmokeTarget {
-  return { node, nodeName: `${node}.cluster`, reference: 'docker.io/library/app:1', imageId: RECORDED_IMAGE_ID };
+  return {
+    node,
+    nodeName: `${node}.cluster`,
+    reference: 'docker.io/library/app:1',
+    imageId: RECORDED_IMAGE_ID,
+    user: '',
+  };
 }
 
+const OPTIONS: SmokeOptions = {
+  runId: RUN_ID,
+  timeoutMs: TIMEOUT_MS,
+  command: [],
+  template: undefined,
+  expect: 'started',
+  parallel: 50,
+  security: 'auto',
+  resources: { requests: { cpu: '10m', memory: '16Mi' }, limits: {} },
+  signal: new AbortController().signal,
+  onResult: () => {},
+  onTrouble: () => {},
+  heldOn: async () => [],
+};
+
 /** Starts smoke pods with a stopped clock, and says what became of them. */
-function start(cluster: FakeCluster, nodes: readonly string[] = ['worker-1'], signal?: AbortSignal) {
+function start(
+  cluster: FakeCluster,
+  nodes: readonly string[] = ['worker-1'],
+  signal?: AbortSignal,
+  own: Partial<SmokeOptions> = {},
+) {
   const clock = stopClock();
   const told: SmokeResult[] = [];
   const trouble: string[] = [];
   const options: SmokeOptions = {
-    runId: RUN_ID,
-    timeoutMs: TIMEOUT_MS,
-    command: [],
-    signal: signal ?? new AbortController().signal,
+    ...OPTIONS,
+    ...own,
+    signal: signal ?? OPTIONS.signal,
     onResult: result => told.push(result),
     onTrouble: message => trouble.push(message),
   };
-  const running = runSmokePods(cluster.kubectl, nodes.map(target), options);
+  const running = runSmokePods(cluster.kubectl, nodes.map(target), new Map(), options);
   running.catch(() => {}); // the test looks at it later
   const codes = async () =>
     Object.fromEntries((await running).map(({ target, error }) => [target.node, error?.code ?? 'passed']));
@@ -213,35 +238,130 @@ describe('smoke pods', () => {
 
   it('that the API server refuses stop no other', async () => {
     const cluster = fakeCluster();
-    cluster.fail.create.push(new SideloadError('CLUSTER_REFUSED', 'pods is forbidden: exceeded quota'));
+    cluster.fail.create.push(
+      new SideloadError('QUOTA_EXCEEDED', 'pods is forbidden: exceeded quota', { hint: 'Ask.' }),
+    );
     const { running, codes } = start(cluster, ['worker-1', 'worker-2']);
     await cluster.watching();
     cluster.become(SECOND, STATUS.completed);
-    expect(await codes()).toEqual({ 'worker-1': 'SMOKE_REJECTED', 'worker-2': 'passed' });
+    expect(await codes()).toEqual({ 'worker-1': 'QUOTA_EXCEEDED', 'worker-2': 'passed' });
     expect((await running)[0]?.error).toMatchObject({
       node: 'worker-1',
+      hint: 'Ask.',
       message: 'docker.io/library/app:1: pods is forbidden: exceeded quota',
     });
   });
 
-  it('that were all refused need no watching', async () => {
+  it('that were all refused need no deletion', async () => {
     const cluster = fakeCluster();
-    cluster.fail.create.push(API_DOWN);
+    cluster.fail.create.push(new SideloadError('POD_SECURITY', 'pods is forbidden'));
     const { codes } = start(cluster);
-    expect(await codes()).toEqual({ 'worker-1': 'SMOKE_REJECTED' });
-    expect(cluster.calls).not.toContain('watch');
+    expect(await codes()).toEqual({ 'worker-1': 'POD_SECURITY' });
+    expect(deletions(cluster)).toEqual([]);
   });
 
-  it('are deleted when their creation failed although the server had made them', async () => {
+  it('are created again while the API server is away, until their time is up', async () => {
+    const cluster = fakeCluster();
+    cluster.fail.create.push(API_DOWN, API_DOWN);
+    const { clock, trouble, codes } = start(cluster);
+    await cluster.watching();
+    await clock.advance(2000);
+    expect(trouble).toEqual([API_DOWN.message, API_DOWN.message]);
+    cluster.become(FIRST, STATUS.completed);
+    expect(await codes()).toEqual({ 'worker-1': 'passed' });
+
+    const away = fakeCluster();
+    away.fail.create.push(...Array(100).fill(API_DOWN));
+    const failing = start(away);
+    await failing.clock.advance(TIMEOUT_MS);
+    expect(await failing.codes()).toEqual({ 'worker-1': 'CLUSTER_UNREACHABLE' });
+  });
+
+  it('are judged and deleted when the answer to their creation was lost', async () => {
     const cluster = fakeCluster();
     const create = cluster.kubectl.createPod;
     vi.spyOn(cluster.kubectl, 'createPod').mockImplementation(async (pod, options) => {
+      if (cluster.pods.size > 0) {
+        throw new SideloadError('CLUSTER_REFUSED', 'Error from server (AlreadyExists): pods already exists');
+      }
       await create(pod, options);
       throw API_DOWN;
     });
-    const { codes } = start(cluster);
-    expect(await codes()).toEqual({ 'worker-1': 'SMOKE_REJECTED' });
+    const { clock, codes } = start(cluster);
+    await cluster.watching();
+    await clock.advance(1000);
+    cluster.become(FIRST, STATUS.completed);
+    expect(await codes()).toEqual({ 'worker-1': 'passed' });
     expect(deletions(cluster)).toEqual([`delete ${FIRST} 1`]);
+  });
+
+  it('end with the refusal when the credentials may not watch, and not at the first one', async () => {
+    const cluster = fakeCluster();
+    const forbidden = new SideloadError('CLUSTER_REFUSED', 'Error from server (Forbidden): pods is forbidden', {
+      hint: 'Let them watch.',
+    });
+    cluster.fail.list.push(...Array(5).fill(forbidden));
+    const { clock, running, codes } = start(cluster);
+    await clock.advance(4000);
+    expect(await codes()).toEqual({ 'worker-1': 'CLUSTER_REFUSED' });
+    expect((await running)[0]?.error?.hint).toBe('Let them watch.');
+  });
+
+  it('are no more at a time than was asked for', async () => {
+    const cluster = fakeCluster();
+    const { clock, codes } = start(cluster, ['worker-1', 'worker-2'], undefined, { parallel: 1 });
+    await cluster.watching();
+    expect([...cluster.pods.keys()]).toEqual([FIRST]);
+    cluster.become(FIRST, STATUS.completed);
+    await clock.advance(1);
+    expect([...cluster.pods.keys()]).toEqual([SECOND]);
+    cluster.become(SECOND, STATUS.running);
+    await clock.advance(2000);
+    expect(await codes()).toEqual({ 'worker-1': 'passed', 'worker-2': 'passed' });
+  });
+
+  it('that wait for their turn have all of their time then', async () => {
+    const cluster = fakeCluster();
+    const { clock, codes } = start(cluster, ['worker-1', 'worker-2'], undefined, { parallel: 1 });
+    await cluster.watching();
+    await clock.advance(TIMEOUT_MS);
+    cluster.become(SECOND, STATUS.creating);
+    await clock.advance(TIMEOUT_MS - 1000);
+    cluster.become(SECOND, STATUS.completed);
+    expect(await codes()).toEqual({ 'worker-1': 'SMOKE_NODE_NOT_READY', 'worker-2': 'passed' });
+  });
+
+  it('that are made while a list is on its way are not missed in it', async () => {
+    const cluster = fakeCluster();
+    const { clock, codes } = start(cluster, ['worker-1', 'worker-2'], undefined, { parallel: 1 });
+    await cluster.watching();
+    let answer: (list: Awaited<ReturnType<typeof cluster.kubectl.listPods>>) => void = () => {};
+    vi.spyOn(cluster.kubectl, 'listPods').mockImplementationOnce(
+      () =>
+        new Promise(resolve => {
+          answer = resolve;
+        }),
+    );
+    const old = { metadata: { resourceVersion: '1' }, items: [...cluster.pods.values()] };
+    cluster.endWatch();
+    await clock.advance(TIMEOUT_MS);
+    expect([...cluster.pods.keys()]).toEqual([SECOND]);
+    answer(old);
+    await clock.advance(1);
+    cluster.become(SECOND, STATUS.completed);
+    expect(await codes()).toEqual({ 'worker-1': 'SMOKE_NODE_NOT_READY', 'worker-2': 'passed' });
+  });
+
+  it('name what the node has in place of the image that they ask for', async () => {
+    const cluster = fakeCluster();
+    const { running } = start(cluster, ['worker-1'], undefined, {
+      heldOn: async () => ['registry.k8s.io/pause:3.10', 'localhost/app:1'],
+    });
+    await cluster.watching();
+    cluster.become(FIRST, STATUS.neverPull);
+    const error = (await running)[0]?.error;
+    expect(error?.message).toContain('the node has localhost/app:1, the pod asks for docker.io/library/app:1');
+    expect(error?.hint).toContain('`aliases`');
   });
 
   it('still fail with their own verdict when events and log cannot be read', async () => {
@@ -363,25 +483,42 @@ describe('deleting pods', () => {
 });
 
 describe('asking the cluster beforehand', () => {
-  const options = { runId: RUN_ID, timeoutMs: TIMEOUT_MS, command: [] };
+  const log = () => {};
 
   it('makes nothing', async () => {
     const cluster = fakeCluster();
-    await checkCluster(cluster.kubectl, [target('worker-1')], options);
+    await checkCluster(cluster.kubectl, [target('worker-1')], OPTIONS, log);
     expect(cluster.calls).toEqual([`dry-run ${FIRST}`]);
     expect(cluster.pods.size).toBe(0);
   });
 
   it('asks nothing without targets', async () => {
     const cluster = fakeCluster();
-    await checkCluster(cluster.kubectl, [], options);
+    await checkCluster(cluster.kubectl, [], OPTIONS, log);
     expect(cluster.calls).toEqual([]);
+  });
+
+  it('says which rights are missing', async () => {
+    const cluster = fakeCluster();
+    vi.spyOn(cluster.kubectl, 'missingVerbs').mockResolvedValue(['watch', 'delete']);
+    const error = await failureOf(checkCluster(cluster.kubectl, [target('worker-1')], OPTIONS, log));
+    expect(error.code).toBe('CLUSTER_REFUSED');
+    expect(error.message).toContain('cannot watch resource "pods", cannot delete resource "pods"');
+    expect(error.hint).toContain('`watch`, `delete`');
+    expect(cluster.calls).toEqual([]);
+  });
+
+  it('asks once for each image, and not for each node', async () => {
+    const cluster = fakeCluster();
+    const other = { ...target('worker-1'), reference: 'docker.io/library/other:1' };
+    await checkCluster(cluster.kubectl, [target('worker-1'), target('worker-2'), other], OPTIONS, log);
+    expect(cluster.calls).toEqual([`dry-run ${FIRST}`, `dry-run ${FIRST}`]);
   });
 
   it('fails as a whole when pods may not be created', async () => {
     const cluster = fakeCluster();
     const refused = new SideloadError('NAMESPACE_NOT_FOUND', 'namespaces "smoke" not found');
     cluster.fail.create.push(refused);
-    expect(await failureOf(checkCluster(cluster.kubectl, [target('worker-1')], options))).toBe(refused);
+    expect(await failureOf(checkCluster(cluster.kubectl, [target('worker-1')], OPTIONS, log))).toBe(refused);
   });
 });

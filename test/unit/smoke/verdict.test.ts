@@ -37,11 +37,11 @@ const EXPECTED: Readonly<
   'n1-no-such-command': { verdicts: 'pending SMOKE_START', message: /exec: "\/nope": stat \/nope: no such file/ },
   'n1-invalid-image-name': { verdicts: 'pending SMOKE_IMAGE_NAME', message: /must be lowercase/ },
   'n1-missing-configmap': { verdicts: 'pending SMOKE_CONFIG', message: /configmap "absent" not found/ },
-  'n1-run-as-non-root': { verdicts: 'pending SMOKE_CONFIG', message: /image will run as root/ },
+  'n1-run-as-non-root': { verdicts: 'pending SMOKE_RUN_AS_NON_ROOT', message: /image will run as root/ },
   'n1-node-affinity': { verdicts: 'SMOKE_REJECTED', message: /NodeAffinity: Pod was rejected/ },
   'n1-out-of-cpu': { verdicts: 'SMOKE_REJECTED', message: /OutOfcpu: .*requested: 900000, used: 60, capacity: 2000/ },
   'n2-appears-later': { verdicts: 'pending SMOKE_IMAGE_NEVER_PULL' },
-  'n2-no-sandbox-image': { verdicts: 'pending', timeout: 'SMOKE_SANDBOX' },
+  'n2-no-sandbox-image': { verdicts: 'pending', timeout: 'SMOKE_SANDBOX_IMAGE' },
   'n3-running': { verdicts: 'pending running' },
   'n3-exit-0': { verdicts: 'pending passed' },
   'n3-exit-3': { verdicts: 'pending SMOKE_CRASHED', message: /exit code 3/ },
@@ -49,7 +49,7 @@ const EXPECTED: Readonly<
   'n3-never-pull': { verdicts: 'pending SMOKE_IMAGE_NEVER_PULL' },
   'n3-deadline': { verdicts: 'pending SMOKE_IMAGE_NEVER_PULL' },
   'n3-no-such-command': { verdicts: 'pending SMOKE_START', message: /executable file `\/nope` not found/ },
-  'n3-run-as-non-root': { verdicts: 'pending SMOKE_CONFIG' },
+  'n3-run-as-non-root': { verdicts: 'pending SMOKE_RUN_AS_NON_ROOT' },
   'n3-short-name': { verdicts: 'pending SMOKE_IMAGE_INSPECT', message: /did not resolve to an alias/ },
   'n99-no-such-node': { verdicts: 'pending', timeout: 'SMOKE_NODE_NOT_READY' },
 };
@@ -66,7 +66,7 @@ describe('what a real API server said of a pod', () => {
     const decided = all.find(({ state }) => state === 'failed' || state === 'passed') ?? all.at(-1);
     expect(decided?.message).toMatch(expected.message ?? /./);
     if (expected.timeout !== undefined && decided !== undefined) {
-      expect(brief(judgeTimeout(decided, events))).toBe(expected.timeout);
+      expect(brief(judgeTimeout(decided, { events }))).toBe(expected.timeout);
     }
   });
 
@@ -132,6 +132,33 @@ describe('what no recording has', () => {
     ['a taint', pod({ phase: 'Failed', reason: 'TaintToleration' }), 'SMOKE_REJECTED'],
     ['the deadline of a pod that never started', pod({ phase: 'Failed', reason: 'DeadlineExceeded' }), 'SMOKE_TIMEOUT'],
     ['Failed without a reason', pod({ phase: 'Failed' }), 'SMOKE_REJECTED'],
+    ['a forced pull', inState({ waiting: { reason: 'ErrImagePull' } }, 'Pending'), 'PULL_FORCED'],
+    ['a forced pull, again', inState({ waiting: { reason: 'ImagePullBackOff' } }, 'Pending'), 'PULL_FORCED'],
+    [
+      'a program for another machine',
+      inState({ terminated: { exitCode: 128, reason: 'StartError', message: 'exec /app: exec format error' } }),
+      'SMOKE_EXEC_FORMAT',
+    ],
+    [
+      'a pod that the kubelet ended, with what that did to the container',
+      pod({
+        phase: 'Failed',
+        reason: 'Evicted',
+        containerStatuses: [{ state: { terminated: { exitCode: 137, reason: 'Error' } } }],
+      }),
+      'SMOKE_EVICTED',
+    ],
+    [
+      'a pod that is deleted to make room',
+      pod(
+        {
+          phase: 'Running',
+          conditions: [{ type: 'DisruptionTarget', status: 'True', reason: 'DeletionByTaintManager' }],
+        },
+        { deletionTimestamp: '2026-01-01T00:00:00Z' },
+      ),
+      'SMOKE_EVICTED',
+    ],
     [
       'a running pod that somebody deletes',
       pod({ phase: 'Running', containerStatuses: [{ state: running }] }, { deletionTimestamp: '2026-01-01T00:00:00Z' }),
@@ -158,7 +185,48 @@ describe('when the time is up', () => {
     message: 'network plugin is not ready',
   };
   it.each<[what: string, last: Verdict, events: readonly PodEvent[], code: string, message: RegExp]>([
-    ['the sandbox is named by its event', creating, [sandbox], 'SMOKE_SANDBOX', /network plugin is not ready/],
+    [
+      'the network of the sandbox is named by its event',
+      creating,
+      [sandbox],
+      'SMOKE_NETWORK',
+      /network plugin is not ready/,
+    ],
+    [
+      'the sandbox is named by its event',
+      creating,
+      [{ ...sandbox, message: 'container create failed: Permission denied' }],
+      'SMOKE_SANDBOX',
+      /Permission denied/,
+    ],
+    [
+      'the image of the sandbox is named by its event',
+      creating,
+      [{ ...sandbox, message: 'failed to get sandbox image "registry.k8s.io/pause:3.10": failed to pull image' }],
+      'SMOKE_SANDBOX_IMAGE',
+      /pause:3.10/,
+    ],
+    [
+      'a network that is not there yet is named by its event',
+      creating,
+      [{ reason: 'NetworkNotReady', message: 'cni plugin not initialized' }],
+      'SMOKE_NETWORK',
+      /cni plugin not initialized/,
+    ],
+    [
+      'a sandbox that came in the end is not the reason',
+      { state: 'running', message: 'Running' },
+      [sandbox],
+      'SMOKE_TIMEOUT',
+      /Running/,
+    ],
+    [
+      'a probe that fails is named by its event',
+      { state: 'pending', message: 'Running, and not ready' },
+      [sandbox, { reason: 'Unhealthy', message: 'Readiness probe failed: connection refused' }],
+      'SMOKE_PROBE',
+      /not ready; Unhealthy: Readiness probe failed/,
+    ],
     ['the last state is told', creating, [], 'SMOKE_TIMEOUT', /last seen: ContainerCreating/],
     [
       'Running for too short a time is no success',
@@ -172,13 +240,81 @@ describe('when the time is up', () => {
       'a kubelet that looked and said something',
       { state: 'pending', message: 'Pending' },
       [{ reason: 'FailedMount', message: 'timed out' }],
+      'SMOKE_VOLUME',
+      /timed out/,
+    ],
+    [
+      'a kubelet that looked and said nothing of use',
+      { state: 'pending', message: 'Pending' },
+      [{ reason: 'Pulled', message: 'already present' }],
       'SMOKE_TIMEOUT',
       /Pending/,
     ],
   ])('%s', (_what, last, events, code, message) => {
-    const verdict = judgeTimeout(last, events);
+    const verdict = judgeTimeout(last, { events });
     expect(brief(verdict)).toBe(code);
     expect(verdict.message).toMatch(message);
+  });
+});
+
+describe('when the time is up and the cluster speaks of the node', () => {
+  const condition = (status: string) => ({
+    metadata: { name: 'w' },
+    status: {
+      conditions: [{ type: 'Ready', status, reason: 'NodeStatusUnknown', message: 'Kubelet stopped posting' }],
+    },
+  });
+  const last: Verdict = { state: 'pending', message: 'ContainerCreating' };
+  it.each([
+    ['is not ready', condition('Unknown'), 'SMOKE_NODE_NOT_READY', /NodeStatusUnknown: Kubelet stopped posting/],
+    ['is not there any more', 'absent' as const, 'SMOKE_NODE_NOT_READY', /no longer has the node/],
+    ['is ready', condition('True'), 'SMOKE_TIMEOUT', /ContainerCreating/],
+    ['may not be read', undefined, 'SMOKE_TIMEOUT', /ContainerCreating/],
+  ])('that it %s', (_what, node, code, message) => {
+    const verdict = judgeTimeout(last, { events: [], node });
+    expect([brief(verdict), verdict.message]).toEqual([code, expect.stringMatching(message)]);
+  });
+});
+
+describe('what counts', () => {
+  const running = inState({ running: {} });
+  const ready = pod({ phase: 'Running', containerStatuses: [{ ready: true, state: { running: {} } }] });
+  const done = inState({ terminated: { exitCode: 0 } }, 'Succeeded');
+  it.each([
+    ['started', 'running running passed'],
+    ['running', 'running running SMOKE_ENDED'],
+    ['ready', 'pending running SMOKE_ENDED'],
+    ['completed', 'pending pending passed'],
+  ] as const)('with %s', (expect_, expected) => {
+    const all = [running, ready, done].map(one => brief(judge(one, RECORDED_IMAGE_ID, { expect: expect_ })));
+    expect(all.join(' ')).toBe(expected);
+  });
+});
+
+describe('a pod of several containers', () => {
+  const up = { name: 'app', imageID: RECORDED_IMAGE_ID, state: { running: {} } };
+  const of = (containerStatuses: readonly ContainerStatus[], initContainerStatuses: readonly ContainerStatus[] = []) =>
+    judge(pod({ phase: 'Running', containerStatuses, initContainerStatuses }), RECORDED_IMAGE_ID, {
+      expect: 'started',
+      containers: ['app'],
+    });
+
+  it('runs when all of them do, or are done', () => {
+    expect(brief(of([up, { name: 'side', state: { waiting: { reason: 'PodInitializing' } } }]))).toBe('pending');
+    expect(brief(of([up, { name: 'side', state: { terminated: { exitCode: 0 } } }]))).toBe('running');
+  });
+
+  it('fails with the first that fails, by its name, also before the others begin', () => {
+    const failed = { name: 'setup', state: { terminated: { exitCode: 2, reason: 'Error' } } };
+    expect(of([up], [failed])).toMatchObject({
+      code: 'SMOKE_CRASHED',
+      message: 'container setup: exit code 2 (Error)',
+    });
+  });
+
+  it('has another image where the manifest says so, and not in the containers of the job', () => {
+    expect(brief(of([up, { name: 'side', imageID: OTHER_ID, state: { running: {} } }]))).toBe('running');
+    expect(brief(of([{ ...up, imageID: OTHER_ID }]))).toBe('SMOKE_OTHER_IMAGE');
   });
 });
 

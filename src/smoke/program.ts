@@ -1,0 +1,83 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { createInterface } from 'node:readline';
+import { getExecOutput } from '@actions/exec';
+import { which } from '@actions/io';
+import { SideloadError } from '../errors.ts';
+
+/** `kubectl` or `oc`, wherever it runs. An exit code is an answer; neither call rejects for one. */
+export interface KubectlProgram {
+  /**
+   * Runs it with arguments and an input.
+   * @throws SideloadError CLUSTER_UNREACHABLE when the program cannot be asked at present
+   */
+  run(
+    args: readonly string[],
+    input: string,
+  ): Promise<{ readonly code: number; readonly stdout: string; readonly stderr: string }>;
+  /**
+   * Runs it and gives each line of its output at once.
+   * @throws what `onLine` throws, after ending the program; the signal's reason on abort
+   */
+  stream(
+    args: readonly string[],
+    onLine: (line: string) => void,
+    signal: AbortSignal,
+  ): Promise<{ readonly code: number; readonly stderr: string }>;
+  /** Ends what it takes to reach it. Never rejects. */
+  close(): Promise<void>;
+}
+
+/** The last part of what a program complains of. */
+const STDERR_CHARACTERS = 4096;
+
+/**
+ * The program on the runner.
+ * @param kubeconfig `undefined` for the program's own default
+ * @throws SideloadError KUBECTL_NOT_FOUND
+ */
+export async function localKubectl(program: string, kubeconfig: string | undefined): Promise<KubectlProgram> {
+  const path = await which(program, true).catch(cause => {
+    throw new SideloadError('KUBECTL_NOT_FOUND', `there is no program ${JSON.stringify(program)} on the runner`, {
+      cause,
+    });
+  });
+  const global = kubeconfig === undefined ? [] : [`--kubeconfig=${kubeconfig}`];
+  return {
+    run: async (args, input) => {
+      const { exitCode, stdout, stderr } = await getExecOutput(path, [...global, ...args], {
+        silent: true,
+        ignoreReturnCode: true,
+        input: Buffer.from(input),
+      });
+      return { code: exitCode, stdout, stderr };
+    },
+    stream: async (args, onLine, signal) => {
+      // @actions/exec can neither be cancelled nor read line by line with back pressure.
+      const child = spawn(path, [...global, ...args], { stdio: ['ignore', 'pipe', 'pipe'], signal });
+      const ended = once(child, 'close');
+      let stderr = '';
+      child.stderr.on('data', (chunk: Buffer) => {
+        stderr = (stderr + chunk.toString()).slice(-STDERR_CHARACTERS);
+      });
+      const lines = createInterface({ input: child.stdout });
+      let broken: { readonly thrown: unknown } | undefined;
+      lines.on('line', line => {
+        try {
+          onLine(line);
+        } catch (thrown) {
+          broken ??= { thrown };
+          child.kill();
+        }
+      });
+      const [code] = (await ended.catch(cause => {
+        throw signal.aborted ? signal.reason : cause;
+      })) as [number | null];
+      if (broken !== undefined) {
+        throw broken.thrown;
+      }
+      return { code: code ?? -1, stderr };
+    },
+    close: async () => {},
+  };
+}

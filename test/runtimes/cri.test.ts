@@ -1,0 +1,81 @@
+import { afterEach, describe, expect, inject, it } from 'vitest';
+import { build } from '../engines.ts';
+import { enter } from '../lab/index.ts';
+import { crictl, type Inputs, leftOnNode, reach, runAction, runPost } from '../shipped.ts';
+
+const lab = inject('lab');
+/** One node of each runtime, and one without crictl; each has a kubelet, which kills what it has not started. */
+const kinds = ['containerd', 'containerd-1.7', 'crio', 'docker'];
+const nodes = lab.nodes.filter(({ kind }) => kinds.includes(kind));
+const without = lab.nodes.filter(({ kind }) => kind === 'containerd-no-crictl');
+
+function inputs(more: Inputs = {}, on = nodes): Inputs {
+  const { kubeconfig: _none, ...own } = reach(
+    lab,
+    on.map(({ address, name }) => `${address}=${name}`),
+  );
+  return { ...own, images: 'by-cri:1', source: 'docker', smoke: 'cri', ...more };
+}
+
+/** Sandboxes of runs, and their files, on all nodes. */
+async function left(): Promise<readonly string[]> {
+  const found = await Promise.all(
+    nodes.map(async node => {
+      const pods = await crictl(lab, node, ['pods', '-q', '--label', 'app.kubernetes.io/managed-by=kube-sideload']);
+      const { stdout } = await enter(node, ['sh', '-c', 'ls -d /var/log/pods/kube-sideload_* 2>/dev/null; true']);
+      return `${pods}${stdout}`.trim();
+    }),
+  );
+  return found.filter(text => text !== '');
+}
+
+afterEach(async () => {
+  expect(await left()).toEqual([]);
+  expect(await leftOnNode(lab)).toEqual([]);
+});
+
+describe('smoke: cri', () => {
+  it('has each runtime start the image, and says that no kubelet was asked', async () => {
+    build(lab, 'docker', 'by-cri:1', 'sleeps');
+    const outcome = await runAction(inputs(), { lab });
+    expect(outcome.nodes.map(node => [node.node, node.error?.code])).toEqual(
+      nodes.map(({ name }) => [name, undefined]),
+    );
+    expect(outcome.nodes.map(node => node.images[0]?.smoke)).toEqual(
+      nodes.map(() => 'Running, by the runtime’s word, no kubelet was asked'),
+    );
+    expect(outcome.log).toContain('no kubelet is asked');
+    expect(outcome.code).toBe(0);
+  });
+
+  it.for([
+    ['crashes', ['/bin/sh', '-c', 'echo no configuration; exit 3'], 'SMOKE_CRASHED', 'log: no configuration'],
+    ['is missing', ['/bin/no-such-program'], 'SMOKE_START', 'no-such-program'],
+  ] as const)('fails when the program %s', async ([, command, code, words], { expect }) => {
+    build(lab, 'docker', 'by-cri:1', code, [...command]);
+    const outcome = await runAction(inputs({ 'ssh-user': 'deploy' }), { lab });
+    expect(outcome.nodes.map(node => node.error?.code)).toEqual(nodes.map(() => code));
+    expect(outcome.log).toContain(words);
+    expect(outcome.code).toBe(1);
+  });
+
+  it('is cleaned up by the post step when the job was killed', async () => {
+    build(lab, 'docker', 'by-cri:1', 'killed');
+    const outcome = await runAction(inputs(), {
+      lab,
+      onLine: (line, pid) => {
+        if (line === '::group::Start smoke pods') process.kill(pid, 'SIGKILL');
+      },
+    });
+    expect(outcome.signal).toBe('SIGKILL');
+    const post = await runPost(outcome, inputs(), { lab });
+    expect(post.log).not.toContain('::warning');
+  });
+
+  it('is refused before anything is sent where there is no crictl', async () => {
+    build(lab, 'docker', 'by-cri:1', 'sleeps');
+    const outcome = await runAction(inputs({}, without), { lab });
+    expect(outcome.nodes.map(node => node.error?.code)).toEqual(['CRICTL_NOT_FOUND']);
+    expect(outcome.outputs['bytes-sent']).toBe('0');
+  });
+});

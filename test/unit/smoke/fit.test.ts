@@ -1,0 +1,95 @@
+import { describe, expect, it, vi } from 'vitest';
+import { SideloadError } from '../../../src/errors.ts';
+import { userOf } from '../../../src/image/config.ts';
+import { type Fit, type FitSettings, firstFit, fitPod } from '../../../src/smoke/fit.ts';
+import { fakeCluster } from './cluster.ts';
+
+const RESOURCES = { requests: { cpu: '10m', memory: '16Mi' }, limits: {} };
+const AUTO: FitSettings = { security: 'auto', resources: RESOURCES };
+
+function refused(code: 'POD_SECURITY' | 'QUOTA_EXCEEDED', message: string): SideloadError {
+  return new SideloadError(code, message);
+}
+
+/** Fits a pod to an API server that refuses so and so often, and gives what it was asked. */
+async function fitted(refusals: readonly unknown[], settings = AUTO, user = '') {
+  const cluster = fakeCluster();
+  cluster.fail.create.push(...refusals);
+  const asked: Fit[] = [];
+  const fit = fitPod(cluster.kubectl, firstFit(user, settings), settings, one => {
+    asked.push(one);
+    return { metadata: { name: 'smoke' } };
+  });
+  return { asked, result: await fit.catch((thrown: SideloadError) => thrown) };
+}
+
+describe('the user of an image', () => {
+  it.each([
+    ['10001', 'restricted'],
+    ['10001:10001', 'restricted'],
+    ['', 'image'],
+    ['0', 'image'],
+    ['00', 'image'],
+    ['root', 'image'],
+    ['app', 'image'],
+    ['1app', 'image'],
+  ])('%j decides what is tried first: %s', (user, level) => {
+    expect(firstFit(user, AUTO).security.level).toBe(level);
+  });
+
+  it('is that of the config', () => {
+    expect(userOf(Buffer.from('{"config":{"User":"10001"}}'))).toBe('10001');
+    expect(userOf(Buffer.from('{"config":null}'))).toBe('');
+  });
+
+  it('is replaced under `restricted` only where the kubelet could not compare it', () => {
+    const settings: FitSettings = { ...AUTO, security: 'restricted' };
+    expect(firstFit('10001', settings).security).toEqual({ level: 'restricted', runAsUser: undefined });
+    expect(firstFit('app', settings).security).toEqual({ level: 'restricted', runAsUser: 65534 });
+  });
+
+  it('means nothing with `image`', () => {
+    expect(firstFit('10001', { ...AUTO, security: 'image' }).security).toEqual({ level: 'image' });
+  });
+});
+
+describe('a namespace', () => {
+  const strict = refused('POD_SECURITY', 'violates PodSecurity "restricted:latest"');
+  const quota = refused(
+    'QUOTA_EXCEEDED',
+    'failed quota: q: must specify limits.cpu for: smoke; limits.memory for: smoke',
+  );
+
+  it('that takes everything gets the image as it is', async () => {
+    const { asked, result } = await fitted([]);
+    expect(result).toEqual({ fit: { security: { level: 'image' }, resources: RESOURCES }, changes: [] });
+    expect(asked).toHaveLength(1);
+  });
+
+  it('that wants Pod Security and limits gets both', async () => {
+    const { result } = await fitted([strict, quota]);
+    expect(result).toMatchObject({
+      fit: { security: { level: 'restricted', runAsUser: 65534 }, resources: { limits: { memory: '128Mi' } } },
+      changes: [expect.stringContaining('65534'), expect.stringContaining('128Mi')],
+    });
+  });
+
+  it.each<[string, readonly SideloadError[], FitSettings]>([
+    ['refuses even the strictest pod', [strict, strict], AUTO],
+    ['refuses a pod that the user wants', [strict], { ...AUTO, security: 'image' }],
+    ['wants other limits', [quota], { ...AUTO, resources: { ...RESOURCES, limits: { memory: '1Gi' } } }],
+    ['is used up', [refused('QUOTA_EXCEEDED', 'exceeded quota: q, requested: pods=1')], AUTO],
+  ])('that %s is the error', async (_what, refusals, settings) => {
+    const { result } = await fitted(refusals, settings);
+    expect(result).toBe(refusals.at(-1));
+  });
+
+  it('that makes the kubelet pull is refused', async () => {
+    const cluster = fakeCluster();
+    const spec = { containers: [{ name: 'smoke', imagePullPolicy: 'Always' }] };
+    vi.spyOn(cluster.kubectl, 'createPod').mockResolvedValue({ metadata: { name: 'a', uid: 'u' }, spec });
+    await expect(fitPod(cluster.kubectl, firstFit('', AUTO), AUTO, () => ({}))).rejects.toMatchObject({
+      code: 'PULL_FORCED',
+    });
+  });
+});
