@@ -13,8 +13,10 @@ import {
   parseCriSocket,
   parseInventory,
   parseNode,
+  type SettingsFile,
 } from './node/inventory.ts';
 import { collect, type InputProblem, problem, shown, throwProblems } from './problems.ts';
+import { REPORT_KINDS, type ReportFiles, reportProblems } from './report/files.ts';
 import type { SshTarget } from './ssh/connect.ts';
 import { type HostKeyPolicy, hostKeyPolicy } from './ssh/host-keys.ts';
 import { parsePrivateKey, type SshCredentials } from './ssh/key.ts';
@@ -56,6 +58,7 @@ export interface Settings {
   /** `undefined` when the cluster is not asked for anything. */
   readonly cluster: ClusterSettings | undefined;
   readonly smoke: SmokeSettings | undefined;
+  readonly reports: ReportFiles;
 }
 
 export interface ClusterSettings {
@@ -72,17 +75,45 @@ export interface SmokeSettings {
   readonly command: readonly string[];
 }
 
+/** Where texts of inputs and nodes come from, the nearest first: the job, the file of the project, that of the machine. */
+interface Layers {
+  textOf(name: InputName): string | undefined;
+  /** Of the first file that lists any. */
+  readonly nodes: readonly NodeEntry[];
+  /** Whether every file could be read: what one that cannot be may have set is not missing. */
+  readonly isComplete: boolean;
+}
+
+function readLayers(host: Host, env: NodeJS.ProcessEnv, problems: InputProblem[]): Layers {
+  const config = collect(problems, () => readConfig(host));
+  const inventory = collect(problems, () => readInventory(host, config, env));
+  const files = [config, inventory];
+  return {
+    textOf: name => [host.input(name), ...files.map(file => file?.settings[name])].find(text => text?.trim()),
+    nodes: files.map(file => file?.nodes ?? []).find(nodes => nodes.length > 0) ?? [],
+    isComplete: files.every(file => file !== undefined),
+  };
+}
+
+/** Where the record of a run goes whose settings cannot be read: as far as they can, and what can be written. */
+export function readReportFiles(host: Host, env: NodeJS.ProcessEnv = process.env): ReportFiles {
+  const files = reportFiles(parseInputs(readLayers(host, env, []).textOf).inputs);
+  return reportProblems(files).length === 0 ? files : {};
+}
+
+function reportFiles(inputs: Inputs): ReportFiles {
+  const entries = REPORT_KINDS.map(kind => [kind, inputs[`report-${kind}`]] as const);
+  return Object.fromEntries(entries.filter(([, file]) => file !== undefined));
+}
+
 /**
- * Reads all inputs, the inventory of the runner, and the files that they name.
+ * Reads all inputs, the inventory of the runner, the configuration of the project, and the files that they name.
  * @throws SideloadError with every problem that can be seen without touching a node, an engine or the cluster.
  */
 export function readSettings(host: Host, env: NodeJS.ProcessEnv = process.env): Settings {
   const problems: InputProblem[] = [];
-  const inventory = collect(problems, () => readInventory(host, env));
-  const parsed = parseInputs(name => {
-    const given = host.input(name);
-    return given === undefined || given.trim() === '' ? inventory?.settings[name] : given;
-  });
+  const layers = readLayers(host, env, problems);
+  const parsed = parseInputs(layers.textOf);
   problems.push(...parsed.problems);
   const { inputs } = parsed;
   for (const secret of [inputs['ssh-private-key'], inputs['ssh-key-passphrase']]) {
@@ -118,10 +149,9 @@ export function readSettings(host: Host, env: NodeJS.ProcessEnv = process.env): 
     problems.push(problem(`\`archive\` and \`source: ${inputs.source}\` exclude each other`, 'set one of them'));
   }
 
-  const nodes = readNodes(inputs, inventory, problems);
-  // What an inventory that cannot be read may have set is not missing.
+  const nodes = readNodes(inputs, layers, problems);
   const mayLack = (...names: readonly InputName[]) =>
-    inventory === undefined && names.every(name => inputs[name] === undefined);
+    !layers.isComplete && names.every(name => inputs[name] === undefined);
   const credentials = mayLack('ssh-private-key', 'ssh-private-key-file')
     ? undefined
     : collect(problems, () => readCredentials(inputs, host));
@@ -133,6 +163,8 @@ export function readSettings(host: Host, env: NodeJS.ProcessEnv = process.env): 
   const nodesFromCluster = inputs['nodes-from-cluster'] === 'true';
   const cluster =
     inputs.smoke === 'none' && !nodesFromCluster ? undefined : collect(problems, () => readCluster(inputs, host));
+  const reports = reportFiles(inputs);
+  problems.push(...reportProblems(reports));
 
   throwProblems(problems);
   if (credentials === undefined || hostKeys === undefined) {
@@ -162,6 +194,7 @@ export function readSettings(host: Host, env: NodeJS.ProcessEnv = process.env): 
       inputs.smoke === 'none'
         ? undefined
         : { timeoutMs: inputs['smoke-timeout'] * 1000, command: inputs['smoke-command'] },
+    reports,
   };
 }
 
@@ -188,29 +221,40 @@ function inHome(...names: readonly string[]): readonly string[] {
 }
 
 /** The file that the user names must exist; the places of the runner may be empty. */
-function readInventory(host: Host, env: NodeJS.ProcessEnv): Inventory {
-  const named = host.input('inventory')?.trim() || env.KUBE_SIDELOAD_INVENTORY;
+function readInventory(host: Host, config: Inventory | undefined, env: NodeJS.ProcessEnv): Inventory {
+  const named =
+    host.input('inventory')?.trim() || config?.settings.inventory?.trim() || env.KUBE_SIDELOAD_INVENTORY?.trim();
   const configuration = env.XDG_CONFIG_HOME ? [env.XDG_CONFIG_HOME] : inHome('.config');
   const places = [
     '/etc/kube-sideload/inventory.yaml',
     ...configuration.map(directory => join(directory, 'kube-sideload', 'inventory.yaml')),
   ];
   const file = named || places.find(place => existsSync(place));
-  return file === undefined ? { nodes: [], settings: {} } : parseInventory(readText('inventory', file), file);
+  return readSettingsFile('inventory', file);
 }
 
-function readNodes(
-  inputs: Inputs,
-  inventory: Inventory | undefined,
-  problems: InputProblem[],
-): readonly NodeSettings[] {
+/** The file that the user names, else the one of the working directory, if the host looks there. */
+function readConfig(host: Host): Inventory {
+  const named = host.input('config')?.trim();
+  const found = [host.defaultConfig].find(file => file !== undefined && existsSync(file));
+  if (!named && found !== undefined) {
+    host.info(`settings of ${found} in the working directory apply`);
+  }
+  return readSettingsFile('config', named || found);
+}
+
+function readSettingsFile(owner: SettingsFile, file: string | undefined): Inventory {
+  return file === undefined ? { nodes: [], settings: {} } : parseInventory(readText(owner, file), file, owner);
+}
+
+function readNodes(inputs: Inputs, layers: Layers, problems: InputProblem[]): readonly NodeSettings[] {
   const listed = inputs.nodes.map(text => collect(problems, () => parseNode(text)));
-  const entries: readonly (NodeEntry | undefined)[] = listed.length > 0 ? listed : (inventory?.nodes ?? []);
-  if (entries.length === 0 && inventory !== undefined && inputs['nodes-from-cluster'] !== 'true') {
+  const entries: readonly (NodeEntry | undefined)[] = listed.length > 0 ? listed : layers.nodes;
+  if (entries.length === 0 && layers.isComplete && inputs['nodes-from-cluster'] !== 'true') {
     problems.push(
       problem(
         '`nodes` is empty',
-        'list the nodes in `nodes`, or in an inventory file on the runner (see `inventory`), or set `nodes-from-cluster`',
+        'list the nodes in `nodes`, or in an inventory file on the runner (see `inventory` and `config`), or set `nodes-from-cluster`',
       ),
     );
   }

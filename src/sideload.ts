@@ -8,7 +8,7 @@ import { kubernetesName, type Node, newNode, nodeReport, onEach } from './node/n
 import { leaveNode, planImages, prepareNode, promoteImages, removeStaged, stageImages } from './node/steps.ts';
 import { errorOf, preflight } from './preflight.ts';
 import { transferProgress } from './report/progress.ts';
-import { errorReport, type Finding, type Report } from './report/report.ts';
+import { errorReport, type Finding, type Report, type StageReport } from './report/report.ts';
 import { findingsTable } from './report/table.ts';
 import { formatBytes, formatDuration } from './report/units.ts';
 import { type Run, writeSecret } from './run.ts';
@@ -23,6 +23,8 @@ import { checkCluster, deletePods, runSmokePods, type SmokeOptions, type SmokeTa
  * has put anywhere besides the images is gone when it returns.
  */
 export async function sideload(settings: Settings, host: Host, run: Run): Promise<Report> {
+  const startedAt = new Date().toISOString();
+  const stagesDone: StageReport[] = [];
   let nodes: readonly Node[] = settings.nodesFromCluster ? [] : settings.nodes.map(newNode);
   let images: ImageSet | undefined;
   let cluster: Cluster | undefined;
@@ -77,7 +79,9 @@ export async function sideload(settings: Settings, host: Host, run: Run): Promis
       unlisted = findings.filter(finding => nodes.every(node => finding.node !== node.settings.label));
       isChecked = true;
       const isComplete = error === undefined && asked.status === 'fulfilled';
-      for (const line of findings.length > 0 || isComplete ? findingsTable(findings) : ['not all could be checked']) {
+      for (const line of findings.length > 0 || isComplete
+        ? findingsTable(findings, host.isLive ? host.size.columns : undefined)
+        : ['not all could be checked']) {
         host.info(line);
       }
       if (asked.status === 'rejected') {
@@ -89,10 +93,13 @@ export async function sideload(settings: Settings, host: Host, run: Run): Promis
       'Send what is missing': async () => {
         const progress = transferProgress(host);
         await onEach(nodes, async node => {
+          const begunAtMs = Date.now();
           await stageImages(node, run, progress);
-          const { bytesSent, durationMs } = nodeReport(node);
-          const sent = bytesSent > 0 ? `${formatBytes(bytesSent)} sent, imported and verified` : 'nothing to send';
-          host.info(`${node.settings.label}: ${sent} (${formatDuration(durationMs)})`);
+          const { bytesSent } = nodeReport(node);
+          const duration = formatDuration(Date.now() - begunAtMs);
+          host.info(
+            `${node.settings.label}: ${bytesSent > 0 ? `${formatBytes(bytesSent)} sent, imported and verified in ${duration}` : 'nothing to send'}`,
+          );
         });
       },
       'Move the references': async () => {
@@ -100,7 +107,7 @@ export async function sideload(settings: Settings, host: Host, run: Run): Promis
           changed ||= node.images.some(image => image.stage !== undefined);
           await promoteImages(node, run);
           for (const { reference, image } of node.images) {
-            host.info(`${node.settings.label}: ${reference} is ${image.imageId}`);
+            host.info(`${node.settings.label}: ${reference} is ${shortId(image.imageId)}`);
           }
         });
       },
@@ -116,7 +123,11 @@ export async function sideload(settings: Settings, host: Host, run: Run): Promis
 
   try {
     for (const [title, stage] of Object.entries(stages)) {
-      await host.group(title, stage);
+      const begunAtMs = Date.now();
+      await host.group(title, stage).finally(() => {
+        const durationMs = Date.now() - begunAtMs;
+        stagesDone.push({ title, startedAt: new Date(begunAtMs).toISOString(), durationMs });
+      });
       run.signal.throwIfAborted();
       // Until all has been checked nobody is given up: the user is to learn of everything at once.
       if (isChecked && (error !== undefined || nodes.some(node => node.error !== undefined))) {
@@ -137,6 +148,9 @@ export async function sideload(settings: Settings, host: Host, run: Run): Promis
   return {
     run: run.id,
     mode: settings.mode,
+    startedAt,
+    endedAt: new Date().toISOString(),
+    stages: stagesDone,
     images: Object.fromEntries(
       (images?.images ?? []).flatMap(image => {
         const ids = image.variants.map(variant => [formatPlatform(variant.platform), variant.imageId]);
@@ -295,6 +309,8 @@ async function smoke(
         throw new SideloadError('INTERNAL', `a verdict on ${target.reference}, which nobody asked for`);
       }
       node.error ??= error;
+      node.endedAtMs = Date.now();
+      image.error ??= error;
       image.smoke = message;
     },
   });
@@ -323,6 +339,11 @@ function smokeOptions({ timeoutMs, command }: SmokeSettings, run: Run, host: Hos
       ),
     onTrouble: message => host.info(`the Kubernetes API does not answer, trying again: ${message}`),
   };
+}
+
+/** Enough of a digest to tell images apart; the log has the whole of it once, with the image. */
+function shortId(imageId: string): string {
+  return imageId.slice(0, 'sha256:'.length + 12);
 }
 
 function describeNode(node: Node): string {

@@ -1,4 +1,4 @@
-import { SideloadError } from '../errors.ts';
+import { SideloadError, toSideloadError } from '../errors.ts';
 import { referencesOf, type SourceImage, type StoredBlob } from '../image/image.ts';
 import { layoutArchive } from '../image/layout.ts';
 import { faultOf, planNode } from '../plan.ts';
@@ -64,11 +64,21 @@ export async function stageImages(node: Node, run: Run, progress: Progress): Pro
     return;
   }
   for (const [stage, image] of missing) {
-    await sendImage(node, image, stage, run, progress);
+    await notingError(node, image, () => sendImage(node, image, stage, run, progress));
   }
   const held = await inspect(node, [...missing.keys()], run.signal);
   for (const [stage, image] of missing) {
-    assertHeld(held.get(stage), image, 'after the import');
+    await notingError(node, image, async () => assertHeld(held.get(stage), image, 'after the import'));
+  }
+}
+
+/** What goes wrong with one image is noted with it: a node has several. */
+async function notingError(node: Node, image: NodeImage, act: () => Promise<void>): Promise<void> {
+  try {
+    await act();
+  } catch (thrown) {
+    image.error = toSideloadError(thrown, node.settings.label);
+    throw image.error;
   }
 }
 
@@ -88,6 +98,7 @@ async function sendImage(node: Node, target: NodeImage, stage: string, run: Run,
   node.isStaged = true;
   const transfer = progress.start(node.settings.label, archive.sizeBytes);
   const endHeartbeat = startHeartbeat(connection);
+  let end: 'done' | 'failed' = 'failed';
   try {
     const result = await connection.run(runtimeOf(facts.runtime.name).importArchive(facts, stage, image.platform), {
       stdin: archive.stream(),
@@ -101,8 +112,9 @@ async function sendImage(node: Node, target: NodeImage, stage: string, run: Run,
       const said = (result.stderr.trim() || result.stdout.trim()).slice(-2000);
       throw new SideloadError('IMPORT_FAILED', `the import ended with exit code ${result.code}: ${said}`);
     }
+    end = 'done';
   } finally {
-    transfer.end();
+    transfer.end(end);
     await endHeartbeat();
   }
 }
@@ -124,7 +136,7 @@ export async function promoteImages(node: Node, run: Run): Promise<void> {
     run.signal,
   );
   for (const image of node.images) {
-    assertHeld(held.get(image.reference), image, 'in the end');
+    await notingError(node, image, async () => assertHeld(held.get(image.reference), image, 'in the end'));
     if (image.stage !== undefined) {
       image.outcome = 'sent';
     }

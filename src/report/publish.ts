@@ -1,40 +1,32 @@
-import { ERRORS } from '../errors.ts';
-import type { Host } from '../host/host.ts';
-import { allFindings, bytesSent, type ErrorReport, type Report, succeeded } from './report.ts';
-import { estimate, markdown, textTable } from './table.ts';
-import { formatBytes } from './units.ts';
+import { ERRORS, toSideloadError } from '../errors.ts';
+import { EXIT, type ExitCode, type Host } from '../host/host.ts';
+import { reportDocument } from './document.ts';
+import { type ReportFiles, writeReports } from './files.ts';
+import { allFindings, bytesSent, type ErrorReport, type Report, redacted, succeeded } from './report.ts';
+import { markdown, textTable } from './table.ts';
+import { formatBytes, formatDuration } from './units.ts';
 
 /** Writes the whole record to everything the host offers, and only then says that the job has failed, once. */
-export async function publish(report: Report, host: Host): Promise<void> {
+export async function publish(
+  record: Report,
+  host: Host,
+  files: ReportFiles = {},
+  exitCode: ExitCode = EXIT.failed,
+): Promise<void> {
+  const report = redacted(record, host.redact);
   const ok = succeeded(report);
-  for (const node of report.nodes) {
-    await host.group(`${node.error === undefined ? '✔' : '✘'} ${node.node}`, async () => {
-      host.info(`  address ${node.address}, Kubernetes node ${node.kubernetesName ?? 'unknown'}`);
-      host.info(`  ${node.platform ?? 'platform unknown'}, ${node.runtime ?? 'runtime unknown'}`);
-      for (const image of node.images) {
-        const sent =
-          report.mode === 'plan'
-            ? `${estimate(image)} to send`
-            : `${image.outcome}, ${formatBytes(image.bytesSent)} sent`;
-        host.info(`  ${image.reference} ${image.imageId}: ${sent}`);
-        if (image.smoke !== undefined) {
-          host.info(`  ${image.reference}: kubelet says ${image.smoke}`);
-        }
-      }
-    });
-  }
-  for (const line of textTable(report)) {
-    host.info(line);
-  }
-  for (const { node, severity, code, message, hint } of allFindings(report)) {
-    if (severity === 'warning') {
-      host.warning(`${node}: ${describe({ code, message, hint })}`);
+  if (report.nodes.length > 0) {
+    for (const line of textTable(report, host.size.columns)) {
+      host.result(line);
     }
   }
-  for (const node of report.nodes) {
-    if (node.error !== undefined) {
-      host.error(describe(node.error), `${node.node}: ${ERRORS[node.error.code].title}`);
+  for (const { node, ...finding } of allFindings(report)) {
+    if (finding.severity === 'warning') {
+      host.warning(`${node}: ${describe(finding)}`);
     }
+  }
+  for (const { nodes, error } of sameErrors(report)) {
+    host.error(describe(error), `${nodes.join(', ')}: ${ERRORS[error.code].title}`);
   }
   if (report.error !== undefined) {
     host.error(describe(report.error), ERRORS[report.error.code].title);
@@ -45,20 +37,67 @@ export async function publish(report: Report, host: Host): Promise<void> {
   host.output('bytes-sent', String(bytesSent(report)));
   host.output('changed', String(report.changed));
   await host.summary(markdown(report, ok));
-  if (!ok) {
-    host.fail(conclusion(report));
+  const isWritten = await writeAll(report, host, files);
+  if (ok && isWritten) {
+    host.result(success(report));
+  } else if (!ok) {
+    host.fail(conclusion(report), exitCode);
+  } else {
+    host.fail(`${ERRORS.REPORT_FAILED.title} [REPORT_FAILED]`, EXIT.failed);
   }
 }
 
-function describe({ code, message, hint }: ErrorReport): string {
+/** The record as document and files. A file that was asked for and cannot be written fails the job: it is evidence. */
+export async function writeAll(report: Report, host: Host, files: ReportFiles): Promise<boolean> {
+  const document = reportDocument(report, host.ci);
+  host.report(document);
+  try {
+    await writeReports(files, document);
+    return true;
+  } catch (thrown) {
+    const error = toSideloadError(thrown);
+    host.error(describe(error), ERRORS[error.code].title);
+    return false;
+  }
+}
+
+/** An error with what to do next, as every log shows it. */
+export function describe({ code, message, hint }: ErrorReport): string {
   return `${message}\nNext step: ${hint} [${code}]`;
 }
+
+/** Nodes that have the same to say say it once. */
+function sameErrors(report: Report): readonly { readonly nodes: readonly string[]; readonly error: ErrorReport }[] {
+  const groups = new Map<string, { nodes: string[]; error: ErrorReport }>();
+  for (const { node, error } of report.nodes) {
+    if (error !== undefined) {
+      const key = describe(error);
+      const group = groups.get(key) ?? { nodes: [], error };
+      group.nodes.push(node);
+      groups.set(key, group);
+    }
+  }
+  return [...groups.values()];
+}
+
+function success(report: Report): string {
+  const [nodes, hold] =
+    report.nodes.length === 1 ? ['the node', 'holds'] : [`all ${report.nodes.length} nodes`, 'hold'];
+  if (report.mode === 'plan') {
+    return `a push to ${nodes} would start`;
+  }
+  const duration = formatDuration(Date.parse(report.endedAt) - Date.parse(report.startedAt));
+  return `done: ${nodes} ${hold} what CI built; ${formatBytes(bytesSent(report))} sent, ${duration}`;
+}
+
+const NAMED_NODES = 10;
 
 function conclusion(report: Report): string {
   const failed = report.nodes.filter(node => node.error !== undefined);
   if (report.error !== undefined) {
     return `${ERRORS[report.error.code].title} [${report.error.code}]`;
   }
-  const named = failed.map(node => `${node.node} [${node.error?.code}]`).join(', ');
-  return `${failed.length} of ${report.nodes.length} nodes failed: ${named}`;
+  const named = failed.slice(0, NAMED_NODES).map(node => `${node.node} [${node.error?.code}]`);
+  const others = failed.length > NAMED_NODES ? ` and ${failed.length - NAMED_NODES} more` : '';
+  return `${failed.length} of ${report.nodes.length} nodes failed: ${named.join(', ')}${others}`;
 }

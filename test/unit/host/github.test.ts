@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { beforeEach, describe, expect, it, onTestFinished, vi } from 'vitest';
 import { githubHost } from '../../../src/host/github.ts';
+import { EXIT } from '../../../src/host/host.ts';
 
 let directory: string;
 let stdout: string;
@@ -61,7 +62,7 @@ describe('under GitHub’s contract', () => {
   });
 
   it('a failure is an exit code', () => {
-    githubHost().fail('2 of 3 nodes failed');
+    githubHost().fail('2 of 3 nodes failed', EXIT.SIGINT);
     expect(process.exitCode).toBe(1);
     expect(stdout).toContain('2 of 3 nodes failed');
   });
