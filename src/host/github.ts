@@ -4,9 +4,22 @@ import { ciRun } from './ci.ts';
 import type { Host } from './host.ts';
 import { secretStore } from './secrets.ts';
 
-/** GitHub Actions, GitHub Enterprise Server, and Gitea or Forgejo Actions, which speak the same protocol or ignore it. */
+/**
+ * GitHub Actions, GitHub Enterprise Server, and Gitea or Forgejo Actions, which fold and mask as GitHub does, and show the
+ * command of an annotation as it is, escapes and all: there, and where nobody knows any command, plain lines are written.
+ */
 export function githubHost(env: NodeJS.ProcessEnv = process.env): Host {
-  const secrets = secretStore(core.setSecret);
+  const isGitea = Boolean(env.GITEA_ACTIONS || env.FORGEJO_ACTIONS);
+  const hasCommands = isGitea || Boolean(env.GITHUB_ACTIONS);
+  const hasAnnotations = hasCommands && !isGitea;
+  const secrets = secretStore(line => {
+    if (hasCommands) {
+      core.setSecret(line);
+    }
+  });
+  // What a node says must not become a command of the runner; and nobody masks where nobody knows commands.
+  const info = (text: string) =>
+    core.info((hasCommands ? text : secrets.redact(text)).replaceAll(/^(?=[^\S\n]*(?:::|##\[))/gm, '| '));
   return {
     input: name => env[`INPUT_${name.replaceAll(' ', '_').toUpperCase()}`],
     temporaryDirectory: env.RUNNER_TEMP || tmpdir(),
@@ -15,16 +28,22 @@ export function githubHost(env: NodeJS.ProcessEnv = process.env): Host {
     ci: ciRun(env),
     mask: secrets.add,
     redact: secrets.redact,
-    info: core.info,
-    result: core.info,
-    warning: message => core.warning(message),
-    error: (message, title) => core.error(message, { title }),
-    group: core.group,
+    info,
+    result: info,
+    warning: message => (hasAnnotations ? core.warning(message) : info(`warning: ${message}`)),
+    error: (message, title) => (hasAnnotations ? core.error(message, { title }) : info(`error: ${title}\n${message}`)),
+    group: async (title, body) => {
+      if (hasCommands) {
+        return await core.group(title, body);
+      }
+      info(title);
+      return await body();
+    },
     isLive: false,
     size: { columns: 120, rows: 1 },
     progress: lines => {
       for (const line of lines) {
-        core.info(line);
+        info(line);
       }
     },
     output: core.setOutput,
@@ -38,7 +57,7 @@ export function githubHost(env: NodeJS.ProcessEnv = process.env): Host {
     state: core.getState,
     // core.setFailed would add an annotation to those that say what failed.
     fail: message => {
-      core.info(message);
+      info(message);
       process.exitCode = core.ExitCode.Failure;
     },
   };
