@@ -38,9 +38,10 @@ export function screenOf(stream: NodeJS.WriteStream, env: NodeJS.ProcessEnv): Sc
     },
     write(unwrapped, style) {
       const text = isLive ? wrapLines(unwrapped, size().columns) : unwrapped;
-      const [first = '', ...rest] = text.split('\n');
-      const head = style === 'title' ? paint(text, SGR.title) : style === undefined ? marks(text) : undefined;
-      const whole = head ?? [paint(first, SGR[style as 'warning' | 'error']), ...rest].join('\n');
+      const [gap = ''] = /^\n*/.exec(text) ?? [];
+      const [first = '', ...rest] = text.slice(gap.length).split('\n');
+      const head = style === undefined ? marks(first) : paint(first, SGR[style]);
+      const whole = gap + [head, ...rest.map(line => (style === undefined ? marks(line) : line))].join('\n');
       const above = drawn.length === 0 ? '' : `${home()}\u001b[J`;
       stream.write(`${above}${whole}\n${body(drawn)}`);
     },

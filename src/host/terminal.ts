@@ -40,10 +40,12 @@ export function terminalHost(options: TerminalOptions): TerminalHost {
   const secrets = secretStore();
   const screen = screenOf(stderr, env);
   let exitCode: ExitCode = EXIT.ok;
-  let isTitleDue = false;
+  let hasStory = false;
   let hasResult = false;
+  /** Whoever looks on sees where something begins; the log of a job stays as short as it is. */
+  const apart = (text: string) => (screen.isLive && hasStory ? `\n${text}` : text);
   const write = (line: string, style?: Parameters<Screen['write']>[1]) => {
-    isTitleDue = true;
+    hasStory = true;
     screen.write(clean(secrets.redact(line)), style);
   };
   return {
@@ -55,17 +57,14 @@ export function terminalHost(options: TerminalOptions): TerminalHost {
     redact: secrets.redact,
     info: line => isQuiet || write(line),
     result: line => {
-      // A table begins at a distance from the story.
-      const isFirst = !hasResult && isTitleDue && screen.isLive;
+      write(hasResult ? line : apart(line));
       hasResult = true;
-      write(isFirst ? `\n${line}` : line);
     },
-    warning: message => isQuiet || write(`warning: ${message}`, 'warning'),
-    error: (message, title) => write(`error: ${title}\n${message}`, 'error'),
+    warning: message => isQuiet || write(apart(`warning: ${message}`), 'warning'),
+    error: (message, title) => write(apart(`error: ${title}\n${message}`), 'error'),
     group: async (title, body) => {
       if (!isQuiet) {
-        // Stages stand apart for whoever looks on; a log of a job stays as short as it is.
-        write(screen.isLive && isTitleDue ? `\n${title}` : title, 'title');
+        write(apart(title), 'title');
       }
       return await body();
     },
@@ -99,7 +98,7 @@ export function terminalHost(options: TerminalOptions): TerminalHost {
     state: () => '',
     fail: (message, code) => {
       exitCode = code;
-      write(`failed: ${message}`, 'error');
+      write(apart(`failed: ${message}`), 'error');
     },
     get exitCode() {
       return exitCode;

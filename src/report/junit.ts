@@ -4,8 +4,7 @@ import { type ErrorReport, type NodeReport, type Report, type ReportDocument, su
 const SUITE = 'kube-sideload';
 
 interface TestCase {
-  /** The node, or the suite itself for what concerns all nodes. */
-  readonly classname: string;
+  /** With the node in it: GitLab lists names alone, and Jenkins would cut a class name at the dots of an address. */
   readonly name: string;
   readonly durationMs: number;
   readonly failure?: ErrorReport | undefined;
@@ -35,19 +34,20 @@ export function junitText(document: ReportDocument): string {
 }
 
 function casesOf(node: NodeReport, report: Report): readonly TestCase[] {
-  const about = { classname: `${SUITE}.${node.node}`, durationMs: node.durationMs };
+  const { durationMs } = node;
+  const whole = { name: `${node.node}: node`, durationMs };
   const images = node.images.map(image => {
     // An image that was stopped on its way has no verdict of its own; the node's error says why.
     const isTried = image.error !== undefined || image.outcome !== 'none' || report.mode === 'plan';
     const skipped = isTried ? undefined : `not put on the node: ${reasonOf(node, report)}`;
-    return { ...about, name: image.reference, failure: image.error, skipped };
+    return { name: `${node.node}: ${image.reference}`, durationMs, failure: image.error, skipped };
   });
   const isImages = node.images.some(({ error }) => error?.code === node.error?.code);
   return node.error !== undefined && !isImages
-    ? [{ ...about, name: 'node', failure: node.error }, ...images]
+    ? [{ ...whole, failure: node.error }, ...images]
     : images.length > 0
       ? images
-      : [{ ...about, name: 'node', skipped: reasonOf(node, report) }];
+      : [{ ...whole, skipped: reasonOf(node, report) }];
 }
 
 function reasonOf(node: NodeReport, report: Report): string {
@@ -61,7 +61,7 @@ function reasonOf(node: NodeReport, report: Report): string {
 }
 
 function wholeRun(report: Report): readonly TestCase[] {
-  const about = { classname: SUITE, name: 'run', durationMs: 0 };
+  const about = { name: 'run', durationMs: 0 };
   if (report.error !== undefined) {
     return [{ ...about, failure: report.error }];
   }
@@ -69,8 +69,8 @@ function wholeRun(report: Report): readonly TestCase[] {
   return isSilent ? [{ ...about, failure: { code: 'INTERNAL', message: 'nothing was proven', hint: '' } }] : [];
 }
 
-function testCase({ classname, name, durationMs, failure, skipped }: TestCase): readonly string[] {
-  const start = `    <testcase classname="${xmlText(classname)}" name="${xmlText(name)}" time="${seconds(durationMs)}"`;
+function testCase({ name, durationMs, failure, skipped }: TestCase): readonly string[] {
+  const start = `    <testcase classname="${SUITE}" name="${xmlText(name)}" time="${seconds(durationMs)}"`;
   if (failure !== undefined) {
     const { code, message, hint } = failure;
     const title = `${ERRORS[code].title} [${code}]`;

@@ -196,6 +196,7 @@ function logLine(states: readonly State[], now: number): string {
     `${percent} % of ${formatBytes(total)} to ${where}`,
     isImporting ? 'importing' : `${formatBytes(rate)}/s`,
     ...(left === '' ? [] : [left]),
-    ...(states.length === 1 ? [] : [`${states.length - busy.length} done`, `behind: ${behind.join(', ')}`]),
+    ...(states.length === 1 ? [] : [`${states.length - busy.length} done`]),
+    ...(states.length === 1 || isImporting ? [] : [`behind: ${behind.join(', ')}`]),
   ].join(', ');
 }

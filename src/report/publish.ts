@@ -66,12 +66,13 @@ export function describe({ code, message, hint }: ErrorReport): string {
   return `${message}\nNext step: ${hint} [${code}]`;
 }
 
-/** Nodes that have the same to say say it once. */
+/** Nodes that have the same to say say it once; what stopped the run as a whole is said for all of them. */
 function sameErrors(report: Report): readonly { readonly nodes: readonly string[]; readonly error: ErrorReport }[] {
+  const stopped = report.error === undefined ? undefined : describe(report.error);
   const groups = new Map<string, { nodes: string[]; error: ErrorReport }>();
   for (const { node, error } of report.nodes) {
-    if (error !== undefined) {
-      const key = describe(error);
+    const key = error === undefined ? undefined : describe(error);
+    if (error !== undefined && key !== undefined && key !== stopped) {
       const group = groups.get(key) ?? { nodes: [], error };
       group.nodes.push(node);
       groups.set(key, group);

@@ -36,7 +36,7 @@ function about(node: NodeReport, image: ImageReport | undefined): Row {
 }
 
 /** What would be sent of an image, in words: the layers are compressed only when they are sent. */
-export function estimate({ outcome, estimatedBytes }: ImageReport): string {
+function estimate({ outcome, estimatedBytes }: ImageReport): string {
   if (estimatedBytes === 0) {
     return outcome === 'present' ? formatBytes(0) : 'sent once, by another name';
   }

@@ -96,6 +96,14 @@ describe('a run that failed', () => {
     expect(callsOf(await published(report([])), 'fail')).toHaveLength(1);
   });
 
+  it('says once what stopped it, and not of each node', async () => {
+    const error = { code: 'CANCELLED', message: 'the job was cancelled (SIGINT)', hint: 'Again.' } as const;
+    const nodes = [nodeReport('w1', { error }), nodeReport('w2', { error })];
+    expect(callsOf(await published(report(nodes, { error })), 'error')).toEqual([
+      'error the job was cancelled (SIGINT)\nNext step: Again. [CANCELLED] The job was cancelled',
+    ]);
+  });
+
   it('by a signal ends as shells say it', async () => {
     const host = recordingHost();
     await publish(record, host, {}, EXIT.SIGTERM);
