@@ -47,6 +47,9 @@ async function main(argv: readonly string[]): Promise<number> {
     print(helpText());
     return isOn('help') ? EXIT.ok : EXIT.usage;
   }
+  if (command === 'help') {
+    return print(isMode(rest[0]) ? commandHelp(rest[0]) : helpText());
+  }
   if (command === 'completion') {
     const shell = SHELLS.find(one => one === rest[0]);
     return shell === undefined || rest.length > 1

@@ -112,6 +112,10 @@ function reportFiles(inputs: Inputs): ReportFiles {
  */
 export function readSettings(host: Host, env: NodeJS.ProcessEnv = process.env): Settings {
   const problems: InputProblem[] = [];
+  const found = foundConfig(host);
+  if (found !== undefined && !host.input('config')?.trim()) {
+    host.info(`settings of ${found} in the working directory apply`);
+  }
   const layers = readLayers(host, env, problems);
   const parsed = parseInputs(layers.textOf);
   problems.push(...parsed.problems);
@@ -235,12 +239,11 @@ function readInventory(host: Host, config: Inventory | undefined, env: NodeJS.Pr
 
 /** The file that the user names, else the one of the working directory, if the host looks there. */
 function readConfig(host: Host): Inventory {
-  const named = host.input('config')?.trim();
-  const found = [host.defaultConfig].find(file => file !== undefined && existsSync(file));
-  if (!named && found !== undefined) {
-    host.info(`settings of ${found} in the working directory apply`);
-  }
-  return readSettingsFile('config', named || found);
+  return readSettingsFile('config', host.input('config')?.trim() || foundConfig(host));
+}
+
+function foundConfig({ defaultConfig }: Host): string | undefined {
+  return defaultConfig !== undefined && existsSync(defaultConfig) ? defaultConfig : undefined;
 }
 
 function readSettingsFile(owner: SettingsFile, file: string | undefined): Inventory {

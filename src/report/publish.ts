@@ -2,7 +2,16 @@ import { ERRORS, toSideloadError } from '../errors.ts';
 import { EXIT, type ExitCode, type Host } from '../host/host.ts';
 import { reportDocument } from './document.ts';
 import { type ReportFiles, writeReports } from './files.ts';
-import { allFindings, bytesSent, type ErrorReport, type Report, redacted, succeeded } from './report.ts';
+import {
+  allFindings,
+  bytesSent,
+  type ErrorReport,
+  errorsOf,
+  listOf,
+  type Report,
+  redacted,
+  succeeded,
+} from './report.ts';
 import { markdown, textTable } from './table.ts';
 import { formatBytes, formatDuration } from './units.ts';
 
@@ -25,11 +34,8 @@ export async function publish(
       host.warning(`${node}: ${describe(finding)}`);
     }
   }
-  for (const { nodes, error } of sameErrors(report)) {
-    host.error(describe(error), `${nodes.join(', ')}: ${ERRORS[error.code].title}`);
-  }
-  if (report.error !== undefined) {
-    host.error(describe(report.error), ERRORS[report.error.code].title);
+  for (const { title, error } of errorsOf(report)) {
+    host.error(describe(error), title);
   }
   host.output('images', Object.keys(report.images).join('\n'));
   host.output('image-ids', JSON.stringify(report.images));
@@ -66,21 +72,6 @@ export function describe({ code, message, hint }: ErrorReport): string {
   return `${message}\nNext step: ${hint} [${code}]`;
 }
 
-/** Nodes that have the same to say say it once; what stopped the run as a whole is said for all of them. */
-function sameErrors(report: Report): readonly { readonly nodes: readonly string[]; readonly error: ErrorReport }[] {
-  const stopped = report.error === undefined ? undefined : describe(report.error);
-  const groups = new Map<string, { nodes: string[]; error: ErrorReport }>();
-  for (const { node, error } of report.nodes) {
-    const key = error === undefined ? undefined : describe(error);
-    if (error !== undefined && key !== undefined && key !== stopped) {
-      const group = groups.get(key) ?? { nodes: [], error };
-      group.nodes.push(node);
-      groups.set(key, group);
-    }
-  }
-  return [...groups.values()];
-}
-
 function success(report: Report): string {
   const [nodes, hold] =
     report.nodes.length === 1 ? ['the node', 'holds'] : [`all ${report.nodes.length} nodes`, 'hold'];
@@ -91,14 +82,11 @@ function success(report: Report): string {
   return `done: ${nodes} ${hold} what CI built; ${formatBytes(bytesSent(report))} sent, ${duration}`;
 }
 
-const NAMED_NODES = 10;
-
 function conclusion(report: Report): string {
   const failed = report.nodes.filter(node => node.error !== undefined);
   if (report.error !== undefined) {
     return `${ERRORS[report.error.code].title} [${report.error.code}]`;
   }
-  const named = failed.slice(0, NAMED_NODES).map(node => `${node.node} [${node.error?.code}]`);
-  const others = failed.length > NAMED_NODES ? ` and ${failed.length - NAMED_NODES} more` : '';
-  return `${failed.length} of ${report.nodes.length} nodes failed: ${named.join(', ')}${others}`;
+  const named = failed.map(node => `${node.node} [${node.error?.code}]`);
+  return `${failed.length} of ${report.nodes.length} nodes failed: ${listOf(named)}`;
 }

@@ -1,5 +1,5 @@
 import * as v from 'valibot';
-import type { ErrorCode, SideloadError } from '../errors.ts';
+import { ERRORS, type ErrorCode, type SideloadError } from '../errors.ts';
 
 /**
  * The record of a run, as valibot schemas: they type it here, and `schemas/report.schema.json` is made from them. Fields
@@ -164,6 +164,38 @@ export function succeeded(report: Report): boolean {
 /** What was found on any node before anything was sent, those of the list first. */
 export function allFindings(report: Report): readonly Finding[] {
   return [...report.nodes.flatMap(node => node.findings), ...report.findings];
+}
+
+/**
+ * Every error once, with a title for people: nodes that have the same to say share one, and what stopped the run as a whole
+ * is not said of its nodes again.
+ */
+export function errorsOf(report: Report): readonly { readonly title: string; readonly error: ErrorReport }[] {
+  const keyOf = ({ code, message, hint }: ErrorReport) => [code, message, hint].join('\n');
+  const stopped = report.error === undefined ? undefined : keyOf(report.error);
+  const groups = new Map<string, { readonly nodes: string[]; readonly error: ErrorReport }>();
+  for (const { node, error } of report.nodes) {
+    if (error !== undefined && keyOf(error) !== stopped) {
+      const group = groups.get(keyOf(error)) ?? { nodes: [], error };
+      group.nodes.push(node);
+      groups.set(keyOf(error), group);
+    }
+  }
+  return [
+    ...[...groups.values()].map(({ nodes, error }) => ({
+      title: `${listOf(nodes)}: ${ERRORS[error.code].title}`,
+      error,
+    })),
+    ...(report.error === undefined ? [] : [{ title: ERRORS[report.error.code].title, error: report.error }]),
+  ];
+}
+
+const NAMED = 10;
+
+/** No more names than anybody reads. */
+export function listOf(names: readonly string[]): string {
+  const others = names.length > NAMED ? ` and ${names.length - NAMED} more` : '';
+  return `${names.slice(0, NAMED).join(', ')}${others}`;
 }
 
 /** The record with everything that somebody else worded, nodes and kubelets among them, passed through `redact`. */

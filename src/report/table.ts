@@ -1,5 +1,4 @@
-import { ERRORS } from '../errors.ts';
-import { allFindings, type Finding, type ImageReport, type NodeReport, type Report } from './report.ts';
+import { allFindings, errorsOf, type Finding, type ImageReport, type NodeReport, type Report } from './report.ts';
 import { wrap } from './text.ts';
 import { formatBytes, formatDuration } from './units.ts';
 
@@ -146,21 +145,14 @@ function align(lines: readonly Row[]): readonly string[] {
 
 /** The page of the job in GitHub's Markdown: the verdict first, then the table, then what failed and what to do. */
 export function markdown(report: Report, ok: boolean): string {
-  const errors = [report, ...report.nodes].flatMap(part => {
-    if (part.error === undefined) {
-      return [];
-    }
-    const { code, message, hint } = part.error;
-    const where = 'node' in part ? `${part.node}: ` : '';
-    return [
-      `### ${escapeCell(where)}${ERRORS[code].title} (\`${code}\`)`,
-      '```text',
-      message.replaceAll('```', "'''"),
-      '```',
-      `**Next step:** ${hint}`,
-      '',
-    ];
-  });
+  const errors = errorsOf(report).flatMap(({ title, error: { code, message, hint } }) => [
+    `### ${escapeCell(title)} (\`${code}\`)`,
+    '```text',
+    message.replaceAll('```', "'''"),
+    '```',
+    `**Next step:** ${hint}`,
+    '',
+  ]);
   const findings = allFindings(report);
   const title = report.mode === 'plan' ? PLAN_TITLES : PUSH_TITLES;
   return [

@@ -36,7 +36,7 @@ afterAll(() => rm(directory, { recursive: true, force: true }));
 
 describe('help', () => {
   it('names the commands', async () => {
-    for (const flag of ['--help', '-h']) {
+    for (const flag of ['--help', '-h', 'help']) {
       const { code, stdout, stderr } = await runCli([flag]);
       expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
       for (const mode of MODES) expect(stdout).toContain(`\n  ${mode} `);
@@ -46,6 +46,7 @@ describe('help', () => {
   it.each(MODES)('of %s has every flag, and examples', async mode => {
     const { code, stdout } = await runCli([mode, '--help']);
     expect(code).toBe(0);
+    expect((await runCli(['help', mode])).stdout).toBe(stdout);
     for (const name of INPUT_NAMES.filter(one => one !== 'mode' && inputSpec(one).type !== 'secret'))
       expect(stdout).toContain(`  --${name}\n`);
     expect(stdout).toContain(`  kube-sideload ${mode} --images`);
@@ -177,9 +178,11 @@ describe('a configuration file', () => {
     await writeFile(at('other.yaml'), `nodes: [{ host: 127.0.0.1, port: 1, name: there }]\n${settings}\n`);
     const env = { KUBE_SIDELOAD_SSH_PRIVATE_KEY: key, KUBE_SIDELOAD_SSH_KNOWN_HOSTS: inputs['ssh-known-hosts'] };
     const found = await runCli(['push'], { cwd: here, env });
-    expect(found.log).toContain('settings of kube-sideload.yaml in the working directory apply');
+    expect(found.log.match(/settings of kube-sideload.yaml in the working directory apply/g)).toHaveLength(1);
     expect(found.log).toContain('1 of 1 nodes failed: here [SSH_UNREACHABLE]');
     expect(JSON.parse(await readFile(join(here, 'out', 'report.json'), 'utf8'))).toMatchObject({ succeeded: false });
+    const wrong = await runCli(['push', '--ssh-port=x'], { cwd: here, env });
+    expect(wrong.log.match(/in the working directory apply/g)).toHaveLength(1);
     const named = await runCli(['push', '--config', at('other.yaml')], { cwd: here, env });
     expect(named.log).toContain('1 of 1 nodes failed: there [SSH_UNREACHABLE]');
   });

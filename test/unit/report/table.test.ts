@@ -142,6 +142,11 @@ describe('the page of the job', () => {
     expect(page).toContain('```text\nconnect ECONNREFUSED 10.0.0.12:22\n```\n**Next step:** Check that sshd runs.');
   });
 
+  it('says once what several nodes have to say', () => {
+    const page = markdown(report([failedNode('w1'), failedNode('w2')]), false);
+    expect(page.match(/^### .*/gm)).toEqual(['### w1, w2: The node cannot be reached over SSH (`SSH_UNREACHABLE`)']);
+  });
+
   it('cannot be broken by what nodes and kubelets say', () => {
     const error = { code: 'IMPORT_FAILED', message: 'a\n```\n<script>', hint: 'x' } as const;
     const image = {
