@@ -1,12 +1,12 @@
 import { type JsonSchema, toJsonSchema } from '@valibot/to-json-schema';
 import { INPUT_NAMES, type InputName, inputSpec } from '../src/inputs.ts';
-import { InventoryFile, isSetting, NodeMapping, NodeText } from '../src/node/inventory.ts';
+import { InventoryFile, isSetting, NodeMapping, NodeText, type SettingsFile } from '../src/node/inventory.ts';
 
 /**
- * The JSON schema of an inventory file, from the schema that reads it and from the table of inputs; editors show the help
+ * The JSON schema of an inventory or configuration file, from the schema that reads it and from the table of inputs; editors show the help
  * of each setting.
  */
-export function inventorySchema(): string {
+export function inventorySchema(owner: SettingsFile): string {
   const schema = toJsonSchema(InventoryFile, {
     typeMode: 'output',
     overrideSchema: ({ valibotSchema, jsonSchema }) => {
@@ -15,7 +15,7 @@ export function inventorySchema(): string {
         case 'lazy':
           return { anyOf: [part(NodeText), part(NodeMapping)] };
         case 'record':
-          return settings();
+          return settings(owner);
         default:
           return jsonSchema;
       }
@@ -23,16 +23,18 @@ export function inventorySchema(): string {
   });
   // What a lazy schema was converted to before it was replaced.
   const { $schema, $defs: _, ...rest } = schema;
-  return `${JSON.stringify({ $schema, title: 'Inventory of kube-sideload', ...rest }, undefined, 2)}\n`;
+  return `${JSON.stringify({ $schema, title: TITLES[owner], ...rest }, undefined, 2)}\n`;
 }
+
+const TITLES = { inventory: 'Inventory of kube-sideload', config: 'Configuration of kube-sideload' };
 
 function part(schema: typeof NodeText | typeof NodeMapping): JsonSchema {
   const { $schema: _, ...rest } = toJsonSchema(schema, { typeMode: 'output' });
   return rest;
 }
 
-function settings(): JsonSchema {
-  const properties = INPUT_NAMES.filter(isSetting).map(name => [name, setting(name)] as const);
+function settings(owner: SettingsFile): JsonSchema {
+  const properties = INPUT_NAMES.filter(name => isSetting(name, owner)).map(name => [name, setting(name)] as const);
   return { type: 'object', properties: Object.fromEntries(properties), additionalProperties: false };
 }
 

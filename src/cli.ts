@@ -1,70 +1,96 @@
 import { parseArgs } from 'node:util';
+import { isMode, SHELLS, SHORT, SWITCHES } from './commands.ts';
+import { completionScript } from './completion.ts';
 import { runPush } from './entry.ts';
-import { helpText } from './help.ts';
+import { commandHelp, helpText } from './help.ts';
+import { gitlabHost } from './host/gitlab.ts';
+import { EXIT } from './host/host.ts';
 import { terminalHost } from './host/terminal.ts';
 import { INPUT_NAMES, INPUTS, type InputName, inputSpec } from './inputs.ts';
 import { VERSION } from './version.ts';
 
-/** Exit codes: 0 done, 1 failed, 2 the command line is wrong. */
-const USAGE_ERROR = 2;
+type Switch = keyof typeof SWITCHES;
+
+function parse(argv: readonly string[]) {
+  const flags = INPUT_NAMES.filter(name => inputSpec(name).type !== 'secret');
+  const switches = Object.keys(SWITCHES) as readonly Switch[];
+  return parseArgs({
+    args: [...argv],
+    options: {
+      ...Object.fromEntries(flags.map(name => [name, { type: 'string', multiple: true }] as const)),
+      ...Object.fromEntries(
+        switches.map(name => [
+          name,
+          { type: 'boolean', ...(SHORT[name] !== undefined && { short: SHORT[name] }) } as const,
+        ]),
+      ),
+    },
+    allowPositionals: true,
+    strict: true,
+  });
+}
 
 async function main(argv: readonly string[]): Promise<number> {
-  const options = Object.fromEntries(
-    INPUT_NAMES.filter(name => inputSpec(name).type !== 'secret').map(
-      name => [name, { type: 'string', multiple: true }] as const,
-    ),
-  );
   let parsed: ReturnType<typeof parse>;
-  function parse() {
-    return parseArgs({
-      args: [...argv],
-      options: { ...options, help: { type: 'boolean', short: 'h' }, version: { type: 'boolean' } },
-      allowPositionals: true,
-      strict: true,
-    });
-  }
   try {
-    parsed = parse();
+    parsed = parse(argv);
   } catch (error) {
     return usageError(error instanceof Error ? error.message : String(error));
   }
-  const { help, version, ...values } = parsed.values;
+  const values: Readonly<Record<string, unknown>> = parsed.values;
+  const isOn = (name: Switch) => values[name] === true;
   const [command, ...rest] = parsed.positionals;
-  if (help === true || (command === undefined && version !== true)) {
-    process.stdout.write(helpText());
-    return help === true ? 0 : USAGE_ERROR;
+  if (isOn('version')) {
+    return print(`${VERSION}\n`);
   }
-  if (version === true) {
-    process.stdout.write(`${VERSION}\n`);
-    return 0;
+  if (command === undefined) {
+    print(helpText());
+    return isOn('help') ? EXIT.ok : EXIT.usage;
   }
-  const mode = INPUTS.mode.type.oneOf.find(one => one === command);
-  if (mode === undefined || rest.length > 0) {
+  if (command === 'help') {
+    return print(isMode(rest[0]) ? commandHelp(rest[0]) : helpText());
+  }
+  if (command === 'completion') {
+    const shell = SHELLS.find(one => one === rest[0]);
+    return shell === undefined || rest.length > 1
+      ? usageError(`completion is for one of: ${SHELLS.join(', ')}`)
+      : print(completionScript(shell));
+  }
+  if (!isMode(command) || rest.length > 0) {
     return usageError(`unknown command: ${parsed.positionals.join(' ')}`);
+  }
+  if (isOn('help')) {
+    return print(commandHelp(command));
   }
   const flags: Partial<Record<InputName, string>> = {};
   for (const name of INPUT_NAMES) {
-    const given = (values as Record<string, unknown>)[name];
+    const given = values[name];
     if (Array.isArray(given)) {
       // A flag that is given several times makes a list; where one value is wanted, the parser says so.
       flags[name] = given.join('\n');
     }
   }
   // `push` is the default, and leaves the mode to whoever sets it.
-  if (mode !== INPUTS.mode.default) {
-    if (flags.mode !== undefined && flags.mode !== mode) {
-      return usageError(`${mode} and --mode=${flags.mode} contradict each other`);
+  if (command !== INPUTS.mode.default) {
+    if (flags.mode !== undefined && flags.mode !== command) {
+      return usageError(`${command} and --mode=${flags.mode} contradict each other`);
     }
-    flags.mode = mode;
+    flags.mode = command;
   }
-  const host = terminalHost({ flags });
+  const makeHost = process.env.GITLAB_CI ? gitlabHost : terminalHost;
+  const host = makeHost({ flags, isJson: isOn('json'), isQuiet: isOn('quiet') });
   await runPush(host);
-  return host.failed ? 1 : 0;
+  return host.exitCode;
+}
+
+function print(text: string): number {
+  process.stdout.write(text);
+  return EXIT.ok;
 }
 
 function usageError(message: string): number {
   process.stderr.write(`${message}\nTry \`kube-sideload --help\`.\n`);
-  return USAGE_ERROR;
+  return EXIT.usage;
 }
 
 process.exitCode = await main(process.argv.slice(2));

@@ -5,7 +5,7 @@
 export const ERRORS = {
   INPUT_INVALID: { title: 'An input is wrong', hint: 'Correct the inputs named above; nothing was changed anywhere.' },
   INVENTORY_INVALID: {
-    title: 'The inventory file is wrong',
+    title: 'The inventory or configuration file is wrong',
     hint: 'Correct the lines named above; nothing was changed anywhere.',
   },
   SOURCE_UNAVAILABLE: {
@@ -245,6 +245,10 @@ export const ERRORS = {
   SMOKE_TIMEOUT: {
     title: 'The pod did not run in time',
     hint: 'The last state is above; raise `smoke-timeout` for images that start slowly.',
+  },
+  REPORT_FAILED: {
+    title: 'A report file cannot be written',
+    hint: 'Make room, or name another place in the `report-…` inputs; the nodes are as the table says.',
   },
   CANCELLED: { title: 'The job was cancelled', hint: 'Nothing is left behind; run the job again.' },
   INTERNAL: { title: 'This is a fault of kube-sideload', hint: 'Please report it with the lines above.' },

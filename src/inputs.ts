@@ -85,6 +85,10 @@ export const INPUTS = {
     type: 'path',
     help: 'The runner’s own node list and settings (YAML). Default: `$KUBE_SIDELOAD_INVENTORY`, else `/etc/kube-sideload/inventory.yaml`, else `kube-sideload/inventory.yaml` in the user’s configuration directory. Inputs override it.',
   },
+  config: {
+    type: 'path',
+    help: 'The project’s own nodes and settings (YAML), in the form of an inventory, with `images` and `archive` besides. Default on the command line: `kube-sideload.yaml` in the working directory. It overrides the inventory; inputs override both.',
+  },
   'ssh-user': {
     type: 'text',
     default: 'root',
@@ -216,6 +220,18 @@ export const INPUTS = {
     type: 'number',
     default: '50',
     help: 'How many smoke pods there are at most at a time.',
+  },
+  'report-json': {
+    type: 'path',
+    help: 'A file for the record of the run as JSON (`schemas/report.schema.json` explains it), also of a run that failed; directories are made.',
+  },
+  'report-junit': {
+    type: 'path',
+    help: 'A file for the record as JUnit XML: a test case for each image on each node.',
+  },
+  'report-dotenv': {
+    type: 'path',
+    help: 'A file for the record as `KEY=value` lines, such as `KUBE_SIDELOAD_CHANGED=true`, in the form of GitLab’s dotenv reports.',
   },
 } as const satisfies Record<string, InputSpec>;
 

@@ -16,8 +16,10 @@ import {
   parseInventory,
   parseJump,
   parseNode,
+  type SettingsFile,
 } from './node/inventory.ts';
 import { collect, type InputProblem, problem, shown, throwProblems } from './problems.ts';
+import { REPORT_KINDS, type ReportFiles, reportProblems } from './report/files.ts';
 import { type PodTemplate, parsePodManifest } from './smoke/manifest.ts';
 import type { Quantities } from './smoke/pod.ts';
 import { parseResources } from './smoke/resources.ts';
@@ -84,6 +86,7 @@ export interface Settings {
   readonly cluster: ClusterSettings | undefined;
   readonly smoke: SmokeSettings | undefined;
   readonly sandboxImage: Inputs['sandbox-image'];
+  readonly reports: ReportFiles;
 }
 
 export interface ClusterSettings {
@@ -108,17 +111,49 @@ export interface SmokeSettings {
   readonly template: PodTemplate | undefined;
 }
 
+/** Where texts of inputs and nodes come from, the nearest first: the job, the file of the project, that of the machine. */
+interface Layers {
+  textOf(name: InputName): string | undefined;
+  /** Of the first file that lists any. */
+  readonly nodes: readonly NodeEntry[];
+  /** Whether every file could be read: what one that cannot be may have set is not missing. */
+  readonly isComplete: boolean;
+}
+
+function readLayers(host: Host, env: NodeJS.ProcessEnv, problems: InputProblem[]): Layers {
+  const config = collect(problems, () => readConfig(host));
+  const inventory = collect(problems, () => readInventory(host, config, env));
+  const files = [config, inventory];
+  return {
+    textOf: name => [host.input(name), ...files.map(file => file?.settings[name])].find(text => text?.trim()),
+    nodes: files.map(file => file?.nodes ?? []).find(nodes => nodes.length > 0) ?? [],
+    isComplete: files.every(file => file !== undefined),
+  };
+}
+
+/** Where the record of a run goes whose settings cannot be read: as far as they can, and what can be written. */
+export function readReportFiles(host: Host, env: NodeJS.ProcessEnv = process.env): ReportFiles {
+  const files = reportFiles(parseInputs(readLayers(host, env, []).textOf).inputs);
+  return reportProblems(files).length === 0 ? files : {};
+}
+
+function reportFiles(inputs: Inputs): ReportFiles {
+  const entries = REPORT_KINDS.map(kind => [kind, inputs[`report-${kind}`]] as const);
+  return Object.fromEntries(entries.filter(([, file]) => file !== undefined));
+}
+
 /**
- * Reads all inputs, the inventory of the runner, and the files that they name.
+ * Reads all inputs, the inventory of the runner, the configuration of the project, and the files that they name.
  * @throws SideloadError with every problem that can be seen without touching a node, an engine or the cluster.
  */
 export function readSettings(host: Host, env: NodeJS.ProcessEnv = process.env): Settings {
   const problems: InputProblem[] = [];
-  const inventory = collect(problems, () => readInventory(host, env));
-  const parsed = parseInputs(name => {
-    const given = host.input(name);
-    return given === undefined || given.trim() === '' ? inventory?.settings[name] : given;
-  });
+  const found = foundConfig(host);
+  if (found !== undefined && !host.input('config')?.trim()) {
+    host.info(`settings of ${found} in the working directory apply`);
+  }
+  const layers = readLayers(host, env, problems);
+  const parsed = parseInputs(layers.textOf);
   problems.push(...parsed.problems);
   const { inputs } = parsed;
   for (const name of INPUT_NAMES) {
@@ -157,7 +192,7 @@ export function readSettings(host: Host, env: NodeJS.ProcessEnv = process.env): 
 
   const jump = collect(problems, () => parseJump(inputs['ssh-jump'])) ?? [];
   const isOpenssh = inputs['ssh-transport'] === 'openssh';
-  const isSet = (name: InputName) => (host.input(name)?.trim() || inventory?.settings[name]) !== undefined;
+  const isSet = (name: InputName) => layers.textOf(name) !== undefined;
   /** With user and port as they apply, and what of them somebody has said: OpenSSH's client has other defaults. */
   const complete = ({ host: name, user, port }: JumpEntry, of: { readonly isJump: boolean }) => ({
     host: name,
@@ -170,7 +205,7 @@ export function readSettings(host: Host, env: NodeJS.ProcessEnv = process.env): 
   });
   const hop = (entry: JumpEntry) => complete(entry, { isJump: true });
   const defaults = { jump: jump.map(hop), sudo: inputs.sudo };
-  const nodes = readNodes(inputs, inventory, problems, entry => ({
+  const nodes = readNodes(inputs, layers, problems, entry => ({
     label: labelOf(entry),
     ...complete(entry, { isJump: false }),
     jump: entry.jump?.map(hop) ?? defaults.jump,
@@ -178,9 +213,8 @@ export function readSettings(host: Host, env: NodeJS.ProcessEnv = process.env): 
     kubernetesName: entry.kubernetesName,
     criSocket: entry.criSocket,
   }));
-  // What an inventory that cannot be read may have set is not missing.
   const mayLack = (...names: readonly InputName[]) =>
-    inventory === undefined && names.every(name => inputs[name] === undefined);
+    !layers.isComplete && names.every(name => inputs[name] === undefined);
   const authentication = mayLack('ssh-private-key', 'ssh-private-key-file', 'ssh-password')
     ? undefined
     : collect(problems, () => (isOpenssh ? {} : readAuthentication(inputs, host, env)));
@@ -195,6 +229,8 @@ export function readSettings(host: Host, env: NodeJS.ProcessEnv = process.env): 
   const cluster =
     inputs.smoke !== 'pod' && !nodesFromCluster ? undefined : collect(problems, () => readCluster(inputs, host));
   const smoke = inputs.smoke === 'none' ? undefined : readSmoke(inputs, problems);
+  const reports = reportFiles(inputs);
+  problems.push(...reportProblems(reports));
 
   throwProblems(problems);
   if (authentication === undefined || hostKeys === undefined) {
@@ -237,6 +273,7 @@ export function readSettings(host: Host, env: NodeJS.ProcessEnv = process.env): 
     cluster,
     sandboxImage: inputs['sandbox-image'],
     smoke,
+    reports,
   };
 }
 
@@ -273,30 +310,44 @@ function cacheDirectory(env: NodeJS.ProcessEnv): string | undefined {
 }
 
 /** The file that the user names must exist; the places of the runner may be empty. */
-function readInventory(host: Host, env: NodeJS.ProcessEnv): Inventory {
-  const named = host.input('inventory')?.trim() || env.KUBE_SIDELOAD_INVENTORY;
+function readInventory(host: Host, config: Inventory | undefined, env: NodeJS.ProcessEnv): Inventory {
+  const named =
+    host.input('inventory')?.trim() || config?.settings.inventory?.trim() || env.KUBE_SIDELOAD_INVENTORY?.trim();
   const configuration = env.XDG_CONFIG_HOME ? [env.XDG_CONFIG_HOME] : inHome('.config');
   const places = [
     '/etc/kube-sideload/inventory.yaml',
     ...configuration.map(directory => join(directory, 'kube-sideload', 'inventory.yaml')),
   ];
   const file = named || places.find(place => existsSync(place));
-  return file === undefined ? { nodes: [], settings: {} } : parseInventory(readText('inventory', file), file);
+  return readSettingsFile('inventory', file);
+}
+
+/** The file that the user names, else the one of the working directory, if the host looks there. */
+function readConfig(host: Host): Inventory {
+  return readSettingsFile('config', host.input('config')?.trim() || foundConfig(host));
+}
+
+function foundConfig({ defaultConfig }: Host): string | undefined {
+  return defaultConfig !== undefined && existsSync(defaultConfig) ? defaultConfig : undefined;
+}
+
+function readSettingsFile(owner: SettingsFile, file: string | undefined): Inventory {
+  return file === undefined ? { nodes: [], settings: {} } : parseInventory(readText(owner, file), file, owner);
 }
 
 function readNodes(
   inputs: Inputs,
-  inventory: Inventory | undefined,
+  layers: Layers,
   problems: InputProblem[],
   nodeOf: (entry: NodeEntry) => NodeSettings,
 ): readonly NodeSettings[] {
   const listed = inputs.nodes.map(text => collect(problems, () => parseNode(text)));
-  const entries: readonly (NodeEntry | undefined)[] = listed.length > 0 ? listed : (inventory?.nodes ?? []);
-  if (entries.length === 0 && inventory !== undefined && inputs['nodes-from-cluster'] !== 'true') {
+  const entries: readonly (NodeEntry | undefined)[] = listed.length > 0 ? listed : layers.nodes;
+  if (entries.length === 0 && layers.isComplete && inputs['nodes-from-cluster'] !== 'true') {
     problems.push(
       problem(
         '`nodes` is empty',
-        'list the nodes in `nodes`, or in an inventory file on the runner (see `inventory`), or set `nodes-from-cluster`',
+        'list the nodes in `nodes`, or in an inventory file on the runner (see `inventory` and `config`), or set `nodes-from-cluster`',
       ),
     );
   }

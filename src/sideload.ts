@@ -20,7 +20,7 @@ import { leaveNode, planImages, prepareNode, promoteImages, removeStaged } from 
 import { throttleOf } from './node/throttle.ts';
 import { errorOf, preflight } from './preflight.ts';
 import { transferProgress } from './report/progress.ts';
-import { errorReport, type Finding, type Report } from './report/report.ts';
+import { errorReport, type Finding, type Report, type StageReport } from './report/report.ts';
 import { findingsTable } from './report/table.ts';
 import { formatBytes, formatDuration } from './report/units.ts';
 import { type Run, writeSecret } from './run.ts';
@@ -49,6 +49,8 @@ import { openTransport } from './ssh/transport.ts';
  */
 export async function sideload(settings: Settings, host: Host, run: Run): Promise<Report> {
   const ssh = openTransport(settings.ssh, run.scratch);
+  const startedAt = new Date().toISOString();
+  const stagesDone: StageReport[] = [];
   let nodes: readonly Node[] = settings.nodesFromCluster ? [] : settings.nodes.map(newNode);
   let images: ImageSet | undefined;
   let cluster: Cluster | undefined;
@@ -111,7 +113,9 @@ export async function sideload(settings: Settings, host: Host, run: Run): Promis
       unlisted = findings.filter(finding => nodes.every(node => finding.node !== node.settings.label));
       isChecked = true;
       const isComplete = error === undefined && asked.status === 'fulfilled';
-      for (const line of findings.length > 0 || isComplete ? findingsTable(findings) : ['not all could be checked']) {
+      for (const line of findings.length > 0 || isComplete
+        ? findingsTable(findings, host.isLive ? host.size.columns : undefined)
+        : ['not all could be checked']) {
         host.info(line);
       }
       if (asked.status === 'rejected') {
@@ -124,10 +128,12 @@ export async function sideload(settings: Settings, host: Host, run: Run): Promis
         const throttle = throttleOf(settings.bandwidth);
         const sending = { settings, ssh, run, progress: transferProgress(host), throttle, log: host.info };
         const send = async (node: Node) => {
+          const begunAtMs = Date.now();
           await stageImages(node, sending);
-          const { bytesSent, durationMs } = nodeReport(node);
-          const sent = bytesSent > 0 ? `${formatBytes(bytesSent)} sent, imported and verified` : 'nothing to send';
-          host.info(`${node.settings.label}: ${sent} (${formatDuration(durationMs)})`);
+          const { bytesSent } = nodeReport(node);
+          const duration = formatDuration(Date.now() - begunAtMs);
+          const sent = `${formatBytes(bytesSent)} sent, imported and verified in ${duration}`;
+          host.info(`${node.settings.label}: ${bytesSent > 0 ? sent : 'nothing to send'}`);
         };
         // The control plane last, and not at all for an image that some other node refuses.
         for (const group of [nodes.filter(node => !isControlPlane(node)), nodes.filter(isControlPlane)]) {
@@ -143,7 +149,7 @@ export async function sideload(settings: Settings, host: Host, run: Run): Promis
           changed ||= node.images.some(image => image.stage !== undefined);
           await promoteImages(node, run);
           for (const { reference, image } of node.images) {
-            host.info(`${node.settings.label}: ${reference} is ${image.imageId}`);
+            host.info(`${node.settings.label}: ${reference} is ${shortId(image.imageId)}`);
           }
         });
       },
@@ -162,7 +168,11 @@ export async function sideload(settings: Settings, host: Host, run: Run): Promis
 
   try {
     for (const [title, stage] of Object.entries(stages)) {
-      await host.group(title, stage);
+      const begunAtMs = Date.now();
+      await host.group(title, stage).finally(() => {
+        const durationMs = Date.now() - begunAtMs;
+        stagesDone.push({ title, startedAt: new Date(begunAtMs).toISOString(), durationMs });
+      });
       run.signal.throwIfAborted();
       // Until all has been checked nobody is given up: the user is to learn of everything at once.
       if (isChecked && (error !== undefined || nodes.some(node => node.error !== undefined))) {
@@ -185,6 +195,9 @@ export async function sideload(settings: Settings, host: Host, run: Run): Promis
   return {
     run: run.id,
     mode: settings.mode,
+    startedAt,
+    endedAt: new Date().toISOString(),
+    stages: stagesDone,
     images: Object.fromEntries(
       [...(images?.images ?? []), ...sandboxes.images].flatMap(image => {
         const ids = image.variants.map(variant => [formatPlatform(variant.platform), variant.imageId]);
@@ -409,6 +422,8 @@ function smokeOptions(nodes: readonly Node[], settings: SmokeSettings, run: Run,
         throw new SideloadError('INTERNAL', `a verdict on ${target.reference}, which nobody asked for`);
       }
       node.error ??= error;
+      node.endedAtMs = Date.now();
+      image.error ??= error;
       image.smoke = message;
     },
     onTrouble: message => host.info(`the Kubernetes API does not answer, trying again: ${message}`),
@@ -421,6 +436,11 @@ function smokeOptions(nodes: readonly Node[], settings: SmokeSettings, run: Run,
       return await namesOnNode(connection, facts, run.signal);
     },
   };
+}
+
+/** Enough of a digest to tell images apart; the log has the whole of it once, with the image. */
+function shortId(imageId: string): string {
+  return imageId.slice(0, 'sha256:'.length + 12);
 }
 
 function describeNode({ facts, settings: { label }, connection }: Node): string {

@@ -20,6 +20,10 @@ export interface Options {
   readonly node?: string;
   /** Added to the environment; `undefined` removes. */
   readonly env?: Readonly<Record<string, string | undefined>>;
+  /** Nothing of the environment of the tests, not even a PATH. */
+  readonly isBare?: boolean;
+  /** The working directory. */
+  readonly cwd?: string;
   /** Whose engines are on the PATH. */
   readonly lab?: Lab;
   /** Called with each line of the log as it appears. */
@@ -200,11 +204,12 @@ async function inTemporaryDirectory<T>(body: (directory: string) => Promise<T>):
 type Ended = Pick<Outcome, 'code' | 'signal' | 'stdout' | 'stderr' | 'log'>;
 
 function run(bundle: string, args: readonly string[], own: Record<string, string>, options: Options): Promise<Ended> {
-  const { node = process.execPath, env = {}, lab, onLine, timeoutMs = TIMEOUT_MS } = options;
+  const { node = process.execPath, env = {}, isBare = false, cwd, lab, onLine, timeoutMs = TIMEOUT_MS } = options;
   // No HOME and no agent: neither the keys nor the kubeconfig of whoever runs the tests may help.
   const {
     HOME: _home,
     GITHUB_ACTIONS: _actions,
+    GITLAB_CI: _gitlab,
     KUBECONFIG: _kubeconfig,
     SSH_AUTH_SOCK: _agent,
     ...inherited
@@ -212,7 +217,8 @@ function run(bundle: string, args: readonly string[], own: Record<string, string
   const path = lab === undefined ? inherited.PATH : `${lab.bin}:${inherited.PATH}`;
   return new Promise((done, reject) => {
     const child = spawn(node, [bundle, ...args], {
-      env: { ...inherited, HOME: '/nonexistent', PATH: path, ...own, ...env },
+      cwd,
+      env: { ...(!isBare && { ...inherited, HOME: '/nonexistent', PATH: path }), ...own, ...env },
       stdio: ['ignore', 'pipe', 'pipe'],
     });
     const timer = setTimeout(() => child.kill('SIGKILL'), timeoutMs);

@@ -1,36 +1,63 @@
 import { tmpdir } from 'node:os';
 import * as core from '@actions/core';
+import { ciRun } from './ci.ts';
 import type { Host } from './host.ts';
+import { secretStore } from './secrets.ts';
 
-/** GitHub Actions, GitHub Enterprise Server, and Gitea or Forgejo Actions, which speak the same protocol or ignore it. */
+/**
+ * GitHub Actions, GitHub Enterprise Server, and Gitea or Forgejo Actions, which fold and mask as GitHub does, and show the
+ * command of an annotation as it is, escapes and all: there, and where nobody knows any command, plain lines are written.
+ */
 export function githubHost(env: NodeJS.ProcessEnv = process.env): Host {
+  const isGitea = Boolean(env.GITEA_ACTIONS || env.FORGEJO_ACTIONS);
+  const hasCommands = isGitea || Boolean(env.GITHUB_ACTIONS);
+  const hasAnnotations = hasCommands && !isGitea;
+  const secrets = secretStore(line => {
+    if (hasCommands) {
+      core.setSecret(line);
+    }
+  });
+  // What a node says must not become a command of the runner; and nobody masks where nobody knows commands.
+  const info = (text: string) =>
+    core.info((hasCommands ? text : secrets.redact(text)).replaceAll(/^(?=[^\S\n]*(?:::|##\[))/gm, '| '));
   return {
     input: name => env[`INPUT_${name.replaceAll(' ', '_').toUpperCase()}`],
     temporaryDirectory: env.RUNNER_TEMP || tmpdir(),
-    mask: secret => {
-      for (const line of secret.split(/\r?\n/)) {
-        if (line.trim() !== '') {
-          core.setSecret(line);
-        }
+    // Whoever may change the checkout could change what runs on the runner: here a file must be named.
+    defaultConfig: undefined,
+    ci: ciRun(env),
+    mask: secrets.add,
+    redact: secrets.redact,
+    info,
+    result: info,
+    warning: message => (hasAnnotations ? core.warning(message) : info(`warning: ${message}`)),
+    error: (message, title) => (hasAnnotations ? core.error(message, { title }) : info(`error: ${title}\n${message}`)),
+    group: async (title, body) => {
+      if (hasCommands) {
+        return await core.group(title, body);
+      }
+      info(title);
+      return await body();
+    },
+    isLive: false,
+    size: { columns: 120, rows: 1 },
+    progress: lines => {
+      for (const line of lines) {
+        info(line);
       }
     },
-    info: core.info,
-    warning: message => core.warning(message),
-    error: (message, title) => core.error(message, { title }),
-    group: core.group,
-    isLive: false,
-    progress: core.info,
     output: core.setOutput,
     summary: async markdown => {
       if (env.GITHUB_STEP_SUMMARY) {
         await core.summary.addRaw(markdown, true).write();
       }
     },
+    report: () => {},
     saveState: core.saveState,
     state: core.getState,
     // core.setFailed would add an annotation to those that say what failed.
     fail: message => {
-      core.info(message);
+      info(message);
       process.exitCode = core.ExitCode.Failure;
     },
   };

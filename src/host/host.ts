@@ -1,4 +1,5 @@
 import type { InputName } from '../inputs.ts';
+import type { ReportDocument } from '../report/report.ts';
 
 /** What the job did, for the steps after it. Values are texts; structured ones are JSON. */
 export type OutputName = 'images' | 'image-ids' | 'nodes' | 'bytes-sent' | 'changed';
@@ -12,6 +13,9 @@ export const OUTPUTS: Readonly<Record<OutputName, string>> = {
     '`true` when some node did not have the images before (with `mode: plan`: does not have them), else `false`.',
 };
 
+/** The job around the run, as far as the CI system tells. */
+export type CiRun = NonNullable<ReportDocument['ci']>;
+
 /** Names under which the main step leaves word for the post step. */
 export type StateName = 'started' | 'run' | 'scratch' | 'finished';
 
@@ -22,25 +26,42 @@ export type StateName = 'started' | 'run' | 'scratch' | 'finished';
 export interface Host {
   /** The text of an input as the user gave it; `undefined` when not set. */
   input(name: InputName): string | undefined;
+  /** The configuration file to look for in the working directory; `undefined` where only a named one is read. */
+  readonly defaultConfig: string | undefined;
+  /** `undefined` outside of CI. */
+  readonly ci: CiRun | undefined;
   /** A directory on a real disk for files of this run; the run makes its own directory inside. */
   readonly temporaryDirectory: string;
   /** Keeps a secret out of the log from now on, each of its lines by itself (Gitea and Forgejo mask lines only). */
   mask(secret: string): void;
+  /** The text without what was masked, for files and outputs, which nobody else masks. */
+  redact(text: string): string;
   info(line: string): void;
+  /** A line of the table at the end, which is shown also to those who want to know nothing else. */
+  result(line: string): void;
   warning(message: string): void;
   /** One annotation. */
   error(message: string, title: string): void;
   /** A foldable part of the log. */
   group<T>(title: string, body: () => Promise<T>): Promise<T>;
-  /** Whether somebody looks at a terminal: progress lines replace one another there. */
+  /** Whether somebody looks at a terminal: there the lines of `progress` replace the ones before. */
   readonly isLive: boolean;
-  /** A line that is worth seeing while it is true and no longer: progress of a transfer. */
-  progress(line: string): void;
+  /** How many characters of a line can be seen at once, and how many lines. */
+  readonly size: { readonly columns: number; readonly rows: number };
+  /** Lines that are worth seeing while they are true and no longer; none at all ends it. */
+  progress(lines: readonly string[]): void;
   output(name: OutputName, value: string): void;
   /** Markdown for the page of the job; where there is none, nothing happens: the log has it all. */
   summary(markdown: string): Promise<void>;
+  /** The whole record, for hosts that print it. */
+  report(document: ReportDocument): void;
   saveState(name: StateName, value: string): void;
   state(name: StateName): string;
-  /** Marks the job as failed; called once, last. */
-  fail(message: string): void;
+  /** Marks the job as failed; called once, last. CI systems that know one way to fail ignore the exit code. */
+  fail(message: string, exitCode: ExitCode): void;
 }
+
+/** Exit codes of the command line; one that a signal ended has 128 and the number of the signal, as shells say. */
+export const EXIT = { ok: 0, failed: 1, usage: 2, SIGHUP: 129, SIGINT: 130, SIGTERM: 143 } as const;
+
+export type ExitCode = (typeof EXIT)[keyof typeof EXIT];

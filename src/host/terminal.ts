@@ -1,14 +1,27 @@
 import { tmpdir } from 'node:os';
 import { stripVTControlCharacters } from 'node:util';
 import type { InputName } from '../inputs.ts';
-import type { Host, OutputName } from './host.ts';
+import { jsonText } from '../report/document.ts';
+import { ciRun } from './ci.ts';
+import { EXIT, type ExitCode, type Host, type OutputName } from './host.ts';
+import { type Screen, screenOf } from './screen.ts';
+import { secretStore } from './secrets.ts';
 
-interface TerminalOptions {
+export interface TerminalOptions {
   /** Flags by input name. */
   readonly flags: Partial<Record<InputName, string>>;
+  /** The record as JSON on standard output, in place of the outputs. */
+  readonly isJson?: boolean;
+  /** Only what is wrong, and the table at the end. */
+  readonly isQuiet?: boolean;
   readonly env?: NodeJS.ProcessEnv;
   readonly stdout?: NodeJS.WriteStream;
   readonly stderr?: NodeJS.WriteStream;
+}
+
+export interface TerminalHost extends Host {
+  /** How the process is to end. */
+  readonly exitCode: ExitCode;
 }
 
 /** The environment variable that sets an input for the command line; the only way in for secrets, besides files. */
@@ -18,68 +31,83 @@ export function variableOf(name: InputName): string {
 
 /**
  * A shell, or a job of any CI that runs commands. The story goes to standard error, the outputs as `name=value` lines
- * (or one JSON text for values of several lines) to standard output, so that a pipeline can read them.
+ * (or one JSON text for values of several lines) to standard output, so that a pipeline can read them; in a terminal,
+ * where nobody does, they are left out.
  */
-export function terminalHost({
-  flags,
-  env = process.env,
-  stdout = process.stdout,
-  stderr = process.stderr,
-}: TerminalOptions): Host & { readonly failed: boolean } {
-  const secrets = new Set<string>();
-  const live = stderr.isTTY === true;
-  let failed = false;
-  let progressShown = false;
-  const write = (line: string) => {
-    let text = line;
-    // The longest first: one secret may be a part of another.
-    for (const secret of [...secrets].sort((one, other) => other.length - one.length)) {
-      text = text.replaceAll(secret, '***');
-    }
-    if (progressShown) {
-      stderr.write('\r\u001b[K');
-      progressShown = false;
-    }
-    stderr.write(`${live ? text : stripVTControlCharacters(text)}\n`);
+export function terminalHost(options: TerminalOptions): TerminalHost {
+  const { flags, isJson = false, isQuiet = false, env = process.env, stdout = process.stdout } = options;
+  const { stderr = process.stderr } = options;
+  const secrets = secretStore();
+  const screen = screenOf(stderr, env);
+  let exitCode: ExitCode = EXIT.ok;
+  let hasStory = false;
+  let hasResult = false;
+  /** Whoever looks on sees where something begins; the log of a job stays as short as it is. */
+  const apart = (text: string) => (screen.isLive && hasStory ? `\n${text}` : text);
+  const write = (line: string, style?: Parameters<Screen['write']>[1]) => {
+    hasStory = true;
+    screen.write(clean(secrets.redact(line)), style);
   };
   return {
     input: name => flags[name] ?? env[variableOf(name)],
+    defaultConfig: 'kube-sideload.yaml',
+    ci: ciRun(env),
     temporaryDirectory: tmpdir(),
-    mask: secret => {
-      for (const line of secret.split(/\r?\n/)) {
-        if (line.trim() !== '') {
-          secrets.add(line);
-        }
-      }
+    mask: secrets.add,
+    redact: secrets.redact,
+    info: line => isQuiet || write(line),
+    result: line => {
+      write(hasResult ? line : apart(line));
+      hasResult = true;
     },
-    info: write,
-    warning: message => write(`warning: ${message}`),
-    error: (message, title) => write(`error: ${title}\n${message}`),
+    warning: message => isQuiet || write(apart(`warning: ${message}`), 'warning'),
+    error: (message, title) => write(apart(`error: ${title}\n${message}`), 'error'),
     group: async (title, body) => {
-      write(title);
+      if (!isQuiet) {
+        write(apart(title), 'title');
+      }
       return await body();
     },
-    isLive: live,
-    progress: line => {
-      if (live) {
-        stderr.write(`\r\u001b[K${line.slice(0, (stderr.columns ?? 80) - 1)}`);
-        progressShown = true;
+    isLive: screen.isLive,
+    get size() {
+      return screen.size;
+    },
+    progress: lines => {
+      if (isQuiet) {
+        return;
+      }
+      const shown = lines.map(line => clean(secrets.redact(line)));
+      if (screen.isLive) {
+        screen.draw(shown);
       } else {
-        write(line);
+        shown.map(line => screen.write(line));
       }
     },
     output: (name: OutputName, value) => {
-      stdout.write(`${name}=${value.includes('\n') ? JSON.stringify(value) : value}\n`);
+      if (!isJson && stdout.isTTY !== true) {
+        stdout.write(`${name}=${value.includes('\n') ? JSON.stringify(value) : value}\n`);
+      }
     },
     summary: async () => {},
+    report: document => {
+      if (isJson) {
+        stdout.write(jsonText(document));
+      }
+    },
     saveState: () => {},
     state: () => '',
-    fail: message => {
-      failed = true;
-      write(`failed: ${message}`);
+    fail: (message, code) => {
+      exitCode = code;
+      write(apart(`failed: ${message}`), 'error');
     },
-    get failed() {
-      return failed;
+    get exitCode() {
+      return exitCode;
     },
   };
+}
+
+/** What nodes say must not steer the terminal of whoever reads it. */
+function clean(text: string): string {
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what must go.
+  return stripVTControlCharacters(text).replaceAll(/[\u0000-\u0008\u000b-\u001f\u007f-\u009f]/g, '');
 }

@@ -119,14 +119,20 @@ export const InventoryFile = mapping({
 
 type NodeValue = string | v.InferOutput<typeof NodeMapping>;
 
-/** Inputs that make no sense in a file of the machine, or that must not lie there in the open. */
-const NOT_A_SETTING: ReadonlySet<string> = new Set<InputName>(['mode', 'images', 'archive', 'nodes', 'inventory']);
+/** The same form for two owners: an `inventory` belongs to the machine, a `config` to the project that it builds. */
+export type SettingsFile = 'inventory' | 'config';
+
+/** Inputs that make no sense in a file of this owner; nodes have a place of their own. */
+const NOT_A_SETTING: Readonly<Record<SettingsFile, ReadonlySet<string>>> = {
+  inventory: new Set<InputName>(['mode', 'images', 'archive', 'nodes', 'inventory', 'config']),
+  config: new Set<InputName>(['mode', 'nodes', 'config']),
+};
 
 /**
- * Parses an inventory file (YAML 1.2).
+ * Parses an inventory or configuration file (YAML 1.2).
  * @throws SideloadError INVENTORY_INVALID with every problem and its line.
  */
-export function parseInventory(text: string, file: string): Inventory {
+export function parseInventory(text: string, file: string, owner: SettingsFile = 'inventory'): Inventory {
   const lines = new LineCounter();
   const document = parseDocument(text, { lineCounter: lines, prettyErrors: false });
   const at = (offset: number | undefined) => (offset === undefined ? file : `${file}:${lines.linePos(offset).line}`);
@@ -157,7 +163,7 @@ export function parseInventory(text: string, file: string): Inventory {
         }
       });
       for (const [name, value] of Object.entries(parsed.output.settings)) {
-        const fault = faultOfSetting(name, value);
+        const fault = faultOfSetting(name, value, owner);
         if (fault !== undefined) {
           problems.push(`${atPath(['settings', name])}: ${fault}`);
         } else if (isInputName(name)) {
@@ -200,12 +206,12 @@ function nodeOf(node: NodeValue): NodeEntry {
   };
 }
 
-/** Whether an inventory file may set an input. */
-export function isSetting(name: InputName): boolean {
-  return inputSpec(name).type !== 'secret' && !NOT_A_SETTING.has(name);
+/** Whether a file of this owner may set an input. */
+export function isSetting(name: InputName, owner: SettingsFile): boolean {
+  return inputSpec(name).type !== 'secret' && !NOT_A_SETTING[owner].has(name);
 }
 
-function faultOfSetting(name: string, value: unknown): string | undefined {
+function faultOfSetting(name: string, value: unknown, owner: SettingsFile): string | undefined {
   if (!isInputName(name)) {
     return `there is no setting \`${name}\``;
   }
@@ -216,5 +222,10 @@ function faultOfSetting(name: string, value: unknown): string | undefined {
   if (type === 'secret') {
     return `\`${name}\` is a secret and does not belong in this file; name a file that only the runner’s user can read (\`ssh-private-key-file\`)`;
   }
-  return !isSetting(name) ? `\`${name}\` is given by the job, not by the inventory` : undefined;
+  if (isSetting(name, owner)) {
+    return undefined;
+  }
+  return name === 'nodes' && owner === 'config'
+    ? '`nodes` stands beside `settings`, not in it'
+    : `\`${name}\` is given by the job, not by ${owner === 'config' ? 'this file' : 'the inventory'}`;
 }

@@ -25,12 +25,16 @@ export interface NodeImage {
   bytesSent: number;
   /** The kubelet's verdict in a few words. */
   smoke: string | undefined;
+  /** What went wrong with this image; the node has it too. */
+  error?: SideloadError | undefined;
 }
 
 /** A node and how far this run got with it. */
 export interface Node {
   readonly settings: NodeSettings;
   readonly startedAtMs: number;
+  /** When the last thing was done on it, or became known of it. */
+  endedAtMs: number;
   connection: SshConnection | undefined;
   /** Known also of a node whose runtime cannot be used. */
   machine: MachineFacts | undefined;
@@ -46,9 +50,11 @@ export interface Node {
 }
 
 export function newNode(settings: NodeSettings): Node {
+  const now = Date.now();
   return {
     settings,
-    startedAtMs: Date.now(),
+    startedAtMs: now,
+    endedAtMs: now,
     connection: undefined,
     machine: undefined,
     facts: undefined,
@@ -98,9 +104,20 @@ export async function onEach(
       } catch (thrown) {
         node.error = toSideloadError(thrown, node.settings.label);
       }
+      node.endedAtMs = Date.now();
     }
   });
   await Promise.all(workers);
+}
+
+/** What goes wrong with one image is noted with it: a node has several. */
+export async function notingError(node: Node, image: NodeImage, act: () => Promise<void>): Promise<void> {
+  try {
+    await act();
+  } catch (thrown) {
+    image.error = toSideloadError(thrown, node.settings.label);
+    throw image.error;
+  }
 }
 
 /** Whether the cluster says that a node belongs to its control plane (Kubernetes: well-known labels). */
@@ -133,7 +150,7 @@ export function nodeReport(node: Node): NodeReport {
     kubernetesName: kubernetesName(node),
     platform: machine === undefined ? undefined : formatPlatform(machine.platform),
     runtime: facts === undefined ? undefined : `${facts.runtime.name} ${facts.runtime.version}`,
-    images: images.map(({ reference, image, stage, estimate, outcome, bytesSent, smoke }) => ({
+    images: images.map(({ reference, image, stage, estimate, outcome, bytesSent, smoke, error: fault }) => ({
       reference,
       imageId: image.imageId,
       outcome,
@@ -141,9 +158,12 @@ export function nodeReport(node: Node): NodeReport {
       isEstimateExact: estimate.isExact,
       bytesSent,
       smoke,
+      error: fault === undefined ? undefined : errorReport(fault),
     })),
     bytesSent: images.reduce((sum, image) => sum + image.bytesSent, 0),
-    durationMs: Date.now() - node.startedAtMs,
+    startedAt: new Date(node.startedAtMs).toISOString(),
+    endedAt: new Date(node.endedAtMs).toISOString(),
+    durationMs: Math.max(0, node.endedAtMs - node.startedAtMs),
     findings,
     error: error === undefined ? undefined : errorReport(error),
   };

@@ -12,7 +12,7 @@ import type { Settings } from '../settings.ts';
 import type { SshTransport } from '../ssh/transport.ts';
 import { withHeartbeat } from './heartbeat.ts';
 import { askLayers, describe, METADATA_BYTES } from './layers.ts';
-import { describeImage, type Node, type NodeImage, ready } from './node.ts';
+import { describeImage, type Node, type NodeImage, notingError, ready } from './node.ts';
 import { runScript } from './script.ts';
 import { assertRoom } from './space.ts';
 import { inspect, prepareNode } from './steps.ts';
@@ -69,7 +69,7 @@ async function stageAll(node: Node, missing: Map<string, NodeImage>, sending: Se
       await askLayers(node, [image], sending.settings, sending.run);
     }
     isFirst = false;
-    await stageImage(node, image, stage, sending);
+    await notingError(node, image, () => stageImage(node, image, stage, sending));
     missing.delete(stage);
   }
 }
@@ -133,6 +133,7 @@ async function sendImage(node: Node, target: NodeImage, stage: string, sending: 
   const signal = AbortSignal.any([sending.run.signal, failing.signal]);
   const { canOverlap } = runtimeOf(facts.runtime.name);
   const held = [...target.held];
+  let end: 'done' | 'failed' = 'failed';
   const imports: Promise<string | undefined>[] = [];
   try {
     for await (const count of partsOf(target, facts.privilege !== 'user', signal)) {
@@ -146,11 +147,13 @@ async function sendImage(node: Node, target: NodeImage, stage: string, sending: 
       await (canOverlap ? Promise.race([sent, imported]) : imported);
       for (const [index, layer] of part.layers.entries()) held[index] ??= describe(await layer.store(signal));
     }
-    return (await Promise.all(imports)).find(refusal => refusal !== undefined);
+    const refusal = (await Promise.all(imports)).find(said => said !== undefined);
+    end = refusal === undefined ? 'done' : 'failed';
+    return refusal;
   } finally {
     failing.abort(new SideloadError('CANCELLED', 'another part of the image has failed'));
     await Promise.allSettled(imports);
-    transfer.end();
+    transfer.end(end);
   }
 }
 

@@ -9,7 +9,7 @@ import type { Settings } from '../settings.ts';
 import type { SshTransport } from '../ssh/transport.ts';
 import { parseFacts, parseMachine } from './facts.ts';
 import { askLayers } from './layers.ts';
-import { type Node, ready } from './node.ts';
+import { type Node, notingError, ready } from './node.ts';
 import { probe } from './probe.ts';
 import { becomeRoot } from './root.ts';
 import { runScript } from './script.ts';
@@ -98,10 +98,12 @@ export async function promoteImages(node: Node, run: Run): Promise<void> {
     run.signal,
   );
   for (const image of node.images) {
-    const fault = faultOf(held.get(image.reference), image.image);
-    if (fault !== undefined) {
-      throw new SideloadError('VERIFY_FAILED', `${image.reference} in the end: ${fault}`);
-    }
+    await notingError(node, image, async () => {
+      const fault = faultOf(held.get(image.reference), image.image);
+      if (fault !== undefined) {
+        throw new SideloadError('VERIFY_FAILED', `${image.reference} in the end: ${fault}`);
+      }
+    });
     if (image.stage !== undefined) {
       image.outcome = 'sent';
     }

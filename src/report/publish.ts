@@ -1,43 +1,41 @@
-import { ERRORS } from '../errors.ts';
-import type { Host } from '../host/host.ts';
-import { allFindings, bytesSent, type ErrorReport, type Report, succeeded } from './report.ts';
-import { estimate, markdown, textTable } from './table.ts';
-import { formatBytes } from './units.ts';
+import { ERRORS, toSideloadError } from '../errors.ts';
+import { EXIT, type ExitCode, type Host } from '../host/host.ts';
+import { reportDocument } from './document.ts';
+import { type ReportFiles, writeReports } from './files.ts';
+import {
+  allFindings,
+  bytesSent,
+  type ErrorReport,
+  errorsOf,
+  listOf,
+  type Report,
+  redacted,
+  succeeded,
+} from './report.ts';
+import { markdown, textTable } from './table.ts';
+import { formatBytes, formatDuration } from './units.ts';
 
 /** Writes the whole record to everything the host offers, and only then says that the job has failed, once. */
-export async function publish(report: Report, host: Host): Promise<void> {
+export async function publish(
+  record: Report,
+  host: Host,
+  files: ReportFiles = {},
+  exitCode: ExitCode = EXIT.failed,
+): Promise<void> {
+  const report = redacted(record, host.redact);
   const ok = succeeded(report);
-  for (const node of report.nodes) {
-    await host.group(`${node.error === undefined ? '✔' : '✘'} ${node.node}`, async () => {
-      host.info(`  address ${node.address}, Kubernetes node ${node.kubernetesName ?? 'unknown'}`);
-      host.info(`  ${node.platform ?? 'platform unknown'}, ${node.runtime ?? 'runtime unknown'}`);
-      for (const image of node.images) {
-        const sent =
-          report.mode === 'plan'
-            ? `${estimate(image)} to send`
-            : `${image.outcome}, ${formatBytes(image.bytesSent)} sent`;
-        host.info(`  ${image.reference} ${image.imageId}: ${sent}`);
-        if (image.smoke !== undefined) {
-          host.info(`  ${image.reference}: verdict: ${image.smoke}`);
-        }
-      }
-    });
-  }
-  for (const line of textTable(report)) {
-    host.info(line);
-  }
-  for (const { node, severity, code, message, hint } of allFindings(report)) {
-    if (severity === 'warning') {
-      host.warning(`${node}: ${describe({ code, message, hint })}`);
+  if (report.nodes.length > 0) {
+    for (const line of textTable(report, host.size.columns)) {
+      host.result(line);
     }
   }
-  for (const node of report.nodes) {
-    if (node.error !== undefined) {
-      host.error(describe(node.error), `${node.node}: ${ERRORS[node.error.code].title}`);
+  for (const { node, ...finding } of allFindings(report)) {
+    if (finding.severity === 'warning') {
+      host.warning(`${node}: ${describe(finding)}`);
     }
   }
-  if (report.error !== undefined) {
-    host.error(describe(report.error), ERRORS[report.error.code].title);
+  for (const { title, error } of errorsOf(report)) {
+    host.error(describe(error), title);
   }
   host.output('images', Object.keys(report.images).join('\n'));
   host.output('image-ids', JSON.stringify(report.images));
@@ -45,13 +43,43 @@ export async function publish(report: Report, host: Host): Promise<void> {
   host.output('bytes-sent', String(bytesSent(report)));
   host.output('changed', String(report.changed));
   await host.summary(markdown(report, ok));
-  if (!ok) {
-    host.fail(conclusion(report));
+  const isWritten = await writeAll(report, host, files);
+  if (ok && isWritten) {
+    host.result(success(report));
+  } else if (!ok) {
+    host.fail(conclusion(report), exitCode);
+  } else {
+    host.fail(`${ERRORS.REPORT_FAILED.title} [REPORT_FAILED]`, EXIT.failed);
   }
 }
 
-function describe({ code, message, hint }: ErrorReport): string {
+/** The record as document and files. A file that was asked for and cannot be written fails the job: it is evidence. */
+export async function writeAll(report: Report, host: Host, files: ReportFiles): Promise<boolean> {
+  const document = reportDocument(report, host.ci);
+  host.report(document);
+  try {
+    await writeReports(files, document);
+    return true;
+  } catch (thrown) {
+    const error = toSideloadError(thrown);
+    host.error(describe(error), ERRORS[error.code].title);
+    return false;
+  }
+}
+
+/** An error with what to do next, as every log shows it. */
+export function describe({ code, message, hint }: ErrorReport): string {
   return `${message}\nNext step: ${hint} [${code}]`;
+}
+
+function success(report: Report): string {
+  const [nodes, hold] =
+    report.nodes.length === 1 ? ['the node', 'holds'] : [`all ${report.nodes.length} nodes`, 'hold'];
+  if (report.mode === 'plan') {
+    return `a push to ${nodes} would start`;
+  }
+  const duration = formatDuration(Date.parse(report.endedAt) - Date.parse(report.startedAt));
+  return `done: ${nodes} ${hold} what CI built; ${formatBytes(bytesSent(report))} sent, ${duration}`;
 }
 
 function conclusion(report: Report): string {
@@ -59,6 +87,6 @@ function conclusion(report: Report): string {
   if (report.error !== undefined) {
     return `${ERRORS[report.error.code].title} [${report.error.code}]`;
   }
-  const named = failed.map(node => `${node.node} [${node.error?.code}]`).join(', ');
-  return `${failed.length} of ${report.nodes.length} nodes failed: ${named}`;
+  const named = failed.map(node => `${node.node} [${node.error?.code}]`);
+  return `${failed.length} of ${report.nodes.length} nodes failed: ${listOf(named)}`;
 }

@@ -1,68 +1,159 @@
-import type { ErrorCode, SideloadError } from '../errors.ts';
+import * as v from 'valibot';
+import { ERRORS, type ErrorCode, type SideloadError } from '../errors.ts';
 
-/** What became of one image on one node. */
-export interface ImageReport {
-  readonly reference: string;
-  /** Config digest that CI built for the node's platform. */
-  readonly imageId: string;
-  /** `present`: the node held it already; `sent`: it was sent and verified; `none`: it did not get that far. */
-  readonly outcome: 'present' | 'sent' | 'none';
-  /**
-   * What the layers that the node lacks amount to; 0 when it held the image already, or when the image is sent with
-   * another of its names.
-   */
-  readonly estimatedBytes: number;
-  /** Whether that is about what would be sent, or the most that it can be, as the layers are in the source. */
-  readonly isEstimateExact: boolean;
-  readonly bytesSent: number;
-  /** The kubelet's verdict, such as `Running`; `undefined` when no smoke pod was asked to start. */
-  readonly smoke: string | undefined;
-}
+/**
+ * The record of a run, as valibot schemas: they type it here, and `schemas/report.schema.json` is made from them. Fields
+ * may be added at any time; one that goes or changes its meaning raises {@link SCHEMA_VERSION}.
+ */
+export const SCHEMA_VERSION = 1;
 
-export interface ErrorReport {
-  readonly code: ErrorCode;
-  readonly message: string;
-  readonly hint: string;
-}
+const list = <const T extends v.GenericSchema>(item: T) => v.pipe(v.array(item), v.readonly());
+const text = (description: string) => v.pipe(v.string(), v.description(description));
+const count = (description: string) => v.pipe(v.number(), v.integer(), v.minValue(0), v.description(description));
+const time = (description: string) => v.pipe(v.string(), v.isoTimestamp(), v.description(description));
 
-/** Something that would go wrong on a node, or might, found before anything was sent. */
-export interface Finding extends ErrorReport {
-  /** The node as the user named it, or the Kubernetes name of one that is not in the list. */
-  readonly node: string;
-  /** An error stops the job, on all nodes. */
-  readonly severity: 'error' | 'warning';
-}
+/** A code of `src/errors.ts`; the published schema leaves the list open, since every version adds to it. */
+const Code = v.pipe(
+  v.string(),
+  v.regex(/^[A-Z][A-Z0-9_]*$/),
+  v.description('An error code; docs/troubleshooting.md explains each.'),
+) as unknown as v.GenericSchema<ErrorCode>;
 
-/** What became of one node. */
-export interface NodeReport {
-  /** The node as the user named it. */
-  readonly node: string;
-  readonly address: string;
-  readonly kubernetesName: string | undefined;
-  readonly platform: string | undefined;
-  readonly runtime: string | undefined;
-  readonly images: readonly ImageReport[];
-  readonly bytesSent: number;
-  readonly durationMs: number;
-  readonly findings: readonly Finding[];
-  readonly error: ErrorReport | undefined;
-}
+const errorEntries = {
+  code: Code,
+  message: text('What happened.'),
+  hint: text('The next step.'),
+};
 
+const ErrorSchema = v.pipe(v.object(errorEntries), v.readonly());
+
+const FindingSchema = v.pipe(
+  v.object({
+    node: text('The node as the user named it, or the Kubernetes name of one that is not in the list.'),
+    severity: v.pipe(v.picklist(['error', 'warning']), v.description('An error stops the job, on all nodes.')),
+    ...errorEntries,
+  }),
+  v.readonly(),
+  v.description('Something that would go wrong on a node, or might, found before anything was sent.'),
+);
+
+const ImageSchema = v.pipe(
+  v.object({
+    reference: text('The fully qualified reference.'),
+    imageId: text('Config digest that CI built for the platform of the node.'),
+    outcome: v.pipe(
+      v.picklist(['present', 'sent', 'none']),
+      v.description(
+        '`present`: the node held it already; `sent`: it was sent and verified; `none`: it did not get that far.',
+      ),
+    ),
+    estimatedBytes: count(
+      'What the layers that the node lacks amount to; 0 when it held the image already, or when the image is sent with another of its names.',
+    ),
+    isEstimateExact: v.pipe(
+      v.boolean(),
+      v.description(
+        'Whether that is about what would be sent, or the most that it can be, as the layers are in the source.',
+      ),
+    ),
+    bytesSent: count('Bytes of the archive that went over the connection.'),
+    smoke: v.optional(
+      text('The verdict of the kubelet, such as `Running`; absent when no smoke pod was asked to start.'),
+    ),
+    error: v.optional(ErrorSchema),
+  }),
+  v.readonly(),
+  v.description('What became of one image on one node.'),
+);
+
+const NodeSchema = v.pipe(
+  v.object({
+    node: text('The node as the user named it.'),
+    address: text('Host and port that were connected to.'),
+    kubernetesName: v.optional(text('`metadata.name` of the Kubernetes node, once known.')),
+    platform: v.optional(text('Such as `linux/amd64`; absent when the node was not reached.')),
+    runtime: v.optional(text('Name and version of the container runtime; absent when the node was not reached.')),
+    images: list(ImageSchema),
+    bytesSent: count('Sum over the images.'),
+    startedAt: time('When the run turned to this node.'),
+    endedAt: time('When the last thing was done or known of it.'),
+    durationMs: count('Milliseconds between the two.'),
+    findings: list(FindingSchema),
+    error: v.optional(ErrorSchema),
+  }),
+  v.readonly(),
+  v.description('What became of one node.'),
+);
+
+const StageSchema = v.pipe(
+  v.object({ title: text('As in the log.'), startedAt: time('When it began.'), durationMs: count('Milliseconds.') }),
+  v.readonly(),
+);
+
+const reportEntries = {
+  run: v.optional(text('ID of the run; absent when the inputs were wrong and none began.')),
+  mode: text('`push`, `plan`, and whatever else the `mode` input takes.'),
+  startedAt: time('When the run began.'),
+  endedAt: time('When it ended.'),
+  stages: list(StageSchema),
+  images: v.pipe(
+    v.record(v.string(), v.pipe(v.record(v.string(), v.string()), v.readonly())),
+    v.readonly(),
+    v.description('Image ID by platform, by reference.'),
+  ),
+  nodes: list(NodeSchema),
+  findings: v.pipe(list(FindingSchema), v.description('About nodes of the cluster that are not in the list.')),
+  changed: v.pipe(
+    v.boolean(),
+    v.description('Whether the references of any node moved; with `mode: plan`, would move.'),
+  ),
+  error: v.pipe(
+    v.optional(ErrorSchema),
+    v.description('What stopped the run as a whole, when it was no fault of a single node.'),
+  ),
+};
+
+const ReportSchema = v.pipe(v.object(reportEntries), v.readonly());
+
+/** The file of `report-json`: the record, who wrote it, and for which job. */
+export const DocumentSchema = v.pipe(
+  v.object({
+    schemaVersion: v.pipe(v.literal(SCHEMA_VERSION), v.description('Raised when a field goes or changes its meaning.')),
+    tool: v.pipe(
+      v.object({ name: v.literal('kube-sideload'), version: text('Of the bundle that ran.') }),
+      v.readonly(),
+    ),
+    ci: v.pipe(
+      v.optional(
+        v.pipe(
+          v.object({
+            system: text('`github`, `gitea`, `gitlab`, `jenkins`; `unknown` when only a commit is known.'),
+            commit: v.optional(text('The commit that the job was for.')),
+            ref: v.optional(text('Its branch or tag.')),
+            run: v.optional(text('The number of the run in the CI system.')),
+            runUrl: v.optional(text('The page of the job or its run.')),
+          }),
+          v.readonly(),
+        ),
+      ),
+      v.description('The job around the run, as far as its environment says; absent outside of CI.'),
+    ),
+    succeeded: v.pipe(v.boolean(), v.description('Whether every node did what the mode asks for.')),
+    durationMs: count('Milliseconds from start to end.'),
+    bytesSent: count('Sum over the nodes.'),
+    ...reportEntries,
+  }),
+  v.readonly(),
+);
+
+export type ErrorReport = v.InferOutput<typeof ErrorSchema>;
+export type Finding = v.InferOutput<typeof FindingSchema>;
+export type ImageReport = v.InferOutput<typeof ImageSchema>;
+export type NodeReport = v.InferOutput<typeof NodeSchema>;
+export type StageReport = v.InferOutput<typeof StageSchema>;
 /** The record of a run, complete before the job fails. */
-export interface Report {
-  readonly run: string;
-  /** With `plan` the record is of what would be done. */
-  readonly mode: 'push' | 'plan';
-  /** Image ID by platform, by reference. */
-  readonly images: Readonly<Record<string, Readonly<Record<string, string>>>>;
-  readonly nodes: readonly NodeReport[];
-  /** About nodes of the cluster that are not in the list. */
-  readonly findings: readonly Finding[];
-  /** Whether any node's references moved, or would move. */
-  readonly changed: boolean;
-  /** What stopped the run as a whole, when it was no node's own fault. */
-  readonly error: ErrorReport | undefined;
-}
+export type Report = v.InferOutput<typeof ReportSchema>;
+export type ReportDocument = v.InferOutput<typeof DocumentSchema>;
 
 export function errorReport({ code, message, hint }: SideloadError): ErrorReport {
   return { code, message, hint };
@@ -79,4 +170,61 @@ export function succeeded(report: Report): boolean {
 /** What was found on any node before anything was sent, those of the list first. */
 export function allFindings(report: Report): readonly Finding[] {
   return [...report.nodes.flatMap(node => node.findings), ...report.findings];
+}
+
+/**
+ * Every error once, with a title for people: nodes that have the same to say share one, and what stopped the run as a whole
+ * is not said of its nodes again.
+ */
+export function errorsOf(report: Report): readonly { readonly title: string; readonly error: ErrorReport }[] {
+  const keyOf = ({ code, message, hint }: ErrorReport) => [code, message, hint].join('\n');
+  const stopped = report.error === undefined ? undefined : keyOf(report.error);
+  const groups = new Map<string, { readonly nodes: string[]; readonly error: ErrorReport }>();
+  for (const { node, error } of report.nodes) {
+    if (error !== undefined && keyOf(error) !== stopped) {
+      const group = groups.get(keyOf(error)) ?? { nodes: [], error };
+      group.nodes.push(node);
+      groups.set(keyOf(error), group);
+    }
+  }
+  return [
+    ...[...groups.values()].map(({ nodes, error }) => ({
+      title: `${listOf(nodes)}: ${ERRORS[error.code].title}`,
+      error,
+    })),
+    ...(report.error === undefined ? [] : [{ title: ERRORS[report.error.code].title, error: report.error }]),
+  ];
+}
+
+const NAMED = 10;
+
+/** No more names than anybody reads. */
+export function listOf(names: readonly string[]): string {
+  const others = names.length > NAMED ? ` and ${names.length - NAMED} more` : '';
+  return `${names.slice(0, NAMED).join(', ')}${others}`;
+}
+
+/** The record with everything that somebody else worded, nodes and kubelets among them, passed through `redact`. */
+export function redacted(report: Report, redact: (text: string) => string): Report {
+  const inError = <T extends ErrorReport>(error: T): T => ({
+    ...error,
+    message: redact(error.message),
+    hint: redact(error.hint),
+  });
+  const orNone = (error: ErrorReport | undefined) => (error === undefined ? undefined : inError(error));
+  return {
+    ...report,
+    nodes: report.nodes.map(node => ({
+      ...node,
+      images: node.images.map(image => ({
+        ...image,
+        smoke: image.smoke === undefined ? undefined : redact(image.smoke),
+        error: orNone(image.error),
+      })),
+      findings: node.findings.map(inError),
+      error: orNone(node.error),
+    })),
+    findings: report.findings.map(inError),
+    error: orNone(report.error),
+  };
 }

@@ -1,5 +1,5 @@
-import { ERRORS } from '../errors.ts';
-import { allFindings, type Finding, type ImageReport, type NodeReport, type Report } from './report.ts';
+import { allFindings, errorsOf, type Finding, type ImageReport, type NodeReport, type Report } from './report.ts';
+import { wrap } from './text.ts';
 import { formatBytes, formatDuration } from './units.ts';
 
 type Row = readonly string[];
@@ -15,7 +15,7 @@ const PUSH: Columns = {
     ...about(node, image),
     image?.outcome === 'sent' || image?.outcome === 'present' ? image.outcome : (node.error?.code ?? 'unchanged'),
     image === undefined ? '–' : formatBytes(image.bytesSent),
-    image?.smoke ?? '–',
+    image?.smoke?.replaceAll('\n', ' ') ?? '–',
     formatDuration(node.durationMs),
   ],
 };
@@ -35,7 +35,7 @@ function about(node: NodeReport, image: ImageReport | undefined): Row {
 }
 
 /** What would be sent of an image, in words: the layers are compressed only when they are sent. */
-export function estimate({ outcome, estimatedBytes, isEstimateExact }: ImageReport): string {
+function estimate({ outcome, estimatedBytes, isEstimateExact }: ImageReport): string {
   if (estimatedBytes === 0) {
     return outcome === 'present' ? formatBytes(0) : 'sent once, by another name';
   }
@@ -53,15 +53,35 @@ function tableOf(report: Report): readonly Row[] {
   ];
 }
 
-/** The table as aligned text for a log. */
-export function textTable(report: Report): readonly string[] {
-  return align(tableOf(report));
+/** The table as aligned text, in as many columns of characters as the log has, if it can be. */
+export function textTable(report: Report, columns = Number.POSITIVE_INFINITY): readonly string[] {
+  let table = tableOf(report);
+  for (const narrow of [withShortNames, without('platform'), without('runtime')]) {
+    if (widthOf(table) > columns) {
+      table = narrow(table);
+    }
+  }
+  return align(squeeze(table, columns));
 }
 
-/** What was found before anything was sent, as aligned text; one line when nothing was. */
-export function findingsTable(findings: readonly Finding[]): readonly string[] {
-  return findings.length === 0 ? ['nothing stands in the way'] : align([FINDING_HEADINGS, ...findings.map(findingRow)]);
+const GAP = 2;
+
+/** What was found before anything was sent, as aligned text, whole words in as many lines as it takes; one line when nothing was. */
+export function findingsTable(findings: readonly Finding[], columns = Number.POSITIVE_INFINITY): readonly string[] {
+  if (findings.length === 0) {
+    return ['nothing stands in the way'];
+  }
+  const table = [FINDING_HEADINGS, ...findings.map(findingRow)];
+  const room = columns - widthOf(table.map(row => [...row.slice(0, -1), '']));
+  return align(
+    table.flatMap(row => {
+      const [first = '', ...rest] = wrap(row.at(-1) ?? '', Math.max(room, LEAST_TEXT));
+      return [[...row.slice(0, -1), first], ...rest.map(line => [...row.slice(0, -1).map(() => ''), line])];
+    }),
+  );
 }
+
+const LEAST_TEXT = 40;
 
 const FINDING_HEADINGS: Row = ['node', 'severity', 'code', 'what'];
 
@@ -69,33 +89,70 @@ function findingRow({ node, severity, code, message }: Finding): Row {
   return [node, severity, code, message.replaceAll('\n', ' ')];
 }
 
+function widthsOf(table: readonly Row[]): readonly number[] {
+  return table[0]?.map((_, column) => Math.max(...table.map(row => row[column]?.length ?? 0))) ?? [];
+}
+
+function widthOf(table: readonly Row[]): number {
+  return widthsOf(table).reduce((sum, width) => sum + width + GAP, -GAP);
+}
+
+/** Docker Hub's names as people write them. */
+function withShortNames(table: readonly Row[]): readonly Row[] {
+  return table.map(row => row.map(cell => cell.replace(/^docker\.io\/(library\/)?/, '')));
+}
+
+/** Without a column of which the log has told already. */
+function without(heading: string): (table: readonly Row[]) => readonly Row[] {
+  return table => {
+    const column = table[0]?.indexOf(heading) ?? -1;
+    return table.map(row => row.filter((_, index) => index !== column));
+  };
+}
+
+/** Which columns may be cut, and what must stay of them. */
+const CUTTABLE: Readonly<Record<string, number>> = { 'smoke pod': 16, image: 20, node: 12 };
+
+/** Cuts the widest cells of the columns that may be, in their middle: both ends of a name tell something. */
+function squeeze(table: readonly Row[], columns: number): readonly Row[] {
+  let result = table;
+  for (const [heading, least] of Object.entries(CUTTABLE)) {
+    const excess = widthOf(result) - columns;
+    const column = result[0]?.indexOf(heading) ?? -1;
+    const width = widthsOf(result)[column];
+    if (excess > 0 && width !== undefined) {
+      const room = Math.max(least, width - excess);
+      result = result.map(row => row.map((cell, index) => (index === column ? cutMiddle(cell, room) : cell)));
+    }
+  }
+  return result;
+}
+
+function cutMiddle(text: string, room: number): string {
+  const tail = Math.floor((room - 1) / 2);
+  return text.length <= room ? text : `${text.slice(0, room - 1 - tail)}…${text.slice(text.length - tail)}`;
+}
+
 function align(lines: readonly Row[]): readonly string[] {
-  const widths = lines[0]?.map((_, column) => Math.max(...lines.map(line => line[column]?.length ?? 0))) ?? [];
+  const widths = widthsOf(lines);
   return lines.map(line =>
     line
       .map((cell, column) => cell.padEnd(widths[column] ?? 0))
-      .join('  ')
+      .join(' '.repeat(GAP))
       .trimEnd(),
   );
 }
 
 /** The page of the job in GitHub's Markdown: the verdict first, then the table, then what failed and what to do. */
 export function markdown(report: Report, ok: boolean): string {
-  const errors = [report, ...report.nodes].flatMap(part => {
-    if (part.error === undefined) {
-      return [];
-    }
-    const { code, message, hint } = part.error;
-    const where = 'node' in part ? `${part.node}: ` : '';
-    return [
-      `### ${escapeCell(where)}${ERRORS[code].title} (\`${code}\`)`,
-      '```text',
-      message.replaceAll('```', "'''"),
-      '```',
-      `**Next step:** ${hint}`,
-      '',
-    ];
-  });
+  const errors = errorsOf(report).flatMap(({ title, error: { code, message, hint } }) => [
+    `### ${escapeCell(title)} (\`${code}\`)`,
+    '```text',
+    message.replaceAll('```', "'''"),
+    '```',
+    `**Next step:** ${hint}`,
+    '',
+  ]);
   const findings = allFindings(report);
   const title = report.mode === 'plan' ? PLAN_TITLES : PUSH_TITLES;
   return [

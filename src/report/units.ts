@@ -13,10 +13,10 @@ export function formatBytes(bytes: number): string {
 }
 
 /** `0.4 s`, `12.3 s`, `2 min 5 s`. */
-export function formatDuration(milliseconds: number): string {
+export function formatDuration(milliseconds: number, decimals: 0 | 1 = 1): string {
   const seconds = milliseconds / 1000;
-  if (seconds < 59.95) {
-    return `${seconds.toFixed(1)} s`;
+  if (seconds < (decimals === 0 ? 59.5 : 59.95)) {
+    return `${seconds.toFixed(decimals)} s`;
   }
   const whole = Math.round(seconds);
   return `${Math.floor(whole / 60)} min ${whole % 60} s`;

@@ -2,7 +2,7 @@ import { mkdtemp, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { type ActionOutcome, type Inputs, type Options, runAction, runPost } from '../shipped.ts';
+import { type Inputs, runAction, runPost } from '../shipped.ts';
 import { KEYS } from '../ssh/server.ts';
 import { dockerArchive, sampleImage, sampleLayer, writeTar } from '../unit/image/archives.ts';
 import { closedPort, expectRefusal } from './refusal.ts';
@@ -25,52 +25,6 @@ beforeAll(async () => {
 });
 
 afterAll(() => rm(directory, { recursive: true, force: true }));
-
-function annotations({ stdout }: ActionOutcome): readonly string[] {
-  return stdout.split('\n').filter(line => line.startsWith('::error'));
-}
-
-/** Gitea and Forgejo run the action in a container without a home, and take no summaries. */
-const GITEA: Options = { env: { HOME: undefined, GITHUB_STEP_SUMMARY: undefined, GITEA_ACTIONS: 'true' } };
-
-describe.each<[name: string, options: Options]>([
-  ['GitHub', {}],
-  ['Gitea and Forgejo', GITEA],
-])('under %s', (_name, options) => {
-  it('wrong inputs give one error, no output, and a post step that does nothing', async () => {
-    const wrong = { ...inputs, nodes: '' };
-    const main = await runAction(wrong, options);
-    expectRefusal(
-      main,
-      'INPUT_INVALID',
-      /::error title=An input is wrong::`nodes` is empty%0ANext step: list the nodes/,
-    );
-    expect(main.outputs).toEqual({});
-    expect(main.summary).toBe('');
-    expect(annotations(main)).toHaveLength(1);
-    expect(main.stdout).toMatch(/\nAn input is wrong \[INPUT_INVALID\]\n$/);
-    expect(await runPost(main, wrong, options)).toMatchObject({ code: 0, log: '', outputs: {}, leftOnRunner: [] });
-  });
-
-  it('no inputs at all give one error', async () => {
-    const main = await runAction({}, options);
-    expectRefusal(main, 'INPUT_INVALID', /problems with the inputs/);
-    expect(main.log).toContain('`images` is empty');
-    expect(main.log).toContain('`nodes` is empty');
-  });
-
-  it('a failed run leaves a complete record, one annotation for the node, and nothing else', async () => {
-    const main = await runAction(inputs, options);
-    expectRefusal(main, 'SSH_UNREACHABLE', /::error title=w1%3A The node cannot be reached over SSH::/);
-    expect(annotations(main)).toHaveLength(1);
-    expect(main.stdout).toContain('\n1 of 1 nodes failed: w1 [SSH_UNREACHABLE]\n');
-    expect(main.outputs).toMatchObject({ images: 'docker.io/library/app:1', changed: 'false', 'bytes-sent': '0' });
-    expect(main.nodes).toMatchObject([{ node: 'w1', error: { code: 'SSH_UNREACHABLE' } }]);
-    expect(main.stdout.match(/^::group::/gm)?.length).toBe(main.stdout.match(/^::endgroup::/gm)?.length);
-    const post = await runPost(main, inputs, options);
-    expect(post).toMatchObject({ code: 0, log: '', leftOnRunner: [] });
-  });
-});
 
 it('a summary is the record for the page of the job', async () => {
   const { summary } = await runAction(inputs);

@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { ErrorCode } from '../../src/errors.ts';
+import { EXIT } from '../../src/host/host.ts';
 import { type Inputs, push, runAction } from '../shipped.ts';
 import { generateKey, KEYS } from '../ssh/server.ts';
 import { dockerArchive, sampleImage, sampleLayer, writeTar } from '../unit/image/archives.ts';
@@ -161,7 +162,7 @@ const refusedBeforeAnything: readonly Row[] = [
 describe('refused before anything is done', () => {
   it.each(refusedBeforeAnything)('%s', async (_what, inputs, code, message) => {
     const outcome = await push({ ...GOOD, ...inputs });
-    expectRefusal(outcome, code, message);
+    expectRefusal(outcome, code, message, EXIT.usage);
     expect(outcome.stdout).toBe('');
     expect(outcome.log.match(/Next step: /g)).toHaveLength(1);
   });
@@ -220,11 +221,11 @@ describe('several things that are wrong', () => {
   };
 
   it.each([
-    ['command line', push],
-    ['action', runAction],
-  ])('are reported at once: %s', async (_what, run) => {
+    ['command line', push, EXIT.usage],
+    ['action', runAction, EXIT.failed],
+  ] as const)('are reported at once: %s', async (_what, run, exitCode) => {
     const outcome = await run(inputs);
-    expectRefusal(outcome, 'INPUT_INVALID', /8 problems with the inputs:/);
+    expectRefusal(outcome, 'INPUT_INVALID', /8 problems with the inputs:/, exitCode);
     for (const part of [
       'App:1',
       'web :2',
@@ -261,6 +262,8 @@ describe('secrets', () => {
       ...GOOD,
       'ssh-private-key': ENCRYPTED.privateKey,
       'ssh-key-passphrase': 'open sesame',
+      'report-json': at('report.json'),
+      'report-junit': at('report.xml'),
       ...changes,
     };
     const cli = await push(inputs);
@@ -271,8 +274,11 @@ describe('secrets', () => {
       expect(cli.log).not.toContain(secret);
       expect(shown).not.toContain(secret);
       expect(action.summary).not.toContain(secret);
+      for (const name of ['report.json', 'report.xml']) {
+        expect(await readFile(at(name), 'utf8')).not.toContain(secret);
+      }
     }
-    expect([cli.code, action.code]).toEqual([1, 1]);
+    expect([cli.code, action.code]).toEqual([Object.keys(changes).length === 0 ? EXIT.failed : EXIT.usage, 1]);
     expect([...cli.leftOnRunner, ...action.leftOnRunner]).toEqual([]);
   });
 });

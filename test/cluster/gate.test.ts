@@ -2,6 +2,7 @@ import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, describe, expect, inject, it } from 'vitest';
+import { EXIT } from '../../src/host/host.ts';
 import { build } from '../engines.ts';
 import { leftOnNode, push, reach, referencesOn, runAction } from '../shipped.ts';
 import { kubectl, smokePods } from './kubernetes.ts';
@@ -123,17 +124,17 @@ describe('the gate says no', () => {
 
 describe('a cluster that cannot be used stops the job before a node is touched', () => {
   it.for([
-    ['a kubeconfig that is not there', { kubeconfig: '/nonexistent/kubeconfig' }, 'KUBECONFIG_INVALID'],
-    ['a kubeconfig that is broken', { kubeconfig: 'clusters: [\nnonsense: {' }, 'KUBECONFIG_INVALID'],
-    ['credentials that are refused', 'token', 'CLUSTER_REFUSED'],
-    ['a server that does not listen', 'server', 'CLUSTER_UNREACHABLE'],
-    ['a namespace that is missing', { namespace: 'no-such-namespace' }, 'NAMESPACE_NOT_FOUND'],
-    ['a kubectl that is missing', { kubectl: 'no-such-kubectl' }, 'KUBECTL_NOT_FOUND'],
-  ] as const)('%s', async ([, change, code], { expect }) => {
+    ['a kubeconfig that is not there', { kubeconfig: '/nonexistent/kubeconfig' }, 'KUBECONFIG_INVALID', EXIT.usage],
+    ['a kubeconfig that is broken', { kubeconfig: 'clusters: [\nnonsense: {' }, 'KUBECONFIG_INVALID', EXIT.failed],
+    ['credentials that are refused', 'token', 'CLUSTER_REFUSED', EXIT.failed],
+    ['a server that does not listen', 'server', 'CLUSTER_UNREACHABLE', EXIT.failed],
+    ['a namespace that is missing', { namespace: 'no-such-namespace' }, 'NAMESPACE_NOT_FOUND', EXIT.failed],
+    ['a kubectl that is missing', { kubectl: 'no-such-kubectl' }, 'KUBECTL_NOT_FOUND', EXIT.failed],
+  ] as const)('%s', async ([, change, code, exitCode], { expect }) => {
     build(lab, 'docker', 'untouched:1', 'untouched');
     const inputs = typeof change === 'string' ? { kubeconfig: changedKubeconfig(change) } : change;
     const outcome = await push({ ...reach(lab), images: 'untouched:1', ...inputs }, { lab });
-    expect(outcome.code).toBe(1);
+    expect(outcome.code).toBe(exitCode);
     expect(outcome.log).toContain(`[${code}]`);
     expect(outcome.log).toContain('Next step: ');
     for (const node of lab.nodes) {

@@ -5,7 +5,7 @@ import { dirname, join } from 'node:path';
 import { beforeEach, describe, expect, it, onTestFinished, vi } from 'vitest';
 import type { SideloadError } from '../../src/errors.ts';
 import type { InputName } from '../../src/inputs.ts';
-import { readSettings, type Settings } from '../../src/settings.ts';
+import { readReportFiles, readSettings, type Settings } from '../../src/settings.ts';
 import { generateKey, KEYS } from '../ssh/server.ts';
 import { recordingHost } from './recording-host.ts';
 
@@ -240,6 +240,80 @@ describe('everything that is wrong', () => {
   it('does not include the smoke pods’ settings when there are no smoke pods', () => {
     const { cluster, smoke } = read({ ...GOOD, smoke: 'none', namespace: 'X', kubeconfig: '/nope' });
     expect([cluster, smoke]).toEqual([undefined, undefined]);
+  });
+});
+
+describe('the configuration of the project', () => {
+  it('has the form of an inventory, and images and an archive besides', () => {
+    const config = file(
+      'project.yaml',
+      'nodes: [w1, { host: w2, port: 2222 }]\nsettings:\n  images: [app:1, db:2]\n  ssh-user: core\n  smoke: none\n',
+    );
+    const { images: _i, nodes: _n, ...rest } = GOOD;
+    const settings = read({ ...rest, config });
+    expect(settings.images).toEqual(['app:1', 'db:2']);
+    expect(settings.nodes.map(({ user, host, port }) => `${user}@${host}:${port}`)).toEqual([
+      'core@w1:22',
+      'core@w2:2222',
+    ]);
+    expect(settings.smoke).toBeUndefined();
+  });
+
+  it('overrides the inventory, which it may name; inputs override both', () => {
+    const inventory = file('i.yaml', 'nodes: [i]\nsettings: { ssh-user: i, ssh-port: 1, namespace: i, kubectl: i }');
+    const config = file(
+      'c.yaml',
+      `nodes: [c]\nsettings: { ssh-user: c, ssh-port: 2, namespace: c, inventory: ${inventory} }`,
+    );
+    const { nodes: _, ...rest } = GOOD;
+    const settings = read({ ...rest, config, 'ssh-user': 'input' });
+    expect(settings.nodes).toMatchObject([{ host: 'c', user: 'input', port: 2 }]);
+    expect(settings.cluster).toMatchObject({ namespace: 'c', kubectl: 'i' });
+    expect(read({ ...GOOD, config }).nodes).toMatchObject([{ host: '10.0.0.11' }]);
+  });
+
+  it('says all that is wrong with both files, and nothing of what they may have set', () => {
+    const config = file('c.yaml', 'settings:\n  mode: plan\n  nodes: w1\n  config: x\n  ssh-private-key: x\n');
+    const inventory = file('i.yaml', 'settings: { images: app:1 }');
+    const error = failure({ config, inventory, images: 'app:1' });
+    expect(error.message.split('\n')).toEqual([
+      expect.stringContaining('2 problems'),
+      expect.stringMatching(/c\.yaml:2: `mode` is given by the job, not by this file$/),
+      expect.stringMatching(/c\.yaml:3: `nodes` stands beside `settings`, not in it$/),
+      expect.stringMatching(/c\.yaml:4: `config` is given by the job/),
+      expect.stringMatching(/c\.yaml:5: `ssh-private-key` is a secret/),
+      expect.stringMatching(/i\.yaml:1: `images` is given by the job, not by the inventory/),
+    ]);
+  });
+
+  it('is looked for by the command line alone, which says so', () => {
+    const path = file('kube-sideload.yaml', 'settings: { namespace: here }');
+    const host = recordingHost(GOOD);
+    expect(readSettings(host, {}).cluster?.namespace).toBe('default');
+    expect(readSettings({ ...host, defaultConfig: path }, {}).cluster?.namespace).toBe('here');
+    expect(host.calls).toEqual([`info settings of ${path} in the working directory apply`]);
+    const other = file('other.yaml', 'settings: { namespace: there }');
+    const named = recordingHost({ ...GOOD, config: other });
+    expect(readSettings({ ...named, defaultConfig: path }, {}).cluster?.namespace).toBe('there');
+    expect(named.calls).toEqual([]);
+  });
+});
+
+describe('files of the record', () => {
+  it('are read with the rest, and what keeps them from being written is a problem of the inputs', () => {
+    expect(read({ ...GOOD, 'report-json': 'r.json', 'report-dotenv': 'r.env' }).reports).toEqual({
+      json: 'r.json',
+      dotenv: 'r.env',
+    });
+    const error = failure({ ...GOOD, 'report-json': home, 'ssh-port': 'x' });
+    expect(error.message).toMatch(/`ssh-port` must be .*\n.*`report-json`: ".*" is a directory/);
+  });
+
+  it('are known also when nothing else can be read, as far as they can be written', () => {
+    const config = file('c.yaml', 'settings: { report-junit: j.xml }');
+    const inputs = { config, inventory: '/nope.yaml', 'report-json': 'r.json', nodes: 'not a node' };
+    expect(readReportFiles(recordingHost(inputs), {})).toEqual({ json: 'r.json', junit: 'j.xml' });
+    expect(readReportFiles(recordingHost({ ...inputs, 'report-json': home }), {})).toEqual({});
   });
 });
 

@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { beforeEach, describe, expect, it, onTestFinished, vi } from 'vitest';
 import { githubHost } from '../../../src/host/github.ts';
+import { EXIT } from '../../../src/host/host.ts';
 
 let directory: string;
 let stdout: string;
@@ -10,6 +11,7 @@ let stdout: string;
 beforeEach(() => {
   directory = mkdtempSync(join(tmpdir(), 'kube-sideload-github-'));
   stdout = '';
+  vi.stubEnv('GITHUB_ACTIONS', 'true');
   const spy = vi.spyOn(process.stdout, 'write').mockImplementation(chunk => {
     stdout += chunk;
     return true;
@@ -60,8 +62,13 @@ describe('under GitHub’s contract', () => {
     expect(stdout).toBe('::error title=w1%3A Title::one%0Atwo\n');
   });
 
+  it('what a node says is no command', () => {
+    githubHost().info('said:\n::set-env name=X::y\n  ##[error]z');
+    expect(stdout).toBe('said:\n| ::set-env name=X::y\n|   ##[error]z\n');
+  });
+
   it('a failure is an exit code', () => {
-    githubHost().fail('2 of 3 nodes failed');
+    githubHost().fail('2 of 3 nodes failed', EXIT.SIGINT);
     expect(process.exitCode).toBe(1);
     expect(stdout).toContain('2 of 3 nodes failed');
   });
@@ -77,6 +84,24 @@ describe('under GitHub’s contract', () => {
 });
 
 describe('under Gitea’s and Forgejo’s, who lack some of it', () => {
+  it.each(['GITEA_ACTIONS', 'FORGEJO_ACTIONS'])('annotations are plain lines: %s', name => {
+    const host = githubHost({ GITHUB_ACTIONS: 'true', [name]: 'true' });
+    host.error('one\ntwo', 'w1: Title');
+    host.warning('three');
+    host.mask('secret');
+    expect(stdout).toBe('error: w1: Title\none\ntwo\nwarning: three\n::add-mask::secret\n');
+  });
+
+  it('where nobody knows commands there are none, and secrets are replaced', async () => {
+    const host = githubHost({});
+    host.mask('secret');
+    await host.group('Stage', async () => host.info('a secret'));
+    host.error('one', 'Title');
+    host.fail('secret', EXIT.failed);
+    expect(stdout).toBe('Stage\na ***\nerror: Title\none\n***\n');
+    expect(host.redact('secret')).toBe('***');
+  });
+
   it('a summary that nobody takes is no failure', async () => {
     await githubHost({}).summary('## page');
     expect(stdout).toBe('');

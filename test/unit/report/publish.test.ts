@@ -1,6 +1,10 @@
-import { describe, expect, it } from 'vitest';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { describe, expect, it, onTestFinished } from 'vitest';
+import { EXIT } from '../../../src/host/host.ts';
 import { publish } from '../../../src/report/publish.ts';
-import type { Report } from '../../../src/report/report.ts';
+import type { NodeReport, Report } from '../../../src/report/report.ts';
 import { type RecordingHost, recordingHost } from '../recording-host.ts';
 import { failedNode, IMAGE_ID, nodeReport, report } from './reports.ts';
 
@@ -29,10 +33,18 @@ describe('a run that succeeded', () => {
     expect(JSON.parse(outputs.nodes ?? '')).toMatchObject([{ node: 'w1', bytesSent: 1_500_000 }, { node: 'w2' }]);
   });
 
-  it('says what each kubelet said', async () => {
-    const host = await published(report([nodeReport('w1')]));
-    expect(host.calls).toContain('group ✔ w1');
-    expect(callsOf(host, 'info').join('\n')).toContain('docker.io/library/app:1: verdict: Running');
+  it('ends with a table of what each kubelet said, and one line', async () => {
+    const host = await published(report([nodeReport('w1'), nodeReport('w2')]));
+    const results = callsOf(host, 'result');
+    expect(results).toHaveLength(4);
+    expect(results[1]).toMatch(/^result w1 .*app:1 +sent .*Running /);
+    expect(results[3]).toBe('result done: all 2 nodes hold what CI built; 3.0 MB sent, 20.0 s');
+  });
+
+  it('names a single node as one, and of a plan says what it is worth', async () => {
+    expect((await published(report([nodeReport('w1')]))).calls.at(-1)).toContain('done: the node holds what CI built');
+    const planned = await published(report([nodeReport('w1')], { mode: 'plan' }));
+    expect(planned.calls.at(-1)).toBe('result a push to the node would start');
   });
 });
 
@@ -51,18 +63,21 @@ it('warns of what might go wrong, on nodes of the list and others, and does not 
 describe('a run that failed', () => {
   const record = report([nodeReport('w1'), failedNode('w2'), failedNode('w3')]);
 
-  it('has one annotation for each failed node, with code and next step', async () => {
-    const errors = callsOf(await published(record), 'error');
-    expect(errors).toHaveLength(2);
-    expect(errors[0]).toBe(
-      'error connect ECONNREFUSED 10.0.0.12:22\nNext step: Check that sshd runs. [SSH_UNREACHABLE] w2: The node cannot be reached over SSH',
-    );
+  it('has one annotation for each error, with its nodes, code and next step', async () => {
+    const error = { code: 'DISK_FULL', message: 'full', hint: 'Make room.' } as const;
+    const errors = callsOf(await published(report([...record.nodes, nodeReport('w4', { error })])), 'error');
+    expect(errors).toEqual([
+      'error connect ECONNREFUSED 10.0.0.12:22\nNext step: Check that sshd runs. [SSH_UNREACHABLE] w2, w3: The node cannot be reached over SSH',
+      'error full\nNext step: Make room. [DISK_FULL] w4: There is not enough disk space',
+    ]);
   });
 
   it('finishes its record first, and fails once, last', async () => {
     const host = await published(record);
     expect(host.calls.at(-1)).toBe('fail 2 of 3 nodes failed: w2 [SSH_UNREACHABLE], w3 [SSH_UNREACHABLE]');
     expect(callsOf(host, 'fail')).toHaveLength(1);
+    expect(host.exitCodes).toEqual([EXIT.failed]);
+    expect(host.documents).toMatchObject([{ schemaVersion: 1, succeeded: false, nodes: [{}, {}, {}] }]);
     expect(callsOf(host, 'output')).toHaveLength(5);
     expect(callsOf(host, 'summary')).toHaveLength(1);
     expect(JSON.parse(host.outputs.nodes ?? '')).toHaveLength(3);
@@ -79,5 +94,55 @@ describe('a run that failed', () => {
 
   it('has no nodes: nothing was proven', async () => {
     expect(callsOf(await published(report([])), 'fail')).toHaveLength(1);
+  });
+
+  it('says once what stopped it, and not of each node', async () => {
+    const error = { code: 'CANCELLED', message: 'the job was cancelled (SIGINT)', hint: 'Again.' } as const;
+    const nodes = [nodeReport('w1', { error }), nodeReport('w2', { error })];
+    expect(callsOf(await published(report(nodes, { error })), 'error')).toEqual([
+      'error the job was cancelled (SIGINT)\nNext step: Again. [CANCELLED] The job was cancelled',
+    ]);
+  });
+
+  it('by a signal ends as shells say it', async () => {
+    const host = recordingHost();
+    await publish(record, host, {}, EXIT.SIGTERM);
+    expect(host.exitCodes).toEqual([143]);
+  });
+
+  it('names no more nodes than anybody reads', async () => {
+    const nodes = Array.from({ length: 12 }, (_, index) => failedNode(`w${index}`));
+    const host = await published(report(nodes));
+    expect(host.calls.at(-1)).toMatch(/^fail 12 of 12 nodes failed: w0 .* w9 \[SSH_UNREACHABLE\] and 2 more$/);
+  });
+});
+
+it('keeps secrets out of outputs and the document: nobody masks those', async () => {
+  const host = recordingHost();
+  host.mask('hunter2');
+  const error = { code: 'IMPORT_FAILED', message: 'the node said hunter2', hint: 'hunter2?' } as const;
+  const [image] = nodeReport('w1').images;
+  const images = [{ ...image, smoke: 'exit code 1: hunter2', error }] as NodeReport['images'];
+  const finding = { node: 'w1', severity: 'warning', ...error } as const;
+  const record = report([nodeReport('w1', { images, error, findings: [finding] })], { findings: [finding], error });
+  await publish(record, host);
+  const seen = JSON.stringify([host.calls, host.outputs, host.documents, host.markdown]);
+  expect(seen).not.toContain('hunter2');
+  expect(seen).toContain('the node said ***');
+});
+
+describe('files of the record', () => {
+  it('fail a job that succeeded when they cannot be written, and are named', async () => {
+    const directory = mkdtempSync(join(tmpdir(), 'kube-sideload-publish-'));
+    onTestFinished(() => rmSync(directory, { recursive: true }));
+    writeFileSync(join(directory, 'file'), '');
+    const host = recordingHost();
+    await publish(report([nodeReport('w1')]), host, {
+      json: join(directory, 'file', 'report.json'),
+      dotenv: join(directory, 'new', 'report.env'),
+    });
+    expect(callsOf(host, 'error')[0]).toMatch(/file\/report\.json: E.*\nNext step: .* \[REPORT_FAILED\]/);
+    expect(host.exitCodes).toEqual([EXIT.failed]);
+    expect(readFileSync(join(directory, 'new', 'report.env'), 'utf8')).toContain('KUBE_SIDELOAD_CHANGED=true\n');
   });
 });

@@ -22,6 +22,8 @@ export function nodeReport(node: string, changes: Partial<NodeReport> = {}): Nod
       },
     ],
     bytesSent: 1_500_000,
+    startedAt: '2026-01-02T03:04:05.000Z',
+    endedAt: '2026-01-02T03:04:17.300Z',
     durationMs: 12_300,
     findings: [],
     error: undefined,
@@ -46,6 +48,9 @@ export function report(nodes: readonly NodeReport[], changes: Partial<Report> = 
   return {
     run: 't4y1q2abcdef',
     mode: 'push',
+    startedAt: '2026-01-02T03:04:05.000Z',
+    endedAt: '2026-01-02T03:04:25.000Z',
+    stages: [{ title: 'Send', startedAt: '2026-01-02T03:04:06.000Z', durationMs: 9000 }],
     images: { 'docker.io/library/app:1': { 'linux/amd64': IMAGE_ID } },
     nodes,
     findings: [],

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import type { NodeReport, Report } from '../../../src/report/report.ts';
+import type { ImageReport, NodeReport, Report } from '../../../src/report/report.ts';
 import { findingsTable, markdown, textTable } from '../../../src/report/table.ts';
 import { failedNode, nodeReport, report } from './reports.ts';
 
@@ -46,6 +46,40 @@ describe('the table', () => {
     const column = heading.indexOf('platform');
     expect(first.slice(column)).toMatch(/^linux\/amd64 /);
     expect(second.slice(column)).toMatch(/^– /);
+  });
+});
+
+describe('in a terminal of 100 columns', () => {
+  const widest = (lines: readonly string[]) => Math.max(...lines.map(line => line.length));
+  const table = (changes: Partial<ImageReport>, node = 'w1') => {
+    const images = nodeReport('w').images.map(image => ({ ...image, ...changes }));
+    return textTable(report([nodeReport(node, { images }), failedNode('w2')]), 100);
+  };
+
+  it('nothing is left out that fits', () => {
+    expect(table({ reference: 'app:1' })[0]).toMatch(/^node .*platform .*runtime /);
+    const images = textTable(report([nodeReport('w1')]), 100);
+    expect(images[1]).toContain(' docker.io/library/app:1 ');
+  });
+
+  it('Docker Hub’s names are short, then what the log has told already goes, then names are cut in their middle', () => {
+    expect(table({ reference: 'docker.io/library/app:1' })[1]).toMatch(/ linux\/amd64 .* app:1 /);
+    const long = table({ reference: `registry.example/team/${'x'.repeat(20)}:1.2` });
+    expect(long[0]).not.toContain('platform');
+    expect(long[0]).not.toContain('runtime');
+    expect(long[1]).toContain(` registry.example/team/${'x'.repeat(20)}:1.2 `);
+    const longer = table({ reference: `registry.example/${'x'.repeat(90)}:1.2`, smoke: 'exit code 3: '.repeat(9) });
+    expect(longer[1]).toMatch(/ registry\.example\/x+…x+:1\.2 /);
+    for (const lines of [long, longer]) expect(widest(lines)).toBeLessThanOrEqual(100);
+    expect(widest(table({ reference: 'app:1' }, 'n'.repeat(200)))).toBeLessThanOrEqual(100);
+  });
+
+  it('findings go on in the next line, at a word', () => {
+    const finding = { node: 'w1', severity: 'error', code: 'DISK_FULL', hint: '' } as const;
+    const lines = findingsTable([{ ...finding, message: 'one two '.repeat(12) }], 60);
+    expect(widest(lines)).toBeLessThanOrEqual(70);
+    expect(lines.length).toBeGreaterThan(3);
+    expect(lines[2]).toMatch(/^ {27}\S/);
   });
 });
 
@@ -107,6 +141,11 @@ describe('the page of the job', () => {
     expect(page.split('\n')[0]).toBe('## kube-sideload: failed');
     expect(page).toContain('### w2: The node cannot be reached over SSH (`SSH_UNREACHABLE`)');
     expect(page).toContain('```text\nconnect ECONNREFUSED 10.0.0.12:22\n```\n**Next step:** Check that sshd runs.');
+  });
+
+  it('says once what several nodes have to say', () => {
+    const page = markdown(report([failedNode('w1'), failedNode('w2')]), false);
+    expect(page.match(/^### .*/gm)).toEqual(['### w1, w2: The node cannot be reached over SSH (`SSH_UNREACHABLE`)']);
   });
 
   it('cannot be broken by what nodes and kubelets say', () => {
