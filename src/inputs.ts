@@ -63,6 +63,10 @@ export const INPUTS = {
     type: 'text',
     help: 'The nodes that the pods may run on, as a label selector, such as `pool=ci,!node-role.kubernetes.io/control-plane`. Default: all nodes of the cluster. With a list of `nodes`, those that it takes and the list lacks are reported.',
   },
+  shard: {
+    type: 'text',
+    help: 'The part of the nodes that this job does, as `i/N`: with `2/4` it takes every fourth node, beginning with the second. For fleets that several runners share; nodes that are not listed are then not looked for.',
+  },
   inventory: {
     type: 'path',
     help: 'The runner’s own node list and settings (YAML). Default: `$KUBE_SIDELOAD_INVENTORY`, else `/etc/kube-sideload/inventory.yaml`, else `kube-sideload/inventory.yaml` in the user’s configuration directory. Inputs override it.',

@@ -14,6 +14,7 @@ import {
   parseInventory,
   parseNode,
 } from './node/inventory.ts';
+import { parseShard, type Shard, takeShard } from './node/shard.ts';
 import { collect, type InputProblem, problem, shown, throwProblems } from './problems.ts';
 import type { SshTarget } from './ssh/connect.ts';
 import { type HostKeyPolicy, hostKeyPolicy } from './ssh/host-keys.ts';
@@ -44,6 +45,8 @@ export interface Settings {
   readonly nodesFromCluster: boolean;
   /** A label selector; empty takes all. */
   readonly nodeSelector: string;
+  /** The part of the nodes that this run is for; `nodes` is cut already, unless the cluster names them. */
+  readonly shard: Shard | undefined;
   readonly ssh: {
     /** For nodes that say nothing else. */
     readonly user: string;
@@ -118,7 +121,11 @@ export function readSettings(host: Host, env: NodeJS.ProcessEnv = process.env): 
     problems.push(problem(`\`archive\` and \`source: ${inputs.source}\` exclude each other`, 'set one of them'));
   }
 
-  const nodes = readNodes(inputs, inventory, problems);
+  const shard = inputs.shard === undefined ? undefined : collect(problems, () => parseShard(inputs.shard ?? ''));
+  const listed = readNodes(inputs, inventory, problems);
+  const nodesFromCluster = inputs['nodes-from-cluster'] === 'true';
+  // Entries for nodes of the cluster are no list: the shard is taken of what the cluster names.
+  const nodes = nodesFromCluster ? listed : (collect(problems, () => takeShard(listed, shard)) ?? []);
   // What an inventory that cannot be read may have set is not missing.
   const mayLack = (...names: readonly InputName[]) =>
     inventory === undefined && names.every(name => inputs[name] === undefined);
@@ -130,7 +137,6 @@ export function readSettings(host: Host, env: NodeJS.ProcessEnv = process.env): 
     : collect(problems, () => readHostKeys(inputs));
   const given = inputs['cri-socket'];
   const criSocket = given === undefined ? undefined : collect(problems, () => parseCriSocket(given));
-  const nodesFromCluster = inputs['nodes-from-cluster'] === 'true';
   const cluster =
     inputs.smoke === 'none' && !nodesFromCluster ? undefined : collect(problems, () => readCluster(inputs, host));
 
@@ -149,6 +155,7 @@ export function readSettings(host: Host, env: NodeJS.ProcessEnv = process.env): 
     nodesOrigin: inputs.nodes.length > 0 ? 'input' : 'inventory',
     nodesFromCluster,
     nodeSelector: inputs['node-selector'] ?? '',
+    shard,
     ssh: {
       user: inputs['ssh-user'],
       port: inputs['ssh-port'],

@@ -95,7 +95,14 @@ export const InventoryFile = mapping({
 type NodeValue = string | v.InferOutput<typeof NodeMapping>;
 
 /** Inputs that make no sense in a file of the machine, or that must not lie there in the open. */
-const NOT_A_SETTING: ReadonlySet<string> = new Set<InputName>(['mode', 'images', 'archive', 'nodes', 'inventory']);
+const NOT_A_SETTING: ReadonlySet<string> = new Set<InputName>([
+  'mode',
+  'images',
+  'archive',
+  'nodes',
+  'shard',
+  'inventory',
+]);
 
 /**
  * Parses an inventory file (YAML 1.2).
