@@ -8,7 +8,15 @@ export default defineConfig({
   test: {
     reporters: ['default'],
     projects: [
-      { test: { name: 'unit', include: ['test/unit/**/*.test.ts'], testTimeout: MINUTE } },
+      {
+        test: {
+          name: 'unit',
+          include: ['test/unit/**/*.test.ts'],
+          testTimeout: MINUTE,
+          // It imports JSON without saying so, which Node refuses and vite does not.
+          server: { deps: { inline: [/@actions\/(languageservice|workflow-parser|expressions)/] } },
+        },
+      },
       { test: { name: 'ssh', include: ['test/ssh/**/*.test.ts'], testTimeout: MINUTE } },
       { test: { name: 'bundle', include: ['test/bundle/**/*.test.ts'], testTimeout: 2 * MINUTE } },
       {

@@ -1,6 +1,6 @@
 /**
- * Writes what is made from the tables in `src/`: `action.yml`, the tables of README.md, the schema of inventory files,
- * `src/version.ts`.
+ * Writes what is made from the tables in `src/`: `action.yml`, the reusable workflow, the tables of README.md, the schema
+ * of inventory files, `src/version.ts`.
  * With `--check` nothing is written, and any difference is an error.
  */
 import { readFileSync, writeFileSync } from 'node:fs';
@@ -9,6 +9,7 @@ import { stringify } from 'yaml';
 import { OUTPUTS } from '../src/host/host.ts';
 import { INPUT_NAMES, inputSpec } from '../src/inputs.ts';
 import { inventorySchema } from './inventory-schema.ts';
+import { sideloadWorkflow } from './workflow.ts';
 
 const root = resolve(import.meta.dirname, '..');
 const check = process.argv.includes('--check');
@@ -63,6 +64,7 @@ function between(text: string, name: string, content: string): string {
 const generated: Readonly<Record<string, string>> = {
   'schemas/inventory.schema.json': inventorySchema(),
   'action.yml': actionYaml(),
+  '.github/workflows/sideload.yml': sideloadWorkflow(`v${version.split('.')[0]}`),
   'README.md': between(between(read('README.md'), 'inputs', inputsTable()), 'outputs', outputsTable()),
   'src/version.ts': `/** The version of this build; \`scripts/generate.ts\` keeps it equal to the one in package.json. */\nexport const VERSION = '${version}';\n`,
 };

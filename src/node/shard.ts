@@ -9,8 +9,8 @@ export interface Shard {
 /** More runners than this have not been thought of; a typo has. */
 const MOST = 1000;
 
-/** Parses `i/N`, as in `2/4`. @throws SideloadError INPUT_INVALID */
-export function parseShard(text: string): Shard {
+/** Parses `i/N`, as in `2/4`; `1/1` is no part. @throws SideloadError INPUT_INVALID */
+export function parseShard(text: string): Shard | undefined {
   const match = /^(\d{1,4})\/(\d{1,4})$/.exec(text);
   const [index, count] = [Number(match?.[1]), Number(match?.[2])];
   if (match === null || index < 1 || index > count || count > MOST) {
@@ -22,7 +22,7 @@ export function parseShard(text: string): Shard {
       },
     );
   }
-  return { index, count };
+  return count === 1 ? undefined : { index, count };
 }
 
 /**
