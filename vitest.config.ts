@@ -2,6 +2,9 @@ import { defineConfig } from 'vitest/config';
 
 const MINUTE = 60_000;
 
+/** GitHub's language service: it imports JSON without saying so, which Node refuses and vite does not. */
+const GITHUB = [/@actions\/(languageservice|workflow-parser|expressions)/];
+
 /** Suites by what they need: nothing, an SSH server in the process, the bundle, real nodes, a real cluster. */
 // biome-ignore lint/style/noDefaultExport: vitest asks for one.
 export default defineConfig({
@@ -13,8 +16,7 @@ export default defineConfig({
           name: 'unit',
           include: ['test/unit/**/*.test.ts'],
           testTimeout: MINUTE,
-          // It imports JSON without saying so, which Node refuses and vite does not.
-          server: { deps: { inline: [/@actions\/(languageservice|workflow-parser|expressions)/] } },
+          server: { deps: { inline: GITHUB } },
         },
       },
       { test: { name: 'ssh', include: ['test/ssh/**/*.test.ts'], testTimeout: MINUTE } },
@@ -57,6 +59,17 @@ export default defineConfig({
           fileParallelism: false,
           testTimeout: 5 * MINUTE,
           hookTimeout: 5 * MINUTE,
+        },
+      },
+      {
+        test: {
+          name: 'pipelines',
+          include: ['test/pipelines/**/*.test.ts'],
+          globalSetup: 'test/setup/pipelines.ts',
+          fileParallelism: false,
+          testTimeout: 5 * MINUTE,
+          hookTimeout: 5 * MINUTE,
+          server: { deps: { inline: GITHUB } },
         },
       },
       {
