@@ -12,6 +12,8 @@ export interface Block {
   readonly text: string;
   /** What the block is called in its first line, as in `# .gitlab-ci.yml`. */
   readonly name: string | undefined;
+  /** Whether it says of itself that it is run as it stands (`<!-- tested -->` in the line before). */
+  readonly isTested: boolean;
 }
 
 export const PAGES: readonly string[] = [
@@ -21,13 +23,24 @@ export const PAGES: readonly string[] = [
   ...readdirSync(join(root, 'docs/guides')).map(file => `docs/guides/${file}`),
 ];
 
+export function readPage(page: string): string {
+  return readFileSync(join(root, page), 'utf8');
+}
+
 export function blocksOf(page: string): readonly Block[] {
-  const text = readFileSync(join(root, page), 'utf8');
-  return [...text.matchAll(/^( *)```(\w*)[^\n]*\n([\s\S]*?)^\1```$/gm)].map(
-    ([, indent = '', language = '', block = '']) => {
+  return [...readPage(page).matchAll(/^(<!-- tested -->\n)?( *)```(\w*)[^\n]*\n([\s\S]*?)^\2```$/gm)].map(
+    ([, tested, indent = '', language = '', block = '']) => {
       const lines = block.split('\n').map(line => (line.startsWith(indent) ? line.slice(indent.length) : line));
-      return { page, language, text: lines.join('\n'), name: /^# (\S+)/.exec(lines[0] ?? '')?.[1] };
+      const name = /^# (\S+)/.exec(lines[0] ?? '')?.[1];
+      return { page, language, text: lines.join('\n'), name, isTested: tested !== undefined };
     },
+  );
+}
+
+/** What a page waits for, as in `<!-- waits for: input ssh-jump -->` or `<!-- waits for: mode check -->`. */
+export function waitsFor(page: string): readonly { readonly kind: string; readonly name: string }[] {
+  return [...readPage(page).matchAll(/^<!-- waits for: (input|mode) ([\w-]+) -->$/gm)].map(
+    ([, kind = '', name = '']) => ({ kind, name }),
   );
 }
 

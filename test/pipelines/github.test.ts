@@ -3,8 +3,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, inject, it } from 'vitest';
 import { smokePods } from '../cluster/kubernetes.ts';
-import { leftOnNode, referencesOn } from '../shipped.ts';
-import { example, forLab } from './documents.ts';
+import { crictl, leftOnNode, nodeNamed, referencesOn } from '../shipped.ts';
+import { example, forLab, root } from './documents.ts';
 import { type Runner, runWorkflow } from './workflow.ts';
 
 const lab = inject('lab');
@@ -122,6 +122,33 @@ describe('the workflows of the documentation, on real nodes', () => {
       lab.nodes.map(({ address }) => [`${address}:22`]),
     );
     await expectRunning(outcomes, ['n1', 'n2']);
+  });
+
+  it('a nightly look fails when a node has lost its image, and only then', async () => {
+    const drift = forLab(example('docs/guides/nightly-drift-check.md', '.github/workflows/drift.yml'), lab);
+    const [fine] = await runWorkflow(drift, runner);
+    expect(fine?.mains[0]?.outputs.changed).toBe('false');
+    expect(fine?.ran).toEqual([]);
+    await crictl(lab, nodeNamed(lab, 'n2'), ['rmi', 'docker.io/library/app:1.2']);
+    await expect(runWorkflow(drift, runner)).rejects.toThrow('`exit 1` ended with 1');
+  });
+
+  it('Gitea’s and Forgejo’s runners, without summary and HOME, do the same by URL, and old ones by the command line', async () => {
+    const page = 'docs/guides/gitea-forgejo.md';
+    const env = { GITEA_ACTIONS: 'true', GITHUB_STEP_SUMMARY: undefined, HOME: undefined };
+    newApp('5');
+    const text = forLab(example(page, '.gitea/workflows/deploy.yml'), lab);
+    const outcomes = await runWorkflow(text, { ...runner, env });
+    await expectRunning(outcomes, ['n1', 'n2']);
+    expect(outcomes[0]?.mains[0]?.summary).toBe('');
+    expect(outcomes[0]?.mains[0]?.log).toMatch(/^node +platform +runtime/m);
+    for (const other of [
+      example(page, '.forgejo/workflows/old-runner.yml'),
+      example('docs/guides/github-enterprise-server.md', '.github/workflows/old-runner.yml'),
+    ]) {
+      const [ran] = await runWorkflow(forLab(other, lab).replace('/opt/kube-sideload', root), runner);
+      expect(ran?.ran).toHaveLength(1);
+    }
   });
 
   it('a failure of the gate is a failure of the job', async () => {

@@ -54,7 +54,7 @@ beforeAll(async () => {
   git(source, 'init', '--quiet');
   git(source, 'add', '--all', '--force');
   git(source, 'commit', '--quiet', '--message=release');
-  git(source, 'tag', '0.1.0');
+  git(source, 'tag', 'v0');
   git(base, 'clone', '--quiet', '--bare', source, join(repositories, `${COMPONENT}.git`));
   git(base, 'clone', '--quiet', '--bare', source, join(repositories, `${PRIVATE}.git`));
   server = await serveGit({ directory: repositories, guarded: new RegExp(`^/${PRIVATE}`) });

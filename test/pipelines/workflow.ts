@@ -49,6 +49,8 @@ export interface Runner {
   readonly vars?: Readonly<Record<string, string>>;
   /** Files of the machine that an example names, by their paths there. */
   readonly files?: Readonly<Record<string, string>>;
+  /** What this runner sets or lacks besides. */
+  readonly env?: Readonly<Record<string, string | undefined>>;
 }
 
 /** What came of a job: each step that ran this project's action, and the outputs of the job. */
@@ -152,7 +154,7 @@ async function runSteps(
   name: string,
   job: Job,
   contexts: Contexts,
-  { lab, workspace, files = {} }: Runner,
+  { lab, workspace, files = {}, env = {} }: Runner,
   artifacts: string,
 ): Promise<JobOutcome> {
   const temporary = mkdtempSync(join(tmpdir(), 'kube-sideload-runner-'));
@@ -167,7 +169,7 @@ async function runSteps(
         continue;
       }
       const given = evaluateAll(step.with ?? {}, inside);
-      const uses = step.uses?.replace(/@.*/, '');
+      const uses = step.uses?.replace(/^https:\/\/[\w.]+\//, '').replace(/@.*/, '');
       if (step.run !== undefined) {
         const command = String(evaluate(step.run, inside));
         runCommand(command, evaluateAll(step.env ?? {}, inside), lab, workspace);
@@ -183,9 +185,9 @@ async function runSteps(
         const inputs = Object.fromEntries(
           Object.entries(given).map(([input, value]) => [input, files[String(value)] ?? String(value)]),
         ) as Inputs;
-        const main = await runAction(inputs, { lab });
+        const main = await runAction(inputs, { lab, env });
         mains.push(main);
-        posts.unshift(() => runPost(main, inputs, { lab }));
+        posts.unshift(() => runPost(main, inputs, { lab, env }));
         steps[step.id ?? ''] = { outputs: main.outputs };
       } else if (uses !== 'actions/checkout') {
         throw new Error(`nobody runs ${step.uses} here`);
