@@ -9,6 +9,7 @@ import { stringify } from 'yaml';
 import { OUTPUTS } from '../src/host/host.ts';
 import { INPUT_NAMES, inputSpec } from '../src/inputs.ts';
 import { sideloadComponent } from './component.ts';
+import { flowSvg } from './flow.ts';
 import { inventorySchema } from './inventory-schema.ts';
 import { sideloadWorkflow } from './workflow.ts';
 
@@ -67,6 +68,7 @@ const generated: Readonly<Record<string, string>> = {
   'action.yml': actionYaml(),
   '.github/workflows/sideload.yml': sideloadWorkflow(`v${version.split('.')[0]}`),
   'templates/sideload/template.yml': sideloadComponent(),
+  'docs/flow.svg': flowSvg(),
   'README.md': between(between(read('README.md'), 'inputs', inputsTable()), 'outputs', outputsTable()),
   'src/version.ts': `/** The version of this build; \`scripts/generate.ts\` keeps it equal to the one in package.json. */\nexport const VERSION = '${version}';\n`,
 };
