@@ -221,7 +221,7 @@ function evaluateAll(values: Contexts, contexts: Contexts): Contexts {
 }
 
 /** A value of a workflow file: what is only an expression keeps its type, in a text it becomes text. */
-function evaluate(value: unknown, contexts: Contexts): unknown {
+export function evaluate(value: unknown, contexts: Contexts): unknown {
   if (typeof value !== 'string') {
     return value;
   }

@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { isMap, parse, parseDocument, visit } from 'yaml';
 import { INPUT_NAMES, inputSpec } from '../../../src/inputs.ts';
+import { evaluate } from '../../pipelines/workflow.ts';
 import { faultsOf, read, root } from './validate.ts';
 
 const WORKFLOWS = readdirSync(join(root, '.github/workflows')).map(file => `.github/workflows/${file}`);
@@ -56,6 +57,19 @@ describe('the reusable workflow', () => {
     expect([...new Set(read)].sort()).toEqual(Object.keys(on.workflow_call?.secrets ?? {}).sort());
     const secret = INPUT_NAMES.filter(name => inputSpec(name).type === 'secret');
     expect(Object.keys(on.workflow_call?.inputs ?? {}).filter(name => secret.some(one => one === name))).toEqual([]);
+  });
+
+  it('passes on nothing that a manual run did not say, so that the inventory counts', () => {
+    const form = { mode: 'plan', images: 'app:1', 'nodes-from-cluster': false, 'runs-on': '"edge"', shards: 1 };
+    const contexts = { inputs: form, secrets: {}, runner: { temp: '/tmp' }, matrix: { shard: 1 } };
+    const given = Object.entries(jobs.sideload.steps.at(-1)?.with ?? {}).map(
+      ([name, value]) => [name, evaluate(value, contexts) ?? ''] as const,
+    );
+    expect(given.filter(([, value]) => value !== '')).toEqual([
+      ['mode', 'plan'],
+      ['images', 'app:1'],
+    ]);
+    expect(evaluate(`\${{ inputs.unsaid == false }}`, contexts)).toBe(true);
   });
 
   it('fits the form of servers that allow ten inputs', () => {
