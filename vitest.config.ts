@@ -12,6 +12,8 @@ export default defineConfig({
     reporters: ['default'],
     projects: [
       {
+        // Not about source maps of packages that lack their sources.
+        logLevel: 'error',
         test: {
           name: 'unit',
           include: ['test/unit/**/*.test.ts'],
@@ -62,6 +64,7 @@ export default defineConfig({
         },
       },
       {
+        logLevel: 'error',
         test: {
           name: 'pipelines',
           include: ['test/pipelines/**/*.test.ts'],

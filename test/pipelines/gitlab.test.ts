@@ -13,7 +13,7 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, inject, it } from 'vitest';
-import { stringify } from 'yaml';
+import { parseAllDocuments, stringify } from 'yaml';
 import { smokePods } from '../cluster/kubernetes.ts';
 import { leftOnNode, referencesOn } from '../shipped.ts';
 import { example, forLab, root } from './documents.ts';
@@ -121,6 +121,14 @@ async function run(pipeline: string, variables: Readonly<Record<string, string>>
   });
 }
 
+/** The files that the job of the component keeps. */
+function reports(): readonly string[] {
+  const [, jobs] = parseAllDocuments(readFileSync(join(root, 'templates/sideload/template.yml'), 'utf8'));
+  return Object.values(
+    jobs?.toJS() as Record<string, { readonly artifacts?: { readonly paths: readonly string[] } }>,
+  ).flatMap(job => job.artifacts?.paths ?? []);
+}
+
 async function expectOnNodes(): Promise<void> {
   for (const node of lab.nodes) {
     expect(await referencesOn(lab, node.name)).toContain('docker.io/library/app:1.2');
@@ -135,6 +143,19 @@ describe('the component, from `include: component` on a real git server', () => 
     expect(log.match(/✔ Running/g), log).toHaveLength(2);
     expect(code).toBe(0);
     await expectOnNodes();
+    expect(reports().filter(file => !existsSync(join(project, file)))).toEqual([]);
+  });
+
+  it('is merged with a job of the same name, which sets what else a job has', async () => {
+    const pipeline = example(PAGE, '.gitlab-ci.yml').replace('tool: clone', 'tool: clone\n      mode: plan');
+    const rules = example(PAGE, 'rules.gitlab-ci.yml');
+    const { code, log } = await run(`${pipeline}\n${rules}`);
+    expect(log).toContain('nothing stands in the way');
+    expect(code).toBe(0);
+    git(project, 'switch', '--quiet', '--create', 'feature');
+    const other = await run(`${pipeline}\n${rules}`);
+    expect(other.log).not.toContain('nothing stands in the way');
+    expect(other.code).toBe(0);
   });
 
   it('shows the token of the job to a server that asks for it, and not in the log', async () => {

@@ -37,6 +37,18 @@ describe('the files that GitHub reads', () => {
   );
 });
 
+it.each(WORKFLOWS)('%s pastes no expression into a shell', file => {
+  const scripts: string[] = [];
+  visit(parseDocument(read(file)), {
+    Pair(_, { key, value }) {
+      if (String(key) === 'run') {
+        scripts.push(String(value));
+      }
+    },
+  });
+  expect(scripts.filter(script => script.includes('${{'))).toEqual([]);
+});
+
 describe('the reusable workflow', () => {
   const text = read('.github/workflows/sideload.yml');
   const { on, jobs } = parse(text) as {
