@@ -2,13 +2,25 @@ import { defineConfig } from 'vitest/config';
 
 const MINUTE = 60_000;
 
+/** GitHub's language service: it imports JSON without saying so, which Node refuses and vite does not. */
+const GITHUB = [/@actions\/(languageservice|workflow-parser|expressions)/];
+
 /** Suites by what they need: nothing, an SSH server in the process, the bundle, real nodes, a real cluster. */
 // biome-ignore lint/style/noDefaultExport: vitest asks for one.
 export default defineConfig({
   test: {
     reporters: ['default'],
     projects: [
-      { test: { name: 'unit', include: ['test/unit/**/*.test.ts'], testTimeout: MINUTE } },
+      {
+        // Not about source maps of packages that lack their sources.
+        logLevel: 'error',
+        test: {
+          name: 'unit',
+          include: ['test/unit/**/*.test.ts'],
+          testTimeout: MINUTE,
+          server: { deps: { inline: GITHUB } },
+        },
+      },
       { test: { name: 'ssh', include: ['test/ssh/**/*.test.ts'], testTimeout: MINUTE } },
       { test: { name: 'bundle', include: ['test/bundle/**/*.test.ts'], testTimeout: 2 * MINUTE } },
       {
@@ -49,6 +61,18 @@ export default defineConfig({
           fileParallelism: false,
           testTimeout: 5 * MINUTE,
           hookTimeout: 5 * MINUTE,
+        },
+      },
+      {
+        logLevel: 'error',
+        test: {
+          name: 'pipelines',
+          include: ['test/pipelines/**/*.test.ts'],
+          globalSetup: 'test/setup/pipelines.ts',
+          fileParallelism: false,
+          testTimeout: 5 * MINUTE,
+          hookTimeout: 5 * MINUTE,
+          server: { deps: { inline: GITHUB } },
         },
       },
       {

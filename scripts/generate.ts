@@ -1,14 +1,18 @@
 /**
- * Writes what is made from the tables in `src/`: `action.yml`, the tables of README.md, the schemas, `src/version.ts`.
+ * Writes what is made from the tables in `src/`: `action.yml`, the reusable workflow, GitLab's component, the tables of README.md, the
+ * schemas, `src/version.ts`.
  * With `--check` nothing is written, and any difference is an error.
  */
-import { readFileSync, writeFileSync } from 'node:fs';
-import { join, resolve } from 'node:path';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { dirname, join, resolve } from 'node:path';
 import { stringify } from 'yaml';
 import { OUTPUTS } from '../src/host/host.ts';
 import { INPUT_NAMES, inputSpec } from '../src/inputs.ts';
+import { sideloadComponent } from './component.ts';
+import { flowSvg } from './flow.ts';
 import { inventorySchema } from './inventory-schema.ts';
 import { reportSchema } from './report-schema.ts';
+import { sideloadWorkflow } from './workflow.ts';
 
 const root = resolve(import.meta.dirname, '..');
 const check = process.argv.includes('--check');
@@ -65,6 +69,9 @@ const generated: Readonly<Record<string, string>> = {
   'schemas/kube-sideload.schema.json': inventorySchema('config'),
   'schemas/report.schema.json': reportSchema(),
   'action.yml': actionYaml(),
+  '.github/workflows/sideload.yml': sideloadWorkflow(`v${version.split('.')[0]}`),
+  'templates/sideload/template.yml': sideloadComponent(),
+  'docs/flow.svg': flowSvg(),
   'README.md': between(between(read('README.md'), 'inputs', inputsTable()), 'outputs', outputsTable()),
   'src/version.ts': `/** The version of this build; \`scripts/generate.ts\` keeps it equal to the one in package.json. */\nexport const VERSION = '${version}';\n`,
 };
@@ -80,6 +87,7 @@ for (const [file, content] of Object.entries(generated)) {
   if (current !== content) {
     stale.push(file);
     if (!check) {
+      mkdirSync(dirname(join(root, file)), { recursive: true });
       writeFileSync(join(root, file), content);
     }
   }

@@ -29,6 +29,7 @@ const SUITES: readonly Suite[] = [
     needsLab: true,
   },
   { name: 'cluster', about: 'dist/ against a real Kubernetes', needsLab: true },
+  { name: 'pipelines', about: 'the pipelines of the documentation, on real nodes', needsLab: true },
 ];
 
 const CHECKS: Readonly<Record<string, readonly string[]>> = {

@@ -21,6 +21,10 @@ interface InputSpec {
   readonly default?: string;
   /** One or two sentences, as shown by `--help`, the README and the form of a manual run. */
   readonly help: string;
+  /** Whether the form of a manual run on GitHub has it; there is room for few (`scripts/workflow.ts`). */
+  readonly manual?: true;
+  /** Whether CI may keep it among the secrets, although it may be given in the open. Type `secret` may not. */
+  readonly sensitive?: true;
 }
 
 /**
@@ -32,10 +36,12 @@ export const INPUTS = {
     type: { oneOf: ['push', 'plan'] },
     default: 'push',
     help: '`push` does the job. `plan` says what it would send to which node and which nodes would fail, and changes nothing; it fails when the job would not start.',
+    manual: true,
   },
   images: {
     type: 'list',
     help: 'Image references, exactly as the pods will write them, one per line or separated by commas. May be left out with an `archive` whose images have names.',
+    manual: true,
   },
   aliases: {
     type: 'list',
@@ -49,6 +55,7 @@ export const INPUTS = {
   archive: {
     type: 'path',
     help: 'A tar file with the image, as `docker save`, `podman save` or an OCI exporter writes it (plain, gzip or zstd), or a directory with an OCI layout.',
+    manual: true,
   },
   'containerd-namespace': {
     type: 'text',
@@ -71,15 +78,22 @@ export const INPUTS = {
   nodes: {
     type: 'list',
     help: 'Nodes as `[user@]host[:port][=kubernetes-name]`, one per line or separated by commas. The Kubernetes name is read from the node’s kubelet unless given.',
+    manual: true,
   },
   'nodes-from-cluster': {
     type: { oneOf: ['true', 'false'] },
     default: 'false',
     help: 'Take the nodes from the cluster: all that `node-selector` takes, at the addresses that Kubernetes has for them; needs the right to `list` nodes. Entries of `nodes` or of the inventory then replace address, user and port of the node with this name or address.',
+    manual: true,
   },
   'node-selector': {
     type: 'text',
     help: 'The nodes that the pods may run on, as a label selector, such as `pool=ci,!node-role.kubernetes.io/control-plane`. Default: all nodes of the cluster. With a list of `nodes`, those that it takes and the list lacks are reported.',
+    manual: true,
+  },
+  shard: {
+    type: 'text',
+    help: 'The part of the nodes that this job does, as `i/N`: with `2/4` it takes every fourth node, beginning with the second. For fleets that several runners share; nodes that are not listed are then not looked for.',
   },
   inventory: {
     type: 'path',
@@ -131,6 +145,7 @@ export const INPUTS = {
   'ssh-known-hosts': {
     type: 'text',
     help: 'Lines of a known_hosts file for the nodes. Default: `ssh-known-hosts-file`, else the runner’s `~/.ssh/known_hosts` and `/etc/ssh/ssh_known_hosts`.',
+    sensitive: true,
   },
   'ssh-known-hosts-file': { type: 'path', help: 'A known_hosts file on the runner.' },
   'ssh-host-key-fingerprints': {
@@ -174,10 +189,12 @@ export const INPUTS = {
     type: { oneOf: ['pod', 'cri', 'none'] },
     default: 'pod',
     help: 'The gate: `pod` starts one pod per node and image with `imagePullPolicy: Never` and waits for the kubelet’s verdict; `cri` starts a sandbox and a container through the node’s own `crictl`, without Kubernetes, and has the runtime’s verdict only; `none` ends after the check of the runtime’s image store.',
+    manual: true,
   },
   kubeconfig: {
     type: 'text',
     help: 'A kubeconfig for the smoke pods: its path on the runner, or its content. Default: what kubectl itself would use.',
+    sensitive: true,
   },
   kubectl: {
     type: 'text',

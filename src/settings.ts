@@ -18,6 +18,7 @@ import {
   parseNode,
   type SettingsFile,
 } from './node/inventory.ts';
+import { parseShard, type Shard, takeShard } from './node/shard.ts';
 import { collect, type InputProblem, problem, shown, throwProblems } from './problems.ts';
 import { REPORT_KINDS, type ReportFiles, reportProblems } from './report/files.ts';
 import { type PodTemplate, parsePodManifest } from './smoke/manifest.ts';
@@ -63,6 +64,8 @@ export interface Settings {
   readonly nodesFromCluster: boolean;
   /** A label selector; empty takes all. */
   readonly nodeSelector: string;
+  /** The part of the nodes that this run is for; `nodes` is cut already, unless the cluster names them. */
+  readonly shard: Shard | undefined;
   readonly ssh: SshSettings & {
     /** For nodes that say nothing else. */
     readonly user: string;
@@ -205,7 +208,7 @@ export function readSettings(host: Host, env: NodeJS.ProcessEnv = process.env): 
   });
   const hop = (entry: JumpEntry) => complete(entry, { isJump: true });
   const defaults = { jump: jump.map(hop), sudo: inputs.sudo };
-  const nodes = readNodes(inputs, layers, problems, entry => ({
+  const listed = readNodes(inputs, layers, problems, entry => ({
     label: labelOf(entry),
     ...complete(entry, { isJump: false }),
     jump: entry.jump?.map(hop) ?? defaults.jump,
@@ -213,6 +216,10 @@ export function readSettings(host: Host, env: NodeJS.ProcessEnv = process.env): 
     kubernetesName: entry.kubernetesName,
     criSocket: entry.criSocket,
   }));
+  const shard = inputs.shard === undefined ? undefined : collect(problems, () => parseShard(inputs.shard ?? ''));
+  const nodesFromCluster = inputs['nodes-from-cluster'] === 'true';
+  // Entries for nodes of the cluster are no list: the shard is taken of what the cluster names.
+  const nodes = nodesFromCluster ? listed : (collect(problems, () => takeShard(listed, shard)) ?? []);
   const mayLack = (...names: readonly InputName[]) =>
     !layers.isComplete && names.every(name => inputs[name] === undefined);
   const authentication = mayLack('ssh-private-key', 'ssh-private-key-file', 'ssh-password')
@@ -225,7 +232,6 @@ export function readSettings(host: Host, env: NodeJS.ProcessEnv = process.env): 
   const openssh = isOpenssh ? readOpenssh(inputs, host, problems) : undefined;
   const given = inputs['cri-socket'];
   const criSocket = given === undefined ? undefined : collect(problems, () => parseCriSocket(given));
-  const nodesFromCluster = inputs['nodes-from-cluster'] === 'true';
   const cluster =
     inputs.smoke !== 'pod' && !nodesFromCluster ? undefined : collect(problems, () => readCluster(inputs, host));
   const smoke = inputs.smoke === 'none' ? undefined : readSmoke(inputs, problems);
@@ -254,6 +260,7 @@ export function readSettings(host: Host, env: NodeJS.ProcessEnv = process.env): 
     nodesOrigin: inputs.nodes.length > 0 ? 'input' : 'inventory',
     nodesFromCluster,
     nodeSelector: inputs['node-selector'] ?? '',
+    shard,
     ssh: {
       user: inputs['ssh-user'],
       port: inputs['ssh-port'],

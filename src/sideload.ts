@@ -16,6 +16,7 @@ import {
 } from './node/node.ts';
 import { becomeRoot } from './node/root.ts';
 import { stageImages } from './node/send.ts';
+import { takeShard } from './node/shard.ts';
 import { leaveNode, planImages, prepareNode, promoteImages, removeStaged } from './node/steps.ts';
 import { throttleOf } from './node/throttle.ts';
 import { errorOf, preflight } from './preflight.ts';
@@ -105,7 +106,11 @@ export async function sideload(settings: Settings, host: Host, run: Run): Promis
             })(),
       ]);
       const isSmoked = settings.smoke !== undefined;
-      const findings = preflight(nodes, sources, { isSmoked, cluster: cluster?.objects });
+      const findings = preflight(nodes, sources, {
+        isSmoked,
+        // Nodes of other shards are not missing, and which they are is not known here.
+        cluster: settings.shard === undefined ? cluster?.objects : undefined,
+      });
       for (const node of nodes) {
         node.findings = findings.filter(finding => finding.node === node.settings.label);
         node.error = errorOf(node.findings) ?? node.error;
@@ -316,14 +321,19 @@ async function nodesFromCluster(
   log: (line: string) => void,
 ): Promise<readonly NodeSettings[]> {
   cluster.objects = await cluster.kubectl.listNodes(settings.nodeSelector);
-  const { nodes, unused } = nodesOfCluster(cluster.objects, settings.nodes, settings.ssh);
+  const { nodes: all, unused } = nodesOfCluster(cluster.objects, settings.nodes, settings.ssh);
+  // All shards must see the same order.
+  const nodes = takeShard(
+    all.toSorted((one, other) => (one.label < other.label ? -1 : 1)),
+    settings.shard,
+  );
   const labels = unused.map(({ label }) => label).join(', ');
   if (unused.length > 0 && settings.nodesOrigin === 'input') {
     throw new SideloadError('INPUT_INVALID', `\`nodes\` has ${labels}, which \`nodes-from-cluster\` does not find`, {
       hint: 'Write the Kubernetes name after the address, as in `10.0.0.11=worker-1`, or see whether `node-selector` takes the node.',
     });
   }
-  const foreign = cluster.objects.length - nodes.length;
+  const foreign = cluster.objects.length - all.length;
   if (foreign > 0) {
     log(`left out, as they do not run Linux: ${foreign} of ${cluster.objects.length} nodes`);
   }

@@ -7,8 +7,8 @@
 "use strict";
 __nccwpck_require__.a(module, async (__webpack_handle_async_dependencies__, __webpack_async_result__) => { try {
 __nccwpck_require__.r(__webpack_exports__);
-/* harmony import */ var _entry_js__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(4515);
-/* harmony import */ var _host_github_js__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(8609);
+/* harmony import */ var _entry_js__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(1351);
+/* harmony import */ var _host_github_js__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(5842);
 
 
 const host = (0,_host_github_js__WEBPACK_IMPORTED_MODULE_1__/* .githubHost */ .S)();
@@ -25,7 +25,7 @@ __webpack_async_result__();
 
 /***/ }),
 
-/***/ 4515:
+/***/ 1351:
 /***/ ((__unused_webpack_module, __webpack_exports__, __nccwpck_require__) => {
 
 "use strict";
@@ -40,7 +40,7 @@ __nccwpck_require__.d(__webpack_exports__, {
 const ERRORS = {
     INPUT_INVALID: { title: 'An input is wrong', hint: 'Correct the inputs named above; nothing was changed anywhere.' },
     INVENTORY_INVALID: {
-        title: 'The inventory file is wrong',
+        title: 'The inventory or configuration file is wrong',
         hint: 'Correct the lines named above; nothing was changed anywhere.',
     },
     SOURCE_UNAVAILABLE: {
@@ -105,7 +105,7 @@ const ERRORS = {
     },
     SUDO_REFUSED: {
         title: 'The user may not become root on the node',
-        hint: 'Log in as root, or give the user `NOPASSWD` rights in sudoers; with CRI-O those to `podman load` and `podman image inspect` are enough.',
+        hint: 'Log in as root, give the user `NOPASSWD` rights in sudoers, or pass `sudo-password`; with CRI-O `NOPASSWD` rights to `podman load` and `podman image inspect` are enough.',
     },
     PROBE_FAILED: {
         title: 'The node did not answer what it was asked',
@@ -152,8 +152,8 @@ const ERRORS = {
         hint: 'Somebody may have changed the image on the node meanwhile; run the job again.',
     },
     KUBECTL_NOT_FOUND: {
-        title: 'kubectl was not found on the runner',
-        hint: 'Install kubectl or name it with `kubectl`; without access to a cluster set `smoke: none`.',
+        title: 'kubectl was not found',
+        hint: 'Install kubectl on the runner, or name it with `kubectl`; with `kubectl: ssh://root@CONTROL-PLANE` that of a control-plane node is used; without any access to the cluster set `smoke: cri`.',
     },
     KUBECONFIG_INVALID: {
         title: 'The kubeconfig cannot be used',
@@ -166,6 +166,22 @@ const ERRORS = {
     CLUSTER_REFUSED: {
         title: 'The Kubernetes API refused',
         hint: 'Check the credentials in the kubeconfig, and that they may create, get, list, watch and delete pods.',
+    },
+    POD_SECURITY: {
+        title: 'The namespace does not admit the pod for security reasons',
+        hint: 'Set `smoke-security: restricted`, give the image a `USER` by number, or use a namespace whose Pod Security level or SCC fits the image.',
+    },
+    QUOTA_EXCEEDED: {
+        title: 'A quota or a limit of the namespace does not admit the pod',
+        hint: 'Ask for what the message names with `smoke-resources`, start fewer pods at a time with `smoke-parallel`, or use another namespace.',
+    },
+    ADMISSION_DENIED: {
+        title: 'An admission rule of the cluster does not admit the pod',
+        hint: 'The message names the webhook or policy: let it admit smoke pods, or give it the pod that it wants with `smoke-manifest`.',
+    },
+    PULL_FORCED: {
+        title: 'The cluster makes the kubelet pull the image',
+        hint: 'Exempt the namespace from what sets `imagePullPolicy: Always` (the AlwaysPullImages admission plugin, a mutating webhook or policy): no image without a registry can run there.',
     },
     NAMESPACE_NOT_FOUND: {
         title: 'The namespace does not exist',
@@ -196,6 +212,10 @@ const ERRORS = {
         hint: 'Write the name fully qualified, as in `docker.io/library/app:1`.',
     },
     SMOKE_IMAGE_NAME: { title: 'The image name of the pod is not valid', hint: 'Correct the reference in `images`.' },
+    SMOKE_RUN_AS_NON_ROOT: {
+        title: 'The image would run as root, or as a user without a number, and the pod forbids it',
+        hint: 'Give the image a `USER` by number other than 0, or leave `smoke-security` at `auto`.',
+    },
     SMOKE_CONFIG: {
         title: 'The container cannot be configured',
         hint: 'The kubelet’s message names the setting.',
@@ -204,17 +224,41 @@ const ERRORS = {
         title: 'The container cannot be started',
         hint: 'Check the entrypoint of the image and its architecture, or name a command with `smoke-command`.',
     },
+    SMOKE_EXEC_FORMAT: {
+        title: 'The program in the image is not for this machine',
+        hint: 'Build the program for the node’s architecture; a script needs a first line such as `#!/bin/sh`.',
+    },
+    SMOKE_ENDED: {
+        title: 'The program ended, and was to go on',
+        hint: 'Set `smoke-expect: started` or `completed` for programs that end by themselves, or give the pods another command.',
+    },
     SMOKE_CRASHED: {
         title: 'The container ended with an error',
         hint: 'Read its last log lines above; a program that needs configuration to run can be given another command with `smoke-command`.',
     },
     SMOKE_OOM: {
         title: 'The container ran out of memory',
-        hint: 'The program needs more than the limit that applies in the namespace.',
+        hint: 'The program needs more than the limit that applies: raise it with `smoke-resources`, or in the namespace (LimitRange).',
     },
     SMOKE_SANDBOX: {
         title: 'The pod’s sandbox cannot be made',
-        hint: 'Check the sandbox (pause) image and the network plugin of the node.',
+        hint: 'The runtime’s words are above; look at its log on the node.',
+    },
+    SMOKE_SANDBOX_IMAGE: {
+        title: 'The node lacks the image of the pod’s sandbox',
+        hint: 'Pull it on the runner and add it to `images`, under the name in the message.',
+    },
+    SMOKE_NETWORK: {
+        title: 'The network plugin of the node does not give the pod a network',
+        hint: 'Look at the network plugin’s pod on the node and at `/etc/cni/net.d`.',
+    },
+    SMOKE_VOLUME: {
+        title: 'A volume of the pod cannot be mounted',
+        hint: 'Create what the message names in the namespace of the smoke pods, or leave the volume out of `smoke-manifest`.',
+    },
+    SMOKE_PROBE: {
+        title: 'The container does not pass its probe',
+        hint: 'Compare the probe in `smoke-manifest` with what the program answers; raise `smoke-timeout` for programs that start slowly.',
     },
     SMOKE_REJECTED: {
         title: 'The pod was refused',
@@ -229,9 +273,17 @@ const ERRORS = {
         title: 'The kubelet of the node does not answer',
         hint: 'Look at the kubelet on the node (`systemctl status kubelet`).',
     },
+    CRICTL_NOT_FOUND: {
+        title: 'The node has no crictl, and `smoke: cri` needs it',
+        hint: 'Install crictl (cri-tools) on the node, or use `smoke: pod` or `smoke: none`.',
+    },
     SMOKE_TIMEOUT: {
         title: 'The pod did not run in time',
         hint: 'The last state is above; raise `smoke-timeout` for images that start slowly.',
+    },
+    REPORT_FAILED: {
+        title: 'A report file cannot be written',
+        hint: 'Make room, or name another place in the `report-…` inputs; the nodes are as the table says.',
     },
     CANCELLED: { title: 'The job was cancelled', hint: 'Nothing is left behind; run the job again.' },
     INTERNAL: { title: 'This is a fault of kube-sideload', hint: 'Please report it with the lines above.' },
@@ -263,638 +315,18 @@ function messageOf(thrown) {
     return thrown instanceof Error ? thrown.message : String(thrown);
 }
 
-;// CONCATENATED MODULE: ./lib/report/report.js
-function errorReport({ code, message, hint }) {
-    return { code, message, hint };
-}
-function bytesSent(report) {
-    return report.nodes.reduce((sum, node) => sum + node.bytesSent, 0);
-}
-function succeeded(report) {
-    return report.error === undefined && report.nodes.length > 0 && report.nodes.every(node => node.error === undefined);
-}
-function allFindings(report) {
-    return [...report.nodes.flatMap(node => node.findings), ...report.findings];
-}
-
-;// CONCATENATED MODULE: ./lib/report/units.js
-const UNITS = ['B', 'kB', 'MB', 'GB', 'TB'];
-function formatBytes(bytes) {
-    let value = bytes;
-    let unit = 0;
-    while (value >= (unit === 0 ? 1000 : 999.95) && unit < UNITS.length - 1) {
-        value /= 1000;
-        unit++;
-    }
-    return `${unit === 0 ? value : value.toFixed(1)} ${UNITS[unit]}`;
-}
-function formatDuration(milliseconds) {
-    const seconds = milliseconds / 1000;
-    if (seconds < 59.95) {
-        return `${seconds.toFixed(1)} s`;
-    }
-    const whole = Math.round(seconds);
-    return `${Math.floor(whole / 60)} min ${whole % 60} s`;
-}
-
-;// CONCATENATED MODULE: ./lib/report/table.js
-
-
-
-const PUSH = {
-    headings: ['node', 'platform', 'runtime', 'image', 'outcome', 'sent', 'smoke pod', 'time'],
-    row: (node, image) => [
-        ...about(node, image),
-        image?.outcome === 'sent' || image?.outcome === 'present' ? image.outcome : (node.error?.code ?? 'unchanged'),
-        image === undefined ? '–' : formatBytes(image.bytesSent),
-        image?.smoke ?? '–',
-        formatDuration(node.durationMs),
-    ],
+;// CONCATENATED MODULE: ./lib/host/host.js
+const OUTPUTS = {
+    images: 'The references that the nodes now hold, one per line.',
+    'image-ids': 'JSON: image ID (config digest) by reference and platform.',
+    nodes: 'JSON: one object per node with its facts, findings, bytes sent, verdicts and error.',
+    'bytes-sent': 'Bytes of image archives sent to all nodes together.',
+    changed: '`true` when some node did not have the images before (with `mode: plan`: does not have them), else `false`.',
 };
-const PLAN = {
-    headings: ['node', 'platform', 'runtime', 'image', 'plan', 'to send', 'findings'],
-    row: (node, image) => [
-        ...about(node, image),
-        image === undefined ? '–' : image.outcome === 'present' ? 'has it' : 'send',
-        image === undefined ? '–' : estimate(image),
-        node.findings.map(({ code }) => code).join(', ') || 'none',
-    ],
-};
-function about(node, image) {
-    return [node.node, node.platform ?? '–', node.runtime ?? '–', image?.reference ?? '–'];
-}
-function estimate({ outcome, estimatedBytes, isEstimateExact }) {
-    if (estimatedBytes === 0) {
-        return outcome === 'present' ? formatBytes(0) : 'sent once, by another name';
-    }
-    return isEstimateExact ? formatBytes(estimatedBytes) : `up to ${formatBytes(estimatedBytes)}`;
-}
-function tableOf(report) {
-    const { headings, row } = report.mode === 'plan' ? PLAN : PUSH;
-    return [
-        headings,
-        ...report.nodes.flatMap(node => node.images.length === 0 ? [row(node, undefined)] : node.images.map(image => row(node, image))),
-    ];
-}
-function textTable(report) {
-    return align(tableOf(report));
-}
-function findingsTable(findings) {
-    return findings.length === 0 ? ['nothing stands in the way'] : align([FINDING_HEADINGS, ...findings.map(findingRow)]);
-}
-const FINDING_HEADINGS = ['node', 'severity', 'code', 'what'];
-function findingRow({ node, severity, code, message }) {
-    return [node, severity, code, message.replaceAll('\n', ' ')];
-}
-function align(lines) {
-    const widths = lines[0]?.map((_, column) => Math.max(...lines.map(line => line[column]?.length ?? 0))) ?? [];
-    return lines.map(line => line
-        .map((cell, column) => cell.padEnd(widths[column] ?? 0))
-        .join('  ')
-        .trimEnd());
-}
-function markdown(report, ok) {
-    const errors = [report, ...report.nodes].flatMap(part => {
-        if (part.error === undefined) {
-            return [];
-        }
-        const { code, message, hint } = part.error;
-        const where = 'node' in part ? `${part.node}: ` : '';
-        return [
-            `### ${escapeCell(where)}${ERRORS[code].title} (\`${code}\`)`,
-            '```text',
-            message.replaceAll('```', "'''"),
-            '```',
-            `**Next step:** ${hint}`,
-            '',
-        ];
-    });
-    const findings = allFindings(report);
-    const title = report.mode === 'plan' ? PLAN_TITLES : PUSH_TITLES;
-    return [
-        `## kube-sideload: ${ok ? title.ok : title.failed}`,
-        '',
-        ...markdownTable(tableOf(report)),
-        '',
-        ...(findings.length === 0
-            ? []
-            : ['### Before anything was sent', '', ...markdownTable([FINDING_HEADINGS, ...findings.map(findingRow)]), '']),
-        ...errors,
-    ].join('\n');
-}
-const PUSH_TITLES = { ok: 'every node runs what CI built', failed: 'failed' };
-const PLAN_TITLES = { ok: 'a push would start', failed: 'a push would not start' };
-function markdownTable([headings = [], ...rows]) {
-    return [
-        `| ${headings.join(' | ')} |`,
-        `| ${headings.map(() => '---').join(' | ')} |`,
-        ...rows.map(cells => `| ${cells.map(escapeCell).join(' | ')} |`),
-    ];
-}
-function escapeCell(text) {
-    return text.replaceAll('|', String.raw `\|`).replaceAll('<', '&lt;').replaceAll('\n', ' ');
-}
+const EXIT = { ok: 0, failed: 1, usage: 2, SIGHUP: 129, SIGINT: 130, SIGTERM: 143 };
 
-;// CONCATENATED MODULE: ./lib/report/publish.js
-
-
-
-
-async function publish(report, host) {
-    const ok = succeeded(report);
-    for (const node of report.nodes) {
-        await host.group(`${node.error === undefined ? '✔' : '✘'} ${node.node}`, async () => {
-            host.info(`  address ${node.address}, Kubernetes node ${node.kubernetesName ?? 'unknown'}`);
-            host.info(`  ${node.platform ?? 'platform unknown'}, ${node.runtime ?? 'runtime unknown'}`);
-            for (const image of node.images) {
-                const sent = report.mode === 'plan'
-                    ? `${estimate(image)} to send`
-                    : `${image.outcome}, ${formatBytes(image.bytesSent)} sent`;
-                host.info(`  ${image.reference} ${image.imageId}: ${sent}`);
-                if (image.smoke !== undefined) {
-                    host.info(`  ${image.reference}: kubelet says ${image.smoke}`);
-                }
-            }
-        });
-    }
-    for (const line of textTable(report)) {
-        host.info(line);
-    }
-    for (const { node, severity, code, message, hint } of allFindings(report)) {
-        if (severity === 'warning') {
-            host.warning(`${node}: ${describe({ code, message, hint })}`);
-        }
-    }
-    for (const node of report.nodes) {
-        if (node.error !== undefined) {
-            host.error(describe(node.error), `${node.node}: ${ERRORS[node.error.code].title}`);
-        }
-    }
-    if (report.error !== undefined) {
-        host.error(describe(report.error), ERRORS[report.error.code].title);
-    }
-    host.output('images', Object.keys(report.images).join('\n'));
-    host.output('image-ids', JSON.stringify(report.images));
-    host.output('nodes', JSON.stringify(report.nodes));
-    host.output('bytes-sent', String(bytesSent(report)));
-    host.output('changed', String(report.changed));
-    await host.summary(markdown(report, ok));
-    if (!ok) {
-        host.fail(conclusion(report));
-    }
-}
-function describe({ code, message, hint }) {
-    return `${message}\nNext step: ${hint} [${code}]`;
-}
-function conclusion(report) {
-    const failed = report.nodes.filter(node => node.error !== undefined);
-    if (report.error !== undefined) {
-        return `${ERRORS[report.error.code].title} [${report.error.code}]`;
-    }
-    const named = failed.map(node => `${node.node} [${node.error?.code}]`).join(', ');
-    return `${failed.length} of ${report.nodes.length} nodes failed: ${named}`;
-}
-
-// EXTERNAL MODULE: external "node:crypto"
-var external_node_crypto_ = __nccwpck_require__(7598);
-;// CONCATENATED MODULE: external "node:fs/promises"
-const promises_namespaceObject = require("node:fs/promises");
-;// CONCATENATED MODULE: external "node:path"
-const external_node_path_namespaceObject = require("node:path");
-// EXTERNAL MODULE: ./node_modules/@actions/io/lib/io.js
-var io = __nccwpck_require__(8701);
-;// CONCATENATED MODULE: ./lib/run.js
-
-
-
-
-async function startRun(host, signal) {
-    const id = `${Math.floor(Date.now() / 1000).toString(36)}${(0,external_node_crypto_.randomBytes)(3).toString('hex')}`;
-    const scratch = await (0,promises_namespaceObject.mkdtemp)((0,external_node_path_namespaceObject.join)(host.temporaryDirectory, `kube-sideload-${id}-`));
-    host.saveState('run', id);
-    host.saveState('scratch', scratch);
-    return { id, scratch, signal };
-}
-async function endRun(run) {
-    await (0,io/* rmRF */.Yz)(run.scratch);
-}
-function startOfRun(id) {
-    return /^[0-9a-z]{12,13}$/.test(id) ? new Date(Number.parseInt(id.slice(0, -6), 36) * 1000) : undefined;
-}
-async function writeSecret(run, name, content) {
-    const file = (0,external_node_path_namespaceObject.join)(run.scratch, name);
-    await (0,promises_namespaceObject.writeFile)(file, content, { mode: 0o600, flag: 'wx' });
-    return file;
-}
-
-;// CONCATENATED MODULE: external "node:fs"
-const external_node_fs_namespaceObject = require("node:fs");
-// EXTERNAL MODULE: external "node:os"
-var external_node_os_ = __nccwpck_require__(8161);
-;// CONCATENATED MODULE: ./lib/image/reference.js
-
-const DOMAIN_COMPONENT = '(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])';
-const REGISTRY = new RegExp(`^(?:${DOMAIN_COMPONENT}(?:\\.${DOMAIN_COMPONENT})*|\\[[a-fA-F0-9:]+\\])(?::[0-9]+)?$`);
-const PATH_COMPONENT = '[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*';
-const REPOSITORY = new RegExp(`^${PATH_COMPONENT}(?:/${PATH_COMPONENT})*$`);
-const TAG = /^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$/;
-const DIGEST = /^sha256:[0-9a-f]{64}$/;
-const NAME_MAX_LENGTH = 255;
-const DEFAULT_REGISTRY = 'docker.io';
-const LEGACY_REGISTRY = 'index.docker.io';
-function reference_parseReference(text) {
-    const refuse = (why) => {
-        throw new SideloadError('INPUT_INVALID', `${JSON.stringify(text)} is not an image reference: ${why}`, {
-            hint: 'Write it as for `docker pull`, as in `app:1.2` or `registry.example/team/app:1.2`.',
-        });
-    };
-    if (text === '')
-        refuse('it is empty');
-    const stray = /[^A-Za-z0-9_.:/@[\]-]/u.exec(text);
-    if (stray !== null)
-        refuse(`the character ${JSON.stringify(stray[0])} cannot be part of one`);
-    const at = text.indexOf('@');
-    const digest = at < 0 ? undefined : text.slice(at + 1);
-    const named = at < 0 ? text : text.slice(0, at);
-    const colon = named.indexOf(':', named.lastIndexOf('/') + 1);
-    const tag = colon < 0 ? undefined : named.slice(colon + 1);
-    const name = colon < 0 ? named : named.slice(0, colon);
-    const slash = registryEnd(name);
-    const registry = slash < 0 ? undefined : name.slice(0, slash);
-    const repository = name.slice(slash + 1);
-    if (digest !== undefined && !DIGEST.test(digest))
-        refuse('the digest is not sha256: and 64 hexadecimal digits');
-    if (tag !== undefined && !TAG.test(tag))
-        refuse(`the tag ${JSON.stringify(tag)} is not valid`);
-    if (registry !== undefined && !REGISTRY.test(registry)) {
-        refuse(`the registry ${JSON.stringify(registry)} is not a host name`);
-    }
-    if (repository !== repository.toLowerCase())
-        refuse('the repository must be lowercase');
-    if (!REPOSITORY.test(repository))
-        refuse(`the repository ${JSON.stringify(repository)} is not valid`);
-    if (name.length > NAME_MAX_LENGTH)
-        refuse(`the name is longer than ${NAME_MAX_LENGTH} characters`);
-    if (/^[0-9a-f]{64}$/.test(name))
-        refuse('64 hexadecimal digits are an image ID, not a name');
-    return {
-        ...(registry === undefined ? {} : { registry }),
-        repository,
-        ...(tag === undefined ? {} : { tag }),
-        ...(digest === undefined ? {} : { digest }),
-    };
-}
-function registryEnd(name) {
-    const slash = name.indexOf('/');
-    const first = name.slice(0, Math.max(slash, 0));
-    return slash >= 0 && (/[.:A-Z]/.test(first) || first === 'localhost') ? slash : -1;
-}
-function formatReference({ registry, repository, tag, digest }) {
-    const name = registry === undefined ? repository : `${registry}/${repository}`;
-    return `${name}${tag === undefined ? '' : `:${tag}`}${digest === undefined ? '' : `@${digest}`}`;
-}
-function normalise(text) {
-    const { registry: written = DEFAULT_REGISTRY, repository, tag, digest } = reference_parseReference(text);
-    const registry = written === LEGACY_REGISTRY ? DEFAULT_REGISTRY : written;
-    const official = registry === DEFAULT_REGISTRY && !repository.includes('/');
-    return formatReference({
-        registry,
-        repository: official ? `library/${repository}` : repository,
-        ...(digest === undefined ? { tag: tag ?? 'latest' } : { digest }),
-    });
-}
-
-;// CONCATENATED MODULE: ./lib/image/aliases.js
-
-
-function parseAlias(text) {
-    const [alias = '', image, ...more] = text.split('=');
-    if (more.length > 0) {
-        throw new SideloadError('INPUT_INVALID', `${JSON.stringify(text)} in \`aliases\` has more than one \`=\``, {
-            hint: 'Write `ALIAS=IMAGE`, as in `app:1=registry.example/team/app:1`.',
-        });
-    }
-    return { alias: normalise(alias), image: image === undefined ? undefined : normalise(image) };
-}
-function withAliases(images, texts) {
-    if (texts.length === 0)
-        return images;
-    const taken = new Set(images.map(({ reference }) => reference));
-    const bound = texts.map(parseAlias).map(({ alias, image }) => {
-        if (taken.has(alias))
-            throw refused(`names ${alias} more than once`, 'Remove one of them.');
-        taken.add(alias);
-        const [only] = images;
-        const reference = image ?? (images.length === 1 ? only?.reference : undefined);
-        const there = images.map(each => each.reference).join(', ');
-        if (reference === undefined)
-            throw refused(`does not say which image ${alias} is for: ${there}`, HOW);
-        if (images.every(each => each.reference !== reference)) {
-            throw refused(`is for ${reference}, which is not among the images: ${there}`, HOW);
-        }
-        return { alias, reference };
-    });
-    return images.map(image => {
-        const aliases = bound.filter(({ reference }) => reference === image.reference).map(({ alias }) => alias);
-        return aliases.length === 0 ? image : { ...image, aliases };
-    });
-}
-const HOW = 'Write `ALIAS=IMAGE`, with the image as it is in `images`.';
-function refused(what, hint) {
-    return new SideloadError('INPUT_INVALID', `\`aliases\` ${what}`, { hint });
-}
-
-;// CONCATENATED MODULE: ./lib/problems.js
-
-function problem(message, hint) {
-    return { code: 'INPUT_INVALID', message, hint };
-}
-const SHOWN_CHARACTERS = 100;
-function shown(text) {
-    const start = text.startsWith('-----BEGIN') ? '-----BEGIN' : (text.split('\n')[0] ?? '').slice(0, SHOWN_CHARACTERS);
-    return `${JSON.stringify(start)}${start === text ? '' : '…'}`;
-}
-function collect(problems, parse) {
-    try {
-        return parse();
-    }
-    catch (thrown) {
-        const { code, message, hint } = toSideloadError(thrown);
-        if (code === 'INTERNAL') {
-            throw thrown;
-        }
-        problems.push({ code, message, hint });
-        return undefined;
-    }
-}
-function throwProblems(problems) {
-    const [first, ...rest] = problems;
-    if (first === undefined) {
-        return;
-    }
-    if (rest.length === 0) {
-        throw new SideloadError(first.code, first.message, { hint: first.hint });
-    }
-    const lines = problems.map(one => `  - ${one.message}${one.hint === undefined ? '' : ` (${one.hint})`}`);
-    throw new SideloadError('INPUT_INVALID', `${problems.length} problems with the inputs:\n${lines.join('\n')}`);
-}
-
-;// CONCATENATED MODULE: ./lib/inputs.js
-
-const INPUTS = {
-    mode: {
-        type: { oneOf: ['push', 'plan'] },
-        default: 'push',
-        help: '`push` does the job. `plan` says what it would send to which node and which nodes would fail, and changes nothing; it fails when the job would not start.',
-    },
-    images: {
-        type: 'list',
-        help: 'Image references, exactly as the pods will write them, one per line or separated by commas. May be left out with an `archive` whose images have names.',
-    },
-    aliases: {
-        type: 'list',
-        help: 'Further names for the images on the nodes: `ALIAS=IMAGE`, or `ALIAS` alone when there is one image.',
-    },
-    source: {
-        type: { oneOf: ['auto', 'docker', 'podman', 'buildah', 'nerdctl', 'containerd', 'archive'] },
-        default: 'auto',
-        help: 'Where the image is. `auto` takes `archive` when it is set, else whichever of docker, podman (which has buildah’s images too), buildah, nerdctl and containerd’s `ctr` has the image, in this order; docker and podman must not both have the name with different images.',
-    },
-    archive: {
-        type: 'path',
-        help: 'A tar file with the image, as `docker save`, `podman save` or an OCI exporter writes it (plain, gzip or zstd), or a directory with an OCI layout.',
-    },
-    'containerd-namespace': {
-        type: 'text',
-        help: 'The namespace that `nerdctl` and `containerd` sources look into, such as `k8s.io`. Default: `$CONTAINERD_NAMESPACE`, else `default`.',
-    },
-    compression: {
-        type: { oneOf: ['auto', 'zstd', 'gzip', 'none'] },
-        default: 'auto',
-        help: 'How layers travel that are not compressed in the source. `auto` takes zstd, which every runtime reads, and gzip where the runner has no zstd.',
-    },
-    'cache-dir': {
-        type: 'path',
-        help: 'Where the runner keeps compressed layers for the next job. Default: `kube-sideload/layers` in `$XDG_CACHE_HOME`, else in `~/.cache`.',
-    },
-    'cache-size': {
-        type: 'bytes',
-        default: '10GB',
-        help: 'How much may stay in `cache-dir` after a job; what was not used for longest goes first. `0` keeps nothing.',
-    },
-    nodes: {
-        type: 'list',
-        help: 'Nodes as `[user@]host[:port][=kubernetes-name]`, one per line or separated by commas. The Kubernetes name is read from the node’s kubelet unless given.',
-    },
-    'nodes-from-cluster': {
-        type: { oneOf: ['true', 'false'] },
-        default: 'false',
-        help: 'Take the nodes from the cluster: all that `node-selector` takes, at the addresses that Kubernetes has for them; needs the right to `list` nodes. Entries of `nodes` or of the inventory then replace address, user and port of the node with this name or address.',
-    },
-    'node-selector': {
-        type: 'text',
-        help: 'The nodes that the pods may run on, as a label selector, such as `pool=ci,!node-role.kubernetes.io/control-plane`. Default: all nodes of the cluster. With a list of `nodes`, those that it takes and the list lacks are reported.',
-    },
-    inventory: {
-        type: 'path',
-        help: 'The runner’s own node list and settings (YAML). Default: `$KUBE_SIDELOAD_INVENTORY`, else `/etc/kube-sideload/inventory.yaml`, else `kube-sideload/inventory.yaml` in the user’s configuration directory. Inputs override it.',
-    },
-    'ssh-user': { type: 'text', default: 'root', help: 'The user to log in as: root, or one with `NOPASSWD` sudo.' },
-    'ssh-port': { type: 'port', default: '22', help: 'The port of sshd on the nodes.' },
-    'ssh-private-key': {
-        type: 'secret',
-        help: 'The private key, whole, with its line breaks. Default: the key in `ssh-private-key-file`, else `~/.ssh/id_ed25519`, `id_ecdsa` or `id_rsa` of the runner.',
-    },
-    'ssh-private-key-file': { type: 'path', help: 'A file on the runner with the private key.' },
-    'ssh-key-passphrase': { type: 'secret', help: 'The passphrase of the private key, if it has one.' },
-    'ssh-known-hosts': {
-        type: 'text',
-        help: 'Lines of a known_hosts file for the nodes. Default: `ssh-known-hosts-file`, else the runner’s `~/.ssh/known_hosts` and `/etc/ssh/ssh_known_hosts`.',
-    },
-    'ssh-known-hosts-file': { type: 'path', help: 'A known_hosts file on the runner.' },
-    'ssh-host-key-fingerprints': {
-        type: 'list',
-        help: 'Host key fingerprints to accept besides, as `ssh-keygen -lf` prints them: `SHA256:…`, or `host SHA256:…` for one node.',
-    },
-    'connect-timeout': {
-        type: 'seconds',
-        default: '20s',
-        help: 'How long a node may take until the login is through.',
-    },
-    'cri-socket': {
-        type: 'path',
-        help: 'The CRI socket on the nodes. Default: the one that the kubelet uses.',
-    },
-    delta: {
-        type: { oneOf: ['true', 'false'] },
-        default: 'true',
-        help: 'Send only the layers that a node lacks. `false` sends whole images.',
-    },
-    parallel: {
-        type: 'count',
-        default: '10',
-        help: 'How many nodes receive at a time, at most; `0` is all of them. Control-plane nodes come when all others have the images.',
-    },
-    bandwidth: {
-        type: 'rate',
-        help: 'The rate at which this runner sends, to all nodes together, such as `20MB/s` or `200Mbit/s`. Default: no limit.',
-    },
-    retries: {
-        type: 'count',
-        default: '3',
-        help: 'How often a node is tried again, after a growing pause, when its connection breaks off while images are sent. What it has received whole is not sent again.',
-    },
-    'sandbox-image': {
-        type: { oneOf: ['report', 'send'] },
-        default: 'report',
-        help: 'What to do about nodes that lack the image of every pod’s sandbox (pause): `report` names it and stops; `send` sends it to them along with the others, from `archive`, else from an engine of the runner, without a smoke pod of its own.',
-    },
-    smoke: {
-        type: { oneOf: ['pod', 'none'] },
-        default: 'pod',
-        help: 'The gate: `pod` starts one pod per node and image with `imagePullPolicy: Never` and waits for the kubelet’s verdict; `none` ends after the check of the runtime’s image store.',
-    },
-    kubeconfig: {
-        type: 'text',
-        help: 'A kubeconfig for the smoke pods: its path on the runner, or its content. Default: what kubectl itself would use.',
-    },
-    kubectl: {
-        type: 'text',
-        default: 'kubectl',
-        help: 'The program to use as kubectl: a name or a path (`oc` works too).',
-    },
-    namespace: {
-        type: 'text',
-        default: 'default',
-        help: 'The namespace of the smoke pods.',
-    },
-    'smoke-timeout': {
-        type: 'seconds',
-        default: '2m',
-        help: 'How long a smoke pod may take until it runs.',
-    },
-    'smoke-command': {
-        type: 'lines',
-        help: 'A command for the smoke pods in place of the image’s own: program and arguments, one per line.',
-    },
-};
-const INPUT_NAMES = Object.keys(INPUTS);
-function inputSpec(name) {
-    return INPUTS[name];
-}
-function isInputName(name) {
-    return Object.hasOwn(INPUTS, name);
-}
-function parseInputs(textOf) {
-    const problems = [];
-    const values = {};
-    for (const name of INPUT_NAMES) {
-        const spec = inputSpec(name);
-        const given = textOf(name);
-        const text = given === undefined || given.trim() === '' ? spec.default : given;
-        if (text === undefined) {
-            values[name] = spec.type === 'list' || spec.type === 'lines' ? [] : undefined;
-            continue;
-        }
-        const value = parseValue(spec.type, text);
-        if (value === undefined) {
-            problems.push(problem(`\`${name}\` must be ${formOf(spec.type)}, not ${shown(text.trim())}`));
-        }
-        values[name] = value;
-    }
-    return { inputs: values, problems };
-}
-function parseValue(type, text) {
-    if (typeof type === 'object') {
-        return type.oneOf.find(option => option === text.trim());
-    }
-    switch (type) {
-        case 'list':
-            return parseLines(text).flatMap(splitCommas);
-        case 'lines':
-            return parseLines(text);
-        case 'port': {
-            const port = /^\d{1,5}$/.test(text.trim()) ? Number(text) : 0;
-            return port >= 1 && port <= 65535 ? port : undefined;
-        }
-        case 'rate':
-            return parseRate(text.trim());
-        case 'count':
-            return /^\d{1,3}$/.test(text.trim()) ? Number(text) : undefined;
-        case 'seconds':
-            return parseSeconds(text.trim());
-        case 'bytes':
-            return parseBytes(text.trim());
-        case 'secret':
-            return text;
-        case 'path':
-            return /[\0\n\r]/.test(text.trim()) ? undefined : text.trim();
-        case 'text':
-            return text.trim();
-    }
-}
-function parseLines(text) {
-    return text
-        .split('\n')
-        .map(line => line.trim())
-        .filter(line => line !== '' && !line.startsWith('#'));
-}
-function splitCommas(line) {
-    const items = line.split(',').map(item => item.trim());
-    return items.some(item => /\s/.test(item)) ? [line] : items.filter(item => item !== '');
-}
-function parseSeconds(text) {
-    const match = /^(\d{1,6})(s|m|h)?$/.exec(text);
-    if (match === null) {
-        return undefined;
-    }
-    const seconds = Number(match[1]) * { s: 1, m: 60, h: 3600 }[(match[2] ?? 's')];
-    return seconds >= 1 && seconds <= 86_400 ? seconds : undefined;
-}
-function parseRate(text) {
-    const match = /^(\d{1,6}(?:\.\d{1,3})?) ?([kMG]?)(B|bit)\/s$/.exec(text);
-    if (match === null) {
-        return undefined;
-    }
-    const factor = { '': 1, k: 1e3, M: 1e6, G: 1e9 }[(match[2] ?? '')];
-    const bytes = (Number(match[1]) * factor) / (match[3] === 'bit' ? 8 : 1);
-    return bytes >= 1 ? bytes : undefined;
-}
-const BYTE_UNITS = {
-    B: 1,
-    kB: 1e3,
-    MB: 1e6,
-    GB: 1e9,
-    TB: 1e12,
-    KiB: 2 ** 10,
-    MiB: 2 ** 20,
-    GiB: 2 ** 30,
-    TiB: 2 ** 40,
-};
-function parseBytes(text) {
-    if (text === '0')
-        return 0;
-    const [, digits = '', unit = ''] = /^(\d{1,6})([kKMGT]?i?B)$/.exec(text) ?? [];
-    const factor = BYTE_UNITS[unit];
-    return factor === undefined ? undefined : Number(digits) * factor;
-}
-function formOf(type) {
-    if (typeof type === 'object') {
-        return type.oneOf.map(option => `\`${option}\``).join(' or ');
-    }
-    return {
-        text: 'a text',
-        list: 'a list',
-        lines: 'one item per line',
-        path: 'a path on one line',
-        port: 'a port from 1 to 65535',
-        count: 'a whole number from 0 to 999',
-        rate: 'a rate such as `20MB/s` or `200Mbit/s`',
-        seconds: 'a time such as `90s`, `2m` or `1h` (one day at most)',
-        bytes: 'a size such as `500MB` or `10GiB`, or `0`',
-        secret: 'a text',
-    }[type];
-}
+;// CONCATENATED MODULE: ./lib/version.js
+const VERSION = '0.1.0';
 
 ;// CONCATENATED MODULE: ./node_modules/valibot/dist/index.mjs
 //#region src/storages/globalConfig/globalConfig.ts
@@ -2090,11 +1522,11 @@ function decimal(message$1) {
 * @returns A description action.
 */
 /* @__NO_SIDE_EFFECTS__ */
-function description(description_) {
+function dist_description(description_) {
 	return {
 		kind: "metadata",
 		type: "description",
-		reference: description,
+		reference: dist_description,
 		description: description_
 	};
 }
@@ -8474,6 +7906,1135 @@ function unwrap(schema) {
 
 //#endregion
 
+;// CONCATENATED MODULE: ./lib/report/report.js
+
+
+const SCHEMA_VERSION = 1;
+const list = (item) => pipe(array(item), readonly());
+const report_text = (description) => pipe(string(), dist_description(description));
+const count = (description) => pipe(number(), integer(), minValue(0), dist_description(description));
+const time = (description) => pipe(string(), isoTimestamp(), dist_description(description));
+const Code = pipe(string(), regex(/^[A-Z][A-Z0-9_]*$/), dist_description('An error code; docs/troubleshooting.md explains each.'));
+const errorEntries = {
+    code: Code,
+    message: report_text('What happened.'),
+    hint: report_text('The next step.'),
+};
+const ErrorSchema = pipe(object(errorEntries), readonly());
+const FindingSchema = pipe(object({
+    node: report_text('The node as the user named it, or the Kubernetes name of one that is not in the list.'),
+    severity: pipe(picklist(['error', 'warning']), dist_description('An error stops the job, on all nodes.')),
+    ...errorEntries,
+}), readonly(), dist_description('Something that would go wrong on a node, or might, found before anything was sent.'));
+const ImageSchema = pipe(object({
+    reference: report_text('The fully qualified reference.'),
+    imageId: report_text('Config digest that CI built for the platform of the node.'),
+    outcome: pipe(picklist(['present', 'sent', 'none']), dist_description('`present`: the node held it already; `sent`: it was sent and verified; `none`: it did not get that far.')),
+    estimatedBytes: count('What the layers that the node lacks amount to; 0 when it held the image already, or when the image is sent with another of its names.'),
+    isEstimateExact: pipe(dist_boolean(), dist_description('Whether that is about what would be sent, or the most that it can be, as the layers are in the source.')),
+    bytesSent: count('Bytes of the archive that went over the connection.'),
+    smoke: optional(report_text('The verdict of the kubelet, such as `Running`; absent when no smoke pod was asked to start.')),
+    error: optional(ErrorSchema),
+}), readonly(), dist_description('What became of one image on one node.'));
+const NodeSchema = pipe(object({
+    node: report_text('The node as the user named it.'),
+    address: report_text('Host and port that were connected to.'),
+    kubernetesName: optional(report_text('`metadata.name` of the Kubernetes node, once known.')),
+    platform: optional(report_text('Such as `linux/amd64`; absent when the node was not reached.')),
+    runtime: optional(report_text('Name and version of the container runtime; absent when the node was not reached.')),
+    images: list(ImageSchema),
+    bytesSent: count('Sum over the images.'),
+    startedAt: time('When the run turned to this node.'),
+    endedAt: time('When the last thing was done or known of it.'),
+    durationMs: count('Milliseconds between the two.'),
+    findings: list(FindingSchema),
+    error: optional(ErrorSchema),
+}), readonly(), dist_description('What became of one node.'));
+const StageSchema = pipe(object({ title: report_text('As in the log.'), startedAt: time('When it began.'), durationMs: count('Milliseconds.') }), readonly());
+const reportEntries = {
+    run: optional(report_text('ID of the run; absent when the inputs were wrong and none began.')),
+    mode: report_text('`push`, `plan`, and whatever else the `mode` input takes.'),
+    startedAt: time('When the run began.'),
+    endedAt: time('When it ended.'),
+    stages: list(StageSchema),
+    images: pipe(record(string(), pipe(record(string(), string()), readonly())), readonly(), dist_description('Image ID by platform, by reference.')),
+    nodes: list(NodeSchema),
+    findings: pipe(list(FindingSchema), dist_description('About nodes of the cluster that are not in the list.')),
+    changed: pipe(dist_boolean(), dist_description('Whether the references of any node moved; with `mode: plan`, would move.')),
+    error: pipe(optional(ErrorSchema), dist_description('What stopped the run as a whole, when it was no fault of a single node.')),
+};
+const ReportSchema = pipe(object(reportEntries), readonly());
+const DocumentSchema = pipe(object({
+    schemaVersion: pipe(literal(SCHEMA_VERSION), dist_description('Raised when a field goes or changes its meaning.')),
+    tool: pipe(object({ name: literal('kube-sideload'), version: report_text('Of the bundle that ran.') }), readonly()),
+    ci: pipe(optional(pipe(object({
+        system: report_text('`github`, `gitea`, `gitlab`, `jenkins`; `unknown` when only a commit is known.'),
+        commit: optional(report_text('The commit that the job was for.')),
+        ref: optional(report_text('Its branch or tag.')),
+        run: optional(report_text('The number of the run in the CI system.')),
+        runUrl: optional(report_text('The page of the job or its run.')),
+    }), readonly())), dist_description('The job around the run, as far as its environment says; absent outside of CI.')),
+    succeeded: pipe(dist_boolean(), dist_description('Whether every node did what the mode asks for.')),
+    durationMs: count('Milliseconds from start to end.'),
+    bytesSent: count('Sum over the nodes.'),
+    ...reportEntries,
+}), readonly());
+function errorReport({ code, message, hint }) {
+    return { code, message, hint };
+}
+function bytesSent(report) {
+    return report.nodes.reduce((sum, node) => sum + node.bytesSent, 0);
+}
+function succeeded(report) {
+    return report.error === undefined && report.nodes.length > 0 && report.nodes.every(node => node.error === undefined);
+}
+function allFindings(report) {
+    return [...report.nodes.flatMap(node => node.findings), ...report.findings];
+}
+function errorsOf(report) {
+    const keyOf = ({ code, message, hint }) => [code, message, hint].join('\n');
+    const stopped = report.error === undefined ? undefined : keyOf(report.error);
+    const groups = new Map();
+    for (const { node, error } of report.nodes) {
+        if (error !== undefined && keyOf(error) !== stopped) {
+            const group = groups.get(keyOf(error)) ?? { nodes: [], error };
+            group.nodes.push(node);
+            groups.set(keyOf(error), group);
+        }
+    }
+    return [
+        ...[...groups.values()].map(({ nodes, error }) => ({
+            title: `${listOf(nodes)}: ${ERRORS[error.code].title}`,
+            error,
+        })),
+        ...(report.error === undefined ? [] : [{ title: ERRORS[report.error.code].title, error: report.error }]),
+    ];
+}
+const NAMED = 10;
+function listOf(names) {
+    const others = names.length > NAMED ? ` and ${names.length - NAMED} more` : '';
+    return `${names.slice(0, NAMED).join(', ')}${others}`;
+}
+function redacted(report, redact) {
+    const inError = (error) => ({
+        ...error,
+        message: redact(error.message),
+        hint: redact(error.hint),
+    });
+    const orNone = (error) => (error === undefined ? undefined : inError(error));
+    return {
+        ...report,
+        nodes: report.nodes.map(node => ({
+            ...node,
+            images: node.images.map(image => ({
+                ...image,
+                smoke: image.smoke === undefined ? undefined : redact(image.smoke),
+                error: orNone(image.error),
+            })),
+            findings: node.findings.map(inError),
+            error: orNone(node.error),
+        })),
+        findings: report.findings.map(inError),
+        error: orNone(report.error),
+    };
+}
+
+;// CONCATENATED MODULE: ./lib/report/document.js
+
+
+function reportDocument(report, ci) {
+    const { startedAt, endedAt, ...rest } = report;
+    return {
+        schemaVersion: SCHEMA_VERSION,
+        tool: { name: 'kube-sideload', version: VERSION },
+        ci,
+        succeeded: succeeded(report),
+        startedAt,
+        endedAt,
+        durationMs: Math.max(0, Date.parse(endedAt) - Date.parse(startedAt)),
+        bytesSent: bytesSent(report),
+        ...rest,
+    };
+}
+function jsonText(document) {
+    return `${JSON.stringify(document, undefined, 2)}\n`;
+}
+
+;// CONCATENATED MODULE: external "node:fs"
+const external_node_fs_namespaceObject = require("node:fs");
+;// CONCATENATED MODULE: external "node:fs/promises"
+const promises_namespaceObject = require("node:fs/promises");
+;// CONCATENATED MODULE: external "node:path"
+const external_node_path_namespaceObject = require("node:path");
+;// CONCATENATED MODULE: ./lib/problems.js
+
+function problem(message, hint) {
+    return { code: 'INPUT_INVALID', message, hint };
+}
+const SHOWN_CHARACTERS = 100;
+function shown(text) {
+    const start = text.startsWith('-----BEGIN') ? '-----BEGIN' : (text.split('\n')[0] ?? '').slice(0, SHOWN_CHARACTERS);
+    return `${JSON.stringify(start)}${start === text ? '' : '…'}`;
+}
+function collect(problems, parse) {
+    try {
+        return parse();
+    }
+    catch (thrown) {
+        const { code, message, hint } = toSideloadError(thrown);
+        if (code === 'INTERNAL') {
+            throw thrown;
+        }
+        problems.push({ code, message, hint });
+        return undefined;
+    }
+}
+function throwProblems(problems) {
+    const [first, ...rest] = problems;
+    if (first === undefined) {
+        return;
+    }
+    if (rest.length === 0) {
+        throw new SideloadError(first.code, first.message, { hint: first.hint });
+    }
+    const lines = problems.map(one => `  - ${one.message}${one.hint === undefined ? '' : ` (${one.hint})`}`);
+    throw new SideloadError('INPUT_INVALID', `${problems.length} problems with the inputs:\n${lines.join('\n')}`);
+}
+
+;// CONCATENATED MODULE: ./lib/report/dotenv.js
+const MAX_BYTES = 5120;
+const MAX_VARIABLES = 20;
+function dotenvText(document) {
+    const failed = document.nodes.filter(node => node.error !== undefined);
+    const images = Object.entries(document.images);
+    const facts = [
+        ['SUCCEEDED', document.succeeded],
+        ['CHANGED', document.changed],
+        ['RUN', document.run],
+        ['TOOL_VERSION', document.tool.version],
+        ['BYTES_SENT', document.bytesSent],
+        ['DURATION_MS', document.durationMs],
+        ['NODE_COUNT', document.nodes.length],
+        ['FAILED_NODE_COUNT', failed.length],
+        ['FAILED_NODES', failed.map(({ node }) => node).join(',')],
+        ['ERROR_CODE', (document.error ?? failed[0]?.error)?.code],
+        ['IMAGE_COUNT', images.length],
+        ...images.flatMap(([reference, ids], index) => [
+            [`IMAGE_${index + 1}`, reference],
+            [`IMAGE_${index + 1}_ID`, idsText(ids)],
+        ]),
+    ];
+    let text = '';
+    let count = 0;
+    for (const [key, value] of facts) {
+        const line = `KUBE_SIDELOAD_${key}=${oneLine(String(value ?? ''))}\n`;
+        if (value === undefined || value === '') {
+            continue;
+        }
+        if (count === MAX_VARIABLES || Buffer.byteLength(text + line) > MAX_BYTES) {
+            break;
+        }
+        text += line;
+        count++;
+    }
+    return text;
+}
+function idsText(ids) {
+    const entries = Object.entries(ids);
+    return entries.length === 1 ? (entries[0]?.[1] ?? '') : entries.map(pair => pair.join('=')).join(',');
+}
+function oneLine(text) {
+    return text.replaceAll(/\p{Cc}+/gu, ' ').trim();
+}
+
+;// CONCATENATED MODULE: ./lib/report/junit.js
+
+
+const SUITE = 'kube-sideload';
+function junitText(document) {
+    const cases = [...document.nodes.flatMap(node => casesOf(node, document)), ...wholeRun(document)];
+    const failures = cases.filter(({ failure }) => failure !== undefined).length;
+    const skipped = cases.filter(one => one.skipped !== undefined).length;
+    const counts = `tests="${cases.length}" failures="${failures}" errors="0" skipped="${skipped}" time="${seconds(document.durationMs)}"`;
+    return [
+        '<?xml version="1.0" encoding="UTF-8"?>',
+        `<testsuites name="${SUITE}" ${counts}>`,
+        `  <testsuite name="${SUITE} ${xmlText(document.mode)}" ${counts} timestamp="${document.startedAt.slice(0, 19)}">`,
+        ...cases.flatMap(testCase),
+        '  </testsuite>',
+        '</testsuites>',
+        '',
+    ].join('\n');
+}
+function casesOf(node, report) {
+    const { durationMs } = node;
+    const whole = { name: `${node.node}: node`, durationMs };
+    const images = node.images.map(image => {
+        const isTried = image.error !== undefined || image.outcome !== 'none' || report.mode === 'plan';
+        const skipped = isTried ? undefined : `not put on the node: ${reasonOf(node, report)}`;
+        return { name: `${node.node}: ${image.reference}`, durationMs, failure: image.error, skipped };
+    });
+    const isImages = node.images.some(({ error }) => error?.code === node.error?.code);
+    return node.error !== undefined && !isImages
+        ? [{ ...whole, failure: node.error }, ...images]
+        : images.length > 0
+            ? images
+            : [{ ...whole, skipped: reasonOf(node, report) }];
+}
+function reasonOf(node, report) {
+    if (node.error !== undefined) {
+        return `the node failed [${node.error.code}]`;
+    }
+    if (report.error !== undefined) {
+        return `the run was stopped [${report.error.code}]`;
+    }
+    return 'another node failed, and it is all nodes or none';
+}
+function wholeRun(report) {
+    const about = { name: 'run', durationMs: 0 };
+    if (report.error !== undefined) {
+        return [{ ...about, failure: report.error }];
+    }
+    const isSilent = !succeeded(report) && report.nodes.every(node => node.error === undefined);
+    return isSilent ? [{ ...about, failure: { code: 'INTERNAL', message: 'nothing was proven', hint: '' } }] : [];
+}
+function testCase({ name, durationMs, failure, skipped }) {
+    const start = `    <testcase classname="${SUITE}" name="${xmlText(name)}" time="${seconds(durationMs)}"`;
+    if (failure !== undefined) {
+        const { code, message, hint } = failure;
+        const title = `${ERRORS[code].title} [${code}]`;
+        return [
+            `${start}>`,
+            `      <failure message="${xmlText(title)}" type="${code}">${xmlText(`${message}\nNext step: ${hint}`)}</failure>`,
+            '    </testcase>',
+        ];
+    }
+    if (skipped !== undefined) {
+        return [`${start}>`, `      <skipped message="${xmlText(skipped)}"/>`, '    </testcase>'];
+    }
+    return [`${start}/>`];
+}
+function seconds(milliseconds) {
+    return (milliseconds / 1000).toFixed(3);
+}
+function xmlText(text) {
+    return (text
+        .replaceAll(/[\u0000-\u0008\u000b\u000c\u000e-\u001f\ufffe\uffff]|\p{Surrogate}/gu, '\ufffd')
+        .replaceAll('&', '&amp;')
+        .replaceAll('<', '&lt;')
+        .replaceAll('>', '&gt;')
+        .replaceAll('"', '&quot;')
+        .replaceAll('\r', '&#13;'));
+}
+
+;// CONCATENATED MODULE: ./lib/report/files.js
+
+
+
+
+
+
+
+
+const WRITERS = {
+    json: jsonText,
+    junit: junitText,
+    dotenv: dotenvText,
+};
+const REPORT_KINDS = Object.keys(WRITERS);
+function reportProblems(files) {
+    const entries = Object.entries(files).map(([kind, file]) => ({ input: `report-${kind}`, file, path: (0,external_node_path_namespaceObject.resolve)(file) }));
+    return entries.flatMap(({ input, file, path }, index) => {
+        const other = entries.slice(0, index).find(one => one.path === path);
+        if (other !== undefined) {
+            return [problem(`\`${input}\` and \`${other.input}\` name the same file`, 'give each a file of its own')];
+        }
+        const fault = faultOf(path);
+        return fault === undefined ? [] : [problem(`\`${input}\`: ${shown(file)} ${fault}`)];
+    });
+}
+function faultOf(path) {
+    if ((0,external_node_fs_namespaceObject.statSync)(path, { throwIfNoEntry: false })?.isDirectory() === true) {
+        return 'is a directory';
+    }
+    let directory = (0,external_node_path_namespaceObject.dirname)(path);
+    try {
+        while ((0,external_node_fs_namespaceObject.statSync)(directory, { throwIfNoEntry: false }) === undefined) {
+            directory = (0,external_node_path_namespaceObject.dirname)(directory);
+        }
+        if (!(0,external_node_fs_namespaceObject.statSync)(directory).isDirectory()) {
+            return `cannot be written: ${directory} is not a directory`;
+        }
+        (0,external_node_fs_namespaceObject.accessSync)(directory, external_node_fs_namespaceObject.constants.W_OK | external_node_fs_namespaceObject.constants.X_OK);
+        return undefined;
+    }
+    catch (thrown) {
+        return `cannot be written: ${directory} (${thrown.code})`;
+    }
+}
+async function writeReports(files, document) {
+    const results = await Promise.allSettled(REPORT_KINDS.map(async (kind) => {
+        const file = files[kind];
+        if (file !== undefined) {
+            await replace((0,external_node_path_namespaceObject.resolve)(file), WRITERS[kind](document)).catch((thrown) => {
+                throw new Error(`${file}: ${messageOf(thrown)}`);
+            });
+        }
+    }));
+    const faults = results.flatMap(result => (result.status === 'rejected' ? [messageOf(result.reason)] : []));
+    if (faults.length > 0) {
+        throw new SideloadError('REPORT_FAILED', faults.join('\n'));
+    }
+}
+async function replace(path, text) {
+    await (0,promises_namespaceObject.mkdir)((0,external_node_path_namespaceObject.dirname)(path), { recursive: true });
+    const aside = (0,external_node_path_namespaceObject.join)((0,external_node_path_namespaceObject.dirname)(path), `.${(0,external_node_path_namespaceObject.basename)(path)}.${process.pid}.tmp`);
+    try {
+        await (0,promises_namespaceObject.writeFile)(aside, text);
+        await (0,promises_namespaceObject.rename)(aside, path);
+    }
+    catch (thrown) {
+        await (0,promises_namespaceObject.rm)(aside, { force: true });
+        throw thrown;
+    }
+}
+
+;// CONCATENATED MODULE: ./lib/report/text.js
+function wrap(text, columns) {
+    const lines = [];
+    let line = '';
+    for (const word of text.split(' ')) {
+        if (line !== '' && line.length + 1 + word.length > columns) {
+            lines.push(line);
+            line = word;
+        }
+        else {
+            line = line === '' ? word : `${line} ${word}`;
+        }
+    }
+    return [...lines, line];
+}
+
+;// CONCATENATED MODULE: ./lib/report/units.js
+const UNITS = ['B', 'kB', 'MB', 'GB', 'TB'];
+function formatBytes(bytes) {
+    let value = bytes;
+    let unit = 0;
+    while (value >= (unit === 0 ? 1000 : 999.95) && unit < UNITS.length - 1) {
+        value /= 1000;
+        unit++;
+    }
+    return `${unit === 0 ? value : value.toFixed(1)} ${UNITS[unit]}`;
+}
+function formatDuration(milliseconds, decimals = 1) {
+    const seconds = milliseconds / 1000;
+    if (seconds < (decimals === 0 ? 59.5 : 59.95)) {
+        return `${seconds.toFixed(decimals)} s`;
+    }
+    const whole = Math.round(seconds);
+    return `${Math.floor(whole / 60)} min ${whole % 60} s`;
+}
+
+;// CONCATENATED MODULE: ./lib/report/table.js
+
+
+
+const PUSH = {
+    headings: ['node', 'platform', 'runtime', 'image', 'outcome', 'sent', 'smoke pod', 'time'],
+    row: (node, image) => [
+        ...about(node, image),
+        image?.outcome === 'sent' || image?.outcome === 'present' ? image.outcome : (node.error?.code ?? 'unchanged'),
+        image === undefined ? '–' : formatBytes(image.bytesSent),
+        image?.smoke?.replaceAll('\n', ' ') ?? '–',
+        formatDuration(node.durationMs),
+    ],
+};
+const PLAN = {
+    headings: ['node', 'platform', 'runtime', 'image', 'plan', 'to send', 'findings'],
+    row: (node, image) => [
+        ...about(node, image),
+        image === undefined ? '–' : image.outcome === 'present' ? 'has it' : 'send',
+        image === undefined ? '–' : estimate(image),
+        node.findings.map(({ code }) => code).join(', ') || 'none',
+    ],
+};
+function about(node, image) {
+    return [node.node, node.platform ?? '–', node.runtime ?? '–', image?.reference ?? '–'];
+}
+function estimate({ outcome, estimatedBytes, isEstimateExact }) {
+    if (estimatedBytes === 0) {
+        return outcome === 'present' ? formatBytes(0) : 'sent once, by another name';
+    }
+    return isEstimateExact ? formatBytes(estimatedBytes) : `up to ${formatBytes(estimatedBytes)}`;
+}
+function tableOf(report) {
+    const { headings, row } = report.mode === 'plan' ? PLAN : PUSH;
+    return [
+        headings,
+        ...report.nodes.flatMap(node => node.images.length === 0 ? [row(node, undefined)] : node.images.map(image => row(node, image))),
+    ];
+}
+function textTable(report, columns = Number.POSITIVE_INFINITY) {
+    let table = tableOf(report);
+    for (const narrow of [withShortNames, without('platform'), without('runtime')]) {
+        if (widthOf(table) > columns) {
+            table = narrow(table);
+        }
+    }
+    return align(squeeze(table, columns));
+}
+const GAP = 2;
+function findingsTable(findings, columns = Number.POSITIVE_INFINITY) {
+    if (findings.length === 0) {
+        return ['nothing stands in the way'];
+    }
+    const table = [FINDING_HEADINGS, ...findings.map(findingRow)];
+    const room = columns - widthOf(table.map(row => [...row.slice(0, -1), '']));
+    return align(table.flatMap(row => {
+        const [first = '', ...rest] = wrap(row.at(-1) ?? '', Math.max(room, LEAST_TEXT));
+        return [[...row.slice(0, -1), first], ...rest.map(line => [...row.slice(0, -1).map(() => ''), line])];
+    }));
+}
+const LEAST_TEXT = 40;
+const FINDING_HEADINGS = ['node', 'severity', 'code', 'what'];
+function findingRow({ node, severity, code, message }) {
+    return [node, severity, code, message.replaceAll('\n', ' ')];
+}
+function widthsOf(table) {
+    return table[0]?.map((_, column) => Math.max(...table.map(row => row[column]?.length ?? 0))) ?? [];
+}
+function widthOf(table) {
+    return widthsOf(table).reduce((sum, width) => sum + width + GAP, -GAP);
+}
+function withShortNames(table) {
+    return table.map(row => row.map(cell => cell.replace(/^docker\.io\/(library\/)?/, '')));
+}
+function without(heading) {
+    return table => {
+        const column = table[0]?.indexOf(heading) ?? -1;
+        return table.map(row => row.filter((_, index) => index !== column));
+    };
+}
+const CUTTABLE = { 'smoke pod': 16, image: 20, node: 12 };
+function squeeze(table, columns) {
+    let result = table;
+    for (const [heading, least] of Object.entries(CUTTABLE)) {
+        const excess = widthOf(result) - columns;
+        const column = result[0]?.indexOf(heading) ?? -1;
+        const width = widthsOf(result)[column];
+        if (excess > 0 && width !== undefined) {
+            const room = Math.max(least, width - excess);
+            result = result.map(row => row.map((cell, index) => (index === column ? cutMiddle(cell, room) : cell)));
+        }
+    }
+    return result;
+}
+function cutMiddle(text, room) {
+    const tail = Math.floor((room - 1) / 2);
+    return text.length <= room ? text : `${text.slice(0, room - 1 - tail)}…${text.slice(text.length - tail)}`;
+}
+function align(lines) {
+    const widths = widthsOf(lines);
+    return lines.map(line => line
+        .map((cell, column) => cell.padEnd(widths[column] ?? 0))
+        .join(' '.repeat(GAP))
+        .trimEnd());
+}
+function markdown(report, ok) {
+    const errors = errorsOf(report).flatMap(({ title, error: { code, message, hint } }) => [
+        `### ${escapeCell(title)} (\`${code}\`)`,
+        '```text',
+        message.replaceAll('```', "'''"),
+        '```',
+        `**Next step:** ${hint}`,
+        '',
+    ]);
+    const findings = allFindings(report);
+    const title = report.mode === 'plan' ? PLAN_TITLES : PUSH_TITLES;
+    return [
+        `## kube-sideload: ${ok ? title.ok : title.failed}`,
+        '',
+        ...markdownTable(tableOf(report)),
+        '',
+        ...(findings.length === 0
+            ? []
+            : ['### Before anything was sent', '', ...markdownTable([FINDING_HEADINGS, ...findings.map(findingRow)]), '']),
+        ...errors,
+    ].join('\n');
+}
+const PUSH_TITLES = { ok: 'every node runs what CI built', failed: 'failed' };
+const PLAN_TITLES = { ok: 'a push would start', failed: 'a push would not start' };
+function markdownTable([headings = [], ...rows]) {
+    return [
+        `| ${headings.join(' | ')} |`,
+        `| ${headings.map(() => '---').join(' | ')} |`,
+        ...rows.map(cells => `| ${cells.map(escapeCell).join(' | ')} |`),
+    ];
+}
+function escapeCell(text) {
+    return text.replaceAll('|', String.raw `\|`).replaceAll('<', '&lt;').replaceAll('\n', ' ');
+}
+
+;// CONCATENATED MODULE: ./lib/report/publish.js
+
+
+
+
+
+
+
+async function publish(record, host, files = {}, exitCode = EXIT.failed) {
+    const report = redacted(record, host.redact);
+    const ok = succeeded(report);
+    if (report.nodes.length > 0) {
+        for (const line of textTable(report, host.size.columns)) {
+            host.result(line);
+        }
+    }
+    for (const { node, ...finding } of allFindings(report)) {
+        if (finding.severity === 'warning') {
+            host.warning(`${node}: ${describe(finding)}`);
+        }
+    }
+    for (const { title, error } of errorsOf(report)) {
+        host.error(describe(error), title);
+    }
+    host.output('images', Object.keys(report.images).join('\n'));
+    host.output('image-ids', JSON.stringify(report.images));
+    host.output('nodes', JSON.stringify(report.nodes));
+    host.output('bytes-sent', String(bytesSent(report)));
+    host.output('changed', String(report.changed));
+    await host.summary(markdown(report, ok));
+    const isWritten = await writeAll(report, host, files);
+    if (ok && isWritten) {
+        host.result(success(report));
+    }
+    else if (!ok) {
+        host.fail(conclusion(report), exitCode);
+    }
+    else {
+        host.fail(`${ERRORS.REPORT_FAILED.title} [REPORT_FAILED]`, EXIT.failed);
+    }
+}
+async function writeAll(report, host, files) {
+    const document = reportDocument(report, host.ci);
+    host.report(document);
+    try {
+        await writeReports(files, document);
+        return true;
+    }
+    catch (thrown) {
+        const error = toSideloadError(thrown);
+        host.error(describe(error), ERRORS[error.code].title);
+        return false;
+    }
+}
+function describe({ code, message, hint }) {
+    return `${message}\nNext step: ${hint} [${code}]`;
+}
+function success(report) {
+    const [nodes, hold] = report.nodes.length === 1 ? ['the node', 'holds'] : [`all ${report.nodes.length} nodes`, 'hold'];
+    if (report.mode === 'plan') {
+        return `a push to ${nodes} would start`;
+    }
+    const duration = formatDuration(Date.parse(report.endedAt) - Date.parse(report.startedAt));
+    return `done: ${nodes} ${hold} what CI built; ${formatBytes(bytesSent(report))} sent, ${duration}`;
+}
+function conclusion(report) {
+    const failed = report.nodes.filter(node => node.error !== undefined);
+    if (report.error !== undefined) {
+        return `${ERRORS[report.error.code].title} [${report.error.code}]`;
+    }
+    const named = failed.map(node => `${node.node} [${node.error?.code}]`);
+    return `${failed.length} of ${report.nodes.length} nodes failed: ${listOf(named)}`;
+}
+
+// EXTERNAL MODULE: external "node:crypto"
+var external_node_crypto_ = __nccwpck_require__(7598);
+// EXTERNAL MODULE: ./node_modules/@actions/io/lib/io.js
+var io = __nccwpck_require__(8701);
+;// CONCATENATED MODULE: ./lib/run.js
+
+
+
+
+async function startRun(host, signal) {
+    const id = `${Math.floor(Date.now() / 1000).toString(36)}${(0,external_node_crypto_.randomBytes)(3).toString('hex')}`;
+    const scratch = await (0,promises_namespaceObject.mkdtemp)((0,external_node_path_namespaceObject.join)(host.temporaryDirectory, `kube-sideload-${id}-`));
+    host.saveState('run', id);
+    host.saveState('scratch', scratch);
+    return { id, scratch, signal };
+}
+async function endRun(run) {
+    await (0,io/* rmRF */.Yz)(run.scratch);
+}
+function startOfRun(id) {
+    return /^[0-9a-z]{12,13}$/.test(id) ? new Date(Number.parseInt(id.slice(0, -6), 36) * 1000) : undefined;
+}
+async function writeSecret(run, name, content) {
+    const file = (0,external_node_path_namespaceObject.join)(run.scratch, name);
+    await (0,promises_namespaceObject.writeFile)(file, content, { mode: 0o600, flag: 'wx' });
+    return file;
+}
+
+// EXTERNAL MODULE: external "node:os"
+var external_node_os_ = __nccwpck_require__(8161);
+;// CONCATENATED MODULE: ./lib/image/reference.js
+
+const DOMAIN_COMPONENT = '(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])';
+const REGISTRY = new RegExp(`^(?:${DOMAIN_COMPONENT}(?:\\.${DOMAIN_COMPONENT})*|\\[[a-fA-F0-9:]+\\])(?::[0-9]+)?$`);
+const PATH_COMPONENT = '[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*';
+const REPOSITORY = new RegExp(`^${PATH_COMPONENT}(?:/${PATH_COMPONENT})*$`);
+const TAG = /^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$/;
+const DIGEST = /^sha256:[0-9a-f]{64}$/;
+const NAME_MAX_LENGTH = 255;
+const DEFAULT_REGISTRY = 'docker.io';
+const LEGACY_REGISTRY = 'index.docker.io';
+function reference_parseReference(text) {
+    const refuse = (why) => {
+        throw new SideloadError('INPUT_INVALID', `${JSON.stringify(text)} is not an image reference: ${why}`, {
+            hint: 'Write it as for `docker pull`, as in `app:1.2` or `registry.example/team/app:1.2`.',
+        });
+    };
+    if (text === '')
+        refuse('it is empty');
+    const stray = /[^A-Za-z0-9_.:/@[\]-]/u.exec(text);
+    if (stray !== null)
+        refuse(`the character ${JSON.stringify(stray[0])} cannot be part of one`);
+    const at = text.indexOf('@');
+    const digest = at < 0 ? undefined : text.slice(at + 1);
+    const named = at < 0 ? text : text.slice(0, at);
+    const colon = named.indexOf(':', named.lastIndexOf('/') + 1);
+    const tag = colon < 0 ? undefined : named.slice(colon + 1);
+    const name = colon < 0 ? named : named.slice(0, colon);
+    const slash = registryEnd(name);
+    const registry = slash < 0 ? undefined : name.slice(0, slash);
+    const repository = name.slice(slash + 1);
+    if (digest !== undefined && !DIGEST.test(digest))
+        refuse('the digest is not sha256: and 64 hexadecimal digits');
+    if (tag !== undefined && !TAG.test(tag))
+        refuse(`the tag ${JSON.stringify(tag)} is not valid`);
+    if (registry !== undefined && !REGISTRY.test(registry)) {
+        refuse(`the registry ${JSON.stringify(registry)} is not a host name`);
+    }
+    if (repository !== repository.toLowerCase())
+        refuse('the repository must be lowercase');
+    if (!REPOSITORY.test(repository))
+        refuse(`the repository ${JSON.stringify(repository)} is not valid`);
+    if (name.length > NAME_MAX_LENGTH)
+        refuse(`the name is longer than ${NAME_MAX_LENGTH} characters`);
+    if (/^[0-9a-f]{64}$/.test(name))
+        refuse('64 hexadecimal digits are an image ID, not a name');
+    return {
+        ...(registry === undefined ? {} : { registry }),
+        repository,
+        ...(tag === undefined ? {} : { tag }),
+        ...(digest === undefined ? {} : { digest }),
+    };
+}
+function registryEnd(name) {
+    const slash = name.indexOf('/');
+    const first = name.slice(0, Math.max(slash, 0));
+    return slash >= 0 && (/[.:A-Z]/.test(first) || first === 'localhost') ? slash : -1;
+}
+function formatReference({ registry, repository, tag, digest }) {
+    const name = registry === undefined ? repository : `${registry}/${repository}`;
+    return `${name}${tag === undefined ? '' : `:${tag}`}${digest === undefined ? '' : `@${digest}`}`;
+}
+function normalise(text) {
+    const { registry: written = DEFAULT_REGISTRY, repository, tag, digest } = reference_parseReference(text);
+    const registry = written === LEGACY_REGISTRY ? DEFAULT_REGISTRY : written;
+    const official = registry === DEFAULT_REGISTRY && !repository.includes('/');
+    return formatReference({
+        registry,
+        repository: official ? `library/${repository}` : repository,
+        ...(digest === undefined ? { tag: tag ?? 'latest' } : { digest }),
+    });
+}
+
+;// CONCATENATED MODULE: ./lib/image/aliases.js
+
+
+function parseAlias(text) {
+    const [alias = '', image, ...more] = text.split('=');
+    if (more.length > 0) {
+        throw new SideloadError('INPUT_INVALID', `${JSON.stringify(text)} in \`aliases\` has more than one \`=\``, {
+            hint: 'Write `ALIAS=IMAGE`, as in `app:1=registry.example/team/app:1`.',
+        });
+    }
+    return { alias: normalise(alias), image: image === undefined ? undefined : normalise(image) };
+}
+function withAliases(images, texts) {
+    if (texts.length === 0)
+        return images;
+    const taken = new Set(images.map(({ reference }) => reference));
+    const bound = texts.map(parseAlias).map(({ alias, image }) => {
+        if (taken.has(alias))
+            throw refused(`names ${alias} more than once`, 'Remove one of them.');
+        taken.add(alias);
+        const [only] = images;
+        const reference = image ?? (images.length === 1 ? only?.reference : undefined);
+        const there = images.map(each => each.reference).join(', ');
+        if (reference === undefined)
+            throw refused(`does not say which image ${alias} is for: ${there}`, HOW);
+        if (images.every(each => each.reference !== reference)) {
+            throw refused(`is for ${reference}, which is not among the images: ${there}`, HOW);
+        }
+        return { alias, reference };
+    });
+    return images.map(image => {
+        const aliases = bound.filter(({ reference }) => reference === image.reference).map(({ alias }) => alias);
+        return aliases.length === 0 ? image : { ...image, aliases };
+    });
+}
+const HOW = 'Write `ALIAS=IMAGE`, with the image as it is in `images`.';
+function refused(what, hint) {
+    return new SideloadError('INPUT_INVALID', `\`aliases\` ${what}`, { hint });
+}
+
+;// CONCATENATED MODULE: ./lib/inputs.js
+
+const INPUTS = {
+    mode: {
+        type: { oneOf: ['push', 'plan'] },
+        default: 'push',
+        help: '`push` does the job. `plan` says what it would send to which node and which nodes would fail, and changes nothing; it fails when the job would not start.',
+        manual: true,
+    },
+    images: {
+        type: 'list',
+        help: 'Image references, exactly as the pods will write them, one per line or separated by commas. May be left out with an `archive` whose images have names.',
+        manual: true,
+    },
+    aliases: {
+        type: 'list',
+        help: 'Further names for the images on the nodes: `ALIAS=IMAGE`, or `ALIAS` alone when there is one image.',
+    },
+    source: {
+        type: { oneOf: ['auto', 'docker', 'podman', 'buildah', 'nerdctl', 'containerd', 'archive'] },
+        default: 'auto',
+        help: 'Where the image is. `auto` takes `archive` when it is set, else whichever of docker, podman (which has buildah’s images too), buildah, nerdctl and containerd’s `ctr` has the image, in this order; docker and podman must not both have the name with different images.',
+    },
+    archive: {
+        type: 'path',
+        help: 'A tar file with the image, as `docker save`, `podman save` or an OCI exporter writes it (plain, gzip or zstd), or a directory with an OCI layout.',
+        manual: true,
+    },
+    'containerd-namespace': {
+        type: 'text',
+        help: 'The namespace that `nerdctl` and `containerd` sources look into, such as `k8s.io`. Default: `$CONTAINERD_NAMESPACE`, else `default`.',
+    },
+    compression: {
+        type: { oneOf: ['auto', 'zstd', 'gzip', 'none'] },
+        default: 'auto',
+        help: 'How layers travel that are not compressed in the source. `auto` takes zstd, which every runtime reads, and gzip where the runner has no zstd.',
+    },
+    'cache-dir': {
+        type: 'path',
+        help: 'Where the runner keeps compressed layers for the next job. Default: `kube-sideload/layers` in `$XDG_CACHE_HOME`, else in `~/.cache`.',
+    },
+    'cache-size': {
+        type: 'bytes',
+        default: '10GB',
+        help: 'How much may stay in `cache-dir` after a job; what was not used for longest goes first. `0` keeps nothing.',
+    },
+    nodes: {
+        type: 'list',
+        help: 'Nodes as `[user@]host[:port][=kubernetes-name]`, one per line or separated by commas. The Kubernetes name is read from the node’s kubelet unless given.',
+        manual: true,
+    },
+    'nodes-from-cluster': {
+        type: { oneOf: ['true', 'false'] },
+        default: 'false',
+        help: 'Take the nodes from the cluster: all that `node-selector` takes, at the addresses that Kubernetes has for them; needs the right to `list` nodes. Entries of `nodes` or of the inventory then replace address, user and port of the node with this name or address.',
+        manual: true,
+    },
+    'node-selector': {
+        type: 'text',
+        help: 'The nodes that the pods may run on, as a label selector, such as `pool=ci,!node-role.kubernetes.io/control-plane`. Default: all nodes of the cluster. With a list of `nodes`, those that it takes and the list lacks are reported.',
+        manual: true,
+    },
+    shard: {
+        type: 'text',
+        help: 'The part of the nodes that this job does, as `i/N`: with `2/4` it takes every fourth node, beginning with the second. For fleets that several runners share; nodes that are not listed are then not looked for.',
+    },
+    inventory: {
+        type: 'path',
+        help: 'The runner’s own node list and settings (YAML). Default: `$KUBE_SIDELOAD_INVENTORY`, else `/etc/kube-sideload/inventory.yaml`, else `kube-sideload/inventory.yaml` in the user’s configuration directory. Inputs override it.',
+    },
+    config: {
+        type: 'path',
+        help: 'The project’s own nodes and settings (YAML), in the form of an inventory, with `images` and `archive` besides. Default on the command line: `kube-sideload.yaml` in the working directory. It overrides the inventory; inputs override both.',
+    },
+    'ssh-user': {
+        type: 'text',
+        default: 'root',
+        help: 'The user to log in as: root, or one who may become root (see `sudo`).',
+    },
+    'ssh-port': { type: 'port', default: '22', help: 'The port of sshd on the nodes.' },
+    'ssh-jump': {
+        type: 'list',
+        help: 'Jump hosts on the way to the nodes, in their order, as `[user@]host[:port]`; the user is `ssh-user` and the port 22 unless given. Each host’s own key is checked, and the same key or agent is offered to it. A node’s `jump` in the inventory goes before it; `none` there means no jump host.',
+    },
+    'ssh-private-key': {
+        type: 'secret',
+        help: 'The private key, whole, with its line breaks. Default: the key in `ssh-private-key-file`, else the runner’s ssh-agent (see `ssh-agent`) and `~/.ssh/id_ed25519`, `id_ecdsa` or `id_rsa` of the runner.',
+    },
+    'ssh-private-key-file': { type: 'path', help: 'A file on the runner with the private key.' },
+    'ssh-key-passphrase': { type: 'secret', help: 'The passphrase of the private key, if it has one.' },
+    'ssh-transport': {
+        type: { oneOf: ['node-ssh', 'openssh'] },
+        default: 'node-ssh',
+        help: '`openssh` has the runner’s own `ssh` make the connections, with its `~/.ssh/config`, certificates and security keys (FIDO). Host keys are checked strictly either way.',
+    },
+    'ssh-agent': {
+        type: 'text',
+        default: 'auto',
+        help: 'The ssh-agent to ask when no private key is given: `auto` is the one in `$SSH_AUTH_SOCK`, if there is one; else the path of its socket, or `off`.',
+    },
+    'ssh-password': {
+        type: 'secret',
+        help: 'The password of the user, for nodes that take no key. A key is better: it never reaches the node, and can be revoked by itself.',
+    },
+    sudo: {
+        type: { oneOf: ['auto', 'sudo', 'doas', 'none'] },
+        default: 'auto',
+        help: 'How a user who is not root becomes it on the nodes: `auto` takes sudo, or doas where there is no sudo. `none` does without, for a user who may talk to the runtime. The inventory can say it per node.',
+    },
+    'sudo-password': {
+        type: 'secret',
+        help: 'The password that sudo asks for. It travels inside the SSH connection alone, to sudo’s standard input. Better: `NOPASSWD` for this user.',
+    },
+    'ssh-known-hosts': {
+        type: 'text',
+        help: 'Lines of a known_hosts file for the nodes. Default: `ssh-known-hosts-file`, else the runner’s `~/.ssh/known_hosts` and `/etc/ssh/ssh_known_hosts`.',
+        sensitive: true,
+    },
+    'ssh-known-hosts-file': { type: 'path', help: 'A known_hosts file on the runner.' },
+    'ssh-host-key-fingerprints': {
+        type: 'list',
+        help: 'Host key fingerprints to accept besides, as `ssh-keygen -lf` prints them: `SHA256:…`, or `host SHA256:…` for one node.',
+    },
+    'connect-timeout': {
+        type: 'seconds',
+        default: '20s',
+        help: 'How long a node may take until the login is through.',
+    },
+    'cri-socket': {
+        type: 'path',
+        help: 'The CRI socket on the nodes. Default: the one that the kubelet uses.',
+    },
+    delta: {
+        type: { oneOf: ['true', 'false'] },
+        default: 'true',
+        help: 'Send only the layers that a node lacks. `false` sends whole images.',
+    },
+    parallel: {
+        type: 'count',
+        default: '10',
+        help: 'How many nodes receive at a time, at most; `0` is all of them. Control-plane nodes come when all others have the images.',
+    },
+    bandwidth: {
+        type: 'rate',
+        help: 'The rate at which this runner sends, to all nodes together, such as `20MB/s` or `200Mbit/s`. Default: no limit.',
+    },
+    retries: {
+        type: 'count',
+        default: '3',
+        help: 'How often a node is tried again, after a growing pause, when its connection breaks off while images are sent. What it has received whole is not sent again.',
+    },
+    'sandbox-image': {
+        type: { oneOf: ['report', 'send'] },
+        default: 'report',
+        help: 'What to do about nodes that lack the image of every pod’s sandbox (pause): `report` names it and stops; `send` sends it to them along with the others, from `archive`, else from an engine of the runner, without a smoke pod of its own.',
+    },
+    smoke: {
+        type: { oneOf: ['pod', 'cri', 'none'] },
+        default: 'pod',
+        help: 'The gate: `pod` starts one pod per node and image with `imagePullPolicy: Never` and waits for the kubelet’s verdict; `cri` starts a sandbox and a container through the node’s own `crictl`, without Kubernetes, and has the runtime’s verdict only; `none` ends after the check of the runtime’s image store.',
+        manual: true,
+    },
+    kubeconfig: {
+        type: 'text',
+        help: 'A kubeconfig for the smoke pods: its path on the runner, or its content. Default: what kubectl itself would use.',
+        sensitive: true,
+    },
+    kubectl: {
+        type: 'text',
+        default: 'kubectl',
+        help: 'The program to use as kubectl: a name or a path (`oc` works too); or a control-plane node, `ssh://[user@]host[:port]`, whose own kubectl and administrator’s kubeconfig are used, so that the runner needs neither. `kubeconfig` is then a path on that node.',
+    },
+    namespace: {
+        type: 'text',
+        default: 'default',
+        help: 'The namespace of the smoke pods.',
+    },
+    'smoke-timeout': {
+        type: 'seconds',
+        default: '2m',
+        help: 'How long a smoke pod may take until it runs.',
+    },
+    'smoke-expect': {
+        type: { oneOf: ['started', 'running', 'ready', 'completed'] },
+        default: 'started',
+        help: 'What counts: `started` is `Running` for two seconds or an end with exit code 0; `running` does not take an end; `ready` also waits for the readiness probes of a `smoke-manifest`; `completed` waits for the end.',
+    },
+    'smoke-command': {
+        type: 'lines',
+        help: 'A command for the smoke pods in place of the image’s own: program and arguments, one per line.',
+    },
+    'smoke-security': {
+        type: { oneOf: ['auto', 'restricted', 'image'] },
+        default: 'auto',
+        help: 'The security context of the smoke pods: `restricted` is all that Pod Security `restricted` wants (as user 65534 when the image’s own user is root or has no number); `image` is none at all; `auto` is `restricted` for images whose user is a number other than 0, and for others where the namespace wants it, else `image`.',
+    },
+    'smoke-resources': {
+        type: 'list',
+        help: 'What the smoke pods ask for: `cpu=10m`, `memory=16Mi`, `limits.cpu=1`, `limits.memory=256Mi`. Default: `cpu=10m,memory=16Mi` and no limits; where a quota wants limits, 500m and 128Mi.',
+    },
+    'smoke-manifest': {
+        type: 'text',
+        help: 'A Pod, or an object that makes pods (such as a Deployment), as a path on the runner or as its content in YAML or JSON. The smoke pods of the images that it uses are made from it; name, node, `imagePullPolicy: Never` and `restartPolicy: Never` are set here.',
+    },
+    'smoke-parallel': {
+        type: 'number',
+        default: '50',
+        help: 'How many smoke pods there are at most at a time.',
+    },
+    'report-json': {
+        type: 'path',
+        help: 'A file for the record of the run as JSON (`schemas/report.schema.json` explains it), also of a run that failed; directories are made.',
+    },
+    'report-junit': {
+        type: 'path',
+        help: 'A file for the record as JUnit XML: a test case for each image on each node.',
+    },
+    'report-dotenv': {
+        type: 'path',
+        help: 'A file for the record as `KEY=value` lines, such as `KUBE_SIDELOAD_CHANGED=true`, in the form of GitLab’s dotenv reports.',
+    },
+};
+const INPUT_NAMES = Object.keys(INPUTS);
+function inputSpec(name) {
+    return INPUTS[name];
+}
+function isInputName(name) {
+    return Object.hasOwn(INPUTS, name);
+}
+function parseInputs(textOf) {
+    const problems = [];
+    const values = {};
+    for (const name of INPUT_NAMES) {
+        const spec = inputSpec(name);
+        const given = textOf(name);
+        const text = given === undefined || given.trim() === '' ? spec.default : given;
+        if (text === undefined) {
+            values[name] = spec.type === 'list' || spec.type === 'lines' ? [] : undefined;
+            continue;
+        }
+        const value = parseValue(spec.type, text);
+        if (value === undefined) {
+            problems.push(problem(`\`${name}\` must be ${formOf(spec.type)}, not ${shown(text.trim())}`));
+        }
+        values[name] = value;
+    }
+    return { inputs: values, problems };
+}
+function parseValue(type, text) {
+    if (typeof type === 'object') {
+        return type.oneOf.find(option => option === text.trim());
+    }
+    switch (type) {
+        case 'list':
+            return parseLines(text).flatMap(splitCommas);
+        case 'lines':
+            return parseLines(text);
+        case 'port': {
+            const port = /^\d{1,5}$/.test(text.trim()) ? Number(text) : 0;
+            return port >= 1 && port <= 65535 ? port : undefined;
+        }
+        case 'rate':
+            return parseRate(text.trim());
+        case 'count':
+            return /^\d{1,3}$/.test(text.trim()) ? Number(text) : undefined;
+        case 'number':
+            return /^[1-9]\d{0,3}$/.test(text.trim()) ? Number(text) : undefined;
+        case 'seconds':
+            return parseSeconds(text.trim());
+        case 'bytes':
+            return parseBytes(text.trim());
+        case 'secret':
+            return text;
+        case 'path':
+            return /[\0\n\r]/.test(text.trim()) ? undefined : text.trim();
+        case 'text':
+            return text.trim();
+    }
+}
+function parseLines(text) {
+    return text
+        .split('\n')
+        .map(line => line.trim())
+        .filter(line => line !== '' && !line.startsWith('#'));
+}
+function splitCommas(line) {
+    const items = line.split(',').map(item => item.trim());
+    return items.some(item => /\s/.test(item)) ? [line] : items.filter(item => item !== '');
+}
+function parseSeconds(text) {
+    const match = /^(\d{1,6})(s|m|h)?$/.exec(text);
+    if (match === null) {
+        return undefined;
+    }
+    const seconds = Number(match[1]) * { s: 1, m: 60, h: 3600 }[(match[2] ?? 's')];
+    return seconds >= 1 && seconds <= 86_400 ? seconds : undefined;
+}
+function parseRate(text) {
+    const match = /^(\d{1,6}(?:\.\d{1,3})?) ?([kMG]?)(B|bit)\/s$/.exec(text);
+    if (match === null) {
+        return undefined;
+    }
+    const factor = { '': 1, k: 1e3, M: 1e6, G: 1e9 }[(match[2] ?? '')];
+    const bytes = (Number(match[1]) * factor) / (match[3] === 'bit' ? 8 : 1);
+    return bytes >= 1 ? bytes : undefined;
+}
+const BYTE_UNITS = {
+    B: 1,
+    kB: 1e3,
+    MB: 1e6,
+    GB: 1e9,
+    TB: 1e12,
+    KiB: 2 ** 10,
+    MiB: 2 ** 20,
+    GiB: 2 ** 30,
+    TiB: 2 ** 40,
+};
+function parseBytes(text) {
+    if (text === '0')
+        return 0;
+    const [, digits = '', unit = ''] = /^(\d{1,6})([kKMGT]?i?B)$/.exec(text) ?? [];
+    const factor = BYTE_UNITS[unit];
+    return factor === undefined ? undefined : Number(digits) * factor;
+}
+function formOf(type) {
+    if (typeof type === 'object') {
+        return type.oneOf.map(option => `\`${option}\``).join(' or ');
+    }
+    return {
+        text: 'a text',
+        list: 'a list',
+        lines: 'one item per line',
+        path: 'a path on one line',
+        port: 'a port from 1 to 65535',
+        count: 'a whole number from 0 to 999',
+        rate: 'a rate such as `20MB/s` or `200Mbit/s`',
+        number: 'a number from 1 to 9999',
+        seconds: 'a time such as `90s`, `2m` or `1h` (one day at most)',
+        bytes: 'a size such as `500MB` or `10GiB`, or `0`',
+        secret: 'a text',
+    }[type];
+}
+
 // EXTERNAL MODULE: ./node_modules/yaml/dist/index.js
 var dist = __nccwpck_require__(8815);
 ;// CONCATENATED MODULE: ./lib/node/inventory.js
@@ -8492,6 +9053,21 @@ function parseNode(text) {
         });
     }
     return { host, user: groups.user, port, kubernetesName: groups.name?.toLowerCase() };
+}
+function parseJump(texts) {
+    if (texts.length === 1 && texts[0] === 'none') {
+        return [];
+    }
+    return texts.map(text => {
+        const groups = NODE.exec(text)?.groups;
+        if (groups === undefined || groups.name !== undefined || text === 'none') {
+            throw new SideloadError('INPUT_INVALID', `${JSON.stringify(text)} is not a jump host`, {
+                hint: 'write jump hosts as `[user@]host[:port]`, separated by commas, IPv6 addresses in brackets; `none` stands alone',
+            });
+        }
+        const { host, user, port } = parseNode(text);
+        return { host, user, port };
+    });
 }
 function parseCriSocket(text) {
     if (!/^(unix:\/\/)?\/[\w./-]+$/.test(text)) {
@@ -8518,13 +9094,18 @@ const NodeMapping = mapping({
     user: optional(Text),
     port: optional(Port),
     'cri-socket': optional(Text),
+    jump: optional(union([Text, array(Text)], 'expected are jump hosts as in the `ssh-jump` input, or `none`')),
+    sudo: optional(picklist(INPUTS.sudo.type.oneOf)),
 });
 const InventoryFile = mapping({
     nodes: optional(array(lazy((node) => (typeof node === 'object' ? NodeMapping : NodeText))), []),
     settings: optional(pipe(unknown(), check(isMapping, 'expected is a mapping of inputs (`name: value`)'), record(string(), Setting)), {}),
 });
-const NOT_A_SETTING = new Set(['mode', 'images', 'archive', 'nodes', 'inventory']);
-function parseInventory(text, file) {
+const NOT_A_SETTING = {
+    inventory: new Set(['mode', 'images', 'archive', 'nodes', 'shard', 'inventory', 'config']),
+    config: new Set(['mode', 'nodes', 'shard', 'config']),
+};
+function parseInventory(text, file, owner = 'inventory') {
     const lines = new dist/* LineCounter */.HN();
     const document = (0,dist/* parseDocument */.Tp)(text, { lineCounter: lines, prettyErrors: false });
     const at = (offset) => (offset === undefined ? file : `${file}:${lines.linePos(offset).line}`);
@@ -8557,7 +9138,7 @@ function parseInventory(text, file) {
                 }
             });
             for (const [name, value] of Object.entries(parsed.output.settings)) {
-                const fault = faultOfSetting(name, value);
+                const fault = faultOfSetting(name, value, owner);
                 if (fault !== undefined) {
                     problems.push(`${atPath(['settings', name])}: ${fault}`);
                 }
@@ -8586,14 +9167,20 @@ function nodeOf(node) {
         return parseNode(node);
     }
     const host = node.host.includes(':') ? `[${node.host}]` : node.host;
-    const { user, port, 'cri-socket': criSocket } = node;
+    const { user, port, 'cri-socket': criSocket, jump, sudo } = node;
     const entry = parseNode(`${user === undefined ? '' : `${user}@`}${host}${port === undefined ? '' : `:${port}`}${node.name === undefined ? '' : `=${node.name}`}`);
-    return criSocket === undefined ? entry : { ...entry, criSocket: parseCriSocket(criSocket) };
+    const hops = typeof jump === 'string' ? jump.split(',').map(hop => hop.trim()) : jump;
+    return {
+        ...entry,
+        ...(criSocket !== undefined && { criSocket: parseCriSocket(criSocket) }),
+        ...(hops !== undefined && { jump: parseJump(hops) }),
+        ...(sudo !== undefined && { sudo }),
+    };
 }
-function isSetting(name) {
-    return inputSpec(name).type !== 'secret' && !NOT_A_SETTING.has(name);
+function isSetting(name, owner) {
+    return inputSpec(name).type !== 'secret' && !NOT_A_SETTING[owner].has(name);
 }
-function faultOfSetting(name, value) {
+function faultOfSetting(name, value, owner) {
     if (!isInputName(name)) {
         return `there is no setting \`${name}\``;
     }
@@ -8604,7 +9191,173 @@ function faultOfSetting(name, value) {
     if (type === 'secret') {
         return `\`${name}\` is a secret and does not belong in this file; name a file that only the runner’s user can read (\`ssh-private-key-file\`)`;
     }
-    return !isSetting(name) ? `\`${name}\` is given by the job, not by the inventory` : undefined;
+    if (isSetting(name, owner)) {
+        return undefined;
+    }
+    return name === 'nodes' && owner === 'config'
+        ? '`nodes` stands beside `settings`, not in it'
+        : `\`${name}\` is given by the job, not by ${owner === 'config' ? 'this file' : 'the inventory'}`;
+}
+
+;// CONCATENATED MODULE: ./lib/node/shard.js
+
+const MOST = 1000;
+function parseShard(text) {
+    const match = /^(\d{1,4})\/(\d{1,4})$/.exec(text);
+    const [index, count] = [Number(match?.[1]), Number(match?.[2])];
+    if (match === null || index < 1 || index > count || count > MOST) {
+        throw new SideloadError('INPUT_INVALID', `\`shard\` must be \`i/N\` with i from 1 to N, not ${JSON.stringify(text)}`, {
+            hint: 'write `2/4` for the second of four runners that share the nodes',
+        });
+    }
+    return count === 1 ? undefined : { index, count };
+}
+function takeShard(nodes, shard) {
+    if (shard === undefined) {
+        return nodes;
+    }
+    const taken = nodes.filter((_, place) => place % shard.count === shard.index - 1);
+    if (taken.length === 0 && nodes.length > 0) {
+        throw new SideloadError('INPUT_INVALID', `\`shard\`: there is no node for ${shard.index}/${shard.count}, the list has ${nodes.length}`, { hint: 'start as many shards as there are nodes, or fewer' });
+    }
+    return taken;
+}
+
+;// CONCATENATED MODULE: ./lib/image/json.js
+
+function json_parseJson(bytes, what) {
+    try {
+        return JSON.parse(bytes.toString('utf8'));
+    }
+    catch (error) {
+        throw new SideloadError('ARCHIVE_INVALID', `${what} is not JSON: ${messageOf(error)}`, { cause: error });
+    }
+}
+function asObject(value) {
+    return typeof value === 'object' && value !== null && !Array.isArray(value) ? value : {};
+}
+function asList(value) {
+    return Array.isArray(value) ? value : [];
+}
+function asText(value) {
+    return typeof value === 'string' && value !== '' ? value : undefined;
+}
+
+;// CONCATENATED MODULE: ./lib/smoke/manifest.js
+
+
+
+
+const POD_PATHS = {
+    Pod: [],
+    PodTemplate: ['template'],
+    Deployment: ['spec', 'template'],
+    StatefulSet: ['spec', 'template'],
+    DaemonSet: ['spec', 'template'],
+    ReplicaSet: ['spec', 'template'],
+    ReplicationController: ['spec', 'template'],
+    Job: ['spec', 'template'],
+    CronJob: ['spec', 'jobTemplate', 'spec', 'template'],
+};
+function parsePodManifest(text, namespace) {
+    const documents = [...(0,dist/* parseAllDocuments */.hR)(text)].filter(document => document.contents !== null);
+    const faults = documents.flatMap(document => document.errors.map(error => error.message.split('\n')[0] ?? ''));
+    const [document] = documents;
+    if (faults.length > 0 || document === undefined) {
+        throw invalid(faults.length > 0 ? faults : ['it is empty']);
+    }
+    if (documents.length > 1 || !(0,dist/* isMap */.jh)(document.contents)) {
+        throw invalid([documents.length > 1 ? `it has ${documents.length} documents` : 'it is not an object']);
+    }
+    const object = toObject(() => document.toJS());
+    const kind = asText(object.kind);
+    const path = POD_PATHS[kind ?? ''];
+    if (path === undefined) {
+        throw invalid([`its kind is ${JSON.stringify(kind ?? null)}, not one of ${Object.keys(POD_PATHS).join(', ')}`]);
+    }
+    const pod = path.reduce((parent, key) => asObject(parent[key]), object);
+    const metadata = asObject(pod.metadata);
+    const spec = asObject(pod.spec);
+    const own = asText(asObject(object.metadata).namespace);
+    const containers = asList(spec.containers).map(container => containerOf(asObject(container)));
+    faults.push(...(own === undefined || own === namespace
+        ? []
+        : [`its namespace is ${own}, and that of the smoke pods ${namespace}`]), ...(containers.length > 0 ? [] : ['it has no `spec.containers`']), ...containers.flatMap(container => ('fault' in container ? [container.fault] : [])));
+    if (faults.length > 0) {
+        throw invalid(faults);
+    }
+    return {
+        labels: texts(metadata.labels),
+        annotations: texts(metadata.annotations),
+        spec,
+        containers: containers.flatMap(container => ('fault' in container ? [] : [container])),
+    };
+}
+function containersOf({ containers }, reference) {
+    return containers.filter(container => container.reference === reference).map(({ name }) => name);
+}
+function assertUsed(template, references) {
+    if (!template.containers.some(({ reference }) => references.includes(reference))) {
+        const names = template.containers.map(({ reference }) => reference).join(', ');
+        throw invalid([`its containers run ${names}, and none of ${references.join(', ')}`]);
+    }
+}
+function containerOf({ name, image }) {
+    const label = asText(name);
+    const text = asText(image);
+    if (label === undefined || text === undefined) {
+        return { fault: `a container lacks its ${label === undefined ? 'name' : 'image'}` };
+    }
+    try {
+        return { name: label, reference: normalise(text) };
+    }
+    catch (thrown) {
+        return { fault: `container ${label}: ${thrown.message}` };
+    }
+}
+function toObject(read) {
+    try {
+        return asObject(read());
+    }
+    catch (thrown) {
+        throw invalid([thrown.message]);
+    }
+}
+function texts(value) {
+    return Object.fromEntries(Object.entries(asObject(value)).flatMap(([key, text]) => (typeof text === 'string' ? [[key, text]] : [])));
+}
+function invalid(faults) {
+    return new SideloadError('INPUT_INVALID', `\`smoke-manifest\`: ${faults.join('; ')}`, {
+        hint: 'pass a Pod, or one object that makes pods, such as a Deployment, whose containers run the images of the job',
+    });
+}
+
+;// CONCATENATED MODULE: ./lib/smoke/resources.js
+
+const DEFAULT_REQUESTS = { cpu: '10m', memory: '16Mi' };
+function parseResources(items) {
+    const requests = {};
+    const limits = {};
+    const faults = [];
+    for (const item of items) {
+        const match = /^(?:(limits|requests)\.)?(cpu|memory|ephemeral-storage)=(\d+(?:\.\d+)?(?:m|[kMGTPE]|[KMGTPE]i)?)$/.exec(item);
+        const [, which = 'requests', name = '', quantity = ''] = match ?? [];
+        if (match === null) {
+            faults.push(JSON.stringify(item));
+        }
+        else if (which === 'limits') {
+            limits[name] = quantity;
+        }
+        else {
+            requests[name] = quantity;
+        }
+    }
+    if (faults.length > 0) {
+        throw new SideloadError('INPUT_INVALID', `\`smoke-resources\` has ${faults.join(', ')}`, {
+            hint: 'write `cpu`, `memory` or `ephemeral-storage`, with `limits.` in front for a limit, as in `cpu=50m,limits.memory=256Mi`',
+        });
+    }
+    return { requests: { ...DEFAULT_REQUESTS, ...requests }, limits };
 }
 
 ;// CONCATENATED MODULE: ./lib/ssh/fingerprint.js
@@ -8627,7 +9380,7 @@ function keyType(publicKey) {
 
 
 
-function parseKnownHosts(text) {
+function parseKnownHosts(text, onFault) {
     const entries = [];
     const faults = [];
     for (const [index, raw] of text.split(/\r?\n/).entries()) {
@@ -8640,7 +9393,9 @@ function parseKnownHosts(text) {
         else
             entries.push(entry);
     }
-    if (faults.length > 0) {
+    for (const fault of onFault === undefined ? [] : faults)
+        onFault?.(fault);
+    if (onFault === undefined && faults.length > 0) {
         throw new SideloadError('INPUT_INVALID', `known_hosts cannot be read: ${faults.join('; ')}`, {
             hint: 'Take the lines from `ssh-keyscan -p PORT HOST`, each as one line `HOST TYPE KEY`.',
         });
@@ -8720,7 +9475,8 @@ const ALGORITHMS = [
     'rsa-sha2-256',
 ];
 function hostKeyPolicy(known) {
-    const entries = parseKnownHosts(known.knownHosts ?? '');
+    const { knownHosts = '' } = known;
+    const entries = typeof knownHosts === 'string' ? parseKnownHosts(knownHosts) : knownHosts;
     const fingerprints = parseFingerprints(known.fingerprints ?? []);
     return {
         algorithms({ host, port }) {
@@ -8735,7 +9491,7 @@ function verify(node, presented, entries, fingerprints) {
     const found = lookup(entries, node.host, node.port);
     const key = presented.toString('base64');
     const shown = `${keyType(presented)} ${fingerprint(presented)}`;
-    const address = node.port === 22 ? node.host : `[${node.host}]:${node.port}`;
+    const address = `${node.label === undefined ? 'the jump host ' : ''}${node.port === 22 ? node.host : `[${node.host}]:${node.port}`}`;
     const isPresented = (entry) => entry.key === key;
     const revoked = found.revoked.find(isPresented);
     if (revoked !== undefined) {
@@ -8755,11 +9511,15 @@ function verify(node, presented, entries, fingerprints) {
         ];
         throw new SideloadError('SSH_HOST_KEY_CHANGED', `${address} shows the host key ${shown}, but is known by ${known.join(', ')}`, { node: node.label });
     }
+    const unknown = `${address} shows an unknown host key: ${shown}`;
     const authority = found.authorities[0];
-    const remark = authority === undefined
-        ? ''
-        : `; line ${authority.line} of known_hosts names a certificate authority, and host certificates are not supported`;
-    throw new SideloadError('SSH_HOST_KEY_UNKNOWN', `${address} shows an unknown host key: ${shown}${remark}`, {
+    if (authority !== undefined) {
+        throw new SideloadError('SSH_HOST_KEY_UNKNOWN', `${unknown}; line ${authority.line} of known_hosts trusts a certificate authority for it, and host certificates can be checked by \`ssh-transport: openssh\` alone`, {
+            node: node.label,
+            hint: `Set \`ssh-transport: openssh\`, or add the line of the host’s own key (\`ssh-keyscan -p ${node.port} ${node.host}\`) after comparing its fingerprint.`,
+        });
+    }
+    throw new SideloadError('SSH_HOST_KEY_UNKNOWN', unknown, {
         node: node.label,
         hint: `Run \`ssh-keyscan -p ${node.port} ${node.host}\`, add its output to \`ssh-known-hosts\`, and compare the fingerprint above with \`ssh-keygen -lf\` of the key file in /etc/ssh on the node itself.`,
     });
@@ -8790,16 +9550,16 @@ function parsePrivateKey(text, passphrase) {
     const trimmed = text.trim();
     const fault = accident(trimmed);
     if (fault !== undefined)
-        throw invalid(...fault);
-    const privateKey = `${isPutty(trimmed) ? trimmed : trimmed.replace(/[ \t\r]*\n[ \t]*/g, '\n')}\n`;
+        throw key_invalid(...fault);
+    const privateKey = repaired(trimmed);
     const parsed = lib_default().utils.parseKey(privateKey, passphrase === '' ? undefined : passphrase);
     if (parsed instanceof Error)
-        throw invalid(...refusal(parsed, privateKey, passphrase));
+        throw key_invalid(...refusal(parsed, privateKey, passphrase));
     const key = parsed;
     if (key === undefined)
-        throw invalid('there is no key in the file', `${STORE}.`);
+        throw key_invalid('there is no key in the file', `${STORE}.`);
     if (!key.isPrivateKey())
-        throw invalid(...PUBLIC);
+        throw key_invalid(...PUBLIC);
     return {
         privateKey,
         ...(passphrase === undefined || passphrase === '' ? {} : { passphrase }),
@@ -8807,10 +9567,19 @@ function parsePrivateKey(text, passphrase) {
         fingerprint: fingerprint(key.getPublicSSH()),
     };
 }
+function opensshKey(text) {
+    const trimmed = text.trim();
+    const body = Buffer.from(trimmed.replace(/-----[^-]+-----/g, ''), 'base64');
+    const isOfDevice = ['sk-ssh-ed25519@openssh.com', 'sk-ecdsa-sha2-nistp256@openssh.com'].some(type => body.includes(type));
+    return isOfDevice && accident(trimmed) === undefined ? repaired(trimmed) : parsePrivateKey(text).privateKey;
+}
 const PUBLIC = [
     'it is a public key, and the private one is needed',
     'Store the file without `.pub` at the end of its name.',
 ];
+function repaired(trimmed) {
+    return `${isPutty(trimmed) ? trimmed : trimmed.replace(/[ \t\r]*\n[ \t]*/g, '\n')}\n`;
+}
 function accident(text) {
     if (text === '')
         return ['it is empty', 'Check the name of the secret, and that this job may read it.'];
@@ -8891,7 +9660,7 @@ function refusal(error, text, passphrase) {
         `${STORE}, and try it with \`ssh-keygen -y -f FILE\`.`,
     ];
 }
-function invalid(what, hint) {
+function key_invalid(what, hint) {
     return new SideloadError('SSH_KEY_INVALID', `The SSH private key cannot be used: ${what}`, { hint });
 }
 
@@ -8907,17 +9676,42 @@ function invalid(what, hint) {
 
 
 
+
+
+
+
+
+function readLayers(host, env, problems) {
+    const config = collect(problems, () => readConfig(host));
+    const inventory = collect(problems, () => readInventory(host, config, env));
+    const files = [config, inventory];
+    return {
+        textOf: name => [host.input(name), ...files.map(file => file?.settings[name])].find(text => text?.trim()),
+        nodes: files.map(file => file?.nodes ?? []).find(nodes => nodes.length > 0) ?? [],
+        isComplete: files.every(file => file !== undefined),
+    };
+}
+function readReportFiles(host, env = process.env) {
+    const files = reportFiles(parseInputs(readLayers(host, env, []).textOf).inputs);
+    return reportProblems(files).length === 0 ? files : {};
+}
+function reportFiles(inputs) {
+    const entries = REPORT_KINDS.map(kind => [kind, inputs[`report-${kind}`]]);
+    return Object.fromEntries(entries.filter(([, file]) => file !== undefined));
+}
 function readSettings(host, env = process.env) {
     const problems = [];
-    const inventory = collect(problems, () => readInventory(host, env));
-    const parsed = parseInputs(name => {
-        const given = host.input(name);
-        return given === undefined || given.trim() === '' ? inventory?.settings[name] : given;
-    });
+    const found = foundConfig(host);
+    if (found !== undefined && !host.input('config')?.trim()) {
+        host.info(`settings of ${found} in the working directory apply`);
+    }
+    const layers = readLayers(host, env, problems);
+    const parsed = parseInputs(layers.textOf);
     problems.push(...parsed.problems);
     const { inputs } = parsed;
-    for (const secret of [inputs['ssh-private-key'], inputs['ssh-key-passphrase']]) {
-        if (secret !== undefined) {
+    for (const name of INPUT_NAMES) {
+        const secret = inputs[name];
+        if (inputSpec(name).type === 'secret' && typeof secret === 'string') {
             host.mask(secret);
         }
     }
@@ -8941,21 +9735,52 @@ function readSettings(host, env = process.env) {
     if (inputs.archive !== undefined && inputs.source !== 'auto' && inputs.source !== 'archive') {
         problems.push(problem(`\`archive\` and \`source: ${inputs.source}\` exclude each other`, 'set one of them'));
     }
-    const nodes = readNodes(inputs, inventory, problems);
-    const mayLack = (...names) => inventory === undefined && names.every(name => inputs[name] === undefined);
-    const credentials = mayLack('ssh-private-key', 'ssh-private-key-file')
+    const jump = collect(problems, () => parseJump(inputs['ssh-jump'])) ?? [];
+    const isOpenssh = inputs['ssh-transport'] === 'openssh';
+    const isSet = (name) => layers.textOf(name) !== undefined;
+    const complete = ({ host: name, user, port }, of) => ({
+        host: name,
+        user: user ?? inputs['ssh-user'],
+        port: port ?? (of.isJump ? 22 : inputs['ssh-port']),
+        given: {
+            user: user ?? (isSet('ssh-user') ? inputs['ssh-user'] : undefined),
+            port: port ?? (!of.isJump && isSet('ssh-port') ? inputs['ssh-port'] : undefined),
+        },
+    });
+    const hop = (entry) => complete(entry, { isJump: true });
+    const defaults = { jump: jump.map(hop), sudo: inputs.sudo };
+    const listed = readNodes(inputs, layers, problems, entry => ({
+        label: labelOf(entry),
+        ...complete(entry, { isJump: false }),
+        jump: entry.jump?.map(hop) ?? defaults.jump,
+        sudo: entry.sudo ?? defaults.sudo,
+        kubernetesName: entry.kubernetesName,
+        criSocket: entry.criSocket,
+    }));
+    const shard = inputs.shard === undefined ? undefined : collect(problems, () => parseShard(inputs.shard ?? ''));
+    const nodesFromCluster = inputs['nodes-from-cluster'] === 'true';
+    const nodes = nodesFromCluster ? listed : (collect(problems, () => takeShard(listed, shard)) ?? []);
+    const mayLack = (...names) => !layers.isComplete && names.every(name => inputs[name] === undefined);
+    const authentication = mayLack('ssh-private-key', 'ssh-private-key-file', 'ssh-password')
         ? undefined
-        : collect(problems, () => readCredentials(inputs, host));
+        : collect(problems, () => (isOpenssh ? {} : readAuthentication(inputs, host, env)));
+    const sudoPassword = collect(problems, () => readPassword('sudo-password', inputs['sudo-password']));
     const hostKeys = mayLack('ssh-known-hosts', 'ssh-known-hosts-file')
         ? undefined
-        : collect(problems, () => readHostKeys(inputs));
+        : collect(problems, () => readHostKeys(inputs, isOpenssh, host));
+    const openssh = isOpenssh ? readOpenssh(inputs, host, problems) : undefined;
     const given = inputs['cri-socket'];
     const criSocket = given === undefined ? undefined : collect(problems, () => parseCriSocket(given));
-    const nodesFromCluster = inputs['nodes-from-cluster'] === 'true';
-    const cluster = inputs.smoke === 'none' && !nodesFromCluster ? undefined : collect(problems, () => readCluster(inputs, host));
+    const cluster = inputs.smoke !== 'pod' && !nodesFromCluster ? undefined : collect(problems, () => readCluster(inputs, host));
+    const smoke = inputs.smoke === 'none' ? undefined : readSmoke(inputs, problems);
+    const reports = reportFiles(inputs);
+    problems.push(...reportProblems(reports));
     throwProblems(problems);
-    if (credentials === undefined || hostKeys === undefined) {
+    if (authentication === undefined || hostKeys === undefined) {
         throw new SideloadError('INTERNAL', 'settings without a problem lack a part');
+    }
+    if (authentication.password !== undefined) {
+        host.warning('`ssh-password` is set: a key (`ssh-private-key`) is better, as nodes and jump hosts never get to see it');
     }
     return {
         mode: inputs.mode,
@@ -8970,10 +9795,15 @@ function readSettings(host, env = process.env) {
         nodesOrigin: inputs.nodes.length > 0 ? 'input' : 'inventory',
         nodesFromCluster,
         nodeSelector: inputs['node-selector'] ?? '',
+        shard,
         ssh: {
             user: inputs['ssh-user'],
             port: inputs['ssh-port'],
-            credentials,
+            given: complete({ host: '', user: undefined, port: undefined }, { isJump: false }).given,
+            ...defaults,
+            sudoPassword,
+            openssh,
+            authentication,
             hostKeys,
             connectTimeoutMs: inputs['connect-timeout'] * 1000,
         },
@@ -8984,9 +9814,8 @@ function readSettings(host, env = process.env) {
         retries: inputs.retries,
         cluster,
         sandboxImage: inputs['sandbox-image'],
-        smoke: inputs.smoke === 'none'
-            ? undefined
-            : { timeoutMs: inputs['smoke-timeout'] * 1000, command: inputs['smoke-command'] },
+        smoke,
+        reports,
     };
 }
 function aliasProblems({ alias, image }, references) {
@@ -9015,67 +9844,146 @@ function cacheDirectory(env) {
     const [base] = given !== undefined && (0,external_node_path_namespaceObject.isAbsolute)(given) ? [given] : homes;
     return base === undefined ? undefined : (0,external_node_path_namespaceObject.join)(base, 'kube-sideload', 'layers');
 }
-function readInventory(host, env) {
-    const named = host.input('inventory')?.trim() || env.KUBE_SIDELOAD_INVENTORY;
+function readInventory(host, config, env) {
+    const named = host.input('inventory')?.trim() || config?.settings.inventory?.trim() || env.KUBE_SIDELOAD_INVENTORY?.trim();
     const configuration = env.XDG_CONFIG_HOME ? [env.XDG_CONFIG_HOME] : inHome('.config');
     const places = [
         '/etc/kube-sideload/inventory.yaml',
         ...configuration.map(directory => (0,external_node_path_namespaceObject.join)(directory, 'kube-sideload', 'inventory.yaml')),
     ];
     const file = named || places.find(place => (0,external_node_fs_namespaceObject.existsSync)(place));
-    return file === undefined ? { nodes: [], settings: {} } : parseInventory(readText('inventory', file), file);
+    return readSettingsFile('inventory', file);
 }
-function readNodes(inputs, inventory, problems) {
+function readConfig(host) {
+    return readSettingsFile('config', host.input('config')?.trim() || foundConfig(host));
+}
+function foundConfig({ defaultConfig }) {
+    return defaultConfig !== undefined && (0,external_node_fs_namespaceObject.existsSync)(defaultConfig) ? defaultConfig : undefined;
+}
+function readSettingsFile(owner, file) {
+    return file === undefined ? { nodes: [], settings: {} } : parseInventory(readText(owner, file), file, owner);
+}
+function readNodes(inputs, layers, problems, nodeOf) {
     const listed = inputs.nodes.map(text => collect(problems, () => parseNode(text)));
-    const entries = listed.length > 0 ? listed : (inventory?.nodes ?? []);
-    if (entries.length === 0 && inventory !== undefined && inputs['nodes-from-cluster'] !== 'true') {
-        problems.push(problem('`nodes` is empty', 'list the nodes in `nodes`, or in an inventory file on the runner (see `inventory`), or set `nodes-from-cluster`'));
+    const entries = listed.length > 0 ? listed : layers.nodes;
+    if (entries.length === 0 && layers.isComplete && inputs['nodes-from-cluster'] !== 'true') {
+        problems.push(problem('`nodes` is empty', 'list the nodes in `nodes`, or in an inventory file on the runner (see `inventory` and `config`), or set `nodes-from-cluster`'));
     }
-    const nodes = entries
-        .filter(entry => entry !== undefined)
-        .map(entry => ({
-        label: labelOf(entry),
-        host: entry.host,
-        port: entry.port ?? inputs['ssh-port'],
-        user: entry.user ?? inputs['ssh-user'],
-        kubernetesName: entry.kubernetesName,
-        criSocket: entry.criSocket,
-    }));
-    const addresses = nodes.map(node => `${node.host.toLowerCase()}:${node.port}`);
+    const nodes = entries.filter(entry => entry !== undefined).map(nodeOf);
+    const addresses = nodes.map(({ host, port, jump }) => [...jump.map(one => `${one.host}:${one.port}`), `${host}:${port}`].join(' → ').toLowerCase());
     const labels = nodes
         .filter((_, index) => addresses.indexOf(addresses[index] ?? '') === index)
         .map(node => node.label);
     problems.push(...duplicates('nodes', addresses), ...duplicates('nodes', labels));
     return nodes;
 }
-function readCredentials(inputs, host) {
+function readAuthentication(inputs, host, env) {
+    const passphrase = inputs['ssh-key-passphrase'];
+    const password = readPassword('ssh-password', inputs['ssh-password']);
     const given = inputs['ssh-private-key'];
     if (given !== undefined) {
-        return parsePrivateKey(given, inputs['ssh-key-passphrase']);
+        return { key: parsePrivateKey(given, passphrase), password };
     }
-    const places = ['id_ed25519', 'id_ecdsa', 'id_rsa'].flatMap(name => inHome('.ssh', name));
-    const file = inputs['ssh-private-key-file'] ?? places.find(place => (0,external_node_fs_namespaceObject.existsSync)(place));
-    if (file === undefined) {
-        throw new SideloadError('INPUT_INVALID', 'no SSH key: neither `ssh-private-key` nor `ssh-private-key-file` is set, and there is none in `~/.ssh`', {
+    const read = (file) => {
+        const text = readText('ssh-private-key-file', file);
+        host.mask(text);
+        return parsePrivateKey(text, passphrase);
+    };
+    const named = inputs['ssh-private-key-file'];
+    if (named !== undefined) {
+        return { key: read(named), password };
+    }
+    const setting = agentSetting(inputs);
+    const agent = setting === 'auto' ? env.SSH_AUTH_SOCK || undefined : setting === 'off' ? undefined : setting;
+    if (password !== undefined) {
+        return { agent: setting === 'auto' ? undefined : agent, password };
+    }
+    const file = ['id_ed25519', 'id_ecdsa', 'id_rsa']
+        .flatMap(name => inHome('.ssh', name))
+        .find(place => (0,external_node_fs_namespaceObject.existsSync)(place));
+    if (agent === undefined && file === undefined) {
+        throw new SideloadError('INPUT_INVALID', 'no SSH key: neither `ssh-private-key` nor `ssh-private-key-file` is set, there is none in `~/.ssh`, and no ssh-agent', {
             hint: 'pass the key that the nodes know in `ssh-private-key`',
         });
     }
-    const text = readText('ssh-private-key-file', file);
-    host.mask(text);
-    return parsePrivateKey(text, inputs['ssh-key-passphrase']);
+    if (agent === undefined || file === undefined) {
+        return { agent, key: file === undefined ? undefined : read(file) };
+    }
+    const faults = [];
+    return { agent, key: collect(faults, () => read(file)) };
 }
-function readHostKeys(inputs) {
+function readPassword(name, given) {
+    const password = given?.replace(/\r?\n$/, '');
+    if (password !== undefined && /[\0\r\n]/.test(password)) {
+        throw new SideloadError('INPUT_INVALID', `\`${name}\` has more than one line`, {
+            hint: 'store the password alone in the secret',
+        });
+    }
+    return password;
+}
+function readOpenssh(inputs, host, problems) {
+    const foreign = ['ssh-password', 'ssh-key-passphrase', 'ssh-host-key-fingerprints'];
+    for (const name of foreign.filter(one => inputs[one] !== undefined && inputs[one].length > 0)) {
+        const hint = {
+            'ssh-password': 'give the user a key; the client is never let to ask for anything',
+            'ssh-key-passphrase': 'load the key into an ssh-agent, or store it without a passphrase in the secret',
+            'ssh-host-key-fingerprints': 'use `ssh-known-hosts`',
+        }[name];
+        problems.push(problem(`\`${name}\` cannot be used with \`ssh-transport: openssh\``, hint));
+    }
+    const text = inputs['ssh-private-key'];
+    const file = inputs['ssh-private-key-file'];
+    const key = collect(problems, () => {
+        if (text !== undefined) {
+            return { text: opensshKey(text) };
+        }
+        if (file !== undefined) {
+            host.mask(readText('ssh-private-key-file', file));
+            return { file: (0,external_node_path_namespaceObject.resolve)(file) };
+        }
+        return undefined;
+    });
+    const knownHosts = inputs['ssh-known-hosts'];
+    const knownHostsFile = inputs['ssh-known-hosts-file'];
+    const setting = collect(problems, () => agentSetting(inputs));
+    return {
+        key,
+        agent: setting === 'off' ? 'none' : setting === 'auto' ? undefined : setting,
+        knownHosts: knownHosts !== undefined
+            ? { text: `${knownHosts}\n` }
+            : knownHostsFile === undefined
+                ? undefined
+                : { file: (0,external_node_path_namespaceObject.resolve)(knownHostsFile) },
+        connectTimeoutMs: inputs['connect-timeout'] * 1000,
+    };
+}
+function agentSetting({ 'ssh-agent': setting }) {
+    if (setting !== 'auto' && setting !== 'off' && !setting.startsWith('/')) {
+        throw new SideloadError('INPUT_INVALID', `\`ssh-agent\` must be \`auto\`, \`off\` or an absolute path, not ${shown(setting)}`);
+    }
+    return setting;
+}
+function readHostKeys(inputs, isOpenssh, host) {
     const given = inputs['ssh-known-hosts'];
     const fingerprints = inputs['ssh-host-key-fingerprints'];
     if (given !== undefined) {
         return hostKeyPolicy({ knownHosts: given, fingerprints });
     }
     const named = inputs['ssh-known-hosts-file'];
-    const files = named === undefined
-        ? [...inHome('.ssh', 'known_hosts'), '/etc/ssh/ssh_known_hosts'].filter(file => (0,external_node_fs_namespaceObject.existsSync)(file))
-        : [named];
-    const knownHosts = files.map(file => readText('ssh-known-hosts-file', file)).join('\n');
-    if (knownHosts.trim() === '' && fingerprints.length === 0) {
+    const files = [...inHome('.ssh', 'known_hosts'), '/etc/ssh/ssh_known_hosts'].filter(file => (0,external_node_fs_namespaceObject.existsSync)(file));
+    const knownHosts = named !== undefined
+        ? parseKnownHosts(readText('ssh-known-hosts-file', named))
+        : files.flatMap(file => {
+            const leftOut = (fault) => host.warning(`${file}, ${fault}; it is left out`);
+            try {
+                return parseKnownHosts((0,external_node_fs_namespaceObject.readFileSync)(file, 'utf8'), leftOut);
+            }
+            catch (error) {
+                leftOut(messageOf(error));
+                return [];
+            }
+        });
+    if (knownHosts.length === 0 && fingerprints.length === 0 && !isOpenssh) {
         throw new SideloadError('INPUT_INVALID', 'no host keys: `ssh-known-hosts` is empty', {
             hint: 'pass the output of `ssh-keyscan NODE…` in `ssh-known-hosts`, after comparing the fingerprints on the nodes',
         });
@@ -9088,11 +9996,60 @@ function readCluster(inputs, host) {
             hint: 'lower case letters, digits and `-`, 63 at most (RFC 1123)',
         });
     }
+    const { kubectl, kubeconfig, namespace } = inputs;
+    if (!kubectl.startsWith('ssh://')) {
+        return { kubectl, kubeconfig: readKubeconfig(kubeconfig, host), namespace };
+    }
+    const { host: address, port, user, kubernetesName } = parseNode(kubectl.slice('ssh://'.length).replace(/\/$/, ''));
+    if (kubernetesName !== undefined) {
+        throw new SideloadError('INPUT_INVALID', `\`kubectl\` ${shown(kubectl)} has more than an address`, {
+            hint: 'write `ssh://user@host:port`',
+        });
+    }
+    if (kubeconfig !== undefined && !/^\/\S*$/.test(kubeconfig)) {
+        throw new SideloadError('INPUT_INVALID', '`kubeconfig` must be an absolute path on the node that `kubectl` names', {
+            hint: 'leave it out, and the administrator’s kubeconfig of the node is used',
+        });
+    }
     return {
-        kubectl: inputs.kubectl,
-        kubeconfig: readKubeconfig(inputs.kubeconfig, host),
-        namespace: inputs.namespace,
+        kubectl: {
+            label: `the control plane ${address}`,
+            host: address,
+            port: port ?? inputs['ssh-port'],
+            user: user ?? inputs['ssh-user'],
+        },
+        kubeconfig: kubeconfig === undefined ? undefined : { path: kubeconfig },
+        namespace,
     };
+}
+function readSmoke(inputs, problems) {
+    const given = inputs['smoke-manifest'];
+    const manifest = given === undefined ? undefined : collect(problems, () => readManifest(given, inputs.namespace));
+    const resources = collect(problems, () => parseResources(inputs['smoke-resources']));
+    const clash = (a, b) => problem(`\`${a}\` and \`${b}\` exclude each other`, 'set one of them');
+    if (given !== undefined) {
+        problems.push(...(inputs.smoke === 'cri' ? [clash('smoke-manifest', 'smoke: cri')] : []), ...(inputs['smoke-command'].length > 0 ? [clash('smoke-manifest', 'smoke-command')] : []));
+    }
+    if (inputs['smoke-expect'] === 'ready' && given === undefined) {
+        problems.push(problem('`smoke-expect: ready` needs a `smoke-manifest`', 'without readiness probes `running` says as much'));
+    }
+    if (resources === undefined || inputs.smoke === 'none') {
+        return undefined;
+    }
+    return {
+        by: inputs.smoke,
+        timeoutMs: inputs['smoke-timeout'] * 1000,
+        command: inputs['smoke-command'],
+        expect: inputs['smoke-expect'],
+        parallel: inputs['smoke-parallel'],
+        security: inputs['smoke-security'],
+        resources,
+        template: manifest,
+    };
+}
+function readManifest(given, namespace) {
+    const isContent = given.includes('\n') || given.startsWith('{');
+    return parsePodManifest(isContent ? given : readText('smoke-manifest', given), namespace);
 }
 function readKubeconfig(given, host) {
     if (given === undefined) {
@@ -9178,26 +10135,6 @@ function createMeter() {
     return { stream, result };
 }
 
-;// CONCATENATED MODULE: ./lib/image/json.js
-
-function json_parseJson(bytes, what) {
-    try {
-        return JSON.parse(bytes.toString('utf8'));
-    }
-    catch (error) {
-        throw new SideloadError('ARCHIVE_INVALID', `${what} is not JSON: ${messageOf(error)}`, { cause: error });
-    }
-}
-function asObject(value) {
-    return typeof value === 'object' && value !== null && !Array.isArray(value) ? value : {};
-}
-function asList(value) {
-    return Array.isArray(value) ? value : [];
-}
-function asText(value) {
-    return typeof value === 'string' && value !== '' ? value : undefined;
-}
-
 ;// CONCATENATED MODULE: ./lib/image/config.js
 
 
@@ -9222,6 +10159,9 @@ function parseConfig(bytes, what) {
     if (diffIds.length === 0)
         throw new SideloadError('ARCHIVE_INVALID', `${what} names no layers`);
     return { platform: { os, architecture, ...(variant === undefined ? {} : { variant }) }, diffIds };
+}
+function userOf(config) {
+    return asText(asObject(asObject(JSON.parse(config.toString('utf8'))).config).User) ?? '';
 }
 
 ;// CONCATENATED MODULE: ./lib/image/entries.js
@@ -9360,7 +10300,7 @@ async function readDescriptor(entries, descriptor, depth, variants, faults) {
         const manifest = asObject(json_parseJson(bytes, `${what} in ${entries.label}`));
         if (manifest.manifests === undefined) {
             const mediaType = asText(manifest.mediaType) ?? asText(descriptor.mediaType) ?? MANIFEST_TYPE;
-            const variant = await readManifest(entries, manifest, { digest, mediaType, bytes }, what);
+            const variant = await oci_archive_readManifest(entries, manifest, { digest, mediaType, bytes }, what);
             if (variant !== undefined)
                 variants.push(variant);
             return;
@@ -9377,7 +10317,7 @@ function isAttestation({ annotations, platform }) {
     const { os, architecture } = asObject(platform);
     return (asObject(annotations)['vnd.docker.reference.type'] !== undefined || (os === 'unknown' && architecture === 'unknown'));
 }
-async function readManifest(entries, manifest, source, what) {
+async function oci_archive_readManifest(entries, manifest, source, what) {
     const { label } = entries;
     const descriptor = asObject(manifest.config);
     if (!CONFIG_TYPES.has(asText(descriptor.mediaType)))
@@ -10403,10 +11343,11 @@ function lazyImage(known, scratch, read) {
         reading.catch(() => { });
         return reading;
     };
-    const { platform, imageId, diffIds, sizeBytes } = known;
+    const { platform, imageId, user, diffIds, sizeBytes } = known;
     return {
         platform,
         imageId,
+        user,
         sizeBytes,
         config: async () => await (await start()).config(),
         layers: diffIds.map((diffId, index) => {
@@ -11023,13 +11964,16 @@ function parseInspection(text) {
     const isPodman = full !== id;
     return imageId === undefined
         ? { id: full, diffIds, isPodman }
-        : { id: full, diffIds, isPodman, imageId, ...platformOf(image), ...sizeOf(image) };
+        : { id: full, diffIds, isPodman, imageId, ...platformOf(image), ...inspection_userOf(image), ...sizeOf(image) };
 }
 function platformOf(image) {
     const [os, architecture, variant] = [image.Os, image.Architecture, image.Variant].map(asText);
     if (os === undefined || architecture === undefined)
         return {};
     return { platform: { os, architecture, ...(variant === undefined ? {} : { variant }) } };
+}
+function inspection_userOf({ Config }) {
+    return Config === undefined || Config === null ? {} : { user: asText(asObject(Config).User) ?? '' };
 }
 function sizeOf({ Size }) {
     return typeof Size === 'number' ? { sizeBytes: Size } : {};
@@ -11155,39 +12099,20 @@ async function receive(source, sizeBytes, store, signal) {
         yield* first.splice(0);
         yield* { [Symbol.asyncIterator]: () => chunks };
     }
-    const compression = sniffCompression(head);
-    const proof = compression === 'none' || store.keep === undefined ? undefined : await startProof(compression, signal);
-    try {
-        const bytes = proof === undefined ? rest() : proof.watch(rest());
-        const stored = await store.write(() => Object.assign(bytes, { destroy: () => source.destroy() }), signal);
-        const diffId = await proof?.diffId();
-        if (diffId !== undefined)
-            await store.keep?.(stored, diffId);
-        return { digest: stored.digest, file: { sizeBytes: sizeBytes(), stored, open: stored.blob.open } };
-    }
-    finally {
-        proof?.stop();
-    }
+    const stored = await store.write(() => Object.assign(rest(), { destroy: () => source.destroy() }), signal);
+    return { digest: stored.digest, file: { sizeBytes: sizeBytes(), stored, open: stored.blob.open } };
 }
-async function startProof(compression, signal) {
-    const filter = await startDecompression(compression, signal).catch(() => undefined);
-    if (filter === undefined)
-        return undefined;
-    const input = new external_node_stream_.PassThrough({ highWaterMark: BUFFER_BYTES });
+async function proveStored(content, store, signal) {
+    if (content.compression === 'none' || store.keep === undefined)
+        return;
     const meter = createMeter();
-    const proving = through(filter, ({ stream }) => (0,external_node_stream_promises_namespaceObject.pipeline)(input, stream, meter.stream, nowhere(), { signal })).then(() => meter.result().digest, () => undefined);
-    return {
-        async *watch(bytes) {
-            for await (const chunk of bytes) {
-                if (!input.destroyed && !input.write(chunk))
-                    await Promise.race([(0,external_node_events_.once)(input, 'drain'), proving]);
-                yield chunk;
-            }
-            input.end();
-        },
-        diffId: () => proving,
-        stop: () => input.destroy(),
-    };
+    try {
+        await through(await startDecompression(content.compression, signal), ({ stream }) => (0,external_node_stream_promises_namespaceObject.pipeline)(content.blob.open(), stream, meter.stream, nowhere(), { signal }));
+    }
+    catch {
+        return;
+    }
+    await store.keep(content, meter.result().digest);
 }
 
 ;// CONCATENATED MODULE: ./lib/image/receiver.js
@@ -11355,6 +12280,7 @@ async function finishUpload(state, { request, response, query }, id) {
     const session = sessionOf(state, id);
     const digest = digestOrRefuse(query.get('digest') ?? '');
     await append(state, id, session, request);
+    const isRepeated = (await findStored(state, digest)) !== undefined;
     state.uploads.delete(id);
     const received = await session.upload.finish();
     if (received.digest !== digest) {
@@ -11363,6 +12289,8 @@ async function finishUpload(state, { request, response, query }, id) {
     if (received.file.stored === undefined)
         requireRoom(state, received.file.sizeBytes);
     state.blobs.set(digest, received.file);
+    if (isRepeated && received.file.stored !== undefined)
+        await proveStored(received.file.stored, state.store, state.signal);
     send(response, 201, { Location: `/v2/${state.repository}/blobs/${digest}`, 'Docker-Content-Digest': digest });
 }
 async function cancelUpload(state, { response }, id) {
@@ -11892,6 +12820,7 @@ function ambiguous(reference, first, second) {
 
 
 
+
 async function openImages(options) {
     const { directory, log } = options;
     const closing = new AbortController();
@@ -11943,10 +12872,10 @@ async function openArchive(opening, path) {
     return selectImages(images, opening.references, entries.label).map(({ reference, image }) => sourceImage(opening, reference, `archive ${path} (${image.format})`, image));
 }
 async function openFound(opening, found, reference) {
-    const { imageId, platform, diffIds, sizeBytes } = found.image;
+    const { imageId, platform, diffIds, sizeBytes, user } = found.image;
     const digests = diffIds.flatMap(diffId => parseDigest(diffId) ?? []);
     const isKnown = found.rival === undefined && reference_parseReference(reference).digest === undefined;
-    if (!isKnown || imageId === undefined || platform === undefined || digests.length === 0) {
+    if (!isKnown || imageId === undefined || platform === undefined || user === undefined || digests.length === 0) {
         return await openSaved(opening, found, reference);
     }
     for (const digest of digests)
@@ -11959,7 +12888,7 @@ async function openFound(opening, found, reference) {
             throw new SideloadError('IMAGE_NOT_FOUND', `${found.engine} has no image ${reference}`);
         return variant;
     });
-    const image = lazyImage({ imageId, platform, diffIds: digests, sizeBytes }, opening.scratch, read);
+    const image = lazyImage({ imageId, platform, user, diffIds: digests, sizeBytes }, opening.scratch, read);
     const stored = await Promise.all(digests.map(digest => opening.scratch.find(digest)));
     if (opening.prefetch === true && stored.includes(undefined))
         image.prefetch?.();
@@ -11986,6 +12915,7 @@ function sourceImage(opening, reference, origin, image) {
     const variants = image.variants.map(({ platform, imageId, config, layers, manifest }) => ({
         platform,
         imageId,
+        user: userOf(config),
         config: async () => config,
         layers: layers.map(content => layerOf(opening, content)),
         ...(manifest !== undefined && manifest.digest === digest ? { manifest } : {}),
@@ -12020,7 +12950,7 @@ function oneAtATime() {
 ;// CONCATENATED MODULE: ./lib/node/cluster.js
 
 const ADDRESS_TYPES = ['InternalIP', 'ExternalIP', 'InternalDNS', 'ExternalDNS', 'Hostname'];
-function nodesOfCluster(objects, entries, { user, port }) {
+function nodesOfCluster(objects, entries, { user, port, given, jump, sudo }) {
     const linux = objects.filter(object => (systemOf(object) ?? 'linux') === 'linux');
     if (linux.length === 0) {
         throw new SideloadError('INPUT_INVALID', 'the cluster has no Linux node that `node-selector` takes', {
@@ -12032,7 +12962,17 @@ function nodesOfCluster(objects, entries, { user, port }) {
         const { name } = object.metadata;
         const [entry, other] = entries.filter(candidate => isFor(candidate, object));
         if (entry === undefined) {
-            return { label: name, host: addressOf(object), port, user, kubernetesName: name, criSocket: undefined };
+            return {
+                label: name,
+                host: addressOf(object),
+                port,
+                user,
+                given,
+                jump,
+                sudo,
+                kubernetesName: name,
+                criSocket: undefined,
+            };
         }
         if (other !== undefined) {
             throw new SideloadError('INPUT_INVALID', `${entry.label} and ${other.label} are both for the node ${name}`, {
@@ -12080,9 +13020,11 @@ function unreadiness({ status }) {
 
 
 function newNode(settings) {
+    const now = Date.now();
     return {
         settings,
-        startedAtMs: Date.now(),
+        startedAtMs: now,
+        endedAtMs: now,
         connection: undefined,
         machine: undefined,
         facts: undefined,
@@ -12115,9 +13057,19 @@ async function onEach(nodes, act, parallel = Number.POSITIVE_INFINITY) {
             catch (thrown) {
                 node.error = toSideloadError(thrown, node.settings.label);
             }
+            node.endedAtMs = Date.now();
         }
     });
     await Promise.all(workers);
+}
+async function notingError(node, image, act) {
+    try {
+        await act();
+    }
+    catch (thrown) {
+        image.error = toSideloadError(thrown, node.settings.label);
+        throw image.error;
+    }
 }
 function isControlPlane({ object }) {
     const labels = object === undefined || object === 'absent' ? undefined : object.metadata.labels;
@@ -12142,7 +13094,7 @@ function nodeReport(node) {
         kubernetesName: kubernetesName(node),
         platform: machine === undefined ? undefined : formatPlatform(machine.platform),
         runtime: facts === undefined ? undefined : `${facts.runtime.name} ${facts.runtime.version}`,
-        images: images.map(({ reference, image, stage, estimate, outcome, bytesSent, smoke }) => ({
+        images: images.map(({ reference, image, stage, estimate, outcome, bytesSent, smoke, error: fault }) => ({
             reference,
             imageId: image.imageId,
             outcome,
@@ -12150,12 +13102,128 @@ function nodeReport(node) {
             isEstimateExact: estimate.isExact,
             bytesSent,
             smoke,
+            error: fault === undefined ? undefined : errorReport(fault),
         })),
         bytesSent: images.reduce((sum, image) => sum + image.bytesSent, 0),
-        durationMs: Date.now() - node.startedAtMs,
+        startedAt: new Date(node.startedAtMs).toISOString(),
+        endedAt: new Date(node.endedAtMs).toISOString(),
+        durationMs: Math.max(0, node.endedAtMs - node.startedAtMs),
         findings,
         error: error === undefined ? undefined : errorReport(error),
     };
+}
+
+;// CONCATENATED MODULE: ./lib/node/script.js
+
+
+const SEARCH_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/snap/bin';
+async function runScript(connection, script, signal) {
+    const mark = `@@${(0,external_node_crypto_.randomBytes)(6).toString('hex')}`;
+    const stdin = composeScript(script, mark, connection.becomesRootBy);
+    const result = await connection.run(['/bin/sh'], { stdin, signal });
+    const sections = parseSections(result.stdout, mark);
+    if (result.code !== 0 || !sections.has('end')) {
+        const said = `${result.stderr}\n${result.stdout.split(mark)[0] ?? ''}`.trim();
+        throw new SideloadError('REMOTE_COMMAND_FAILED', `a script on the node ended with exit code ${result.code}${said === '' ? '' : `: ${said.slice(-2000)}`}`, { node: connection.target.label });
+    }
+    return sections;
+}
+const ROOT_WORDS = {
+    auto: `AS_ROOT='sudo -n'; command -v sudo >/dev/null || ! command -v doas >/dev/null || AS_ROOT='doas -n'`,
+    sudo: `AS_ROOT='sudo -n'`,
+    doas: `AS_ROOT='doas -n'`,
+    none: 'AS_ROOT=',
+    password: 'AS_ROOT=',
+};
+function composeScript({ body, variables = {} }, mark, rootBy = 'auto') {
+    const assignments = Object.entries(variables).map(([name, value]) => `${name}=${quoteForSh(value)}`);
+    return `{
+export LC_ALL=C PATH="$PATH:${SEARCH_PATH}"
+section() { printf '\\n${mark} %s\\n' "$1"; }
+if [ "$(id -u)" = 0 ]; then AS_ROOT=; else ${ROOT_WORDS[rootBy]}; fi
+as_root() { $AS_ROOT "$@"; }
+${assignments.join('\n')}
+${body}
+section end
+exit 0
+} </dev/null
+`;
+}
+function quoteForSh(value) {
+    return `'${value.replaceAll("'", String.raw `'\''`)}'`;
+}
+function parseSections(stdout, mark) {
+    const sections = new Map();
+    for (const part of stdout.split(`\n${mark} `).slice(1)) {
+        const newline = part.indexOf('\n');
+        sections.set(part.slice(0, newline), part.slice(newline + 1).trim());
+    }
+    return sections;
+}
+
+;// CONCATENATED MODULE: ./lib/node/root.js
+
+
+
+const ASK = `
+section uid; id -u
+section sudo; command -v sudo
+section without-password; sudo -n -k true >/dev/null 2>&1 && printf yes
+`;
+const SUDO = `export LC_ALL=C PATH="$PATH:${SEARCH_PATH}"; exec sudo -k -S -p "" -- /bin/sh -c "$0" "$@"`;
+const AFTER_MARK = 'IFS= read -r line; [ "$line" = "$0" ] && exec "$@"; echo "$0 is not what came" >&2; exit 97';
+const UNREAD = 97;
+async function becomeRoot(connection, { sudo, password }, signal) {
+    const plain = { ...connection, becomesRootBy: sudo };
+    if (password === undefined || sudo === 'doas' || sudo === 'none') {
+        return plain;
+    }
+    const sections = await runScript({ ...connection, becomesRootBy: 'none' }, { body: ASK }, signal);
+    if (sections.get('uid') === '0' || sections.get('sudo') === '' || sections.get('without-password') === 'yes') {
+        return plain;
+    }
+    const argv = ['/bin/sh', '-c', SUDO.replace('/bin/sh -c "$0" "$@"', 'true')];
+    const { code, stderr } = await connection.run(argv, { stdin: `${password}\n`, signal });
+    if (code !== 0) {
+        throw root_refusal(connection, stderr.trim());
+    }
+    return {
+        ...connection,
+        becomesRootBy: 'password',
+        run: (command, options) => runByPassword(connection, password, command, options),
+    };
+}
+async function runByPassword(connection, password, command, options = {}) {
+    const mark = (0,external_node_crypto_.randomBytes)(12).toString('hex');
+    const result = await connection.run(['/bin/sh', '-c', SUDO, AFTER_MARK, mark, ...command], {
+        ...options,
+        preamble: `${password}\n${mark}\n`,
+    });
+    if (result.code === UNREAD && result.stderr.includes(mark)) {
+        throw new SideloadError('SUDO_REFUSED', 'sudo did not ask for its password this time; nothing was run', {
+            node: connection.target.label,
+            hint: 'The sudoers file asks for some commands and not for others: give the user `NOPASSWD` for all of them, and leave out `sudo-password`.',
+        });
+    }
+    return result;
+}
+function root_refusal({ target }, said) {
+    const isWrong = /try again|incorrect password|no password was provided|authentication failure/i.test(said);
+    return new SideloadError('SUDO_REFUSED', isWrong
+        ? `sudo does not take the password of ${target.user}`
+        : `sudo refused ${target.user}: ${said || 'without a word'}`, {
+        node: target.label,
+        hint: isWrong ? 'Correct the secret; try it on the node with `sudo -k -v`, as this user.' : sudoHint(said),
+    });
+}
+function sudoHint(said) {
+    if (/must have a tty/.test(said)) {
+        return 'Its sudoers has `requiretty`, and a terminal would garble the image: add `Defaults:USER !requiretty`.';
+    }
+    if (/password is required|Authentication required/i.test(said)) {
+        return 'Give the user `NOPASSWD` (doas: `nopass`), or pass `sudo-password`.';
+    }
+    return undefined;
 }
 
 ;// CONCATENATED MODULE: external "node:timers/promises"
@@ -12322,7 +13390,7 @@ function partOf({ platform, layers }, count) {
         config: {},
         rootfs: { type: 'layers', diff_ids: lowest.map(({ diffId }) => diffId) },
     }));
-    return { platform, imageId: digestOf(config), config: async () => config, layers: lowest };
+    return { platform, imageId: digestOf(config), user: '', config: async () => config, layers: lowest };
 }
 
 ;// CONCATENATED MODULE: ./lib/plan.js
@@ -12344,7 +13412,7 @@ function planNode(images, { platform }, held) {
     }
     return chosen.flatMap(({ reference, image }) => image === undefined
         ? []
-        : [{ reference, image, action: faultOf(held.get(reference), image) === undefined ? 'keep' : 'send' }]);
+        : [{ reference, image, action: plan_faultOf(held.get(reference), image) === undefined ? 'keep' : 'send' }]);
 }
 function planLayers({ manifest, layers }, held) {
     return layers.map((_, index) => held[index]?.find(({ digest }) => manifest === undefined || manifest.layerDigests[index] === digest));
@@ -12372,7 +13440,7 @@ function sentBytes(image, blobs) {
     const sum = known.reduce((total, bytes) => total + (bytes ?? 0), 0);
     return known.includes(undefined) ? Math.max(sum, image.image.sizeBytes ?? 0) : sum;
 }
-function faultOf(held, image) {
+function plan_faultOf(held, image) {
     if (held === undefined) {
         return 'the runtime does not have it';
     }
@@ -12387,7 +13455,7 @@ function faultOf(held, image) {
 
 ;// CONCATENATED MODULE: ./lib/runtime/cri.js
 function asRoot({ privilege }) {
-    return privilege === 'sudo' ? ['sudo', '-n'] : [];
+    return privilege === 'sudo' || privilege === 'doas' ? [privilege, '-n'] : [];
 }
 const CRI = `
 inspect_by_cri() {
@@ -12927,14 +13995,13 @@ function runtimeOf(name) {
 
 ;// CONCATENATED MODULE: ./lib/node/heartbeat.js
 
-const BEAT = 'trap : TERM; while sleep 10; do echo; done & cat >/dev/null; kill 0';
-function startHeartbeat(connection) {
-    const stdin = new external_node_stream_.PassThrough();
-    const ended = connection.run(['sh', '-c', BEAT], { stdin }).then(() => { }, () => { });
-    return async () => {
-        stdin.end();
-        await ended;
-    };
+const BEAT = [
+    `export LC_ALL=C PATH="$PATH:${SEARCH_PATH}"`,
+    `(trap 'kill $s; exit' TERM; while sleep 10 2>/dev/null & s=$!; wait $s; do echo >&2; done) >/dev/null & b=$!`,
+    '"$@"; c=$?; kill $b; exit $c',
+].join('; ');
+function withHeartbeat(argv) {
+    return ['/bin/sh', '-c', BEAT, 'sh', ...argv];
 }
 
 ;// CONCATENATED MODULE: ./lib/image/chain-id.js
@@ -12946,45 +14013,6 @@ function chainIds(diffIds) {
         chain.push(below === undefined ? diffId : digestOf(`${below} ${diffId}`));
     }
     return chain;
-}
-
-;// CONCATENATED MODULE: ./lib/node/script.js
-
-
-const SEARCH_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/snap/bin';
-async function runScript(connection, script, signal) {
-    const mark = `@@${(0,external_node_crypto_.randomBytes)(6).toString('hex')}`;
-    const result = await connection.run(['sh'], { stdin: composeScript(script, mark), signal });
-    const sections = parseSections(result.stdout, mark);
-    if (result.code !== 0 || !sections.has('end')) {
-        const said = `${result.stderr}\n${result.stdout.split(mark)[0] ?? ''}`.trim();
-        throw new SideloadError('REMOTE_COMMAND_FAILED', `a script on the node ended with exit code ${result.code}${said === '' ? '' : `: ${said.slice(-2000)}`}`, { node: connection.target.label });
-    }
-    return sections;
-}
-function composeScript({ body, variables = {} }, mark) {
-    const assignments = Object.entries(variables).map(([name, value]) => `${name}=${quoteForSh(value)}`);
-    return `{
-export LC_ALL=C PATH="$PATH:${SEARCH_PATH}"
-section() { printf '\\n${mark} %s\\n' "$1"; }
-if [ "$(id -u)" = 0 ]; then as_root() { "$@"; }; else as_root() { sudo -n "$@"; }; fi
-${assignments.join('\n')}
-${body}
-section end
-exit 0
-} </dev/null
-`;
-}
-function quoteForSh(value) {
-    return `'${value.replaceAll("'", String.raw `'\''`)}'`;
-}
-function parseSections(stdout, mark) {
-    const sections = new Map();
-    for (const part of stdout.split(`\n${mark} `).slice(1)) {
-        const newline = part.indexOf('\n');
-        sections.set(part.slice(0, newline), part.slice(newline + 1).trim());
-    }
-    return sections;
 }
 
 ;// CONCATENATED MODULE: ./lib/node/layers.js
@@ -13043,6 +14071,2370 @@ function assertRoom(facts, reference, { archiveBytes, layersBytes }) {
             throw new SideloadError('DISK_FULL', `${reference} needs ${formatBytes(bytes)} on ${disk.path} of the node, and ${formatBytes(disk.freeBytes)} are free`);
         }
     }
+}
+
+;// CONCATENATED MODULE: ./lib/node/kubelet.js
+
+const DEFAULTS = {
+    imageGcHighThresholdPercent: 85,
+    credentialPolicy: 'NeverVerifyPreloadedImages',
+    credentialAllowlist: [],
+};
+function parseKubelet(text, gcThreshold) {
+    const settings = Object.assign({}, ...(0,dist/* parseAllDocuments */.hR)(text).map(kubelet_toObject));
+    const { imageGCHighThresholdPercent: percent, imagePullCredentialsVerificationPolicy: policy, preloadedImagesVerificationAllowlist: allowlist, } = settings;
+    const threshold = /^\d{1,3}$/.test(gcThreshold) ? Number(gcThreshold) : percent;
+    return {
+        imageGcHighThresholdPercent: typeof threshold === 'number' ? threshold : DEFAULTS.imageGcHighThresholdPercent,
+        credentialPolicy: typeof policy === 'string' && policy !== '' ? policy : DEFAULTS.credentialPolicy,
+        credentialAllowlist: Array.isArray(allowlist) ? allowlist.map(String) : DEFAULTS.credentialAllowlist,
+    };
+}
+function kubelet_toObject(document) {
+    const value = (document.errors ?? []).length === 0 ? document.toJS?.() : undefined;
+    return typeof value === 'object' && value !== null ? value : {};
+}
+
+;// CONCATENATED MODULE: ./lib/node/facts.js
+
+
+
+
+
+const RUNTIME_NAMES = ['containerd', 'cri-o', 'docker'];
+const TOOL_NAMES = ['ctr', 'crictl', 'skopeo', 'podman', 'docker'];
+const CLIENTS = {
+    containerd: ['ctr'],
+    'cri-o': ['skopeo', 'podman'],
+    docker: ['docker'],
+};
+const PRIVILEGES = { 'sudo -n': 'sudo', 'doas -n': 'doas' };
+function parseMachine(sections, label) {
+    const fail = (code, message) => new SideloadError(code, message, { node: label });
+    const text = (name) => sections.get(name) ?? '';
+    const refusal = sections.get('sudo-refused');
+    const allowed = text('sudo-allows').split(/\s+/);
+    const mayLoad = allowed.includes('load') && allowed.includes('inspect');
+    if (refusal !== undefined && !mayLoad) {
+        const message = refusalText(text('as-root'), refusal, allowed);
+        throw new SideloadError('SUDO_REFUSED', message, { node: label, hint: sudoHint(refusal) });
+    }
+    const platform = fromUname(text('machine'));
+    if (platform === undefined) {
+        throw fail('PROBE_FAILED', `unknown machine ${JSON.stringify(text('machine'))} (uname -m)`);
+    }
+    return {
+        platform,
+        kubernetesName: text('kubernetes-name'),
+        privilege: refusal !== undefined ? 'user' : text('uid') === '0' ? 'root' : (PRIVILEGES[text('as-root')] ?? 'none'),
+        kubelet: parseKubelet(text('kubelet-configuration'), text('kubelet-gc-threshold')),
+    };
+}
+function refusalText(command, refusal, allowed = []) {
+    const said = `\`${command}\` refused: ${refusal || 'without a word'}`;
+    return allowed.includes('load')
+        ? `${said}\nit allows \`podman load\`, but not \`podman image inspect\`, and nobody could say what the node has`
+        : said;
+}
+function parseFacts(sections, label) {
+    const fail = (code, message) => new SideloadError(code, message, { node: label });
+    const text = (name) => sections.get(name) ?? '';
+    const machine = parseMachine(sections, label);
+    const criSocket = text('socket');
+    if (criSocket === '') {
+        throw fail('RUNTIME_NOT_FOUND', 'no kubelet runs, and none of the well-known CRI sockets exists');
+    }
+    const origin = text('socket-origin');
+    if (text('socket-state') !== 'present') {
+        throw fail('RUNTIME_NOT_RUNNING', `the CRI socket ${criSocket} (from: ${origin}) does not exist`);
+    }
+    const tools = Object.fromEntries(TOOL_NAMES.flatMap(name => (text(name) === '' ? [] : [[name, text(name).split(' ')]])));
+    const criName = /^RuntimeName: *(\S+)/m.exec(text('cri-version'))?.[1];
+    const runtime = RUNTIME_NAMES.find(name => name === (criName ?? text('runtime')));
+    if (runtime === undefined && criName !== undefined) {
+        throw fail('RUNTIME_UNSUPPORTED', `the runtime behind ${criSocket} is ${criName}`);
+    }
+    if (runtime === undefined && Object.keys(tools).length === 0) {
+        throw fail('RUNTIME_NOT_FOUND', `the node has no client program for the runtime behind ${criSocket}`);
+    }
+    if (machine.privilege === 'user' && runtime !== 'cri-o') {
+        throw fail('SUDO_REFUSED', refusalText(text('as-root'), text('sudo-refused')));
+    }
+    if (runtime === 'cri-o' && tools.crictl === undefined && machine.privilege !== 'user') {
+        throw new SideloadError('RUNTIME_NOT_FOUND', 'the runtime is CRI-O, and the node has no crictl, which alone says what CRI-O holds', {
+            node: label,
+            hint: 'Install crictl on the node (package cri-tools), in a directory where the user’s PATH or /usr/local/bin has it.',
+        });
+    }
+    const unasked = machine.privilege === 'user' && tools.crictl === undefined ? 'of unknown version' : undefined;
+    const version = serverVersion(text('client-version')) ?? /^RuntimeVersion: *(\S+)/m.exec(text('cri-version'))?.[1] ?? unasked;
+    if (runtime === undefined || version === undefined) {
+        const said = text('client-version') || text('cri-version');
+        throw fail('RUNTIME_NOT_RUNNING', `the runtime behind ${criSocket} does not answer${said === '' ? '' : `: ${said}`}`);
+    }
+    const clients = CLIENTS[runtime];
+    if (!clients.some(client => tools[client] !== undefined)) {
+        throw fail('RUNTIME_NOT_FOUND', `${runtime} runs, but ${clients.join(' or ')} is not installed on the node`);
+    }
+    const disk = parseDisk(text('disk'));
+    if (disk === undefined) {
+        throw fail('PROBE_FAILED', `cannot tell the free disk space: ${text('disk')}`);
+    }
+    return {
+        ...machine,
+        distribution: text('distribution') || 'unknown',
+        criSocket,
+        criSocketOrigin: origin,
+        runtime: { name: runtime, version },
+        tools,
+        politeness: text('politeness')
+            .split(' ')
+            .filter(word => word !== ''),
+        importFlags: new Set(text('import-help').match(/--[a-z][a-z-]+/g) ?? []),
+        snapshotter: text('snapshotter') || undefined,
+        staged: `${text('staged')}\n${text('staged-imports')}`.split(/\s+/).filter(reference => reference !== ''),
+        imageRoot: text('image-root'),
+        disk,
+        workDisk: parseDisk(text('work-disk')),
+        sandbox: sandboxOf(text('sandbox-image'), text('sandbox-state')),
+    };
+}
+function sandboxOf(reference, state) {
+    const isHeld = state === 'held';
+    return reference === '' || !(isHeld || /no such image|not found/i.test(state)) ? undefined : { reference, isHeld };
+}
+function serverVersion(text) {
+    return /^Server:[\s\S]*?^\s*Version:\s*(\S+)/m.exec(text)?.[1];
+}
+
+;// CONCATENATED MODULE: ./lib/node/distributions.js
+const DISTRIBUTIONS = [
+    {
+        name: 'kubeadm',
+        runtime: 'containerd',
+        socket: '/run/containerd/containerd.sock',
+        client: 'ctr',
+        crictl: 'crictl',
+    },
+    {
+        name: 'k3s',
+        runtime: 'containerd',
+        socket: '/run/k3s/containerd/containerd.sock',
+        client: 'k3s ctr',
+        crictl: 'k3s crictl',
+        kubelet: '/etc/rancher/k3s/config.yaml',
+    },
+    {
+        name: 'RKE2',
+        runtime: 'containerd',
+        socket: '/run/k3s/containerd/containerd.sock',
+        client: '/var/lib/rancher/rke2/bin/ctr',
+        crictl: '/var/lib/rancher/rke2/bin/crictl',
+    },
+    { name: 'k0s', runtime: 'containerd', socket: '/run/k0s/containerd.sock', client: 'k0s ctr', crictl: 'crictl' },
+    {
+        name: 'MicroK8s',
+        runtime: 'containerd',
+        socket: '/var/snap/microk8s/common/run/containerd.sock',
+        client: 'microk8s ctr',
+        crictl: 'crictl',
+        kubelet: '/var/snap/microk8s/current/args/kubelet',
+    },
+    { name: 'CRI-O', runtime: 'cri-o', socket: '/run/crio/crio.sock', client: 'skopeo', crictl: 'crictl' },
+    { name: 'CRI-O', runtime: 'cri-o', socket: '/run/crio/crio.sock', client: 'podman', crictl: 'crictl' },
+    { name: 'cri-dockerd', runtime: 'docker', socket: '/run/cri-dockerd.sock', client: 'docker', crictl: 'crictl' },
+];
+function distributionRows() {
+    return DISTRIBUTIONS.map(({ name, runtime, socket, client, crictl, kubelet = '' }) => [name, runtime, socket, client, crictl, kubelet].join('|')).join('\n');
+}
+
+;// CONCATENATED MODULE: ./lib/node/probe.js
+
+
+
+const PROBE = `
+section uid; id -u
+section as-root; printf '%s' "$AS_ROOT"
+limited=
+may() { sudo -n -l "$@" >/dev/null 2>&1; } # whether sudo lets the user run this command
+if ! refusal=$(as_root true 2>&1); then
+  section sudo-refused; printf '%s' "$refusal"
+  podman=$(command -v podman) || { section end; exit 0; }
+  # What one command needs of root, sudo may still allow; the rest is asked for as the user.
+  section sudo-allows
+  may "$podman" load --quiet --input "\${UNPACKED}x/oci" && echo load
+  may "$podman" image inspect x && echo inspect
+  as_root() { case $1 in */crictl | */podman) sudo -n "$@" ;; *) "$@" ;; esac; }
+  limited=yes
+fi
+section machine; uname -m
+
+kubelet=
+for process in /proc/[0-9]*; do
+  { read -r name <"$process/comm"; } 2>/dev/null || continue
+  if [ "$name" = kubelet ]; then kubelet=$process; break; fi
+done
+flag() { # flag NAME: its value on the kubelet's command line, as --name=value or --name value
+  printf '%s\\n' "$arguments" | sed -n -e "s/^--$1=//p" -e "/^--$1\\$/{n;p;}" | tail -n 1
+}
+configuration() { # the kubelet's configuration file and its drop-ins, in the order in which they apply
+  config=$(flag config) drop_ins=$(flag config-dir)
+  [ -z "$config" ] || as_root cat "$config"
+  [ -z "$drop_ins" ] || as_root ls "$drop_ins" | while read -r file; do
+    case $file in *.conf) printf '\\n---\\n'; as_root cat "$drop_ins/$file" </dev/null ;; esac
+  done
+}
+embedded() { # the command line of a kubelet that is part of another process, from the settings of its distribution
+  while IFS='|' read -r row_name row_runtime row_socket row_client row_crictl row_kubelet; do
+    { [ -n "$row_kubelet" ] && as_root test -S "$row_socket" && as_root test -f "$row_kubelet"; } </dev/null || continue
+    case $row_kubelet in
+    *.yaml) # of k3s (docs.k3s.io: kubelet-arg, node-name)
+      as_root cat "$row_kubelet" | tr -d "[]\\"'" | sed -n -e 's/^node-name: */--hostname-override=/p' \
+        -e '/^kubelet-arg *:/,/^[^ #-]/{s/^kubelet-arg *: *//;s/^ *- *//;s/, */\\n--/g;s/^-*\\([a-z][a-z-]*=\\)/--\\1/p;}' ;;
+    *) # of MicroK8s: a flag a line, with variables of the snap
+      as_root cat "$row_kubelet" | sed -e 's|\${SNAP_COMMON}|/var/snap/microk8s/common|g' \
+        -e 's|\${SNAP_DATA}|/var/snap/microk8s/current|g' -e 's|\${SNAP}|/snap/microk8s/current|g' ;;
+    esac
+    break
+  done <<END
+$DISTRIBUTIONS
+END
+}
+endpoint= origin='kubelet command line' hostname=
+if [ -n "$kubelet" ]; then arguments=$(as_root cat "$kubelet/cmdline" | tr '\\0' '\\n')
+else arguments=$(embedded) origin='kubelet settings of the distribution'; fi
+if [ -n "$arguments" ]; then
+  hostname=$(flag hostname-override)
+  endpoint=$(flag container-runtime-endpoint)
+  configuration=$(configuration)
+  section kubelet-configuration; printf '%s' "$configuration"
+  section kubelet-gc-threshold; flag image-gc-high-threshold
+  if [ -z "$endpoint" ]; then
+    endpoint=$(printf '%s\\n' "$configuration" | tr '{,}' '\\n\\n\\n' |
+      sed -n 's/^ *"\\{0,1\\}containerRuntimeEndpoint"\\{0,1\\} *: *//p' | tr -d "\\"', " | tail -n 1)
+    origin='kubelet config file'
+  fi
+fi
+if [ -n "$CRI_SOCKET" ]; then endpoint=$CRI_SOCKET origin=input; fi
+if [ -z "$endpoint" ]; then
+  while IFS='|' read -r row_name row_runtime row_socket row_client row_crictl row_kubelet; do
+    if as_root test -S "$row_socket" </dev/null; then endpoint=$row_socket origin='well-known socket'; break; fi
+  done <<END
+$DISTRIBUTIONS
+END
+fi
+socket=\${endpoint#unix://}
+[ -n "$hostname" ] || hostname=$(uname -n | tr '[:upper:]' '[:lower:]')
+section kubernetes-name; printf '%s' "$hostname"
+section socket; printf '%s' "$socket"
+section socket-origin; printf '%s' "$origin"
+if [ -z "$socket" ] || ! as_root test -S "$socket"; then section end; exit 0; fi
+section socket-state; printf present
+
+command_of() { # the command with its program as an absolute path; nothing when the program is not there
+  set -- $1
+  program=$(command -v "$1") || return 0
+  shift
+  printf '%s' "$program\${*:+ $*}"
+}
+runtime= client= crictl= ctr=
+while IFS='|' read -r row_name row_runtime row_socket row_client row_crictl row_kubelet; do
+  [ "$row_socket" = "\${socket#/var}" ] || [ "$row_socket" = "$socket" ] || continue
+  client=$(command_of "$row_client")
+  [ -n "$client" ] || continue
+  runtime=$row_runtime crictl=$(command_of "$row_crictl")
+  section distribution; printf '%s' "$row_name"
+  break
+done <<END
+$DISTRIBUTIONS
+END
+crictl=\${crictl:-$(command_of crictl)}
+[ -z "$limited" ] || may $crictl version || crictl=
+
+sandbox_of_containerd() { # of version 2, whose CRI does not tell: from its configuration, merged, else as it is written
+  for process in $(grep -lsx containerd /proc/[0-9]*/comm); do
+    process=\${process%/comm}
+    arguments=$(as_root cat "$process/cmdline" | tr '\\0' '\\n')
+    config=$(flag config)
+    [ -n "$config" ] || config=$(printf '%s\\n' "$arguments" | sed -n '/^-c$/{n;p;}')
+    config=\${config:-/etc/containerd/config.toml}
+    { as_root containerd --config "$config" config dump 2>/dev/null || as_root cat "$config" 2>/dev/null; } |
+      sed -n "s/^ *sandbox\\(_image\\)\\{0,1\\} *= *['\\"]\\([^'\\"]*\\)['\\"].*/\\2/p"
+  done | head -n 1
+}
+
+root= answers=
+if [ -n "$crictl" ]; then
+  section crictl; printf '%s' "$crictl"
+  cri() { as_root $crictl --timeout 5s --runtime-endpoint "unix://$socket" --image-endpoint "unix://$socket" "$@"; }
+  version=$(cri version 2>&1) && {
+    root=$(cri imagefsinfo 2>/dev/null | sed -n 's/.*"mountpoint": *"\\([^"]*\\)".*/\\1/p' | head -n 1)
+    found=$(printf '%s\\n' "$version" | sed -n 's/^RuntimeName: *//p')
+    runtime=\${found:-$runtime} answers=yes
+  }
+  section cri-version; printf '%s' "$version"
+fi
+[ -n "$runtime" ] || runtime=containerd
+section runtime; printf '%s' "$runtime"
+
+case $runtime in
+containerd)
+  case $client in *ctr) ctr=$client ;; *) ctr=$(command_of ctr) ;; esac
+  snapshotter=$(printf '%s' "$root" | sed -n 's/.*io\\.containerd\\.snapshotter\\.v1\\.//p')
+  if [ -n "$ctr" ]; then
+    section ctr; printf '%s' "$ctr"
+    section client-version; as_root $ctr --connect-timeout 5s --timeout 5s --address "$socket" version 2>&1
+    section import-help; $ctr images import --help 2>&1
+    section staged; as_root $ctr --address "$socket" --namespace k8s.io images ls -q 2>/dev/null | grep "^$STAGE_PREFIX"
+  fi
+  section snapshotter; printf '%s' "$snapshotter"
+  root=\${root:-/var/lib/containerd}
+  ;;
+cri-o)
+  section podman; command_of podman
+  [ -n "$limited" ] || { section skopeo; command_of skopeo; }
+  section staged; cri images -o json 2>/dev/null | tr -d '", ' | grep "^$STAGE_PREFIX"
+  root=\${root:-/var/lib/containers}
+  section work-disk; df -Pk "\${UNPACKED%/*}" | sed -n 2p
+  ;;
+docker)
+  section docker; command_of docker
+  section client-version; as_root docker version 2>&1
+  section staged; as_root docker image ls --format '{{.Repository}}:{{.Tag}}' 2>/dev/null | grep "^$STAGE_PREFIX"
+  root=$(as_root docker info --format '{{.DockerRootDir}}' 2>/dev/null)
+  root=\${root:-/var/lib/docker}
+  ;;
+esac
+section staged-imports
+ls -d "$UNPACKED"* 2>/dev/null | sed -n "s|^$UNPACKED\\([0-9a-z]*\\)\\..*|$STAGE_PREFIX\\1:0|p"
+for process in $(printf '%s\\n' "$STAGE_PREFIX" | grep -lsaFf - /proc/[0-9]*/cmdline); do
+  { tr '\\0' '\\n' <"$process"; } 2>/dev/null | sed -n "s|.*\\($STAGE_PREFIX[0-9a-z]*\\).*|\\1:0|p"
+done
+sandbox=
+if [ -n "$answers" ]; then
+  sandbox=$(cri info 2>/dev/null | sed -n 's/.*"sandboxImage": *"\\([^"]*\\)".*/\\1/p' | head -n 1)
+fi
+[ -n "$sandbox" ] || [ "$runtime" != containerd ] || sandbox=$(sandbox_of_containerd)
+if [ -n "$sandbox" ]; then
+  section sandbox-image; printf '%s' "$sandbox"
+  section sandbox-state
+  if [ -n "$answers" ]; then
+    said=$(cri inspecti -q "$sandbox" 2>&1 >/dev/null) && said=held
+    printf '%s' "$said"
+  elif [ -n "$ctr" ]; then
+    # Without crictl: the CRI of containerd keeps its images here, under full names.
+    case $sandbox in *.*/*)
+      if held=$(as_root $ctr --address "$socket" --namespace k8s.io images ls -q "name==$sandbox" 2>/dev/null); then
+        if [ -n "$held" ]; then printf held; else printf 'not found'; fi
+      fi ;;
+    esac
+  fi
+fi
+section politeness
+! command -v nice >/dev/null || printf '%s' 'nice -n 10 '
+! command -v ionice >/dev/null || printf '%s' 'ionice -c 2 -n 7'
+section image-root; printf '%s' "$root"
+while ! as_root test -d "$root"; do root=\${root%/*}; [ -n "$root" ] || root=/; done
+section disk; as_root df -Pk "$root" | sed -n 2p
+`;
+async function probe(connection, criSocket, signal) {
+    return await runScript(connection, {
+        body: PROBE,
+        variables: { CRI_SOCKET: criSocket ?? '', DISTRIBUTIONS: distributionRows(), STAGE_PREFIX: STAGE_PREFIX, UNPACKED: UNPACKED },
+    }, signal);
+}
+
+;// CONCATENATED MODULE: ./lib/node/steps.js
+
+
+
+
+
+
+
+
+
+
+
+const CLEAN_UP_MS = 60_000;
+async function prepareNode(node, settings, ssh, signal) {
+    const lifetime = new AbortController();
+    const abandon = () => lifetime.abort(signal.reason);
+    signal.throwIfAborted();
+    signal.addEventListener('abort', abandon);
+    try {
+        node.connection = await ssh.connect(node.settings, lifetime.signal);
+        const { sudo } = node.settings;
+        node.connection = await becomeRoot(node.connection, { sudo, password: settings.ssh.sudoPassword }, signal);
+    }
+    finally {
+        signal.removeEventListener('abort', abandon);
+    }
+    const sections = await probe(node.connection, node.settings.criSocket ?? settings.criSocket, signal);
+    node.machine = parseMachine(sections, node.settings.label);
+    node.facts = parseFacts(sections, node.settings.label);
+}
+async function planImages(node, images, sandboxes, settings, run) {
+    const wanted = [...images, ...sandboxes].flatMap(image => referencesOf(image).map(reference => ({ ...image, reference })));
+    const held = await steps_inspect(node, wanted.map(image => image.reference), run.signal);
+    const plans = planNode(wanted, ready(node).facts, held);
+    const imageIds = [...new Set(plans.map(({ image }) => image.imageId))];
+    node.images = plans.map(({ reference, image, action }) => ({
+        reference,
+        image,
+        isSandbox: sandboxes.some(sandbox => sandbox.reference === reference),
+        stage: action === 'send' ? stageReference(run.id, imageIds.indexOf(image.imageId)) : undefined,
+        held: [],
+        isWhole: false,
+        estimate: { bytes: 0, isExact: true },
+        outcome: action === 'send' ? 'none' : 'present',
+        bytesSent: 0,
+        smoke: undefined,
+    }));
+    await askLayers(node, node.images.filter(({ stage }) => stage !== undefined), settings, run);
+}
+async function promoteImages(node, run) {
+    const { connection, facts } = ready(node);
+    const runtime = runtimeOf(facts.runtime.name);
+    const pairs = node.images.flatMap(({ stage, reference }) => stage === undefined ? [] : [{ from: stage, to: reference }]);
+    if (pairs.length > 0) {
+        await runScript(connection, runtime.tag(facts, pairs), run.signal);
+        await removeStaged(node, run.id, run.signal);
+    }
+    const held = await steps_inspect(node, node.images.map(image => image.reference), run.signal);
+    for (const image of node.images) {
+        await notingError(node, image, async () => {
+            const fault = plan_faultOf(held.get(image.reference), image.image);
+            if (fault !== undefined) {
+                throw new SideloadError('VERIFY_FAILED', `${image.reference} in the end: ${fault}`);
+            }
+        });
+        if (image.stage !== undefined) {
+            image.outcome = 'sent';
+        }
+    }
+}
+async function leaveNode(node, settings, ssh, runId) {
+    try {
+        if (node.staged.size > 0) {
+            const signal = AbortSignal.timeout(CLEAN_UP_MS);
+            await removeStaged(node, runId, signal).catch(async () => {
+                await node.connection?.close();
+                await prepareNode(node, settings, ssh, signal);
+                await removeStaged(node, runId, signal);
+            });
+        }
+    }
+    finally {
+        await node.connection?.close();
+    }
+}
+async function removeStaged(node, runId, signal) {
+    const { connection, facts } = ready(node);
+    const references = new Set([...node.staged, ...abandonedReferences(facts.staged, runId, Date.now())]);
+    if (references.size > 0) {
+        await runScript(connection, runtimeOf(facts.runtime.name).remove(facts, [...references]), signal);
+    }
+    node.staged.clear();
+}
+async function steps_inspect(node, references, signal) {
+    const { connection, facts } = ready(node);
+    const runtime = runtimeOf(facts.runtime.name);
+    return runtime.held(await runScript(connection, runtime.inspect(facts, references), signal), references);
+}
+
+;// CONCATENATED MODULE: ./lib/node/send.js
+
+
+
+
+
+
+
+
+
+
+
+
+
+const TRANSIENT = new Set(['SSH_LOST', 'SSH_UNREACHABLE']);
+const RETRY_AFTER_MS = { first: 1000, most: 30_000 };
+async function stageImages(node, sending) {
+    const { settings, run, log } = sending;
+    const { label } = node.settings;
+    const missing = new Map(node.images.flatMap(image => (image.stage === undefined ? [] : [[image.stage, image]])));
+    for (let attempt = 0; missing.size > 0; attempt += 1) {
+        try {
+            if (attempt > 0) {
+                await resume(node, missing, sending);
+            }
+            await stageAll(node, missing, sending);
+        }
+        catch (thrown) {
+            const error = toSideloadError(thrown, label);
+            if (run.signal.aborted || !TRANSIENT.has(error.code) || attempt >= settings.retries) {
+                throw error;
+            }
+            const waitMs = Math.min(RETRY_AFTER_MS.most, RETRY_AFTER_MS.first * 2 ** attempt);
+            log(`${label}: ${error.message}; trying again in ${waitMs / 1000} s (${attempt + 1} of ${settings.retries})`);
+            await (0,external_node_timers_promises_namespaceObject.setTimeout)(waitMs, undefined, { signal: run.signal });
+        }
+    }
+}
+async function stageAll(node, missing, sending) {
+    let isFirst = true;
+    for (const [stage, image] of missing) {
+        if (!isFirst) {
+            await askLayers(node, [image], sending.settings, sending.run);
+        }
+        isFirst = false;
+        await notingError(node, image, () => stageImage(node, image, stage, sending));
+        missing.delete(stage);
+    }
+}
+async function resume(node, missing, { settings, ssh, run, log }) {
+    await node.connection?.close();
+    await prepareNode(node, settings, ssh, run.signal);
+    const { connection, facts } = ready(node);
+    await runScript(connection, runtimeOf(facts.runtime.name).remove(facts, [...missing.keys()]), run.signal);
+    await askLayers(node, [...missing.values()], settings, run);
+    for (const image of missing.values()) {
+        log(`${node.settings.label}: connected again; ${describeImage(image)}`);
+    }
+}
+async function stageImage(node, target, stage, sending) {
+    const { connection, facts } = ready(node);
+    const runtime = runtimeOf(facts.runtime.name);
+    const refusal = await sendImage(node, target, stage, sending);
+    const fault = refusal ?? (await faultAt(node, target, stage, sending.run.signal));
+    if (fault === undefined) {
+        return;
+    }
+    const isThin = missingLayers(target).length < target.image.layers.length;
+    if (!isThin || (refusal !== undefined && !runtime.lacksContent(refusal))) {
+        throw refusal === undefined
+            ? new SideloadError('VERIFY_FAILED', `${target.reference} after the import: ${fault}`)
+            : new SideloadError('IMPORT_FAILED', refusal);
+    }
+    sending.log(`${node.settings.label}: the layers that the node has were not enough (${fault}); ${target.reference} is sent whole`);
+    await runScript(connection, runtime.remove(facts, [...node.staged]), sending.run.signal);
+    target.held = [];
+    target.isWhole = true;
+    await stageImage(node, target, stage, sending);
+}
+async function sendImage(node, target, stage, sending) {
+    const { facts } = ready(node);
+    const { image } = target;
+    const known = await Promise.all(missingLayers(target).map(layer => layer.known()));
+    const archiveBytes = METADATA_BYTES + sentBytes(target, known);
+    assertRoom(facts, target.reference, { archiveBytes, layersBytes: unpackedBytes([target]) });
+    const transfer = sending.progress.start(node.settings.label, archiveBytes);
+    const failing = new AbortController();
+    const signal = AbortSignal.any([sending.run.signal, failing.signal]);
+    const { canOverlap } = runtimeOf(facts.runtime.name);
+    const held = [...target.held];
+    let end = 'failed';
+    const imports = [];
+    try {
+        for await (const count of partsOf(target, facts.privilege !== 'user', signal)) {
+            const isLast = count === image.layers.length;
+            const part = isLast ? image : partOf(image, count);
+            const reference = isLast ? stage : partReference(stage, node.staged.size + 1);
+            node.staged.add(reference);
+            const blobs = part.layers.map((layer, index) => held[index] ?? layer.store(signal));
+            const { sent, imported } = importPart(node, target, { image: part, reference, blobs, signal }, sending, transfer);
+            imports.push(imported);
+            await (canOverlap ? Promise.race([sent, imported]) : imported);
+            for (const [index, layer] of part.layers.entries())
+                held[index] ??= layers_describe(await layer.store(signal));
+        }
+        const refusal = (await Promise.all(imports)).find(said => said !== undefined);
+        end = refusal === undefined ? 'done' : 'failed';
+        return refusal;
+    }
+    finally {
+        failing.abort(new SideloadError('CANCELLED', 'another part of the image has failed'));
+        await Promise.allSettled(imports);
+        transfer.end(end);
+    }
+}
+const PART_BYTES = 32_000_000;
+async function* partsOf({ image, held, isWhole }, mayDivide, signal) {
+    const missing = [...image.layers.entries()].filter(([index]) => held[index] === undefined);
+    let bytes = 0;
+    for (const [index, layer] of isWhole || !mayDivide ? [] : missing.slice(0, -1)) {
+        bytes += (await layer.store(signal)).sizeBytes;
+        if (bytes >= PART_BYTES) {
+            bytes = 0;
+            yield index + 1;
+        }
+    }
+    yield image.layers.length;
+}
+function importPart(node, target, { image, reference, blobs, signal }, { throttle }, transfer) {
+    const { connection, facts } = ready(node);
+    const stdin = throttle(layoutArchive({ reference, image, blobs }).stream(), signal);
+    const sent = new Promise(resolve => {
+        stdin.once('close', () => resolve());
+    });
+    const command = [
+        ...facts.politeness,
+        ...runtimeOf(facts.runtime.name).importArchive(facts, reference, image.platform),
+    ];
+    let sentBytes = 0;
+    const running = connection.run(withHeartbeat(command), {
+        stdin,
+        signal,
+        onStdinBytes: totalBytes => {
+            target.bytesSent += totalBytes - sentBytes;
+            sentBytes = totalBytes;
+            transfer.advance(target.bytesSent);
+        },
+    });
+    const imported = running.then(({ code, stdout, stderr }) => {
+        const said = (stderr.trim() || stdout.trim()).slice(-2000);
+        return code === 0 ? undefined : `the import ended with exit code ${code}: ${said}`;
+    });
+    imported.catch(() => { });
+    return { sent, imported };
+}
+async function faultAt(node, { image }, reference, signal) {
+    return plan_faultOf((await steps_inspect(node, [reference], signal)).get(reference), image);
+}
+
+;// CONCATENATED MODULE: ./lib/node/throttle.js
+
+
+const PIECE_BYTES = 64 * 1024;
+function createThrottle(bytesPerSecond) {
+    let freeAtMs = 0;
+    return {
+        async pass(bytes, signal) {
+            const now = performance.now();
+            const waitMs = Math.max(0, freeAtMs - now);
+            freeAtMs = Math.max(freeAtMs, now) + (1000 * bytes) / bytesPerSecond;
+            if (waitMs > 0)
+                await (0,external_node_timers_promises_namespaceObject.setTimeout)(waitMs, undefined, { signal });
+        },
+    };
+}
+function throttleOf(bytesPerSecond) {
+    if (bytesPerSecond === undefined)
+        return source => source;
+    const throttle = createThrottle(bytesPerSecond);
+    return (source, signal) => external_node_stream_.Readable.from(throttled(source, throttle, signal), { objectMode: false });
+}
+async function* throttled(source, throttle, signal) {
+    for await (const chunk of source) {
+        for (let start = 0; start < chunk.length; start += PIECE_BYTES) {
+            const piece = chunk.subarray(start, start + PIECE_BYTES);
+            await throttle.pass(piece.length, signal);
+            yield piece;
+        }
+    }
+}
+
+;// CONCATENATED MODULE: ./lib/preflight.js
+
+
+
+
+
+
+
+function preflight(nodes, images, options) {
+    const names = nodes.map(kubernetesName);
+    const found = nodes.flatMap((node, index) => faultsOf(node, images, options)
+        .concat(options.isSmoked ? twins(nodes, names, index) : [])
+        .map(fault => ({ node: node.settings.label, ...fault })));
+    const platforms = images.flatMap(({ variants }) => variants.map(({ platform }) => platform));
+    const missing = names.includes(undefined)
+        ? []
+        : (options.cluster ?? []).filter(object => takesPods(object, platforms) && !names.includes(object.metadata.name));
+    return [
+        ...found,
+        ...missing.map(object => ({
+            node: object.metadata.name,
+            ...warning('NODE_NOT_LISTED', 'the cluster may start pods on it, and it would not have the image'),
+        })),
+    ];
+}
+function errorOf(findings) {
+    const [first, ...others] = findings.filter(({ severity }) => severity === 'error');
+    if (first === undefined) {
+        return undefined;
+    }
+    const also = others.map(({ code, message, hint }) => `also [${code}]: ${message}\n  ${hint}`);
+    return new SideloadError(first.code, [first.message, ...also].join('\n'), { node: first.node, hint: first.hint });
+}
+function faultsOf(node, images, { isSmoked }) {
+    const { machine, facts, object, error } = node;
+    const faults = [];
+    if (error !== undefined) {
+        const { code, message, hint } = error;
+        faults.push({ severity: 'error', code, message, hint });
+    }
+    if (machine !== undefined && error?.code !== 'PLATFORM_MISMATCH') {
+        faults.push(...mismatch(images, machine));
+    }
+    if (object === 'absent' && isSmoked) {
+        const name = JSON.stringify(kubernetesName(node));
+        faults.push(fault('NODE_NOT_IN_CLUSTER', `the cluster has no node ${name}`));
+    }
+    else if (object !== undefined && object !== 'absent') {
+        const reason = unreadiness(object);
+        if (reason !== undefined) {
+            faults.push(when(isSmoked, 'NODE_NOT_READY', reason));
+        }
+    }
+    if (machine !== undefined) {
+        faults.push(...credentials(node, machine.kubelet));
+    }
+    if (facts !== undefined) {
+        faults.push(...sandbox(node, facts, isSmoked), ...disk(node, facts));
+    }
+    return faults;
+}
+function mismatch(images, machine) {
+    try {
+        planNode(images, machine, new Map());
+        return [];
+    }
+    catch (thrown) {
+        const { code, message, hint } = toSideloadError(thrown);
+        return [{ severity: 'error', code, message, hint }];
+    }
+}
+function twins(nodes, names, index) {
+    const name = names[index];
+    const first = names.indexOf(name);
+    if (name === undefined || first === index) {
+        return [];
+    }
+    const labels = `${nodes[first]?.settings.label} and ${nodes[index]?.settings.label}`;
+    const message = `${labels} are the same Kubernetes node, ${name}`;
+    return [{ severity: 'error', code: 'INPUT_INVALID', message, hint: 'Keep one of the two addresses.' }];
+}
+function credentials({ images }, { credentialPolicy, credentialAllowlist }) {
+    if (credentialPolicy !== 'AlwaysVerify' && credentialPolicy !== 'NeverVerifyAllowlistedImages') {
+        return [];
+    }
+    const refused = images.filter(({ reference }) => credentialPolicy === 'AlwaysVerify' || !isAllowed(reference, credentialAllowlist));
+    if (refused.length === 0) {
+        return [];
+    }
+    const isCertain = refused.some(({ stage }) => stage !== undefined);
+    const names = refused.map(({ reference }) => reference).join(', ');
+    const message = `the kubelet’s imagePullCredentialsVerificationPolicy is ${credentialPolicy}, which does not let pods use ${names}`;
+    return [when(isCertain, 'IMAGE_CREDENTIALS_POLICY', message)];
+}
+function isAllowed(reference, allowlist) {
+    const { registry, repository } = reference_parseReference(reference);
+    const name = registry === undefined ? repository : `${registry}/${repository}`;
+    return allowlist.some(entry => (entry.endsWith('/*') ? name.startsWith(entry.slice(0, -1)) : name === entry));
+}
+function sandbox({ images }, { sandbox }, isSmoked) {
+    if (sandbox === undefined || sandbox.isHeld || images.some(({ reference }) => preflight_isSame(reference, sandbox.reference))) {
+        return [];
+    }
+    const message = `the CRI does not have ${sandbox.reference}, from which the sandbox of every pod is made`;
+    return [when(isSmoked, 'SANDBOX_IMAGE_MISSING', message)];
+}
+function preflight_isSame(reference, configured) {
+    try {
+        return reference === normalise(configured);
+    }
+    catch {
+        return false;
+    }
+}
+function disk({ images }, facts) {
+    const { disk, kubelet } = facts;
+    const layers = unpackedBytes(images.filter(({ stage }) => stage !== undefined));
+    const { path, sizeBytes, freeBytes } = disk;
+    const free = `${formatBytes(freeBytes)} are free on ${path}`;
+    if (layers > freeBytes) {
+        return [fault('DISK_FULL', `the layers alone are ${formatBytes(layers)}; ${free}`)];
+    }
+    const faults = [];
+    if (2 * layers > freeBytes) {
+        faults.push(warning('DISK_TIGHT', `the layers are ${formatBytes(layers)} and their archive may be as much again; ${free}`));
+    }
+    const work = otherWorkDisk(facts);
+    if (work !== undefined && layers > work.freeBytes) {
+        faults.push(warning('DISK_TIGHT', `the archive, which may be up to ${formatBytes(layers)}, is unpacked below /var/tmp; ${formatBytes(work.freeBytes)} are free on ${work.path}`));
+    }
+    const threshold = kubelet.imageGcHighThresholdPercent;
+    const usedPercent = 100 - Math.floor((100 * Math.max(0, freeBytes - 2 * layers)) / sizeBytes);
+    if (threshold < 100 && usedPercent >= threshold) {
+        const state = layers === 0 ? 'is' : 'would be up to';
+        faults.push(warning('IMAGE_GC_LIKELY', `${path} ${state} ${usedPercent} % full, and the kubelet removes unused images from ${threshold} % on`));
+    }
+    return faults;
+}
+function fault(code, message) {
+    return { severity: 'error', code, message, hint: ERRORS[code].hint };
+}
+function warning(code, message) {
+    return { ...fault(code, message), severity: 'warning' };
+}
+function when(isCertain, code, message) {
+    return isCertain ? fault(code, message) : warning(code, message);
+}
+
+;// CONCATENATED MODULE: ./lib/report/progress.js
+
+const INTERVAL_MS = { live: 200, log: 10_000 };
+const SPARSE = { afterMs: 60_000, intervalMs: 30_000 };
+const WINDOW_MS = 5_000;
+const NAMED_NODES = 3;
+function transferProgress(host) {
+    const states = new Map();
+    let timer;
+    let shownAt = 0;
+    let begunAt = 0;
+    const show = () => {
+        const now = Date.now();
+        for (const state of states.values()) {
+            sample(state, now);
+        }
+        if (host.isLive) {
+            host.progress(liveLines([...states.values()], now, host.size));
+        }
+        else if (now - begunAt <= SPARSE.afterMs || now - shownAt >= SPARSE.intervalMs) {
+            shownAt = now;
+            host.progress([logLine([...states.values()], now)]);
+        }
+    };
+    return {
+        start(node, totalBytes) {
+            const now = Date.now();
+            const state = { node, total: totalBytes, startedAt: now, sent: 0, samples: [], end: undefined };
+            sample(state, now);
+            if (timer === undefined) {
+                begunAt = now;
+                timer = setInterval(show, host.isLive ? INTERVAL_MS.live : INTERVAL_MS.log).unref();
+            }
+            states.set(node, state);
+            return {
+                advance: sentBytes => {
+                    state.sent = sentBytes;
+                },
+                end: (how = 'done') => {
+                    state.end = how;
+                    if ([...states.values()].every(({ end }) => end !== undefined)) {
+                        clearInterval(timer);
+                        timer = undefined;
+                        states.clear();
+                        if (host.isLive) {
+                            host.progress([]);
+                        }
+                    }
+                },
+            };
+        },
+    };
+}
+function sample(state, now) {
+    state.samples.push({ at: now, sent: state.sent });
+    while ((state.samples[1]?.at ?? now) <= now - WINDOW_MS) {
+        state.samples.shift();
+    }
+}
+function bytesPerSecond({ samples, sent }, now) {
+    const [oldest] = samples;
+    const elapsedMs = oldest === undefined ? 0 : now - oldest.at;
+    return oldest === undefined || elapsedMs === 0 ? 0 : ((sent - oldest.sent) * 1000) / elapsedMs;
+}
+function percentOf(sent, total) {
+    return total === 0 ? 100 : Math.min(100, Math.floor((100 * sent) / total));
+}
+function sum(states, of) {
+    return states.reduce((total, state) => total + of(state), 0);
+}
+function progress_isSent({ sent, total }) {
+    return sent >= total;
+}
+function timeLeft(states, now) {
+    const seconds = states
+        .filter(state => state.end === undefined && !progress_isSent(state))
+        .map(state => (state.total - state.sent) / bytesPerSecond(state, now));
+    const longest = Math.max(...seconds);
+    return seconds.length === 0 || !Number.isFinite(longest)
+        ? ''
+        : `${formatDuration(Math.ceil(longest) * 1000, 0)} left`;
+}
+const BAR = 20;
+const CELLS = { percent: 4, bytes: 21, rate: 10 };
+function liveLines(states, now, { columns, rows }) {
+    const room = Math.max(1, rows - 3);
+    const sorted = [...states].sort((one, other) => Number(one.end !== undefined) - Number(other.end !== undefined));
+    const shown = new Set(states.length <= room ? states : sorted.slice(0, room - 1));
+    const width = Math.min(Math.max(...states.map(({ node }) => node.length), 'all nodes'.length), 30);
+    const line = (mark, name, sent, total, rate, rest) => {
+        const percent = percentOf(sent, total);
+        const cells = [
+            `${percent} %`.padStart(CELLS.percent + 1),
+            `${formatBytes(sent)} of ${formatBytes(total)}`.padStart(CELLS.bytes),
+            (rate > 0 ? `${formatBytes(rate)}/s` : '').padStart(CELLS.rate),
+            rest,
+        ];
+        const label = name.length > width ? `${name.slice(0, width - 1)}…` : name.padEnd(width);
+        const text = cells.join('  ');
+        const needed = width + BAR + text.length - rest.length + 6 + '10 min 10 s left'.length;
+        const bar = columns > needed ? `  ${barOf(percent)}` : '';
+        return `${mark} ${label}${bar}  ${text}`.trimEnd();
+    };
+    const lines = states
+        .filter(state => shown.has(state))
+        .map(state => {
+        const { node, sent, total, end } = state;
+        const mark = end === 'done' ? '✔' : end === 'failed' ? '✘' : ' ';
+        const rest = end ?? (progress_isSent(state) ? 'importing' : timeLeft([state], now));
+        return line(mark, node, sent, total, end === undefined && !progress_isSent(state) ? bytesPerSecond(state, now) : 0, rest);
+    });
+    const hidden = states.length - lines.length;
+    const ended = states.filter(({ end }) => end !== undefined).length;
+    const all = line(' ', 'all nodes', sum(states, ({ sent }) => sent), sum(states, ({ total }) => total), sum(states, state => (state.end === undefined ? bytesPerSecond(state, now) : 0)), timeLeft(states, now));
+    return [
+        ...lines,
+        ...(hidden > 0 ? [`  and ${hidden} more, ${ended} of ${states.length} done`] : []),
+        ...(states.length > 1 ? [all] : []),
+    ];
+}
+function barOf(percent) {
+    const filled = Math.round((percent * BAR) / 100);
+    return `${'█'.repeat(filled)}${'░'.repeat(BAR - filled)}`;
+}
+function logLine(states, now) {
+    const busy = states.filter(({ end }) => end === undefined);
+    const total = sum(states, state => state.total);
+    const percent = percentOf(sum(states, ({ sent }) => sent), total);
+    const rate = sum(busy, state => bytesPerSecond(state, now));
+    const left = timeLeft(states, now);
+    const where = states.length === 1 ? (states[0]?.node ?? '') : `${states.length} nodes`;
+    const isImporting = busy.length > 0 && busy.every(progress_isSent);
+    const behind = busy
+        .map(({ node, sent, total: all }) => ({ node, percent: percentOf(sent, all) }))
+        .sort((one, other) => one.percent - other.percent)
+        .slice(0, NAMED_NODES)
+        .map(one => `${one.node} ${one.percent} %`);
+    return [
+        `${percent} % of ${formatBytes(total)} to ${where}`,
+        isImporting ? 'importing' : `${formatBytes(rate)}/s`,
+        ...(left === '' ? [] : [left]),
+        ...(states.length === 1 ? [] : [`${states.length - busy.length} done`]),
+        ...(states.length === 1 || isImporting ? [] : [`behind: ${behind.join(', ')}`]),
+    ].join(', ');
+}
+
+;// CONCATENATED MODULE: ./lib/sandbox.js
+
+
+const NO_SANDBOX_IMAGES = { images: [], of: () => [], close: async () => { } };
+async function openSandboxImages(nodes, sent, open, log) {
+    const lacking = new Set(nodes.flatMap(node => missingOn(node) ?? []));
+    const sets = [];
+    for (const reference of lacking) {
+        if (sent.some(image => image.reference === reference || image.aliases?.includes(reference))) {
+            continue;
+        }
+        try {
+            sets.push(await open(reference));
+        }
+        catch (error) {
+            log(`${reference}, which nodes lack, cannot be sent along: ${messageOf(error)}`);
+        }
+    }
+    const images = sets.flatMap(set => set.images);
+    return {
+        images,
+        of: node => images.filter(({ reference }) => reference === missingOn(node)),
+        close: async () => {
+            await Promise.all(sets.map(set => set.close()));
+        },
+    };
+}
+function missingOn({ facts }) {
+    const sandbox = facts?.sandbox;
+    if (sandbox === undefined || sandbox.isHeld) {
+        return undefined;
+    }
+    try {
+        return normalise(sandbox.reference);
+    }
+    catch {
+        return undefined;
+    }
+}
+
+;// CONCATENATED MODULE: ./lib/smoke/verdict.js
+const FINAL_REASONS = {
+    ErrImageNeverPull: 'SMOKE_IMAGE_NEVER_PULL',
+    ErrImagePull: 'PULL_FORCED',
+    ImagePullBackOff: 'PULL_FORCED',
+    RegistryUnavailable: 'PULL_FORCED',
+    ImageInspectError: 'SMOKE_IMAGE_INSPECT',
+    InvalidImageName: 'SMOKE_IMAGE_NAME',
+    CreateContainerConfigError: 'SMOKE_CONFIG',
+    CreateContainerError: 'SMOKE_START',
+    RunContainerError: 'SMOKE_START',
+};
+const EVICTION_REASONS = new Set(['Evicted', 'Preempting', 'Terminated', 'NodeShutdown']);
+function judge(pod, imageId, expectation = { expect: 'started' }) {
+    const status = pod.status ?? {};
+    const { expect, containers } = expectation;
+    const main = status.containerStatuses ?? [];
+    const all = [...(status.initContainerStatuses ?? []), ...main];
+    const disruption = status.conditions?.find(({ type, status: is }) => type === 'DisruptionTarget' && is === 'True');
+    if (disruption !== undefined) {
+        return fail('SMOKE_EVICTED', join(disruption.reason, disruption.message));
+    }
+    if (pod.metadata.deletionTimestamp !== undefined) {
+        return fail('SMOKE_DELETED', 'the pod is being deleted');
+    }
+    for (const container of all) {
+        const isOurs = containers === undefined || containers.includes(container.name ?? '');
+        const other = isOurs ? otherImage(container, imageId) : undefined;
+        if (other !== undefined) {
+            return fail('SMOKE_OTHER_IMAGE', `the kubelet started image ${other}, CI built ${imageId}`);
+        }
+    }
+    if (status.phase === 'Failed' && status.reason !== undefined) {
+        return ended(status.reason, status.message);
+    }
+    for (const container of all) {
+        const failure = failureOf(container);
+        if (failure !== undefined) {
+            return all.length > 1
+                ? { ...failure, message: `container ${container.name ?? '?'}: ${failure.message}` }
+                : failure;
+        }
+    }
+    if (status.phase === 'Failed') {
+        return ended(status.reason, status.message);
+    }
+    const isOver = (container) => container.state?.terminated?.exitCode === 0;
+    if (main.length > 0 && main.every(isOver)) {
+        return expect === 'running' || expect === 'ready'
+            ? fail('SMOKE_ENDED', `ended with exit code 0, and \`smoke-expect: ${expect}\` wants it to go on`)
+            : { state: 'passed', message: 'Completed with exit code 0' };
+    }
+    const runs = (container) => container.state?.running !== undefined || isOver(container);
+    if (status.phase === 'Running' && main.length > 0 && main.every(runs)) {
+        if (expect === 'completed') {
+            return { state: 'pending', message: 'Running, and not completed' };
+        }
+        if (expect === 'ready' && !main.every(container => container.ready === true || isOver(container))) {
+            return { state: 'pending', message: 'Running, and not ready' };
+        }
+        return { state: 'running', message: expect === 'ready' ? 'Running and ready' : 'Running' };
+    }
+    const waiting = all.find(container => container.state?.waiting !== undefined)?.state?.waiting;
+    return { state: 'pending', message: join(waiting?.reason ?? status.phase ?? 'no status yet', waiting?.message) };
+}
+function ended(reason, message) {
+    const said = join(reason, message);
+    if (reason === 'DeadlineExceeded') {
+        return fail('SMOKE_TIMEOUT', said);
+    }
+    return fail(EVICTION_REASONS.has(reason ?? '') ? 'SMOKE_EVICTED' : 'SMOKE_REJECTED', said);
+}
+function failureOf({ state }) {
+    const terminated = state?.terminated;
+    if (terminated !== undefined && terminated.reason !== 'ContainerStatusUnknown' && terminated.exitCode !== 0) {
+        const said = join(terminated.reason, terminated.message);
+        if (terminated.reason === 'OOMKilled') {
+            return fail('SMOKE_OOM', said);
+        }
+        if (terminated.reason === 'StartError' || terminated.reason === 'ContainerCannotRun') {
+            return fail(startCode(said), said);
+        }
+        return fail('SMOKE_CRASHED', `exit code ${terminated.exitCode ?? 'unknown'} (${said})`);
+    }
+    const waiting = state?.waiting;
+    const code = FINAL_REASONS[waiting?.reason ?? ''];
+    if (code === undefined) {
+        return undefined;
+    }
+    const said = join(waiting?.reason, waiting?.message);
+    if (code === 'SMOKE_START') {
+        return fail(startCode(said), said);
+    }
+    return fail(code === 'SMOKE_CONFIG' && /runAsNonRoot/.test(said) ? 'SMOKE_RUN_AS_NON_ROOT' : code, said);
+}
+function startCode(said) {
+    return /exec format error/i.test(said) ? 'SMOKE_EXEC_FORMAT' : 'SMOKE_START';
+}
+function sandboxCode(said) {
+    if (/sandbox image|failed to (get|pull) image|pulling image|pause/i.test(said)) {
+        return 'SMOKE_SANDBOX_IMAGE';
+    }
+    return /network|\bcni\b/i.test(said) ? 'SMOKE_NETWORK' : 'SMOKE_SANDBOX';
+}
+function judgeTimeout(last, { events, node }) {
+    const unready = unreadyNode(node);
+    if (unready !== undefined) {
+        return fail('SMOKE_NODE_NOT_READY', unready);
+    }
+    if (last.state === 'pending' && !last.message.startsWith('Running')) {
+        const sandbox = events.findLast(event => event.reason === 'FailedCreatePodSandBox');
+        if (sandbox !== undefined) {
+            return fail(sandboxCode(sandbox.message ?? ''), join(sandbox.reason, sandbox.message));
+        }
+        const network = events.findLast(event => event.reason === 'NetworkNotReady');
+        if (network !== undefined) {
+            return fail('SMOKE_NETWORK', join(network.reason, network.message));
+        }
+        const volume = events.findLast(({ reason }) => reason === 'FailedMount' || reason === 'FailedAttachVolume');
+        if (volume !== undefined) {
+            return fail('SMOKE_VOLUME', join(volume.reason, volume.message));
+        }
+        if (events.length === 0 && last.message === 'Pending') {
+            return fail('SMOKE_NODE_NOT_READY', 'the kubelet has not looked at the pod');
+        }
+    }
+    const unhealthy = events.findLast(event => event.reason === 'Unhealthy');
+    if (unhealthy !== undefined) {
+        return fail('SMOKE_PROBE', `last seen: ${last.message}; ${join(unhealthy.reason, unhealthy.message)}`);
+    }
+    return fail('SMOKE_TIMEOUT', `last seen: ${last.message}`);
+}
+function unreadyNode(node) {
+    if (node === 'absent') {
+        return 'the cluster no longer has the node';
+    }
+    const ready = node?.status?.conditions?.find(({ type }) => type === 'Ready');
+    return ready === undefined || ready.status === 'True'
+        ? undefined
+        : `the cluster says that the node is not ready: ${join(ready.reason ?? ready.status, ready.message)}`;
+}
+function describeEvent({ type, reason, message, count }) {
+    return `${type ?? ''} ${reason ?? ''}${(count ?? 1) > 1 ? ` (x${count})` : ''}: ${(message ?? '').trim()}`.trim();
+}
+function otherImage(container, imageId) {
+    const reported = /^(?:docker:\/\/)?(sha256:[0-9a-f]{64})$/.exec(container.imageID ?? '')?.[1];
+    return reported === undefined || reported === imageId ? undefined : reported;
+}
+function fail(code, message) {
+    return { state: 'failed', code, message };
+}
+function join(reason, message) {
+    const parts = [reason, message?.trim()].filter(part => part !== undefined && part !== '');
+    return parts.length > 0 ? parts.join(': ') : 'without a reason';
+}
+
+;// CONCATENATED MODULE: ./lib/smoke/diagnosis.js
+
+
+
+const REJECTIONS = [
+    [/^OutOfpods/, 'The node runs as many pods as its kubelet takes (`maxPods`): make room on it.'],
+    [
+        /^OutOf/,
+        'The pods on the node have asked for all of it: make room on the node, or ask for less with `smoke-resources`.',
+    ],
+    [
+        /^(NodeAffinity|NodeName|NodePorts|PodOSNotSupported|PodOSSelector)/,
+        'The manifest does not fit the node: compare its node selector, affinity and host ports with `kubectl get node --show-labels`.',
+    ],
+    [
+        /Taint/,
+        'The node has a `NoExecute` taint that the manifest does not tolerate: add the toleration, or leave the node out with `node-selector`.',
+    ],
+];
+function diagnose(verdict, evidence) {
+    const { code, cause, hint } = refine(verdict, evidence);
+    const { node, reference, pod, events, log } = evidence;
+    const details = [
+        ...(cause === undefined ? [] : [`  ${cause}`]),
+        ...(pod === undefined ? [] : [`  pod phase: ${pod.status?.phase ?? 'unknown'}`]),
+        ...events.map(event => `  event: ${describeEvent(event)}`),
+        ...(log === '' ? [] : log.split('\n').map(line => `  log: ${line}`)),
+    ];
+    return new SideloadError(code, [`${reference}: ${verdict.message}`, ...details].join('\n'), {
+        node,
+        hint: hint ?? verdict.hint ?? ERRORS[code].hint,
+    });
+}
+function refine({ code, message }, evidence) {
+    const { reference, events, log, object, held } = evidence;
+    switch (code) {
+        case 'SMOKE_IMAGE_NEVER_PULL':
+        case 'SMOKE_IMAGE_INSPECT': {
+            const [near] = nearMisses(reference, held);
+            return near === undefined
+                ? { code }
+                : {
+                    code,
+                    cause: `the node has ${near}, the pod asks for ${reference}`,
+                    hint: `Write the same name in \`images\` and in the pods, or add the other one with \`aliases\`.`,
+                };
+        }
+        case 'SMOKE_CRASHED': {
+            if (/exec format error/i.test(log)) {
+                return { code: 'SMOKE_EXEC_FORMAT' };
+            }
+            const isKilled = /exit code (137|143)\b/.test(message);
+            const probe = events.findLast(({ reason, message: said = '' }) => (reason === 'Killing' && /probe/.test(said)) ||
+                (isKilled && reason === 'Unhealthy' && /^(Liveness|Startup) probe/.test(said)));
+            return probe === undefined ? { code } : { code: 'SMOKE_PROBE', cause: `the kubelet ended it: ${probe.message}` };
+        }
+        case 'SMOKE_REJECTED':
+            return { code, hint: REJECTIONS.find(([reason]) => reason.test(message))?.[1] };
+        case 'SMOKE_DELETED': {
+            const unready = unreadyNode(object);
+            return unready === undefined ? { code } : { code: 'SMOKE_NODE_NOT_READY', cause: unready };
+        }
+        default:
+            return { code };
+    }
+}
+function nearMisses(reference, held) {
+    const wanted = parts(reference);
+    const others = held.filter(name => name !== reference).map(name => ({ name, parts: parts(name) }));
+    if (wanted === undefined) {
+        return [];
+    }
+    const renamed = others.filter(({ parts: has }) => has?.base === wanted.base && has.tag === wanted.tag);
+    const retagged = others.filter(({ parts: has }) => has?.path === wanted.path && has.tag !== wanted.tag);
+    return [...renamed, ...retagged].map(({ name }) => name);
+}
+function parts(name) {
+    try {
+        const { registry, repository, tag = 'latest' } = reference_parseReference(normalise(name));
+        return { path: `${registry}/${repository}`, base: repository.slice(repository.lastIndexOf('/') + 1), tag };
+    }
+    catch {
+        return undefined;
+    }
+}
+
+;// CONCATENATED MODULE: ./lib/smoke/held.js
+
+const LIST = `
+section names
+if [ -n "$CRICTL" ]; then
+  as_root $CRICTL --timeout 10s --runtime-endpoint "unix://$SOCKET" --image-endpoint "unix://$SOCKET" images -o json 2>/dev/null |
+    tr ',[]' '\\n\\n\\n' | sed -n 's/^[^"]*"\\([^"]*[:@][^"]*\\)" *$/\\1/p'
+elif [ -n "$CTR" ]; then
+  as_root $CTR --address "$SOCKET" --namespace k8s.io images ls -q 2>/dev/null
+elif [ -n "$DOCKER" ]; then
+  as_root $DOCKER image ls --format '{{.Repository}}:{{.Tag}}' 2>/dev/null
+fi
+`;
+async function namesOnNode(connection, { tools, criSocket }, signal) {
+    const command = (name) => tools[name]?.join(' ') ?? '';
+    const variables = {
+        CRICTL: command('crictl'),
+        CTR: command('ctr'),
+        DOCKER: command('docker'),
+        SOCKET: criSocket,
+    };
+    const sections = await runScript(connection, { body: LIST, variables }, signal);
+    return (sections.get('names') ?? '')
+        .split('\n')
+        .filter(name => /[^:@]+[:@]/.test(name) && !name.startsWith('sha256:'));
+}
+
+;// CONCATENATED MODULE: ./lib/smoke/pod.js
+const RUN_LABEL = 'kube-sideload/run';
+const CONTAINER = 'smoke';
+function smokePodManifest(pod) {
+    const { name, nodeName, runId, deadlineSeconds, template } = pod;
+    const own = { 'app.kubernetes.io/managed-by': 'kube-sideload', [RUN_LABEL]: runId };
+    return {
+        apiVersion: 'v1',
+        kind: 'Pod',
+        metadata: {
+            name,
+            labels: { ...template?.labels, ...own },
+            ...(template === undefined ? {} : { annotations: template.annotations }),
+        },
+        spec: {
+            ...(template === undefined ? ownSpec(pod) : specOf(template)),
+            nodeName,
+            restartPolicy: 'Never',
+            terminationGracePeriodSeconds: 1,
+            activeDeadlineSeconds: deadlineSeconds,
+        },
+    };
+}
+function ownSpec({ image, command, security, resources }) {
+    return {
+        automountServiceAccountToken: false,
+        enableServiceLinks: false,
+        dnsPolicy: 'Default',
+        tolerations: [{ operator: 'Exists' }],
+        containers: [
+            {
+                name: CONTAINER,
+                image,
+                imagePullPolicy: 'Never',
+                ...(command.length > 0 ? { command } : {}),
+                resources: Object.fromEntries(Object.entries(resources).filter(([, values]) => Object.keys(values).length > 0)),
+                ...(security.level === 'restricted' ? { securityContext: restricted(security.runAsUser) } : {}),
+            },
+        ],
+    };
+}
+function restricted(runAsUser) {
+    return {
+        runAsNonRoot: true,
+        ...(runAsUser === undefined ? {} : { runAsUser }),
+        allowPrivilegeEscalation: false,
+        capabilities: { drop: ['ALL'] },
+        seccompProfile: { type: 'RuntimeDefault' },
+    };
+}
+function specOf({ spec }) {
+    const unpulled = (containers) => Array.isArray(containers) ? containers.map(container => ({ ...container, imagePullPolicy: 'Never' })) : [];
+    const { schedulerName: _scheduler, initContainers, containers, ...rest } = spec;
+    return {
+        ...rest,
+        ...(initContainers === undefined ? {} : { initContainers: unpulled(initContainers) }),
+        containers: unpulled(containers),
+    };
+}
+
+;// CONCATENATED MODULE: ./lib/smoke/cri.js
+
+
+
+
+
+
+const cri_CLEAN_UP_MS = 60_000;
+const MARGIN_MS = 60_000;
+const WORD = 'by the runtime’s word, no kubelet was asked';
+const FUNCTIONS = `
+cri() { as_root $CRICTL --timeout 30s --runtime-endpoint "unix://$SOCKET" --image-endpoint "unix://$SOCKET" "$@"; }
+take_away() { # take_away LABEL: the sandboxes that have it; a kubelet that is at it too makes a removal fail
+  for attempt in 1 2 3 4 5 6 7 8 9 10; do
+    left=$(cri pods -q --label "$1" 2>/dev/null) && [ -z "$left" ] && return
+    for pod in $left; do
+      cri stopp "$pod" >/dev/null 2>&1
+      cri rmp -f "$pod" >/dev/null 2>&1
+    done
+    sleep 0.2
+  done
+  left=$(cri pods -q --label "$1")
+}
+`;
+const SMOKE = `${FUNCTIONS}
+now() { read -r up rest </proc/uptime; printf '%s' "\${up%.*}\${up#*.}"; }
+state_of() { sed -n "s/.*\\"state\\": *\\"\\($1_[A-Z]*\\)\\".*/\\1/p" | head -n 1; }
+is_ready() { [ "$(cri inspectp -o json "$pod" 2>/dev/null | state_of SANDBOX)" = SANDBOX_READY ]; }
+stays_ready() { # for a second: a sandbox that is being killed is ready for a while yet
+  looks=0
+  while is_ready; do looks=$((looks + 1)); [ $looks -lt 6 ] || return 0; sleep 0.2; done
+  return 1
+}
+tell() { section outcome; printf '%s' "$1"; }
+directory=/var/log/pods/kube-sideload_$NAME
+left=
+clean() {
+  trap - EXIT; trap '' HUP INT TERM PIPE
+  take_away "kube-sideload/pod=$NAME"
+  as_root rm -rf "$directory"
+  section left; printf '%s' "$left"
+}
+trap clean EXIT; trap 'exit 1' HUP INT TERM PIPE
+as_root mkdir -p "$directory"
+printf '%s' "$CONTAINER_CONFIG" | as_root tee "$directory/container.json" >/dev/null
+no_pull=
+case $(cri create --help 2>&1) in *--no-pull*) no_pull=--no-pull ;; esac
+begun=$(now) settle=200 attempt=0 quiet=0
+while :; do
+  attempt=$((attempt + 1)) running= last= status= container=
+  printf '%s' "$POD_CONFIG" | sed "s/@ATTEMPT@/$attempt/" | as_root tee "$directory/pod.json" >/dev/null
+  said=$(cri runp "$directory/pod.json" 2>&1) || { tell sandbox; section said; printf '%s' "$said"; break; }
+  pod=$(printf '%s\\n' "$said" | tail -n 1)
+  said=$(cri create $no_pull "$pod" "$directory/container.json" "$directory/pod.json" 2>&1)
+  if [ $? != 0 ]; then
+    if stays_ready; then tell create; section said; printf '%s' "$said"; break; fi
+  else
+    container=$(printf '%s\\n' "$said" | tail -n 1)
+    if ! said=$(cri start "$container" 2>&1); then
+      if stays_ready; then tell start; section said; printf '%s' "$said"; break; fi
+      container=
+    fi
+    while [ -n "$container" ]; do
+      status=$(cri inspect -o json "$container" 2>/dev/null)
+      state=$(printf '%s\\n' "$status" | state_of CONTAINER)
+      now=$(now)
+      [ -z "$state" ] || seen=$status
+      case $state in
+      CONTAINER_RUNNING)
+        last=$now running=\${running:-$now}
+        if [ "$EXPECT" != completed ] && [ $((now - running)) -ge $settle ]; then tell running; break 2; fi ;;
+      CONTAINER_EXITED)
+        code=$(printf '%s\\n' "$status" | sed -n 's/.*"exitCode": *\\([0-9]*\\).*/\\1/p' | head -n 1)
+        case $code in 0|137|143) ;; *) tell exited; break 2 ;; esac
+        case $status in *OOMKilled*) tell exited; break 2 ;; esac
+        if [ "$now" -lt $quiet ]; then tell exited; break 2; fi
+        if stays_ready; then tell exited; break 2; fi
+        # Whoever does not heed the first signal is killed a second later.
+        quiet=$(($(now) + 100)); [ "$code" != 137 ] || quiet=$(($(now) + 50))
+        break ;;
+      '') break ;;
+      esac
+      if [ $((now - begun)) -ge "$LIMIT" ]; then tell timeout; break 2; fi
+      sleep 0.2
+    done
+    if [ "$EXPECT" != completed ] && [ -n "$running" ] && [ $((last - running)) -ge 100 ]; then tell running; break; fi
+  fi
+  settle=100
+  if [ $attempt -ge 8 ] || [ $(($(now) - begun)) -ge "$LIMIT" ]; then tell taken; break; fi
+done
+section attempts; printf '%s' "$attempt"
+section status; printf '%s' "$seen"
+section log; [ -z "$container" ] || cri logs --tail 20 "$container" 2>&1
+trap - EXIT
+clean
+`;
+const REMOVE = `${FUNCTIONS}
+left=
+take_away "$LABEL"
+as_root find /var/log/pods -maxdepth 1 -name "kube-sideload_$NAME-*" -exec rm -rf {} +
+section left; printf '%s' "$left"
+`;
+async function runByCri(connection, facts, targets, options) {
+    assertCrictl(facts);
+    try {
+        for (const [index, target] of targets.entries()) {
+            options.onResult(await runOne(connection, facts, target, index, options));
+        }
+    }
+    catch (thrown) {
+        await removeByCri(connection, facts, options.runId, AbortSignal.timeout(cri_CLEAN_UP_MS)).catch(() => { });
+        throw thrown;
+    }
+}
+function assertCrictl({ tools }) {
+    if (tools.crictl === undefined) {
+        throw new SideloadError('CRICTL_NOT_FOUND', '`smoke: cri` starts images with crictl, and the node has none');
+    }
+}
+async function removeByCri(connection, facts, runId, signal) {
+    if (facts.tools.crictl !== undefined) {
+        const variables = { ...place(facts), LABEL: `${RUN_LABEL}=${runId}`, NAME: podName(runId) };
+        assertGone(await runScript(connection, { body: REMOVE, variables }, signal));
+    }
+}
+async function runOne(connection, facts, target, index, options) {
+    const startedAt = Date.now();
+    const signal = AbortSignal.any([options.signal, AbortSignal.timeout(options.timeoutMs + MARGIN_MS)]);
+    const sections = await runScript(connection, smokeScript(facts, target, index, options), signal);
+    assertGone(sections);
+    const verdict = judgeCri(sections, target.imageId, options.expect);
+    const isAboutName = verdict.state === 'failed' && verdict.code === 'SMOKE_IMAGE_NEVER_PULL';
+    const error = verdict.state === 'failed'
+        ? diagnose(verdict, {
+            node: target.node,
+            reference: target.reference,
+            pod: undefined,
+            events: [],
+            log: (sections.get('outcome') === 'exited' && sections.get('log')) || '',
+            object: undefined,
+            held: isAboutName ? await namesOnNode(connection, facts, signal).catch(() => []) : [],
+        })
+        : undefined;
+    return { target, error, message: verdict.message, durationMs: Date.now() - startedAt };
+}
+function assertGone(sections) {
+    const left = sections.get('left') ?? '';
+    if (left !== '') {
+        throw new SideloadError('REMOTE_COMMAND_FAILED', `crictl cannot remove the sandbox ${left}`, {
+            hint: `Remove it on the node: \`crictl stopp ${left}; crictl rmp ${left}\`.`,
+        });
+    }
+}
+function smokeScript(facts, { reference }, index, { runId, timeoutMs, command, expect }) {
+    const name = `${podName(runId)}-${index}`;
+    const labels = { 'app.kubernetes.io/managed-by': 'kube-sideload', [RUN_LABEL]: runId, 'kube-sideload/pod': name };
+    const pod = {
+        metadata: { name, namespace: 'kube-sideload', uid: `${name}-@ATTEMPT@`, attempt: 0 },
+        labels,
+        log_directory: `/var/log/pods/kube-sideload_${name}`,
+        linux: { security_context: { namespace_options: { network: 0, pid: 1, ipc: 0 } } },
+    };
+    const container = {
+        metadata: { name: CONTAINER, attempt: 0 },
+        image: { image: reference },
+        ...(command.length > 0 ? { command } : {}),
+        labels,
+        log_path: 'smoke.log',
+        linux: { security_context: { namespace_options: { network: 0, pid: 1, ipc: 0 } } },
+    };
+    return {
+        body: SMOKE,
+        variables: {
+            ...place(facts),
+            NAME: name,
+            POD_CONFIG: JSON.stringify(pod),
+            CONTAINER_CONFIG: JSON.stringify(container),
+            EXPECT: expect,
+            LIMIT: String(Math.ceil(timeoutMs / 10)),
+        },
+    };
+}
+function judgeCri(sections, imageId, expect) {
+    const said = clean(sections.get('said') ?? '');
+    const outcome = sections.get('outcome') ?? '';
+    if (outcome === 'sandbox') {
+        return fail(sandboxCode(said), `RunPodSandbox: ${said}`);
+    }
+    if (outcome === 'create' || outcome === 'start') {
+        const isMissing = outcome === 'create' && /no such image|image not known|image .*not found|not present locally/i.test(said);
+        const call = outcome === 'create' ? 'CreateContainer' : 'StartContainer';
+        return fail(isMissing ? 'SMOKE_IMAGE_NEVER_PULL' : startCode(said), `${call}: ${said}`);
+    }
+    const { imageRef, exitCode, reason, message } = statusOf(sections.get('status') ?? '');
+    const id = /^(?:docker:\/\/)?(?:sha256:)?([0-9a-f]{64})$/.exec(imageRef)?.[1];
+    if (id !== undefined && `sha256:${id}` !== imageId) {
+        return fail('SMOKE_OTHER_IMAGE', `the runtime started image sha256:${id}, CI built ${imageId}`);
+    }
+    if (outcome === 'running') {
+        return { state: 'passed', message: `Running, ${WORD}` };
+    }
+    if (outcome === 'exited' && exitCode === 0) {
+        return expect === 'running'
+            ? fail('SMOKE_ENDED', 'ended with exit code 0, and `smoke-expect: running` wants it to go on')
+            : { state: 'passed', message: `Completed with exit code 0, ${WORD}` };
+    }
+    if (outcome === 'exited' && (reason === 'StartError' || reason === 'ContainerCannotRun')) {
+        return fail(startCode(message ?? ''), join(reason, message));
+    }
+    if (outcome === 'exited') {
+        return reason === 'OOMKilled'
+            ? fail('SMOKE_OOM', join(reason, message))
+            : fail('SMOKE_CRASHED', `exit code ${exitCode ?? 'unknown'} (${join(reason, message)})`);
+    }
+    if (outcome === 'taken') {
+        const often = `${sections.get('attempts') ?? 'several'} times`;
+        return {
+            ...fail('SMOKE_TIMEOUT', `the sandbox was taken away ${often} before the container could be judged`),
+            hint: 'A kubelet kills within two seconds what it has not started itself: use `smoke: pod` on nodes of a cluster that can be reached, or `smoke-expect: started`.',
+        };
+    }
+    return fail('SMOKE_TIMEOUT', outcome === 'timeout' ? 'last seen: Running' : `crictl said nothing that can be judged: ${said}`);
+}
+function statusOf(json) {
+    const { status = {} } = (json === '' ? {} : JSON.parse(json));
+    const text = (value) => (typeof value === 'string' && value !== '' ? value : undefined);
+    return {
+        imageRef: text(status.imageRef) ?? '',
+        exitCode: typeof status.exitCode === 'number' ? status.exitCode : undefined,
+        reason: text(status.reason),
+        message: text(status.message),
+    };
+}
+function clean(said) {
+    const fatal = /level=fatal msg="((?:[^"\\]|\\.)*)"/.exec(said)?.[1];
+    return ((fatal ?? said).replaceAll('\\n', ' ').replaceAll('\\"', '"').replaceAll(/\s+/g, ' ').trim() ||
+        ERRORS.SMOKE_START.title);
+}
+function place({ tools, criSocket }) {
+    return { CRICTL: tools.crictl?.join(' ') ?? '', SOCKET: criSocket };
+}
+function podName(runId) {
+    return `kube-sideload-${runId}`;
+}
+
+;// CONCATENATED MODULE: external "node:readline"
+const external_node_readline_namespaceObject = require("node:readline");
+// EXTERNAL MODULE: ./node_modules/@actions/exec/lib/exec.js + 2 modules
+var exec = __nccwpck_require__(5260);
+;// CONCATENATED MODULE: ./lib/smoke/program.js
+
+
+
+
+
+
+const STDERR_CHARACTERS = 4096;
+async function localKubectl(program, kubeconfig) {
+    const path = await (0,io/* which */.K7)(program, true).catch(cause => {
+        throw new SideloadError('KUBECTL_NOT_FOUND', `there is no program ${JSON.stringify(program)} on the runner`, {
+            cause,
+        });
+    });
+    const global = kubeconfig === undefined ? [] : [`--kubeconfig=${kubeconfig}`];
+    return {
+        run: async (args, input) => {
+            const { exitCode, stdout, stderr } = await (0,exec/* getExecOutput */.H)(path, [...global, ...args], {
+                silent: true,
+                ignoreReturnCode: true,
+                input: Buffer.from(input),
+            });
+            return { code: exitCode, stdout, stderr };
+        },
+        stream: async (args, onLine, signal) => {
+            const child = (0,external_node_child_process_namespaceObject.spawn)(path, [...global, ...args], { stdio: ['ignore', 'pipe', 'pipe'], signal });
+            const ended = (0,external_node_events_.once)(child, 'close');
+            let stderr = '';
+            child.stderr.on('data', (chunk) => {
+                stderr = (stderr + chunk.toString()).slice(-STDERR_CHARACTERS);
+            });
+            const lines = (0,external_node_readline_namespaceObject.createInterface)({ input: child.stdout });
+            let broken;
+            lines.on('line', line => {
+                try {
+                    onLine(line);
+                }
+                catch (thrown) {
+                    broken ??= { thrown };
+                    child.kill();
+                }
+            });
+            const [code] = (await ended.catch(cause => {
+                throw signal.aborted ? signal.reason : cause;
+            }));
+            if (broken !== undefined) {
+                throw broken.thrown;
+            }
+            return { code: code ?? -1, stderr };
+        },
+        close: async () => { },
+    };
+}
+
+;// CONCATENATED MODULE: ./lib/smoke/refusal.js
+
+function refusal_refusal(stderr) {
+    const said = stderr
+        .split('\n')
+        .filter(line => !/^[EWI]\d{4} /.test(line))
+        .join('\n')
+        .trim();
+    const message = said === '' ? stderr : said;
+    for (const [words, code, hintOf] of REFUSALS) {
+        const match = words.exec(message);
+        if (match !== null) {
+            return new SideloadError(code, message, { hint: hintOf?.(match) });
+        }
+    }
+    return new SideloadError('CLUSTER_REFUSED', message);
+}
+function isForbidden({ code, message }) {
+    return (code === 'CLUSTER_REFUSED' && /\(Forbidden\)|\(Unauthorized\)|must be logged in|provide credentials/i.test(message));
+}
+const REFUSALS = [
+    [/namespaces? "[^"]*" not found/, 'NAMESPACE_NOT_FOUND'],
+    [/violates PodSecurity/, 'POD_SECURITY'],
+    [/unable to validate against any security context constraint/, 'POD_SECURITY', () => SCC_HINT],
+    [
+        /exceeded quota|failed quota|(minimum|maximum) (cpu|memory|[a-z-]+) usage per|limit to request ratio/,
+        'QUOTA_EXCEEDED',
+    ],
+    [
+        /failed calling webhook "([^"]+)"/,
+        'CLUSTER_UNREACHABLE',
+        match => `The webhook ${match[1]} does not answer the API server: look at the service behind it.`,
+    ],
+    [/admission webhook "[^"]+" denied|ValidatingAdmissionPolicy .* denied|denied request/, 'ADMISSION_DENIED'],
+    [
+        /error looking up service account ([^ :]+)/,
+        'ADMISSION_DENIED',
+        match => `Create the service account ${match[1]}, or use another namespace.`,
+    ],
+    [
+        /cannot (\w+) resource "([^"]+)"(?: in API group "[^"]*")?(?: in the namespace "([^"]+)")?/,
+        'CLUSTER_REFUSED',
+        match => match[3] === undefined
+            ? `Let the credentials \`${match[1]}\` ${match[2]} (a ClusterRole).`
+            : `Let the credentials \`${match[1]}\` ${match[2]} in the namespace ${match[3]}; SECURITY.md lists all rights that are needed.`,
+    ],
+    [/\(Unauthorized\)|must be logged in|provide credentials/i, 'CLUSTER_REFUSED'],
+    [/\(Forbidden\): pods "[^"]*" is forbidden/, 'ADMISSION_DENIED'],
+    [/\(Forbidden\)/, 'CLUSTER_REFUSED'],
+    [
+        /server localhost:8080 was refused/,
+        'KUBECONFIG_INVALID',
+        () => 'Without a kubeconfig kubectl tries localhost:8080: pass a path or the content in `kubeconfig`.',
+    ],
+    [
+        /error loading config file|error in configuration|invalid configuration|no configuration has been provided|unable to (read|load)|getting credentials|context .* does not exist|yaml:|stat .*no such file/i,
+        'KUBECONFIG_INVALID',
+    ],
+    [
+        /was refused|no route to host|http2:|stream error|closed network connection|connection reset|EOF$|i\/o timeout|timed out|deadline exceeded|no such host|unable to connect|\((ServiceUnavailable|Timeout|ServerTimeout|TooManyRequests|InternalError|BadGateway)\)|internal error|bad gateway|x509|TLS/i,
+        'CLUSTER_UNREACHABLE',
+    ],
+];
+const SCC_HINT = 'Let the service account of the namespace use an SCC that admits the pod, such as `restricted-v2`, or set `smoke-security: restricted`.';
+
+;// CONCATENATED MODULE: ./lib/smoke/slots.js
+function slotsFor(count) {
+    let free = count;
+    const waiting = [];
+    return async (act) => {
+        if (free > 0) {
+            free--;
+        }
+        else {
+            await new Promise(resolve => waiting.push(resolve));
+        }
+        try {
+            return await act();
+        }
+        finally {
+            const next = waiting.shift();
+            if (next === undefined) {
+                free++;
+            }
+            else {
+                next();
+            }
+        }
+    };
+}
+
+;// CONCATENATED MODULE: ./lib/smoke/kubectl.js
+
+
+
+
+const REQUEST_TIMEOUT_SECONDS = 60;
+const MAX_REQUESTS = 6;
+async function findKubectl({ program, kubeconfig, namespace }) {
+    return kubectlWith(await localKubectl(program, kubeconfig), namespace);
+}
+function kubectlWith(program, namespace) {
+    const pods = `/api/v1/namespaces/${namespace}/pods`;
+    const slots = slotsFor(MAX_REQUESTS);
+    async function request(args, input = '') {
+        const result = await slots(() => program.run([`--request-timeout=${REQUEST_TIMEOUT_SECONDS}s`, ...args], input));
+        if (result.code !== 0) {
+            throw refusal_refusal(result.stderr.trim() || `kubectl ended with exit code ${result.code}`);
+        }
+        return result.stdout;
+    }
+    return {
+        createPod: async (pod, { dryRun = false } = {}) => kubectl_parse(await request(['create', `--raw=${pods}${dryRun ? '?dryRun=All' : ''}`, '-f', '-'], JSON.stringify(pod))),
+        missingVerbs: async (verbs) => {
+            const answers = await Promise.all(verbs.map(async (verb) => {
+                const spec = { resourceAttributes: { namespace, verb, resource: 'pods' } };
+                const review = { apiVersion: 'authorization.k8s.io/v1', kind: 'SelfSubjectAccessReview', spec };
+                const uri = '/apis/authorization.k8s.io/v1/selfsubjectaccessreviews';
+                return await request(['create', `--raw=${uri}`, '-f', '-'], JSON.stringify(review)).then(answer => kubectl_parse(answer).status?.allowed !== false, () => true);
+            }));
+            return verbs.filter((_, index) => answers[index] === false);
+        },
+        listPods: async (labelSelector) => kubectl_parse(await request(['get', `--raw=${pods}?${query({ labelSelector })}`])),
+        watchPods: async (labelSelector, resourceVersion, onEvent, signal) => {
+            const uri = `${pods}?${query({ watch: 'true', labelSelector, resourceVersion, timeoutSeconds: String(REQUEST_TIMEOUT_SECONDS) })}`;
+            const { code, stderr } = await program.stream(['get', `--raw=${uri}`], line => onEvent(kubectl_parse(line)), signal);
+            if (code !== 0) {
+                throw refusal_refusal(stderr.trim() || `kubectl ended with exit code ${code}`);
+            }
+        },
+        deletePod: async (name, gracePeriodSeconds) => {
+            const body = JSON.stringify({ apiVersion: 'v1', kind: 'DeleteOptions', gracePeriodSeconds });
+            await request(['delete', `--raw=${pods}/${name}`, '-f', '-'], body).catch(error => {
+                if (!/\(NotFound\)/.test(messageOf(error))) {
+                    throw error;
+                }
+            });
+        },
+        eventsOf: async (podUid) => {
+            const uri = `/api/v1/namespaces/${namespace}/events?${query({ fieldSelector: `involvedObject.uid=${podUid}` })}`;
+            return kubectl_parse(await request(['get', `--raw=${uri}`])).items;
+        },
+        getNode: async (name) => {
+            try {
+                return kubectl_parse(await request(['get', `--raw=/api/v1/nodes/${encodeURIComponent(name)}`]));
+            }
+            catch (error) {
+                if (/\(NotFound\)/.test(messageOf(error))) {
+                    return 'absent';
+                }
+                if (/\(Forbidden\)/.test(messageOf(error))) {
+                    return undefined;
+                }
+                throw error;
+            }
+        },
+        listNodes: async (labelSelector) => {
+            const selected = labelSelector === '' ? '' : `?${query({ labelSelector })}`;
+            try {
+                return kubectl_parse(await request(['get', `--raw=/api/v1/nodes${selected}`])).items;
+            }
+            catch (error) {
+                if (/\(Forbidden\)/.test(messageOf(error))) {
+                    throw new SideloadError('CLUSTER_REFUSED', messageOf(error), {
+                        hint: 'Let the credentials `list` nodes (a ClusterRole), or name the nodes in `nodes`.',
+                        cause: error,
+                    });
+                }
+                if (/\(BadRequest\)|unable to parse requirement/.test(messageOf(error))) {
+                    throw new SideloadError('INPUT_INVALID', `\`node-selector\`: ${messageOf(error)}`, {
+                        hint: 'Write it as for `kubectl get nodes --selector`, as in `pool=ci,!node-role.kubernetes.io/control-plane`.',
+                        cause: error,
+                    });
+                }
+                throw error;
+            }
+        },
+        logTail: async (name, container) => {
+            const asked = query({ ...(container === undefined ? {} : { container }), tailLines: '20', limitBytes: '8192' });
+            return (await request(['get', `--raw=${pods}/${name}/log?${asked}`]).catch(() => '')).trim();
+        },
+        close: () => program.close(),
+    };
+}
+function query(parameters) {
+    return new URLSearchParams(parameters).toString();
+}
+function kubectl_parse(json) {
+    try {
+        return JSON.parse(json);
+    }
+    catch (cause) {
+        throw new SideloadError('CLUSTER_UNREACHABLE', `the answer of the API is not JSON: ${json.slice(0, 200)}`, {
+            cause,
+        });
+    }
+}
+
+;// CONCATENATED MODULE: ./lib/smoke/remote-kubectl.js
+
+
+
+const CONTROL_PLANES = [
+    { name: 'k3s', kubeconfig: '/etc/rancher/k3s/k3s.yaml', program: 'k3s kubectl' },
+    { name: 'RKE2', kubeconfig: '/etc/rancher/rke2/rke2.yaml', program: '/var/lib/rancher/rke2/bin/kubectl' },
+    { name: 'k0s', kubeconfig: '/var/lib/k0s/pki/admin.conf', program: 'k0s kubectl' },
+    {
+        name: 'MicroK8s',
+        kubeconfig: '/var/snap/microk8s/current/credentials/client.config',
+        program: 'microk8s kubectl',
+    },
+    {
+        name: 'OpenShift',
+        kubeconfig: '/etc/kubernetes/static-pod-resources/kube-apiserver-certs/secrets/node-kubeconfigs/lb-ext.kubeconfig',
+        program: 'oc',
+    },
+    {
+        name: 'OpenShift',
+        kubeconfig: '/etc/kubernetes/static-pod-resources/kube-apiserver-certs/secrets/node-kubeconfigs/localhost.kubeconfig',
+        program: 'oc',
+    },
+    { name: 'MicroShift', kubeconfig: '/var/lib/microshift/resources/kubeadmin/kubeconfig', program: 'oc' },
+    { name: 'kubeadm', kubeconfig: '/etc/kubernetes/admin.conf', program: 'kubectl' },
+];
+const PROGRAMS = ['kubectl', 'oc', 'k3s kubectl', 'k0s kubectl', 'microk8s kubectl'];
+const FIND = `
+section uid; id -u
+if ! refusal=$(as_root true 2>&1); then section sudo-refused; printf '%s' "$refusal"; section end; exit 0; fi
+program_of() { # the first of the lines on standard input that is there, its program as an absolute path
+  while read -r candidate; do
+    set -- $candidate
+    [ $# -gt 0 ] && path=$(command -v "$1") || continue
+    shift
+    printf '%s' "$path\${*:+ $*}"
+    return
+  done
+}
+name= kubeconfig=$KUBECONFIG_GIVEN preferred=
+if [ -z "$kubeconfig" ]; then
+  while IFS='|' read -r row_name row_kubeconfig row_program; do
+    if as_root test -s "$row_kubeconfig"; then
+      name=$row_name kubeconfig=$row_kubeconfig preferred=$row_program
+      break
+    fi
+  done <<END
+$ROWS
+END
+elif ! as_root test -s "$kubeconfig"; then
+  kubeconfig=
+fi
+section name; printf '%s' "$name"
+section kubeconfig; printf '%s' "$kubeconfig"
+section program
+program_of <<END
+$preferred
+$PROGRAMS
+END
+`;
+const WHILE_OPEN = 'exec 3<&0; "$@" </dev/null 3<&- & child=$!; { cat <&3; kill "$child"; } >/dev/null 2>&1 & guard=$!; exec 3<&-; ' +
+    'wait "$child"; code=$?; kill "$guard" 2>/dev/null; exit "$code"';
+const MAX_OUTPUT_BYTES = 256 * 1024 * 1024;
+async function remoteKubectl(open, kubeconfig, signal) {
+    let connection = open();
+    const { target } = await connection;
+    const command = await connection
+        .then(opened => find(opened, kubeconfig, signal))
+        .catch(async (thrown) => {
+        await (await connection)?.close();
+        throw toSideloadError(thrown, target.label);
+    });
+    async function over(act) {
+        connection ??= open();
+        const used = connection;
+        try {
+            return await act(await used);
+        }
+        catch (thrown) {
+            const { code, message } = toSideloadError(thrown);
+            if (code !== 'SSH_LOST' && code !== 'SSH_UNREACHABLE') {
+                throw thrown;
+            }
+            if (connection === used) {
+                connection = undefined;
+            }
+            throw new SideloadError('CLUSTER_UNREACHABLE', `${target.label}: ${message}`, { cause: thrown });
+        }
+    }
+    return {
+        run: (args, input) => over(one => one.run([...command.sudo, ...command.argv, ...args], { stdin: input, maxOutputBytes: MAX_OUTPUT_BYTES })),
+        stream: (args, onLine, watchSignal) => over(one => {
+            const lines = splitLines(onLine);
+            return one.run([...command.sudo, 'sh', '-c', WHILE_OPEN, 'sh', ...command.argv, ...args], {
+                stdin: new external_node_stream_.PassThrough(),
+                onStdout: lines,
+                signal: watchSignal,
+            });
+        }),
+        close: async () => {
+            const last = connection;
+            connection = undefined;
+            await (await last?.catch(() => undefined))?.close();
+        },
+    };
+}
+async function find(connection, kubeconfig, signal) {
+    const rows = CONTROL_PLANES.map(({ name, kubeconfig: file, program }) => `${name}|${file}|${program}`).join('\n');
+    const variables = { KUBECONFIG_GIVEN: kubeconfig ?? '', ROWS: rows, PROGRAMS: PROGRAMS.join('\n') };
+    const sections = await runScript(connection, { body: FIND, variables }, signal);
+    const refused = sections.get('sudo-refused');
+    if (refused !== undefined) {
+        throw new SideloadError('SUDO_REFUSED', `\`sudo -n\` refused: ${refused || 'without a word'}`);
+    }
+    const file = sections.get('kubeconfig') ?? '';
+    if (file === '') {
+        const looked = kubeconfig ?? `one at ${CONTROL_PLANES.map(row => row.kubeconfig).join(', ')}`;
+        throw new SideloadError('KUBECONFIG_INVALID', `${connection.target.label} has no kubeconfig: ${looked}`, {
+            hint: 'Name a control-plane node in `kubectl`, or the path of a kubeconfig there in `kubeconfig`.',
+        });
+    }
+    const program = sections.get('program') ?? '';
+    if (program === '') {
+        throw new SideloadError('KUBECTL_NOT_FOUND', `${connection.target.label} has none of ${PROGRAMS.join(', ')}`);
+    }
+    const sudo = sections.get('uid') === '0' ? [] : ['sudo', '-n'];
+    return { sudo, argv: [...program.split(' '), `--kubeconfig=${file}`] };
+}
+function splitLines(onLine) {
+    const decoder = new TextDecoder();
+    let rest = '';
+    return chunk => {
+        const lines = (rest + decoder.decode(chunk, { stream: true })).split('\n');
+        rest = lines.pop() ?? '';
+        for (const line of lines) {
+            onLine(line);
+        }
+    };
+}
+
+;// CONCATENATED MODULE: ./lib/smoke/fit.js
+
+const NOBODY = 65_534;
+const LIMITS = { cpu: '500m', memory: '128Mi' };
+function firstFit(user, { security, resources }) {
+    const isNumbered = /^0*[1-9]\d*(:|$)/.test(user);
+    const level = security === 'restricted' || (security === 'auto' && isNumbered)
+        ? { level: 'restricted', runAsUser: isNumbered ? undefined : NOBODY }
+        : { level: 'image' };
+    return { security: level, resources };
+}
+async function fitPod(kubectl, first, settings, manifestOf) {
+    const changes = [];
+    let fit = first;
+    for (;;) {
+        try {
+            const pod = await kubectl.createPod(manifestOf(fit), { dryRun: true });
+            const pulled = pod.spec?.containers?.find(({ imagePullPolicy = 'Never' }) => imagePullPolicy !== 'Never');
+            if (pulled !== undefined) {
+                throw new SideloadError('PULL_FORCED', `the pod was sent with \`imagePullPolicy: Never\`, and the API server makes it ${pulled.imagePullPolicy}`);
+            }
+            return { fit, changes };
+        }
+        catch (thrown) {
+            const { code, message } = toSideloadError(thrown);
+            const { security, resources } = fit;
+            if (code === 'POD_SECURITY' && settings.security === 'auto' && security.level === 'image') {
+                fit = { resources, security: { level: 'restricted', runAsUser: NOBODY } };
+                changes.push(`as user ${NOBODY} under Pod Security \`restricted\`, since the namespace wants it`);
+            }
+            else if (code === 'QUOTA_EXCEEDED' && /must specify [^;]*limits\./.test(message) && !hasAny(resources.limits)) {
+                fit = { security, resources: { ...resources, limits: LIMITS } };
+                changes.push(`with limits of ${LIMITS.cpu} CPU and ${LIMITS.memory}, since a quota of the namespace wants some`);
+            }
+            else {
+                throw thrown;
+            }
+        }
+    }
+}
+function hasAny(quantities) {
+    return Object.keys(quantities).length > 0;
+}
+
+;// CONCATENATED MODULE: ./lib/smoke/follow.js
+
+
+
+const RETRY_MS = 1000;
+const MAX_REFUSALS = 5;
+async function followPods(kubectl, options) {
+    const { labelSelector, until } = options;
+    let refusals = 0;
+    while (!until.aborted) {
+        try {
+            options.onListing?.();
+            const list = await kubectl.listPods(labelSelector);
+            if (until.aborted) {
+                return;
+            }
+            for (const pod of list.items) {
+                options.onPod(pod);
+            }
+            options.onList?.(new Set(list.items.map(pod => pod.metadata.name)));
+            if (until.aborted) {
+                return;
+            }
+            const openedAt = Date.now();
+            await kubectl.watchPods(labelSelector, list.metadata.resourceVersion, event => {
+                if (until.aborted || event.type === 'BOOKMARK' || event.type === 'ERROR') {
+                    return;
+                }
+                (event.type === 'DELETED' ? options.onDeleted : options.onPod)(event.object);
+            }, until);
+            refusals = 0;
+            await pause(RETRY_MS - (Date.now() - openedAt), until);
+        }
+        catch (error) {
+            if (until.aborted) {
+                return;
+            }
+            const trouble = toSideloadError(error);
+            refusals = isForbidden(trouble) ? refusals + 1 : 0;
+            if (refusals >= MAX_REFUSALS) {
+                throw trouble;
+            }
+            options.onTrouble?.(trouble.message);
+            await pause(RETRY_MS, until);
+        }
+    }
+}
+async function pause(milliseconds, until) {
+    if (milliseconds > 0) {
+        await (0,external_node_timers_promises_namespaceObject.setTimeout)(milliseconds, undefined, { signal: until }).catch(() => { });
+    }
+}
+
+;// CONCATENATED MODULE: ./lib/smoke/smoke.js
+
+
+
+
+
+
+
+
+
+const VERBS = ['create', 'list', 'watch', 'delete'];
+const SETTLE_MS = 2000;
+const DELETE_MS = 15_000;
+const DELETE_RETRY_MS = 1000;
+const CREATE_RETRY_MS = 1000;
+const DEADLINE_MARGIN_SECONDS = 60;
+async function checkCluster(kubectl, targets, options, log) {
+    const { template } = options;
+    if (template !== undefined && targets.length > 0) {
+        assertUsed(template, targets.map(({ reference }) => reference));
+    }
+    const missing = targets.length > 0 ? await kubectl.missingVerbs(VERBS) : [];
+    if (missing.length > 0) {
+        const faults = missing.map(verb => `cannot ${verb} resource "pods"`).join(', ');
+        throw new SideloadError('CLUSTER_REFUSED', `the credentials ${faults} in the namespace of the smoke pods`, {
+            hint: `Let them ${missing.map(verb => `\`${verb}\``).join(', ')} pods there; SECURITY.md lists all rights that are needed.`,
+        });
+    }
+    const fits = new Map();
+    for (const target of targets) {
+        if (!fits.has(fitKey(target))) {
+            const first = firstFit(target.user, options);
+            const { fit, changes } = await fitPod(kubectl, first, options, one => manifest(target, 0, one, options));
+            for (const change of changes) {
+                log(`the smoke pods of ${target.reference} run ${change}`);
+            }
+            fits.set(fitKey(target), fit);
+        }
+    }
+    return fits;
+}
+function fitKey({ reference, user }) {
+    return `${reference} ${user}`;
+}
+async function runSmokePods(kubectl, targets, fits, options) {
+    try {
+        return await judgeAll(kubectl, targets, fits, options);
+    }
+    finally {
+        await deletePods(kubectl, options.runId);
+    }
+}
+async function deletePods(kubectl, runId) {
+    const deadline = AbortSignal.timeout(DELETE_MS);
+    for (;;) {
+        try {
+            return await deleteOnce(kubectl, runId);
+        }
+        catch (thrown) {
+            if (!isTemporary(thrown) || deadline.aborted) {
+                throw thrown;
+            }
+            await (0,external_node_timers_promises_namespaceObject.setTimeout)(DELETE_RETRY_MS);
+        }
+    }
+}
+async function deleteOnce(kubectl, runId) {
+    const labelSelector = selector(runId);
+    const left = new Set((await kubectl.listPods(labelSelector)).items.map(pod => pod.metadata.name));
+    if (left.size === 0) {
+        return;
+    }
+    await Promise.all([...left].map(name => kubectl.deletePod(name, 1)));
+    const gone = new AbortController();
+    const stopWhenEmpty = () => {
+        if (left.size === 0) {
+            gone.abort();
+        }
+    };
+    await followPods(kubectl, {
+        labelSelector,
+        onPod: () => { },
+        onList: names => {
+            for (const name of left) {
+                if (!names.has(name)) {
+                    left.delete(name);
+                }
+            }
+            stopWhenEmpty();
+        },
+        onDeleted: pod => {
+            left.delete(pod.metadata.name);
+            stopWhenEmpty();
+        },
+        until: AbortSignal.any([gone.signal, AbortSignal.timeout(DELETE_MS)]),
+    });
+    await Promise.all([...left].map(name => kubectl.deletePod(name, 0)));
+}
+async function judgeAll(kubectl, targets, fits, options) {
+    const { signal, expect, template } = options;
+    const pods = targets.map((target, index) => ({
+        target,
+        index,
+        name: smoke_podName(options.runId, index),
+        startedAt: 0,
+        isCreated: false,
+        isListable: false,
+        pod: undefined,
+        verdict: { state: 'pending', message: 'nothing' },
+        settling: undefined,
+        conclusion: undefined,
+        concluded: () => { },
+    }));
+    const byName = new Map(pods.map(pod => [pod.name, pod]));
+    const conclude = (watched, verdict) => {
+        if (watched.conclusion === undefined) {
+            unsettle(watched);
+            watched.conclusion = verdict;
+            watched.concluded();
+        }
+    };
+    const look = (pod) => {
+        const watched = byName.get(pod.metadata.name);
+        if (watched === undefined || watched.conclusion !== undefined) {
+            return;
+        }
+        const { imageId, reference } = watched.target;
+        const containers = template === undefined ? [] : containersOf(template, reference);
+        const verdict = judge(pod, imageId, containers.length > 0 ? { expect, containers } : { expect });
+        watched.isCreated = true;
+        watched.pod = pod;
+        watched.verdict = verdict;
+        if (verdict.state === 'running') {
+            watched.settling ??= setTimeout(() => conclude(watched, verdict), SETTLE_MS);
+        }
+        else {
+            unsettle(watched);
+            if (verdict.state !== 'pending') {
+                conclude(watched, verdict);
+            }
+        }
+    };
+    const miss = (watched) => {
+        if (watched !== undefined) {
+            conclude(watched, fail('SMOKE_DELETED', 'the pod is gone'));
+        }
+    };
+    const report = async (watched) => {
+        const result = await explain(kubectl, watched, options);
+        options.onResult(result);
+        return result;
+    };
+    const run = async (watched) => {
+        signal.throwIfAborted();
+        watched.startedAt = Date.now();
+        if (watched.conclusion !== undefined) {
+            return await report(watched);
+        }
+        const concluded = new Promise(resolve => {
+            watched.concluded = resolve;
+        });
+        const over = AbortSignal.any([AbortSignal.timeout(options.timeoutMs), signal]);
+        const timeout = new Promise(resolve => over.addEventListener('abort', () => resolve(), { once: true }));
+        const fit = fits.get(fitKey(watched.target)) ?? firstFit(watched.target.user, options);
+        try {
+            const pod = await create(kubectl, manifest(watched.target, watched.index, fit, options), over, options.onTrouble);
+            if (pod !== undefined) {
+                look(pod);
+            }
+        }
+        catch (thrown) {
+            const { code, message, hint } = toSideloadError(thrown);
+            conclude(watched, { ...fail(code, message), hint });
+        }
+        await Promise.race([concluded, timeout]);
+        signal.throwIfAborted();
+        const result = await report(watched);
+        if (targets.length > options.parallel) {
+            await kubectl.deletePod(watched.name, 1).catch(() => { });
+        }
+        return result;
+    };
+    const finished = new AbortController();
+    const slots = slotsFor(options.parallel);
+    const running = Promise.allSettled(pods.map(watched => slots(() => run(watched)))).finally(() => finished.abort());
+    const following = followPods(kubectl, {
+        labelSelector: selector(options.runId),
+        onListing: () => {
+            for (const watched of pods) {
+                watched.isListable = watched.isCreated;
+            }
+        },
+        onPod: look,
+        onList: names => {
+            for (const watched of pods.filter(({ name, isListable }) => isListable && !names.has(name))) {
+                miss(watched);
+            }
+        },
+        onDeleted: pod => miss(byName.get(pod.metadata.name)),
+        onTrouble: message => {
+            pods.forEach(unsettle);
+            options.onTrouble(message);
+        },
+        until: AbortSignal.any([finished.signal, signal]),
+    }).catch((thrown) => {
+        const { code, message, hint } = toSideloadError(thrown);
+        for (const watched of pods) {
+            conclude(watched, { ...fail(code, message), hint });
+        }
+    });
+    const settled = await running;
+    pods.forEach(unsettle);
+    await following;
+    return settled.map(one => {
+        if (one.status === 'rejected') {
+            throw one.reason;
+        }
+        return one.value;
+    });
+}
+function unsettle(watched) {
+    clearTimeout(watched.settling);
+    watched.settling = undefined;
+}
+async function create(kubectl, pod, over, onTrouble) {
+    for (let attempt = 1;; attempt++) {
+        try {
+            return await kubectl.createPod(pod);
+        }
+        catch (thrown) {
+            const { message } = toSideloadError(thrown);
+            if (attempt > 1 && /\(AlreadyExists\)/.test(message)) {
+                return undefined;
+            }
+            if (!isTemporary(thrown) || over.aborted) {
+                throw thrown;
+            }
+            onTrouble(message);
+            await (0,external_node_timers_promises_namespaceObject.setTimeout)(CREATE_RETRY_MS, undefined, { signal: over }).catch(() => { });
+        }
+    }
+}
+function isTemporary(thrown) {
+    return toSideloadError(thrown).code === 'CLUSTER_UNREACHABLE';
+}
+async function explain(kubectl, watched, { heldOn }) {
+    const { target, pod, conclusion } = watched;
+    const result = (verdict, error) => ({
+        target,
+        error,
+        message: verdict.message,
+        durationMs: Date.now() - watched.startedAt,
+    });
+    if (conclusion !== undefined && conclusion.state !== 'failed') {
+        return result(conclusion);
+    }
+    const [events, object] = await Promise.all([
+        pod === undefined ? [] : kubectl.eventsOf(pod.metadata.uid).catch(() => []),
+        kubectl.getNode(target.nodeName).catch(() => undefined),
+    ]);
+    const verdict = conclusion ?? judgeTimeout(watched.verdict, { events, node: object });
+    const isAboutName = verdict.code === 'SMOKE_IMAGE_NEVER_PULL' || verdict.code === 'SMOKE_IMAGE_INSPECT';
+    const held = isAboutName ? await heldOn(target).catch(() => namesOf(object)) : [];
+    const hasRun = ['SMOKE_CRASHED', 'SMOKE_PROBE', 'SMOKE_TIMEOUT', 'SMOKE_ENDED'].includes(verdict.code);
+    const container = failedContainer(pod);
+    const log = hasRun && container !== undefined && pod !== undefined
+        ? await kubectl.logTail(pod.metadata.name, container).catch(() => '')
+        : '';
+    const evidence = { node: target.node, reference: target.reference, pod, events, log, object, held };
+    return result(verdict, diagnose(verdict, evidence));
+}
+function failedContainer(pod) {
+    const all = [...(pod?.status?.initContainerStatuses ?? []), ...(pod?.status?.containerStatuses ?? [])];
+    const failed = all.find(({ state }) => state?.terminated !== undefined && state.terminated.exitCode !== 0);
+    const begun = all.find(({ state }) => state?.running !== undefined || state?.terminated !== undefined);
+    const one = failed ?? begun;
+    return one === undefined ? undefined : (one.name ?? CONTAINER);
+}
+function namesOf(object) {
+    return object === undefined || object === 'absent'
+        ? []
+        : (object.status?.images ?? []).flatMap(({ names }) => names ?? []);
+}
+function manifest(target, index, fit, { runId, timeoutMs, command, template }) {
+    return smokePodManifest({
+        name: smoke_podName(runId, index),
+        nodeName: target.nodeName,
+        image: target.reference,
+        command,
+        runId,
+        deadlineSeconds: Math.ceil(timeoutMs / 1000) + DEADLINE_MARGIN_SECONDS,
+        template: template !== undefined && containersOf(template, target.reference).length > 0 ? template : undefined,
+        ...fit,
+    });
+}
+function smoke_podName(runId, index) {
+    return `kube-sideload-${runId}-${index}`;
+}
+function selector(runId) {
+    return `${RUN_LABEL}=${runId}`;
 }
 
 // EXTERNAL MODULE: external "assert"
@@ -13931,6 +17323,76 @@ class NodeSSH {
     }
 }
 
+;// CONCATENATED MODULE: ./lib/ssh/authentication.js
+
+
+function authenticator(user, { key, agent, password }) {
+    const proofs = [];
+    if (key !== undefined) {
+        const request = { type: 'publickey', username: user, key: key.key };
+        proofs.push({ method: 'publickey', shown: `the key ${key.fingerprint}`, request });
+    }
+    if (agent !== undefined) {
+        const request = { type: 'agent', username: user, agent };
+        proofs.push({ method: 'publickey', shown: `the keys of the ssh-agent at ${agent}`, request });
+    }
+    if (password !== undefined) {
+        proofs.push({
+            method: 'password',
+            shown: 'the password',
+            request: { type: 'password', username: user, password },
+        });
+        const prompt = answerOnce(password);
+        const request = { type: 'keyboard-interactive', username: user, prompt };
+        proofs.push({ method: 'keyboard-interactive', shown: 'the password, when asked for it', request });
+    }
+    const offered = [];
+    let methodsLeft;
+    let wantsMore = false;
+    const handler = ((left, partialSuccess) => {
+        methodsLeft = left ?? methodsLeft;
+        wantsMore = partialSuccess === true;
+        const next = proofs.find(proof => !offered.includes(proof) && (methodsLeft === undefined || methodsLeft.includes(proof.method)));
+        if (next === undefined)
+            return false;
+        offered.push(next);
+        return next.request;
+    });
+    return {
+        handler,
+        state: () => ({
+            offered: offered.map(({ shown }) => shown),
+            isKeyOffered: offered.some(({ method }) => method === 'publickey'),
+            methodsLeft,
+            wantsMore,
+        }),
+    };
+}
+function answerOnce(password) {
+    let isAnswered = false;
+    return (_name, _instructions, _language, prompts, finish) => {
+        const [only, ...others] = prompts;
+        const isForPassword = only !== undefined && others.length === 0 && only.echo !== true && !isAnswered;
+        isAnswered ||= isForPassword;
+        finish(isForPassword ? [password] : prompts.map(() => ''));
+    };
+}
+async function agentKeys({ key, agent, password }, label) {
+    if (agent === undefined || key !== undefined || password !== undefined)
+        return;
+    const fail = (what) => {
+        throw new SideloadError('SSH_AUTH_FAILED', `the ssh-agent at ${agent} ${what}`, {
+            node: label,
+            hint: 'Compare with `ssh-add -l` on the runner, as the user of the job, or pass a key in `ssh-private-key`.',
+        });
+    };
+    const count = await new Promise((resolve, reject) => {
+        lib_default().createAgent(agent).getIdentities((error, keys) => (error ? reject(error) : resolve(keys?.length ?? 0)));
+    }).catch((error) => fail(`does not answer: ${messageOf(error)}`));
+    if (count === 0)
+        fail('has no keys');
+}
+
 ;// CONCATENATED MODULE: ./lib/ssh/connect-error.js
 
 const REASONS = {
@@ -13954,6 +17416,11 @@ function connectError(error, attempt) {
     const { label: node, address, phase } = attempt;
     if (levelOf(error) === 'client-authentication')
         return authError(error, attempt);
+    if (levelOf(error) === 'agent') {
+        const message = `the ssh-agent refused to prove the login of ${attempt.user} at ${address}: ${messageOf(error)}`;
+        const hint = 'Look at the agent: a locked one, or a key that wants a confirmation, cannot be used by a job.';
+        return new SideloadError('SSH_AUTH_FAILED', message, { node, hint, cause: error });
+    }
     if (phase === 'login' && typeof codeOf(error) === 'number') {
         const message = `${address} ended the login of ${attempt.user}: ${messageOf(error)}`;
         return new SideloadError('SSH_AUTH_FAILED', message, { node, cause: error });
@@ -13989,25 +17456,314 @@ function unreachable(error, { phase, wasAnswered }) {
         return `it closed the connection${during}`;
     return reason;
 }
-function authError(error, { label, address, user, keyFingerprint, methodsLeft, wantsMore }) {
+function authError(error, attempt) {
+    const { label, address, user, offered, isKeyOffered, methodsLeft, wantsMore } = attempt;
     const methods = methodsLeft?.join(', ');
+    const proofs = offered.join(', ');
     if (wantsMore) {
-        const message = `${address} accepted the key of ${user} and wants another proof as well: ${methods}`;
-        const hint = 'Only the key can be given here: exempt this user in sshd_config (`AuthenticationMethods publickey`).';
+        const message = `${address} accepted ${proofs} of ${user} and wants another proof as well: ${methods}`;
+        const hint = 'Exempt this user in sshd_config (`AuthenticationMethods publickey`), or give `ssh-password` as well, if that is the other proof.';
         return new SideloadError('SSH_AUTH_FAILED', message, { node: label, hint, cause: error });
     }
     const accepts = methods ? `; it would accept: ${methods}` : '';
-    const message = `${address} refused the login of ${user} with the key ${keyFingerprint}${accepts}`;
-    const hint = methodsLeft === undefined || methodsLeft.includes('publickey')
-        ? `Look for this key with \`ssh-keygen -lf ~${user}/.ssh/authorized_keys\` on the node; sshd’s log tells why it refused.`
-        : 'This sshd accepts no keys from this user: see `PubkeyAuthentication` and `AuthenticationMethods` in its sshd_config.';
+    const message = `${address} refused the login of ${user} with ${proofs || 'nothing that it takes'}${accepts}`;
+    const hint = !isKeyOffered
+        ? 'Check user and password; better, give the user a key.'
+        : methodsLeft === undefined || methodsLeft.includes('publickey')
+            ? `Look for this key with \`ssh-keygen -lf ~${user}/.ssh/authorized_keys\` there; sshd’s log tells why it refused.`
+            : 'This sshd accepts no keys from this user: see `PubkeyAuthentication` and `AuthenticationMethods` in its sshd_config.';
     return new SideloadError('SSH_AUTH_FAILED', message, { node: label, hint, cause: error });
+}
+function forwardError(error, { label, address }) {
+    const reason = messageOf(error).replace(/^\(SSH\) Channel open failure: /, '');
+    const isForbidden = error instanceof Error && 'reason' in error && error.reason === 1;
+    return new SideloadError('SSH_UNREACHABLE', `${address} cannot be reached from the jump host before it: ${reason}`, {
+        node: label,
+        hint: isForbidden
+            ? 'The jump host forbids it: see `AllowTcpForwarding` and `PermitOpen` in its sshd_config.'
+            : 'Check name, port and firewall as the jump host sees them.',
+        cause: error,
+    });
 }
 function levelOf(error) {
     return error instanceof Error && 'level' in error ? error.level : undefined;
 }
 function codeOf(error) {
     return error instanceof Error && 'code' in error ? error.code : undefined;
+}
+
+;// CONCATENATED MODULE: ./lib/ssh/socket.js
+
+const MAX_WAITING_BYTES = 4 * 1024 * 1024;
+function coalescingSocket(host, port) {
+    const socket = (0,external_node_net_.connect)({ host, port, noDelay: true });
+    const write = socket.write.bind(socket);
+    let isCorked = false;
+    socket.write = (...args) => {
+        if (!isCorked) {
+            isCorked = true;
+            socket.cork();
+            setImmediate(() => {
+                isCorked = false;
+                socket.uncork();
+            });
+        }
+        return write(...args);
+    };
+    return socket;
+}
+function drained(socket) {
+    if (socket.destroyed || socket.writableLength < MAX_WAITING_BYTES)
+        return undefined;
+    return new Promise(resolve => {
+        const done = () => {
+            socket.off('drain', done).off('close', done);
+            resolve();
+        };
+        socket.on('drain', done).on('close', done);
+    });
+}
+
+;// CONCATENATED MODULE: ./lib/ssh/session.js
+
+
+
+
+
+
+const KEEPALIVE_COUNT = 3;
+const CLOSE_TIMEOUT_MS = 2000;
+function session_addressOf({ host, port }) {
+    return host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`;
+}
+async function openSession(peer, options, via) {
+    const { authentication, hostKeys, connectTimeoutMs, keepaliveIntervalMs = 15_000, signal } = options;
+    const { label, host, port, user } = peer;
+    const isJump = label === undefined;
+    signal.throwIfAborted();
+    const address = `${isJump ? 'the jump host ' : ''}${session_addressOf(peer)}`;
+    let stream;
+    let phase = via === undefined && (0,external_node_net_.isIP)(host) === 0 ? 'lookup' : 'tcp';
+    let wasAnswered = false;
+    let hostKeyError;
+    const auth = authenticator(user, authentication);
+    const attempt = () => ({
+        label,
+        address,
+        user,
+        phase: phase === 'banner' && wasAnswered ? 'handshake' : phase,
+        wasAnswered,
+        ...auth.state(),
+    });
+    let interrupt = () => { };
+    const interrupted = new Promise((_, reject) => {
+        interrupt = reject;
+    });
+    interrupted.catch(() => { });
+    const timer = setTimeout(() => interrupt(timeoutError(connectTimeoutMs, attempt())), connectTimeoutMs);
+    const onAbortedAttempt = () => interrupt(signal.reason);
+    signal.addEventListener('abort', onAbortedAttempt);
+    const ended = new AbortController();
+    let lastError;
+    const lostError = () => {
+        const own = lastError === undefined ? 'it was closed at the other end' : lossReason(lastError, keepaliveIntervalMs);
+        const reason = via?.ended.aborted === true ? messageOf(via.ended.reason) : own;
+        return new SideloadError('SSH_LOST', `The connection to ${address} broke off: ${reason}`, {
+            node: label,
+            cause: hostKeyError ?? lastError,
+        });
+    };
+    const logIn = async () => {
+        await agentKeys(authentication, label);
+        if (via === undefined) {
+            const socket = coalescingSocket(host, port);
+            socket.on('lookup', (error) => {
+                if (error === null)
+                    phase = 'tcp';
+            });
+            socket.once('connect', () => {
+                phase = 'banner';
+            });
+            stream = socket;
+        }
+        else {
+            stream = await forwarded(via, peer, attempt, interrupted);
+            phase = 'banner';
+        }
+        const sock = stream;
+        const closed = new Promise(resolve => sock.once('close', () => resolve()));
+        const ssh = new NodeSSH();
+        const ready = ssh.connect({
+            sock,
+            host,
+            username: user,
+            authHandler: auth.handler,
+            algorithms: { serverHostKey: [...hostKeys.algorithms({ label, host, port })] },
+            hostVerifier: (presented) => {
+                try {
+                    hostKeys.verify({ label, host, port }, presented);
+                    return true;
+                }
+                catch (error) {
+                    hostKeyError = error;
+                    return false;
+                }
+            },
+            readyTimeout: 0,
+            keepaliveInterval: keepaliveIntervalMs,
+            keepaliveCountMax: KEEPALIVE_COUNT,
+        });
+        ready.catch(() => { });
+        const client = ssh.connection;
+        if (client === null) {
+            await ready;
+            throw new SideloadError('INTERNAL', 'node-ssh made no connection', { node: label });
+        }
+        sock.once('data', () => {
+            wasAnswered = true;
+        });
+        client.on('error', (error) => {
+            lastError ??= error;
+            ended.abort(lostError());
+        });
+        client.on('close', () => ended.abort(lostError()));
+        client.once('handshake', () => {
+            phase = 'login';
+        });
+        await Promise.race([ready, interrupted]);
+        signal.throwIfAborted();
+        return { ssh, client, stream: sock, closed };
+    };
+    const loggedIn = await logIn()
+        .catch((error) => {
+        const failed = attempt();
+        stream?.destroy();
+        if (error instanceof SideloadError || signal.aborted)
+            throw error;
+        throw hostKeyError ?? connectError(error, failed);
+    })
+        .finally(() => {
+        clearTimeout(timer);
+        signal.removeEventListener('abort', onAbortedAttempt);
+    });
+    const { ssh, client, closed } = loggedIn;
+    const open = loggedIn.stream;
+    let closing;
+    const end = (reason) => {
+        closing ??= (async () => {
+            ended.abort(reason);
+            client.end();
+            let timeout;
+            const late = new Promise(resolve => {
+                timeout = setTimeout(() => {
+                    open.destroy();
+                    resolve();
+                }, CLOSE_TIMEOUT_MS);
+            });
+            await Promise.race([closed, late]);
+            clearTimeout(timeout);
+        })();
+        return closing;
+    };
+    const onAbort = () => void end(signal.reason);
+    signal.addEventListener('abort', onAbort);
+    void closed.then(() => signal.removeEventListener('abort', onAbort));
+    return {
+        client,
+        label,
+        ended: ended.signal,
+        drained: () => drained(open) ?? via?.drained(),
+        isOpen: () => open.writable,
+        running: new Set(),
+        forward: async (toHost, toPort) => await ssh.forwardOut('127.0.0.1', 0, toHost, toPort),
+        close: () => end(new SideloadError('SSH_LOST', `The connection to ${address} was closed here`, { node: label })),
+    };
+}
+async function forwarded(via, { host, port }, attempt, interrupted) {
+    const opening = via.forward(host, port);
+    try {
+        return await Promise.race([opening, interrupted]);
+    }
+    catch (error) {
+        opening.then(late => late.destroy(), () => { });
+        throw error instanceof SideloadError ? error : forwardError(error, attempt());
+    }
+}
+function lossReason(error, keepaliveIntervalMs) {
+    const reason = messageOf(error);
+    if (reason === 'Keepalive timeout') {
+        return `the node has not answered for ${(keepaliveIntervalMs * KEEPALIVE_COUNT) / 1000} s`;
+    }
+    return systemReason(error) ?? reason;
+}
+
+;// CONCATENATED MODULE: ./lib/ssh/jump.js
+
+
+function jumpHosts(options) {
+    const open = new Map();
+    function share(chain, key) {
+        const last = chain.at(-1);
+        if (last === undefined)
+            throw new SideloadError('INTERNAL', 'a chain of no jump hosts');
+        const abort = new AbortController();
+        let before;
+        const session = (async () => {
+            if (chain.length > 1)
+                before = await borrow(chain.slice(0, -1), abort.signal);
+            return await openSession({ ...last, label: undefined }, { ...options, signal: abort.signal }, before?.session);
+        })();
+        const shared = {
+            users: 0,
+            session,
+            end: async () => {
+                abort.abort(new SideloadError('SSH_LOST', `The connection to the jump host ${session_addressOf(last)} was closed here`));
+                await session.then(one => one.close()).catch(() => { });
+                await before?.giveBack();
+            },
+        };
+        const forget = () => {
+            if (open.get(key) === shared)
+                open.delete(key);
+        };
+        session.then(({ ended }) => ended.addEventListener('abort', forget, { once: true })).catch(forget);
+        open.set(key, shared);
+        return shared;
+    }
+    async function borrow(chain, signal) {
+        signal.throwIfAborted();
+        const key = chain.map(host => `${host.user}@${session_addressOf(host)}`).join(',');
+        const shared = open.get(key) ?? share(chain, key);
+        shared.users += 1;
+        let isBorrowed = true;
+        const giveBack = async () => {
+            if (!isBorrowed)
+                return;
+            isBorrowed = false;
+            shared.users -= 1;
+            if (shared.users > 0)
+                return;
+            if (open.get(key) === shared)
+                open.delete(key);
+            await shared.end();
+        };
+        let onAbort = () => { };
+        const aborted = new Promise((_, reject) => {
+            onAbort = () => reject(signal.reason);
+        });
+        signal.addEventListener('abort', onAbort);
+        try {
+            return { session: await Promise.race([shared.session, aborted]), giveBack };
+        }
+        catch (error) {
+            void giveBack();
+            throw error;
+        }
+        finally {
+            signal.removeEventListener('abort', onAbort);
+        }
+    }
+    return { borrow };
 }
 
 ;// CONCATENATED MODULE: ./lib/ssh/quote.js
@@ -14037,11 +17793,11 @@ function quoted(argument, isProgram) {
 
 function runCommand(session, argv, options) {
     const { client, label, ended } = session;
-    const { stdin, signal, maxOutputBytes = 16 * 1024 * 1024, onStdinBytes } = options;
+    const { stdin, preamble, signal, maxOutputBytes = 16 * 1024 * 1024, onStdinBytes, onStdout } = options;
     const source = stdin instanceof external_node_stream_.Readable
         ? stdin
         : external_node_stream_.Readable.from(stdin === undefined || stdin.length === 0 ? [] : [Buffer.from(stdin)]);
-    return new Promise((resolve, reject) => {
+    const running = new Promise((resolve, reject) => {
         let channel;
         let exit;
         let isSettled = false;
@@ -14077,6 +17833,15 @@ function runCommand(session, argv, options) {
                 fail(new SideloadError('REMOTE_COMMAND_FAILED', message, { node: label }));
             }
         };
+        const handOver = (chunk) => {
+            try {
+                if (!isSettled)
+                    onStdout?.(chunk);
+            }
+            catch (error) {
+                fail(error);
+            }
+        };
         source.on('error', fail);
         if (ended.aborted)
             return onEnded();
@@ -14098,7 +17863,7 @@ function runCommand(session, argv, options) {
             }
             channel = opened;
             opened.on('error', fail);
-            opened.on('data', collect(stdout));
+            opened.on('data', onStdout === undefined ? collect(stdout) : handOver);
             opened.stderr.on('data', collect(stderr));
             opened.on('exit', (code, name) => {
                 exit = code === null ? { code: signalCode(name), signal: name ?? 'unknown' } : { code };
@@ -14111,16 +17876,44 @@ function runCommand(session, argv, options) {
             });
             if (isSettled)
                 return cut(opened);
+            if (preamble !== undefined)
+                opened.write(preamble);
             (0,external_node_stream_promises_namespaceObject.pipeline)(source, stdinOf(opened, session, onStdinBytes), { signal: input.signal }).catch(fail);
         };
-        try {
-            client.exec(line, (error, opened) => onOpen(error === true ? new Error('the request was refused') : error, opened));
-        }
-        catch (error) {
-            const message = `The connection is closed: ${messageOf(error)}`;
-            fail(new SideloadError('SSH_LOST', message, { node: label, cause: error }));
-        }
+        const start = (retries) => {
+            if (isSettled)
+                return;
+            try {
+                client.exec(line, (error, opened) => {
+                    const others = [...session.running].filter(other => other !== running);
+                    if (!isOpenFailure(error))
+                        onOpen(error === true ? new Error('the request was refused') : error, opened);
+                    else if (others.length > 0)
+                        void Promise.race(others.map(settled)).then(() => start(RETRIES));
+                    else if (retries > 0)
+                        start(retries - 1);
+                    else
+                        onOpen(error, opened);
+                });
+            }
+            catch (error) {
+                const message = `The connection is closed: ${messageOf(error)}`;
+                fail(new SideloadError('SSH_LOST', message, { node: label, cause: error }));
+            }
+        };
+        start(RETRIES);
     });
+    session.running.add(running);
+    const forget = () => void session.running.delete(running);
+    running.then(forget, forget);
+    return running;
+}
+function isOpenFailure(error) {
+    return error instanceof Error && 'reason' in error;
+}
+const RETRIES = 2;
+function settled(promise) {
+    return promise.then(() => { }, () => { });
 }
 function stdinOf(channel, session, onStdinBytes) {
     let sentBytes = 0;
@@ -14154,1554 +17947,438 @@ function signalCode(name) {
     return number === undefined ? 255 : 128 + number;
 }
 
-;// CONCATENATED MODULE: ./lib/ssh/socket.js
-
-const MAX_WAITING_BYTES = 4 * 1024 * 1024;
-function coalescingSocket(host, port) {
-    const socket = (0,external_node_net_.connect)({ host, port, noDelay: true });
-    const write = socket.write.bind(socket);
-    let isCorked = false;
-    socket.write = (...args) => {
-        if (!isCorked) {
-            isCorked = true;
-            socket.cork();
-            setImmediate(() => {
-                isCorked = false;
-                socket.uncork();
-            });
-        }
-        return write(...args);
-    };
-    return socket;
-}
-function drained(socket) {
-    if (socket.destroyed || socket.writableLength < MAX_WAITING_BYTES)
-        return undefined;
-    return new Promise(resolve => {
-        const done = () => {
-            socket.off('drain', done).off('close', done);
-            resolve();
-        };
-        socket.on('drain', done).on('close', done);
-    });
-}
-
 ;// CONCATENATED MODULE: ./lib/ssh/connect.js
 
 
 
 
-
-
-const KEEPALIVE_COUNT = 3;
-const CLOSE_TIMEOUT_MS = 2000;
 async function connect(target, options) {
-    const { credentials, hostKeys, connectTimeoutMs, keepaliveIntervalMs = 15_000, signal } = options;
-    const { label, host, port, user } = target;
-    signal.throwIfAborted();
-    const address = host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`;
-    const socket = coalescingSocket(host, port);
-    const closed = new Promise(resolve => socket.once('close', () => resolve()));
-    let phase = (0,external_node_net_.isIP)(host) === 0 ? 'lookup' : 'tcp';
-    let hostKeyError;
-    let isKeyOffered = false;
-    let methodsLeft;
-    let wantsMore = false;
-    socket.on('lookup', (error) => {
-        if (error === null)
-            phase = 'tcp';
-    });
-    socket.once('connect', () => {
-        phase = 'banner';
-    });
-    const attempt = () => ({
-        label,
-        address,
-        user,
-        keyFingerprint: credentials.fingerprint,
-        phase: phase === 'banner' && socket.bytesRead > 0 ? 'handshake' : phase,
-        wasAnswered: socket.bytesRead > 0,
-        methodsLeft,
-        wantsMore,
-    });
-    const authHandler = ((left, partialSuccess) => {
-        if (!isKeyOffered) {
-            isKeyOffered = true;
-            return { type: 'publickey', username: user, key: credentials.key };
-        }
-        methodsLeft = left ?? undefined;
-        wantsMore = partialSuccess === true;
-        return false;
-    });
-    const ssh = new NodeSSH();
-    const ready = ssh.connect({
-        sock: socket,
-        host,
-        username: user,
-        authHandler,
-        algorithms: { serverHostKey: [...hostKeys.algorithms(target)] },
-        hostVerifier: (presented) => {
-            try {
-                hostKeys.verify(target, presented);
-                return true;
-            }
-            catch (error) {
-                hostKeyError = error;
-                return false;
-            }
-        },
-        readyTimeout: 0,
-        keepaliveInterval: keepaliveIntervalMs,
-        keepaliveCountMax: KEEPALIVE_COUNT,
-    });
-    const client = ssh.connection;
-    if (client === null) {
-        socket.destroy();
-        await ready;
-        throw new SideloadError('INTERNAL', 'node-ssh made no connection', { node: label });
-    }
-    const ended = new AbortController();
-    let lastError;
-    client.on('error', (error) => {
-        lastError ??= error;
-        ended.abort(lostError(lastError));
-    });
-    client.on('close', () => ended.abort(lostError(lastError)));
-    client.once('handshake', () => {
-        phase = 'login';
-    });
-    const lostError = (error) => {
-        const reason = error === undefined ? 'the node closed it' : lossReason(error, keepaliveIntervalMs);
-        return new SideloadError('SSH_LOST', `The connection to ${address} broke off: ${reason}`, {
-            node: label,
-            cause: hostKeyError ?? error,
+    const { jump = [], label } = target;
+    const { jumps = jumpHosts(options), signal } = options;
+    const borrowed = jump.length === 0
+        ? undefined
+        : await jumps.borrow(jump, signal).catch((error) => {
+            throw signal.aborted ? error : toSideloadError(error, label);
         });
-    };
-    let interrupt = () => { };
-    const interrupted = new Promise((_, reject) => {
-        interrupt = reject;
-    });
-    const timer = setTimeout(() => interrupt(timeoutError(connectTimeoutMs, attempt())), connectTimeoutMs);
-    const onAbortedAttempt = () => interrupt(signal.reason);
-    signal.addEventListener('abort', onAbortedAttempt);
     try {
-        await Promise.race([ready, interrupted]);
-        signal.throwIfAborted();
+        const session = await openSession(target, options, borrowed?.session);
+        session.ended.addEventListener('abort', () => void borrowed?.giveBack(), { once: true });
+        return {
+            target,
+            run: (argv, runOptions = {}) => runCommand({ ...session, label }, argv, runOptions),
+            close: async () => {
+                await session.close();
+                await borrowed?.giveBack();
+            },
+        };
     }
     catch (error) {
-        const failed = attempt();
-        socket.destroy();
-        ready.catch(() => { });
-        if (error instanceof SideloadError || signal.aborted)
-            throw error;
-        throw hostKeyError ?? connectError(error, failed);
+        await borrowed?.giveBack();
+        throw error;
     }
-    finally {
+}
+
+;// CONCATENATED MODULE: ./lib/ssh/openssh-error.js
+
+
+const MEANINGS = [
+    [
+        /HOST IDENTIFICATION HAS CHANGED|REVOKED HOST KEY|host key .*revoked/i,
+        'SSH_HOST_KEY_CHANGED',
+        'ssh does not take the host key',
+    ],
+    [
+        /Host key verification failed|host key is known|no matching host key/i,
+        'SSH_HOST_KEY_UNKNOWN',
+        'ssh does not know the host key',
+    ],
+    [
+        /Permission denied|Too many authentication failures|authentication methods|sign_and_send_pubkey/i,
+        'SSH_AUTH_FAILED',
+        'the login was refused',
+    ],
+];
+const NOISE = /^[@\s]*$|^@.*@$|IT IS POSSIBLE|Someone could be|It is also possible|Please contact|Add correct host key/;
+function opensshError(stderr, target) {
+    const said = stderr
+        .split(/\r?\n/)
+        .filter(line => !NOISE.test(line))
+        .map(line => line.trim())
+        .join('; ')
+        .slice(-800);
+    const [, code, what] = MEANINGS.find(([words]) => words.test(stderr)) ?? [
+        undefined,
+        'SSH_UNREACHABLE',
+        'it cannot be reached',
+    ];
+    const { label, jump = [] } = target;
+    const way = jump.length === 0 ? '' : ` through ${jump.map(session_addressOf).join(', ')}`;
+    return new SideloadError(code, `${session_addressOf(target)}${way}: ${what}: ${said || 'ssh said nothing'}`, {
+        node: label,
+    });
+}
+
+;// CONCATENATED MODULE: ./lib/ssh/openssh-run.js
+
+
+
+
+const FAILED = 255;
+const openssh_run_RETRIES = 2;
+const LAST_WORDS_MS = 250;
+const KEPT_BYTES = 2 * 1024 * 1024;
+function runByClient(client, argv, options) {
+    const { stdin } = options;
+    const source = stdin instanceof external_node_stream_.Readable
+        ? stdin
+        : external_node_stream_.Readable.from(stdin === undefined || stdin.length === 0 ? [] : [Buffer.from(stdin)]);
+    source.on('error', () => { });
+    const input = rereadable(source);
+    const running = (async () => {
+        const line = commandLine(argv);
+        for (let retries = openssh_run_RETRIES;;) {
+            const result = await runOnce(client, argv, line, input, options);
+            if (result !== 'refused')
+                return result;
+            const others = [...client.running].filter(other => other !== running);
+            if ((others.length === 0 && retries === 0) || !input.canBeReadAgain()) {
+                const message = `The node refused to start ${argv[0]}: it opens no session`;
+                throw new SideloadError('REMOTE_COMMAND_FAILED', message, { node: client.label });
+            }
+            if (others.length === 0)
+                retries -= 1;
+            else
+                await Promise.race(others.map(other => other.catch(() => { })));
+        }
+    })().finally(() => source.destroy());
+    client.running.add(running);
+    const forget = () => void client.running.delete(running);
+    running.then(forget, forget);
+    return running;
+}
+function runOnce(client, argv, line, input, { preamble, signal, maxOutputBytes = 16 * 1024 * 1024, onStdinBytes }) {
+    const { label, ended } = client;
+    return new Promise((resolve, reject) => {
+        if (ended.aborted)
+            return reject(ended.reason);
+        if (signal?.aborted)
+            return reject(signal.reason);
+        const child = client.start(line);
+        let failure;
+        let outputBytes = 0;
+        let isOver = false;
+        const stdout = [];
+        const stderr = [];
+        const fail = (error) => {
+            failure ??= { error };
+            child.kill('SIGKILL');
+        };
+        const onAbort = () => fail(signal?.reason);
+        const onEnded = () => fail(ended.reason);
+        ended.addEventListener('abort', onEnded);
+        signal?.addEventListener('abort', onAbort);
+        const collect = (parts) => (chunk) => {
+            outputBytes += chunk.length;
+            if (outputBytes <= maxOutputBytes)
+                parts.push(chunk);
+            else {
+                const message = `${argv[0]} printed more than ${maxOutputBytes} bytes`;
+                fail(new SideloadError('REMOTE_COMMAND_FAILED', message, { node: label }));
+            }
+        };
+        child.stdout?.on('data', collect(stdout));
+        child.stderr?.on('data', collect(stderr));
+        child.once('error', error => {
+            fail(error);
+            onOver(null, null);
+        });
+        const { stdin: sink } = child;
+        sink?.on('error', () => { });
+        if (sink !== null) {
+            if (preamble !== undefined)
+                sink.write(preamble);
+            input.pour(sink, onStdinBytes).catch(fail);
+        }
+        const onOver = (code, name) => {
+            if (isOver)
+                return;
+            isOver = true;
+            ended.removeEventListener('abort', onEnded);
+            signal?.removeEventListener('abort', onAbort);
+            for (const stream of child.stdio)
+                stream?.destroy();
+            const said = Buffer.concat(stderr).toString();
+            void (async () => {
+                if (failure !== undefined)
+                    throw failure.error;
+                if (code === FAILED && /Session open refused by peer/.test(said))
+                    return 'refused';
+                if (code === null || (code === FAILED && !(await client.isAlive()))) {
+                    if (ended.aborted)
+                        throw ended.reason;
+                    const message = `The connection broke off while ${argv[0]} ran: ${said.trim().slice(-500) || (name ?? 'without a word')}`;
+                    throw new SideloadError('SSH_LOST', message, { node: label });
+                }
+                if (code === FAILED && /^exec request failed on channel/m.test(said)) {
+                    const message = `The node refused to start ${argv[0]}: ${said.trim().slice(-500)}`;
+                    throw new SideloadError('REMOTE_COMMAND_FAILED', message, { node: label });
+                }
+                return { code, stdout: Buffer.concat(stdout).toString(), stderr: said };
+            })().then(resolve, reject);
+        };
+        child.once('close', onOver);
+        child.once('exit', (code, name) => {
+            if (failure !== undefined)
+                onOver(code, name);
+            else if (code === null || code === FAILED)
+                setTimeout(() => onOver(code, name), LAST_WORDS_MS);
+        });
+    });
+}
+function rereadable(source) {
+    const iterator = source[Symbol.asyncIterator]();
+    const kept = [];
+    let takenBytes = 0;
+    let next;
+    return {
+        canBeReadAgain: () => takenBytes <= KEPT_BYTES,
+        async pour(sink, onBytes) {
+            let sentBytes = 0;
+            const closed = (0,external_node_events_.once)(sink, 'close').then(() => undefined, () => undefined);
+            const write = async (chunk) => {
+                const isFull = !sink.write(chunk, error => {
+                    if (error)
+                        return;
+                    sentBytes += chunk.length;
+                    takenBytes = Math.max(takenBytes, sentBytes);
+                    onBytes?.(sentBytes);
+                });
+                if (isFull)
+                    await Promise.race([new Promise(resolve => sink.once('drain', resolve)), closed]);
+            };
+            for (const chunk of [...kept])
+                await write(chunk);
+            while (!sink.destroyed) {
+                next ??= iterator.next();
+                const result = await Promise.race([next, closed]);
+                if (result === undefined)
+                    return;
+                next = undefined;
+                if (result.done === true)
+                    break;
+                const chunk = Buffer.from(result.value);
+                if (takenBytes <= KEPT_BYTES)
+                    kept.push(chunk);
+                else
+                    kept.length = 0;
+                await write(chunk);
+            }
+            if (!sink.destroyed)
+                sink.end();
+        },
+    };
+}
+
+;// CONCATENATED MODULE: ./lib/ssh/openssh.js
+
+
+
+
+
+
+
+
+const openssh_CLOSE_TIMEOUT_MS = 2000;
+function openssh(settings, directory) {
+    const place = (0,external_node_path_namespaceObject.join)(directory, 'ssh');
+    let ready;
+    let count = 0;
+    return {
+        connect: async (target, signal) => {
+            ready ??= writeConfiguration(settings, place);
+            await ready;
+            count += 1;
+            return await connectByClient(target, { ...settings, place, socket: `node-${count}`, signal });
+        },
+    };
+}
+async function writeConfiguration({ knownHosts, key, agent, connectTimeoutMs }, place) {
+    await (0,promises_namespaceObject.mkdir)(place, { mode: 0o700 });
+    const secret = async (name, text) => {
+        const file = (0,external_node_path_namespaceObject.join)(place, name);
+        await (0,promises_namespaceObject.writeFile)(file, text, { mode: 0o600, flag: 'wx' });
+        return file;
+    };
+    const fileOf = async (given, name) => 'file' in given ? given.file : await secret(name, given.text);
+    const lines = [
+        'BatchMode yes',
+        'StrictHostKeyChecking yes',
+        'NoHostAuthenticationForLocalhost no',
+        'VerifyHostKeyDNS no',
+        'UpdateHostKeys no',
+        `ConnectTimeout ${Math.ceil(connectTimeoutMs / 1000)}`,
+        'ConnectionAttempts 1',
+        'ServerAliveInterval 15',
+        'ServerAliveCountMax 3',
+        'LogLevel ERROR',
+        'ControlMaster no',
+        'ControlPath none',
+        'ControlPersist no',
+        'ForwardAgent no',
+        'ForwardX11 no',
+        'ClearAllForwardings yes',
+        'PermitLocalCommand no',
+        'RemoteCommand none',
+        'RequestTTY no',
+        'ForkAfterAuthentication no',
+        'StdinNull no',
+    ];
+    if (knownHosts !== undefined) {
+        lines.push(`UserKnownHostsFile ${openssh_quoted(await fileOf(knownHosts, 'known_hosts'))}`);
+        lines.push('GlobalKnownHostsFile /dev/null', 'KnownHostsCommand none');
+    }
+    if (key !== undefined) {
+        lines.push(`IdentityFile ${openssh_quoted(await fileOf(key, 'key'))}`, 'IdentitiesOnly yes', 'IdentityAgent none');
+    }
+    else if (agent !== undefined) {
+        lines.push(`IdentityAgent ${agent === 'none' ? 'none' : openssh_quoted(agent)}`);
+    }
+    await secret('config', `${lines.join('\n')}\nInclude ~/.ssh/config\nInclude /etc/ssh/ssh_config\n`);
+}
+function openssh_quoted(path) {
+    return `"${path.replaceAll('%', '%%').replaceAll(/["\\]/g, '\\$&')}"`;
+}
+async function connectByClient(target, options) {
+    const { place, socket, signal, connectTimeoutMs } = options;
+    const { label, jump = [] } = target;
+    signal.throwIfAborted();
+    const address = session_addressOf(target);
+    const argv = [
+        ...['-F', 'config', '-M', '-S', socket, '-N', '-T'],
+        ...(jump.length === 0 ? [] : ['-J', jump.map(hopText).join(',')]),
+        ...destination(target),
+    ];
+    const master = startClient(argv, place, ['ignore', 'ignore', 'pipe']);
+    let stderr = '';
+    master.stderr?.on('data', (chunk) => {
+        stderr = (stderr + chunk.toString()).slice(-8000);
+    });
+    const ended = new AbortController();
+    const exited = new Promise(resolve => {
+        master.once('error', error => {
+            const message = `the program \`ssh\` cannot be started on the runner: ${messageOf(error)}`;
+            const hint = 'Install OpenSSH’s client there, or leave out `ssh-transport`.';
+            ended.abort(new SideloadError('INPUT_INVALID', message, { hint, cause: error }));
+            resolve();
+        });
+        master.once('close', () => {
+            const said = stderr.trim() || 'it was closed at the other end';
+            const message = `The connection to ${address} broke off: ${said.slice(-500)}`;
+            ended.abort(new SideloadError('SSH_LOST', message, { node: label }));
+            resolve();
+        });
+    });
+    const stop = async () => {
+        master.kill('SIGTERM');
+        const timer = setTimeout(() => master.kill('SIGKILL'), openssh_CLOSE_TIMEOUT_MS);
+        await exited;
         clearTimeout(timer);
-        signal.removeEventListener('abort', onAbortedAttempt);
+    };
+    try {
+        await established();
+    }
+    catch (error) {
+        await stop();
+        throw error;
+    }
+    async function established() {
+        let finish = () => { };
+        const outcome = new Promise((resolve, reject) => {
+            finish = failure => (failure === undefined ? resolve() : reject(failure.error));
+        });
+        const isThere = () => (0,promises_namespaceObject.access)((0,external_node_path_namespaceObject.join)(place, socket)).then(() => finish(), () => { });
+        const watcher = (0,external_node_fs_namespaceObject.watch)(place, () => void isThere());
+        const late = () => finish({ error: opensshError(`${stderr}\nno login within ${connectTimeoutMs / 1000} s`, target) });
+        const timer = setTimeout(late, connectTimeoutMs * (jump.length + 1));
+        const onAbort = () => finish({ error: signal.reason });
+        signal.addEventListener('abort', onAbort);
+        const onEnded = () => {
+            const { reason } = ended.signal;
+            finish({ error: reason.code === 'INPUT_INVALID' ? reason : opensshError(stderr, target) });
+        };
+        ended.signal.addEventListener('abort', onEnded);
+        try {
+            await isThere();
+            await outcome;
+            signal.throwIfAborted();
+        }
+        finally {
+            watcher.close();
+            clearTimeout(timer);
+            signal.removeEventListener('abort', onAbort);
+            ended.signal.removeEventListener('abort', onEnded);
+        }
     }
     let closing;
     const end = (reason) => {
         closing ??= (async () => {
             ended.abort(reason);
-            client.end();
-            const timeout = setTimeout(() => socket.destroy(), CLOSE_TIMEOUT_MS);
-            await closed;
-            clearTimeout(timeout);
+            await stop();
         })();
         return closing;
     };
     const onAbort = () => void end(signal.reason);
     signal.addEventListener('abort', onAbort);
-    void closed.then(() => signal.removeEventListener('abort', onAbort));
-    const session = { client, label, ended: ended.signal, drained: () => drained(socket), isOpen: () => socket.writable };
+    void exited.then(() => signal.removeEventListener('abort', onAbort));
+    const through = ['-F', 'config', '-S', socket];
+    const client = {
+        label,
+        ended: ended.signal,
+        running: new Set(),
+        start: line => startClient([...through, ...ONLY_THROUGH_IT, ...destination(target), line], place, ['pipe', 'pipe', 'pipe']),
+        isAlive: () => new Promise(resolve => {
+            const check = startClient([...through, '-O', 'check', ...destination(target)], place, []);
+            check.once('error', () => resolve(false));
+            check.once('close', code => resolve(code === 0));
+        }),
+    };
     return {
         target,
-        run: (argv, runOptions = {}) => runCommand(session, argv, runOptions),
+        run: (command, runOptions = {}) => runByClient(client, command, runOptions),
         close: () => end(new SideloadError('SSH_LOST', `The connection to ${address} was closed here`, { node: label })),
     };
 }
-function lossReason(error, keepaliveIntervalMs) {
-    const reason = messageOf(error);
-    if (reason === 'Keepalive timeout') {
-        return `the node has not answered for ${(keepaliveIntervalMs * KEEPALIVE_COUNT) / 1000} s`;
-    }
-    return systemReason(error) ?? reason;
-}
-
-;// CONCATENATED MODULE: ./lib/node/kubelet.js
-
-const DEFAULTS = {
-    imageGcHighThresholdPercent: 85,
-    credentialPolicy: 'NeverVerifyPreloadedImages',
-    credentialAllowlist: [],
-};
-function parseKubelet(text, gcThreshold) {
-    const settings = Object.assign({}, ...(0,dist/* parseAllDocuments */.hR)(text).map(toObject));
-    const { imageGCHighThresholdPercent: percent, imagePullCredentialsVerificationPolicy: policy, preloadedImagesVerificationAllowlist: allowlist, } = settings;
-    const threshold = /^\d{1,3}$/.test(gcThreshold) ? Number(gcThreshold) : percent;
-    return {
-        imageGcHighThresholdPercent: typeof threshold === 'number' ? threshold : DEFAULTS.imageGcHighThresholdPercent,
-        credentialPolicy: typeof policy === 'string' && policy !== '' ? policy : DEFAULTS.credentialPolicy,
-        credentialAllowlist: Array.isArray(allowlist) ? allowlist.map(String) : DEFAULTS.credentialAllowlist,
-    };
-}
-function toObject(document) {
-    const value = (document.errors ?? []).length === 0 ? document.toJS?.() : undefined;
-    return typeof value === 'object' && value !== null ? value : {};
-}
-
-;// CONCATENATED MODULE: ./lib/node/facts.js
-
-
-
-
-const RUNTIME_NAMES = ['containerd', 'cri-o', 'docker'];
-const TOOL_NAMES = ['ctr', 'crictl', 'skopeo', 'podman', 'docker'];
-const CLIENTS = {
-    containerd: ['ctr'],
-    'cri-o': ['skopeo', 'podman'],
-    docker: ['docker'],
-};
-function parseMachine(sections, label) {
-    const fail = (code, message) => new SideloadError(code, message, { node: label });
-    const text = (name) => sections.get(name) ?? '';
-    const refusal = sections.get('sudo-refused');
-    const allowed = text('sudo-allows').split(/\s+/);
-    if (refusal !== undefined && !(allowed.includes('load') && allowed.includes('inspect'))) {
-        throw fail('SUDO_REFUSED', refusalText(refusal, allowed));
-    }
-    const platform = fromUname(text('machine'));
-    if (platform === undefined) {
-        throw fail('PROBE_FAILED', `unknown machine ${JSON.stringify(text('machine'))} (uname -m)`);
-    }
-    return {
-        platform,
-        kubernetesName: text('kubernetes-name'),
-        privilege: refusal !== undefined ? 'user' : text('uid') === '0' ? 'root' : 'sudo',
-        kubelet: parseKubelet(text('kubelet-configuration'), text('kubelet-gc-threshold')),
-    };
-}
-function refusalText(refusal, allowed = []) {
-    const said = `\`sudo -n\` refused: ${refusal || 'without a word'}`;
-    return allowed.includes('load')
-        ? `${said}\nit allows \`podman load\`, but not \`podman image inspect\`, and nobody could say what the node has`
-        : said;
-}
-function parseFacts(sections, label) {
-    const fail = (code, message) => new SideloadError(code, message, { node: label });
-    const text = (name) => sections.get(name) ?? '';
-    const machine = parseMachine(sections, label);
-    const criSocket = text('socket');
-    if (criSocket === '') {
-        throw fail('RUNTIME_NOT_FOUND', 'no kubelet runs, and none of the well-known CRI sockets exists');
-    }
-    const origin = text('socket-origin');
-    if (text('socket-state') !== 'present') {
-        throw fail('RUNTIME_NOT_RUNNING', `the CRI socket ${criSocket} (from: ${origin}) does not exist`);
-    }
-    const tools = Object.fromEntries(TOOL_NAMES.flatMap(name => (text(name) === '' ? [] : [[name, text(name).split(' ')]])));
-    const criName = /^RuntimeName: *(\S+)/m.exec(text('cri-version'))?.[1];
-    const runtime = RUNTIME_NAMES.find(name => name === (criName ?? text('runtime')));
-    if (runtime === undefined && criName !== undefined) {
-        throw fail('RUNTIME_UNSUPPORTED', `the runtime behind ${criSocket} is ${criName}`);
-    }
-    if (runtime === undefined && Object.keys(tools).length === 0) {
-        throw fail('RUNTIME_NOT_FOUND', `the node has no client program for the runtime behind ${criSocket}`);
-    }
-    if (machine.privilege === 'user' && runtime !== 'cri-o') {
-        throw fail('SUDO_REFUSED', refusalText(text('sudo-refused')));
-    }
-    if (runtime === 'cri-o' && tools.crictl === undefined && machine.privilege !== 'user') {
-        throw new SideloadError('RUNTIME_NOT_FOUND', 'the runtime is CRI-O, and the node has no crictl, which alone says what CRI-O holds', {
-            node: label,
-            hint: 'Install crictl on the node (package cri-tools), in a directory where the user’s PATH or /usr/local/bin has it.',
-        });
-    }
-    const unasked = machine.privilege === 'user' && tools.crictl === undefined ? 'of unknown version' : undefined;
-    const version = serverVersion(text('client-version')) ?? /^RuntimeVersion: *(\S+)/m.exec(text('cri-version'))?.[1] ?? unasked;
-    if (runtime === undefined || version === undefined) {
-        const said = text('client-version') || text('cri-version');
-        throw fail('RUNTIME_NOT_RUNNING', `the runtime behind ${criSocket} does not answer${said === '' ? '' : `: ${said}`}`);
-    }
-    const clients = CLIENTS[runtime];
-    if (!clients.some(client => tools[client] !== undefined)) {
-        throw fail('RUNTIME_NOT_FOUND', `${runtime} runs, but ${clients.join(' or ')} is not installed on the node`);
-    }
-    const disk = parseDisk(text('disk'));
-    if (disk === undefined) {
-        throw fail('PROBE_FAILED', `cannot tell the free disk space: ${text('disk')}`);
-    }
-    return {
-        ...machine,
-        distribution: text('distribution') || 'unknown',
-        criSocket,
-        criSocketOrigin: origin,
-        runtime: { name: runtime, version },
-        tools,
-        politeness: text('politeness')
-            .split(' ')
-            .filter(word => word !== ''),
-        importFlags: new Set(text('import-help').match(/--[a-z][a-z-]+/g) ?? []),
-        snapshotter: text('snapshotter') || undefined,
-        staged: `${text('staged')}\n${text('staged-imports')}`.split(/\s+/).filter(reference => reference !== ''),
-        imageRoot: text('image-root'),
-        disk,
-        workDisk: parseDisk(text('work-disk')),
-        sandbox: sandboxOf(text('sandbox-image'), text('sandbox-state')),
-    };
-}
-function sandboxOf(reference, state) {
-    const isHeld = state === 'held';
-    return reference === '' || !(isHeld || /no such image|not found/i.test(state)) ? undefined : { reference, isHeld };
-}
-function serverVersion(text) {
-    return /^Server:[\s\S]*?^\s*Version:\s*(\S+)/m.exec(text)?.[1];
-}
-
-;// CONCATENATED MODULE: ./lib/node/distributions.js
-const DISTRIBUTIONS = [
-    {
-        name: 'kubeadm',
-        runtime: 'containerd',
-        socket: '/run/containerd/containerd.sock',
-        client: 'ctr',
-        crictl: 'crictl',
-    },
-    {
-        name: 'k3s',
-        runtime: 'containerd',
-        socket: '/run/k3s/containerd/containerd.sock',
-        client: 'k3s ctr',
-        crictl: 'k3s crictl',
-        kubelet: '/etc/rancher/k3s/config.yaml',
-    },
-    {
-        name: 'RKE2',
-        runtime: 'containerd',
-        socket: '/run/k3s/containerd/containerd.sock',
-        client: '/var/lib/rancher/rke2/bin/ctr',
-        crictl: '/var/lib/rancher/rke2/bin/crictl',
-    },
-    { name: 'k0s', runtime: 'containerd', socket: '/run/k0s/containerd.sock', client: 'k0s ctr', crictl: 'crictl' },
-    {
-        name: 'MicroK8s',
-        runtime: 'containerd',
-        socket: '/var/snap/microk8s/common/run/containerd.sock',
-        client: 'microk8s ctr',
-        crictl: 'crictl',
-        kubelet: '/var/snap/microk8s/current/args/kubelet',
-    },
-    { name: 'CRI-O', runtime: 'cri-o', socket: '/run/crio/crio.sock', client: 'skopeo', crictl: 'crictl' },
-    { name: 'CRI-O', runtime: 'cri-o', socket: '/run/crio/crio.sock', client: 'podman', crictl: 'crictl' },
-    { name: 'cri-dockerd', runtime: 'docker', socket: '/run/cri-dockerd.sock', client: 'docker', crictl: 'crictl' },
-];
-function distributionRows() {
-    return DISTRIBUTIONS.map(({ name, runtime, socket, client, crictl, kubelet = '' }) => [name, runtime, socket, client, crictl, kubelet].join('|')).join('\n');
-}
-
-;// CONCATENATED MODULE: ./lib/node/probe.js
-
-
-
-const PROBE = `
-section uid; id -u
-limited=
-may() { sudo -n -l "$@" >/dev/null 2>&1; } # whether sudo lets the user run this command
-if ! refusal=$(as_root true 2>&1); then
-  section sudo-refused; printf '%s' "$refusal"
-  podman=$(command -v podman) || { section end; exit 0; }
-  # What one command needs of root, sudo may still allow; the rest is asked for as the user.
-  section sudo-allows
-  may "$podman" load --quiet --input "\${UNPACKED}x/oci" && echo load
-  may "$podman" image inspect x && echo inspect
-  as_root() { case $1 in */crictl | */podman) sudo -n "$@" ;; *) "$@" ;; esac; }
-  limited=yes
-fi
-section machine; uname -m
-
-kubelet=
-for process in /proc/[0-9]*; do
-  { read -r name <"$process/comm"; } 2>/dev/null || continue
-  if [ "$name" = kubelet ]; then kubelet=$process; break; fi
-done
-flag() { # flag NAME: its value on the kubelet's command line, as --name=value or --name value
-  printf '%s\\n' "$arguments" | sed -n -e "s/^--$1=//p" -e "/^--$1\\$/{n;p;}" | tail -n 1
-}
-configuration() { # the kubelet's configuration file and its drop-ins, in the order in which they apply
-  config=$(flag config) drop_ins=$(flag config-dir)
-  [ -z "$config" ] || as_root cat "$config"
-  [ -z "$drop_ins" ] || as_root ls "$drop_ins" | while read -r file; do
-    case $file in *.conf) printf '\\n---\\n'; as_root cat "$drop_ins/$file" </dev/null ;; esac
-  done
-}
-embedded() { # the command line of a kubelet that is part of another process, from the settings of its distribution
-  while IFS='|' read -r row_name row_runtime row_socket row_client row_crictl row_kubelet; do
-    { [ -n "$row_kubelet" ] && as_root test -S "$row_socket" && as_root test -f "$row_kubelet"; } </dev/null || continue
-    case $row_kubelet in
-    *.yaml) # of k3s (docs.k3s.io: kubelet-arg, node-name)
-      as_root cat "$row_kubelet" | tr -d "[]\\"'" | sed -n -e 's/^node-name: */--hostname-override=/p' \
-        -e '/^kubelet-arg *:/,/^[^ #-]/{s/^kubelet-arg *: *//;s/^ *- *//;s/, */\\n--/g;s/^-*\\([a-z][a-z-]*=\\)/--\\1/p;}' ;;
-    *) # of MicroK8s: a flag a line, with variables of the snap
-      as_root cat "$row_kubelet" | sed -e 's|\${SNAP_COMMON}|/var/snap/microk8s/common|g' \
-        -e 's|\${SNAP_DATA}|/var/snap/microk8s/current|g' -e 's|\${SNAP}|/snap/microk8s/current|g' ;;
-    esac
-    break
-  done <<END
-$DISTRIBUTIONS
-END
-}
-endpoint= origin='kubelet command line' hostname=
-if [ -n "$kubelet" ]; then arguments=$(as_root cat "$kubelet/cmdline" | tr '\\0' '\\n')
-else arguments=$(embedded) origin='kubelet settings of the distribution'; fi
-if [ -n "$arguments" ]; then
-  hostname=$(flag hostname-override)
-  endpoint=$(flag container-runtime-endpoint)
-  configuration=$(configuration)
-  section kubelet-configuration; printf '%s' "$configuration"
-  section kubelet-gc-threshold; flag image-gc-high-threshold
-  if [ -z "$endpoint" ]; then
-    endpoint=$(printf '%s\\n' "$configuration" | tr '{,}' '\\n\\n\\n' |
-      sed -n 's/^ *"\\{0,1\\}containerRuntimeEndpoint"\\{0,1\\} *: *//p' | tr -d "\\"', " | tail -n 1)
-    origin='kubelet config file'
-  fi
-fi
-if [ -n "$CRI_SOCKET" ]; then endpoint=$CRI_SOCKET origin=input; fi
-if [ -z "$endpoint" ]; then
-  while IFS='|' read -r row_name row_runtime row_socket row_client row_crictl row_kubelet; do
-    if as_root test -S "$row_socket" </dev/null; then endpoint=$row_socket origin='well-known socket'; break; fi
-  done <<END
-$DISTRIBUTIONS
-END
-fi
-socket=\${endpoint#unix://}
-[ -n "$hostname" ] || hostname=$(uname -n | tr '[:upper:]' '[:lower:]')
-section kubernetes-name; printf '%s' "$hostname"
-section socket; printf '%s' "$socket"
-section socket-origin; printf '%s' "$origin"
-if [ -z "$socket" ] || ! as_root test -S "$socket"; then section end; exit 0; fi
-section socket-state; printf present
-
-command_of() { # the command with its program as an absolute path; nothing when the program is not there
-  set -- $1
-  program=$(command -v "$1") || return 0
-  shift
-  printf '%s' "$program\${*:+ $*}"
-}
-runtime= client= crictl= ctr=
-while IFS='|' read -r row_name row_runtime row_socket row_client row_crictl row_kubelet; do
-  [ "$row_socket" = "\${socket#/var}" ] || [ "$row_socket" = "$socket" ] || continue
-  client=$(command_of "$row_client")
-  [ -n "$client" ] || continue
-  runtime=$row_runtime crictl=$(command_of "$row_crictl")
-  section distribution; printf '%s' "$row_name"
-  break
-done <<END
-$DISTRIBUTIONS
-END
-crictl=\${crictl:-$(command_of crictl)}
-[ -z "$limited" ] || may $crictl version || crictl=
-
-sandbox_of_containerd() { # of version 2, whose CRI does not tell: from its configuration, merged, else as it is written
-  for process in $(grep -lsx containerd /proc/[0-9]*/comm); do
-    process=\${process%/comm}
-    arguments=$(as_root cat "$process/cmdline" | tr '\\0' '\\n')
-    config=$(flag config)
-    [ -n "$config" ] || config=$(printf '%s\\n' "$arguments" | sed -n '/^-c$/{n;p;}')
-    config=\${config:-/etc/containerd/config.toml}
-    { as_root containerd --config "$config" config dump 2>/dev/null || as_root cat "$config" 2>/dev/null; } |
-      sed -n "s/^ *sandbox\\(_image\\)\\{0,1\\} *= *['\\"]\\([^'\\"]*\\)['\\"].*/\\2/p"
-  done | head -n 1
-}
-
-root= answers=
-if [ -n "$crictl" ]; then
-  section crictl; printf '%s' "$crictl"
-  cri() { as_root $crictl --timeout 5s --runtime-endpoint "unix://$socket" --image-endpoint "unix://$socket" "$@"; }
-  version=$(cri version 2>&1) && {
-    root=$(cri imagefsinfo 2>/dev/null | sed -n 's/.*"mountpoint": *"\\([^"]*\\)".*/\\1/p' | head -n 1)
-    found=$(printf '%s\\n' "$version" | sed -n 's/^RuntimeName: *//p')
-    runtime=\${found:-$runtime} answers=yes
-  }
-  section cri-version; printf '%s' "$version"
-fi
-[ -n "$runtime" ] || runtime=containerd
-section runtime; printf '%s' "$runtime"
-
-case $runtime in
-containerd)
-  case $client in *ctr) ctr=$client ;; *) ctr=$(command_of ctr) ;; esac
-  snapshotter=$(printf '%s' "$root" | sed -n 's/.*io\\.containerd\\.snapshotter\\.v1\\.//p')
-  if [ -n "$ctr" ]; then
-    section ctr; printf '%s' "$ctr"
-    section client-version; as_root $ctr --connect-timeout 5s --timeout 5s --address "$socket" version 2>&1
-    section import-help; $ctr images import --help 2>&1
-    section staged; as_root $ctr --address "$socket" --namespace k8s.io images ls -q 2>/dev/null | grep "^$STAGE_PREFIX"
-  fi
-  section snapshotter; printf '%s' "$snapshotter"
-  root=\${root:-/var/lib/containerd}
-  ;;
-cri-o)
-  section podman; command_of podman
-  [ -n "$limited" ] || { section skopeo; command_of skopeo; }
-  section staged; cri images -o json 2>/dev/null | tr -d '", ' | grep "^$STAGE_PREFIX"
-  root=\${root:-/var/lib/containers}
-  section work-disk; df -Pk "\${UNPACKED%/*}" | sed -n 2p
-  ;;
-docker)
-  section docker; command_of docker
-  section client-version; as_root docker version 2>&1
-  section staged; as_root docker image ls --format '{{.Repository}}:{{.Tag}}' 2>/dev/null | grep "^$STAGE_PREFIX"
-  root=$(as_root docker info --format '{{.DockerRootDir}}' 2>/dev/null)
-  root=\${root:-/var/lib/docker}
-  ;;
-esac
-section staged-imports
-ls -d "$UNPACKED"* 2>/dev/null | sed -n "s|^$UNPACKED\\([0-9a-z]*\\)\\..*|$STAGE_PREFIX\\1:0|p"
-for process in $(printf '%s\\n' "$STAGE_PREFIX" | grep -lsaFf - /proc/[0-9]*/cmdline); do
-  { tr '\\0' '\\n' <"$process"; } 2>/dev/null | sed -n "s|.*\\($STAGE_PREFIX[0-9a-z]*\\).*|\\1:0|p"
-done
-sandbox=
-if [ -n "$answers" ]; then
-  sandbox=$(cri info 2>/dev/null | sed -n 's/.*"sandboxImage": *"\\([^"]*\\)".*/\\1/p' | head -n 1)
-fi
-[ -n "$sandbox" ] || [ "$runtime" != containerd ] || sandbox=$(sandbox_of_containerd)
-if [ -n "$sandbox" ]; then
-  section sandbox-image; printf '%s' "$sandbox"
-  section sandbox-state
-  if [ -n "$answers" ]; then
-    said=$(cri inspecti -q "$sandbox" 2>&1 >/dev/null) && said=held
-    printf '%s' "$said"
-  elif [ -n "$ctr" ]; then
-    # Without crictl: the CRI of containerd keeps its images here, under full names.
-    case $sandbox in *.*/*)
-      if held=$(as_root $ctr --address "$socket" --namespace k8s.io images ls -q "name==$sandbox" 2>/dev/null); then
-        if [ -n "$held" ]; then printf held; else printf 'not found'; fi
-      fi ;;
-    esac
-  fi
-fi
-section politeness
-! command -v nice >/dev/null || printf '%s' 'nice -n 10 '
-! command -v ionice >/dev/null || printf '%s' 'ionice -c 2 -n 7'
-section image-root; printf '%s' "$root"
-while ! as_root test -d "$root"; do root=\${root%/*}; [ -n "$root" ] || root=/; done
-section disk; as_root df -Pk "$root" | sed -n 2p
-`;
-async function probe(connection, criSocket, signal) {
-    return await runScript(connection, {
-        body: PROBE,
-        variables: { CRI_SOCKET: criSocket ?? '', DISTRIBUTIONS: distributionRows(), STAGE_PREFIX: STAGE_PREFIX, UNPACKED: UNPACKED },
-    }, signal);
-}
-
-;// CONCATENATED MODULE: ./lib/node/steps.js
-
-
-
-
-
-
-
-
-
-
-
-const CLEAN_UP_MS = 60_000;
-async function prepareNode(node, settings, signal) {
-    const lifetime = new AbortController();
-    const abandon = () => lifetime.abort(signal.reason);
-    signal.throwIfAborted();
-    signal.addEventListener('abort', abandon);
-    try {
-        node.connection = await connect(node.settings, { ...settings.ssh, signal: lifetime.signal });
-    }
-    finally {
-        signal.removeEventListener('abort', abandon);
-    }
-    const sections = await probe(node.connection, node.settings.criSocket ?? settings.criSocket, signal);
-    node.machine = parseMachine(sections, node.settings.label);
-    node.facts = parseFacts(sections, node.settings.label);
-}
-async function planImages(node, images, sandboxes, settings, run) {
-    const wanted = [...images, ...sandboxes].flatMap(image => referencesOf(image).map(reference => ({ ...image, reference })));
-    const held = await steps_inspect(node, wanted.map(image => image.reference), run.signal);
-    const plans = planNode(wanted, ready(node).facts, held);
-    const imageIds = [...new Set(plans.map(({ image }) => image.imageId))];
-    node.images = plans.map(({ reference, image, action }) => ({
-        reference,
-        image,
-        isSandbox: sandboxes.some(sandbox => sandbox.reference === reference),
-        stage: action === 'send' ? stageReference(run.id, imageIds.indexOf(image.imageId)) : undefined,
-        held: [],
-        isWhole: false,
-        estimate: { bytes: 0, isExact: true },
-        outcome: action === 'send' ? 'none' : 'present',
-        bytesSent: 0,
-        smoke: undefined,
-    }));
-    await askLayers(node, node.images.filter(({ stage }) => stage !== undefined), settings, run);
-}
-async function promoteImages(node, run) {
-    const { connection, facts } = ready(node);
-    const runtime = runtimeOf(facts.runtime.name);
-    const pairs = node.images.flatMap(({ stage, reference }) => stage === undefined ? [] : [{ from: stage, to: reference }]);
-    if (pairs.length > 0) {
-        await runScript(connection, runtime.tag(facts, pairs), run.signal);
-        await removeStaged(node, run.id, run.signal);
-    }
-    const held = await steps_inspect(node, node.images.map(image => image.reference), run.signal);
-    for (const image of node.images) {
-        const fault = faultOf(held.get(image.reference), image.image);
-        if (fault !== undefined) {
-            throw new SideloadError('VERIFY_FAILED', `${image.reference} in the end: ${fault}`);
-        }
-        if (image.stage !== undefined) {
-            image.outcome = 'sent';
-        }
-    }
-}
-async function leaveNode(node, settings, runId) {
-    try {
-        if (node.staged.size > 0) {
-            const signal = AbortSignal.timeout(CLEAN_UP_MS);
-            await removeStaged(node, runId, signal).catch(async () => {
-                await node.connection?.close();
-                await prepareNode(node, settings, signal);
-                await removeStaged(node, runId, signal);
-            });
-        }
-    }
-    finally {
-        await node.connection?.close();
-    }
-}
-async function removeStaged(node, runId, signal) {
-    const { connection, facts } = ready(node);
-    const references = new Set([...node.staged, ...abandonedReferences(facts.staged, runId, Date.now())]);
-    if (references.size > 0) {
-        await runScript(connection, runtimeOf(facts.runtime.name).remove(facts, [...references]), signal);
-    }
-    node.staged.clear();
-}
-async function steps_inspect(node, references, signal) {
-    const { connection, facts } = ready(node);
-    const runtime = runtimeOf(facts.runtime.name);
-    return runtime.held(await runScript(connection, runtime.inspect(facts, references), signal), references);
-}
-
-;// CONCATENATED MODULE: ./lib/node/send.js
-
-
-
-
-
-
-
-
-
-
-
-
-
-const TRANSIENT = new Set(['SSH_LOST', 'SSH_UNREACHABLE']);
-const RETRY_AFTER_MS = { first: 1000, most: 30_000 };
-async function stageImages(node, sending) {
-    const { settings, run, log } = sending;
-    const { label } = node.settings;
-    const missing = new Map(node.images.flatMap(image => (image.stage === undefined ? [] : [[image.stage, image]])));
-    for (let attempt = 0; missing.size > 0; attempt += 1) {
-        try {
-            if (attempt > 0) {
-                await resume(node, missing, sending);
-            }
-            await stageAll(node, missing, sending);
-        }
-        catch (thrown) {
-            const error = toSideloadError(thrown, label);
-            if (run.signal.aborted || !TRANSIENT.has(error.code) || attempt >= settings.retries) {
-                throw error;
-            }
-            const waitMs = Math.min(RETRY_AFTER_MS.most, RETRY_AFTER_MS.first * 2 ** attempt);
-            log(`${label}: ${error.message}; trying again in ${waitMs / 1000} s (${attempt + 1} of ${settings.retries})`);
-            await (0,external_node_timers_promises_namespaceObject.setTimeout)(waitMs, undefined, { signal: run.signal });
-        }
-    }
-}
-async function stageAll(node, missing, sending) {
-    let isFirst = true;
-    for (const [stage, image] of missing) {
-        if (!isFirst) {
-            await askLayers(node, [image], sending.settings, sending.run);
-        }
-        isFirst = false;
-        await stageImage(node, image, stage, sending);
-        missing.delete(stage);
-    }
-}
-async function resume(node, missing, { settings, run, log }) {
-    await node.connection?.close();
-    await prepareNode(node, settings, run.signal);
-    const { connection, facts } = ready(node);
-    await runScript(connection, runtimeOf(facts.runtime.name).remove(facts, [...missing.keys()]), run.signal);
-    await askLayers(node, [...missing.values()], settings, run);
-    for (const image of missing.values()) {
-        log(`${node.settings.label}: connected again; ${describeImage(image)}`);
-    }
-}
-async function stageImage(node, target, stage, sending) {
-    const { connection, facts } = ready(node);
-    const runtime = runtimeOf(facts.runtime.name);
-    const refusal = await sendImage(node, target, stage, sending);
-    const fault = refusal ?? (await faultAt(node, target, stage, sending.run.signal));
-    if (fault === undefined) {
-        return;
-    }
-    const isThin = missingLayers(target).length < target.image.layers.length;
-    if (!isThin || (refusal !== undefined && !runtime.lacksContent(refusal))) {
-        throw refusal === undefined
-            ? new SideloadError('VERIFY_FAILED', `${target.reference} after the import: ${fault}`)
-            : new SideloadError('IMPORT_FAILED', refusal);
-    }
-    sending.log(`${node.settings.label}: the layers that the node has were not enough (${fault}); ${target.reference} is sent whole`);
-    await runScript(connection, runtime.remove(facts, [...node.staged]), sending.run.signal);
-    target.held = [];
-    target.isWhole = true;
-    await stageImage(node, target, stage, sending);
-}
-async function sendImage(node, target, stage, sending) {
-    const { connection, facts } = ready(node);
-    const { image } = target;
-    const known = await Promise.all(missingLayers(target).map(layer => layer.known()));
-    const archiveBytes = METADATA_BYTES + sentBytes(target, known);
-    assertRoom(facts, target.reference, { archiveBytes, layersBytes: unpackedBytes([target]) });
-    const transfer = sending.progress.start(node.settings.label, archiveBytes);
-    const endHeartbeat = startHeartbeat(connection);
-    const failing = new AbortController();
-    const signal = AbortSignal.any([sending.run.signal, failing.signal]);
-    const { canOverlap } = runtimeOf(facts.runtime.name);
-    const held = [...target.held];
-    const imports = [];
-    try {
-        for await (const count of partsOf(target, facts.privilege !== 'user', signal)) {
-            const isLast = count === image.layers.length;
-            const part = isLast ? image : partOf(image, count);
-            const reference = isLast ? stage : partReference(stage, node.staged.size + 1);
-            node.staged.add(reference);
-            const blobs = part.layers.map((layer, index) => held[index] ?? layer.store(signal));
-            const { sent, imported } = importPart(node, target, { image: part, reference, blobs, signal }, sending, transfer);
-            imports.push(imported);
-            await (canOverlap ? Promise.race([sent, imported]) : imported);
-            for (const [index, layer] of part.layers.entries())
-                held[index] ??= layers_describe(await layer.store(signal));
-        }
-        return (await Promise.all(imports)).find(refusal => refusal !== undefined);
-    }
-    finally {
-        failing.abort(new SideloadError('CANCELLED', 'another part of the image has failed'));
-        await Promise.allSettled(imports);
-        transfer.end();
-        await endHeartbeat();
-    }
-}
-const PART_BYTES = 32_000_000;
-async function* partsOf({ image, held, isWhole }, mayDivide, signal) {
-    const missing = [...image.layers.entries()].filter(([index]) => held[index] === undefined);
-    let bytes = 0;
-    for (const [index, layer] of isWhole || !mayDivide ? [] : missing.slice(0, -1)) {
-        bytes += (await layer.store(signal)).sizeBytes;
-        if (bytes >= PART_BYTES) {
-            bytes = 0;
-            yield index + 1;
-        }
-    }
-    yield image.layers.length;
-}
-function importPart(node, target, { image, reference, blobs, signal }, { throttle }, transfer) {
-    const { connection, facts } = ready(node);
-    const stdin = throttle(layoutArchive({ reference, image, blobs }).stream(), signal);
-    const sent = new Promise(resolve => {
-        stdin.once('close', () => resolve());
+const ONLY_THROUGH_IT = ['-T', '-o', 'ControlMaster=no', '-o', 'ProxyCommand=false'];
+function startClient(argv, place, stdio) {
+    return (0,external_node_child_process_namespaceObject.spawn)('ssh', argv, {
+        cwd: place,
+        stdio: stdio.length === 0 ? 'ignore' : stdio,
+        detached: true,
+        env: { ...process.env, SSH_ASKPASS_REQUIRE: 'never' },
     });
-    const command = [
-        ...facts.politeness,
-        ...runtimeOf(facts.runtime.name).importArchive(facts, reference, image.platform),
-    ];
-    let sentBytes = 0;
-    const running = connection.run(command, {
-        stdin,
-        signal,
-        onStdinBytes: totalBytes => {
-            target.bytesSent += totalBytes - sentBytes;
-            sentBytes = totalBytes;
-            transfer.advance(target.bytesSent);
-        },
-    });
-    const imported = running.then(({ code, stdout, stderr }) => {
-        const said = (stderr.trim() || stdout.trim()).slice(-2000);
-        return code === 0 ? undefined : `the import ended with exit code ${code}: ${said}`;
-    });
-    imported.catch(() => { });
-    return { sent, imported };
 }
-async function faultAt(node, { image }, reference, signal) {
-    return faultOf((await steps_inspect(node, [reference], signal)).get(reference), image);
-}
-
-;// CONCATENATED MODULE: ./lib/node/throttle.js
-
-
-const PIECE_BYTES = 64 * 1024;
-function createThrottle(bytesPerSecond) {
-    let freeAtMs = 0;
-    return {
-        async pass(bytes, signal) {
-            const now = performance.now();
-            const waitMs = Math.max(0, freeAtMs - now);
-            freeAtMs = Math.max(freeAtMs, now) + (1000 * bytes) / bytesPerSecond;
-            if (waitMs > 0)
-                await (0,external_node_timers_promises_namespaceObject.setTimeout)(waitMs, undefined, { signal });
-        },
-    };
-}
-function throttleOf(bytesPerSecond) {
-    if (bytesPerSecond === undefined)
-        return source => source;
-    const throttle = createThrottle(bytesPerSecond);
-    return (source, signal) => external_node_stream_.Readable.from(throttled(source, throttle, signal), { objectMode: false });
-}
-async function* throttled(source, throttle, signal) {
-    for await (const chunk of source) {
-        for (let start = 0; start < chunk.length; start += PIECE_BYTES) {
-            const piece = chunk.subarray(start, start + PIECE_BYTES);
-            await throttle.pass(piece.length, signal);
-            yield piece;
-        }
-    }
-}
-
-;// CONCATENATED MODULE: ./lib/preflight.js
-
-
-
-
-
-
-
-function preflight(nodes, images, options) {
-    const names = nodes.map(kubernetesName);
-    const found = nodes.flatMap((node, index) => faultsOf(node, images, options)
-        .concat(options.isSmoked ? twins(nodes, names, index) : [])
-        .map(fault => ({ node: node.settings.label, ...fault })));
-    const platforms = images.flatMap(({ variants }) => variants.map(({ platform }) => platform));
-    const missing = names.includes(undefined)
-        ? []
-        : (options.cluster ?? []).filter(object => takesPods(object, platforms) && !names.includes(object.metadata.name));
+function destination({ host, user, port, given = { user, port } }) {
     return [
-        ...found,
-        ...missing.map(object => ({
-            node: object.metadata.name,
-            ...warning('NODE_NOT_LISTED', 'the cluster may start pods on it, and it would not have the image'),
-        })),
+        ...(given.user === undefined ? [] : ['-l', given.user]),
+        ...(given.port === undefined ? [] : ['-p', String(given.port)]),
+        '--',
+        host,
     ];
 }
-function errorOf(findings) {
-    const [first, ...others] = findings.filter(({ severity }) => severity === 'error');
-    if (first === undefined) {
-        return undefined;
-    }
-    const also = others.map(({ code, message, hint }) => `also [${code}]: ${message}\n  ${hint}`);
-    return new SideloadError(first.code, [first.message, ...also].join('\n'), { node: first.node, hint: first.hint });
-}
-function faultsOf(node, images, { isSmoked }) {
-    const { machine, facts, object, error } = node;
-    const faults = [];
-    if (error !== undefined) {
-        const { code, message, hint } = error;
-        faults.push({ severity: 'error', code, message, hint });
-    }
-    if (machine !== undefined && error?.code !== 'PLATFORM_MISMATCH') {
-        faults.push(...mismatch(images, machine));
-    }
-    if (object === 'absent' && isSmoked) {
-        const name = JSON.stringify(kubernetesName(node));
-        faults.push(fault('NODE_NOT_IN_CLUSTER', `the cluster has no node ${name}`));
-    }
-    else if (object !== undefined && object !== 'absent') {
-        const reason = unreadiness(object);
-        if (reason !== undefined) {
-            faults.push(when(isSmoked, 'NODE_NOT_READY', reason));
-        }
-    }
-    if (machine !== undefined) {
-        faults.push(...credentials(node, machine.kubelet));
-    }
-    if (facts !== undefined) {
-        faults.push(...sandbox(node, facts, isSmoked), ...disk(node, facts));
-    }
-    return faults;
-}
-function mismatch(images, machine) {
-    try {
-        planNode(images, machine, new Map());
-        return [];
-    }
-    catch (thrown) {
-        const { code, message, hint } = toSideloadError(thrown);
-        return [{ severity: 'error', code, message, hint }];
-    }
-}
-function twins(nodes, names, index) {
-    const name = names[index];
-    const first = names.indexOf(name);
-    if (name === undefined || first === index) {
-        return [];
-    }
-    const labels = `${nodes[first]?.settings.label} and ${nodes[index]?.settings.label}`;
-    const message = `${labels} are the same Kubernetes node, ${name}`;
-    return [{ severity: 'error', code: 'INPUT_INVALID', message, hint: 'Keep one of the two addresses.' }];
-}
-function credentials({ images }, { credentialPolicy, credentialAllowlist }) {
-    if (credentialPolicy !== 'AlwaysVerify' && credentialPolicy !== 'NeverVerifyAllowlistedImages') {
-        return [];
-    }
-    const refused = images.filter(({ reference }) => credentialPolicy === 'AlwaysVerify' || !isAllowed(reference, credentialAllowlist));
-    if (refused.length === 0) {
-        return [];
-    }
-    const isCertain = refused.some(({ stage }) => stage !== undefined);
-    const names = refused.map(({ reference }) => reference).join(', ');
-    const message = `the kubelet’s imagePullCredentialsVerificationPolicy is ${credentialPolicy}, which does not let pods use ${names}`;
-    return [when(isCertain, 'IMAGE_CREDENTIALS_POLICY', message)];
-}
-function isAllowed(reference, allowlist) {
-    const { registry, repository } = reference_parseReference(reference);
-    const name = registry === undefined ? repository : `${registry}/${repository}`;
-    return allowlist.some(entry => (entry.endsWith('/*') ? name.startsWith(entry.slice(0, -1)) : name === entry));
-}
-function sandbox({ images }, { sandbox }, isSmoked) {
-    if (sandbox === undefined || sandbox.isHeld || images.some(({ reference }) => preflight_isSame(reference, sandbox.reference))) {
-        return [];
-    }
-    const message = `the CRI does not have ${sandbox.reference}, from which the sandbox of every pod is made`;
-    return [when(isSmoked, 'SANDBOX_IMAGE_MISSING', message)];
-}
-function preflight_isSame(reference, configured) {
-    try {
-        return reference === normalise(configured);
-    }
-    catch {
-        return false;
-    }
-}
-function disk({ images }, facts) {
-    const { disk, kubelet } = facts;
-    const layers = unpackedBytes(images.filter(({ stage }) => stage !== undefined));
-    const { path, sizeBytes, freeBytes } = disk;
-    const free = `${formatBytes(freeBytes)} are free on ${path}`;
-    if (layers > freeBytes) {
-        return [fault('DISK_FULL', `the layers alone are ${formatBytes(layers)}; ${free}`)];
-    }
-    const faults = [];
-    if (2 * layers > freeBytes) {
-        faults.push(warning('DISK_TIGHT', `the layers are ${formatBytes(layers)} and their archive may be as much again; ${free}`));
-    }
-    const work = otherWorkDisk(facts);
-    if (work !== undefined && layers > work.freeBytes) {
-        faults.push(warning('DISK_TIGHT', `the archive, which may be up to ${formatBytes(layers)}, is unpacked below /var/tmp; ${formatBytes(work.freeBytes)} are free on ${work.path}`));
-    }
-    const threshold = kubelet.imageGcHighThresholdPercent;
-    const usedPercent = 100 - Math.floor((100 * Math.max(0, freeBytes - 2 * layers)) / sizeBytes);
-    if (threshold < 100 && usedPercent >= threshold) {
-        const state = layers === 0 ? 'is' : 'would be up to';
-        faults.push(warning('IMAGE_GC_LIKELY', `${path} ${state} ${usedPercent} % full, and the kubelet removes unused images from ${threshold} % on`));
-    }
-    return faults;
-}
-function fault(code, message) {
-    return { severity: 'error', code, message, hint: ERRORS[code].hint };
-}
-function warning(code, message) {
-    return { ...fault(code, message), severity: 'warning' };
-}
-function when(isCertain, code, message) {
-    return isCertain ? fault(code, message) : warning(code, message);
+function hopText({ host, user, port, given = { user, port } }) {
+    const name = host.includes(':') ? `[${host}]` : host;
+    return `${given.user === undefined ? '' : `${given.user}@`}${name}${given.port === undefined ? '' : `:${given.port}`}`;
 }
 
-;// CONCATENATED MODULE: ./lib/report/progress.js
-
-const INTERVAL_MS = { live: 500, log: 10_000 };
-function transferProgress(host) {
-    const transfers = new Map();
-    let timer;
-    const show = () => {
-        const parts = [...transfers].map(([node, { sent, total, startedAt }]) => {
-            const perSecond = sent / Math.max(0.001, (Date.now() - startedAt) / 1000);
-            return `${node} ${total === 0 ? 100 : Math.floor((100 * sent) / total)} % of ${formatBytes(total)} (${formatBytes(perSecond)}/s)`;
-        });
-        host.progress(parts.join(' · '));
-    };
-    return {
-        start(node, totalBytes) {
-            const state = { sent: 0, total: totalBytes, startedAt: Date.now() };
-            transfers.set(node, state);
-            timer ??= setInterval(show, host.isLive ? INTERVAL_MS.live : INTERVAL_MS.log).unref();
-            return {
-                advance: sentBytes => {
-                    state.sent = sentBytes;
-                },
-                end: () => {
-                    transfers.delete(node);
-                    if (transfers.size === 0) {
-                        clearInterval(timer);
-                        timer = undefined;
-                    }
-                },
-            };
-        },
-    };
-}
-
-;// CONCATENATED MODULE: ./lib/sandbox.js
-
-
-const NO_SANDBOX_IMAGES = { images: [], of: () => [], close: async () => { } };
-async function openSandboxImages(nodes, sent, open, log) {
-    const lacking = new Set(nodes.flatMap(node => missingOn(node) ?? []));
-    const sets = [];
-    for (const reference of lacking) {
-        if (sent.some(image => image.reference === reference || image.aliases?.includes(reference))) {
-            continue;
-        }
-        try {
-            sets.push(await open(reference));
-        }
-        catch (error) {
-            log(`${reference}, which nodes lack, cannot be sent along: ${messageOf(error)}`);
-        }
-    }
-    const images = sets.flatMap(set => set.images);
-    return {
-        images,
-        of: node => images.filter(({ reference }) => reference === missingOn(node)),
-        close: async () => {
-            await Promise.all(sets.map(set => set.close()));
-        },
-    };
-}
-function missingOn({ facts }) {
-    const sandbox = facts?.sandbox;
-    if (sandbox === undefined || sandbox.isHeld) {
-        return undefined;
-    }
-    try {
-        return normalise(sandbox.reference);
-    }
-    catch {
-        return undefined;
-    }
-}
-
-;// CONCATENATED MODULE: external "node:readline"
-const external_node_readline_namespaceObject = require("node:readline");
-// EXTERNAL MODULE: ./node_modules/@actions/exec/lib/exec.js + 2 modules
-var exec = __nccwpck_require__(5260);
-;// CONCATENATED MODULE: ./lib/smoke/kubectl.js
+;// CONCATENATED MODULE: ./lib/ssh/transport.js
 
 
 
-
-
-
-const REQUEST_TIMEOUT_SECONDS = 60;
-async function findKubectl({ program, kubeconfig, namespace }) {
-    const path = await (0,io/* which */.K7)(program, true).catch(cause => {
-        throw new SideloadError('KUBECTL_NOT_FOUND', `there is no program ${JSON.stringify(program)} on the runner`, {
-            cause,
-        });
-    });
-    const global = kubeconfig === undefined ? [] : [`--kubeconfig=${kubeconfig}`];
-    const pods = `/api/v1/namespaces/${namespace}/pods`;
-    async function request(args, input = '') {
-        const result = await (0,exec/* getExecOutput */.H)(path, [...global, `--request-timeout=${REQUEST_TIMEOUT_SECONDS}s`, ...args], {
-            silent: true,
-            ignoreReturnCode: true,
-            input: Buffer.from(input),
-        });
-        if (result.exitCode !== 0) {
-            throw kubectl_refusal(result.stderr.trim() || `kubectl ended with exit code ${result.exitCode}`);
-        }
-        return result.stdout;
-    }
-    return {
-        createPod: async (pod, { dryRun = false } = {}) => kubectl_parse(await request(['create', `--raw=${pods}${dryRun ? '?dryRun=All' : ''}`, '-f', '-'], JSON.stringify(pod))),
-        listPods: async (labelSelector) => kubectl_parse(await request(['get', `--raw=${pods}?${query({ labelSelector })}`])),
-        watchPods: async (labelSelector, resourceVersion, onEvent, signal) => {
-            const uri = `${pods}?${query({ watch: 'true', labelSelector, resourceVersion, timeoutSeconds: String(REQUEST_TIMEOUT_SECONDS) })}`;
-            const child = (0,external_node_child_process_namespaceObject.spawn)(path, [...global, 'get', `--raw=${uri}`], { stdio: ['ignore', 'pipe', 'pipe'], signal });
-            const ended = (0,external_node_events_.once)(child, 'close');
-            let stderr = '';
-            child.stderr.on('data', (chunk) => {
-                stderr = (stderr + chunk.toString()).slice(-4096);
-            });
-            const lines = (0,external_node_readline_namespaceObject.createInterface)({ input: child.stdout });
-            let broken;
-            lines.on('line', line => {
-                try {
-                    onEvent(kubectl_parse(line));
-                }
-                catch (thrown) {
-                    broken ??= thrown;
-                    child.kill();
-                }
-            });
-            const [code] = (await ended.catch(cause => {
-                throw signal.aborted ? signal.reason : cause;
-            }));
-            if (broken !== undefined) {
-                throw broken;
-            }
-            if (code !== 0) {
-                throw kubectl_refusal(stderr.trim() || `kubectl ended with exit code ${code}`);
-            }
-        },
-        deletePod: async (name, gracePeriodSeconds) => {
-            const body = JSON.stringify({ apiVersion: 'v1', kind: 'DeleteOptions', gracePeriodSeconds });
-            await request(['delete', `--raw=${pods}/${name}`, '-f', '-'], body).catch(error => {
-                if (!/\(NotFound\)/.test(messageOf(error))) {
-                    throw error;
-                }
-            });
-        },
-        eventsOf: async (podUid) => {
-            const uri = `/api/v1/namespaces/${namespace}/events?${query({ fieldSelector: `involvedObject.uid=${podUid}` })}`;
-            return kubectl_parse(await request(['get', `--raw=${uri}`])).items;
-        },
-        getNode: async (name) => {
-            try {
-                return kubectl_parse(await request(['get', `--raw=/api/v1/nodes/${encodeURIComponent(name)}`]));
-            }
-            catch (error) {
-                if (/\(NotFound\)/.test(messageOf(error))) {
-                    return 'absent';
-                }
-                if (/\(Forbidden\)/.test(messageOf(error))) {
-                    return undefined;
-                }
-                throw error;
-            }
-        },
-        listNodes: async (labelSelector) => {
-            const selected = labelSelector === '' ? '' : `?${query({ labelSelector })}`;
-            try {
-                return kubectl_parse(await request(['get', `--raw=/api/v1/nodes${selected}`])).items;
-            }
-            catch (error) {
-                if (/\(Forbidden\)/.test(messageOf(error))) {
-                    throw new SideloadError('CLUSTER_REFUSED', messageOf(error), {
-                        hint: 'Let the credentials `list` nodes (a ClusterRole), or list the nodes in `nodes`.',
-                        cause: error,
-                    });
-                }
-                if (/\(BadRequest\)|unable to parse requirement/.test(messageOf(error))) {
-                    throw new SideloadError('INPUT_INVALID', `\`node-selector\`: ${messageOf(error)}`, {
-                        hint: 'Write it as for `kubectl get nodes --selector`, as in `pool=ci,!node-role.kubernetes.io/control-plane`.',
-                        cause: error,
-                    });
-                }
-                throw error;
-            }
-        },
-        logTail: async (name) => (await request(['get', `--raw=${pods}/${name}/log?tailLines=20&limitBytes=8192`]).catch(() => '')).trim(),
-    };
-}
-function query(parameters) {
-    return new URLSearchParams(parameters).toString();
-}
-function kubectl_parse(json) {
-    try {
-        return JSON.parse(json);
-    }
-    catch (cause) {
-        throw new SideloadError('CLUSTER_UNREACHABLE', `the answer of the API is not JSON: ${json.slice(0, 200)}`, {
-            cause,
-        });
-    }
-}
-function kubectl_refusal(stderr) {
-    const said = stderr
-        .split('\n')
-        .filter(line => !/^[EWI]\d{4} /.test(line))
-        .join('\n')
-        .trim();
-    const message = said === '' ? stderr : said;
-    if (/namespaces? "[^"]*" not found/.test(message)) {
-        return new SideloadError('NAMESPACE_NOT_FOUND', message);
-    }
-    if (/\((Forbidden|Unauthorized)\)|must be logged in|provide credentials/i.test(message)) {
-        return new SideloadError('CLUSTER_REFUSED', message);
-    }
-    if (/server localhost:8080 was refused/.test(message)) {
-        return new SideloadError('KUBECONFIG_INVALID', message, {
-            hint: 'Without a kubeconfig kubectl tries localhost:8080: pass a path or the content in `kubeconfig`.',
-        });
-    }
-    if (/error loading config file|error in configuration|invalid configuration|no configuration has been provided|unable to (read|load)|getting credentials|context .* does not exist|yaml:|stat .*no such file/i.test(message)) {
-        return new SideloadError('KUBECONFIG_INVALID', message);
-    }
-    if (/was refused|no route to host|connection reset|EOF$|i\/o timeout|timed out|deadline exceeded|no such host|unable to connect|\((ServiceUnavailable|Timeout|TooManyRequests)\)|x509|TLS/i.test(message)) {
-        return new SideloadError('CLUSTER_UNREACHABLE', message);
-    }
-    return new SideloadError('CLUSTER_REFUSED', message);
-}
-
-;// CONCATENATED MODULE: ./lib/smoke/follow.js
-
-
-const RETRY_MS = 1000;
-async function followPods(kubectl, options) {
-    const { labelSelector, until } = options;
-    while (!until.aborted) {
-        try {
-            const list = await kubectl.listPods(labelSelector);
-            if (until.aborted) {
-                return;
-            }
-            for (const pod of list.items) {
-                options.onPod(pod);
-            }
-            options.onList?.(new Set(list.items.map(pod => pod.metadata.name)));
-            if (until.aborted) {
-                return;
-            }
-            const openedAt = Date.now();
-            await kubectl.watchPods(labelSelector, list.metadata.resourceVersion, event => {
-                if (until.aborted || event.type === 'BOOKMARK' || event.type === 'ERROR') {
-                    return;
-                }
-                (event.type === 'DELETED' ? options.onDeleted : options.onPod)(event.object);
-            }, until);
-            await pause(RETRY_MS - (Date.now() - openedAt), until);
-        }
-        catch (error) {
-            if (until.aborted) {
-                return;
-            }
-            options.onTrouble?.(messageOf(error));
-            await pause(RETRY_MS, until);
-        }
-    }
-}
-async function pause(milliseconds, until) {
-    if (milliseconds > 0) {
-        await (0,external_node_timers_promises_namespaceObject.setTimeout)(milliseconds, undefined, { signal: until }).catch(() => { });
-    }
-}
-
-;// CONCATENATED MODULE: ./lib/smoke/pod.js
-const RUN_LABEL = 'kube-sideload/run';
-function smokePodManifest({ name, nodeName, image, command, runId, deadlineSeconds }) {
-    return {
-        apiVersion: 'v1',
-        kind: 'Pod',
-        metadata: {
-            name,
-            labels: { 'app.kubernetes.io/managed-by': 'kube-sideload', [RUN_LABEL]: runId },
-        },
-        spec: {
-            nodeName,
-            restartPolicy: 'Never',
-            automountServiceAccountToken: false,
-            enableServiceLinks: false,
-            dnsPolicy: 'Default',
-            terminationGracePeriodSeconds: 1,
-            activeDeadlineSeconds: deadlineSeconds,
-            tolerations: [{ operator: 'Exists' }],
-            containers: [
-                {
-                    name: 'smoke',
-                    image,
-                    imagePullPolicy: 'Never',
-                    ...(command.length > 0 ? { command } : {}),
-                    resources: { requests: { cpu: '10m', memory: '16Mi' } },
-                },
-            ],
-        },
-    };
-}
-
-;// CONCATENATED MODULE: ./lib/smoke/verdict.js
-const FINAL_REASONS = {
-    ErrImageNeverPull: 'SMOKE_IMAGE_NEVER_PULL',
-    ImageInspectError: 'SMOKE_IMAGE_INSPECT',
-    InvalidImageName: 'SMOKE_IMAGE_NAME',
-    CreateContainerConfigError: 'SMOKE_CONFIG',
-    CreateContainerError: 'SMOKE_START',
-    RunContainerError: 'SMOKE_START',
-};
-const EVICTION_REASONS = new Set(['Evicted', 'Preempting', 'Terminated', 'NodeShutdown']);
-function judge(pod, imageId) {
-    const status = pod.status ?? {};
-    const container = status.containerStatuses?.[0];
-    const state = container?.state;
-    if (pod.metadata.deletionTimestamp !== undefined) {
-        return fail('SMOKE_DELETED', 'the pod is being deleted');
-    }
-    const other = otherImage(container, imageId);
-    if (other !== undefined) {
-        return fail('SMOKE_OTHER_IMAGE', `the kubelet started image ${other}, CI built ${imageId}`);
-    }
-    const terminated = state?.terminated;
-    if (terminated !== undefined && terminated.reason !== 'ContainerStatusUnknown') {
-        if (terminated.exitCode === 0) {
-            return { state: 'passed', message: 'Completed with exit code 0' };
-        }
-        const said = join(terminated.reason, terminated.message);
-        if (terminated.reason === 'OOMKilled') {
-            return fail('SMOKE_OOM', said);
-        }
-        if (terminated.reason === 'StartError' || terminated.reason === 'ContainerCannotRun') {
-            return fail('SMOKE_START', said);
-        }
-        return fail('SMOKE_CRASHED', `exit code ${terminated.exitCode ?? 'unknown'} (${said})`);
-    }
-    if (status.phase === 'Failed') {
-        const said = join(status.reason, status.message);
-        if (status.reason === 'DeadlineExceeded') {
-            return fail('SMOKE_TIMEOUT', said);
-        }
-        return fail(EVICTION_REASONS.has(status.reason ?? '') ? 'SMOKE_EVICTED' : 'SMOKE_REJECTED', said);
-    }
-    const waiting = state?.waiting;
-    const code = FINAL_REASONS[waiting?.reason ?? ''];
-    if (code !== undefined) {
-        return fail(code, join(waiting?.reason, waiting?.message));
-    }
-    if (status.phase === 'Running' && state?.running !== undefined) {
-        return { state: 'running', message: 'Running' };
-    }
-    return { state: 'pending', message: join(waiting?.reason ?? status.phase ?? 'no status yet', waiting?.message) };
-}
-function judgeTimeout(last, events) {
-    const sandbox = events.find(event => event.reason === 'FailedCreatePodSandBox');
-    if (sandbox !== undefined) {
-        return fail('SMOKE_SANDBOX', join(sandbox.reason, sandbox.message));
-    }
-    if (events.length === 0 && last.state === 'pending' && last.message === 'Pending') {
-        return fail('SMOKE_NODE_NOT_READY', 'the kubelet has not looked at the pod');
-    }
-    return fail('SMOKE_TIMEOUT', `last seen: ${last.message}`);
-}
-function describeEvent({ type, reason, message, count }) {
-    return `${type ?? ''} ${reason ?? ''}${(count ?? 1) > 1 ? ` (x${count})` : ''}: ${(message ?? '').trim()}`.trim();
-}
-function otherImage(container, imageId) {
-    const reported = /^(?:docker:\/\/)?(sha256:[0-9a-f]{64})$/.exec(container?.imageID ?? '')?.[1];
-    return reported === undefined || reported === imageId ? undefined : reported;
-}
-function fail(code, message) {
-    return { state: 'failed', code, message };
-}
-function join(reason, message) {
-    const parts = [reason, message?.trim()].filter(part => part !== undefined && part !== '');
-    return parts.length > 0 ? parts.join(': ') : 'without a reason';
-}
-
-;// CONCATENATED MODULE: ./lib/smoke/smoke.js
-
-
-
-
-
-const SETTLE_MS = 2000;
-const DELETE_MS = 15_000;
-const DELETE_RETRY_MS = 1000;
-const DEADLINE_MARGIN_SECONDS = 60;
-async function checkCluster(kubectl, targets, options) {
-    const [first] = targets;
-    if (first !== undefined) {
-        await kubectl.createPod(manifest(first, 0, options), { dryRun: true });
-    }
-}
-async function runSmokePods(kubectl, targets, options) {
-    try {
-        return await judgeAll(kubectl, targets, options);
-    }
-    finally {
-        await deletePods(kubectl, options.runId);
-    }
-}
-async function deletePods(kubectl, runId) {
-    const deadline = AbortSignal.timeout(DELETE_MS);
-    for (;;) {
-        try {
-            return await deleteOnce(kubectl, runId);
-        }
-        catch (thrown) {
-            if (toSideloadError(thrown).code !== 'CLUSTER_UNREACHABLE' || deadline.aborted) {
-                throw thrown;
-            }
-            await (0,external_node_timers_promises_namespaceObject.setTimeout)(DELETE_RETRY_MS);
-        }
-    }
-}
-async function deleteOnce(kubectl, runId) {
-    const labelSelector = selector(runId);
-    const left = new Set((await kubectl.listPods(labelSelector)).items.map(pod => pod.metadata.name));
-    if (left.size === 0) {
-        return;
-    }
-    await Promise.all([...left].map(name => kubectl.deletePod(name, 1)));
-    const gone = new AbortController();
-    const stopWhenEmpty = () => {
-        if (left.size === 0) {
-            gone.abort();
-        }
-    };
-    await followPods(kubectl, {
-        labelSelector,
-        onPod: () => { },
-        onList: names => {
-            for (const name of left) {
-                if (!names.has(name)) {
-                    left.delete(name);
-                }
-            }
-            stopWhenEmpty();
-        },
-        onDeleted: pod => {
-            left.delete(pod.metadata.name);
-            stopWhenEmpty();
-        },
-        until: AbortSignal.any([gone.signal, AbortSignal.timeout(DELETE_MS)]),
-    });
-    await Promise.all([...left].map(name => kubectl.deletePod(name, 0)));
-}
-async function judgeAll(kubectl, targets, options) {
-    const { signal } = options;
-    const startedAt = Date.now();
-    const finished = new AbortController();
-    const pods = targets.map((target, index) => ({
-        target,
-        name: podName(options.runId, index),
-        pod: undefined,
-        verdict: { state: 'pending', message: 'nothing' },
-        settling: undefined,
-        conclusion: undefined,
-    }));
-    const byName = new Map(pods.map(pod => [pod.name, pod]));
-    const conclude = (watched, verdict) => {
-        if (watched.conclusion !== undefined) {
-            return;
-        }
-        unsettle(watched);
-        const { target } = watched;
-        const error = verdict.state === 'failed' ? explain(kubectl, watched, verdict) : Promise.resolve(undefined);
-        watched.conclusion = error.then(known => {
-            const result = { target, error: known, message: verdict.message, durationMs: Date.now() - startedAt };
-            options.onResult(result);
-            return result;
-        });
-        if (pods.every(pod => pod.conclusion !== undefined)) {
-            finished.abort();
-        }
-    };
-    const look = (pod) => {
-        const watched = byName.get(pod.metadata.name);
-        if (watched === undefined || watched.conclusion !== undefined) {
-            return;
-        }
-        const verdict = judge(pod, watched.target.imageId);
-        watched.pod = pod;
-        watched.verdict = verdict;
-        if (verdict.state === 'running') {
-            watched.settling ??= setTimeout(() => conclude(watched, verdict), SETTLE_MS);
-        }
-        else {
-            unsettle(watched);
-            if (verdict.state !== 'pending') {
-                conclude(watched, verdict);
-            }
-        }
-    };
-    const miss = (watched) => {
-        if (watched !== undefined) {
-            conclude(watched, { state: 'failed', code: 'SMOKE_DELETED', message: 'the pod is gone' });
-        }
-    };
-    try {
-        await Promise.all(pods.map(async (watched, index) => {
-            signal.throwIfAborted();
-            try {
-                look(await kubectl.createPod(manifest(watched.target, index, options)));
-            }
-            catch (thrown) {
-                conclude(watched, { state: 'failed', code: 'SMOKE_REJECTED', message: messageOf(thrown) });
-            }
-        }));
-        await followPods(kubectl, {
-            labelSelector: selector(options.runId),
-            onPod: look,
-            onList: names => {
-                for (const watched of pods.filter(({ name }) => !names.has(name))) {
-                    miss(watched);
-                }
-            },
-            onDeleted: pod => miss(byName.get(pod.metadata.name)),
-            onTrouble: message => {
-                pods.forEach(unsettle);
-                options.onTrouble(message);
-            },
-            until: AbortSignal.any([finished.signal, AbortSignal.timeout(options.timeoutMs), signal]),
-        });
-        signal.throwIfAborted();
-        return await Promise.all(pods.map(async (watched) => {
-            if (watched.conclusion === undefined) {
-                conclude(watched, judgeTimeout(watched.verdict, await eventsOf(kubectl, watched.pod)));
-            }
-            return await watched.conclusion;
-        }));
-    }
-    finally {
-        pods.forEach(unsettle);
-    }
-}
-function unsettle(watched) {
-    clearTimeout(watched.settling);
-    watched.settling = undefined;
-}
-async function explain(kubectl, { target, pod }, verdict) {
-    const events = await eventsOf(kubectl, pod);
-    const log = verdict.code === 'SMOKE_CRASHED' && pod !== undefined
-        ? await kubectl.logTail(pod.metadata.name).catch(() => '')
-        : '';
-    const details = [
-        ...(pod === undefined ? [] : [`  pod phase: ${pod.status?.phase ?? 'unknown'}`]),
-        ...events.map(event => `  event: ${describeEvent(event)}`),
-        ...(log === '' ? [] : log.split('\n').map(line => `  log: ${line}`)),
-    ];
-    return new SideloadError(verdict.code, [`${target.reference}: ${verdict.message}`, ...details].join('\n'), {
-        node: target.node,
-    });
-}
-async function eventsOf(kubectl, pod) {
-    return pod === undefined ? [] : await kubectl.eventsOf(pod.metadata.uid).catch(() => []);
-}
-function manifest(target, index, { runId, timeoutMs, command }) {
-    return smokePodManifest({
-        name: podName(runId, index),
-        nodeName: target.nodeName,
-        image: target.reference,
-        command,
-        runId,
-        deadlineSeconds: Math.ceil(timeoutMs / 1000) + DEADLINE_MARGIN_SECONDS,
-    });
-}
-function podName(runId, index) {
-    return `kube-sideload-${runId}-${index}`;
-}
-function selector(runId) {
-    return `${RUN_LABEL}=${runId}`;
+function openTransport(settings, directory) {
+    if (settings.openssh !== undefined)
+        return openssh(settings.openssh, directory);
+    const jumps = jumpHosts(settings);
+    return { connect: (target, signal) => connect(target, { ...settings, jumps, signal }) };
 }
 
 ;// CONCATENATED MODULE: ./lib/sideload.js
@@ -15723,7 +18400,16 @@ function selector(runId) {
 
 
 
+
+
+
+
+
+
 async function sideload(settings, host, run) {
+    const ssh = openTransport(settings.ssh, run.scratch);
+    const startedAt = new Date().toISOString();
+    const stagesDone = [];
     let nodes = settings.nodesFromCluster ? [] : settings.nodes.map(newNode);
     let images;
     let cluster;
@@ -15745,7 +18431,7 @@ async function sideload(settings, host, run) {
                     images = set;
                 }),
                 onEach(nodes, async (node) => {
-                    await prepareNode(node, settings, run.signal);
+                    await prepareNode(node, settings, ssh, run.signal);
                     host.info(describeNode(node));
                 }),
             ]);
@@ -15760,6 +18446,9 @@ async function sideload(settings, host, run) {
                 sandboxes = await openSandboxImages(nodes, sources, openOne, host.info);
             }
             await onEach(nodes, async (node) => {
+                if (settings.smoke?.by === 'cri') {
+                    assertCrictl(ready(node).facts);
+                }
                 await planImages(node, sources, sandboxes.of(node), settings, run);
                 for (const image of node.images) {
                     host.info(`${node.settings.label}: ${describeImage(image)}`);
@@ -15774,7 +18463,10 @@ async function sideload(settings, host, run) {
                     })(),
             ]);
             const isSmoked = settings.smoke !== undefined;
-            const findings = preflight(nodes, sources, { isSmoked, cluster: cluster?.objects });
+            const findings = preflight(nodes, sources, {
+                isSmoked,
+                cluster: settings.shard === undefined ? cluster?.objects : undefined,
+            });
             for (const node of nodes) {
                 node.findings = findings.filter(finding => finding.node === node.settings.label);
                 node.error = errorOf(node.findings) ?? node.error;
@@ -15782,7 +18474,9 @@ async function sideload(settings, host, run) {
             unlisted = findings.filter(finding => nodes.every(node => finding.node !== node.settings.label));
             isChecked = true;
             const isComplete = error === undefined && asked.status === 'fulfilled';
-            for (const line of findings.length > 0 || isComplete ? findingsTable(findings) : ['not all could be checked']) {
+            for (const line of findings.length > 0 || isComplete
+                ? findingsTable(findings, host.isLive ? host.size.columns : undefined)
+                : ['not all could be checked']) {
                 host.info(line);
             }
             if (asked.status === 'rejected') {
@@ -15793,12 +18487,14 @@ async function sideload(settings, host, run) {
         ...(settings.mode === 'push' && {
             'Send what is missing': async () => {
                 const throttle = throttleOf(settings.bandwidth);
-                const sending = { settings, run, progress: transferProgress(host), throttle, log: host.info };
+                const sending = { settings, ssh, run, progress: transferProgress(host), throttle, log: host.info };
                 const send = async (node) => {
+                    const begunAtMs = Date.now();
                     await stageImages(node, sending);
-                    const { bytesSent, durationMs } = nodeReport(node);
-                    const sent = bytesSent > 0 ? `${formatBytes(bytesSent)} sent, imported and verified` : 'nothing to send';
-                    host.info(`${node.settings.label}: ${sent} (${formatDuration(durationMs)})`);
+                    const { bytesSent } = nodeReport(node);
+                    const duration = formatDuration(Date.now() - begunAtMs);
+                    const sent = `${formatBytes(bytesSent)} sent, imported and verified in ${duration}`;
+                    host.info(`${node.settings.label}: ${bytesSent > 0 ? sent : 'nothing to send'}`);
                 };
                 for (const group of [nodes.filter(node => !isControlPlane(node)), nodes.filter(isControlPlane)]) {
                     await onEach(group, send, settings.parallel);
@@ -15813,22 +18509,31 @@ async function sideload(settings, host, run) {
                     changed ||= node.images.some(image => image.stage !== undefined);
                     await promoteImages(node, run);
                     for (const { reference, image } of node.images) {
-                        host.info(`${node.settings.label}: ${reference} is ${image.imageId}`);
+                        host.info(`${node.settings.label}: ${reference} is ${shortId(image.imageId)}`);
                     }
                 });
             },
             'Start smoke pods': async () => {
-                if (settings.smoke === undefined || cluster === undefined) {
-                    host.info('skipped: `smoke: none`. No kubelet has been asked; the check of the runtimes is all there is.');
-                    return;
+                if (settings.smoke?.by === 'cri') {
+                    host.info('`smoke: cri`: the verdicts are those of the nodes’ runtimes; no kubelet is asked.');
+                    await smokeByCri(nodes, settings.smoke, run, host);
                 }
-                await smoke(nodes, cluster.kubectl, settings.smoke, run, host);
+                else if (settings.smoke === undefined || cluster === undefined) {
+                    host.info('skipped: `smoke: none`. No kubelet has been asked; the check of the runtimes is all there is.');
+                }
+                else {
+                    await smoke(nodes, cluster, settings.smoke, run, host);
+                }
             },
         }),
     };
     try {
         for (const [title, stage] of Object.entries(stages)) {
-            await host.group(title, stage);
+            const begunAtMs = Date.now();
+            await host.group(title, stage).finally(() => {
+                const durationMs = Date.now() - begunAtMs;
+                stagesDone.push({ title, startedAt: new Date(begunAtMs).toISOString(), durationMs });
+            });
             run.signal.throwIfAborted();
             if (isChecked && (error !== undefined || nodes.some(node => node.error !== undefined))) {
                 break;
@@ -15840,12 +18545,16 @@ async function sideload(settings, host, run) {
     }
     await images?.close();
     await sandboxes.close();
-    await Promise.all(nodes.map(node => leaveNode(node, settings, run.id).catch((thrown) => {
+    await cluster?.kubectl.close();
+    await Promise.all(nodes.map(node => leaveNode(node, settings, ssh, run.id).catch((thrown) => {
         node.error ??= toSideloadError(thrown, node.settings.label);
     })));
     return {
         run: run.id,
         mode: settings.mode,
+        startedAt,
+        endedAt: new Date().toISOString(),
+        stages: stagesDone,
         images: Object.fromEntries([...(images?.images ?? []), ...sandboxes.images].flatMap(image => {
             const ids = image.variants.map(variant => [formatPlatform(variant.platform), variant.imageId]);
             return referencesOf(image).map(reference => [reference, Object.fromEntries(ids)]);
@@ -15861,16 +18570,27 @@ async function cleanUp(settings, host, run) {
         return;
     }
     const cluster = settings.cluster === undefined ? undefined : await openCluster(settings, run);
-    if (settings.smoke !== undefined && cluster !== undefined) {
-        await deletePods(cluster.kubectl, run.id);
+    let list = settings.nodes;
+    try {
+        if (settings.smoke?.by === 'pod' && cluster !== undefined) {
+            await deletePods(cluster.kubectl, run.id);
+        }
+        if (settings.nodesFromCluster && cluster !== undefined) {
+            list = await nodesFromCluster(cluster, settings, host.info);
+        }
     }
-    const list = settings.nodesFromCluster && cluster !== undefined
-        ? await nodesFromCluster(cluster, settings, host.info)
-        : settings.nodes;
+    finally {
+        await cluster?.kubectl.close();
+    }
     const nodes = list.map(newNode);
+    const ssh = openTransport(settings.ssh, run.scratch);
     await onEach(nodes, async (node) => {
-        await prepareNode(node, settings, run.signal);
+        await prepareNode(node, settings, ssh, run.signal);
         await removeStaged(node, run.id, run.signal);
+        if (settings.smoke?.by === 'cri') {
+            const { connection, facts } = ready(node);
+            await removeByCri(connection, facts, run.id, run.signal);
+        }
     });
     for (const node of nodes) {
         await node.connection?.close();
@@ -15905,7 +18625,7 @@ async function openSandbox(reference, settings, host, run) {
     const elsewhere = () => sideload_open({ ...one, source: 'auto', archive: undefined }, host, run);
     return settings.archive === undefined ? await sideload_open(one, host, run) : await sideload_open(one, host, run).catch(elsewhere);
 }
-async function openCluster({ cluster }, run) {
+async function openCluster({ cluster, ssh }, run) {
     if (cluster === undefined) {
         throw new SideloadError('INTERNAL', 'the cluster is not to be asked');
     }
@@ -15913,18 +18633,30 @@ async function openCluster({ cluster }, run) {
     const file = kubeconfig !== undefined && 'content' in kubeconfig
         ? await writeSecret(run, 'kubeconfig', kubeconfig.content)
         : kubeconfig?.path;
-    return { kubectl: await findKubectl({ program: kubectl, kubeconfig: file, namespace }), objects: undefined };
+    if (typeof kubectl === 'string') {
+        const local = await findKubectl({ program: kubectl, kubeconfig: file, namespace });
+        return { kubectl: local, objects: undefined, fits: new Map() };
+    }
+    const transport = openTransport(ssh, run.scratch);
+    const lifetime = new AbortController().signal;
+    const open = async () => {
+        const connection = await transport.connect({ ...kubectl, given: ssh.given, jump: ssh.jump }, lifetime);
+        return await becomeRoot(connection, { sudo: ssh.sudo, password: ssh.sudoPassword }, run.signal);
+    };
+    const remote = await remoteKubectl(open, file, run.signal);
+    return { kubectl: kubectlWith(remote, namespace), objects: undefined, fits: new Map() };
 }
 async function nodesFromCluster(cluster, settings, log) {
     cluster.objects = await cluster.kubectl.listNodes(settings.nodeSelector);
-    const { nodes, unused } = nodesOfCluster(cluster.objects, settings.nodes, settings.ssh);
+    const { nodes: all, unused } = nodesOfCluster(cluster.objects, settings.nodes, settings.ssh);
+    const nodes = takeShard(all.toSorted((one, other) => (one.label < other.label ? -1 : 1)), settings.shard);
     const labels = unused.map(({ label }) => label).join(', ');
     if (unused.length > 0 && settings.nodesOrigin === 'input') {
         throw new SideloadError('INPUT_INVALID', `\`nodes\` has ${labels}, which \`nodes-from-cluster\` does not find`, {
             hint: 'Write the Kubernetes name after the address, as in `10.0.0.11=worker-1`, or see whether `node-selector` takes the node.',
         });
     }
-    const foreign = cluster.objects.length - nodes.length;
+    const foreign = cluster.objects.length - all.length;
     if (foreign > 0) {
         log(`left out, as they do not run Linux: ${foreign} of ${cluster.objects.length} nodes`);
     }
@@ -15941,8 +18673,9 @@ async function nodesFromCluster(cluster, settings, log) {
 }
 async function askCluster(cluster, nodes, settings, run, host) {
     const { kubectl } = cluster;
-    if (settings.smoke !== undefined) {
-        await checkCluster(kubectl, smokeTargets(nodes), smokeOptions(settings.smoke, run, host));
+    if (settings.smoke?.by === 'pod') {
+        const options = smokeOptions(nodes, settings.smoke, run, host);
+        cluster.fits = await checkCluster(kubectl, smokeTargets(nodes), options, host.info);
     }
     cluster.objects ??= await kubectl.listNodes(settings.nodeSelector).catch((thrown) => {
         const refused = toSideloadError(thrown);
@@ -15959,21 +18692,15 @@ async function askCluster(cluster, nodes, settings, run, host) {
         }
     }));
 }
-async function smoke(nodes, kubectl, settings, run, host) {
-    const options = smokeOptions(settings, run, host);
-    await runSmokePods(kubectl, smokeTargets(nodes), {
-        ...options,
-        onResult: result => {
-            options.onResult(result);
-            const { target, error, message } = result;
-            const node = nodes.find(({ settings: { label } }) => label === target.node);
-            const image = node?.images.find(({ reference }) => reference === target.reference);
-            if (node === undefined || image === undefined) {
-                throw new SideloadError('INTERNAL', `a verdict on ${target.reference}, which nobody asked for`);
-            }
-            node.error ??= error;
-            image.smoke = message;
-        },
+async function smoke(nodes, { kubectl, fits }, settings, run, host) {
+    await runSmokePods(kubectl, smokeTargets(nodes), fits, smokeOptions(nodes, settings, run, host));
+}
+async function smokeByCri(nodes, settings, run, host) {
+    const { runId, timeoutMs, command, expect, signal, onResult } = smokeOptions(nodes, settings, run, host);
+    await onEach(nodes, async (node) => {
+        const { connection, facts } = ready(node);
+        const options = { runId, timeoutMs, command, expect, signal, onResult };
+        await runByCri(connection, facts, smokeTargets([node]), options);
     });
 }
 function smokeTargets(nodes) {
@@ -15984,28 +18711,53 @@ function smokeTargets(nodes) {
         nodeName: kubernetesName(node) ?? node.settings.label,
         reference,
         imageId: image.imageId,
+        user: image.user,
     })));
 }
-function smokeOptions({ timeoutMs, command }, run, host) {
+function smokeOptions(nodes, settings, run, host) {
+    const nodeOf = (target) => nodes.find(({ settings: { label } }) => label === target.node);
     return {
+        ...settings,
         runId: run.id,
-        timeoutMs,
-        command,
         signal: run.signal,
-        onResult: ({ target, error, message, durationMs }) => host.info(`${target.node}: ${target.reference} ${error === undefined ? '✔' : '✘'} ${message} (${formatDuration(durationMs)})`),
+        onResult: (result) => {
+            const { target, error, message, durationMs } = result;
+            host.info(`${target.node}: ${target.reference} ${error === undefined ? '✔' : '✘'} ${message} (${formatDuration(durationMs)})`);
+            const node = nodeOf(target);
+            const image = node?.images.find(({ reference }) => reference === target.reference);
+            if (node === undefined || image === undefined) {
+                throw new SideloadError('INTERNAL', `a verdict on ${target.reference}, which nobody asked for`);
+            }
+            node.error ??= error;
+            node.endedAtMs = Date.now();
+            image.error ??= error;
+            image.smoke = message;
+        },
         onTrouble: message => host.info(`the Kubernetes API does not answer, trying again: ${message}`),
+        heldOn: async (target) => {
+            const node = nodeOf(target);
+            if (node === undefined) {
+                return [];
+            }
+            const { connection, facts } = ready(node);
+            return await namesOnNode(connection, facts, run.signal);
+        },
     };
 }
-function describeNode({ facts, settings: { label } }) {
+function shortId(imageId) {
+    return imageId.slice(0, 'sha256:'.length + 12);
+}
+function describeNode({ facts, settings: { label }, connection }) {
     if (facts === undefined) {
         return `${label}: unknown`;
     }
     const { runtime, criSocket, criSocketOrigin, distribution, platform, privilege, disk } = facts;
+    const as = connection?.becomesRootBy === 'password' ? 'root by sudo with a password' : privilege;
     return [
         `${label}: ${runtime.name} ${runtime.version} at ${criSocket} (from: ${criSocketOrigin})`,
         ...(distribution === 'unknown' ? [] : [`laid out as ${distribution}`]),
         formatPlatform(platform),
-        privilege === 'user' ? 'as a user who may load images by podman and ask for them' : `as ${privilege}`,
+        privilege === 'user' ? 'as a user who may load images by podman and ask for them' : `as ${as}`,
         `${formatBytes(disk.freeBytes)} free on ${disk.path}`,
     ].join(', ');
 }
@@ -16016,21 +18768,37 @@ function describeNode({ facts, settings: { label } }) {
 
 
 
+
+
 const entry_CLEAN_UP_MS = 60_000;
 async function runPush(host) {
+    const startedAt = new Date().toISOString();
     const cancelled = new AbortController();
-    const cancel = (name) => cancelled.abort(new SideloadError('CANCELLED', `the job was cancelled (${name})`));
+    let signal;
+    const cancel = (name) => {
+        if (signal !== undefined && host.isLive) {
+            process.exit(EXIT[name]);
+        }
+        if (signal === undefined && host.isLive) {
+            host.info('cancelled: taking away what lies on the nodes; once more leaves it there');
+        }
+        signal ??= name;
+        cancelled.abort(new SideloadError('CANCELLED', `the job was cancelled (${name})`));
+    };
     for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP']) {
         process.on(name, cancel);
     }
+    const failure = () => (signal === undefined ? EXIT.failed : EXIT[signal]);
     let run;
+    let isRead = false;
     try {
         const settings = readSettings(host);
+        isRead = true;
         run = await startRun(host, cancelled.signal);
         const report = await sideload(settings, host, run);
         await endRun(run);
         host.saveState('finished', 'true');
-        await publish(report, host);
+        await publish(report, host, settings.reports, failure());
     }
     catch (thrown) {
         if (run !== undefined) {
@@ -16038,12 +18806,28 @@ async function runPush(host) {
         }
         const error = toSideloadError(thrown);
         const { title } = ERRORS[error.code];
-        host.error(`${error.message}\nNext step: ${error.hint} [${error.code}]`, title);
+        host.error(describe(error), title);
         if (error.code === 'INTERNAL') {
             host.info(String(thrown instanceof Error ? thrown.stack : thrown));
         }
-        host.fail(`${title} [${error.code}]`);
+        await writeAll(withoutNodes(host, startedAt, error, run), host, readReportFiles(host));
+        host.fail(`${title} [${error.code}]`, isRead || error.code === 'INTERNAL' ? failure() : EXIT.usage);
     }
+}
+function withoutNodes(host, startedAt, error, run) {
+    const { message, ...rest } = errorReport(error);
+    return {
+        run: run?.id,
+        mode: host.input('mode')?.trim() || 'push',
+        startedAt,
+        endedAt: new Date().toISOString(),
+        stages: [],
+        images: {},
+        nodes: [],
+        findings: [],
+        changed: false,
+        error: { ...rest, message: host.redact(message) },
+    };
 }
 async function runPost(host) {
     if (host.state('run') === '' || host.state('finished') === 'true') {
@@ -16075,7 +18859,7 @@ async function runPost(host) {
 
 /***/ }),
 
-/***/ 8609:
+/***/ 5842:
 /***/ ((__unused_webpack_module, __webpack_exports__, __nccwpck_require__) => {
 
 "use strict";
@@ -17816,7 +20600,7 @@ function notice(message, properties = {}) {
  * Writes info to log with console.log.
  * @param message info message
  */
-function info(message) {
+function core_info(message) {
     process.stdout.write(message + external_os_.EOL);
 }
 /**
@@ -17904,32 +20688,111 @@ function getIDToken(aud) {
  */
 
 //# sourceMappingURL=core.js.map
-;// CONCATENATED MODULE: ./lib/host/github.js
+;// CONCATENATED MODULE: ./lib/host/ci.js
+function ciRun(env) {
+    if (isSet(env.GITLAB_CI)) {
+        return {
+            system: 'gitlab',
+            commit: env.CI_COMMIT_SHA || undefined,
+            ref: env.CI_COMMIT_REF_NAME || undefined,
+            run: env.CI_PIPELINE_ID || undefined,
+            runUrl: env.CI_JOB_URL || env.CI_PIPELINE_URL || undefined,
+        };
+    }
+    if (isSet(env.GITHUB_ACTIONS) || isSet(env.GITEA_ACTIONS) || isSet(env.FORGEJO_ACTIONS)) {
+        const isGitea = isSet(env.GITEA_ACTIONS) || isSet(env.FORGEJO_ACTIONS);
+        const { GITHUB_SERVER_URL: server, GITHUB_REPOSITORY: repository, GITHUB_RUN_ID: run } = env;
+        const hasPage = !isGitea && isSet(server) && isSet(repository) && isSet(run);
+        return {
+            system: isGitea ? 'gitea' : 'github',
+            commit: env.GITHUB_SHA || undefined,
+            ref: env.GITHUB_REF_NAME || env.GITHUB_REF || undefined,
+            run: run || undefined,
+            runUrl: hasPage ? `${server}/${repository}/actions/runs/${run}` : undefined,
+        };
+    }
+    if (isSet(env.JENKINS_URL) || isSet(env.BUILD_URL)) {
+        return {
+            system: 'jenkins',
+            commit: env.GIT_COMMIT || undefined,
+            ref: env.BRANCH_NAME || env.GIT_BRANCH || undefined,
+            run: env.BUILD_NUMBER || undefined,
+            runUrl: env.BUILD_URL || undefined,
+        };
+    }
+    const commit = env.CI_COMMIT_SHA || env.GITHUB_SHA || env.GIT_COMMIT;
+    return isSet(commit) ? { system: 'unknown', commit } : undefined;
+}
+function isSet(value) {
+    return value !== undefined && value !== '';
+}
 
-
-function githubHost(env = process.env) {
+;// CONCATENATED MODULE: ./lib/host/secrets.js
+function secretStore(onLine = () => { }) {
+    const lines = new Set();
     return {
-        input: name => env[`INPUT_${name.replaceAll(' ', '_').toUpperCase()}`],
-        temporaryDirectory: env.RUNNER_TEMP || (0,external_node_os_.tmpdir)(),
-        mask: secret => {
+        add(secret) {
             for (const line of secret.split(/\r?\n/)) {
                 if (line.trim() !== '') {
-                    core_setSecret(line);
+                    lines.add(line);
+                    onLine(line);
                 }
             }
         },
-        info: info,
-        warning: message => warning(message),
-        error: (message, title) => error(message, { title }),
-        group: group,
+        redact(text) {
+            const sorted = [...lines].sort((one, other) => other.length - one.length);
+            return sorted.reduce((result, line) => result.replaceAll(line, '***'), text);
+        },
+    };
+}
+
+;// CONCATENATED MODULE: ./lib/host/github.js
+
+
+
+
+function githubHost(env = process.env) {
+    const isGitea = Boolean(env.GITEA_ACTIONS || env.FORGEJO_ACTIONS);
+    const hasCommands = isGitea || Boolean(env.GITHUB_ACTIONS);
+    const hasAnnotations = hasCommands && !isGitea;
+    const secrets = secretStore(line => {
+        if (hasCommands) {
+            core_setSecret(line);
+        }
+    });
+    const info = (text) => core_info((hasCommands ? text : secrets.redact(text)).replaceAll(/^(?=[^\S\n]*(?:::|##\[))/gm, '| '));
+    return {
+        input: name => env[`INPUT_${name.replaceAll(' ', '_').toUpperCase()}`],
+        temporaryDirectory: env.RUNNER_TEMP || (0,external_node_os_.tmpdir)(),
+        defaultConfig: undefined,
+        ci: ciRun(env),
+        mask: secrets.add,
+        redact: secrets.redact,
+        info,
+        result: info,
+        warning: message => (hasAnnotations ? warning(message) : info(`warning: ${message}`)),
+        error: (message, title) => (hasAnnotations ? error(message, { title }) : info(`error: ${title}\n${message}`)),
+        group: async (title, body) => {
+            if (hasCommands) {
+                return await group(title, body);
+            }
+            info(title);
+            return await body();
+        },
         isLive: false,
-        progress: info,
+        size: { columns: 120, rows: 1 },
+        progress: lines => {
+            for (const line of lines) {
+                info(line);
+            }
+        },
         output: setOutput,
         summary: async (markdown) => {
             if (env.GITHUB_STEP_SUMMARY) {
                 await summary.addRaw(markdown, true).write();
             }
         },
+        report: () => { },
         saveState: saveState,
         state: getState,
         fail: message => {
@@ -78079,7 +80942,7 @@ __webpack_unused_export__ = Alias.Alias;
 __webpack_unused_export__ = identity.isAlias;
 __webpack_unused_export__ = identity.isCollection;
 __webpack_unused_export__ = identity.isDocument;
-__webpack_unused_export__ = identity.isMap;
+exports.jh = identity.isMap;
 __webpack_unused_export__ = identity.isNode;
 __webpack_unused_export__ = identity.isPair;
 __webpack_unused_export__ = identity.isScalar;

@@ -10,69 +10,99 @@ __nccwpck_require__.a(module, async (__webpack_handle_async_dependencies__, __we
 __nccwpck_require__.r(__webpack_exports__);
 /* harmony import */ var node_util__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(7975);
 /* harmony import */ var node_util__WEBPACK_IMPORTED_MODULE_0___default = /*#__PURE__*/__nccwpck_require__.n(node_util__WEBPACK_IMPORTED_MODULE_0__);
-/* harmony import */ var _entry_js__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(7293);
-/* harmony import */ var _help_js__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(3201);
-/* harmony import */ var _host_terminal_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(2939);
-/* harmony import */ var _inputs_js__WEBPACK_IMPORTED_MODULE_4__ = __nccwpck_require__(6107);
-/* harmony import */ var _version_js__WEBPACK_IMPORTED_MODULE_5__ = __nccwpck_require__(7992);
+/* harmony import */ var _commands_js__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(3052);
+/* harmony import */ var _completion_js__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(3992);
+/* harmony import */ var _entry_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(51);
+/* harmony import */ var _help_js__WEBPACK_IMPORTED_MODULE_4__ = __nccwpck_require__(3201);
+/* harmony import */ var _host_gitlab_js__WEBPACK_IMPORTED_MODULE_5__ = __nccwpck_require__(6456);
+/* harmony import */ var _host_host_js__WEBPACK_IMPORTED_MODULE_6__ = __nccwpck_require__(9385);
+/* harmony import */ var _host_terminal_js__WEBPACK_IMPORTED_MODULE_7__ = __nccwpck_require__(8979);
+/* harmony import */ var _inputs_js__WEBPACK_IMPORTED_MODULE_8__ = __nccwpck_require__(6107);
+/* harmony import */ var _version_js__WEBPACK_IMPORTED_MODULE_9__ = __nccwpck_require__(7992);
 
 
 
 
 
 
-const USAGE_ERROR = 2;
+
+
+
+
+function parse(argv) {
+    const flags = _inputs_js__WEBPACK_IMPORTED_MODULE_8__/* .INPUT_NAMES */ .Qh.filter(name => (0,_inputs_js__WEBPACK_IMPORTED_MODULE_8__/* .inputSpec */ .mm)(name).type !== 'secret');
+    const switches = Object.keys(_commands_js__WEBPACK_IMPORTED_MODULE_1__/* .SWITCHES */ .Xj);
+    return (0,node_util__WEBPACK_IMPORTED_MODULE_0__.parseArgs)({
+        args: [...argv],
+        options: {
+            ...Object.fromEntries(flags.map(name => [name, { type: 'string', multiple: true }])),
+            ...Object.fromEntries(switches.map(name => [
+                name,
+                { type: 'boolean', ...(_commands_js__WEBPACK_IMPORTED_MODULE_1__/* .SHORT */ .Pb[name] !== undefined && { short: _commands_js__WEBPACK_IMPORTED_MODULE_1__/* .SHORT */ .Pb[name] }) },
+            ])),
+        },
+        allowPositionals: true,
+        strict: true,
+    });
+}
 async function main(argv) {
-    const options = Object.fromEntries(_inputs_js__WEBPACK_IMPORTED_MODULE_4__/* .INPUT_NAMES */ .Qh.filter(name => (0,_inputs_js__WEBPACK_IMPORTED_MODULE_4__/* .inputSpec */ .mm)(name).type !== 'secret').map(name => [name, { type: 'string', multiple: true }]));
     let parsed;
-    function parse() {
-        return (0,node_util__WEBPACK_IMPORTED_MODULE_0__.parseArgs)({
-            args: [...argv],
-            options: { ...options, help: { type: 'boolean', short: 'h' }, version: { type: 'boolean' } },
-            allowPositionals: true,
-            strict: true,
-        });
-    }
     try {
-        parsed = parse();
+        parsed = parse(argv);
     }
     catch (error) {
         return usageError(error instanceof Error ? error.message : String(error));
     }
-    const { help, version, ...values } = parsed.values;
+    const values = parsed.values;
+    const isOn = (name) => values[name] === true;
     const [command, ...rest] = parsed.positionals;
-    if (help === true || (command === undefined && version !== true)) {
-        process.stdout.write((0,_help_js__WEBPACK_IMPORTED_MODULE_2__/* .helpText */ .B)());
-        return help === true ? 0 : USAGE_ERROR;
+    if (isOn('version')) {
+        return print(`${_version_js__WEBPACK_IMPORTED_MODULE_9__/* .VERSION */ .x}\n`);
     }
-    if (version === true) {
-        process.stdout.write(`${_version_js__WEBPACK_IMPORTED_MODULE_5__/* .VERSION */ .x}\n`);
-        return 0;
+    if (command === undefined) {
+        print((0,_help_js__WEBPACK_IMPORTED_MODULE_4__/* .helpText */ .B)());
+        return isOn('help') ? _host_host_js__WEBPACK_IMPORTED_MODULE_6__/* .EXIT */ .d.ok : _host_host_js__WEBPACK_IMPORTED_MODULE_6__/* .EXIT */ .d.usage;
     }
-    const mode = _inputs_js__WEBPACK_IMPORTED_MODULE_4__/* .INPUTS */ .mc.mode.type.oneOf.find(one => one === command);
-    if (mode === undefined || rest.length > 0) {
+    if (command === 'help') {
+        return print((0,_commands_js__WEBPACK_IMPORTED_MODULE_1__/* .isMode */ .SF)(rest[0]) ? (0,_help_js__WEBPACK_IMPORTED_MODULE_4__/* .commandHelp */ .b)(rest[0]) : (0,_help_js__WEBPACK_IMPORTED_MODULE_4__/* .helpText */ .B)());
+    }
+    if (command === 'completion') {
+        const shell = _commands_js__WEBPACK_IMPORTED_MODULE_1__/* .SHELLS */ .OF.find(one => one === rest[0]);
+        return shell === undefined || rest.length > 1
+            ? usageError(`completion is for one of: ${_commands_js__WEBPACK_IMPORTED_MODULE_1__/* .SHELLS */ .OF.join(', ')}`)
+            : print((0,_completion_js__WEBPACK_IMPORTED_MODULE_2__/* .completionScript */ .k)(shell));
+    }
+    if (!(0,_commands_js__WEBPACK_IMPORTED_MODULE_1__/* .isMode */ .SF)(command) || rest.length > 0) {
         return usageError(`unknown command: ${parsed.positionals.join(' ')}`);
     }
+    if (isOn('help')) {
+        return print((0,_help_js__WEBPACK_IMPORTED_MODULE_4__/* .commandHelp */ .b)(command));
+    }
     const flags = {};
-    for (const name of _inputs_js__WEBPACK_IMPORTED_MODULE_4__/* .INPUT_NAMES */ .Qh) {
+    for (const name of _inputs_js__WEBPACK_IMPORTED_MODULE_8__/* .INPUT_NAMES */ .Qh) {
         const given = values[name];
         if (Array.isArray(given)) {
             flags[name] = given.join('\n');
         }
     }
-    if (mode !== _inputs_js__WEBPACK_IMPORTED_MODULE_4__/* .INPUTS */ .mc.mode.default) {
-        if (flags.mode !== undefined && flags.mode !== mode) {
-            return usageError(`${mode} and --mode=${flags.mode} contradict each other`);
+    if (command !== _inputs_js__WEBPACK_IMPORTED_MODULE_8__/* .INPUTS */ .mc.mode.default) {
+        if (flags.mode !== undefined && flags.mode !== command) {
+            return usageError(`${command} and --mode=${flags.mode} contradict each other`);
         }
-        flags.mode = mode;
+        flags.mode = command;
     }
-    const host = (0,_host_terminal_js__WEBPACK_IMPORTED_MODULE_3__/* .terminalHost */ .P)({ flags });
-    await (0,_entry_js__WEBPACK_IMPORTED_MODULE_1__/* .runPush */ .e)(host);
-    return host.failed ? 1 : 0;
+    const makeHost = process.env.GITLAB_CI ? _host_gitlab_js__WEBPACK_IMPORTED_MODULE_5__/* .gitlabHost */ ._ : _host_terminal_js__WEBPACK_IMPORTED_MODULE_7__/* .terminalHost */ .P;
+    const host = makeHost({ flags, isJson: isOn('json'), isQuiet: isOn('quiet') });
+    await (0,_entry_js__WEBPACK_IMPORTED_MODULE_3__/* .runPush */ .e)(host);
+    return host.exitCode;
+}
+function print(text) {
+    process.stdout.write(text);
+    return _host_host_js__WEBPACK_IMPORTED_MODULE_6__/* .EXIT */ .d.ok;
 }
 function usageError(message) {
     process.stderr.write(`${message}\nTry \`kube-sideload --help\`.\n`);
-    return USAGE_ERROR;
+    return _host_host_js__WEBPACK_IMPORTED_MODULE_6__/* .EXIT */ .d.usage;
 }
 process.exitCode = await main(process.argv.slice(2));
 
@@ -81,7 +111,190 @@ __webpack_async_result__();
 
 /***/ }),
 
-/***/ 7293:
+/***/ 3052:
+/***/ ((__unused_webpack_module, __webpack_exports__, __nccwpck_require__) => {
+
+"use strict";
+/* harmony export */ __nccwpck_require__.d(__webpack_exports__, {
+/* harmony export */   FN: () => (/* binding */ MODES),
+/* harmony export */   Lo: () => (/* binding */ COMMANDS),
+/* harmony export */   OF: () => (/* binding */ SHELLS),
+/* harmony export */   Pb: () => (/* binding */ SHORT),
+/* harmony export */   SF: () => (/* binding */ isMode),
+/* harmony export */   Xj: () => (/* binding */ SWITCHES)
+/* harmony export */ });
+const COMMANDS = {
+    push: {
+        about: 'put images on the nodes, and prove that they run there',
+        help: 'Sends the images that the nodes lack over SSH into their runtimes, compares what the runtimes hold with what CI built, moves the names on all nodes or on none, and starts a smoke pod on each node. Ends with 0 when every node runs every image.',
+        examples: [
+            ['push --images app:1.2 --nodes 10.0.0.11,10.0.0.12', 'an image of this machine’s docker or podman, two nodes'],
+            ['push --archive app.tar --nodes worker-1 --namespace smoke', 'all images of an archive'],
+            ['push --images app:1.2', 'nodes from kube-sideload.yaml here, or from the inventory of this machine'],
+            ['push --images app:1.2 --nodes-from-cluster true', 'every node that the kubeconfig’s cluster has'],
+            ['push --images app:1.2 --smoke none --json > report.json', 'no cluster at hand; the record as JSON'],
+        ],
+    },
+    plan: {
+        about: 'say what push would do, and change nothing',
+        help: 'Opens the images, connects to the nodes, and prints what would be sent to which node and every reason why a node would fail. Ends with 0 when a push would start.',
+        examples: [
+            ['plan --images app:1.2 --nodes 10.0.0.11,10.0.0.12', 'two nodes'],
+            ['plan --images app:1.2 --quiet', 'the table alone'],
+        ],
+    },
+};
+const MODES = Object.keys(COMMANDS);
+function isMode(name) {
+    return name !== undefined && Object.hasOwn(COMMANDS, name);
+}
+const SWITCHES = {
+    json: 'Print the record of the run as JSON on standard output, and nothing else there.',
+    quiet: 'Print what is wrong and the table at the end, and nothing else.',
+    help: 'Print this; after a command, what it does, with examples and all options.',
+    version: 'Print the version.',
+};
+const SHORT = { help: 'h', quiet: 'q' };
+const SHELLS = ['bash', 'zsh', 'fish'];
+
+
+/***/ }),
+
+/***/ 3992:
+/***/ ((__unused_webpack_module, __webpack_exports__, __nccwpck_require__) => {
+
+"use strict";
+/* harmony export */ __nccwpck_require__.d(__webpack_exports__, {
+/* harmony export */   k: () => (/* binding */ completionScript)
+/* harmony export */ });
+/* harmony import */ var _commands_js__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(3052);
+/* harmony import */ var _inputs_js__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(6107);
+
+
+const ALSO_FILES = new Set(['kubeconfig', 'kubectl']);
+const FLAGS = [
+    ..._inputs_js__WEBPACK_IMPORTED_MODULE_1__/* .INPUT_NAMES */ .Qh.filter(name => name !== 'mode' && (0,_inputs_js__WEBPACK_IMPORTED_MODULE_1__/* .inputSpec */ .mm)(name).type !== 'secret').map((name) => {
+        const { type, help } = (0,_inputs_js__WEBPACK_IMPORTED_MODULE_1__/* .inputSpec */ .mm)(name);
+        const isFile = type === 'path' || ALSO_FILES.has(name);
+        return {
+            name,
+            about: firstSentence(help),
+            value: typeof type === 'object' ? type.oneOf : isFile ? 'file' : 'text',
+        };
+    }),
+    ...Object.entries(_commands_js__WEBPACK_IMPORTED_MODULE_0__/* .SWITCHES */ .Xj).map(([name, help]) => ({ name, about: firstSentence(help), value: undefined })),
+];
+const WORDS = [..._commands_js__WEBPACK_IMPORTED_MODULE_0__/* .MODES */ .FN, 'completion'];
+function completionScript(shell) {
+    return { bash, zsh, fish }[shell]();
+}
+function firstSentence(help) {
+    return (/^.*?[.:;](?= |$)/.exec(help)?.[0] ?? help).replace(/[.:;]$/, '').replaceAll('`', '');
+}
+function withValue(of) {
+    return FLAGS.filter(of)
+        .map(({ name }) => `--${name}`)
+        .join('|');
+}
+function bash() {
+    const choices = FLAGS.flatMap(({ name, value }) => Array.isArray(value) ? [`    --${name}) words='${value.join(' ')}' ;;`] : []);
+    return `# bash completion for kube-sideload: source it, or put it into /etc/bash_completion.d
+_kube_sideload() {
+  local current=\${COMP_WORDS[COMP_CWORD]} previous=\${COMP_WORDS[COMP_CWORD-1]} words= word command=
+  if [ "$current" = = ]; then
+    current=
+  elif [ "$previous" = = ]; then
+    previous=\${COMP_WORDS[COMP_CWORD-2]}
+  fi
+  for word in "\${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
+    case $word in ${WORDS.join('|')}) command=$word; break ;; esac
+  done
+  COMPREPLY=()
+  case $previous in
+    ${withValue(({ value }) => value === 'file')})
+      compopt -o filenames 2>/dev/null
+      mapfile -t COMPREPLY < <(compgen -f -- "$current")
+      return ;;
+    ${withValue(({ value }) => value === 'text')}) return ;;
+${choices.join('\n')}
+    *)
+      if [ "$command" = completion ]; then
+        words='${_commands_js__WEBPACK_IMPORTED_MODULE_0__/* .SHELLS */ .OF.join(' ')}'
+      elif [ -z "$command" ] && [ "\${current#-}" = "$current" ]; then
+        words='${WORDS.join(' ')}'
+      else
+        words='${FLAGS.map(({ name }) => `--${name}`).join(' ')}'
+      fi ;;
+  esac
+  mapfile -t COMPREPLY < <(compgen -W "$words" -- "$current")
+}
+complete -F _kube_sideload kube-sideload
+`;
+}
+function zsh() {
+    const quote = (text) => text.replaceAll("'", "'\\''").replaceAll(/[[\]:\\]/g, String.raw `\$&`);
+    const options = FLAGS.map(({ name, about, value }) => {
+        const action = value === 'file' ? ':path:_files' : value === 'text' ? ':value: ' : '';
+        const after = Array.isArray(value) ? `:value:(${value.join(' ')})` : action;
+        return `    '${value === undefined ? '' : '*'}--${name}${value === undefined ? '' : '='}[${quote(about)}]${after}'`;
+    });
+    return `#compdef kube-sideload
+# zsh completion for kube-sideload: put it as _kube-sideload into a directory of $fpath
+_kube-sideload() {
+  local -a commands options
+  commands=(
+${_commands_js__WEBPACK_IMPORTED_MODULE_0__/* .MODES */ .FN.map(mode => `    '${mode}:${quote(_commands_js__WEBPACK_IMPORTED_MODULE_0__/* .COMMANDS */ .Lo[mode].about)}'`).join('\n')}
+    'completion:print a completion script'
+  )
+  options=(
+${options.join('\n')}
+  )
+  if (( CURRENT == 2 )) && [[ $words[2] != -* ]]; then
+    _describe command commands
+  elif [[ $words[2] == completion ]]; then
+    compadd ${_commands_js__WEBPACK_IMPORTED_MODULE_0__/* .SHELLS */ .OF.join(' ')}
+  else
+    _arguments -s $options '1:command:(${WORDS.join(' ')})'
+  fi
+}
+if [ "$funcstack[1]" = _kube-sideload ]; then
+  _kube-sideload "$@"
+else
+  compdef _kube-sideload kube-sideload
+fi
+`;
+}
+function fish() {
+    const quote = (text) => `'${text.replaceAll('\\', '\\\\').replaceAll("'", "\\'")}'`;
+    const commands = [
+        ..._commands_js__WEBPACK_IMPORTED_MODULE_0__/* .MODES */ .FN.map(mode => [mode, _commands_js__WEBPACK_IMPORTED_MODULE_0__/* .COMMANDS */ .Lo[mode].about]),
+        ['completion', 'print a completion script'],
+    ];
+    return [
+        '# fish completion for kube-sideload: put it into ~/.config/fish/completions/kube-sideload.fish',
+        'complete -c kube-sideload -f',
+        ...commands.map(([name, about]) => `complete -c kube-sideload -n __fish_use_subcommand -a ${name} -d ${quote(about)}`),
+        `complete -c kube-sideload -n '__fish_seen_subcommand_from completion' -a ${quote(_commands_js__WEBPACK_IMPORTED_MODULE_0__/* .SHELLS */ .OF.join(' '))}`,
+        ...FLAGS.map(({ name, about, value }) => {
+            const short = _commands_js__WEBPACK_IMPORTED_MODULE_0__/* .SHORT */ .Pb[name];
+            const letter = short === undefined ? '' : ` -s ${short}`;
+            const takes = value === undefined
+                ? ''
+                : value === 'file'
+                    ? ' -r -F'
+                    : value === 'text'
+                        ? ' -x'
+                        : ` -x -a ${quote(value.join(' '))}`;
+            return `complete -c kube-sideload -n 'not __fish_seen_subcommand_from completion' -l ${name}${letter}${takes} -d ${quote(about)}`;
+        }),
+        '',
+    ].join('\n');
+}
+
+
+/***/ }),
+
+/***/ 51:
 /***/ ((__unused_webpack_module, __webpack_exports__, __nccwpck_require__) => {
 
 "use strict";
@@ -94,21 +307,221 @@ __nccwpck_require__.d(__webpack_exports__, {
 // UNUSED EXPORTS: runPost
 
 // EXTERNAL MODULE: ./lib/errors.js
-var lib_errors = __nccwpck_require__(2357);
-;// CONCATENATED MODULE: ./lib/report/report.js
-function errorReport({ code, message, hint }) {
-    return { code, message, hint };
+var errors = __nccwpck_require__(2357);
+// EXTERNAL MODULE: ./lib/host/host.js
+var host_host = __nccwpck_require__(9385);
+// EXTERNAL MODULE: ./lib/report/document.js
+var report_document = __nccwpck_require__(3922);
+;// CONCATENATED MODULE: external "node:fs"
+const external_node_fs_namespaceObject = require("node:fs");
+;// CONCATENATED MODULE: external "node:fs/promises"
+const promises_namespaceObject = require("node:fs/promises");
+;// CONCATENATED MODULE: external "node:path"
+const external_node_path_namespaceObject = require("node:path");
+// EXTERNAL MODULE: ./lib/problems.js
+var lib_problems = __nccwpck_require__(8834);
+;// CONCATENATED MODULE: ./lib/report/dotenv.js
+const MAX_BYTES = 5120;
+const MAX_VARIABLES = 20;
+function dotenvText(document) {
+    const failed = document.nodes.filter(node => node.error !== undefined);
+    const images = Object.entries(document.images);
+    const facts = [
+        ['SUCCEEDED', document.succeeded],
+        ['CHANGED', document.changed],
+        ['RUN', document.run],
+        ['TOOL_VERSION', document.tool.version],
+        ['BYTES_SENT', document.bytesSent],
+        ['DURATION_MS', document.durationMs],
+        ['NODE_COUNT', document.nodes.length],
+        ['FAILED_NODE_COUNT', failed.length],
+        ['FAILED_NODES', failed.map(({ node }) => node).join(',')],
+        ['ERROR_CODE', (document.error ?? failed[0]?.error)?.code],
+        ['IMAGE_COUNT', images.length],
+        ...images.flatMap(([reference, ids], index) => [
+            [`IMAGE_${index + 1}`, reference],
+            [`IMAGE_${index + 1}_ID`, idsText(ids)],
+        ]),
+    ];
+    let text = '';
+    let count = 0;
+    for (const [key, value] of facts) {
+        const line = `KUBE_SIDELOAD_${key}=${oneLine(String(value ?? ''))}\n`;
+        if (value === undefined || value === '') {
+            continue;
+        }
+        if (count === MAX_VARIABLES || Buffer.byteLength(text + line) > MAX_BYTES) {
+            break;
+        }
+        text += line;
+        count++;
+    }
+    return text;
 }
-function bytesSent(report) {
-    return report.nodes.reduce((sum, node) => sum + node.bytesSent, 0);
+function idsText(ids) {
+    const entries = Object.entries(ids);
+    return entries.length === 1 ? (entries[0]?.[1] ?? '') : entries.map(pair => pair.join('=')).join(',');
 }
-function succeeded(report) {
-    return report.error === undefined && report.nodes.length > 0 && report.nodes.every(node => node.error === undefined);
-}
-function allFindings(report) {
-    return [...report.nodes.flatMap(node => node.findings), ...report.findings];
+function oneLine(text) {
+    return text.replaceAll(/\p{Cc}+/gu, ' ').trim();
 }
 
+// EXTERNAL MODULE: ./lib/report/report.js
+var report_report = __nccwpck_require__(3101);
+;// CONCATENATED MODULE: ./lib/report/junit.js
+
+
+const SUITE = 'kube-sideload';
+function junitText(document) {
+    const cases = [...document.nodes.flatMap(node => casesOf(node, document)), ...wholeRun(document)];
+    const failures = cases.filter(({ failure }) => failure !== undefined).length;
+    const skipped = cases.filter(one => one.skipped !== undefined).length;
+    const counts = `tests="${cases.length}" failures="${failures}" errors="0" skipped="${skipped}" time="${seconds(document.durationMs)}"`;
+    return [
+        '<?xml version="1.0" encoding="UTF-8"?>',
+        `<testsuites name="${SUITE}" ${counts}>`,
+        `  <testsuite name="${SUITE} ${xmlText(document.mode)}" ${counts} timestamp="${document.startedAt.slice(0, 19)}">`,
+        ...cases.flatMap(testCase),
+        '  </testsuite>',
+        '</testsuites>',
+        '',
+    ].join('\n');
+}
+function casesOf(node, report) {
+    const { durationMs } = node;
+    const whole = { name: `${node.node}: node`, durationMs };
+    const images = node.images.map(image => {
+        const isTried = image.error !== undefined || image.outcome !== 'none' || report.mode === 'plan';
+        const skipped = isTried ? undefined : `not put on the node: ${reasonOf(node, report)}`;
+        return { name: `${node.node}: ${image.reference}`, durationMs, failure: image.error, skipped };
+    });
+    const isImages = node.images.some(({ error }) => error?.code === node.error?.code);
+    return node.error !== undefined && !isImages
+        ? [{ ...whole, failure: node.error }, ...images]
+        : images.length > 0
+            ? images
+            : [{ ...whole, skipped: reasonOf(node, report) }];
+}
+function reasonOf(node, report) {
+    if (node.error !== undefined) {
+        return `the node failed [${node.error.code}]`;
+    }
+    if (report.error !== undefined) {
+        return `the run was stopped [${report.error.code}]`;
+    }
+    return 'another node failed, and it is all nodes or none';
+}
+function wholeRun(report) {
+    const about = { name: 'run', durationMs: 0 };
+    if (report.error !== undefined) {
+        return [{ ...about, failure: report.error }];
+    }
+    const isSilent = !(0,report_report/* succeeded */.gq)(report) && report.nodes.every(node => node.error === undefined);
+    return isSilent ? [{ ...about, failure: { code: 'INTERNAL', message: 'nothing was proven', hint: '' } }] : [];
+}
+function testCase({ name, durationMs, failure, skipped }) {
+    const start = `    <testcase classname="${SUITE}" name="${xmlText(name)}" time="${seconds(durationMs)}"`;
+    if (failure !== undefined) {
+        const { code, message, hint } = failure;
+        const title = `${errors/* ERRORS */.Sr[code].title} [${code}]`;
+        return [
+            `${start}>`,
+            `      <failure message="${xmlText(title)}" type="${code}">${xmlText(`${message}\nNext step: ${hint}`)}</failure>`,
+            '    </testcase>',
+        ];
+    }
+    if (skipped !== undefined) {
+        return [`${start}>`, `      <skipped message="${xmlText(skipped)}"/>`, '    </testcase>'];
+    }
+    return [`${start}/>`];
+}
+function seconds(milliseconds) {
+    return (milliseconds / 1000).toFixed(3);
+}
+function xmlText(text) {
+    return (text
+        .replaceAll(/[\u0000-\u0008\u000b\u000c\u000e-\u001f\ufffe\uffff]|\p{Surrogate}/gu, '\ufffd')
+        .replaceAll('&', '&amp;')
+        .replaceAll('<', '&lt;')
+        .replaceAll('>', '&gt;')
+        .replaceAll('"', '&quot;')
+        .replaceAll('\r', '&#13;'));
+}
+
+;// CONCATENATED MODULE: ./lib/report/files.js
+
+
+
+
+
+
+
+
+const WRITERS = {
+    json: report_document/* jsonText */.s,
+    junit: junitText,
+    dotenv: dotenvText,
+};
+const REPORT_KINDS = Object.keys(WRITERS);
+function reportProblems(files) {
+    const entries = Object.entries(files).map(([kind, file]) => ({ input: `report-${kind}`, file, path: (0,external_node_path_namespaceObject.resolve)(file) }));
+    return entries.flatMap(({ input, file, path }, index) => {
+        const other = entries.slice(0, index).find(one => one.path === path);
+        if (other !== undefined) {
+            return [(0,lib_problems/* problem */.CC)(`\`${input}\` and \`${other.input}\` name the same file`, 'give each a file of its own')];
+        }
+        const fault = faultOf(path);
+        return fault === undefined ? [] : [(0,lib_problems/* problem */.CC)(`\`${input}\`: ${(0,lib_problems/* shown */.SP)(file)} ${fault}`)];
+    });
+}
+function faultOf(path) {
+    if ((0,external_node_fs_namespaceObject.statSync)(path, { throwIfNoEntry: false })?.isDirectory() === true) {
+        return 'is a directory';
+    }
+    let directory = (0,external_node_path_namespaceObject.dirname)(path);
+    try {
+        while ((0,external_node_fs_namespaceObject.statSync)(directory, { throwIfNoEntry: false }) === undefined) {
+            directory = (0,external_node_path_namespaceObject.dirname)(directory);
+        }
+        if (!(0,external_node_fs_namespaceObject.statSync)(directory).isDirectory()) {
+            return `cannot be written: ${directory} is not a directory`;
+        }
+        (0,external_node_fs_namespaceObject.accessSync)(directory, external_node_fs_namespaceObject.constants.W_OK | external_node_fs_namespaceObject.constants.X_OK);
+        return undefined;
+    }
+    catch (thrown) {
+        return `cannot be written: ${directory} (${thrown.code})`;
+    }
+}
+async function writeReports(files, document) {
+    const results = await Promise.allSettled(REPORT_KINDS.map(async (kind) => {
+        const file = files[kind];
+        if (file !== undefined) {
+            await replace((0,external_node_path_namespaceObject.resolve)(file), WRITERS[kind](document)).catch((thrown) => {
+                throw new Error(`${file}: ${(0,errors/* messageOf */.bD)(thrown)}`);
+            });
+        }
+    }));
+    const faults = results.flatMap(result => (result.status === 'rejected' ? [(0,errors/* messageOf */.bD)(result.reason)] : []));
+    if (faults.length > 0) {
+        throw new errors/* SideloadError */.wR('REPORT_FAILED', faults.join('\n'));
+    }
+}
+async function replace(path, text) {
+    await (0,promises_namespaceObject.mkdir)((0,external_node_path_namespaceObject.dirname)(path), { recursive: true });
+    const aside = (0,external_node_path_namespaceObject.join)((0,external_node_path_namespaceObject.dirname)(path), `.${(0,external_node_path_namespaceObject.basename)(path)}.${process.pid}.tmp`);
+    try {
+        await (0,promises_namespaceObject.writeFile)(aside, text);
+        await (0,promises_namespaceObject.rename)(aside, path);
+    }
+    catch (thrown) {
+        await (0,promises_namespaceObject.rm)(aside, { force: true });
+        throw thrown;
+    }
+}
+
+// EXTERNAL MODULE: ./lib/report/text.js
+var report_text = __nccwpck_require__(884);
 ;// CONCATENATED MODULE: ./lib/report/units.js
 const UNITS = ['B', 'kB', 'MB', 'GB', 'TB'];
 function formatBytes(bytes) {
@@ -120,10 +533,10 @@ function formatBytes(bytes) {
     }
     return `${unit === 0 ? value : value.toFixed(1)} ${UNITS[unit]}`;
 }
-function formatDuration(milliseconds) {
+function formatDuration(milliseconds, decimals = 1) {
     const seconds = milliseconds / 1000;
-    if (seconds < 59.95) {
-        return `${seconds.toFixed(1)} s`;
+    if (seconds < (decimals === 0 ? 59.5 : 59.95)) {
+        return `${seconds.toFixed(decimals)} s`;
     }
     const whole = Math.round(seconds);
     return `${Math.floor(whole / 60)} min ${whole % 60} s`;
@@ -139,7 +552,7 @@ const PUSH = {
         ...about(node, image),
         image?.outcome === 'sent' || image?.outcome === 'present' ? image.outcome : (node.error?.code ?? 'unchanged'),
         image === undefined ? '–' : formatBytes(image.bytesSent),
-        image?.smoke ?? '–',
+        image?.smoke?.replaceAll('\n', ' ') ?? '–',
         formatDuration(node.durationMs),
     ],
 };
@@ -168,40 +581,82 @@ function tableOf(report) {
         ...report.nodes.flatMap(node => node.images.length === 0 ? [row(node, undefined)] : node.images.map(image => row(node, image))),
     ];
 }
-function textTable(report) {
-    return align(tableOf(report));
+function textTable(report, columns = Number.POSITIVE_INFINITY) {
+    let table = tableOf(report);
+    for (const narrow of [withShortNames, without('platform'), without('runtime')]) {
+        if (widthOf(table) > columns) {
+            table = narrow(table);
+        }
+    }
+    return align(squeeze(table, columns));
 }
-function findingsTable(findings) {
-    return findings.length === 0 ? ['nothing stands in the way'] : align([FINDING_HEADINGS, ...findings.map(findingRow)]);
+const GAP = 2;
+function findingsTable(findings, columns = Number.POSITIVE_INFINITY) {
+    if (findings.length === 0) {
+        return ['nothing stands in the way'];
+    }
+    const table = [FINDING_HEADINGS, ...findings.map(findingRow)];
+    const room = columns - widthOf(table.map(row => [...row.slice(0, -1), '']));
+    return align(table.flatMap(row => {
+        const [first = '', ...rest] = (0,report_text/* wrap */.L)(row.at(-1) ?? '', Math.max(room, LEAST_TEXT));
+        return [[...row.slice(0, -1), first], ...rest.map(line => [...row.slice(0, -1).map(() => ''), line])];
+    }));
 }
+const LEAST_TEXT = 40;
 const FINDING_HEADINGS = ['node', 'severity', 'code', 'what'];
 function findingRow({ node, severity, code, message }) {
     return [node, severity, code, message.replaceAll('\n', ' ')];
 }
+function widthsOf(table) {
+    return table[0]?.map((_, column) => Math.max(...table.map(row => row[column]?.length ?? 0))) ?? [];
+}
+function widthOf(table) {
+    return widthsOf(table).reduce((sum, width) => sum + width + GAP, -GAP);
+}
+function withShortNames(table) {
+    return table.map(row => row.map(cell => cell.replace(/^docker\.io\/(library\/)?/, '')));
+}
+function without(heading) {
+    return table => {
+        const column = table[0]?.indexOf(heading) ?? -1;
+        return table.map(row => row.filter((_, index) => index !== column));
+    };
+}
+const CUTTABLE = { 'smoke pod': 16, image: 20, node: 12 };
+function squeeze(table, columns) {
+    let result = table;
+    for (const [heading, least] of Object.entries(CUTTABLE)) {
+        const excess = widthOf(result) - columns;
+        const column = result[0]?.indexOf(heading) ?? -1;
+        const width = widthsOf(result)[column];
+        if (excess > 0 && width !== undefined) {
+            const room = Math.max(least, width - excess);
+            result = result.map(row => row.map((cell, index) => (index === column ? cutMiddle(cell, room) : cell)));
+        }
+    }
+    return result;
+}
+function cutMiddle(text, room) {
+    const tail = Math.floor((room - 1) / 2);
+    return text.length <= room ? text : `${text.slice(0, room - 1 - tail)}…${text.slice(text.length - tail)}`;
+}
 function align(lines) {
-    const widths = lines[0]?.map((_, column) => Math.max(...lines.map(line => line[column]?.length ?? 0))) ?? [];
+    const widths = widthsOf(lines);
     return lines.map(line => line
         .map((cell, column) => cell.padEnd(widths[column] ?? 0))
-        .join('  ')
+        .join(' '.repeat(GAP))
         .trimEnd());
 }
 function markdown(report, ok) {
-    const errors = [report, ...report.nodes].flatMap(part => {
-        if (part.error === undefined) {
-            return [];
-        }
-        const { code, message, hint } = part.error;
-        const where = 'node' in part ? `${part.node}: ` : '';
-        return [
-            `### ${escapeCell(where)}${lib_errors/* ERRORS */.Sr[code].title} (\`${code}\`)`,
-            '```text',
-            message.replaceAll('```', "'''"),
-            '```',
-            `**Next step:** ${hint}`,
-            '',
-        ];
-    });
-    const findings = allFindings(report);
+    const errors = (0,report_report/* errorsOf */.Bp)(report).flatMap(({ title, error: { code, message, hint } }) => [
+        `### ${escapeCell(title)} (\`${code}\`)`,
+        '```text',
+        message.replaceAll('```', "'''"),
+        '```',
+        `**Next step:** ${hint}`,
+        '',
+    ]);
+    const findings = (0,report_report/* allFindings */.c4)(report);
     const title = report.mode === 'plan' ? PLAN_TITLES : PUSH_TITLES;
     return [
         `## kube-sideload: ${ok ? title.ok : title.failed}`,
@@ -232,67 +687,77 @@ function escapeCell(text) {
 
 
 
-async function publish(report, host) {
-    const ok = succeeded(report);
-    for (const node of report.nodes) {
-        await host.group(`${node.error === undefined ? '✔' : '✘'} ${node.node}`, async () => {
-            host.info(`  address ${node.address}, Kubernetes node ${node.kubernetesName ?? 'unknown'}`);
-            host.info(`  ${node.platform ?? 'platform unknown'}, ${node.runtime ?? 'runtime unknown'}`);
-            for (const image of node.images) {
-                const sent = report.mode === 'plan'
-                    ? `${estimate(image)} to send`
-                    : `${image.outcome}, ${formatBytes(image.bytesSent)} sent`;
-                host.info(`  ${image.reference} ${image.imageId}: ${sent}`);
-                if (image.smoke !== undefined) {
-                    host.info(`  ${image.reference}: kubelet says ${image.smoke}`);
-                }
-            }
-        });
-    }
-    for (const line of textTable(report)) {
-        host.info(line);
-    }
-    for (const { node, severity, code, message, hint } of allFindings(report)) {
-        if (severity === 'warning') {
-            host.warning(`${node}: ${describe({ code, message, hint })}`);
+
+
+
+async function publish(record, host, files = {}, exitCode = host_host/* EXIT */.d.failed) {
+    const report = (0,report_report/* redacted */.pc)(record, host.redact);
+    const ok = (0,report_report/* succeeded */.gq)(report);
+    if (report.nodes.length > 0) {
+        for (const line of textTable(report, host.size.columns)) {
+            host.result(line);
         }
     }
-    for (const node of report.nodes) {
-        if (node.error !== undefined) {
-            host.error(describe(node.error), `${node.node}: ${lib_errors/* ERRORS */.Sr[node.error.code].title}`);
+    for (const { node, ...finding } of (0,report_report/* allFindings */.c4)(report)) {
+        if (finding.severity === 'warning') {
+            host.warning(`${node}: ${describe(finding)}`);
         }
     }
-    if (report.error !== undefined) {
-        host.error(describe(report.error), lib_errors/* ERRORS */.Sr[report.error.code].title);
+    for (const { title, error } of (0,report_report/* errorsOf */.Bp)(report)) {
+        host.error(describe(error), title);
     }
     host.output('images', Object.keys(report.images).join('\n'));
     host.output('image-ids', JSON.stringify(report.images));
     host.output('nodes', JSON.stringify(report.nodes));
-    host.output('bytes-sent', String(bytesSent(report)));
+    host.output('bytes-sent', String((0,report_report/* bytesSent */.yb)(report)));
     host.output('changed', String(report.changed));
     await host.summary(markdown(report, ok));
-    if (!ok) {
-        host.fail(conclusion(report));
+    const isWritten = await writeAll(report, host, files);
+    if (ok && isWritten) {
+        host.result(success(report));
+    }
+    else if (!ok) {
+        host.fail(conclusion(report), exitCode);
+    }
+    else {
+        host.fail(`${errors/* ERRORS */.Sr.REPORT_FAILED.title} [REPORT_FAILED]`, host_host/* EXIT */.d.failed);
+    }
+}
+async function writeAll(report, host, files) {
+    const document = (0,report_document/* reportDocument */.c)(report, host.ci);
+    host.report(document);
+    try {
+        await writeReports(files, document);
+        return true;
+    }
+    catch (thrown) {
+        const error = (0,errors/* toSideloadError */.Lq)(thrown);
+        host.error(describe(error), errors/* ERRORS */.Sr[error.code].title);
+        return false;
     }
 }
 function describe({ code, message, hint }) {
     return `${message}\nNext step: ${hint} [${code}]`;
 }
+function success(report) {
+    const [nodes, hold] = report.nodes.length === 1 ? ['the node', 'holds'] : [`all ${report.nodes.length} nodes`, 'hold'];
+    if (report.mode === 'plan') {
+        return `a push to ${nodes} would start`;
+    }
+    const duration = formatDuration(Date.parse(report.endedAt) - Date.parse(report.startedAt));
+    return `done: ${nodes} ${hold} what CI built; ${formatBytes((0,report_report/* bytesSent */.yb)(report))} sent, ${duration}`;
+}
 function conclusion(report) {
     const failed = report.nodes.filter(node => node.error !== undefined);
     if (report.error !== undefined) {
-        return `${lib_errors/* ERRORS */.Sr[report.error.code].title} [${report.error.code}]`;
+        return `${errors/* ERRORS */.Sr[report.error.code].title} [${report.error.code}]`;
     }
-    const named = failed.map(node => `${node.node} [${node.error?.code}]`).join(', ');
-    return `${failed.length} of ${report.nodes.length} nodes failed: ${named}`;
+    const named = failed.map(node => `${node.node} [${node.error?.code}]`);
+    return `${failed.length} of ${report.nodes.length} nodes failed: ${(0,report_report/* listOf */.c3)(named)}`;
 }
 
 ;// CONCATENATED MODULE: external "node:crypto"
 const external_node_crypto_namespaceObject = require("node:crypto");
-;// CONCATENATED MODULE: external "node:fs/promises"
-const promises_namespaceObject = require("node:fs/promises");
-;// CONCATENATED MODULE: external "node:path"
-const external_node_path_namespaceObject = require("node:path");
 // EXTERNAL MODULE: external "assert"
 var external_assert_ = __nccwpck_require__(2613);
 // EXTERNAL MODULE: external "path"
@@ -775,8 +1240,6 @@ async function writeSecret(run, name, content) {
     return file;
 }
 
-;// CONCATENATED MODULE: external "node:fs"
-const external_node_fs_namespaceObject = require("node:fs");
 // EXTERNAL MODULE: external "node:os"
 var external_node_os_ = __nccwpck_require__(8161);
 ;// CONCATENATED MODULE: ./lib/image/reference.js
@@ -792,7 +1255,7 @@ const DEFAULT_REGISTRY = 'docker.io';
 const LEGACY_REGISTRY = 'index.docker.io';
 function reference_parseReference(text) {
     const refuse = (why) => {
-        throw new lib_errors/* SideloadError */.wR('INPUT_INVALID', `${JSON.stringify(text)} is not an image reference: ${why}`, {
+        throw new errors/* SideloadError */.wR('INPUT_INVALID', `${JSON.stringify(text)} is not an image reference: ${why}`, {
             hint: 'Write it as for `docker pull`, as in `app:1.2` or `registry.example/team/app:1.2`.',
         });
     };
@@ -858,7 +1321,7 @@ function normalise(text) {
 function parseAlias(text) {
     const [alias = '', image, ...more] = text.split('=');
     if (more.length > 0) {
-        throw new lib_errors/* SideloadError */.wR('INPUT_INVALID', `${JSON.stringify(text)} in \`aliases\` has more than one \`=\``, {
+        throw new errors/* SideloadError */.wR('INPUT_INVALID', `${JSON.stringify(text)} in \`aliases\` has more than one \`=\``, {
             hint: 'Write `ALIAS=IMAGE`, as in `app:1=registry.example/team/app:1`.',
         });
     }
@@ -889,7591 +1352,15 @@ function withAliases(images, texts) {
 }
 const HOW = 'Write `ALIAS=IMAGE`, with the image as it is in `images`.';
 function refused(what, hint) {
-    return new lib_errors/* SideloadError */.wR('INPUT_INVALID', `\`aliases\` ${what}`, { hint });
+    return new errors/* SideloadError */.wR('INPUT_INVALID', `\`aliases\` ${what}`, { hint });
 }
 
 // EXTERNAL MODULE: ./lib/inputs.js
 var lib_inputs = __nccwpck_require__(6107);
-;// CONCATENATED MODULE: ./node_modules/valibot/dist/index.mjs
-//#region src/storages/globalConfig/globalConfig.ts
-let store$4;
-const DEFAULT_CONFIG = {
-	lang: void 0,
-	message: void 0,
-	abortEarly: void 0,
-	abortPipeEarly: void 0
-};
-/**
-* Sets the global configuration.
-*
-* @param config The configuration.
-*/
-function setGlobalConfig(config$1) {
-	store$4 = {
-		...store$4,
-		...config$1
-	};
-}
-/**
-* Returns the global configuration.
-*
-* @param config The config to merge.
-*
-* @returns The configuration.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function getGlobalConfig(config$1) {
-	if (!config$1 && !store$4) return DEFAULT_CONFIG;
-	return {
-		lang: config$1?.lang ?? store$4?.lang,
-		message: config$1?.message,
-		abortEarly: config$1?.abortEarly ?? store$4?.abortEarly,
-		abortPipeEarly: config$1?.abortPipeEarly ?? store$4?.abortPipeEarly
-	};
-}
-/**
-* Deletes the global configuration.
-*/
-function deleteGlobalConfig() {
-	store$4 = void 0;
-}
-
-//#endregion
-//#region src/storages/globalMessage/globalMessage.ts
-let store$3;
-/**
-* Sets a global error message.
-*
-* @param message The error message.
-* @param lang The language of the message.
-*/
-function setGlobalMessage(message$1, lang) {
-	if (!store$3) store$3 = /* @__PURE__ */ new Map();
-	store$3.set(lang, message$1);
-}
-/**
-* Returns a global error message.
-*
-* @param lang The language of the message.
-*
-* @returns The error message.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function getGlobalMessage(lang) {
-	return store$3?.get(lang);
-}
-/**
-* Deletes a global error message.
-*
-* @param lang The language of the message.
-*/
-function deleteGlobalMessage(lang) {
-	store$3?.delete(lang);
-}
-
-//#endregion
-//#region src/storages/schemaMessage/schemaMessage.ts
-let store$2;
-/**
-* Sets a schema error message.
-*
-* @param message The error message.
-* @param lang The language of the message.
-*/
-function setSchemaMessage(message$1, lang) {
-	if (!store$2) store$2 = /* @__PURE__ */ new Map();
-	store$2.set(lang, message$1);
-}
-/**
-* Returns a schema error message.
-*
-* @param lang The language of the message.
-*
-* @returns The error message.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function getSchemaMessage(lang) {
-	return store$2?.get(lang);
-}
-/**
-* Deletes a schema error message.
-*
-* @param lang The language of the message.
-*/
-function deleteSchemaMessage(lang) {
-	store$2?.delete(lang);
-}
-
-//#endregion
-//#region src/storages/specificMessage/specificMessage.ts
-let store$1;
-/**
-* Sets a specific error message.
-*
-* @param reference The identifier reference.
-* @param message The error message.
-* @param lang The language of the message.
-*/
-function setSpecificMessage(reference, message$1, lang) {
-	if (!store$1) store$1 = /* @__PURE__ */ new Map();
-	if (!store$1.get(reference)) store$1.set(reference, /* @__PURE__ */ new Map());
-	store$1.get(reference).set(lang, message$1);
-}
-/**
-* Returns a specific error message.
-*
-* @param reference The identifier reference.
-* @param lang The language of the message.
-*
-* @returns The error message.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function getSpecificMessage(reference, lang) {
-	return store$1?.get(reference)?.get(lang);
-}
-/**
-* Deletes a specific error message.
-*
-* @param reference The identifier reference.
-* @param lang The language of the message.
-*/
-function deleteSpecificMessage(reference, lang) {
-	store$1?.get(reference)?.delete(lang);
-}
-
-//#endregion
-//#region src/utils/_stringify/_stringify.ts
-/**
-* Stringifies an unknown input to a literal or type string.
-*
-* @param input The unknown input.
-*
-* @returns A literal or type string.
-*
-* @internal
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function _stringify(input) {
-	const type = typeof input;
-	if (type === "string") return `"${input}"`;
-	if (type === "number" || type === "bigint" || type === "boolean") return `${input}`;
-	if (type === "object" || type === "function") return (input && Object.getPrototypeOf(input)?.constructor?.name) ?? "null";
-	return type;
-}
-
-//#endregion
-//#region src/utils/_addIssue/_addIssue.ts
-/**
-* Adds an issue to the dataset.
-*
-* @param context The issue context.
-* @param label The issue label.
-* @param dataset The input dataset.
-* @param config The configuration.
-* @param other The optional props.
-*
-* @internal
-*/
-function _addIssue(context, label, dataset, config$1, other) {
-	const input = other && "input" in other ? other.input : dataset.value;
-	const expected = other?.expected ?? context.expects ?? null;
-	const received = other?.received ?? /* @__PURE__ */ _stringify(input);
-	const issue = {
-		kind: context.kind,
-		type: context.type,
-		input,
-		expected,
-		received,
-		message: `Invalid ${label}: ${expected ? `Expected ${expected} but r` : "R"}eceived ${received}`,
-		requirement: context.requirement,
-		path: other?.path,
-		issues: other?.issues,
-		lang: config$1.lang,
-		abortEarly: config$1.abortEarly,
-		abortPipeEarly: config$1.abortPipeEarly
-	};
-	const isSchema = context.kind === "schema";
-	const message$1 = other?.message ?? context.message ?? /* @__PURE__ */ getSpecificMessage(context.reference, issue.lang) ?? (isSchema ? /* @__PURE__ */ getSchemaMessage(issue.lang) : null) ?? config$1.message ?? /* @__PURE__ */ getGlobalMessage(issue.lang);
-	if (message$1 !== void 0) issue.message = typeof message$1 === "function" ? message$1(issue) : message$1;
-	if (isSchema) dataset.typed = false;
-	if (dataset.issues) dataset.issues.push(issue);
-	else dataset.issues = [issue];
-}
-
-//#endregion
-//#region src/utils/_cloneDataset/_cloneDataset.ts
-/**
-* Creates a shallow copy of a dataset.
-*
-* Hint: The `value` is copied by reference, but the `issues` array, its issues
-* and their `path` arrays are cloned to avoid reusing mutable dataset state
-* across multiple runs. Mutating a returned object or array value can
-* therefore affect later cache hits that reuse the same cached output.
-*
-* @param dataset The output dataset.
-*
-* @returns The copied output dataset.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function _cloneDataset(dataset) {
-	return {
-		typed: dataset.typed,
-		value: dataset.value,
-		issues: dataset.issues?.map((issue) => ({
-			...issue,
-			path: issue.path && [...issue.path]
-		}))
-	};
-}
-
-//#endregion
-//#region src/utils/_formatCase/_formatCase.ts
-/**
-* Splits a string into lowercase words and rejoins them with the given
-* separator and capitalization rules.
-*
-* Words are separated by `_`, `-` and ASCII whitespace, as well as by case
-* and acronym boundaries. Whether the first or subsequent words are
-* capitalized is controlled by `capFirst` and `capRest`.
-*
-* Hint: Implemented in a single pass that emits directly to the result
-* string to avoid an intermediate `string[]` allocation. ASCII chars are
-* classified via char codes to skip `.toLowerCase()` and `.toUpperCase()`
-* method calls in the common case.
-*
-* Hint: Digits are treated as a separate character class, so `item2Name`
-* yields `item2` and `name` rather than `item`, `2` and `name`.
-*
-* @param input The input string.
-* @param separator The string inserted between words.
-* @param capFirst Whether to capitalize the first word.
-* @param capRest Whether to capitalize subsequent words.
-*
-* @returns The formatted string.
-*
-* @internal
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function _formatCase(input, separator, capFirst, capRest) {
-	let result = "";
-	let firstWord = true;
-	let start = 0;
-	let prev = 0;
-	let prevPrev = 0;
-	const flush = (end) => {
-		if (end > start) {
-			let word = input.slice(start, end).toLowerCase();
-			if (firstWord ? capFirst : capRest) {
-				const firstCode = word.charCodeAt(0);
-				if (firstCode >= 97 && firstCode <= 122) word = String.fromCharCode(firstCode - 32) + word.slice(1);
-				else {
-					const charLen = firstCode >= 55296 && firstCode <= 56319 ? 2 : 1;
-					word = word.slice(0, charLen).toUpperCase() + word.slice(charLen);
-				}
-			}
-			result += firstWord ? word : separator + word;
-			firstWord = false;
-		}
-	};
-	for (let index = 0; index < input.length; index++) {
-		const code = input.charCodeAt(index);
-		let type;
-		if (code === 32 || code === 9 || code === 10 || code === 11 || code === 12 || code === 13 || code === 45 || code === 95) {
-			flush(index);
-			start = index + 1;
-			type = 0;
-		} else if (code < 128) type = code >= 65 && code <= 90 ? 1 : code >= 97 && code <= 122 ? 2 : 3;
-		else {
-			const char = input[index];
-			const charLower = char.toLowerCase();
-			type = charLower === char.toUpperCase() ? 3 : char === charLower ? 2 : 1;
-		}
-		if (type === 1 && (prev === 2 || prev === 3) && index > start) {
-			flush(index);
-			start = index;
-		} else if (type === 2 && prev === 1 && prevPrev === 1 && index - 1 > start) {
-			flush(index - 1);
-			start = index - 1;
-		}
-		prevPrev = prev;
-		prev = type;
-	}
-	flush(input.length);
-	return result;
-}
-
-//#endregion
-//#region src/utils/_getByteCount/_getByteCount.ts
-let textEncoder;
-/**
-* Returns the byte count of the input.
-*
-* @param input The input to be measured.
-*
-* @returns The byte count.
-*
-* @internal
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function _getByteCount(input) {
-	if (!textEncoder) textEncoder = new TextEncoder();
-	return textEncoder.encode(input).length;
-}
-
-//#endregion
-//#region src/utils/_getCodePointCount/_getCodePointCount.ts
-/**
-* Returns the code point count of the input.
-*
-* @param input The input to be measured.
-*
-* @returns The code point count.
-*
-* @internal
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function _getCodePointCount(input) {
-	let count = input.length;
-	const lengthMinus1 = input.length - 1;
-	for (let i = 0; i < lengthMinus1;) if (input.codePointAt(i) <= 65535) i++;
-	else {
-		i += 2;
-		count--;
-	}
-	return count;
-}
-
-//#endregion
-//#region src/utils/_getGraphemeCount/_getGraphemeCount.ts
-let segmenter;
-/**
-* Returns the grapheme count of the input.
-*
-* @param input The input to be measured.
-*
-* @returns The grapheme count.
-*
-* @internal
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function _getGraphemeCount(input) {
-	if (!segmenter) segmenter = new Intl.Segmenter();
-	const segments = segmenter.segment(input);
-	let count = 0;
-	for (const _ of segments) count++;
-	return count;
-}
-
-//#endregion
-//#region src/utils/_getLastMetadata/_getLastMetadata.ts
-/**
-* Returns the last top-level value of a given metadata type from a schema
-* using a breadth-first search that starts with the last item in the pipeline.
-*
-* @param schema The schema to search.
-* @param type The metadata type.
-*
-* @returns The value, if any.
-*
-* @internal
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function _getLastMetadata(schema, type) {
-	if ("pipe" in schema) {
-		const nestedSchemas = [];
-		for (let index = schema.pipe.length - 1; index >= 0; index--) {
-			const item = schema.pipe[index];
-			if (item.kind === "schema" && "pipe" in item) nestedSchemas.push(item);
-			else if (item.kind === "metadata" && item.type === type) return item[type];
-		}
-		for (const nestedSchema of nestedSchemas) {
-			const result = /* @__PURE__ */ _getLastMetadata(nestedSchema, type);
-			if (result !== void 0) return result;
-		}
-	}
-}
-
-//#endregion
-//#region src/utils/_getWordCount/_getWordCount.ts
-let store;
-/**
-* Returns the word count of the input.
-*
-* @param locales The locales to be used.
-* @param input The input to be measured.
-*
-* @returns The word count.
-*
-* @internal
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function _getWordCount(locales, input) {
-	if (!store) store = /* @__PURE__ */ new Map();
-	const key = String(locales);
-	let segmenter$1 = store.get(key);
-	if (!segmenter$1) {
-		segmenter$1 = new Intl.Segmenter(locales, { granularity: "word" });
-		store.set(key, segmenter$1);
-	}
-	const segments = segmenter$1.segment(input);
-	let count = 0;
-	for (const segment of segments) if (segment.isWordLike) count++;
-	return count;
-}
-
-//#endregion
-//#region src/utils/_isLuhnAlgo/_isLuhnAlgo.ts
-/**
-* Non-digit regex.
-*/
-const NON_DIGIT_REGEX = /\D/gu;
-/**
-* Checks whether a string with numbers corresponds to the luhn algorithm.
-*
-* @param input The input to be checked.
-*
-* @returns Whether input is valid.
-*
-* @internal
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function _isLuhnAlgo(input) {
-	const number$1 = input.replace(NON_DIGIT_REGEX, "");
-	let length$1 = number$1.length;
-	let bit = 1;
-	let sum = 0;
-	while (length$1) {
-		const value$1 = +number$1[--length$1];
-		bit ^= 1;
-		sum += bit ? [
-			0,
-			2,
-			4,
-			6,
-			8,
-			1,
-			3,
-			5,
-			7,
-			9
-		][value$1] : value$1;
-	}
-	return sum % 10 === 0;
-}
-
-//#endregion
-//#region src/utils/_isSameValueZero/_isSameValueZero.ts
-/**
-* Compares two values using the SameValueZero algorithm, which treats `NaN`
-* as equal to itself unlike `===`.
-*
-* @param value1 The first value.
-* @param value2 The second value.
-*
-* @returns Whether the values are equal.
-*
-* @internal
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function _isSameValueZero(value1, value2) {
-	return value1 === value2 || Number.isNaN(value1) && Number.isNaN(value2);
-}
-
-//#endregion
-//#region src/utils/_isValidObjectKey/_isValidObjectKey.ts
-/**
-* Disallows inherited object properties and prevents object prototype
-* pollution by disallowing certain keys.
-*
-* @param object The object to check.
-* @param key The key to check.
-*
-* @returns Whether the key is allowed.
-*
-* @internal
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function _isValidObjectKey(object$1, key) {
-	return Object.prototype.hasOwnProperty.call(object$1, key) && key !== "__proto__" && key !== "prototype" && key !== "constructor";
-}
-
-//#endregion
-//#region src/utils/_isValueMatch/_isValueMatch.ts
-/**
-* Checks whether a value matches a value action requirement.
-*
-* @param requirement The value action requirement.
-* @param value The value to check.
-*
-* @returns Whether the value matches the requirement.
-*
-* @internal
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function _isValueMatch(requirement, value$1) {
-	return Number.isNaN(requirement) && Number.isNaN(value$1) || requirement <= value$1 && requirement >= value$1;
-}
-
-//#endregion
-//#region src/utils/_joinExpects/_joinExpects.ts
-/**
-* Joins multiple `expects` values with the given separator.
-*
-* @param values The `expects` values.
-* @param separator The separator.
-*
-* @returns The joined `expects` property.
-*
-* @internal
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function _joinExpects(values$1, separator) {
-	const list = [...new Set(values$1)];
-	if (list.length > 1) return `(${list.join(` ${separator} `)})`;
-	return list[0] ?? "never";
-}
-
-//#endregion
-//#region src/utils/_standardSchema/_standardSchema.ts
-/**
-* Eagerly creates and attaches the Standard Schema properties of a schema.
-*
-* Hint: The contextual `this` type includes the standard properties that are
-* attached before the schema is returned.
-*
-* @param schema The schema to attach standard properties to.
-*
-* @returns The schema with standard properties attached.
-*
-* @internal
-*/
-function _standardSchema(schema) {
-	schema["~standard"] = {
-		version: 1,
-		vendor: "valibot",
-		validate: (value$1) => schema["~run"]({ value: value$1 }, /* @__PURE__ */ getGlobalConfig())
-	};
-	return schema;
-}
-
-//#endregion
-//#region src/utils/entriesFromList/entriesFromList.ts
-/**
-* Creates an object entries definition from a list of keys and a schema.
-*
-* @param list A list of keys.
-* @param schema The schema of the keys.
-*
-* @returns The object entries.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function entriesFromList(list, schema) {
-	const entries$1 = {};
-	for (const key of list) entries$1[key] = schema;
-	return entries$1;
-}
-
-//#endregion
-//#region src/utils/entriesFromObjects/entriesFromObjects.ts
-/* @__NO_SIDE_EFFECTS__ */
-function entriesFromObjects(schemas) {
-	const entries$1 = {};
-	for (const schema of schemas) Object.assign(entries$1, schema.entries);
-	return entries$1;
-}
-
-//#endregion
-//#region src/utils/getDotPath/getDotPath.ts
-/* @__NO_SIDE_EFFECTS__ */
-function getDotPath(issue) {
-	if (issue.path) {
-		let key = "";
-		for (const item of issue.path) if (typeof item.key === "string" || typeof item.key === "number") if (key) key += `.${item.key}`;
-		else key += item.key;
-		else return null;
-		return key;
-	}
-	return null;
-}
-
-//#endregion
-//#region src/utils/isOfKind/isOfKind.ts
-/**
-* A generic type guard to check the kind of an object.
-*
-* @param kind The kind to check for.
-* @param object The object to check.
-*
-* @returns Whether it matches.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function isOfKind(kind, object$1) {
-	return object$1.kind === kind;
-}
-
-//#endregion
-//#region src/utils/isOfType/isOfType.ts
-/**
-* A generic type guard to check the type of an object.
-*
-* @param type The type to check for.
-* @param object The object to check.
-*
-* @returns Whether it matches.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function isOfType(type, object$1) {
-	return object$1.type === type;
-}
-
-//#endregion
-//#region src/utils/ValiError/ValiError.ts
-/**
-* A Valibot error with useful information.
-*/
-var ValiError = class extends Error {
-	/**
-	* Creates a Valibot error with useful information.
-	*
-	* @param issues The error issues.
-	*/
-	constructor(issues) {
-		super(issues[0].message);
-		this.name = "ValiError";
-		this.issues = issues;
-	}
-};
-
-//#endregion
-//#region src/utils/isValiError/isValiError.ts
-/**
-* A type guard to check if an error is a ValiError.
-*
-* @param error The error to check.
-*
-* @returns Whether its a ValiError.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function isValiError(error) {
-	return error instanceof ValiError;
-}
-
-//#endregion
-//#region src/actions/args/args.ts
-/* @__NO_SIDE_EFFECTS__ */
-function args(schema) {
-	return {
-		kind: "transformation",
-		type: "args",
-		reference: args,
-		async: false,
-		schema,
-		"~run"(dataset, config$1) {
-			const func = dataset.value;
-			dataset.value = (...args_) => {
-				const argsDataset = this.schema["~run"]({ value: args_ }, config$1);
-				if (argsDataset.issues) throw new ValiError(argsDataset.issues);
-				return func(...argsDataset.value);
-			};
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/args/argsAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function argsAsync(schema) {
-	return {
-		kind: "transformation",
-		type: "args",
-		reference: argsAsync,
-		async: false,
-		schema,
-		"~run"(dataset, config$1) {
-			const func = dataset.value;
-			dataset.value = async (...args$1) => {
-				const argsDataset = await schema["~run"]({ value: args$1 }, config$1);
-				if (argsDataset.issues) throw new ValiError(argsDataset.issues);
-				return func(...argsDataset.value);
-			};
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/await/awaitAsync.ts
-/**
-* Creates an await transformation action.
-*
-* @returns An await action.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function awaitAsync() {
-	return {
-		kind: "transformation",
-		type: "await",
-		reference: awaitAsync,
-		async: true,
-		async "~run"(dataset) {
-			dataset.value = await dataset.value;
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/regex.ts
-/**
-* [Base64](https://en.wikipedia.org/wiki/Base64) regex.
-*/
-const BASE64_REGEX = /^(?:[\da-z+/]{4})*(?:[\da-z+/]{2}==|[\da-z+/]{3}=)?$/iu;
-/**
-* [BIC](https://en.wikipedia.org/wiki/ISO_9362) regex.
-*/
-const BIC_REGEX = /^[A-Z]{6}(?!00)[\dA-Z]{2}(?:[\dA-Z]{3})?$/u;
-/**
-* [Cuid2](https://github.com/paralleldrive/cuid2) regex.
-*/
-const CUID2_REGEX = /^[a-z][\da-z]*$/u;
-/**
-* [Decimal](https://en.wikipedia.org/wiki/Decimal) regex.
-*/
-const DECIMAL_REGEX = /^[+-]?(?:\d*\.)?\d+$/u;
-/**
-* [Digits](https://en.wikipedia.org/wiki/Numerical_digit) regex.
-*/
-const DIGITS_REGEX = /^\d+$/u;
-/**
-* [Domain name](https://en.wikipedia.org/wiki/Domain_name) regex.
-*
-* Hint: We decided against the `i` flag for better JSON Schema compatibility.
-* ASCII-only validation. Internationalized domain names (IDNs) are not
-* supported, including Punycode-encoded labels.
-*/
-const DOMAIN_REGEX = /^(?=.{1,253}$)(?:(?![Xx][Nn]--)[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)+[A-Za-z]{2,63}$/u;
-/**
-* [Email address](https://en.wikipedia.org/wiki/Email_address) regex.
-*
-* Hint: We decided against the `i` flag to avoid matching non-ASCII characters.
-*/
-const EMAIL_REGEX = /^[\w+-]+(?:\.[\w+-]+)*@[\da-zA-Z]+(?:[.-][\da-zA-Z]+)*\.[a-zA-Z]{2,}$/u;
-/**
-* Emoji regex from [emoji-regex-xs](https://github.com/slevithan/emoji-regex-xs) v1.0.0 (MIT license).
-*
-* Hint: We decided against the newer `/^\p{RGI_Emoji}+$/v` regex because it is
-* not supported in older runtimes and does not match all emoji.
-*/
-const EMOJI_REGEX = /^(?:[\u{1F1E6}-\u{1F1FF}]{2}|\u{1F3F4}[\u{E0061}-\u{E007A}]{2}[\u{E0030}-\u{E0039}\u{E0061}-\u{E007A}]{1,3}\u{E007F}|(?:\p{Emoji}\uFE0F\u20E3?|\p{Emoji_Modifier_Base}\p{Emoji_Modifier}?|(?![\p{Emoji_Modifier_Base}\u{1F1E6}-\u{1F1FF}])\p{Emoji_Presentation})(?:\u200D(?:\p{Emoji}\uFE0F\u20E3?|\p{Emoji_Modifier_Base}\p{Emoji_Modifier}?|(?![\p{Emoji_Modifier_Base}\u{1F1E6}-\u{1F1FF}])\p{Emoji_Presentation}))*)+$/u;
-/**
-* [Hexadecimal](https://en.wikipedia.org/wiki/Hexadecimal) regex.
-*
-* Hint: We decided against the `i` flag for better JSON Schema compatibility.
-*/
-const HEXADECIMAL_REGEX = /^(?:0[hx])?[\da-fA-F]+$/u;
-/**
-* [Hex color](https://en.wikipedia.org/wiki/Web_colors#Hex_triplet) regex.
-*
-* Hint: We decided against the `i` flag for better JSON Schema compatibility.
-*/
-const HEX_COLOR_REGEX = /^#(?:[\da-fA-F]{3,4}|[\da-fA-F]{6}|[\da-fA-F]{8})$/u;
-/**
-* [IMEI](https://en.wikipedia.org/wiki/International_Mobile_Equipment_Identity) regex.
-*/
-const IMEI_REGEX = /^\d{15}$|^\d{2}-\d{6}-\d{6}-\d$/u;
-/**
-* [IPv4](https://en.wikipedia.org/wiki/IPv4) regex.
-*/
-const IPV4_REGEX = /^(?:(?:[1-9]|1\d|2[0-4])?\d|25[0-5])(?:\.(?:(?:[1-9]|1\d|2[0-4])?\d|25[0-5])){3}$/u;
-/**
-* [IPv6](https://en.wikipedia.org/wiki/IPv6) regex.
-*/
-const IPV6_REGEX = /^(?:(?:[\da-f]{1,4}:){7}[\da-f]{1,4}|(?:[\da-f]{1,4}:){1,7}:|(?:[\da-f]{1,4}:){1,6}:[\da-f]{1,4}|(?:[\da-f]{1,4}:){1,5}(?::[\da-f]{1,4}){1,2}|(?:[\da-f]{1,4}:){1,4}(?::[\da-f]{1,4}){1,3}|(?:[\da-f]{1,4}:){1,3}(?::[\da-f]{1,4}){1,4}|(?:[\da-f]{1,4}:){1,2}(?::[\da-f]{1,4}){1,5}|[\da-f]{1,4}:(?::[\da-f]{1,4}){1,6}|:(?:(?::[\da-f]{1,4}){1,7}|:)|fe80:(?::[\da-f]{0,4}){0,4}%[\da-z]+|::(?:f{4}(?::0{1,4})?:)?(?:(?:25[0-5]|(?:2[0-4]|1?\d)?\d)\.){3}(?:25[0-5]|(?:2[0-4]|1?\d)?\d)|(?:[\da-f]{1,4}:){1,4}:(?:(?:25[0-5]|(?:2[0-4]|1?\d)?\d)\.){3}(?:25[0-5]|(?:2[0-4]|1?\d)?\d))$/iu;
-/**
-* [IP](https://en.wikipedia.org/wiki/IP_address) regex.
-*/
-const IP_REGEX = /^(?:(?:[1-9]|1\d|2[0-4])?\d|25[0-5])(?:\.(?:(?:[1-9]|1\d|2[0-4])?\d|25[0-5])){3}$|^(?:(?:[\da-f]{1,4}:){7}[\da-f]{1,4}|(?:[\da-f]{1,4}:){1,7}:|(?:[\da-f]{1,4}:){1,6}:[\da-f]{1,4}|(?:[\da-f]{1,4}:){1,5}(?::[\da-f]{1,4}){1,2}|(?:[\da-f]{1,4}:){1,4}(?::[\da-f]{1,4}){1,3}|(?:[\da-f]{1,4}:){1,3}(?::[\da-f]{1,4}){1,4}|(?:[\da-f]{1,4}:){1,2}(?::[\da-f]{1,4}){1,5}|[\da-f]{1,4}:(?::[\da-f]{1,4}){1,6}|:(?:(?::[\da-f]{1,4}){1,7}|:)|fe80:(?::[\da-f]{0,4}){0,4}%[\da-z]+|::(?:f{4}(?::0{1,4})?:)?(?:(?:25[0-5]|(?:2[0-4]|1?\d)?\d)\.){3}(?:25[0-5]|(?:2[0-4]|1?\d)?\d)|(?:[\da-f]{1,4}:){1,4}:(?:(?:25[0-5]|(?:2[0-4]|1?\d)?\d)\.){3}(?:25[0-5]|(?:2[0-4]|1?\d)?\d))$/iu;
-/**
-* [ISO 8601](https://en.wikipedia.org/wiki/ISO_8601) date regex.
-*/
-const ISO_DATE_REGEX = /^\d{4}-(?:0[1-9]|1[0-2])-(?:[12]\d|0[1-9]|3[01])$/u;
-/**
-* [ISO 8601](https://en.wikipedia.org/wiki/ISO_8601) date-time regex.
-*/
-const ISO_DATE_TIME_REGEX = /^\d{4}-(?:0[1-9]|1[0-2])-(?:[12]\d|0[1-9]|3[01])[T ](?:0\d|1\d|2[0-3]):[0-5]\d$/u;
-/**
-* [ISO 8601](https://en.wikipedia.org/wiki/ISO_8601) date-time with seconds regex.
-*/
-const ISO_DATE_TIME_SECOND_REGEX = /^\d{4}-(?:0[1-9]|1[0-2])-(?:[12]\d|0[1-9]|3[01])[T ](?:0\d|1\d|2[0-3])(?::[0-5]\d){2}$/u;
-/**
-* [ISO 8601](https://en.wikipedia.org/wiki/ISO_8601) time regex.
-*/
-const ISO_TIME_REGEX = /^(?:0\d|1\d|2[0-3]):[0-5]\d$/u;
-/**
-* [ISO 8601](https://en.wikipedia.org/wiki/ISO_8601) time with seconds regex.
-*/
-const ISO_TIME_SECOND_REGEX = /^(?:0\d|1\d|2[0-3])(?::[0-5]\d){2}$/u;
-/**
-* [ISO 8601](https://en.wikipedia.org/wiki/ISO_8601) timestamp regex. Allows a
-* space as a date/time separator and an optional space before the UTC offset.
-*/
-const ISO_TIMESTAMP_REGEX = /^\d{4}-(?:0[1-9]|1[0-2])-(?:[12]\d|0[1-9]|3[01])[T ](?:0\d|1\d|2[0-3])(?::[0-5]\d){2}(?:\.\d{1,9})?(?:Z| ?[+-](?:0\d|1\d|2[0-3])(?::?[0-5]\d)?)$/u;
-/**
-* [ISO 8601](https://en.wikipedia.org/wiki/ISO_8601) week regex.
-*/
-const ISO_WEEK_REGEX = /^\d{4}-W(?:0[1-9]|[1-4]\d|5[0-3])$/u;
-/**
-* [JWS compact serialization](https://datatracker.ietf.org/doc/html/rfc7515#section-3.1)
-* regex.
-*
-* Hint: Empty payload and signature segments are allowed because the
-* Base64URL-encoded representation of an empty octet sequence is an empty
-* string.
-*/
-const JWS_COMPACT_REGEX = /^(?:[\w-]{2,3}|(?:[\w-]{4})+(?:[\w-]{2,3})?)\.(?:[\w-]{2,3}|(?:[\w-]{4})+(?:[\w-]{2,3})?)?\.(?:[\w-]{2,3}|(?:[\w-]{4})+(?:[\w-]{2,3})?)?$/u;
-/**
-* [ISRC](https://en.wikipedia.org/wiki/International_Standard_Recording_Code) regex.
-*/
-const ISRC_REGEX = /^(?:[A-Z]{2}[A-Z\d]{3}\d{7}|[A-Z]{2}-[A-Z\d]{3}-\d{2}-\d{5})$/u;
-/**
-* [KSUID](https://github.com/segmentio/ksuid) regex.
-*/
-const KSUID_REGEX = /^[a-zA-Z0-9]{27}$/u;
-/**
-* [MAC](https://en.wikipedia.org/wiki/MAC_address) 48 bit regex.
-*
-* Hint: We decided against the `i` flag for better JSON Schema compatibility.
-*/
-const MAC48_REGEX = /^(?:[\da-fA-F]{2}:){5}[\da-fA-F]{2}$|^(?:[\da-fA-F]{2}-){5}[\da-fA-F]{2}$|^(?:[\da-fA-F]{4}\.){2}[\da-fA-F]{4}$/u;
-/**
-* [MAC](https://en.wikipedia.org/wiki/MAC_address) 64 bit regex.
-*
-* Hint: We decided against the `i` flag for better JSON Schema compatibility.
-*/
-const MAC64_REGEX = /^(?:[\da-fA-F]{2}:){7}[\da-fA-F]{2}$|^(?:[\da-fA-F]{2}-){7}[\da-fA-F]{2}$|^(?:[\da-fA-F]{4}\.){3}[\da-fA-F]{4}$|^(?:[\da-fA-F]{4}:){3}[\da-fA-F]{4}$/u;
-/**
-* [MAC](https://en.wikipedia.org/wiki/MAC_address) regex.
-*
-* Hint: We decided against the `i` flag for better JSON Schema compatibility.
-*/
-const MAC_REGEX = /^(?:[\da-fA-F]{2}:){5}[\da-fA-F]{2}$|^(?:[\da-fA-F]{2}-){5}[\da-fA-F]{2}$|^(?:[\da-fA-F]{4}\.){2}[\da-fA-F]{4}$|^(?:[\da-fA-F]{2}:){7}[\da-fA-F]{2}$|^(?:[\da-fA-F]{2}-){7}[\da-fA-F]{2}$|^(?:[\da-fA-F]{4}\.){3}[\da-fA-F]{4}$|^(?:[\da-fA-F]{4}:){3}[\da-fA-F]{4}$/u;
-/**
-* [Nano ID](https://github.com/ai/nanoid) regex.
-*/
-const NANO_ID_REGEX = /^[\w-]+$/u;
-/**
-* [Octal](https://en.wikipedia.org/wiki/Octal) regex.
-*/
-const OCTAL_REGEX = /^(?:0o)?[0-7]+$/u;
-/**
-* [RFC 5322 email address](https://datatracker.ietf.org/doc/html/rfc5322#section-3.4.1) regex.
-*
-* Hint: This regex was taken from the [HTML Living Standard Specification](https://html.spec.whatwg.org/multipage/input.html#valid-e-mail-address) and does not perfectly represent RFC 5322.
-*/
-const RFC_EMAIL_REGEX = /^[a-zA-Z0-9.!#$%&'*+\/=?^_`{|}~-]+@[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?(?:\.[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?)*$/;
-/**
-* [Slug](https://en.wikipedia.org/wiki/Clean_URL#Slug) regex.
-*/
-const SLUG_REGEX = /^[\da-z]+(?:[-_][\da-z]+)*$/u;
-/**
-* [ULID](https://github.com/ulid/spec) regex.
-*
-* Hint: We decided against the `i` flag for better JSON Schema compatibility.
-* Hint: The first character is restricted to `[0-7]` because the 48-bit
-* timestamp cannot exceed 2^48-1, making the maximum valid ULID
-* `7ZZZZZZZZZZZZZZZZZZZZZZZZZ` in Crockford's Base32 encoding.
-*/
-const ULID_REGEX = /^[0-7][\da-hjkmnp-tv-zA-HJKMNP-TV-Z]{25}$/u;
-/**
-* [UUID](https://en.wikipedia.org/wiki/Universally_unique_identifier) regex.
-*/
-const UUID_REGEX = /^[\da-f]{8}(?:-[\da-f]{4}){3}-[\da-f]{12}$/iu;
-
-//#endregion
-//#region src/actions/base64/base64.ts
-/* @__NO_SIDE_EFFECTS__ */
-function base64(message$1) {
-	return {
-		kind: "validation",
-		type: "base64",
-		reference: base64,
-		async: false,
-		expects: null,
-		requirement: BASE64_REGEX,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "Base64", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/bic/bic.ts
-/* @__NO_SIDE_EFFECTS__ */
-function bic(message$1) {
-	return {
-		kind: "validation",
-		type: "bic",
-		reference: bic,
-		async: false,
-		expects: null,
-		requirement: BIC_REGEX,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "BIC", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/brand/brand.ts
-/**
-* Creates a brand transformation action.
-*
-* @param name The brand name.
-*
-* @returns A brand action.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function brand(name) {
-	return {
-		kind: "transformation",
-		type: "brand",
-		reference: brand,
-		async: false,
-		name,
-		"~run"(dataset) {
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/bytes/bytes.ts
-/* @__NO_SIDE_EFFECTS__ */
-function bytes(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "bytes",
-		reference: bytes,
-		async: false,
-		expects: `${requirement}`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed) {
-				const length$1 = /* @__PURE__ */ _getByteCount(dataset.value);
-				if (length$1 !== this.requirement) _addIssue(this, "bytes", dataset, config$1, { received: `${length$1}` });
-			}
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/check/check.ts
-/* @__NO_SIDE_EFFECTS__ */
-function check(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "check",
-		reference: check,
-		async: false,
-		expects: null,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement(dataset.value)) _addIssue(this, "input", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/check/checkAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function checkAsync(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "check",
-		reference: checkAsync,
-		async: true,
-		expects: null,
-		requirement,
-		message: message$1,
-		async "~run"(dataset, config$1) {
-			if (dataset.typed && !await this.requirement(dataset.value)) _addIssue(this, "input", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/checkItems/checkItems.ts
-/* @__NO_SIDE_EFFECTS__ */
-function checkItems(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "check_items",
-		reference: checkItems,
-		async: false,
-		expects: null,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed) for (let index = 0; index < dataset.value.length; index++) {
-				const item = dataset.value[index];
-				if (!this.requirement(item, index, dataset.value)) _addIssue(this, "item", dataset, config$1, {
-					input: item,
-					path: [{
-						type: "array",
-						origin: "value",
-						input: dataset.value,
-						key: index,
-						value: item
-					}]
-				});
-			}
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/checkItems/checkItemsAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function checkItemsAsync(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "check_items",
-		reference: checkItemsAsync,
-		async: true,
-		expects: null,
-		requirement,
-		message: message$1,
-		async "~run"(dataset, config$1) {
-			if (dataset.typed) {
-				const requirementResults = await Promise.all(dataset.value.map(this.requirement));
-				for (let index = 0; index < dataset.value.length; index++) if (!requirementResults[index]) {
-					const item = dataset.value[index];
-					_addIssue(this, "item", dataset, config$1, {
-						input: item,
-						path: [{
-							type: "array",
-							origin: "value",
-							input: dataset.value,
-							key: index,
-							value: item
-						}]
-					});
-				}
-			}
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/codePoints/codePoints.ts
-/* @__NO_SIDE_EFFECTS__ */
-function codePoints(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "code_points",
-		reference: codePoints,
-		async: false,
-		expects: `${requirement}`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed) {
-				const count = /* @__PURE__ */ _getCodePointCount(dataset.value);
-				if (count !== this.requirement) _addIssue(this, "code points", dataset, config$1, { received: `${count}` });
-			}
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/creditCard/creditCard.ts
-/**
-* Credit card regex.
-*/
-const CREDIT_CARD_REGEX = /^(?:\d{13,19}|\d{4}(?: \d{3,6}){2,4}|\d{4}(?:-\d{3,6}){2,4})$/u;
-/**
-* Sanitize regex.
-*/
-const SANITIZE_REGEX = /[- ]/gu;
-/**
-* Provider regex list.
-*/
-const PROVIDER_REGEX_LIST = (/* unused pure expression or super */ null && ([
-	/^3[47]\d{13}$/u,
-	/^3(?:0[0-5]|[68]\d)\d{11,13}$/u,
-	/^6(?:011|5\d{2})\d{12,15}$/u,
-	/^(?:2131|1800|35\d{3})\d{11}$/u,
-	/^(?:5[1-5]\d{2}|222\d|22[3-9]\d|2[3-6]\d{2}|27[01]\d|2720)\d{12}$/u,
-	/^(?:6[27]\d{14,17}|81\d{14,17})$/u,
-	/^4\d{12}(?:\d{3,6})?$/u
-]));
-/* @__NO_SIDE_EFFECTS__ */
-function creditCard(message$1) {
-	return {
-		kind: "validation",
-		type: "credit_card",
-		reference: creditCard,
-		async: false,
-		expects: null,
-		requirement(input) {
-			let sanitized;
-			return CREDIT_CARD_REGEX.test(input) && (sanitized = input.replace(SANITIZE_REGEX, "")) && PROVIDER_REGEX_LIST.some((regex$1) => regex$1.test(sanitized)) && /* @__PURE__ */ _isLuhnAlgo(sanitized);
-		},
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement(dataset.value)) _addIssue(this, "credit card", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/cuid2/cuid2.ts
-/* @__NO_SIDE_EFFECTS__ */
-function cuid2(message$1) {
-	return {
-		kind: "validation",
-		type: "cuid2",
-		reference: cuid2,
-		async: false,
-		expects: null,
-		requirement: CUID2_REGEX,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "Cuid2", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/decimal/decimal.ts
-/* @__NO_SIDE_EFFECTS__ */
-function decimal(message$1) {
-	return {
-		kind: "validation",
-		type: "decimal",
-		reference: decimal,
-		async: false,
-		expects: null,
-		requirement: DECIMAL_REGEX,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "decimal", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/description/description.ts
-/**
-* Creates a description metadata action.
-*
-* @param description_ The description text.
-*
-* @returns A description action.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function description(description_) {
-	return {
-		kind: "metadata",
-		type: "description",
-		reference: description,
-		description: description_
-	};
-}
-
-//#endregion
-//#region src/actions/digits/digits.ts
-/* @__NO_SIDE_EFFECTS__ */
-function digits(message$1) {
-	return {
-		kind: "validation",
-		type: "digits",
-		reference: digits,
-		async: false,
-		expects: null,
-		requirement: DIGITS_REGEX,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "digits", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/domain/domain.ts
-/* @__NO_SIDE_EFFECTS__ */
-function domain(message$1) {
-	return {
-		kind: "validation",
-		type: "domain",
-		reference: domain,
-		expects: null,
-		async: false,
-		requirement: DOMAIN_REGEX,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "domain", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/email/email.ts
-/* @__NO_SIDE_EFFECTS__ */
-function email(message$1) {
-	return {
-		kind: "validation",
-		type: "email",
-		reference: email,
-		expects: null,
-		async: false,
-		requirement: EMAIL_REGEX,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "email", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/emoji/emoji.ts
-/* @__NO_SIDE_EFFECTS__ */
-function emoji(message$1) {
-	return {
-		kind: "validation",
-		type: "emoji",
-		reference: emoji,
-		async: false,
-		expects: null,
-		requirement: EMOJI_REGEX,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "emoji", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/empty/empty.ts
-/* @__NO_SIDE_EFFECTS__ */
-function empty(message$1) {
-	return {
-		kind: "validation",
-		type: "empty",
-		reference: empty,
-		async: false,
-		expects: "0",
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && dataset.value.length > 0) _addIssue(this, "length", dataset, config$1, { received: `${dataset.value.length}` });
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/endsWith/endsWith.ts
-/* @__NO_SIDE_EFFECTS__ */
-function endsWith(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "ends_with",
-		reference: endsWith,
-		async: false,
-		expects: `"${requirement}"`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !dataset.value.endsWith(this.requirement)) _addIssue(this, "end", dataset, config$1, { received: `"${dataset.value.slice(-this.requirement.length)}"` });
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/entries/entries.ts
-/* @__NO_SIDE_EFFECTS__ */
-function entries(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "entries",
-		reference: entries,
-		async: false,
-		expects: `${requirement}`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (!dataset.typed) return dataset;
-			const count = Object.keys(dataset.value).length;
-			if (dataset.typed && count !== this.requirement) _addIssue(this, "entries", dataset, config$1, { received: `${count}` });
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/everyItem/everyItem.ts
-/* @__NO_SIDE_EFFECTS__ */
-function everyItem(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "every_item",
-		reference: everyItem,
-		async: false,
-		expects: null,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !dataset.value.every(this.requirement)) _addIssue(this, "item", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/examples/examples.ts
-/**
-* Creates an examples metadata action.
-*
-* @param examples_ The examples.
-*
-* @returns An examples action.
-*
-* @beta
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function examples(examples_) {
-	return {
-		kind: "metadata",
-		type: "examples",
-		reference: examples,
-		examples: examples_
-	};
-}
-
-//#endregion
-//#region src/actions/excludes/excludes.ts
-/* @__NO_SIDE_EFFECTS__ */
-function excludes(requirement, message$1) {
-	const received = /* @__PURE__ */ _stringify(requirement);
-	return {
-		kind: "validation",
-		type: "excludes",
-		reference: excludes,
-		async: false,
-		expects: `!${received}`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && dataset.value.includes(this.requirement)) _addIssue(this, "content", dataset, config$1, { received });
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/filterItems/filterItems.ts
-/* @__NO_SIDE_EFFECTS__ */
-function filterItems(operation) {
-	return {
-		kind: "transformation",
-		type: "filter_items",
-		reference: filterItems,
-		async: false,
-		operation,
-		"~run"(dataset) {
-			dataset.value = dataset.value.filter(this.operation);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/findItem/findItem.ts
-/* @__NO_SIDE_EFFECTS__ */
-function findItem(operation) {
-	return {
-		kind: "transformation",
-		type: "find_item",
-		reference: findItem,
-		async: false,
-		operation,
-		"~run"(dataset) {
-			dataset.value = dataset.value.find(this.operation);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/finite/finite.ts
-/* @__NO_SIDE_EFFECTS__ */
-function finite(message$1) {
-	return {
-		kind: "validation",
-		type: "finite",
-		reference: finite,
-		async: false,
-		expects: null,
-		requirement: Number.isFinite,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement(dataset.value)) _addIssue(this, "finite", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/flavor/flavor.ts
-/**
-* Creates a flavor transformation action.
-*
-* @param name The flavor name.
-*
-* @returns A flavor action.
-*
-* @beta
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function flavor(name) {
-	return {
-		kind: "transformation",
-		type: "flavor",
-		reference: flavor,
-		async: false,
-		name,
-		"~run"(dataset) {
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/graphemes/graphemes.ts
-/* @__NO_SIDE_EFFECTS__ */
-function graphemes(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "graphemes",
-		reference: graphemes,
-		async: false,
-		expects: `${requirement}`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed) {
-				const count = /* @__PURE__ */ _getGraphemeCount(dataset.value);
-				if (count !== this.requirement) _addIssue(this, "graphemes", dataset, config$1, { received: `${count}` });
-			}
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/gtValue/gtValue.ts
-/* @__NO_SIDE_EFFECTS__ */
-function gtValue(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "gt_value",
-		reference: gtValue,
-		async: false,
-		expects: `>${requirement instanceof Date ? requirement.toJSON() : /* @__PURE__ */ _stringify(requirement)}`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !(dataset.value > this.requirement)) _addIssue(this, "value", dataset, config$1, { received: dataset.value instanceof Date ? dataset.value.toJSON() : /* @__PURE__ */ _stringify(dataset.value) });
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/guard/guard.ts
-/* @__NO_SIDE_EFFECTS__ */
-function guard(requirement, message$1) {
-	return {
-		kind: "transformation",
-		type: "guard",
-		reference: guard,
-		async: false,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement(dataset.value)) {
-				_addIssue(this, "input", dataset, config$1);
-				dataset.typed = false;
-			}
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/hash/hash.ts
-/**
-* Hash lengths object.
-*/
-const HASH_LENGTHS = {
-	md4: 32,
-	md5: 32,
-	sha1: 40,
-	sha256: 64,
-	sha384: 96,
-	sha512: 128,
-	ripemd128: 32,
-	ripemd160: 40,
-	tiger128: 32,
-	tiger160: 40,
-	tiger192: 48,
-	crc32: 8,
-	crc32b: 8,
-	adler32: 8
-};
-/* @__NO_SIDE_EFFECTS__ */
-function hash(types, message$1) {
-	return {
-		kind: "validation",
-		type: "hash",
-		reference: hash,
-		expects: null,
-		async: false,
-		requirement: RegExp(types.map((type) => `^[a-fA-F0-9]{${HASH_LENGTHS[type]}}$`).join("|"), "u"),
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "hash", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/hexadecimal/hexadecimal.ts
-/* @__NO_SIDE_EFFECTS__ */
-function hexadecimal(message$1) {
-	return {
-		kind: "validation",
-		type: "hexadecimal",
-		reference: hexadecimal,
-		async: false,
-		expects: null,
-		requirement: HEXADECIMAL_REGEX,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "hexadecimal", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/hexColor/hexColor.ts
-/* @__NO_SIDE_EFFECTS__ */
-function hexColor(message$1) {
-	return {
-		kind: "validation",
-		type: "hex_color",
-		reference: hexColor,
-		async: false,
-		expects: null,
-		requirement: HEX_COLOR_REGEX,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "hex color", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/imei/imei.ts
-/* @__NO_SIDE_EFFECTS__ */
-function imei(message$1) {
-	return {
-		kind: "validation",
-		type: "imei",
-		reference: imei,
-		async: false,
-		expects: null,
-		requirement(input) {
-			return IMEI_REGEX.test(input) && /* @__PURE__ */ _isLuhnAlgo(input);
-		},
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement(dataset.value)) _addIssue(this, "IMEI", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/includes/includes.ts
-/* @__NO_SIDE_EFFECTS__ */
-function includes(requirement, message$1) {
-	const expects = /* @__PURE__ */ _stringify(requirement);
-	return {
-		kind: "validation",
-		type: "includes",
-		reference: includes,
-		async: false,
-		expects,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !dataset.value.includes(this.requirement)) _addIssue(this, "content", dataset, config$1, { received: `!${expects}` });
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/integer/integer.ts
-/* @__NO_SIDE_EFFECTS__ */
-function integer(message$1) {
-	return {
-		kind: "validation",
-		type: "integer",
-		reference: integer,
-		async: false,
-		expects: null,
-		requirement: Number.isInteger,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement(dataset.value)) _addIssue(this, "integer", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/ip/ip.ts
-/* @__NO_SIDE_EFFECTS__ */
-function ip(message$1) {
-	return {
-		kind: "validation",
-		type: "ip",
-		reference: ip,
-		async: false,
-		expects: null,
-		requirement: IP_REGEX,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "IP", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/ipv4/ipv4.ts
-/* @__NO_SIDE_EFFECTS__ */
-function ipv4(message$1) {
-	return {
-		kind: "validation",
-		type: "ipv4",
-		reference: ipv4,
-		async: false,
-		expects: null,
-		requirement: IPV4_REGEX,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "IPv4", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/ipv6/ipv6.ts
-/* @__NO_SIDE_EFFECTS__ */
-function ipv6(message$1) {
-	return {
-		kind: "validation",
-		type: "ipv6",
-		reference: ipv6,
-		async: false,
-		expects: null,
-		requirement: IPV6_REGEX,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "IPv6", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/isbn/utils/_isIsbn10.ts
-/**
-* [Validates an ISBN-10](https://en.wikipedia.org/wiki/ISBN#ISBN-10_check_digits).
-*
-* @param input The input value.
-*
-* @returns `true` if the input is a valid ISBN-10, `false` otherwise.
-*
-* @internal
-*/
-function _isIsbn10(input) {
-	const digits$1 = input.split("").map((c) => c === "X" ? 10 : parseInt(c));
-	let sum = 0;
-	for (let i = 0; i < 10; i++) sum += digits$1[i] * (10 - i);
-	return sum % 11 === 0;
-}
-
-//#endregion
-//#region src/actions/isbn/utils/_isIsbn13.ts
-/**
-* [Validates an ISBN-13](https://en.wikipedia.org/wiki/ISBN#ISBN-13_check_digit_calculation).
-*
-* @param input The input value.
-*
-* @returns `true` if the input is a valid ISBN-13, `false` otherwise.
-*
-* @internal
-*/
-function _isIsbn13(input) {
-	const digits$1 = input.split("").map((c) => parseInt(c));
-	let sum = 0;
-	for (let i = 0; i < 13; i++) sum += digits$1[i] * (i % 2 === 0 ? 1 : 3);
-	return sum % 10 === 0;
-}
-
-//#endregion
-//#region src/actions/isbn/isbn.ts
-/**
-* ISBN separator regex.
-*/
-const ISBN_SEPARATOR_REGEX = /[- ]/gu;
-/**
-* ISBN-10 detection regex.
-*/
-const ISBN_10_DETECTION_REGEX = /^\d{9}[\dX]$/u;
-/**
-* ISBN-13 detection regex.
-*/
-const ISBN_13_DETECTION_REGEX = /^\d{13}$/u;
-/* @__NO_SIDE_EFFECTS__ */
-function isbn(message$1) {
-	return {
-		kind: "validation",
-		type: "isbn",
-		reference: isbn,
-		async: false,
-		expects: null,
-		requirement(input) {
-			const replacedInput = input.replace(ISBN_SEPARATOR_REGEX, "");
-			if (ISBN_10_DETECTION_REGEX.test(replacedInput)) return _isIsbn10(replacedInput);
-			else if (ISBN_13_DETECTION_REGEX.test(replacedInput)) return _isIsbn13(replacedInput);
-			return false;
-		},
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement(dataset.value)) _addIssue(this, "ISBN", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/isrc/isrc.ts
-/* @__NO_SIDE_EFFECTS__ */
-function isrc(message$1) {
-	return {
-		kind: "validation",
-		type: "isrc",
-		reference: isrc,
-		async: false,
-		expects: null,
-		requirement: ISRC_REGEX,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "ISRC", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/isoDate/isoDate.ts
-/* @__NO_SIDE_EFFECTS__ */
-function isoDate(message$1) {
-	return {
-		kind: "validation",
-		type: "iso_date",
-		reference: isoDate,
-		async: false,
-		expects: null,
-		requirement: ISO_DATE_REGEX,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "date", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/isoDateTime/isoDateTime.ts
-/* @__NO_SIDE_EFFECTS__ */
-function isoDateTime(message$1) {
-	return {
-		kind: "validation",
-		type: "iso_date_time",
-		reference: isoDateTime,
-		async: false,
-		expects: null,
-		requirement: ISO_DATE_TIME_REGEX,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "date-time", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/isoDateTimeSecond/isoDateTimeSecond.ts
-/* @__NO_SIDE_EFFECTS__ */
-function isoDateTimeSecond(message$1) {
-	return {
-		kind: "validation",
-		type: "iso_date_time_second",
-		reference: isoDateTimeSecond,
-		async: false,
-		expects: null,
-		requirement: ISO_DATE_TIME_SECOND_REGEX,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "date-time-second", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/isoTime/isoTime.ts
-/* @__NO_SIDE_EFFECTS__ */
-function isoTime(message$1) {
-	return {
-		kind: "validation",
-		type: "iso_time",
-		reference: isoTime,
-		async: false,
-		expects: null,
-		requirement: ISO_TIME_REGEX,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "time", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/isoTimeSecond/isoTimeSecond.ts
-/* @__NO_SIDE_EFFECTS__ */
-function isoTimeSecond(message$1) {
-	return {
-		kind: "validation",
-		type: "iso_time_second",
-		reference: isoTimeSecond,
-		async: false,
-		expects: null,
-		requirement: ISO_TIME_SECOND_REGEX,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "time-second", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/isoTimestamp/isoTimestamp.ts
-/* @__NO_SIDE_EFFECTS__ */
-function isoTimestamp(message$1) {
-	return {
-		kind: "validation",
-		type: "iso_timestamp",
-		reference: isoTimestamp,
-		async: false,
-		expects: null,
-		requirement: ISO_TIMESTAMP_REGEX,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "timestamp", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/isoWeek/isoWeek.ts
-/* @__NO_SIDE_EFFECTS__ */
-function isoWeek(message$1) {
-	return {
-		kind: "validation",
-		type: "iso_week",
-		reference: isoWeek,
-		async: false,
-		expects: null,
-		requirement: ISO_WEEK_REGEX,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "week", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/jwsCompact/jwsCompact.ts
-/* @__NO_SIDE_EFFECTS__ */
-function jwsCompact(message$1) {
-	return {
-		kind: "validation",
-		type: "jws_compact",
-		reference: jwsCompact,
-		async: false,
-		expects: null,
-		requirement: JWS_COMPACT_REGEX,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "JWS compact", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/ksuid/ksuid.ts
-/* @__NO_SIDE_EFFECTS__ */
-function ksuid(message$1) {
-	return {
-		kind: "validation",
-		type: "ksuid",
-		reference: ksuid,
-		async: false,
-		expects: null,
-		requirement: KSUID_REGEX,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "KSUID", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/length/length.ts
-/* @__NO_SIDE_EFFECTS__ */
-function dist_length(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "length",
-		reference: dist_length,
-		async: false,
-		expects: `${requirement}`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && dataset.value.length !== this.requirement) _addIssue(this, "length", dataset, config$1, { received: `${dataset.value.length}` });
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/ltValue/ltValue.ts
-/* @__NO_SIDE_EFFECTS__ */
-function ltValue(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "lt_value",
-		reference: ltValue,
-		async: false,
-		expects: `<${requirement instanceof Date ? requirement.toJSON() : /* @__PURE__ */ _stringify(requirement)}`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !(dataset.value < this.requirement)) _addIssue(this, "value", dataset, config$1, { received: dataset.value instanceof Date ? dataset.value.toJSON() : /* @__PURE__ */ _stringify(dataset.value) });
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/mac/mac.ts
-/* @__NO_SIDE_EFFECTS__ */
-function mac(message$1) {
-	return {
-		kind: "validation",
-		type: "mac",
-		reference: mac,
-		async: false,
-		expects: null,
-		requirement: MAC_REGEX,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "MAC", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/mac48/mac48.ts
-/* @__NO_SIDE_EFFECTS__ */
-function mac48(message$1) {
-	return {
-		kind: "validation",
-		type: "mac48",
-		reference: mac48,
-		async: false,
-		expects: null,
-		requirement: MAC48_REGEX,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "48-bit MAC", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/mac64/mac64.ts
-/* @__NO_SIDE_EFFECTS__ */
-function mac64(message$1) {
-	return {
-		kind: "validation",
-		type: "mac64",
-		reference: mac64,
-		async: false,
-		expects: null,
-		requirement: MAC64_REGEX,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "64-bit MAC", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/mapItems/mapItems.ts
-/* @__NO_SIDE_EFFECTS__ */
-function mapItems(operation) {
-	return {
-		kind: "transformation",
-		type: "map_items",
-		reference: mapItems,
-		async: false,
-		operation,
-		"~run"(dataset) {
-			dataset.value = dataset.value.map(this.operation);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/maxBytes/maxBytes.ts
-/* @__NO_SIDE_EFFECTS__ */
-function maxBytes(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "max_bytes",
-		reference: maxBytes,
-		async: false,
-		expects: `<=${requirement}`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed) {
-				const length$1 = /* @__PURE__ */ _getByteCount(dataset.value);
-				if (length$1 > this.requirement) _addIssue(this, "bytes", dataset, config$1, { received: `${length$1}` });
-			}
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/maxCodePoints/maxCodePoints.ts
-/* @__NO_SIDE_EFFECTS__ */
-function maxCodePoints(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "max_code_points",
-		reference: maxCodePoints,
-		async: false,
-		expects: `<=${requirement}`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed) {
-				const count = /* @__PURE__ */ _getCodePointCount(dataset.value);
-				if (count > this.requirement) _addIssue(this, "code points", dataset, config$1, { received: `${count}` });
-			}
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/maxEntries/maxEntries.ts
-/* @__NO_SIDE_EFFECTS__ */
-function maxEntries(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "max_entries",
-		reference: maxEntries,
-		async: false,
-		expects: `<=${requirement}`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (!dataset.typed) return dataset;
-			const count = Object.keys(dataset.value).length;
-			if (dataset.typed && count > this.requirement) _addIssue(this, "entries", dataset, config$1, { received: `${count}` });
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/maxGraphemes/maxGraphemes.ts
-/* @__NO_SIDE_EFFECTS__ */
-function maxGraphemes(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "max_graphemes",
-		reference: maxGraphemes,
-		async: false,
-		expects: `<=${requirement}`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed) {
-				const count = /* @__PURE__ */ _getGraphemeCount(dataset.value);
-				if (count > this.requirement) _addIssue(this, "graphemes", dataset, config$1, { received: `${count}` });
-			}
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/maxLength/maxLength.ts
-/* @__NO_SIDE_EFFECTS__ */
-function maxLength(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "max_length",
-		reference: maxLength,
-		async: false,
-		expects: `<=${requirement}`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && dataset.value.length > this.requirement) _addIssue(this, "length", dataset, config$1, { received: `${dataset.value.length}` });
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/maxSize/maxSize.ts
-/* @__NO_SIDE_EFFECTS__ */
-function maxSize(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "max_size",
-		reference: maxSize,
-		async: false,
-		expects: `<=${requirement}`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && dataset.value.size > this.requirement) _addIssue(this, "size", dataset, config$1, { received: `${dataset.value.size}` });
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/maxValue/maxValue.ts
-/* @__NO_SIDE_EFFECTS__ */
-function maxValue(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "max_value",
-		reference: maxValue,
-		async: false,
-		expects: `<=${requirement instanceof Date ? requirement.toJSON() : /* @__PURE__ */ _stringify(requirement)}`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !(dataset.value <= this.requirement)) _addIssue(this, "value", dataset, config$1, { received: dataset.value instanceof Date ? dataset.value.toJSON() : /* @__PURE__ */ _stringify(dataset.value) });
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/maxWords/maxWords.ts
-/* @__NO_SIDE_EFFECTS__ */
-function maxWords(locales, requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "max_words",
-		reference: maxWords,
-		async: false,
-		expects: `<=${requirement}`,
-		locales,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed) {
-				const count = /* @__PURE__ */ _getWordCount(this.locales, dataset.value);
-				if (count > this.requirement) _addIssue(this, "words", dataset, config$1, { received: `${count}` });
-			}
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/metadata/metadata.ts
-/**
-* Creates a custom metadata action.
-*
-* @param metadata_ The metadata object.
-*
-* @returns A metadata action.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function metadata(metadata_) {
-	return {
-		kind: "metadata",
-		type: "metadata",
-		reference: metadata,
-		metadata: metadata_
-	};
-}
-
-//#endregion
-//#region src/actions/mimeType/mimeType.ts
-/* @__NO_SIDE_EFFECTS__ */
-function mimeType(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "mime_type",
-		reference: mimeType,
-		async: false,
-		expects: /* @__PURE__ */ _joinExpects(requirement.map((option) => `"${option}"`), "|"),
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.includes(dataset.value.type)) _addIssue(this, "MIME type", dataset, config$1, { received: `"${dataset.value.type}"` });
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/minBytes/minBytes.ts
-/* @__NO_SIDE_EFFECTS__ */
-function minBytes(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "min_bytes",
-		reference: minBytes,
-		async: false,
-		expects: `>=${requirement}`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed) {
-				const length$1 = /* @__PURE__ */ _getByteCount(dataset.value);
-				if (length$1 < this.requirement) _addIssue(this, "bytes", dataset, config$1, { received: `${length$1}` });
-			}
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/minCodePoints/minCodePoints.ts
-/* @__NO_SIDE_EFFECTS__ */
-function minCodePoints(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "min_code_points",
-		reference: minCodePoints,
-		async: false,
-		expects: `>=${requirement}`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed) {
-				const count = /* @__PURE__ */ _getCodePointCount(dataset.value);
-				if (count < this.requirement) _addIssue(this, "code points", dataset, config$1, { received: `${count}` });
-			}
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/minEntries/minEntries.ts
-/* @__NO_SIDE_EFFECTS__ */
-function minEntries(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "min_entries",
-		reference: minEntries,
-		async: false,
-		expects: `>=${requirement}`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (!dataset.typed) return dataset;
-			const count = Object.keys(dataset.value).length;
-			if (dataset.typed && count < this.requirement) _addIssue(this, "entries", dataset, config$1, { received: `${count}` });
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/minGraphemes/minGraphemes.ts
-/* @__NO_SIDE_EFFECTS__ */
-function minGraphemes(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "min_graphemes",
-		reference: minGraphemes,
-		async: false,
-		expects: `>=${requirement}`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed) {
-				const count = /* @__PURE__ */ _getGraphemeCount(dataset.value);
-				if (count < this.requirement) _addIssue(this, "graphemes", dataset, config$1, { received: `${count}` });
-			}
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/minLength/minLength.ts
-/* @__NO_SIDE_EFFECTS__ */
-function minLength(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "min_length",
-		reference: minLength,
-		async: false,
-		expects: `>=${requirement}`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && dataset.value.length < this.requirement) _addIssue(this, "length", dataset, config$1, { received: `${dataset.value.length}` });
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/minSize/minSize.ts
-/* @__NO_SIDE_EFFECTS__ */
-function minSize(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "min_size",
-		reference: minSize,
-		async: false,
-		expects: `>=${requirement}`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && dataset.value.size < this.requirement) _addIssue(this, "size", dataset, config$1, { received: `${dataset.value.size}` });
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/minValue/minValue.ts
-/* @__NO_SIDE_EFFECTS__ */
-function minValue(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "min_value",
-		reference: minValue,
-		async: false,
-		expects: `>=${requirement instanceof Date ? requirement.toJSON() : /* @__PURE__ */ _stringify(requirement)}`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !(dataset.value >= this.requirement)) _addIssue(this, "value", dataset, config$1, { received: dataset.value instanceof Date ? dataset.value.toJSON() : /* @__PURE__ */ _stringify(dataset.value) });
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/minWords/minWords.ts
-/* @__NO_SIDE_EFFECTS__ */
-function minWords(locales, requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "min_words",
-		reference: minWords,
-		async: false,
-		expects: `>=${requirement}`,
-		locales,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed) {
-				const count = /* @__PURE__ */ _getWordCount(this.locales, dataset.value);
-				if (count < this.requirement) _addIssue(this, "words", dataset, config$1, { received: `${count}` });
-			}
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/multipleOf/multipleOf.ts
-/* @__NO_SIDE_EFFECTS__ */
-function multipleOf(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "multiple_of",
-		reference: multipleOf,
-		async: false,
-		expects: `%${requirement}`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && dataset.value % this.requirement != 0) _addIssue(this, "multiple", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/nanoid/nanoid.ts
-/* @__NO_SIDE_EFFECTS__ */
-function nanoid(message$1) {
-	return {
-		kind: "validation",
-		type: "nanoid",
-		reference: nanoid,
-		async: false,
-		expects: null,
-		requirement: NANO_ID_REGEX,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "Nano ID", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/nonEmpty/nonEmpty.ts
-/* @__NO_SIDE_EFFECTS__ */
-function nonEmpty(message$1) {
-	return {
-		kind: "validation",
-		type: "non_empty",
-		reference: nonEmpty,
-		async: false,
-		expects: "!0",
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && dataset.value.length === 0) _addIssue(this, "length", dataset, config$1, { received: "0" });
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/normalize/normalize.ts
-/* @__NO_SIDE_EFFECTS__ */
-function normalize(form) {
-	return {
-		kind: "transformation",
-		type: "normalize",
-		reference: normalize,
-		async: false,
-		form,
-		"~run"(dataset) {
-			dataset.value = dataset.value.normalize(this.form);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/notBytes/notBytes.ts
-/* @__NO_SIDE_EFFECTS__ */
-function notBytes(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "not_bytes",
-		reference: notBytes,
-		async: false,
-		expects: `!${requirement}`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed) {
-				const length$1 = /* @__PURE__ */ _getByteCount(dataset.value);
-				if (length$1 === this.requirement) _addIssue(this, "bytes", dataset, config$1, { received: `${length$1}` });
-			}
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/notCodePoints/notCodePoints.ts
-/* @__NO_SIDE_EFFECTS__ */
-function notCodePoints(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "not_code_points",
-		reference: notCodePoints,
-		async: false,
-		expects: `!${requirement}`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed) {
-				const count = /* @__PURE__ */ _getCodePointCount(dataset.value);
-				if (count === this.requirement) _addIssue(this, "code points", dataset, config$1, { received: `${count}` });
-			}
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/notEntries/notEntries.ts
-/* @__NO_SIDE_EFFECTS__ */
-function notEntries(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "not_entries",
-		reference: notEntries,
-		async: false,
-		expects: `!${requirement}`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (!dataset.typed) return dataset;
-			const count = Object.keys(dataset.value).length;
-			if (dataset.typed && count === this.requirement) _addIssue(this, "entries", dataset, config$1, { received: `${count}` });
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/notGraphemes/notGraphemes.ts
-/* @__NO_SIDE_EFFECTS__ */
-function notGraphemes(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "not_graphemes",
-		reference: notGraphemes,
-		async: false,
-		expects: `!${requirement}`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed) {
-				const count = /* @__PURE__ */ _getGraphemeCount(dataset.value);
-				if (count === this.requirement) _addIssue(this, "graphemes", dataset, config$1, { received: `${count}` });
-			}
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/notLength/notLength.ts
-/* @__NO_SIDE_EFFECTS__ */
-function notLength(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "not_length",
-		reference: notLength,
-		async: false,
-		expects: `!${requirement}`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && dataset.value.length === this.requirement) _addIssue(this, "length", dataset, config$1, { received: `${dataset.value.length}` });
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/notSize/notSize.ts
-/* @__NO_SIDE_EFFECTS__ */
-function notSize(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "not_size",
-		reference: notSize,
-		async: false,
-		expects: `!${requirement}`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && dataset.value.size === this.requirement) _addIssue(this, "size", dataset, config$1, { received: `${dataset.value.size}` });
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/notValue/notValue.ts
-/* @__NO_SIDE_EFFECTS__ */
-function notValue(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "not_value",
-		reference: notValue,
-		async: false,
-		expects: requirement instanceof Date ? `!${requirement.toJSON()}` : `!${/* @__PURE__ */ _stringify(requirement)}`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && /* @__PURE__ */ _isValueMatch(this.requirement, dataset.value)) _addIssue(this, "value", dataset, config$1, { received: dataset.value instanceof Date ? dataset.value.toJSON() : /* @__PURE__ */ _stringify(dataset.value) });
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/notValues/notValues.ts
-/* @__NO_SIDE_EFFECTS__ */
-function notValues(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "not_values",
-		reference: notValues,
-		async: false,
-		expects: `!${/* @__PURE__ */ _joinExpects(requirement.map((value$1) => value$1 instanceof Date ? value$1.toJSON() : /* @__PURE__ */ _stringify(value$1)), "|")}`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && this.requirement.some((requirement$1) => /* @__PURE__ */ _isValueMatch(requirement$1, dataset.value))) _addIssue(this, "value", dataset, config$1, { received: dataset.value instanceof Date ? dataset.value.toJSON() : /* @__PURE__ */ _stringify(dataset.value) });
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/notWords/notWords.ts
-/* @__NO_SIDE_EFFECTS__ */
-function notWords(locales, requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "not_words",
-		reference: notWords,
-		async: false,
-		expects: `!${requirement}`,
-		locales,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed) {
-				const count = /* @__PURE__ */ _getWordCount(this.locales, dataset.value);
-				if (count === this.requirement) _addIssue(this, "words", dataset, config$1, { received: `${count}` });
-			}
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/octal/octal.ts
-/* @__NO_SIDE_EFFECTS__ */
-function octal(message$1) {
-	return {
-		kind: "validation",
-		type: "octal",
-		reference: octal,
-		async: false,
-		expects: null,
-		requirement: OCTAL_REGEX,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "octal", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/parseBoolean/parseBoolean.ts
-const TRUTHY = (/* unused pure expression or super */ null && ([
-	true,
-	1,
-	"true",
-	"1",
-	"yes",
-	"y",
-	"on",
-	"enabled"
-]));
-const FALSY = (/* unused pure expression or super */ null && ([
-	false,
-	0,
-	"false",
-	"0",
-	"no",
-	"n",
-	"off",
-	"disabled"
-]));
-/* @__NO_SIDE_EFFECTS__ */
-function parseBoolean(config$1, message$1) {
-	const normalize$1 = (v) => typeof v === "string" ? v.toLowerCase() : v;
-	const truthyRaw = config$1?.truthy ?? TRUTHY;
-	const falsyRaw = config$1?.falsy ?? FALSY;
-	const truthy = config$1?.truthy ? config$1.truthy.map(normalize$1) : TRUTHY;
-	const falsy = config$1?.falsy ? config$1.falsy.map(normalize$1) : FALSY;
-	return {
-		kind: "transformation",
-		type: "parse_boolean",
-		reference: parseBoolean,
-		expects: /* @__PURE__ */ _joinExpects([...truthyRaw, ...falsyRaw].map(_stringify), "|"),
-		config: config$1,
-		message: message$1,
-		async: false,
-		"~run"(dataset, config$2) {
-			const input = normalize$1(dataset.value);
-			if (truthy.includes(input)) dataset.value = true;
-			else if (falsy.includes(input)) dataset.value = false;
-			else {
-				_addIssue(this, "boolean", dataset, config$2);
-				dataset.typed = false;
-			}
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/parseJson/parseJson.ts
-/* @__NO_SIDE_EFFECTS__ */
-function parseJson(config$1, message$1) {
-	return {
-		kind: "transformation",
-		type: "parse_json",
-		reference: parseJson,
-		config: config$1,
-		message: message$1,
-		async: false,
-		"~run"(dataset, config$2) {
-			try {
-				dataset.value = JSON.parse(dataset.value, this.config?.reviver);
-			} catch (error) {
-				if (error instanceof Error) {
-					_addIssue(this, "JSON", dataset, config$2, { received: `"${error.message}"` });
-					dataset.typed = false;
-				} else throw error;
-			}
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/partialCheck/utils/_isPartiallyTyped/_isPartiallyTyped.ts
-/**
-* Checks if a dataset is partially typed.
-*
-* @param dataset The dataset to check.
-* @param paths The paths to check.
-*
-* @returns Whether it is partially typed.
-*
-* @internal
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function _isPartiallyTyped(dataset, paths) {
-	if (dataset.issues) for (const path of paths) for (const issue of dataset.issues) {
-		let typed = false;
-		const bound = Math.min(path.length, issue.path?.length ?? 0);
-		for (let index = 0; index < bound; index++) if (path[index] !== issue.path[index].key && (path[index] !== "$" || issue.path[index].type !== "array")) {
-			typed = true;
-			break;
-		}
-		if (!typed) return false;
-	}
-	return true;
-}
-
-//#endregion
-//#region src/actions/partialCheck/partialCheck.ts
-/* @__NO_SIDE_EFFECTS__ */
-function partialCheck(paths, requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "partial_check",
-		reference: partialCheck,
-		async: false,
-		expects: null,
-		paths,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if ((dataset.typed || /* @__PURE__ */ _isPartiallyTyped(dataset, paths)) && !this.requirement(dataset.value)) _addIssue(this, "input", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/partialCheck/partialCheckAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function partialCheckAsync(paths, requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "partial_check",
-		reference: partialCheckAsync,
-		async: true,
-		expects: null,
-		paths,
-		requirement,
-		message: message$1,
-		async "~run"(dataset, config$1) {
-			if ((dataset.typed || /* @__PURE__ */ _isPartiallyTyped(dataset, paths)) && !await this.requirement(dataset.value)) _addIssue(this, "input", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/rawCheck/rawCheck.ts
-/**
-* Creates a raw check validation action.
-*
-* @param action The validation action.
-*
-* @returns A raw check action.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function rawCheck(action) {
-	return {
-		kind: "validation",
-		type: "raw_check",
-		reference: rawCheck,
-		async: false,
-		expects: null,
-		"~run"(dataset, config$1) {
-			action({
-				dataset,
-				config: config$1,
-				addIssue: (info) => _addIssue(this, info?.label ?? "input", dataset, config$1, info)
-			});
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/rawCheck/rawCheckAsync.ts
-/**
-* Creates a raw check validation action.
-*
-* @param action The validation action.
-*
-* @returns A raw check action.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function rawCheckAsync(action) {
-	return {
-		kind: "validation",
-		type: "raw_check",
-		reference: rawCheckAsync,
-		async: true,
-		expects: null,
-		async "~run"(dataset, config$1) {
-			await action({
-				dataset,
-				config: config$1,
-				addIssue: (info) => _addIssue(this, info?.label ?? "input", dataset, config$1, info)
-			});
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/rawTransform/rawTransform.ts
-/**
-* Creates a raw transformation action.
-*
-* @param action The transformation action.
-*
-* @returns A raw transform action.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function rawTransform(action) {
-	return {
-		kind: "transformation",
-		type: "raw_transform",
-		reference: rawTransform,
-		async: false,
-		"~run"(dataset, config$1) {
-			const output = action({
-				dataset,
-				config: config$1,
-				addIssue: (info) => _addIssue(this, info?.label ?? "input", dataset, config$1, info),
-				NEVER: null
-			});
-			if (dataset.issues) dataset.typed = false;
-			else dataset.value = output;
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/rawTransform/rawTransformAsync.ts
-/**
-* Creates a raw transformation action.
-*
-* @param action The transformation action.
-*
-* @returns A raw transform action.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function rawTransformAsync(action) {
-	return {
-		kind: "transformation",
-		type: "raw_transform",
-		reference: rawTransformAsync,
-		async: true,
-		async "~run"(dataset, config$1) {
-			const output = await action({
-				dataset,
-				config: config$1,
-				addIssue: (info) => _addIssue(this, info?.label ?? "input", dataset, config$1, info),
-				NEVER: null
-			});
-			if (dataset.issues) dataset.typed = false;
-			else dataset.value = output;
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/readonly/readonly.ts
-/* @__NO_SIDE_EFFECTS__ */
-function readonly() {
-	return {
-		kind: "transformation",
-		type: "readonly",
-		reference: readonly,
-		async: false,
-		"~run"(dataset) {
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/reduceItems/reduceItems.ts
-/* @__NO_SIDE_EFFECTS__ */
-function reduceItems(operation, initial) {
-	return {
-		kind: "transformation",
-		type: "reduce_items",
-		reference: reduceItems,
-		async: false,
-		operation,
-		initial,
-		"~run"(dataset) {
-			dataset.value = dataset.value.reduce(this.operation, this.initial);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/regex/regex.ts
-/* @__NO_SIDE_EFFECTS__ */
-function regex(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "regex",
-		reference: regex,
-		async: false,
-		expects: `${requirement}`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "format", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/returns/returns.ts
-/* @__NO_SIDE_EFFECTS__ */
-function returns(schema) {
-	return {
-		kind: "transformation",
-		type: "returns",
-		reference: returns,
-		async: false,
-		schema,
-		"~run"(dataset, config$1) {
-			const func = dataset.value;
-			dataset.value = (...args_) => {
-				const returnsDataset = this.schema["~run"]({ value: func(...args_) }, config$1);
-				if (returnsDataset.issues) throw new ValiError(returnsDataset.issues);
-				return returnsDataset.value;
-			};
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/returns/returnsAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function returnsAsync(schema) {
-	return {
-		kind: "transformation",
-		type: "returns",
-		reference: returnsAsync,
-		async: false,
-		schema,
-		"~run"(dataset, config$1) {
-			const func = dataset.value;
-			dataset.value = async (...args_) => {
-				const returnsDataset = await this.schema["~run"]({ value: await func(...args_) }, config$1);
-				if (returnsDataset.issues) throw new ValiError(returnsDataset.issues);
-				return returnsDataset.value;
-			};
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/rfcEmail/rfcEmail.ts
-/* @__NO_SIDE_EFFECTS__ */
-function rfcEmail(message$1) {
-	return {
-		kind: "validation",
-		type: "rfc_email",
-		reference: rfcEmail,
-		expects: null,
-		async: false,
-		requirement: RFC_EMAIL_REGEX,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "email", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/safeInteger/safeInteger.ts
-/* @__NO_SIDE_EFFECTS__ */
-function safeInteger(message$1) {
-	return {
-		kind: "validation",
-		type: "safe_integer",
-		reference: safeInteger,
-		async: false,
-		expects: null,
-		requirement: Number.isSafeInteger,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement(dataset.value)) _addIssue(this, "safe integer", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/size/size.ts
-/* @__NO_SIDE_EFFECTS__ */
-function size(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "size",
-		reference: size,
-		async: false,
-		expects: `${requirement}`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && dataset.value.size !== this.requirement) _addIssue(this, "size", dataset, config$1, { received: `${dataset.value.size}` });
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/slug/slug.ts
-/* @__NO_SIDE_EFFECTS__ */
-function slug(message$1) {
-	return {
-		kind: "validation",
-		type: "slug",
-		reference: slug,
-		async: false,
-		expects: null,
-		requirement: SLUG_REGEX,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "slug", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/someItem/someItem.ts
-/* @__NO_SIDE_EFFECTS__ */
-function someItem(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "some_item",
-		reference: someItem,
-		async: false,
-		expects: null,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !dataset.value.some(this.requirement)) _addIssue(this, "item", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/sortItems/sortItems.ts
-/* @__NO_SIDE_EFFECTS__ */
-function sortItems(operation) {
-	return {
-		kind: "transformation",
-		type: "sort_items",
-		reference: sortItems,
-		async: false,
-		operation,
-		"~run"(dataset) {
-			dataset.value = dataset.value.sort(this.operation);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/startsWith/startsWith.ts
-/* @__NO_SIDE_EFFECTS__ */
-function startsWith(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "starts_with",
-		reference: startsWith,
-		async: false,
-		expects: `"${requirement}"`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !dataset.value.startsWith(this.requirement)) _addIssue(this, "start", dataset, config$1, { received: `"${dataset.value.slice(0, this.requirement.length)}"` });
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/stringifyJson/stringifyJson.ts
-/* @__NO_SIDE_EFFECTS__ */
-function stringifyJson(config$1, message$1) {
-	return {
-		kind: "transformation",
-		type: "stringify_json",
-		reference: stringifyJson,
-		message: message$1,
-		config: config$1,
-		async: false,
-		"~run"(dataset, config$2) {
-			try {
-				const output = JSON.stringify(dataset.value, this.config?.replacer, this.config?.space);
-				if (output === void 0) {
-					_addIssue(this, "JSON", dataset, config$2);
-					dataset.typed = false;
-				} else dataset.value = output;
-			} catch (error) {
-				if (error instanceof Error) {
-					_addIssue(this, "JSON", dataset, config$2, { received: `"${error.message}"` });
-					dataset.typed = false;
-				} else throw error;
-			}
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/title/title.ts
-/**
-* Creates a title metadata action.
-*
-* @param title_ The title text.
-*
-* @returns A title action.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function title(title_) {
-	return {
-		kind: "metadata",
-		type: "title",
-		reference: title,
-		title: title_
-	};
-}
-
-//#endregion
-//#region src/actions/toBigint/toBigint.ts
-/* @__NO_SIDE_EFFECTS__ */
-function toBigint(message$1) {
-	return {
-		kind: "transformation",
-		type: "to_bigint",
-		reference: toBigint,
-		async: false,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			try {
-				dataset.value = BigInt(dataset.value);
-			} catch {
-				_addIssue(this, "bigint", dataset, config$1);
-				dataset.typed = false;
-			}
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/toBoolean/toBoolean.ts
-/**
-* Creates a to boolean transformation action.
-*
-* @returns A to boolean action.
-*
-* @beta
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function toBoolean() {
-	return {
-		kind: "transformation",
-		type: "to_boolean",
-		reference: toBoolean,
-		async: false,
-		"~run"(dataset) {
-			dataset.value = Boolean(dataset.value);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/toCamelCase/toCamelCase.ts
-/**
-* Creates a to camel case transformation action.
-*
-* Words are separated by `_`, `-` and ASCII whitespace, as well as by case
-* and acronym boundaries.
-*
-* Hint: Acronym runs are normalized to lowercase (e.g. `parseURLValue` →
-* `parseUrlValue`) and digits stay attached to the preceding token (e.g.
-* `item2Name` → `item2Name`).
-*
-* @returns A to camel case action.
-*
-* @beta
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function toCamelCase() {
-	return {
-		kind: "transformation",
-		type: "to_camel_case",
-		reference: toCamelCase,
-		async: false,
-		"~run"(dataset) {
-			dataset.value = /* @__PURE__ */ _formatCase(dataset.value, "", false, true);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/toDate/toDate.ts
-/* @__NO_SIDE_EFFECTS__ */
-function toDate(message$1) {
-	return {
-		kind: "transformation",
-		type: "to_date",
-		reference: toDate,
-		async: false,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			try {
-				dataset.value = new Date(dataset.value);
-				if (isNaN(dataset.value)) {
-					_addIssue(this, "date", dataset, config$1, { received: "\"Invalid Date\"" });
-					dataset.typed = false;
-				}
-			} catch {
-				_addIssue(this, "date", dataset, config$1);
-				dataset.typed = false;
-			}
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/toKebabCase/toKebabCase.ts
-/**
-* Creates a to kebab case transformation action.
-*
-* Words are separated by `_`, `-` and ASCII whitespace, as well as by case
-* and acronym boundaries.
-*
-* Hint: Acronym runs are normalized to lowercase (e.g. `parseURLValue` →
-* `parse-url-value`) and digits stay attached to the preceding token (e.g.
-* `item2Name` → `item2-name`).
-*
-* @returns A to kebab case action.
-*
-* @beta
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function toKebabCase() {
-	return {
-		kind: "transformation",
-		type: "to_kebab_case",
-		reference: toKebabCase,
-		async: false,
-		"~run"(dataset) {
-			dataset.value = /* @__PURE__ */ _formatCase(dataset.value, "-", false, false);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/toLowerCase/toLowerCase.ts
-/**
-* Creates a to lower case transformation action.
-*
-* @returns A to lower case action.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function toLowerCase() {
-	return {
-		kind: "transformation",
-		type: "to_lower_case",
-		reference: toLowerCase,
-		async: false,
-		"~run"(dataset) {
-			dataset.value = dataset.value.toLowerCase();
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/toMaxValue/toMaxValue.ts
-/**
-* Creates a to max value transformation action.
-*
-* @param requirement The maximum value.
-*
-* @returns A to max value action.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function toMaxValue(requirement) {
-	return {
-		kind: "transformation",
-		type: "to_max_value",
-		reference: toMaxValue,
-		async: false,
-		requirement,
-		"~run"(dataset) {
-			dataset.value = dataset.value > this.requirement ? this.requirement : dataset.value;
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/toMinValue/toMinValue.ts
-/**
-* Creates a to min value transformation action.
-*
-* @param requirement The minimum value.
-*
-* @returns A to min value action.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function toMinValue(requirement) {
-	return {
-		kind: "transformation",
-		type: "to_min_value",
-		reference: toMinValue,
-		async: false,
-		requirement,
-		"~run"(dataset) {
-			dataset.value = dataset.value < this.requirement ? this.requirement : dataset.value;
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/toNumber/toNumber.ts
-/* @__NO_SIDE_EFFECTS__ */
-function toNumber(message$1) {
-	return {
-		kind: "transformation",
-		type: "to_number",
-		reference: toNumber,
-		async: false,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			try {
-				dataset.value = Number(dataset.value);
-				if (isNaN(dataset.value)) {
-					_addIssue(this, "number", dataset, config$1);
-					dataset.typed = false;
-				}
-			} catch {
-				_addIssue(this, "number", dataset, config$1);
-				dataset.typed = false;
-			}
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/toPascalCase/toPascalCase.ts
-/**
-* Creates a to pascal case transformation action.
-*
-* Words are separated by `_`, `-` and ASCII whitespace, as well as by case
-* and acronym boundaries.
-*
-* Hint: Acronym runs are normalized to lowercase (e.g. `parseURLValue` →
-* `ParseUrlValue`) and digits stay attached to the preceding token (e.g.
-* `item2Name` → `Item2Name`).
-*
-* @returns A to pascal case action.
-*
-* @beta
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function toPascalCase() {
-	return {
-		kind: "transformation",
-		type: "to_pascal_case",
-		reference: toPascalCase,
-		async: false,
-		"~run"(dataset) {
-			dataset.value = /* @__PURE__ */ _formatCase(dataset.value, "", true, true);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/toSnakeCase/toSnakeCase.ts
-/**
-* Creates a to snake case transformation action.
-*
-* Words are separated by `_`, `-` and ASCII whitespace, as well as by case
-* and acronym boundaries.
-*
-* Hint: Acronym runs are normalized to lowercase (e.g. `parseURLValue` →
-* `parse_url_value`) and digits stay attached to the preceding token (e.g.
-* `item2Name` → `item2_name`).
-*
-* @returns A to snake case action.
-*
-* @beta
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function toSnakeCase() {
-	return {
-		kind: "transformation",
-		type: "to_snake_case",
-		reference: toSnakeCase,
-		async: false,
-		"~run"(dataset) {
-			dataset.value = /* @__PURE__ */ _formatCase(dataset.value, "_", false, false);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/toString/toString.ts
-/* @__NO_SIDE_EFFECTS__ */
-function dist_toString(message$1) {
-	return {
-		kind: "transformation",
-		type: "to_string",
-		reference: dist_toString,
-		async: false,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			try {
-				dataset.value = String(dataset.value);
-			} catch {
-				_addIssue(this, "string", dataset, config$1);
-				dataset.typed = false;
-			}
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/toUpperCase/toUpperCase.ts
-/**
-* Creates a to upper case transformation action.
-*
-* @returns A to upper case action.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function toUpperCase() {
-	return {
-		kind: "transformation",
-		type: "to_upper_case",
-		reference: toUpperCase,
-		async: false,
-		"~run"(dataset) {
-			dataset.value = dataset.value.toUpperCase();
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/transform/transform.ts
-/**
-* Creates a custom transformation action.
-*
-* @param operation The transformation operation.
-*
-* @returns A transform action.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function transform(operation) {
-	return {
-		kind: "transformation",
-		type: "transform",
-		reference: transform,
-		async: false,
-		operation,
-		"~run"(dataset) {
-			dataset.value = this.operation(dataset.value);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/transform/transformAsync.ts
-/**
-* Creates a custom transformation action.
-*
-* @param operation The transformation operation.
-*
-* @returns A transform action.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function transformAsync(operation) {
-	return {
-		kind: "transformation",
-		type: "transform",
-		reference: transformAsync,
-		async: true,
-		operation,
-		async "~run"(dataset) {
-			dataset.value = await this.operation(dataset.value);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/trim/trim.ts
-/**
-* Creates a trim transformation action.
-*
-* @returns A trim action.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function trim() {
-	return {
-		kind: "transformation",
-		type: "trim",
-		reference: trim,
-		async: false,
-		"~run"(dataset) {
-			dataset.value = dataset.value.trim();
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/trimEnd/trimEnd.ts
-/**
-* Creates a trim end transformation action.
-*
-* @returns A trim end action.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function trimEnd() {
-	return {
-		kind: "transformation",
-		type: "trim_end",
-		reference: trimEnd,
-		async: false,
-		"~run"(dataset) {
-			dataset.value = dataset.value.trimEnd();
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/trimStart/trimStart.ts
-/**
-* Creates a trim start transformation action.
-*
-* @returns A trim start action.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function trimStart() {
-	return {
-		kind: "transformation",
-		type: "trim_start",
-		reference: trimStart,
-		async: false,
-		"~run"(dataset) {
-			dataset.value = dataset.value.trimStart();
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/ulid/ulid.ts
-/* @__NO_SIDE_EFFECTS__ */
-function ulid(message$1) {
-	return {
-		kind: "validation",
-		type: "ulid",
-		reference: ulid,
-		async: false,
-		expects: null,
-		requirement: ULID_REGEX,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "ULID", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/url/url.ts
-/* @__NO_SIDE_EFFECTS__ */
-function url(message$1) {
-	return {
-		kind: "validation",
-		type: "url",
-		reference: url,
-		async: false,
-		expects: null,
-		requirement(input) {
-			try {
-				if (URL.canParse) return URL.canParse(input);
-				new URL(input);
-				return true;
-			} catch {
-				return false;
-			}
-		},
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement(dataset.value)) _addIssue(this, "URL", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/uuid/uuid.ts
-/* @__NO_SIDE_EFFECTS__ */
-function uuid(message$1) {
-	return {
-		kind: "validation",
-		type: "uuid",
-		reference: uuid,
-		async: false,
-		expects: null,
-		requirement: UUID_REGEX,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "UUID", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/value/value.ts
-/* @__NO_SIDE_EFFECTS__ */
-function value(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "value",
-		reference: value,
-		async: false,
-		expects: requirement instanceof Date ? requirement.toJSON() : /* @__PURE__ */ _stringify(requirement),
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !/* @__PURE__ */ _isValueMatch(this.requirement, dataset.value)) _addIssue(this, "value", dataset, config$1, { received: dataset.value instanceof Date ? dataset.value.toJSON() : /* @__PURE__ */ _stringify(dataset.value) });
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/values/values.ts
-/* @__NO_SIDE_EFFECTS__ */
-function values(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "values",
-		reference: values,
-		async: false,
-		expects: `${/* @__PURE__ */ _joinExpects(requirement.map((value$1) => value$1 instanceof Date ? value$1.toJSON() : /* @__PURE__ */ _stringify(value$1)), "|")}`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.some((requirement$1) => /* @__PURE__ */ _isValueMatch(requirement$1, dataset.value))) _addIssue(this, "value", dataset, config$1, { received: dataset.value instanceof Date ? dataset.value.toJSON() : /* @__PURE__ */ _stringify(dataset.value) });
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/words/words.ts
-/* @__NO_SIDE_EFFECTS__ */
-function words(locales, requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "words",
-		reference: words,
-		async: false,
-		expects: `${requirement}`,
-		locales,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed) {
-				const count = /* @__PURE__ */ _getWordCount(this.locales, dataset.value);
-				if (count !== this.requirement) _addIssue(this, "words", dataset, config$1, { received: `${count}` });
-			}
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/const.ts
-const ABORT_EARLY_CONFIG = { abortEarly: true };
-
-//#endregion
-//#region src/methods/assert/assert.ts
-/**
-* Checks if the input matches the schema. As this is an assertion function, it
-* can be used as a type guard.
-*
-* @param schema The schema to be used.
-* @param input The input to be tested.
-*/
-function assert(schema, input) {
-	const issues = schema["~run"]({ value: input }, ABORT_EARLY_CONFIG).issues;
-	if (issues) throw new ValiError(issues);
-}
-
-//#endregion
-//#region src/methods/cache/_LruCache.ts
-/**
-* Efficient LRU cache using Map iteration order.
-*/
-var _LruCache = class {
-	constructor(config$1) {
-		this.refCount = 0;
-		this.maxSize = config$1?.maxSize ?? 1e3;
-		this.maxAge = config$1?.maxAge ?? Infinity;
-		this.hasMaxAge = isFinite(this.maxAge);
-	}
-	/**
-	* Stringifies an unknown input to a cache key component.
-	*
-	* @param input The unknown input.
-	*
-	* @returns A cache key component.
-	*/
-	stringify(input) {
-		const type = typeof input;
-		if (type === "string") return `"${input}"`;
-		if (type === "number" || type === "boolean") return `${input}`;
-		if (type === "bigint") return `${input}n`;
-		if (type === "object" || type === "function") {
-			if (input) {
-				this.refIds ?? (this.refIds = /* @__PURE__ */ new WeakMap());
-				let id = this.refIds.get(input);
-				if (!id) {
-					id = ++this.refCount;
-					this.refIds.set(input, id);
-				}
-				return `#${id}`;
-			}
-			return "null";
-		}
-		return type;
-	}
-	/**
-	* Creates a cache key from input and config.
-	*
-	* @param input The input value.
-	* @param config The parse configuration.
-	*
-	* @returns The cache key.
-	*/
-	key(input, config$1 = {}) {
-		return `${this.stringify(input)}|${this.stringify(config$1.lang)}|${this.stringify(config$1.message)}|${this.stringify(config$1.abortEarly)}|${this.stringify(config$1.abortPipeEarly)}`;
-	}
-	/**
-	* Gets a value from the cache by key.
-	*
-	* @param key The cache key.
-	*
-	* @returns The cached value.
-	*/
-	get(key) {
-		if (!this.store) return void 0;
-		const entry = this.store.get(key);
-		if (!entry) return void 0;
-		if (this.hasMaxAge && Date.now() - entry[1] > this.maxAge) {
-			this.store.delete(key);
-			return;
-		}
-		this.store.delete(key);
-		this.store.set(key, entry);
-		return entry[0];
-	}
-	/**
-	* Sets a value in the cache by key.
-	*
-	* @param key The cache key.
-	* @param value The cached value.
-	*/
-	set(key, value$1) {
-		this.store ?? (this.store = /* @__PURE__ */ new Map());
-		this.store.delete(key);
-		const timestamp = this.hasMaxAge ? Date.now() : 0;
-		this.store.set(key, [value$1, timestamp]);
-		if (this.store.size > this.maxSize) this.store.delete(this.store.keys().next().value);
-	}
-	/**
-	* Clears all entries from the cache.
-	*/
-	clear() {
-		this.store?.clear();
-	}
-};
-
-//#endregion
-//#region src/methods/cache/cache.ts
-/* @__NO_SIDE_EFFECTS__ */
-function cache(schema, config$1) {
-	return _standardSchema({
-		...schema,
-		cacheConfig: config$1,
-		cache: new _LruCache(config$1),
-		"~run"(dataset, runConfig) {
-			const key = this.cache.key(dataset.value, runConfig);
-			let outputDataset = this.cache.get(key);
-			if (!outputDataset) this.cache.set(key, outputDataset = schema["~run"](dataset, runConfig));
-			return /* @__PURE__ */ _cloneDataset(outputDataset);
-		}
-	});
-}
-
-//#endregion
-//#region src/methods/cache/cacheAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function cacheAsync(schema, config$1) {
-	let activeRuns;
-	return _standardSchema({
-		...schema,
-		async: true,
-		cacheConfig: config$1,
-		cache: new _LruCache(config$1),
-		async "~run"(dataset, runConfig) {
-			const key = this.cache.key(dataset.value, runConfig);
-			const cached = this.cache.get(key);
-			if (cached) return /* @__PURE__ */ _cloneDataset(cached);
-			let promise$1 = activeRuns?.get(key);
-			if (!promise$1) {
-				activeRuns ?? (activeRuns = /* @__PURE__ */ new Map());
-				promise$1 = Promise.resolve(schema["~run"](dataset, runConfig));
-				activeRuns.set(key, promise$1);
-			}
-			try {
-				const outputDataset = await promise$1;
-				this.cache.set(key, outputDataset);
-				return /* @__PURE__ */ _cloneDataset(outputDataset);
-			} finally {
-				activeRuns?.delete(key);
-			}
-		}
-	});
-}
-
-//#endregion
-//#region src/methods/config/config.ts
-/**
-* Changes the local configuration of a schema.
-*
-* @param schema The schema to configure.
-* @param config The parse configuration.
-*
-* @returns The configured schema.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function config(schema, config$1) {
-	return _standardSchema({
-		...schema,
-		"~run"(dataset, config_) {
-			return schema["~run"](dataset, {
-				...config_,
-				...config$1
-			});
-		}
-	});
-}
-
-//#endregion
-//#region src/methods/getFallback/getFallback.ts
-/**
-* Returns the fallback value of the schema.
-*
-* @param schema The schema to get it from.
-* @param dataset The output dataset if available.
-* @param config The config if available.
-*
-* @returns The fallback value.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function getFallback(schema, dataset, config$1) {
-	return typeof schema.fallback === "function" ? schema.fallback(dataset, config$1) : schema.fallback;
-}
-
-//#endregion
-//#region src/methods/fallback/fallback.ts
-/**
-* Returns a fallback value as output if the input does not match the schema.
-*
-* @param schema The schema to catch.
-* @param fallback The fallback value.
-*
-* @returns The passed schema.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function fallback(schema, fallback$1) {
-	return _standardSchema({
-		...schema,
-		fallback: fallback$1,
-		"~run"(dataset, config$1) {
-			const outputDataset = schema["~run"](dataset, config$1);
-			return outputDataset.issues ? {
-				typed: true,
-				value: /* @__PURE__ */ getFallback(this, outputDataset, config$1)
-			} : outputDataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/methods/fallback/fallbackAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function fallbackAsync(schema, fallback$1) {
-	return _standardSchema({
-		...schema,
-		fallback: fallback$1,
-		async: true,
-		async "~run"(dataset, config$1) {
-			const outputDataset = await schema["~run"](dataset, config$1);
-			return outputDataset.issues ? {
-				typed: true,
-				value: await /* @__PURE__ */ getFallback(this, outputDataset, config$1)
-			} : outputDataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/methods/flatten/flatten.ts
-/* @__NO_SIDE_EFFECTS__ */
-function flatten(issues) {
-	const flatErrors = {};
-	for (const issue of issues) if (issue.path) {
-		const dotPath = /* @__PURE__ */ getDotPath(issue);
-		if (dotPath) {
-			if (!flatErrors.nested) flatErrors.nested = {};
-			if (Object.prototype.hasOwnProperty.call(flatErrors.nested, dotPath)) flatErrors.nested[dotPath].push(issue.message);
-			else flatErrors.nested[dotPath] = [issue.message];
-		} else if (flatErrors.other) flatErrors.other.push(issue.message);
-		else flatErrors.other = [issue.message];
-	} else if (flatErrors.root) flatErrors.root.push(issue.message);
-	else flatErrors.root = [issue.message];
-	return flatErrors;
-}
-
-//#endregion
-//#region src/methods/forward/forward.ts
-/**
-* Forwards the issues of the passed validation action.
-*
-* @param action The validation action.
-* @param path The path to forward the issues to.
-*
-* @returns The modified action.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function forward(action, path) {
-	return {
-		...action,
-		"~run"(dataset, config$1) {
-			const prevIssues = dataset.issues && [...dataset.issues];
-			dataset = action["~run"](dataset, config$1);
-			if (dataset.issues) {
-				for (const issue of dataset.issues) if (!prevIssues?.includes(issue)) {
-					let pathInput = dataset.value;
-					for (const key of path) {
-						const pathValue = pathInput[key];
-						const pathItem = {
-							type: "unknown",
-							origin: "value",
-							input: pathInput,
-							key,
-							value: pathValue
-						};
-						if (issue.path) issue.path.push(pathItem);
-						else issue.path = [pathItem];
-						if (!pathValue) break;
-						pathInput = pathValue;
-					}
-				}
-			}
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/methods/forward/forwardAsync.ts
-/**
-* Forwards the issues of the passed validation action.
-*
-* @param action The validation action.
-* @param path The path to forward the issues to.
-*
-* @returns The modified action.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function forwardAsync(action, path) {
-	return {
-		...action,
-		async: true,
-		async "~run"(dataset, config$1) {
-			const prevIssues = dataset.issues && [...dataset.issues];
-			dataset = await action["~run"](dataset, config$1);
-			if (dataset.issues) {
-				for (const issue of dataset.issues) if (!prevIssues?.includes(issue)) {
-					let pathInput = dataset.value;
-					for (const key of path) {
-						const pathValue = pathInput[key];
-						const pathItem = {
-							type: "unknown",
-							origin: "value",
-							input: pathInput,
-							key,
-							value: pathValue
-						};
-						if (issue.path) issue.path.push(pathItem);
-						else issue.path = [pathItem];
-						if (!pathValue) break;
-						pathInput = pathValue;
-					}
-				}
-			}
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/methods/getDefault/getDefault.ts
-/**
-* Returns the default value of the schema.
-*
-* @param schema The schema to get it from.
-* @param dataset The input dataset if available.
-* @param config The config if available.
-*
-* @returns The default value.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function getDefault(schema, dataset, config$1) {
-	return typeof schema.default === "function" ? schema.default(dataset, config$1) : schema.default;
-}
-
-//#endregion
-//#region src/methods/getDefaults/getDefaults.ts
-/**
-* Returns the default values of the schema.
-*
-* Hint: The difference to `getDefault` is that for object and tuple schemas
-* this function recursively returns the default values of the subschemas
-* instead of `undefined`.
-*
-* @param schema The schema to get them from.
-*
-* @returns The default values.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function getDefaults(schema) {
-	if ("entries" in schema) {
-		const object$1 = {};
-		for (const key in schema.entries) object$1[key] = /* @__PURE__ */ getDefaults(schema.entries[key]);
-		return object$1;
-	}
-	if ("items" in schema) return schema.items.map(getDefaults);
-	return /* @__PURE__ */ getDefault(schema);
-}
-
-//#endregion
-//#region src/methods/getDefaults/getDefaultsAsync.ts
-/**
-* Returns the default values of the schema.
-*
-* Hint: The difference to `getDefault` is that for object and tuple schemas
-* this function recursively returns the default values of the subschemas
-* instead of `undefined`.
-*
-* @param schema The schema to get them from.
-*
-* @returns The default values.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-async function getDefaultsAsync(schema) {
-	if ("entries" in schema) return Object.fromEntries(await Promise.all(Object.entries(schema.entries).map(async ([key, value$1]) => [key, await /* @__PURE__ */ getDefaultsAsync(value$1)])));
-	if ("items" in schema) return Promise.all(schema.items.map(getDefaultsAsync));
-	return /* @__PURE__ */ getDefault(schema);
-}
-
-//#endregion
-//#region src/methods/getDescription/getDescription.ts
-/**
-* Returns the description of the schema.
-*
-* If multiple descriptions are defined, the last one of the highest level is
-* returned. If no description is defined, `undefined` is returned.
-*
-* @param schema The schema to get the description from.
-*
-* @returns The description, if any.
-*
-* @beta
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function getDescription(schema) {
-	return /* @__PURE__ */ _getLastMetadata(schema, "description");
-}
-
-//#endregion
-//#region src/methods/getExamples/getExamples.ts
-/**
-* Returns the examples of a schema.
-*
-* If multiple examples are defined, it concatenates them using depth-first
-* search. If no examples are defined, an empty array is returned.
-*
-* @param schema The schema to get the examples from.
-*
-* @returns The examples, if any.
-*
-* @beta
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function getExamples(schema) {
-	const examples$1 = [];
-	function depthFirstCollect(schema$1) {
-		if ("pipe" in schema$1) {
-			for (const item of schema$1.pipe) if (item.kind === "schema" && "pipe" in item) depthFirstCollect(item);
-			else if (item.kind === "metadata" && item.type === "examples") for (const example of item.examples) examples$1.push(example);
-		}
-	}
-	depthFirstCollect(schema);
-	return examples$1;
-}
-
-//#endregion
-//#region src/methods/getFallbacks/getFallbacks.ts
-/**
-* Returns the fallback values of the schema.
-*
-* Hint: The difference to `getFallback` is that for object and tuple schemas
-* this function recursively returns the fallback values of the subschemas
-* instead of `undefined`.
-*
-* @param schema The schema to get them from.
-*
-* @returns The fallback values.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function getFallbacks(schema) {
-	if ("entries" in schema) {
-		const object$1 = {};
-		for (const key in schema.entries) object$1[key] = /* @__PURE__ */ getFallbacks(schema.entries[key]);
-		return object$1;
-	}
-	if ("items" in schema) return schema.items.map(getFallbacks);
-	return /* @__PURE__ */ getFallback(schema);
-}
-
-//#endregion
-//#region src/methods/getFallbacks/getFallbacksAsync.ts
-/**
-* Returns the fallback values of the schema.
-*
-* Hint: The difference to `getFallback` is that for object and tuple schemas
-* this function recursively returns the fallback values of the subschemas
-* instead of `undefined`.
-*
-* @param schema The schema to get them from.
-*
-* @returns The fallback values.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-async function getFallbacksAsync(schema) {
-	if ("entries" in schema) return Object.fromEntries(await Promise.all(Object.entries(schema.entries).map(async ([key, value$1]) => [key, await /* @__PURE__ */ getFallbacksAsync(value$1)])));
-	if ("items" in schema) return Promise.all(schema.items.map(getFallbacksAsync));
-	return /* @__PURE__ */ getFallback(schema);
-}
-
-//#endregion
-//#region src/methods/getMetadata/getMetadata.ts
-/**
-* Returns the metadata of a schema.
-*
-* If multiple metadata are defined, it shallowly merges them using depth-first
-* search. If no metadata is defined, an empty object is returned.
-*
-* @param schema Schema to get the metadata from.
-*
-* @returns The metadata, if any.
-*
-* @beta
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function getMetadata(schema) {
-	const result = {};
-	function depthFirstMerge(schema$1) {
-		if ("pipe" in schema$1) {
-			for (const item of schema$1.pipe) if (item.kind === "schema" && "pipe" in item) depthFirstMerge(item);
-			else if (item.kind === "metadata" && item.type === "metadata") Object.assign(result, item.metadata);
-		}
-	}
-	depthFirstMerge(schema);
-	return result;
-}
-
-//#endregion
-//#region src/methods/getTitle/getTitle.ts
-/**
-* Returns the title of the schema.
-*
-* If multiple titles are defined, the last one of the highest level is
-* returned. If no title is defined, `undefined` is returned.
-*
-* @param schema The schema to get the title from.
-*
-* @returns The title, if any.
-*
-* @beta
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function getTitle(schema) {
-	return /* @__PURE__ */ _getLastMetadata(schema, "title");
-}
-
-//#endregion
-//#region src/methods/is/is.ts
-/**
-* Checks if the input matches the schema. By using a type predicate, this
-* function can be used as a type guard.
-*
-* @param schema The schema to be used.
-* @param input The input to be tested.
-*
-* @returns Whether the input matches the schema.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function is(schema, input) {
-	return !schema["~run"]({ value: input }, ABORT_EARLY_CONFIG).issues;
-}
-
-//#endregion
-//#region src/schemas/any/any.ts
-/**
-* Creates an any schema.
-*
-* Hint: This schema function exists only for completeness and is not
-* recommended in practice. Instead, `unknown` should be used to accept
-* unknown data.
-*
-* @returns An any schema.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function any() {
-	return _standardSchema({
-		kind: "schema",
-		type: "any",
-		reference: any,
-		expects: "any",
-		async: false,
-		"~run"(dataset) {
-			dataset.typed = true;
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/array/array.ts
-/* @__NO_SIDE_EFFECTS__ */
-function array(item, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "array",
-		reference: array,
-		expects: "Array",
-		async: false,
-		item,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			const input = dataset.value;
-			if (Array.isArray(input)) {
-				dataset.typed = true;
-				dataset.value = [];
-				for (let key = 0; key < input.length; key++) {
-					const value$1 = input[key];
-					const itemDataset = this.item["~run"]({ value: value$1 }, config$1);
-					if (itemDataset.issues) {
-						const pathItem = {
-							type: "array",
-							origin: "value",
-							input,
-							key,
-							value: value$1
-						};
-						for (const issue of itemDataset.issues) {
-							if (issue.path) issue.path.unshift(pathItem);
-							else issue.path = [pathItem];
-							dataset.issues?.push(issue);
-						}
-						if (!dataset.issues) dataset.issues = itemDataset.issues;
-						if (config$1.abortEarly) {
-							dataset.typed = false;
-							break;
-						}
-					}
-					if (!itemDataset.typed) dataset.typed = false;
-					dataset.value.push(itemDataset.value);
-				}
-			} else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/array/arrayAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function arrayAsync(item, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "array",
-		reference: arrayAsync,
-		expects: "Array",
-		async: true,
-		item,
-		message: message$1,
-		async "~run"(dataset, config$1) {
-			const input = dataset.value;
-			if (Array.isArray(input)) {
-				dataset.typed = true;
-				dataset.value = [];
-				const itemDatasets = await Promise.all(input.map((value$1) => this.item["~run"]({ value: value$1 }, config$1)));
-				for (let key = 0; key < itemDatasets.length; key++) {
-					const itemDataset = itemDatasets[key];
-					if (itemDataset.issues) {
-						const pathItem = {
-							type: "array",
-							origin: "value",
-							input,
-							key,
-							value: input[key]
-						};
-						for (const issue of itemDataset.issues) {
-							if (issue.path) issue.path.unshift(pathItem);
-							else issue.path = [pathItem];
-							dataset.issues?.push(issue);
-						}
-						if (!dataset.issues) dataset.issues = itemDataset.issues;
-						if (config$1.abortEarly) {
-							dataset.typed = false;
-							break;
-						}
-					}
-					if (!itemDataset.typed) dataset.typed = false;
-					dataset.value.push(itemDataset.value);
-				}
-			} else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/bigint/bigint.ts
-/* @__NO_SIDE_EFFECTS__ */
-function bigint(message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "bigint",
-		reference: bigint,
-		expects: "bigint",
-		async: false,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (typeof dataset.value === "bigint") dataset.typed = true;
-			else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/blob/blob.ts
-/* @__NO_SIDE_EFFECTS__ */
-function blob(message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "blob",
-		reference: blob,
-		expects: "Blob",
-		async: false,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.value instanceof Blob) dataset.typed = true;
-			else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/boolean/boolean.ts
-/* @__NO_SIDE_EFFECTS__ */
-function dist_boolean(message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "boolean",
-		reference: dist_boolean,
-		expects: "boolean",
-		async: false,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (typeof dataset.value === "boolean") dataset.typed = true;
-			else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/custom/custom.ts
-/* @__NO_SIDE_EFFECTS__ */
-function custom(check$1, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "custom",
-		reference: custom,
-		expects: "unknown",
-		async: false,
-		check: check$1,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (this.check(dataset.value)) dataset.typed = true;
-			else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/custom/customAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function customAsync(check$1, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "custom",
-		reference: customAsync,
-		expects: "unknown",
-		async: true,
-		check: check$1,
-		message: message$1,
-		async "~run"(dataset, config$1) {
-			if (await this.check(dataset.value)) dataset.typed = true;
-			else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/date/date.ts
-/* @__NO_SIDE_EFFECTS__ */
-function date(message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "date",
-		reference: date,
-		expects: "Date",
-		async: false,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.value instanceof Date) if (!isNaN(dataset.value)) dataset.typed = true;
-			else _addIssue(this, "type", dataset, config$1, { received: "\"Invalid Date\"" });
-			else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/enum/enum.ts
-/* @__NO_SIDE_EFFECTS__ */
-function enum_(enum__, message$1) {
-	const options = [];
-	for (const key in enum__) if (`${+key}` !== key || typeof enum__[key] !== "string" || !Object.is(enum__[enum__[key]], +key)) options.push(enum__[key]);
-	return _standardSchema({
-		kind: "schema",
-		type: "enum",
-		reference: enum_,
-		expects: /* @__PURE__ */ _joinExpects(options.map(_stringify), "|"),
-		async: false,
-		enum: enum__,
-		options,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (this.options.includes(dataset.value)) dataset.typed = true;
-			else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/exactOptional/exactOptional.ts
-/* @__NO_SIDE_EFFECTS__ */
-function exactOptional(wrapped, default_) {
-	return _standardSchema({
-		kind: "schema",
-		type: "exact_optional",
-		reference: exactOptional,
-		expects: wrapped.expects,
-		async: false,
-		wrapped,
-		default: default_,
-		"~run"(dataset, config$1) {
-			return this.wrapped["~run"](dataset, config$1);
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/exactOptional/exactOptionalAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function exactOptionalAsync(wrapped, default_) {
-	return _standardSchema({
-		kind: "schema",
-		type: "exact_optional",
-		reference: exactOptionalAsync,
-		expects: wrapped.expects,
-		async: true,
-		wrapped,
-		default: default_,
-		async "~run"(dataset, config$1) {
-			return this.wrapped["~run"](dataset, config$1);
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/file/file.ts
-/* @__NO_SIDE_EFFECTS__ */
-function file(message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "file",
-		reference: file,
-		expects: "File",
-		async: false,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.value instanceof File) dataset.typed = true;
-			else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/function/function.ts
-/* @__NO_SIDE_EFFECTS__ */
-function function_(message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "function",
-		reference: function_,
-		expects: "Function",
-		async: false,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (typeof dataset.value === "function") dataset.typed = true;
-			else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/instance/instance.ts
-/* @__NO_SIDE_EFFECTS__ */
-function instance(class_, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "instance",
-		reference: instance,
-		expects: class_.name,
-		async: false,
-		class: class_,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.value instanceof this.class) dataset.typed = true;
-			else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/intersect/utils/_merge/_merge.ts
-/**
-* Merges two values into one single output.
-*
-* @param value1 First value.
-* @param value2 Second value.
-*
-* @returns The merge dataset.
-*
-* @internal
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function _merge(value1, value2) {
-	if (typeof value1 === typeof value2) {
-		if (/* @__PURE__ */ _isSameValueZero(value1, value2) || value1 instanceof Date && value2 instanceof Date && /* @__PURE__ */ _isSameValueZero(+value1, +value2)) return { value: value1 };
-		if (value1 && value2 && value1.constructor === Object && value2.constructor === Object) {
-			const nextValue = {
-				...value1,
-				...value2
-			};
-			for (const key in value2) if (Object.prototype.hasOwnProperty.call(value1, key) && Object.prototype.hasOwnProperty.call(value2, key)) {
-				const dataset = /* @__PURE__ */ _merge(value1[key], value2[key]);
-				if (dataset.issue) return dataset;
-				nextValue[key] = dataset.value;
-			}
-			return { value: nextValue };
-		}
-		if (Array.isArray(value1) && Array.isArray(value2)) {
-			if (value1.length === value2.length) {
-				const nextValue = [...value1];
-				for (let index = 0; index < value1.length; index++) {
-					const dataset = /* @__PURE__ */ _merge(value1[index], value2[index]);
-					if (dataset.issue) return dataset;
-					nextValue[index] = dataset.value;
-				}
-				return { value: nextValue };
-			}
-		}
-	}
-	return { issue: true };
-}
-
-//#endregion
-//#region src/schemas/intersect/intersect.ts
-/* @__NO_SIDE_EFFECTS__ */
-function intersect(options, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "intersect",
-		reference: intersect,
-		expects: /* @__PURE__ */ _joinExpects(options.map((option) => option.expects), "&"),
-		async: false,
-		options,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (this.options.length) {
-				const input = dataset.value;
-				let outputs;
-				dataset.typed = true;
-				for (const schema of this.options) {
-					const optionDataset = schema["~run"]({ value: input }, config$1);
-					if (optionDataset.issues) {
-						if (dataset.issues) for (const issue of optionDataset.issues) dataset.issues.push(issue);
-						else dataset.issues = optionDataset.issues;
-						if (config$1.abortEarly) {
-							dataset.typed = false;
-							break;
-						}
-					}
-					if (!optionDataset.typed) dataset.typed = false;
-					if (dataset.typed) if (outputs) outputs.push(optionDataset.value);
-					else outputs = [optionDataset.value];
-				}
-				if (dataset.typed) {
-					dataset.value = outputs[0];
-					for (let index = 1; index < outputs.length; index++) {
-						const mergeDataset = /* @__PURE__ */ _merge(dataset.value, outputs[index]);
-						if (mergeDataset.issue) {
-							_addIssue(this, "type", dataset, config$1, { received: "unknown" });
-							break;
-						}
-						dataset.value = mergeDataset.value;
-					}
-				}
-			} else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/intersect/intersectAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function intersectAsync(options, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "intersect",
-		reference: intersectAsync,
-		expects: /* @__PURE__ */ _joinExpects(options.map((option) => option.expects), "&"),
-		async: true,
-		options,
-		message: message$1,
-		async "~run"(dataset, config$1) {
-			if (this.options.length) {
-				const input = dataset.value;
-				let outputs;
-				dataset.typed = true;
-				const optionDatasets = await Promise.all(this.options.map((schema) => schema["~run"]({ value: input }, config$1)));
-				for (const optionDataset of optionDatasets) {
-					if (optionDataset.issues) {
-						if (dataset.issues) for (const issue of optionDataset.issues) dataset.issues.push(issue);
-						else dataset.issues = optionDataset.issues;
-						if (config$1.abortEarly) {
-							dataset.typed = false;
-							break;
-						}
-					}
-					if (!optionDataset.typed) dataset.typed = false;
-					if (dataset.typed) if (outputs) outputs.push(optionDataset.value);
-					else outputs = [optionDataset.value];
-				}
-				if (dataset.typed) {
-					dataset.value = outputs[0];
-					for (let index = 1; index < outputs.length; index++) {
-						const mergeDataset = /* @__PURE__ */ _merge(dataset.value, outputs[index]);
-						if (mergeDataset.issue) {
-							_addIssue(this, "type", dataset, config$1, { received: "unknown" });
-							break;
-						}
-						dataset.value = mergeDataset.value;
-					}
-				}
-			} else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/lazy/lazy.ts
-/**
-* Creates a lazy schema.
-*
-* @param getter The schema getter.
-*
-* @returns A lazy schema.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function lazy(getter) {
-	return _standardSchema({
-		kind: "schema",
-		type: "lazy",
-		reference: lazy,
-		expects: "unknown",
-		async: false,
-		getter,
-		"~run"(dataset, config$1) {
-			return this.getter(dataset.value)["~run"](dataset, config$1);
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/lazy/lazyAsync.ts
-/**
-* Creates a lazy schema.
-*
-* @param getter The schema getter.
-*
-* @returns A lazy schema.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function lazyAsync(getter) {
-	return _standardSchema({
-		kind: "schema",
-		type: "lazy",
-		reference: lazyAsync,
-		expects: "unknown",
-		async: true,
-		getter,
-		async "~run"(dataset, config$1) {
-			return (await this.getter(dataset.value))["~run"](dataset, config$1);
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/literal/literal.ts
-/* @__NO_SIDE_EFFECTS__ */
-function literal(literal_, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "literal",
-		reference: literal,
-		expects: /* @__PURE__ */ _stringify(literal_),
-		async: false,
-		literal: literal_,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (/* @__PURE__ */ _isSameValueZero(dataset.value, this.literal)) dataset.typed = true;
-			else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/looseObject/looseObject.ts
-/* @__NO_SIDE_EFFECTS__ */
-function looseObject(entries$1, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "loose_object",
-		reference: looseObject,
-		expects: "Object",
-		async: false,
-		entries: entries$1,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			const input = dataset.value;
-			if (input && typeof input === "object") {
-				dataset.typed = true;
-				dataset.value = {};
-				for (const key in this.entries) {
-					const valueSchema = this.entries[key];
-					if (key in input || (valueSchema.type === "exact_optional" || valueSchema.type === "optional" || valueSchema.type === "nullish") && valueSchema.default !== void 0) {
-						const value$1 = key in input ? input[key] : /* @__PURE__ */ getDefault(valueSchema);
-						const valueDataset = valueSchema["~run"]({ value: value$1 }, config$1);
-						if (valueDataset.issues) {
-							const pathItem = {
-								type: "object",
-								origin: "value",
-								input,
-								key,
-								value: value$1
-							};
-							for (const issue of valueDataset.issues) {
-								if (issue.path) issue.path.unshift(pathItem);
-								else issue.path = [pathItem];
-								dataset.issues?.push(issue);
-							}
-							if (!dataset.issues) dataset.issues = valueDataset.issues;
-							if (config$1.abortEarly) {
-								dataset.typed = false;
-								break;
-							}
-						}
-						if (!valueDataset.typed) dataset.typed = false;
-						dataset.value[key] = valueDataset.value;
-					} else if (valueSchema.fallback !== void 0) dataset.value[key] = /* @__PURE__ */ getFallback(valueSchema);
-					else if (valueSchema.type !== "exact_optional" && valueSchema.type !== "optional" && valueSchema.type !== "nullish") {
-						_addIssue(this, "key", dataset, config$1, {
-							input: void 0,
-							expected: `"${key}"`,
-							path: [{
-								type: "object",
-								origin: "key",
-								input,
-								key,
-								value: input[key]
-							}]
-						});
-						if (config$1.abortEarly) break;
-					}
-				}
-				if (!dataset.issues || !config$1.abortEarly) {
-					for (const key in input) if (/* @__PURE__ */ _isValidObjectKey(input, key) && !Object.prototype.hasOwnProperty.call(this.entries, key)) dataset.value[key] = input[key];
-				}
-			} else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/looseObject/looseObjectAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function looseObjectAsync(entries$1, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "loose_object",
-		reference: looseObjectAsync,
-		expects: "Object",
-		async: true,
-		entries: entries$1,
-		message: message$1,
-		async "~run"(dataset, config$1) {
-			const input = dataset.value;
-			if (input && typeof input === "object") {
-				dataset.typed = true;
-				dataset.value = {};
-				const valueDatasets = await Promise.all(Object.entries(this.entries).map(async ([key, valueSchema]) => {
-					if (key in input || (valueSchema.type === "exact_optional" || valueSchema.type === "optional" || valueSchema.type === "nullish") && valueSchema.default !== void 0) {
-						const value$1 = key in input ? input[key] : await /* @__PURE__ */ getDefault(valueSchema);
-						return [
-							key,
-							value$1,
-							valueSchema,
-							await valueSchema["~run"]({ value: value$1 }, config$1)
-						];
-					}
-					return [
-						key,
-						input[key],
-						valueSchema,
-						null
-					];
-				}));
-				for (const [key, value$1, valueSchema, valueDataset] of valueDatasets) if (valueDataset) {
-					if (valueDataset.issues) {
-						const pathItem = {
-							type: "object",
-							origin: "value",
-							input,
-							key,
-							value: value$1
-						};
-						for (const issue of valueDataset.issues) {
-							if (issue.path) issue.path.unshift(pathItem);
-							else issue.path = [pathItem];
-							dataset.issues?.push(issue);
-						}
-						if (!dataset.issues) dataset.issues = valueDataset.issues;
-						if (config$1.abortEarly) {
-							dataset.typed = false;
-							break;
-						}
-					}
-					if (!valueDataset.typed) dataset.typed = false;
-					dataset.value[key] = valueDataset.value;
-				} else if (valueSchema.fallback !== void 0) dataset.value[key] = await /* @__PURE__ */ getFallback(valueSchema);
-				else if (valueSchema.type !== "exact_optional" && valueSchema.type !== "optional" && valueSchema.type !== "nullish") {
-					_addIssue(this, "key", dataset, config$1, {
-						input: void 0,
-						expected: `"${key}"`,
-						path: [{
-							type: "object",
-							origin: "key",
-							input,
-							key,
-							value: value$1
-						}]
-					});
-					if (config$1.abortEarly) break;
-				}
-				if (!dataset.issues || !config$1.abortEarly) {
-					for (const key in input) if (/* @__PURE__ */ _isValidObjectKey(input, key) && !Object.prototype.hasOwnProperty.call(this.entries, key)) dataset.value[key] = input[key];
-				}
-			} else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/looseTuple/looseTuple.ts
-/* @__NO_SIDE_EFFECTS__ */
-function looseTuple(items, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "loose_tuple",
-		reference: looseTuple,
-		expects: "Array",
-		async: false,
-		items,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			const input = dataset.value;
-			if (Array.isArray(input)) {
-				dataset.typed = true;
-				dataset.value = [];
-				for (let key = 0; key < this.items.length; key++) {
-					const value$1 = input[key];
-					const itemDataset = this.items[key]["~run"]({ value: value$1 }, config$1);
-					if (itemDataset.issues) {
-						const pathItem = {
-							type: "array",
-							origin: "value",
-							input,
-							key,
-							value: value$1
-						};
-						for (const issue of itemDataset.issues) {
-							if (issue.path) issue.path.unshift(pathItem);
-							else issue.path = [pathItem];
-							dataset.issues?.push(issue);
-						}
-						if (!dataset.issues) dataset.issues = itemDataset.issues;
-						if (config$1.abortEarly) {
-							dataset.typed = false;
-							break;
-						}
-					}
-					if (!itemDataset.typed) dataset.typed = false;
-					dataset.value.push(itemDataset.value);
-				}
-				if (!dataset.issues || !config$1.abortEarly) for (let key = this.items.length; key < input.length; key++) dataset.value.push(input[key]);
-			} else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/looseTuple/looseTupleAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function looseTupleAsync(items, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "loose_tuple",
-		reference: looseTupleAsync,
-		expects: "Array",
-		async: true,
-		items,
-		message: message$1,
-		async "~run"(dataset, config$1) {
-			const input = dataset.value;
-			if (Array.isArray(input)) {
-				dataset.typed = true;
-				dataset.value = [];
-				const itemDatasets = await Promise.all(this.items.map(async (item, key) => {
-					const value$1 = input[key];
-					return [
-						key,
-						value$1,
-						await item["~run"]({ value: value$1 }, config$1)
-					];
-				}));
-				for (const [key, value$1, itemDataset] of itemDatasets) {
-					if (itemDataset.issues) {
-						const pathItem = {
-							type: "array",
-							origin: "value",
-							input,
-							key,
-							value: value$1
-						};
-						for (const issue of itemDataset.issues) {
-							if (issue.path) issue.path.unshift(pathItem);
-							else issue.path = [pathItem];
-							dataset.issues?.push(issue);
-						}
-						if (!dataset.issues) dataset.issues = itemDataset.issues;
-						if (config$1.abortEarly) {
-							dataset.typed = false;
-							break;
-						}
-					}
-					if (!itemDataset.typed) dataset.typed = false;
-					dataset.value.push(itemDataset.value);
-				}
-				if (!dataset.issues || !config$1.abortEarly) for (let key = this.items.length; key < input.length; key++) dataset.value.push(input[key]);
-			} else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/map/map.ts
-/* @__NO_SIDE_EFFECTS__ */
-function map(key, value$1, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "map",
-		reference: map,
-		expects: "Map",
-		async: false,
-		key,
-		value: value$1,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			const input = dataset.value;
-			if (input instanceof Map) {
-				dataset.typed = true;
-				dataset.value = /* @__PURE__ */ new Map();
-				for (const [inputKey, inputValue] of input) {
-					const keyDataset = this.key["~run"]({ value: inputKey }, config$1);
-					if (keyDataset.issues) {
-						const pathItem = {
-							type: "map",
-							origin: "key",
-							input,
-							key: inputKey,
-							value: inputValue
-						};
-						for (const issue of keyDataset.issues) {
-							if (issue.path) issue.path.unshift(pathItem);
-							else issue.path = [pathItem];
-							dataset.issues?.push(issue);
-						}
-						if (!dataset.issues) dataset.issues = keyDataset.issues;
-						if (config$1.abortEarly) {
-							dataset.typed = false;
-							break;
-						}
-					}
-					const valueDataset = this.value["~run"]({ value: inputValue }, config$1);
-					if (valueDataset.issues) {
-						const pathItem = {
-							type: "map",
-							origin: "value",
-							input,
-							key: inputKey,
-							value: inputValue
-						};
-						for (const issue of valueDataset.issues) {
-							if (issue.path) issue.path.unshift(pathItem);
-							else issue.path = [pathItem];
-							dataset.issues?.push(issue);
-						}
-						if (!dataset.issues) dataset.issues = valueDataset.issues;
-						if (config$1.abortEarly) {
-							dataset.typed = false;
-							break;
-						}
-					}
-					if (!keyDataset.typed || !valueDataset.typed) dataset.typed = false;
-					dataset.value.set(keyDataset.value, valueDataset.value);
-				}
-			} else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/map/mapAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function mapAsync(key, value$1, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "map",
-		reference: mapAsync,
-		expects: "Map",
-		async: true,
-		key,
-		value: value$1,
-		message: message$1,
-		async "~run"(dataset, config$1) {
-			const input = dataset.value;
-			if (input instanceof Map) {
-				dataset.typed = true;
-				dataset.value = /* @__PURE__ */ new Map();
-				const datasets = await Promise.all([...input].map(([inputKey, inputValue]) => Promise.all([
-					inputKey,
-					inputValue,
-					this.key["~run"]({ value: inputKey }, config$1),
-					this.value["~run"]({ value: inputValue }, config$1)
-				])));
-				for (const [inputKey, inputValue, keyDataset, valueDataset] of datasets) {
-					if (keyDataset.issues) {
-						const pathItem = {
-							type: "map",
-							origin: "key",
-							input,
-							key: inputKey,
-							value: inputValue
-						};
-						for (const issue of keyDataset.issues) {
-							if (issue.path) issue.path.unshift(pathItem);
-							else issue.path = [pathItem];
-							dataset.issues?.push(issue);
-						}
-						if (!dataset.issues) dataset.issues = keyDataset.issues;
-						if (config$1.abortEarly) {
-							dataset.typed = false;
-							break;
-						}
-					}
-					if (valueDataset.issues) {
-						const pathItem = {
-							type: "map",
-							origin: "value",
-							input,
-							key: inputKey,
-							value: inputValue
-						};
-						for (const issue of valueDataset.issues) {
-							if (issue.path) issue.path.unshift(pathItem);
-							else issue.path = [pathItem];
-							dataset.issues?.push(issue);
-						}
-						if (!dataset.issues) dataset.issues = valueDataset.issues;
-						if (config$1.abortEarly) {
-							dataset.typed = false;
-							break;
-						}
-					}
-					if (!keyDataset.typed || !valueDataset.typed) dataset.typed = false;
-					dataset.value.set(keyDataset.value, valueDataset.value);
-				}
-			} else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/nan/nan.ts
-/* @__NO_SIDE_EFFECTS__ */
-function nan(message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "nan",
-		reference: nan,
-		expects: "NaN",
-		async: false,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (Number.isNaN(dataset.value)) dataset.typed = true;
-			else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/never/never.ts
-/* @__NO_SIDE_EFFECTS__ */
-function never(message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "never",
-		reference: never,
-		expects: "never",
-		async: false,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			_addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/nonNullable/nonNullable.ts
-/* @__NO_SIDE_EFFECTS__ */
-function nonNullable(wrapped, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "non_nullable",
-		reference: nonNullable,
-		expects: "!null",
-		async: false,
-		wrapped,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.value !== null) dataset = this.wrapped["~run"](dataset, config$1);
-			if (dataset.value === null) _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/nonNullable/nonNullableAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function nonNullableAsync(wrapped, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "non_nullable",
-		reference: nonNullableAsync,
-		expects: "!null",
-		async: true,
-		wrapped,
-		message: message$1,
-		async "~run"(dataset, config$1) {
-			if (dataset.value !== null) dataset = await this.wrapped["~run"](dataset, config$1);
-			if (dataset.value === null) _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/nonNullish/nonNullish.ts
-/* @__NO_SIDE_EFFECTS__ */
-function nonNullish(wrapped, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "non_nullish",
-		reference: nonNullish,
-		expects: "(!null & !undefined)",
-		async: false,
-		wrapped,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (!(dataset.value === null || dataset.value === void 0)) dataset = this.wrapped["~run"](dataset, config$1);
-			if (dataset.value === null || dataset.value === void 0) _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/nonNullish/nonNullishAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function nonNullishAsync(wrapped, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "non_nullish",
-		reference: nonNullishAsync,
-		expects: "(!null & !undefined)",
-		async: true,
-		wrapped,
-		message: message$1,
-		async "~run"(dataset, config$1) {
-			if (!(dataset.value === null || dataset.value === void 0)) dataset = await this.wrapped["~run"](dataset, config$1);
-			if (dataset.value === null || dataset.value === void 0) _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/nonOptional/nonOptional.ts
-/* @__NO_SIDE_EFFECTS__ */
-function nonOptional(wrapped, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "non_optional",
-		reference: nonOptional,
-		expects: "!undefined",
-		async: false,
-		wrapped,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.value !== void 0) dataset = this.wrapped["~run"](dataset, config$1);
-			if (dataset.value === void 0) _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/nonOptional/nonOptionalAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function nonOptionalAsync(wrapped, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "non_optional",
-		reference: nonOptionalAsync,
-		expects: "!undefined",
-		async: true,
-		wrapped,
-		message: message$1,
-		async "~run"(dataset, config$1) {
-			if (dataset.value !== void 0) dataset = await this.wrapped["~run"](dataset, config$1);
-			if (dataset.value === void 0) _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/null/null.ts
-/* @__NO_SIDE_EFFECTS__ */
-function null_(message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "null",
-		reference: null_,
-		expects: "null",
-		async: false,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.value === null) dataset.typed = true;
-			else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/nullable/nullable.ts
-/* @__NO_SIDE_EFFECTS__ */
-function nullable(wrapped, default_) {
-	return _standardSchema({
-		kind: "schema",
-		type: "nullable",
-		reference: nullable,
-		expects: `(${wrapped.expects} | null)`,
-		async: false,
-		wrapped,
-		default: default_,
-		"~run"(dataset, config$1) {
-			if (dataset.value === null) {
-				if (this.default !== void 0) dataset.value = /* @__PURE__ */ getDefault(this, dataset, config$1);
-				if (dataset.value === null) {
-					dataset.typed = true;
-					return dataset;
-				}
-			}
-			return this.wrapped["~run"](dataset, config$1);
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/nullable/nullableAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function nullableAsync(wrapped, default_) {
-	return _standardSchema({
-		kind: "schema",
-		type: "nullable",
-		reference: nullableAsync,
-		expects: `(${wrapped.expects} | null)`,
-		async: true,
-		wrapped,
-		default: default_,
-		async "~run"(dataset, config$1) {
-			if (dataset.value === null) {
-				if (this.default !== void 0) dataset.value = await /* @__PURE__ */ getDefault(this, dataset, config$1);
-				if (dataset.value === null) {
-					dataset.typed = true;
-					return dataset;
-				}
-			}
-			return this.wrapped["~run"](dataset, config$1);
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/nullish/nullish.ts
-/* @__NO_SIDE_EFFECTS__ */
-function nullish(wrapped, default_) {
-	return _standardSchema({
-		kind: "schema",
-		type: "nullish",
-		reference: nullish,
-		expects: `(${wrapped.expects} | null | undefined)`,
-		async: false,
-		wrapped,
-		default: default_,
-		"~run"(dataset, config$1) {
-			if (dataset.value === null || dataset.value === void 0) {
-				if (this.default !== void 0) dataset.value = /* @__PURE__ */ getDefault(this, dataset, config$1);
-				if (dataset.value === null || dataset.value === void 0) {
-					dataset.typed = true;
-					return dataset;
-				}
-			}
-			return this.wrapped["~run"](dataset, config$1);
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/nullish/nullishAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function nullishAsync(wrapped, default_) {
-	return _standardSchema({
-		kind: "schema",
-		type: "nullish",
-		reference: nullishAsync,
-		expects: `(${wrapped.expects} | null | undefined)`,
-		async: true,
-		wrapped,
-		default: default_,
-		async "~run"(dataset, config$1) {
-			if (dataset.value === null || dataset.value === void 0) {
-				if (this.default !== void 0) dataset.value = await /* @__PURE__ */ getDefault(this, dataset, config$1);
-				if (dataset.value === null || dataset.value === void 0) {
-					dataset.typed = true;
-					return dataset;
-				}
-			}
-			return this.wrapped["~run"](dataset, config$1);
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/number/number.ts
-/* @__NO_SIDE_EFFECTS__ */
-function number(message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "number",
-		reference: number,
-		expects: "number",
-		async: false,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (typeof dataset.value === "number" && !isNaN(dataset.value)) dataset.typed = true;
-			else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/object/object.ts
-/* @__NO_SIDE_EFFECTS__ */
-function object(entries$1, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "object",
-		reference: object,
-		expects: "Object",
-		async: false,
-		entries: entries$1,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			const input = dataset.value;
-			if (input && typeof input === "object") {
-				dataset.typed = true;
-				dataset.value = {};
-				for (const key in this.entries) {
-					const valueSchema = this.entries[key];
-					if (key in input || (valueSchema.type === "exact_optional" || valueSchema.type === "optional" || valueSchema.type === "nullish") && valueSchema.default !== void 0) {
-						const value$1 = key in input ? input[key] : /* @__PURE__ */ getDefault(valueSchema);
-						const valueDataset = valueSchema["~run"]({ value: value$1 }, config$1);
-						if (valueDataset.issues) {
-							const pathItem = {
-								type: "object",
-								origin: "value",
-								input,
-								key,
-								value: value$1
-							};
-							for (const issue of valueDataset.issues) {
-								if (issue.path) issue.path.unshift(pathItem);
-								else issue.path = [pathItem];
-								dataset.issues?.push(issue);
-							}
-							if (!dataset.issues) dataset.issues = valueDataset.issues;
-							if (config$1.abortEarly) {
-								dataset.typed = false;
-								break;
-							}
-						}
-						if (!valueDataset.typed) dataset.typed = false;
-						dataset.value[key] = valueDataset.value;
-					} else if (valueSchema.fallback !== void 0) dataset.value[key] = /* @__PURE__ */ getFallback(valueSchema);
-					else if (valueSchema.type !== "exact_optional" && valueSchema.type !== "optional" && valueSchema.type !== "nullish") {
-						_addIssue(this, "key", dataset, config$1, {
-							input: void 0,
-							expected: `"${key}"`,
-							path: [{
-								type: "object",
-								origin: "key",
-								input,
-								key,
-								value: input[key]
-							}]
-						});
-						if (config$1.abortEarly) break;
-					}
-				}
-			} else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/object/objectAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function objectAsync(entries$1, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "object",
-		reference: objectAsync,
-		expects: "Object",
-		async: true,
-		entries: entries$1,
-		message: message$1,
-		async "~run"(dataset, config$1) {
-			const input = dataset.value;
-			if (input && typeof input === "object") {
-				dataset.typed = true;
-				dataset.value = {};
-				const valueDatasets = await Promise.all(Object.entries(this.entries).map(async ([key, valueSchema]) => {
-					if (key in input || (valueSchema.type === "exact_optional" || valueSchema.type === "optional" || valueSchema.type === "nullish") && valueSchema.default !== void 0) {
-						const value$1 = key in input ? input[key] : await /* @__PURE__ */ getDefault(valueSchema);
-						return [
-							key,
-							value$1,
-							valueSchema,
-							await valueSchema["~run"]({ value: value$1 }, config$1)
-						];
-					}
-					return [
-						key,
-						input[key],
-						valueSchema,
-						null
-					];
-				}));
-				for (const [key, value$1, valueSchema, valueDataset] of valueDatasets) if (valueDataset) {
-					if (valueDataset.issues) {
-						const pathItem = {
-							type: "object",
-							origin: "value",
-							input,
-							key,
-							value: value$1
-						};
-						for (const issue of valueDataset.issues) {
-							if (issue.path) issue.path.unshift(pathItem);
-							else issue.path = [pathItem];
-							dataset.issues?.push(issue);
-						}
-						if (!dataset.issues) dataset.issues = valueDataset.issues;
-						if (config$1.abortEarly) {
-							dataset.typed = false;
-							break;
-						}
-					}
-					if (!valueDataset.typed) dataset.typed = false;
-					dataset.value[key] = valueDataset.value;
-				} else if (valueSchema.fallback !== void 0) dataset.value[key] = await /* @__PURE__ */ getFallback(valueSchema);
-				else if (valueSchema.type !== "exact_optional" && valueSchema.type !== "optional" && valueSchema.type !== "nullish") {
-					_addIssue(this, "key", dataset, config$1, {
-						input: void 0,
-						expected: `"${key}"`,
-						path: [{
-							type: "object",
-							origin: "key",
-							input,
-							key,
-							value: value$1
-						}]
-					});
-					if (config$1.abortEarly) break;
-				}
-			} else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/objectWithRest/objectWithRest.ts
-/* @__NO_SIDE_EFFECTS__ */
-function objectWithRest(entries$1, rest, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "object_with_rest",
-		reference: objectWithRest,
-		expects: "Object",
-		async: false,
-		entries: entries$1,
-		rest,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			const input = dataset.value;
-			if (input && typeof input === "object") {
-				dataset.typed = true;
-				dataset.value = {};
-				for (const key in this.entries) {
-					const valueSchema = this.entries[key];
-					if (key in input || (valueSchema.type === "exact_optional" || valueSchema.type === "optional" || valueSchema.type === "nullish") && valueSchema.default !== void 0) {
-						const value$1 = key in input ? input[key] : /* @__PURE__ */ getDefault(valueSchema);
-						const valueDataset = valueSchema["~run"]({ value: value$1 }, config$1);
-						if (valueDataset.issues) {
-							const pathItem = {
-								type: "object",
-								origin: "value",
-								input,
-								key,
-								value: value$1
-							};
-							for (const issue of valueDataset.issues) {
-								if (issue.path) issue.path.unshift(pathItem);
-								else issue.path = [pathItem];
-								dataset.issues?.push(issue);
-							}
-							if (!dataset.issues) dataset.issues = valueDataset.issues;
-							if (config$1.abortEarly) {
-								dataset.typed = false;
-								break;
-							}
-						}
-						if (!valueDataset.typed) dataset.typed = false;
-						dataset.value[key] = valueDataset.value;
-					} else if (valueSchema.fallback !== void 0) dataset.value[key] = /* @__PURE__ */ getFallback(valueSchema);
-					else if (valueSchema.type !== "exact_optional" && valueSchema.type !== "optional" && valueSchema.type !== "nullish") {
-						_addIssue(this, "key", dataset, config$1, {
-							input: void 0,
-							expected: `"${key}"`,
-							path: [{
-								type: "object",
-								origin: "key",
-								input,
-								key,
-								value: input[key]
-							}]
-						});
-						if (config$1.abortEarly) break;
-					}
-				}
-				if (!dataset.issues || !config$1.abortEarly) {
-					for (const key in input) if (/* @__PURE__ */ _isValidObjectKey(input, key) && !Object.prototype.hasOwnProperty.call(this.entries, key)) {
-						const valueDataset = this.rest["~run"]({ value: input[key] }, config$1);
-						if (valueDataset.issues) {
-							const pathItem = {
-								type: "object",
-								origin: "value",
-								input,
-								key,
-								value: input[key]
-							};
-							for (const issue of valueDataset.issues) {
-								if (issue.path) issue.path.unshift(pathItem);
-								else issue.path = [pathItem];
-								dataset.issues?.push(issue);
-							}
-							if (!dataset.issues) dataset.issues = valueDataset.issues;
-							if (config$1.abortEarly) {
-								dataset.typed = false;
-								break;
-							}
-						}
-						if (!valueDataset.typed) dataset.typed = false;
-						dataset.value[key] = valueDataset.value;
-					}
-				}
-			} else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/objectWithRest/objectWithRestAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function objectWithRestAsync(entries$1, rest, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "object_with_rest",
-		reference: objectWithRestAsync,
-		expects: "Object",
-		async: true,
-		entries: entries$1,
-		rest,
-		message: message$1,
-		async "~run"(dataset, config$1) {
-			const input = dataset.value;
-			if (input && typeof input === "object") {
-				dataset.typed = true;
-				dataset.value = {};
-				const [normalDatasets, restDatasets] = await Promise.all([Promise.all(Object.entries(this.entries).map(async ([key, valueSchema]) => {
-					if (key in input || (valueSchema.type === "exact_optional" || valueSchema.type === "optional" || valueSchema.type === "nullish") && valueSchema.default !== void 0) {
-						const value$1 = key in input ? input[key] : await /* @__PURE__ */ getDefault(valueSchema);
-						return [
-							key,
-							value$1,
-							valueSchema,
-							await valueSchema["~run"]({ value: value$1 }, config$1)
-						];
-					}
-					return [
-						key,
-						input[key],
-						valueSchema,
-						null
-					];
-				})), Promise.all(Object.entries(input).filter(([key]) => /* @__PURE__ */ _isValidObjectKey(input, key) && !Object.prototype.hasOwnProperty.call(this.entries, key)).map(async ([key, value$1]) => [
-					key,
-					value$1,
-					await this.rest["~run"]({ value: value$1 }, config$1)
-				]))]);
-				for (const [key, value$1, valueSchema, valueDataset] of normalDatasets) if (valueDataset) {
-					if (valueDataset.issues) {
-						const pathItem = {
-							type: "object",
-							origin: "value",
-							input,
-							key,
-							value: value$1
-						};
-						for (const issue of valueDataset.issues) {
-							if (issue.path) issue.path.unshift(pathItem);
-							else issue.path = [pathItem];
-							dataset.issues?.push(issue);
-						}
-						if (!dataset.issues) dataset.issues = valueDataset.issues;
-						if (config$1.abortEarly) {
-							dataset.typed = false;
-							break;
-						}
-					}
-					if (!valueDataset.typed) dataset.typed = false;
-					dataset.value[key] = valueDataset.value;
-				} else if (valueSchema.fallback !== void 0) dataset.value[key] = await /* @__PURE__ */ getFallback(valueSchema);
-				else if (valueSchema.type !== "exact_optional" && valueSchema.type !== "optional" && valueSchema.type !== "nullish") {
-					_addIssue(this, "key", dataset, config$1, {
-						input: void 0,
-						expected: `"${key}"`,
-						path: [{
-							type: "object",
-							origin: "key",
-							input,
-							key,
-							value: value$1
-						}]
-					});
-					if (config$1.abortEarly) break;
-				}
-				if (!dataset.issues || !config$1.abortEarly) for (const [key, value$1, valueDataset] of restDatasets) {
-					if (valueDataset.issues) {
-						const pathItem = {
-							type: "object",
-							origin: "value",
-							input,
-							key,
-							value: value$1
-						};
-						for (const issue of valueDataset.issues) {
-							if (issue.path) issue.path.unshift(pathItem);
-							else issue.path = [pathItem];
-							dataset.issues?.push(issue);
-						}
-						if (!dataset.issues) dataset.issues = valueDataset.issues;
-						if (config$1.abortEarly) {
-							dataset.typed = false;
-							break;
-						}
-					}
-					if (!valueDataset.typed) dataset.typed = false;
-					dataset.value[key] = valueDataset.value;
-				}
-			} else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/optional/optional.ts
-/* @__NO_SIDE_EFFECTS__ */
-function optional(wrapped, default_) {
-	return _standardSchema({
-		kind: "schema",
-		type: "optional",
-		reference: optional,
-		expects: `(${wrapped.expects} | undefined)`,
-		async: false,
-		wrapped,
-		default: default_,
-		"~run"(dataset, config$1) {
-			if (dataset.value === void 0) {
-				if (this.default !== void 0) dataset.value = /* @__PURE__ */ getDefault(this, dataset, config$1);
-				if (dataset.value === void 0) {
-					dataset.typed = true;
-					return dataset;
-				}
-			}
-			return this.wrapped["~run"](dataset, config$1);
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/optional/optionalAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function optionalAsync(wrapped, default_) {
-	return _standardSchema({
-		kind: "schema",
-		type: "optional",
-		reference: optionalAsync,
-		expects: `(${wrapped.expects} | undefined)`,
-		async: true,
-		wrapped,
-		default: default_,
-		async "~run"(dataset, config$1) {
-			if (dataset.value === void 0) {
-				if (this.default !== void 0) dataset.value = await /* @__PURE__ */ getDefault(this, dataset, config$1);
-				if (dataset.value === void 0) {
-					dataset.typed = true;
-					return dataset;
-				}
-			}
-			return this.wrapped["~run"](dataset, config$1);
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/picklist/picklist.ts
-/* @__NO_SIDE_EFFECTS__ */
-function picklist(options, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "picklist",
-		reference: picklist,
-		expects: /* @__PURE__ */ _joinExpects(options.map(_stringify), "|"),
-		async: false,
-		options,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (this.options.includes(dataset.value)) dataset.typed = true;
-			else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/promise/promise.ts
-/* @__NO_SIDE_EFFECTS__ */
-function promise(message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "promise",
-		reference: promise,
-		expects: "Promise",
-		async: false,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.value instanceof Promise) dataset.typed = true;
-			else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/record/record.ts
-/* @__NO_SIDE_EFFECTS__ */
-function record(key, value$1, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "record",
-		reference: record,
-		expects: "Object",
-		async: false,
-		key,
-		value: value$1,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			const input = dataset.value;
-			if (input && typeof input === "object") {
-				dataset.typed = true;
-				dataset.value = {};
-				for (const entryKey in input) if (/* @__PURE__ */ _isValidObjectKey(input, entryKey)) {
-					const entryValue = input[entryKey];
-					const keyDataset = this.key["~run"]({ value: entryKey }, config$1);
-					if (keyDataset.issues) {
-						const pathItem = {
-							type: "object",
-							origin: "key",
-							input,
-							key: entryKey,
-							value: entryValue
-						};
-						for (const issue of keyDataset.issues) {
-							issue.path = [pathItem];
-							dataset.issues?.push(issue);
-						}
-						if (!dataset.issues) dataset.issues = keyDataset.issues;
-						if (config$1.abortEarly) {
-							dataset.typed = false;
-							break;
-						}
-					}
-					const valueDataset = this.value["~run"]({ value: entryValue }, config$1);
-					if (valueDataset.issues) {
-						const pathItem = {
-							type: "object",
-							origin: "value",
-							input,
-							key: entryKey,
-							value: entryValue
-						};
-						for (const issue of valueDataset.issues) {
-							if (issue.path) issue.path.unshift(pathItem);
-							else issue.path = [pathItem];
-							dataset.issues?.push(issue);
-						}
-						if (!dataset.issues) dataset.issues = valueDataset.issues;
-						if (config$1.abortEarly) {
-							dataset.typed = false;
-							break;
-						}
-					}
-					if (!keyDataset.typed || !valueDataset.typed) dataset.typed = false;
-					if (keyDataset.typed) dataset.value[keyDataset.value] = valueDataset.value;
-				}
-			} else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/record/recordAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function recordAsync(key, value$1, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "record",
-		reference: recordAsync,
-		expects: "Object",
-		async: true,
-		key,
-		value: value$1,
-		message: message$1,
-		async "~run"(dataset, config$1) {
-			const input = dataset.value;
-			if (input && typeof input === "object") {
-				dataset.typed = true;
-				dataset.value = {};
-				const datasets = await Promise.all(Object.entries(input).filter(([key$1]) => /* @__PURE__ */ _isValidObjectKey(input, key$1)).map(([entryKey, entryValue]) => Promise.all([
-					entryKey,
-					entryValue,
-					this.key["~run"]({ value: entryKey }, config$1),
-					this.value["~run"]({ value: entryValue }, config$1)
-				])));
-				for (const [entryKey, entryValue, keyDataset, valueDataset] of datasets) {
-					if (keyDataset.issues) {
-						const pathItem = {
-							type: "object",
-							origin: "key",
-							input,
-							key: entryKey,
-							value: entryValue
-						};
-						for (const issue of keyDataset.issues) {
-							issue.path = [pathItem];
-							dataset.issues?.push(issue);
-						}
-						if (!dataset.issues) dataset.issues = keyDataset.issues;
-						if (config$1.abortEarly) {
-							dataset.typed = false;
-							break;
-						}
-					}
-					if (valueDataset.issues) {
-						const pathItem = {
-							type: "object",
-							origin: "value",
-							input,
-							key: entryKey,
-							value: entryValue
-						};
-						for (const issue of valueDataset.issues) {
-							if (issue.path) issue.path.unshift(pathItem);
-							else issue.path = [pathItem];
-							dataset.issues?.push(issue);
-						}
-						if (!dataset.issues) dataset.issues = valueDataset.issues;
-						if (config$1.abortEarly) {
-							dataset.typed = false;
-							break;
-						}
-					}
-					if (!keyDataset.typed || !valueDataset.typed) dataset.typed = false;
-					if (keyDataset.typed) dataset.value[keyDataset.value] = valueDataset.value;
-				}
-			} else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/set/set.ts
-/* @__NO_SIDE_EFFECTS__ */
-function set(value$1, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "set",
-		reference: set,
-		expects: "Set",
-		async: false,
-		value: value$1,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			const input = dataset.value;
-			if (input instanceof Set) {
-				dataset.typed = true;
-				dataset.value = /* @__PURE__ */ new Set();
-				for (const inputValue of input) {
-					const valueDataset = this.value["~run"]({ value: inputValue }, config$1);
-					if (valueDataset.issues) {
-						const pathItem = {
-							type: "set",
-							origin: "value",
-							input,
-							key: null,
-							value: inputValue
-						};
-						for (const issue of valueDataset.issues) {
-							if (issue.path) issue.path.unshift(pathItem);
-							else issue.path = [pathItem];
-							dataset.issues?.push(issue);
-						}
-						if (!dataset.issues) dataset.issues = valueDataset.issues;
-						if (config$1.abortEarly) {
-							dataset.typed = false;
-							break;
-						}
-					}
-					if (!valueDataset.typed) dataset.typed = false;
-					dataset.value.add(valueDataset.value);
-				}
-			} else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/set/setAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function setAsync(value$1, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "set",
-		reference: setAsync,
-		expects: "Set",
-		async: true,
-		value: value$1,
-		message: message$1,
-		async "~run"(dataset, config$1) {
-			const input = dataset.value;
-			if (input instanceof Set) {
-				dataset.typed = true;
-				dataset.value = /* @__PURE__ */ new Set();
-				const valueDatasets = await Promise.all([...input].map(async (inputValue) => [inputValue, await this.value["~run"]({ value: inputValue }, config$1)]));
-				for (const [inputValue, valueDataset] of valueDatasets) {
-					if (valueDataset.issues) {
-						const pathItem = {
-							type: "set",
-							origin: "value",
-							input,
-							key: null,
-							value: inputValue
-						};
-						for (const issue of valueDataset.issues) {
-							if (issue.path) issue.path.unshift(pathItem);
-							else issue.path = [pathItem];
-							dataset.issues?.push(issue);
-						}
-						if (!dataset.issues) dataset.issues = valueDataset.issues;
-						if (config$1.abortEarly) {
-							dataset.typed = false;
-							break;
-						}
-					}
-					if (!valueDataset.typed) dataset.typed = false;
-					dataset.value.add(valueDataset.value);
-				}
-			} else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/strictObject/strictObject.ts
-/* @__NO_SIDE_EFFECTS__ */
-function strictObject(entries$1, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "strict_object",
-		reference: strictObject,
-		expects: "Object",
-		async: false,
-		entries: entries$1,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			const input = dataset.value;
-			if (input && typeof input === "object") {
-				dataset.typed = true;
-				dataset.value = {};
-				for (const key in this.entries) {
-					const valueSchema = this.entries[key];
-					if (key in input || (valueSchema.type === "exact_optional" || valueSchema.type === "optional" || valueSchema.type === "nullish") && valueSchema.default !== void 0) {
-						const value$1 = key in input ? input[key] : /* @__PURE__ */ getDefault(valueSchema);
-						const valueDataset = valueSchema["~run"]({ value: value$1 }, config$1);
-						if (valueDataset.issues) {
-							const pathItem = {
-								type: "object",
-								origin: "value",
-								input,
-								key,
-								value: value$1
-							};
-							for (const issue of valueDataset.issues) {
-								if (issue.path) issue.path.unshift(pathItem);
-								else issue.path = [pathItem];
-								dataset.issues?.push(issue);
-							}
-							if (!dataset.issues) dataset.issues = valueDataset.issues;
-							if (config$1.abortEarly) {
-								dataset.typed = false;
-								break;
-							}
-						}
-						if (!valueDataset.typed) dataset.typed = false;
-						dataset.value[key] = valueDataset.value;
-					} else if (valueSchema.fallback !== void 0) dataset.value[key] = /* @__PURE__ */ getFallback(valueSchema);
-					else if (valueSchema.type !== "exact_optional" && valueSchema.type !== "optional" && valueSchema.type !== "nullish") {
-						_addIssue(this, "key", dataset, config$1, {
-							input: void 0,
-							expected: `"${key}"`,
-							path: [{
-								type: "object",
-								origin: "key",
-								input,
-								key,
-								value: input[key]
-							}]
-						});
-						if (config$1.abortEarly) break;
-					}
-				}
-				if (!dataset.issues || !config$1.abortEarly) {
-					for (const key in input) if (!Object.prototype.hasOwnProperty.call(this.entries, key)) {
-						_addIssue(this, "key", dataset, config$1, {
-							input: key,
-							expected: "never",
-							path: [{
-								type: "object",
-								origin: "key",
-								input,
-								key,
-								value: input[key]
-							}]
-						});
-						break;
-					}
-				}
-			} else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/strictObject/strictObjectAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function strictObjectAsync(entries$1, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "strict_object",
-		reference: strictObjectAsync,
-		expects: "Object",
-		async: true,
-		entries: entries$1,
-		message: message$1,
-		async "~run"(dataset, config$1) {
-			const input = dataset.value;
-			if (input && typeof input === "object") {
-				dataset.typed = true;
-				dataset.value = {};
-				const valueDatasets = await Promise.all(Object.entries(this.entries).map(async ([key, valueSchema]) => {
-					if (key in input || (valueSchema.type === "exact_optional" || valueSchema.type === "optional" || valueSchema.type === "nullish") && valueSchema.default !== void 0) {
-						const value$1 = key in input ? input[key] : await /* @__PURE__ */ getDefault(valueSchema);
-						return [
-							key,
-							value$1,
-							valueSchema,
-							await valueSchema["~run"]({ value: value$1 }, config$1)
-						];
-					}
-					return [
-						key,
-						input[key],
-						valueSchema,
-						null
-					];
-				}));
-				for (const [key, value$1, valueSchema, valueDataset] of valueDatasets) if (valueDataset) {
-					if (valueDataset.issues) {
-						const pathItem = {
-							type: "object",
-							origin: "value",
-							input,
-							key,
-							value: value$1
-						};
-						for (const issue of valueDataset.issues) {
-							if (issue.path) issue.path.unshift(pathItem);
-							else issue.path = [pathItem];
-							dataset.issues?.push(issue);
-						}
-						if (!dataset.issues) dataset.issues = valueDataset.issues;
-						if (config$1.abortEarly) {
-							dataset.typed = false;
-							break;
-						}
-					}
-					if (!valueDataset.typed) dataset.typed = false;
-					dataset.value[key] = valueDataset.value;
-				} else if (valueSchema.fallback !== void 0) dataset.value[key] = await /* @__PURE__ */ getFallback(valueSchema);
-				else if (valueSchema.type !== "exact_optional" && valueSchema.type !== "optional" && valueSchema.type !== "nullish") {
-					_addIssue(this, "key", dataset, config$1, {
-						input: void 0,
-						expected: `"${key}"`,
-						path: [{
-							type: "object",
-							origin: "key",
-							input,
-							key,
-							value: value$1
-						}]
-					});
-					if (config$1.abortEarly) break;
-				}
-				if (!dataset.issues || !config$1.abortEarly) {
-					for (const key in input) if (!Object.prototype.hasOwnProperty.call(this.entries, key)) {
-						_addIssue(this, "key", dataset, config$1, {
-							input: key,
-							expected: "never",
-							path: [{
-								type: "object",
-								origin: "key",
-								input,
-								key,
-								value: input[key]
-							}]
-						});
-						break;
-					}
-				}
-			} else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/strictTuple/strictTuple.ts
-/* @__NO_SIDE_EFFECTS__ */
-function strictTuple(items, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "strict_tuple",
-		reference: strictTuple,
-		expects: "Array",
-		async: false,
-		items,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			const input = dataset.value;
-			if (Array.isArray(input)) {
-				dataset.typed = true;
-				dataset.value = [];
-				for (let key = 0; key < this.items.length; key++) {
-					const value$1 = input[key];
-					const itemDataset = this.items[key]["~run"]({ value: value$1 }, config$1);
-					if (itemDataset.issues) {
-						const pathItem = {
-							type: "array",
-							origin: "value",
-							input,
-							key,
-							value: value$1
-						};
-						for (const issue of itemDataset.issues) {
-							if (issue.path) issue.path.unshift(pathItem);
-							else issue.path = [pathItem];
-							dataset.issues?.push(issue);
-						}
-						if (!dataset.issues) dataset.issues = itemDataset.issues;
-						if (config$1.abortEarly) {
-							dataset.typed = false;
-							break;
-						}
-					}
-					if (!itemDataset.typed) dataset.typed = false;
-					dataset.value.push(itemDataset.value);
-				}
-				if (!(dataset.issues && config$1.abortEarly) && this.items.length < input.length) _addIssue(this, "type", dataset, config$1, {
-					input: input[this.items.length],
-					expected: "never",
-					path: [{
-						type: "array",
-						origin: "value",
-						input,
-						key: this.items.length,
-						value: input[this.items.length]
-					}]
-				});
-			} else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/strictTuple/strictTupleAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function strictTupleAsync(items, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "strict_tuple",
-		reference: strictTupleAsync,
-		expects: "Array",
-		async: true,
-		items,
-		message: message$1,
-		async "~run"(dataset, config$1) {
-			const input = dataset.value;
-			if (Array.isArray(input)) {
-				dataset.typed = true;
-				dataset.value = [];
-				const itemDatasets = await Promise.all(this.items.map(async (item, key) => {
-					const value$1 = input[key];
-					return [
-						key,
-						value$1,
-						await item["~run"]({ value: value$1 }, config$1)
-					];
-				}));
-				for (const [key, value$1, itemDataset] of itemDatasets) {
-					if (itemDataset.issues) {
-						const pathItem = {
-							type: "array",
-							origin: "value",
-							input,
-							key,
-							value: value$1
-						};
-						for (const issue of itemDataset.issues) {
-							if (issue.path) issue.path.unshift(pathItem);
-							else issue.path = [pathItem];
-							dataset.issues?.push(issue);
-						}
-						if (!dataset.issues) dataset.issues = itemDataset.issues;
-						if (config$1.abortEarly) {
-							dataset.typed = false;
-							break;
-						}
-					}
-					if (!itemDataset.typed) dataset.typed = false;
-					dataset.value.push(itemDataset.value);
-				}
-				if (!(dataset.issues && config$1.abortEarly) && this.items.length < input.length) _addIssue(this, "type", dataset, config$1, {
-					input: input[this.items.length],
-					expected: "never",
-					path: [{
-						type: "array",
-						origin: "value",
-						input,
-						key: this.items.length,
-						value: input[this.items.length]
-					}]
-				});
-			} else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/string/string.ts
-/* @__NO_SIDE_EFFECTS__ */
-function string(message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "string",
-		reference: string,
-		expects: "string",
-		async: false,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (typeof dataset.value === "string") dataset.typed = true;
-			else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/symbol/symbol.ts
-/* @__NO_SIDE_EFFECTS__ */
-function symbol(message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "symbol",
-		reference: symbol,
-		expects: "symbol",
-		async: false,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (typeof dataset.value === "symbol") dataset.typed = true;
-			else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/tuple/tuple.ts
-/* @__NO_SIDE_EFFECTS__ */
-function tuple(items, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "tuple",
-		reference: tuple,
-		expects: "Array",
-		async: false,
-		items,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			const input = dataset.value;
-			if (Array.isArray(input)) {
-				dataset.typed = true;
-				dataset.value = [];
-				for (let key = 0; key < this.items.length; key++) {
-					const value$1 = input[key];
-					const itemDataset = this.items[key]["~run"]({ value: value$1 }, config$1);
-					if (itemDataset.issues) {
-						const pathItem = {
-							type: "array",
-							origin: "value",
-							input,
-							key,
-							value: value$1
-						};
-						for (const issue of itemDataset.issues) {
-							if (issue.path) issue.path.unshift(pathItem);
-							else issue.path = [pathItem];
-							dataset.issues?.push(issue);
-						}
-						if (!dataset.issues) dataset.issues = itemDataset.issues;
-						if (config$1.abortEarly) {
-							dataset.typed = false;
-							break;
-						}
-					}
-					if (!itemDataset.typed) dataset.typed = false;
-					dataset.value.push(itemDataset.value);
-				}
-			} else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/tuple/tupleAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function tupleAsync(items, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "tuple",
-		reference: tupleAsync,
-		expects: "Array",
-		async: true,
-		items,
-		message: message$1,
-		async "~run"(dataset, config$1) {
-			const input = dataset.value;
-			if (Array.isArray(input)) {
-				dataset.typed = true;
-				dataset.value = [];
-				const itemDatasets = await Promise.all(this.items.map(async (item, key) => {
-					const value$1 = input[key];
-					return [
-						key,
-						value$1,
-						await item["~run"]({ value: value$1 }, config$1)
-					];
-				}));
-				for (const [key, value$1, itemDataset] of itemDatasets) {
-					if (itemDataset.issues) {
-						const pathItem = {
-							type: "array",
-							origin: "value",
-							input,
-							key,
-							value: value$1
-						};
-						for (const issue of itemDataset.issues) {
-							if (issue.path) issue.path.unshift(pathItem);
-							else issue.path = [pathItem];
-							dataset.issues?.push(issue);
-						}
-						if (!dataset.issues) dataset.issues = itemDataset.issues;
-						if (config$1.abortEarly) {
-							dataset.typed = false;
-							break;
-						}
-					}
-					if (!itemDataset.typed) dataset.typed = false;
-					dataset.value.push(itemDataset.value);
-				}
-			} else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/tupleWithRest/tupleWithRest.ts
-/* @__NO_SIDE_EFFECTS__ */
-function tupleWithRest(items, rest, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "tuple_with_rest",
-		reference: tupleWithRest,
-		expects: "Array",
-		async: false,
-		items,
-		rest,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			const input = dataset.value;
-			if (Array.isArray(input)) {
-				dataset.typed = true;
-				dataset.value = [];
-				for (let key = 0; key < this.items.length; key++) {
-					const value$1 = input[key];
-					const itemDataset = this.items[key]["~run"]({ value: value$1 }, config$1);
-					if (itemDataset.issues) {
-						const pathItem = {
-							type: "array",
-							origin: "value",
-							input,
-							key,
-							value: value$1
-						};
-						for (const issue of itemDataset.issues) {
-							if (issue.path) issue.path.unshift(pathItem);
-							else issue.path = [pathItem];
-							dataset.issues?.push(issue);
-						}
-						if (!dataset.issues) dataset.issues = itemDataset.issues;
-						if (config$1.abortEarly) {
-							dataset.typed = false;
-							break;
-						}
-					}
-					if (!itemDataset.typed) dataset.typed = false;
-					dataset.value.push(itemDataset.value);
-				}
-				if (!dataset.issues || !config$1.abortEarly) for (let key = this.items.length; key < input.length; key++) {
-					const value$1 = input[key];
-					const itemDataset = this.rest["~run"]({ value: value$1 }, config$1);
-					if (itemDataset.issues) {
-						const pathItem = {
-							type: "array",
-							origin: "value",
-							input,
-							key,
-							value: value$1
-						};
-						for (const issue of itemDataset.issues) {
-							if (issue.path) issue.path.unshift(pathItem);
-							else issue.path = [pathItem];
-							dataset.issues?.push(issue);
-						}
-						if (!dataset.issues) dataset.issues = itemDataset.issues;
-						if (config$1.abortEarly) {
-							dataset.typed = false;
-							break;
-						}
-					}
-					if (!itemDataset.typed) dataset.typed = false;
-					dataset.value.push(itemDataset.value);
-				}
-			} else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/tupleWithRest/tupleWithRestAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function tupleWithRestAsync(items, rest, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "tuple_with_rest",
-		reference: tupleWithRestAsync,
-		expects: "Array",
-		async: true,
-		items,
-		rest,
-		message: message$1,
-		async "~run"(dataset, config$1) {
-			const input = dataset.value;
-			if (Array.isArray(input)) {
-				dataset.typed = true;
-				dataset.value = [];
-				const [normalDatasets, restDatasets] = await Promise.all([Promise.all(this.items.map(async (item, key) => {
-					const value$1 = input[key];
-					return [
-						key,
-						value$1,
-						await item["~run"]({ value: value$1 }, config$1)
-					];
-				})), Promise.all(input.slice(this.items.length).map(async (value$1, key) => {
-					return [
-						key + this.items.length,
-						value$1,
-						await this.rest["~run"]({ value: value$1 }, config$1)
-					];
-				}))]);
-				for (const [key, value$1, itemDataset] of normalDatasets) {
-					if (itemDataset.issues) {
-						const pathItem = {
-							type: "array",
-							origin: "value",
-							input,
-							key,
-							value: value$1
-						};
-						for (const issue of itemDataset.issues) {
-							if (issue.path) issue.path.unshift(pathItem);
-							else issue.path = [pathItem];
-							dataset.issues?.push(issue);
-						}
-						if (!dataset.issues) dataset.issues = itemDataset.issues;
-						if (config$1.abortEarly) {
-							dataset.typed = false;
-							break;
-						}
-					}
-					if (!itemDataset.typed) dataset.typed = false;
-					dataset.value.push(itemDataset.value);
-				}
-				if (!dataset.issues || !config$1.abortEarly) for (const [key, value$1, itemDataset] of restDatasets) {
-					if (itemDataset.issues) {
-						const pathItem = {
-							type: "array",
-							origin: "value",
-							input,
-							key,
-							value: value$1
-						};
-						for (const issue of itemDataset.issues) {
-							if (issue.path) issue.path.unshift(pathItem);
-							else issue.path = [pathItem];
-							dataset.issues?.push(issue);
-						}
-						if (!dataset.issues) dataset.issues = itemDataset.issues;
-						if (config$1.abortEarly) {
-							dataset.typed = false;
-							break;
-						}
-					}
-					if (!itemDataset.typed) dataset.typed = false;
-					dataset.value.push(itemDataset.value);
-				}
-			} else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/undefined/undefined.ts
-/* @__NO_SIDE_EFFECTS__ */
-function undefined_(message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "undefined",
-		reference: undefined_,
-		expects: "undefined",
-		async: false,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.value === void 0) dataset.typed = true;
-			else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/undefinedable/undefinedable.ts
-/* @__NO_SIDE_EFFECTS__ */
-function undefinedable(wrapped, default_) {
-	return _standardSchema({
-		kind: "schema",
-		type: "undefinedable",
-		reference: undefinedable,
-		expects: `(${wrapped.expects} | undefined)`,
-		async: false,
-		wrapped,
-		default: default_,
-		"~run"(dataset, config$1) {
-			if (dataset.value === void 0) {
-				if (this.default !== void 0) dataset.value = /* @__PURE__ */ getDefault(this, dataset, config$1);
-				if (dataset.value === void 0) {
-					dataset.typed = true;
-					return dataset;
-				}
-			}
-			return this.wrapped["~run"](dataset, config$1);
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/undefinedable/undefinedableAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function undefinedableAsync(wrapped, default_) {
-	return _standardSchema({
-		kind: "schema",
-		type: "undefinedable",
-		reference: undefinedableAsync,
-		expects: `(${wrapped.expects} | undefined)`,
-		async: true,
-		wrapped,
-		default: default_,
-		async "~run"(dataset, config$1) {
-			if (dataset.value === void 0) {
-				if (this.default !== void 0) dataset.value = await /* @__PURE__ */ getDefault(this, dataset, config$1);
-				if (dataset.value === void 0) {
-					dataset.typed = true;
-					return dataset;
-				}
-			}
-			return this.wrapped["~run"](dataset, config$1);
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/union/utils/_subIssues/_subIssues.ts
-/**
-* Returns the sub issues of the provided datasets for the union issue.
-*
-* @param datasets The datasets.
-*
-* @returns The sub issues.
-*
-* @internal
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function _subIssues(datasets) {
-	let issues;
-	if (datasets) for (const dataset of datasets) if (issues) for (const issue of dataset.issues) issues.push(issue);
-	else issues = dataset.issues;
-	return issues;
-}
-
-//#endregion
-//#region src/schemas/union/union.ts
-/* @__NO_SIDE_EFFECTS__ */
-function union(options, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "union",
-		reference: union,
-		expects: /* @__PURE__ */ _joinExpects(options.map((option) => option.expects), "|"),
-		async: false,
-		options,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			let validDataset;
-			let typedDatasets;
-			let untypedDatasets;
-			for (const schema of this.options) {
-				const optionDataset = schema["~run"]({ value: dataset.value }, config$1);
-				if (optionDataset.typed) if (optionDataset.issues) if (typedDatasets) typedDatasets.push(optionDataset);
-				else typedDatasets = [optionDataset];
-				else {
-					validDataset = optionDataset;
-					break;
-				}
-				else if (untypedDatasets) untypedDatasets.push(optionDataset);
-				else untypedDatasets = [optionDataset];
-			}
-			if (validDataset) return validDataset;
-			if (typedDatasets) {
-				if (typedDatasets.length === 1) return typedDatasets[0];
-				_addIssue(this, "type", dataset, config$1, { issues: /* @__PURE__ */ _subIssues(typedDatasets) });
-				dataset.typed = true;
-			} else if (untypedDatasets?.length === 1) return untypedDatasets[0];
-			else _addIssue(this, "type", dataset, config$1, { issues: /* @__PURE__ */ _subIssues(untypedDatasets) });
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/union/unionAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function unionAsync(options, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "union",
-		reference: unionAsync,
-		expects: /* @__PURE__ */ _joinExpects(options.map((option) => option.expects), "|"),
-		async: true,
-		options,
-		message: message$1,
-		async "~run"(dataset, config$1) {
-			let validDataset;
-			let typedDatasets;
-			let untypedDatasets;
-			for (const schema of this.options) {
-				const optionDataset = await schema["~run"]({ value: dataset.value }, config$1);
-				if (optionDataset.typed) if (optionDataset.issues) if (typedDatasets) typedDatasets.push(optionDataset);
-				else typedDatasets = [optionDataset];
-				else {
-					validDataset = optionDataset;
-					break;
-				}
-				else if (untypedDatasets) untypedDatasets.push(optionDataset);
-				else untypedDatasets = [optionDataset];
-			}
-			if (validDataset) return validDataset;
-			if (typedDatasets) {
-				if (typedDatasets.length === 1) return typedDatasets[0];
-				_addIssue(this, "type", dataset, config$1, { issues: /* @__PURE__ */ _subIssues(typedDatasets) });
-				dataset.typed = true;
-			} else if (untypedDatasets?.length === 1) return untypedDatasets[0];
-			else _addIssue(this, "type", dataset, config$1, { issues: /* @__PURE__ */ _subIssues(untypedDatasets) });
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/unknown/unknown.ts
-/**
-* Creates a unknown schema.
-*
-* @returns A unknown schema.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function unknown() {
-	return _standardSchema({
-		kind: "schema",
-		type: "unknown",
-		reference: unknown,
-		expects: "unknown",
-		async: false,
-		"~run"(dataset) {
-			dataset.typed = true;
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/variant/variant.ts
-/* @__NO_SIDE_EFFECTS__ */
-function variant(key, options, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "variant",
-		reference: variant,
-		expects: "Object",
-		async: false,
-		key,
-		options,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			const input = dataset.value;
-			if (input && typeof input === "object") {
-				let outputDataset;
-				let maxDiscriminatorPriority = 0;
-				let invalidDiscriminatorKey = this.key;
-				let expectedDiscriminators = [];
-				const parseOptions = (variant$1, allKeys) => {
-					for (const schema of variant$1.options) {
-						if (schema.type === "variant") parseOptions(schema, new Set(allKeys).add(schema.key));
-						else {
-							let keysAreValid = true;
-							let currentPriority = 0;
-							for (const currentKey of allKeys) {
-								const discriminatorSchema = schema.entries[currentKey];
-								if (currentKey in input ? discriminatorSchema["~run"]({
-									typed: false,
-									value: input[currentKey]
-								}, ABORT_EARLY_CONFIG).issues : discriminatorSchema.type !== "exact_optional" && discriminatorSchema.type !== "optional" && discriminatorSchema.type !== "nullish") {
-									keysAreValid = false;
-									if (invalidDiscriminatorKey !== currentKey && (maxDiscriminatorPriority < currentPriority || maxDiscriminatorPriority === currentPriority && currentKey in input && !(invalidDiscriminatorKey in input))) {
-										maxDiscriminatorPriority = currentPriority;
-										invalidDiscriminatorKey = currentKey;
-										expectedDiscriminators = [];
-									}
-									if (invalidDiscriminatorKey === currentKey) expectedDiscriminators.push(schema.entries[currentKey].expects);
-									break;
-								}
-								currentPriority++;
-							}
-							if (keysAreValid) {
-								const optionDataset = schema["~run"]({ value: input }, config$1);
-								if (!outputDataset || !outputDataset.typed && optionDataset.typed) outputDataset = optionDataset;
-							}
-						}
-						if (outputDataset && !outputDataset.issues) break;
-					}
-				};
-				parseOptions(this, new Set([this.key]));
-				if (outputDataset) return outputDataset;
-				_addIssue(this, "type", dataset, config$1, {
-					input: input[invalidDiscriminatorKey],
-					expected: /* @__PURE__ */ _joinExpects(expectedDiscriminators, "|"),
-					path: [{
-						type: "object",
-						origin: "value",
-						input,
-						key: invalidDiscriminatorKey,
-						value: input[invalidDiscriminatorKey]
-					}]
-				});
-			} else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/variant/variantAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function variantAsync(key, options, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "variant",
-		reference: variantAsync,
-		expects: "Object",
-		async: true,
-		key,
-		options,
-		message: message$1,
-		async "~run"(dataset, config$1) {
-			const input = dataset.value;
-			if (input && typeof input === "object") {
-				let outputDataset;
-				let maxDiscriminatorPriority = 0;
-				let invalidDiscriminatorKey = this.key;
-				let expectedDiscriminators = [];
-				const parseOptions = async (variant$1, allKeys) => {
-					for (const schema of variant$1.options) {
-						if (schema.type === "variant") await parseOptions(schema, new Set(allKeys).add(schema.key));
-						else {
-							let keysAreValid = true;
-							let currentPriority = 0;
-							for (const currentKey of allKeys) {
-								const discriminatorSchema = schema.entries[currentKey];
-								if (currentKey in input ? (await discriminatorSchema["~run"]({
-									typed: false,
-									value: input[currentKey]
-								}, ABORT_EARLY_CONFIG)).issues : discriminatorSchema.type !== "exact_optional" && discriminatorSchema.type !== "optional" && discriminatorSchema.type !== "nullish") {
-									keysAreValid = false;
-									if (invalidDiscriminatorKey !== currentKey && (maxDiscriminatorPriority < currentPriority || maxDiscriminatorPriority === currentPriority && currentKey in input && !(invalidDiscriminatorKey in input))) {
-										maxDiscriminatorPriority = currentPriority;
-										invalidDiscriminatorKey = currentKey;
-										expectedDiscriminators = [];
-									}
-									if (invalidDiscriminatorKey === currentKey) expectedDiscriminators.push(schema.entries[currentKey].expects);
-									break;
-								}
-								currentPriority++;
-							}
-							if (keysAreValid) {
-								const optionDataset = await schema["~run"]({ value: input }, config$1);
-								if (!outputDataset || !outputDataset.typed && optionDataset.typed) outputDataset = optionDataset;
-							}
-						}
-						if (outputDataset && !outputDataset.issues) break;
-					}
-				};
-				await parseOptions(this, new Set([this.key]));
-				if (outputDataset) return outputDataset;
-				_addIssue(this, "type", dataset, config$1, {
-					input: input[invalidDiscriminatorKey],
-					expected: /* @__PURE__ */ _joinExpects(expectedDiscriminators, "|"),
-					path: [{
-						type: "object",
-						origin: "value",
-						input,
-						key: invalidDiscriminatorKey,
-						value: input[invalidDiscriminatorKey]
-					}]
-				});
-			} else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/void/void.ts
-/* @__NO_SIDE_EFFECTS__ */
-function void_(message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "void",
-		reference: void_,
-		expects: "void",
-		async: false,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.value === void 0) dataset.typed = true;
-			else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/methods/keyof/keyof.ts
-/* @__NO_SIDE_EFFECTS__ */
-function keyof(schema, message$1) {
-	return /* @__PURE__ */ picklist(Object.keys(schema.entries), message$1);
-}
-
-//#endregion
-//#region src/methods/message/message.ts
-/**
-* Changes the local message configuration of a schema.
-*
-* @param schema The schema to configure.
-* @param message_ The error message.
-*
-* @returns The configured schema.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function message(schema, message_) {
-	return _standardSchema({
-		...schema,
-		"~run"(dataset, config$1) {
-			return schema["~run"](dataset, {
-				...config$1,
-				message: message_
-			});
-		}
-	});
-}
-
-//#endregion
-//#region src/methods/omit/omit.ts
-/**
-* Creates a modified copy of an object schema that does not contain the
-* selected entries.
-*
-* @param schema The schema to omit from.
-* @param keys The selected entries.
-*
-* @returns An object schema.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function omit(schema, keys) {
-	const entries$1 = { ...schema.entries };
-	for (const key of keys) delete entries$1[key];
-	return _standardSchema({
-		...schema,
-		entries: entries$1
-	});
-}
-
-//#endregion
-//#region src/methods/parse/parse.ts
-/**
-* Parses an unknown input based on a schema.
-*
-* @param schema The schema to be used.
-* @param input The input to be parsed.
-* @param config The parse configuration.
-*
-* @returns The parsed input.
-*/
-function parse(schema, input, config$1) {
-	const dataset = schema["~run"]({ value: input }, /* @__PURE__ */ getGlobalConfig(config$1));
-	if (dataset.issues) throw new ValiError(dataset.issues);
-	return dataset.value;
-}
-
-//#endregion
-//#region src/methods/parse/parseAsync.ts
-/**
-* Parses an unknown input based on a schema.
-*
-* @param schema The schema to be used.
-* @param input The input to be parsed.
-* @param config The parse configuration.
-*
-* @returns The parsed input.
-*/
-async function parseAsync(schema, input, config$1) {
-	const dataset = await schema["~run"]({ value: input }, /* @__PURE__ */ getGlobalConfig(config$1));
-	if (dataset.issues) throw new ValiError(dataset.issues);
-	return dataset.value;
-}
-
-//#endregion
-//#region src/methods/parser/parser.ts
-/* @__NO_SIDE_EFFECTS__ */
-function parser(schema, config$1) {
-	const func = (input) => parse(schema, input, config$1);
-	func.schema = schema;
-	func.config = config$1;
-	return func;
-}
-
-//#endregion
-//#region src/methods/parser/parserAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function parserAsync(schema, config$1) {
-	const func = (input) => parseAsync(schema, input, config$1);
-	func.schema = schema;
-	func.config = config$1;
-	return func;
-}
-
-//#endregion
-//#region src/methods/partial/partial.ts
-/* @__NO_SIDE_EFFECTS__ */
-function partial(schema, keys) {
-	const entries$1 = {};
-	for (const key in schema.entries) entries$1[key] = !keys || keys.includes(key) ? /* @__PURE__ */ optional(schema.entries[key]) : schema.entries[key];
-	return _standardSchema({
-		...schema,
-		entries: entries$1
-	});
-}
-
-//#endregion
-//#region src/methods/partial/partialAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function partialAsync(schema, keys) {
-	const entries$1 = {};
-	for (const key in schema.entries) entries$1[key] = !keys || keys.includes(key) ? /* @__PURE__ */ optionalAsync(schema.entries[key]) : schema.entries[key];
-	return _standardSchema({
-		...schema,
-		entries: entries$1
-	});
-}
-
-//#endregion
-//#region src/methods/pick/pick.ts
-/**
-* Creates a modified copy of an object schema that contains only the selected
-* entries.
-*
-* @param schema The schema to pick from.
-* @param keys The selected entries.
-*
-* @returns An object schema.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function pick(schema, keys) {
-	const entries$1 = {};
-	for (const key of keys) entries$1[key] = schema.entries[key];
-	return _standardSchema({
-		...schema,
-		entries: entries$1
-	});
-}
-
-//#endregion
-//#region src/methods/pipe/pipe.ts
-/* @__NO_SIDE_EFFECTS__ */
-function pipe(...pipe$1) {
-	return _standardSchema({
-		...pipe$1[0],
-		pipe: pipe$1,
-		"~run"(dataset, config$1) {
-			for (const item of pipe$1) if (item.kind !== "metadata") {
-				if (dataset.issues && (item.kind === "schema" || item.kind === "transformation")) {
-					dataset.typed = false;
-					break;
-				}
-				if (!dataset.issues || !config$1.abortEarly && !config$1.abortPipeEarly) dataset = item["~run"](dataset, config$1);
-			}
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/methods/pipe/pipeAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function pipeAsync(...pipe$1) {
-	return _standardSchema({
-		...pipe$1[0],
-		pipe: pipe$1,
-		async: true,
-		async "~run"(dataset, config$1) {
-			for (const item of pipe$1) if (item.kind !== "metadata") {
-				if (dataset.issues && (item.kind === "schema" || item.kind === "transformation")) {
-					dataset.typed = false;
-					break;
-				}
-				if (!dataset.issues || !config$1.abortEarly && !config$1.abortPipeEarly) dataset = await item["~run"](dataset, config$1);
-			}
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/methods/required/required.ts
-/* @__NO_SIDE_EFFECTS__ */
-function required(schema, arg2, arg3) {
-	const keys = Array.isArray(arg2) ? arg2 : void 0;
-	const message$1 = Array.isArray(arg2) ? arg3 : arg2;
-	const entries$1 = {};
-	for (const key in schema.entries) entries$1[key] = !keys || keys.includes(key) ? /* @__PURE__ */ nonOptional(schema.entries[key], message$1) : schema.entries[key];
-	return _standardSchema({
-		...schema,
-		entries: entries$1
-	});
-}
-
-//#endregion
-//#region src/methods/required/requiredAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function requiredAsync(schema, arg2, arg3) {
-	const keys = Array.isArray(arg2) ? arg2 : void 0;
-	const message$1 = Array.isArray(arg2) ? arg3 : arg2;
-	const entries$1 = {};
-	for (const key in schema.entries) entries$1[key] = !keys || keys.includes(key) ? /* @__PURE__ */ nonOptionalAsync(schema.entries[key], message$1) : schema.entries[key];
-	return _standardSchema({
-		...schema,
-		entries: entries$1
-	});
-}
-
-//#endregion
-//#region src/methods/safeParse/safeParse.ts
-/**
-* Parses an unknown input based on a schema.
-*
-* @param schema The schema to be used.
-* @param input The input to be parsed.
-* @param config The parse configuration.
-*
-* @returns The parse result.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function safeParse(schema, input, config$1) {
-	const dataset = schema["~run"]({ value: input }, /* @__PURE__ */ getGlobalConfig(config$1));
-	return {
-		typed: dataset.typed,
-		success: !dataset.issues,
-		output: dataset.value,
-		issues: dataset.issues
-	};
-}
-
-//#endregion
-//#region src/methods/safeParse/safeParseAsync.ts
-/**
-* Parses an unknown input based on a schema.
-*
-* @param schema The schema to be used.
-* @param input The input to be parsed.
-* @param config The parse configuration.
-*
-* @returns The parse result.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-async function safeParseAsync(schema, input, config$1) {
-	const dataset = await schema["~run"]({ value: input }, /* @__PURE__ */ getGlobalConfig(config$1));
-	return {
-		typed: dataset.typed,
-		success: !dataset.issues,
-		output: dataset.value,
-		issues: dataset.issues
-	};
-}
-
-//#endregion
-//#region src/methods/safeParser/safeParser.ts
-/* @__NO_SIDE_EFFECTS__ */
-function safeParser(schema, config$1) {
-	const func = (input) => /* @__PURE__ */ safeParse(schema, input, config$1);
-	func.schema = schema;
-	func.config = config$1;
-	return func;
-}
-
-//#endregion
-//#region src/methods/safeParser/safeParserAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function safeParserAsync(schema, config$1) {
-	const func = (input) => /* @__PURE__ */ safeParseAsync(schema, input, config$1);
-	func.schema = schema;
-	func.config = config$1;
-	return func;
-}
-
-//#endregion
-//#region src/methods/summarize/summarize.ts
-/**
-* Summarize the error messages of issues in a pretty-printable multi-line string.
-*
-* @param issues The list of issues.
-*
-* @returns A summary of the issues.
-*
-* @beta
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function summarize(issues) {
-	let summary = "";
-	for (const issue of issues) {
-		if (summary) summary += "\n";
-		summary += `× ${issue.message}`;
-		const dotPath = /* @__PURE__ */ getDotPath(issue);
-		if (dotPath) summary += `\n  → at ${dotPath}`;
-	}
-	return summary;
-}
-
-//#endregion
-//#region src/methods/unwrap/unwrap.ts
-/**
-* Unwraps the wrapped schema.
-*
-* @param schema The schema to be unwrapped.
-*
-* @returns The unwrapped schema.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function unwrap(schema) {
-	return schema.wrapped;
-}
-
-//#endregion
-
+// EXTERNAL MODULE: ./node_modules/valibot/dist/index.mjs
+var dist = __nccwpck_require__(7934);
 // EXTERNAL MODULE: ./node_modules/yaml/dist/index.js
-var dist = __nccwpck_require__(8815);
+var yaml_dist = __nccwpck_require__(8815);
 ;// CONCATENATED MODULE: ./lib/node/inventory.js
 
 
@@ -8485,46 +1372,66 @@ function parseNode(text) {
     const host = groups?.ipv6 ?? groups?.host;
     const port = groups?.port === undefined ? undefined : Number(groups.port);
     if (groups === undefined || host === undefined || (port !== undefined && (port < 1 || port > 65535))) {
-        throw new lib_errors/* SideloadError */.wR('INPUT_INVALID', `${JSON.stringify(text)} is not a node`, {
+        throw new errors/* SideloadError */.wR('INPUT_INVALID', `${JSON.stringify(text)} is not a node`, {
             hint: 'write nodes as `[user@]host[:port][=kubernetes-name]`, IPv6 addresses in brackets',
         });
     }
     return { host, user: groups.user, port, kubernetesName: groups.name?.toLowerCase() };
 }
+function parseJump(texts) {
+    if (texts.length === 1 && texts[0] === 'none') {
+        return [];
+    }
+    return texts.map(text => {
+        const groups = NODE.exec(text)?.groups;
+        if (groups === undefined || groups.name !== undefined || text === 'none') {
+            throw new errors/* SideloadError */.wR('INPUT_INVALID', `${JSON.stringify(text)} is not a jump host`, {
+                hint: 'write jump hosts as `[user@]host[:port]`, separated by commas, IPv6 addresses in brackets; `none` stands alone',
+            });
+        }
+        const { host, user, port } = parseNode(text);
+        return { host, user, port };
+    });
+}
 function parseCriSocket(text) {
     if (!/^(unix:\/\/)?\/[\w./-]+$/.test(text)) {
-        throw new lib_errors/* SideloadError */.wR('INPUT_INVALID', `\`cri-socket\` must be an absolute path, not ${JSON.stringify(text)}`);
+        throw new errors/* SideloadError */.wR('INPUT_INVALID', `\`cri-socket\` must be an absolute path, not ${JSON.stringify(text)}`);
     }
     return text.replace(/^unix:\/\//, '');
 }
 function labelOf(node) {
     return node.kubernetesName ?? (node.port === undefined ? node.host : `${node.host}:${node.port}`);
 }
-const Port = pipe(number(), integer(), minValue(1), maxValue(65535));
-const Text = pipe(string(), nonEmpty());
-const Setting = union([string(), number(), dist_boolean(), array(string())]);
+const Port = dist/* pipe */.FsL(dist/* number */.aig(), dist/* integer */.ndf(), dist/* minValue */.Wwf(1), dist/* maxValue */.cGV(65535));
+const Text = dist/* pipe */.FsL(dist/* string */.YjP(), dist/* nonEmpty */.hq());
+const Setting = dist/* union */.KCZ([dist/* string */.YjP(), dist/* number */.aig(), dist/* boolean */.zMY(), dist/* array */.YOg(dist/* string */.YjP())]);
 function mapping(entries) {
-    return pipe(unknown(), check(isMapping, 'expected is a mapping (`key: value`)'), strictObject(entries, issue => (issue.expected === 'never' ? 'there is no such key' : issue.message)));
+    return dist/* pipe */.FsL(dist/* unknown */.L5J(), dist/* check */.z6Y(isMapping, 'expected is a mapping (`key: value`)'), dist/* strictObject */.rej(entries, issue => (issue.expected === 'never' ? 'there is no such key' : issue.message)));
 }
 function isMapping(value) {
     return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
-const NodeText = string('expected is a text as in the `nodes` input, or a mapping');
+const NodeText = dist/* string */.YjP('expected is a text as in the `nodes` input, or a mapping');
 const NodeMapping = mapping({
     host: Text,
-    name: optional(Text),
-    user: optional(Text),
-    port: optional(Port),
-    'cri-socket': optional(Text),
+    name: dist/* optional */.lqM(Text),
+    user: dist/* optional */.lqM(Text),
+    port: dist/* optional */.lqM(Port),
+    'cri-socket': dist/* optional */.lqM(Text),
+    jump: dist/* optional */.lqM(dist/* union */.KCZ([Text, dist/* array */.YOg(Text)], 'expected are jump hosts as in the `ssh-jump` input, or `none`')),
+    sudo: dist/* optional */.lqM(dist/* picklist */.KIO(lib_inputs/* INPUTS */.mc.sudo.type.oneOf)),
 });
 const InventoryFile = mapping({
-    nodes: optional(array(lazy((node) => (typeof node === 'object' ? NodeMapping : NodeText))), []),
-    settings: optional(pipe(unknown(), check(isMapping, 'expected is a mapping of inputs (`name: value`)'), record(string(), Setting)), {}),
+    nodes: dist/* optional */.lqM(dist/* array */.YOg(dist/* lazy */.RZV((node) => (typeof node === 'object' ? NodeMapping : NodeText))), []),
+    settings: dist/* optional */.lqM(dist/* pipe */.FsL(dist/* unknown */.L5J(), dist/* check */.z6Y(isMapping, 'expected is a mapping of inputs (`name: value`)'), dist/* record */.g1P(dist/* string */.YjP(), Setting)), {}),
 });
-const NOT_A_SETTING = new Set(['mode', 'images', 'archive', 'nodes', 'inventory']);
-function parseInventory(text, file) {
-    const lines = new dist/* LineCounter */.HN();
-    const document = (0,dist/* parseDocument */.Tp)(text, { lineCounter: lines, prettyErrors: false });
+const NOT_A_SETTING = {
+    inventory: new Set(['mode', 'images', 'archive', 'nodes', 'shard', 'inventory', 'config']),
+    config: new Set(['mode', 'nodes', 'shard', 'config']),
+};
+function parseInventory(text, file, owner = 'inventory') {
+    const lines = new yaml_dist/* LineCounter */.HN();
+    const document = (0,yaml_dist/* parseDocument */.Tp)(text, { lineCounter: lines, prettyErrors: false });
     const at = (offset) => (offset === undefined ? file : `${file}:${lines.linePos(offset).line}`);
     const problems = document.errors.map(error => `${at(error.pos[0])}: ${error.message}`);
     const atPath = (path) => {
@@ -8538,7 +1445,7 @@ function parseInventory(text, file) {
     };
     const inventory = { nodes: [], settings: {} };
     if (problems.length === 0) {
-        const parsed = safeParse(InventoryFile, resolve(document, error => problems.push(`${at(0)}: ${error}`)) ?? {});
+        const parsed = dist/* safeParse */.xLC(InventoryFile, resolve(document, error => problems.push(`${at(0)}: ${error}`)) ?? {});
         if (!parsed.success) {
             for (const issue of parsed.issues) {
                 const path = issue.path?.map(item => item.key) ?? [];
@@ -8551,11 +1458,11 @@ function parseInventory(text, file) {
                     inventory.nodes.push(nodeOf(node));
                 }
                 catch (error) {
-                    problems.push(`${atPath(['nodes', index])}: ${(0,lib_errors/* messageOf */.bD)(error)}`);
+                    problems.push(`${atPath(['nodes', index])}: ${(0,errors/* messageOf */.bD)(error)}`);
                 }
             });
             for (const [name, value] of Object.entries(parsed.output.settings)) {
-                const fault = faultOfSetting(name, value);
+                const fault = faultOfSetting(name, value, owner);
                 if (fault !== undefined) {
                     problems.push(`${atPath(['settings', name])}: ${fault}`);
                 }
@@ -8566,7 +1473,7 @@ function parseInventory(text, file) {
         }
     }
     if (problems.length > 0) {
-        throw new lib_errors/* SideloadError */.wR('INVENTORY_INVALID', problems.join('\n'));
+        throw new errors/* SideloadError */.wR('INVENTORY_INVALID', problems.join('\n'));
     }
     return inventory;
 }
@@ -8575,7 +1482,7 @@ function resolve(document, onError) {
         return document.toJS();
     }
     catch (error) {
-        onError((0,lib_errors/* messageOf */.bD)(error));
+        onError((0,errors/* messageOf */.bD)(error));
         return undefined;
     }
 }
@@ -8584,14 +1491,20 @@ function nodeOf(node) {
         return parseNode(node);
     }
     const host = node.host.includes(':') ? `[${node.host}]` : node.host;
-    const { user, port, 'cri-socket': criSocket } = node;
+    const { user, port, 'cri-socket': criSocket, jump, sudo } = node;
     const entry = parseNode(`${user === undefined ? '' : `${user}@`}${host}${port === undefined ? '' : `:${port}`}${node.name === undefined ? '' : `=${node.name}`}`);
-    return criSocket === undefined ? entry : { ...entry, criSocket: parseCriSocket(criSocket) };
+    const hops = typeof jump === 'string' ? jump.split(',').map(hop => hop.trim()) : jump;
+    return {
+        ...entry,
+        ...(criSocket !== undefined && { criSocket: parseCriSocket(criSocket) }),
+        ...(hops !== undefined && { jump: parseJump(hops) }),
+        ...(sudo !== undefined && { sudo }),
+    };
 }
-function isSetting(name) {
-    return (0,lib_inputs/* inputSpec */.mm)(name).type !== 'secret' && !NOT_A_SETTING.has(name);
+function isSetting(name, owner) {
+    return (0,lib_inputs/* inputSpec */.mm)(name).type !== 'secret' && !NOT_A_SETTING[owner].has(name);
 }
-function faultOfSetting(name, value) {
+function faultOfSetting(name, value, owner) {
     if (!(0,lib_inputs/* isInputName */.wp)(name)) {
         return `there is no setting \`${name}\``;
     }
@@ -8602,11 +1515,175 @@ function faultOfSetting(name, value) {
     if (type === 'secret') {
         return `\`${name}\` is a secret and does not belong in this file; name a file that only the runner’s user can read (\`ssh-private-key-file\`)`;
     }
-    return !isSetting(name) ? `\`${name}\` is given by the job, not by the inventory` : undefined;
+    if (isSetting(name, owner)) {
+        return undefined;
+    }
+    return name === 'nodes' && owner === 'config'
+        ? '`nodes` stands beside `settings`, not in it'
+        : `\`${name}\` is given by the job, not by ${owner === 'config' ? 'this file' : 'the inventory'}`;
 }
 
-// EXTERNAL MODULE: ./lib/problems.js
-var lib_problems = __nccwpck_require__(8834);
+;// CONCATENATED MODULE: ./lib/node/shard.js
+
+const MOST = 1000;
+function parseShard(text) {
+    const match = /^(\d{1,4})\/(\d{1,4})$/.exec(text);
+    const [index, count] = [Number(match?.[1]), Number(match?.[2])];
+    if (match === null || index < 1 || index > count || count > MOST) {
+        throw new errors/* SideloadError */.wR('INPUT_INVALID', `\`shard\` must be \`i/N\` with i from 1 to N, not ${JSON.stringify(text)}`, {
+            hint: 'write `2/4` for the second of four runners that share the nodes',
+        });
+    }
+    return count === 1 ? undefined : { index, count };
+}
+function takeShard(nodes, shard) {
+    if (shard === undefined) {
+        return nodes;
+    }
+    const taken = nodes.filter((_, place) => place % shard.count === shard.index - 1);
+    if (taken.length === 0 && nodes.length > 0) {
+        throw new errors/* SideloadError */.wR('INPUT_INVALID', `\`shard\`: there is no node for ${shard.index}/${shard.count}, the list has ${nodes.length}`, { hint: 'start as many shards as there are nodes, or fewer' });
+    }
+    return taken;
+}
+
+;// CONCATENATED MODULE: ./lib/image/json.js
+
+function parseJson(bytes, what) {
+    try {
+        return JSON.parse(bytes.toString('utf8'));
+    }
+    catch (error) {
+        throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${what} is not JSON: ${(0,errors/* messageOf */.bD)(error)}`, { cause: error });
+    }
+}
+function asObject(value) {
+    return typeof value === 'object' && value !== null && !Array.isArray(value) ? value : {};
+}
+function asList(value) {
+    return Array.isArray(value) ? value : [];
+}
+function asText(value) {
+    return typeof value === 'string' && value !== '' ? value : undefined;
+}
+
+;// CONCATENATED MODULE: ./lib/smoke/manifest.js
+
+
+
+
+const POD_PATHS = {
+    Pod: [],
+    PodTemplate: ['template'],
+    Deployment: ['spec', 'template'],
+    StatefulSet: ['spec', 'template'],
+    DaemonSet: ['spec', 'template'],
+    ReplicaSet: ['spec', 'template'],
+    ReplicationController: ['spec', 'template'],
+    Job: ['spec', 'template'],
+    CronJob: ['spec', 'jobTemplate', 'spec', 'template'],
+};
+function parsePodManifest(text, namespace) {
+    const documents = [...(0,yaml_dist/* parseAllDocuments */.hR)(text)].filter(document => document.contents !== null);
+    const faults = documents.flatMap(document => document.errors.map(error => error.message.split('\n')[0] ?? ''));
+    const [document] = documents;
+    if (faults.length > 0 || document === undefined) {
+        throw invalid(faults.length > 0 ? faults : ['it is empty']);
+    }
+    if (documents.length > 1 || !(0,yaml_dist/* isMap */.jh)(document.contents)) {
+        throw invalid([documents.length > 1 ? `it has ${documents.length} documents` : 'it is not an object']);
+    }
+    const object = toObject(() => document.toJS());
+    const kind = asText(object.kind);
+    const path = POD_PATHS[kind ?? ''];
+    if (path === undefined) {
+        throw invalid([`its kind is ${JSON.stringify(kind ?? null)}, not one of ${Object.keys(POD_PATHS).join(', ')}`]);
+    }
+    const pod = path.reduce((parent, key) => asObject(parent[key]), object);
+    const metadata = asObject(pod.metadata);
+    const spec = asObject(pod.spec);
+    const own = asText(asObject(object.metadata).namespace);
+    const containers = asList(spec.containers).map(container => containerOf(asObject(container)));
+    faults.push(...(own === undefined || own === namespace
+        ? []
+        : [`its namespace is ${own}, and that of the smoke pods ${namespace}`]), ...(containers.length > 0 ? [] : ['it has no `spec.containers`']), ...containers.flatMap(container => ('fault' in container ? [container.fault] : [])));
+    if (faults.length > 0) {
+        throw invalid(faults);
+    }
+    return {
+        labels: texts(metadata.labels),
+        annotations: texts(metadata.annotations),
+        spec,
+        containers: containers.flatMap(container => ('fault' in container ? [] : [container])),
+    };
+}
+function containersOf({ containers }, reference) {
+    return containers.filter(container => container.reference === reference).map(({ name }) => name);
+}
+function assertUsed(template, references) {
+    if (!template.containers.some(({ reference }) => references.includes(reference))) {
+        const names = template.containers.map(({ reference }) => reference).join(', ');
+        throw invalid([`its containers run ${names}, and none of ${references.join(', ')}`]);
+    }
+}
+function containerOf({ name, image }) {
+    const label = asText(name);
+    const text = asText(image);
+    if (label === undefined || text === undefined) {
+        return { fault: `a container lacks its ${label === undefined ? 'name' : 'image'}` };
+    }
+    try {
+        return { name: label, reference: normalise(text) };
+    }
+    catch (thrown) {
+        return { fault: `container ${label}: ${thrown.message}` };
+    }
+}
+function toObject(read) {
+    try {
+        return asObject(read());
+    }
+    catch (thrown) {
+        throw invalid([thrown.message]);
+    }
+}
+function texts(value) {
+    return Object.fromEntries(Object.entries(asObject(value)).flatMap(([key, text]) => (typeof text === 'string' ? [[key, text]] : [])));
+}
+function invalid(faults) {
+    return new errors/* SideloadError */.wR('INPUT_INVALID', `\`smoke-manifest\`: ${faults.join('; ')}`, {
+        hint: 'pass a Pod, or one object that makes pods, such as a Deployment, whose containers run the images of the job',
+    });
+}
+
+;// CONCATENATED MODULE: ./lib/smoke/resources.js
+
+const DEFAULT_REQUESTS = { cpu: '10m', memory: '16Mi' };
+function parseResources(items) {
+    const requests = {};
+    const limits = {};
+    const faults = [];
+    for (const item of items) {
+        const match = /^(?:(limits|requests)\.)?(cpu|memory|ephemeral-storage)=(\d+(?:\.\d+)?(?:m|[kMGTPE]|[KMGTPE]i)?)$/.exec(item);
+        const [, which = 'requests', name = '', quantity = ''] = match ?? [];
+        if (match === null) {
+            faults.push(JSON.stringify(item));
+        }
+        else if (which === 'limits') {
+            limits[name] = quantity;
+        }
+        else {
+            requests[name] = quantity;
+        }
+    }
+    if (faults.length > 0) {
+        throw new errors/* SideloadError */.wR('INPUT_INVALID', `\`smoke-resources\` has ${faults.join(', ')}`, {
+            hint: 'write `cpu`, `memory` or `ephemeral-storage`, with `limits.` in front for a limit, as in `cpu=50m,limits.memory=256Mi`',
+        });
+    }
+    return { requests: { ...DEFAULT_REQUESTS, ...requests }, limits };
+}
+
 ;// CONCATENATED MODULE: ./lib/ssh/fingerprint.js
 
 function fingerprint(publicKey) {
@@ -8627,7 +1704,7 @@ function keyType(publicKey) {
 
 
 
-function parseKnownHosts(text) {
+function parseKnownHosts(text, onFault) {
     const entries = [];
     const faults = [];
     for (const [index, raw] of text.split(/\r?\n/).entries()) {
@@ -8640,8 +1717,10 @@ function parseKnownHosts(text) {
         else
             entries.push(entry);
     }
-    if (faults.length > 0) {
-        throw new lib_errors/* SideloadError */.wR('INPUT_INVALID', `known_hosts cannot be read: ${faults.join('; ')}`, {
+    for (const fault of onFault === undefined ? [] : faults)
+        onFault?.(fault);
+    if (onFault === undefined && faults.length > 0) {
+        throw new errors/* SideloadError */.wR('INPUT_INVALID', `known_hosts cannot be read: ${faults.join('; ')}`, {
             hint: 'Take the lines from `ssh-keyscan -p PORT HOST`, each as one line `HOST TYPE KEY`.',
         });
     }
@@ -8720,7 +1799,8 @@ const ALGORITHMS = [
     'rsa-sha2-256',
 ];
 function hostKeyPolicy(known) {
-    const entries = parseKnownHosts(known.knownHosts ?? '');
+    const { knownHosts = '' } = known;
+    const entries = typeof knownHosts === 'string' ? parseKnownHosts(knownHosts) : knownHosts;
     const fingerprints = parseFingerprints(known.fingerprints ?? []);
     return {
         algorithms({ host, port }) {
@@ -8735,11 +1815,11 @@ function verify(node, presented, entries, fingerprints) {
     const found = lookup(entries, node.host, node.port);
     const key = presented.toString('base64');
     const shown = `${keyType(presented)} ${fingerprint(presented)}`;
-    const address = node.port === 22 ? node.host : `[${node.host}]:${node.port}`;
+    const address = `${node.label === undefined ? 'the jump host ' : ''}${node.port === 22 ? node.host : `[${node.host}]:${node.port}`}`;
     const isPresented = (entry) => entry.key === key;
     const revoked = found.revoked.find(isPresented);
     if (revoked !== undefined) {
-        throw new lib_errors/* SideloadError */.wR('SSH_HOST_KEY_CHANGED', `${address} shows the host key ${shown}, which line ${revoked.line} of known_hosts revokes`, { node: node.label, hint: 'Do not connect: a revoked key is in the hands of others. Give the node a new one.' });
+        throw new errors/* SideloadError */.wR('SSH_HOST_KEY_CHANGED', `${address} shows the host key ${shown}, which line ${revoked.line} of known_hosts revokes`, { node: node.label, hint: 'Do not connect: a revoked key is in the hands of others. Give the node a new one.' });
     }
     if (found.keys.some(isPresented))
         return;
@@ -8753,13 +1833,17 @@ function verify(node, presented, entries, fingerprints) {
             ...(found.withoutPort ? [] : found.keys).map(entry => `${entry.type} ${fingerprint(Buffer.from(entry.key, 'base64'))} (line ${entry.line} of known_hosts)`),
             ...named.map(entry => entry.fingerprint),
         ];
-        throw new lib_errors/* SideloadError */.wR('SSH_HOST_KEY_CHANGED', `${address} shows the host key ${shown}, but is known by ${known.join(', ')}`, { node: node.label });
+        throw new errors/* SideloadError */.wR('SSH_HOST_KEY_CHANGED', `${address} shows the host key ${shown}, but is known by ${known.join(', ')}`, { node: node.label });
     }
+    const unknown = `${address} shows an unknown host key: ${shown}`;
     const authority = found.authorities[0];
-    const remark = authority === undefined
-        ? ''
-        : `; line ${authority.line} of known_hosts names a certificate authority, and host certificates are not supported`;
-    throw new lib_errors/* SideloadError */.wR('SSH_HOST_KEY_UNKNOWN', `${address} shows an unknown host key: ${shown}${remark}`, {
+    if (authority !== undefined) {
+        throw new errors/* SideloadError */.wR('SSH_HOST_KEY_UNKNOWN', `${unknown}; line ${authority.line} of known_hosts trusts a certificate authority for it, and host certificates can be checked by \`ssh-transport: openssh\` alone`, {
+            node: node.label,
+            hint: `Set \`ssh-transport: openssh\`, or add the line of the host’s own key (\`ssh-keyscan -p ${node.port} ${node.host}\`) after comparing its fingerprint.`,
+        });
+    }
+    throw new errors/* SideloadError */.wR('SSH_HOST_KEY_UNKNOWN', unknown, {
         node: node.label,
         hint: `Run \`ssh-keyscan -p ${node.port} ${node.host}\`, add its output to \`ssh-known-hosts\`, and compare the fingerprint above with \`ssh-keygen -lf\` of the key file in /etc/ssh on the node itself.`,
     });
@@ -8769,7 +1853,7 @@ function parseFingerprints(lines) {
         const content = line.trim().replace(/^\d+ (SHA256:\S+) .*\([A-Z0-9-]+\)$/, '$1');
         const [, host, sha256] = /^(?:(\S+)[ \t]+)?(SHA256:[A-Za-z0-9+/]{43})=?$/.exec(content) ?? [];
         if (sha256 === undefined) {
-            throw new lib_errors/* SideloadError */.wR('INPUT_INVALID', `Not a host key fingerprint: ${JSON.stringify(line)}`, {
+            throw new errors/* SideloadError */.wR('INPUT_INVALID', `Not a host key fingerprint: ${JSON.stringify(line)}`, {
                 hint: 'Write `SHA256:…` or `HOST SHA256:…`, as `ssh-keygen -lf` of a key file in /etc/ssh on the node prints it.',
             });
         }
@@ -8790,16 +1874,16 @@ function parsePrivateKey(text, passphrase) {
     const trimmed = text.trim();
     const fault = accident(trimmed);
     if (fault !== undefined)
-        throw invalid(...fault);
-    const privateKey = `${isPutty(trimmed) ? trimmed : trimmed.replace(/[ \t\r]*\n[ \t]*/g, '\n')}\n`;
+        throw key_invalid(...fault);
+    const privateKey = repaired(trimmed);
     const parsed = lib_default().utils.parseKey(privateKey, passphrase === '' ? undefined : passphrase);
     if (parsed instanceof Error)
-        throw invalid(...refusal(parsed, privateKey, passphrase));
+        throw key_invalid(...refusal(parsed, privateKey, passphrase));
     const key = parsed;
     if (key === undefined)
-        throw invalid('there is no key in the file', `${STORE}.`);
+        throw key_invalid('there is no key in the file', `${STORE}.`);
     if (!key.isPrivateKey())
-        throw invalid(...PUBLIC);
+        throw key_invalid(...PUBLIC);
     return {
         privateKey,
         ...(passphrase === undefined || passphrase === '' ? {} : { passphrase }),
@@ -8807,10 +1891,19 @@ function parsePrivateKey(text, passphrase) {
         fingerprint: fingerprint(key.getPublicSSH()),
     };
 }
+function opensshKey(text) {
+    const trimmed = text.trim();
+    const body = Buffer.from(trimmed.replace(/-----[^-]+-----/g, ''), 'base64');
+    const isOfDevice = ['sk-ssh-ed25519@openssh.com', 'sk-ecdsa-sha2-nistp256@openssh.com'].some(type => body.includes(type));
+    return isOfDevice && accident(trimmed) === undefined ? repaired(trimmed) : parsePrivateKey(text).privateKey;
+}
 const PUBLIC = [
     'it is a public key, and the private one is needed',
     'Store the file without `.pub` at the end of its name.',
 ];
+function repaired(trimmed) {
+    return `${isPutty(trimmed) ? trimmed : trimmed.replace(/[ \t\r]*\n[ \t]*/g, '\n')}\n`;
+}
 function accident(text) {
     if (text === '')
         return ['it is empty', 'Check the name of the secret, and that this job may read it.'];
@@ -8891,8 +1984,8 @@ function refusal(error, text, passphrase) {
         `${STORE}, and try it with \`ssh-keygen -y -f FILE\`.`,
     ];
 }
-function invalid(what, hint) {
-    return new lib_errors/* SideloadError */.wR('SSH_KEY_INVALID', `The SSH private key cannot be used: ${what}`, { hint });
+function key_invalid(what, hint) {
+    return new errors/* SideloadError */.wR('SSH_KEY_INVALID', `The SSH private key cannot be used: ${what}`, { hint });
 }
 
 ;// CONCATENATED MODULE: ./lib/settings.js
@@ -8907,17 +2000,42 @@ function invalid(what, hint) {
 
 
 
+
+
+
+
+
+function readLayers(host, env, problems) {
+    const config = (0,lib_problems/* collect */.Fo)(problems, () => readConfig(host));
+    const inventory = (0,lib_problems/* collect */.Fo)(problems, () => readInventory(host, config, env));
+    const files = [config, inventory];
+    return {
+        textOf: name => [host.input(name), ...files.map(file => file?.settings[name])].find(text => text?.trim()),
+        nodes: files.map(file => file?.nodes ?? []).find(nodes => nodes.length > 0) ?? [],
+        isComplete: files.every(file => file !== undefined),
+    };
+}
+function readReportFiles(host, env = process.env) {
+    const files = reportFiles((0,lib_inputs/* parseInputs */.TL)(readLayers(host, env, []).textOf).inputs);
+    return reportProblems(files).length === 0 ? files : {};
+}
+function reportFiles(inputs) {
+    const entries = REPORT_KINDS.map(kind => [kind, inputs[`report-${kind}`]]);
+    return Object.fromEntries(entries.filter(([, file]) => file !== undefined));
+}
 function settings_readSettings(host, env = process.env) {
     const problems = [];
-    const inventory = (0,lib_problems/* collect */.Fo)(problems, () => readInventory(host, env));
-    const parsed = (0,lib_inputs/* parseInputs */.TL)(name => {
-        const given = host.input(name);
-        return given === undefined || given.trim() === '' ? inventory?.settings[name] : given;
-    });
+    const found = foundConfig(host);
+    if (found !== undefined && !host.input('config')?.trim()) {
+        host.info(`settings of ${found} in the working directory apply`);
+    }
+    const layers = readLayers(host, env, problems);
+    const parsed = (0,lib_inputs/* parseInputs */.TL)(layers.textOf);
     problems.push(...parsed.problems);
     const { inputs } = parsed;
-    for (const secret of [inputs['ssh-private-key'], inputs['ssh-key-passphrase']]) {
-        if (secret !== undefined) {
+    for (const name of lib_inputs/* INPUT_NAMES */.Qh) {
+        const secret = inputs[name];
+        if ((0,lib_inputs/* inputSpec */.mm)(name).type === 'secret' && typeof secret === 'string') {
             host.mask(secret);
         }
     }
@@ -8941,21 +2059,52 @@ function settings_readSettings(host, env = process.env) {
     if (inputs.archive !== undefined && inputs.source !== 'auto' && inputs.source !== 'archive') {
         problems.push((0,lib_problems/* problem */.CC)(`\`archive\` and \`source: ${inputs.source}\` exclude each other`, 'set one of them'));
     }
-    const nodes = readNodes(inputs, inventory, problems);
-    const mayLack = (...names) => inventory === undefined && names.every(name => inputs[name] === undefined);
-    const credentials = mayLack('ssh-private-key', 'ssh-private-key-file')
+    const jump = (0,lib_problems/* collect */.Fo)(problems, () => parseJump(inputs['ssh-jump'])) ?? [];
+    const isOpenssh = inputs['ssh-transport'] === 'openssh';
+    const isSet = (name) => layers.textOf(name) !== undefined;
+    const complete = ({ host: name, user, port }, of) => ({
+        host: name,
+        user: user ?? inputs['ssh-user'],
+        port: port ?? (of.isJump ? 22 : inputs['ssh-port']),
+        given: {
+            user: user ?? (isSet('ssh-user') ? inputs['ssh-user'] : undefined),
+            port: port ?? (!of.isJump && isSet('ssh-port') ? inputs['ssh-port'] : undefined),
+        },
+    });
+    const hop = (entry) => complete(entry, { isJump: true });
+    const defaults = { jump: jump.map(hop), sudo: inputs.sudo };
+    const listed = readNodes(inputs, layers, problems, entry => ({
+        label: labelOf(entry),
+        ...complete(entry, { isJump: false }),
+        jump: entry.jump?.map(hop) ?? defaults.jump,
+        sudo: entry.sudo ?? defaults.sudo,
+        kubernetesName: entry.kubernetesName,
+        criSocket: entry.criSocket,
+    }));
+    const shard = inputs.shard === undefined ? undefined : (0,lib_problems/* collect */.Fo)(problems, () => parseShard(inputs.shard ?? ''));
+    const nodesFromCluster = inputs['nodes-from-cluster'] === 'true';
+    const nodes = nodesFromCluster ? listed : ((0,lib_problems/* collect */.Fo)(problems, () => takeShard(listed, shard)) ?? []);
+    const mayLack = (...names) => !layers.isComplete && names.every(name => inputs[name] === undefined);
+    const authentication = mayLack('ssh-private-key', 'ssh-private-key-file', 'ssh-password')
         ? undefined
-        : (0,lib_problems/* collect */.Fo)(problems, () => readCredentials(inputs, host));
+        : (0,lib_problems/* collect */.Fo)(problems, () => (isOpenssh ? {} : readAuthentication(inputs, host, env)));
+    const sudoPassword = (0,lib_problems/* collect */.Fo)(problems, () => readPassword('sudo-password', inputs['sudo-password']));
     const hostKeys = mayLack('ssh-known-hosts', 'ssh-known-hosts-file')
         ? undefined
-        : (0,lib_problems/* collect */.Fo)(problems, () => readHostKeys(inputs));
+        : (0,lib_problems/* collect */.Fo)(problems, () => readHostKeys(inputs, isOpenssh, host));
+    const openssh = isOpenssh ? readOpenssh(inputs, host, problems) : undefined;
     const given = inputs['cri-socket'];
     const criSocket = given === undefined ? undefined : (0,lib_problems/* collect */.Fo)(problems, () => parseCriSocket(given));
-    const nodesFromCluster = inputs['nodes-from-cluster'] === 'true';
-    const cluster = inputs.smoke === 'none' && !nodesFromCluster ? undefined : (0,lib_problems/* collect */.Fo)(problems, () => readCluster(inputs, host));
+    const cluster = inputs.smoke !== 'pod' && !nodesFromCluster ? undefined : (0,lib_problems/* collect */.Fo)(problems, () => readCluster(inputs, host));
+    const smoke = inputs.smoke === 'none' ? undefined : readSmoke(inputs, problems);
+    const reports = reportFiles(inputs);
+    problems.push(...reportProblems(reports));
     (0,lib_problems/* throwProblems */.Jh)(problems);
-    if (credentials === undefined || hostKeys === undefined) {
-        throw new lib_errors/* SideloadError */.wR('INTERNAL', 'settings without a problem lack a part');
+    if (authentication === undefined || hostKeys === undefined) {
+        throw new errors/* SideloadError */.wR('INTERNAL', 'settings without a problem lack a part');
+    }
+    if (authentication.password !== undefined) {
+        host.warning('`ssh-password` is set: a key (`ssh-private-key`) is better, as nodes and jump hosts never get to see it');
     }
     return {
         mode: inputs.mode,
@@ -8970,10 +2119,15 @@ function settings_readSettings(host, env = process.env) {
         nodesOrigin: inputs.nodes.length > 0 ? 'input' : 'inventory',
         nodesFromCluster,
         nodeSelector: inputs['node-selector'] ?? '',
+        shard,
         ssh: {
             user: inputs['ssh-user'],
             port: inputs['ssh-port'],
-            credentials,
+            given: complete({ host: '', user: undefined, port: undefined }, { isJump: false }).given,
+            ...defaults,
+            sudoPassword,
+            openssh,
+            authentication,
             hostKeys,
             connectTimeoutMs: inputs['connect-timeout'] * 1000,
         },
@@ -8984,9 +2138,8 @@ function settings_readSettings(host, env = process.env) {
         retries: inputs.retries,
         cluster,
         sandboxImage: inputs['sandbox-image'],
-        smoke: inputs.smoke === 'none'
-            ? undefined
-            : { timeoutMs: inputs['smoke-timeout'] * 1000, command: inputs['smoke-command'] },
+        smoke,
+        reports,
     };
 }
 function aliasProblems({ alias, image }, references) {
@@ -9015,68 +2168,147 @@ function cacheDirectory(env) {
     const [base] = given !== undefined && (0,external_node_path_namespaceObject.isAbsolute)(given) ? [given] : homes;
     return base === undefined ? undefined : (0,external_node_path_namespaceObject.join)(base, 'kube-sideload', 'layers');
 }
-function readInventory(host, env) {
-    const named = host.input('inventory')?.trim() || env.KUBE_SIDELOAD_INVENTORY;
+function readInventory(host, config, env) {
+    const named = host.input('inventory')?.trim() || config?.settings.inventory?.trim() || env.KUBE_SIDELOAD_INVENTORY?.trim();
     const configuration = env.XDG_CONFIG_HOME ? [env.XDG_CONFIG_HOME] : inHome('.config');
     const places = [
         '/etc/kube-sideload/inventory.yaml',
         ...configuration.map(directory => (0,external_node_path_namespaceObject.join)(directory, 'kube-sideload', 'inventory.yaml')),
     ];
     const file = named || places.find(place => (0,external_node_fs_namespaceObject.existsSync)(place));
-    return file === undefined ? { nodes: [], settings: {} } : parseInventory(readText('inventory', file), file);
+    return readSettingsFile('inventory', file);
 }
-function readNodes(inputs, inventory, problems) {
+function readConfig(host) {
+    return readSettingsFile('config', host.input('config')?.trim() || foundConfig(host));
+}
+function foundConfig({ defaultConfig }) {
+    return defaultConfig !== undefined && (0,external_node_fs_namespaceObject.existsSync)(defaultConfig) ? defaultConfig : undefined;
+}
+function readSettingsFile(owner, file) {
+    return file === undefined ? { nodes: [], settings: {} } : parseInventory(readText(owner, file), file, owner);
+}
+function readNodes(inputs, layers, problems, nodeOf) {
     const listed = inputs.nodes.map(text => (0,lib_problems/* collect */.Fo)(problems, () => parseNode(text)));
-    const entries = listed.length > 0 ? listed : (inventory?.nodes ?? []);
-    if (entries.length === 0 && inventory !== undefined && inputs['nodes-from-cluster'] !== 'true') {
-        problems.push((0,lib_problems/* problem */.CC)('`nodes` is empty', 'list the nodes in `nodes`, or in an inventory file on the runner (see `inventory`), or set `nodes-from-cluster`'));
+    const entries = listed.length > 0 ? listed : layers.nodes;
+    if (entries.length === 0 && layers.isComplete && inputs['nodes-from-cluster'] !== 'true') {
+        problems.push((0,lib_problems/* problem */.CC)('`nodes` is empty', 'list the nodes in `nodes`, or in an inventory file on the runner (see `inventory` and `config`), or set `nodes-from-cluster`'));
     }
-    const nodes = entries
-        .filter(entry => entry !== undefined)
-        .map(entry => ({
-        label: labelOf(entry),
-        host: entry.host,
-        port: entry.port ?? inputs['ssh-port'],
-        user: entry.user ?? inputs['ssh-user'],
-        kubernetesName: entry.kubernetesName,
-        criSocket: entry.criSocket,
-    }));
-    const addresses = nodes.map(node => `${node.host.toLowerCase()}:${node.port}`);
+    const nodes = entries.filter(entry => entry !== undefined).map(nodeOf);
+    const addresses = nodes.map(({ host, port, jump }) => [...jump.map(one => `${one.host}:${one.port}`), `${host}:${port}`].join(' → ').toLowerCase());
     const labels = nodes
         .filter((_, index) => addresses.indexOf(addresses[index] ?? '') === index)
         .map(node => node.label);
     problems.push(...duplicates('nodes', addresses), ...duplicates('nodes', labels));
     return nodes;
 }
-function readCredentials(inputs, host) {
+function readAuthentication(inputs, host, env) {
+    const passphrase = inputs['ssh-key-passphrase'];
+    const password = readPassword('ssh-password', inputs['ssh-password']);
     const given = inputs['ssh-private-key'];
     if (given !== undefined) {
-        return parsePrivateKey(given, inputs['ssh-key-passphrase']);
+        return { key: parsePrivateKey(given, passphrase), password };
     }
-    const places = ['id_ed25519', 'id_ecdsa', 'id_rsa'].flatMap(name => inHome('.ssh', name));
-    const file = inputs['ssh-private-key-file'] ?? places.find(place => (0,external_node_fs_namespaceObject.existsSync)(place));
-    if (file === undefined) {
-        throw new lib_errors/* SideloadError */.wR('INPUT_INVALID', 'no SSH key: neither `ssh-private-key` nor `ssh-private-key-file` is set, and there is none in `~/.ssh`', {
+    const read = (file) => {
+        const text = readText('ssh-private-key-file', file);
+        host.mask(text);
+        return parsePrivateKey(text, passphrase);
+    };
+    const named = inputs['ssh-private-key-file'];
+    if (named !== undefined) {
+        return { key: read(named), password };
+    }
+    const setting = agentSetting(inputs);
+    const agent = setting === 'auto' ? env.SSH_AUTH_SOCK || undefined : setting === 'off' ? undefined : setting;
+    if (password !== undefined) {
+        return { agent: setting === 'auto' ? undefined : agent, password };
+    }
+    const file = ['id_ed25519', 'id_ecdsa', 'id_rsa']
+        .flatMap(name => inHome('.ssh', name))
+        .find(place => (0,external_node_fs_namespaceObject.existsSync)(place));
+    if (agent === undefined && file === undefined) {
+        throw new errors/* SideloadError */.wR('INPUT_INVALID', 'no SSH key: neither `ssh-private-key` nor `ssh-private-key-file` is set, there is none in `~/.ssh`, and no ssh-agent', {
             hint: 'pass the key that the nodes know in `ssh-private-key`',
         });
     }
-    const text = readText('ssh-private-key-file', file);
-    host.mask(text);
-    return parsePrivateKey(text, inputs['ssh-key-passphrase']);
+    if (agent === undefined || file === undefined) {
+        return { agent, key: file === undefined ? undefined : read(file) };
+    }
+    const faults = [];
+    return { agent, key: (0,lib_problems/* collect */.Fo)(faults, () => read(file)) };
 }
-function readHostKeys(inputs) {
+function readPassword(name, given) {
+    const password = given?.replace(/\r?\n$/, '');
+    if (password !== undefined && /[\0\r\n]/.test(password)) {
+        throw new errors/* SideloadError */.wR('INPUT_INVALID', `\`${name}\` has more than one line`, {
+            hint: 'store the password alone in the secret',
+        });
+    }
+    return password;
+}
+function readOpenssh(inputs, host, problems) {
+    const foreign = ['ssh-password', 'ssh-key-passphrase', 'ssh-host-key-fingerprints'];
+    for (const name of foreign.filter(one => inputs[one] !== undefined && inputs[one].length > 0)) {
+        const hint = {
+            'ssh-password': 'give the user a key; the client is never let to ask for anything',
+            'ssh-key-passphrase': 'load the key into an ssh-agent, or store it without a passphrase in the secret',
+            'ssh-host-key-fingerprints': 'use `ssh-known-hosts`',
+        }[name];
+        problems.push((0,lib_problems/* problem */.CC)(`\`${name}\` cannot be used with \`ssh-transport: openssh\``, hint));
+    }
+    const text = inputs['ssh-private-key'];
+    const file = inputs['ssh-private-key-file'];
+    const key = (0,lib_problems/* collect */.Fo)(problems, () => {
+        if (text !== undefined) {
+            return { text: opensshKey(text) };
+        }
+        if (file !== undefined) {
+            host.mask(readText('ssh-private-key-file', file));
+            return { file: (0,external_node_path_namespaceObject.resolve)(file) };
+        }
+        return undefined;
+    });
+    const knownHosts = inputs['ssh-known-hosts'];
+    const knownHostsFile = inputs['ssh-known-hosts-file'];
+    const setting = (0,lib_problems/* collect */.Fo)(problems, () => agentSetting(inputs));
+    return {
+        key,
+        agent: setting === 'off' ? 'none' : setting === 'auto' ? undefined : setting,
+        knownHosts: knownHosts !== undefined
+            ? { text: `${knownHosts}\n` }
+            : knownHostsFile === undefined
+                ? undefined
+                : { file: (0,external_node_path_namespaceObject.resolve)(knownHostsFile) },
+        connectTimeoutMs: inputs['connect-timeout'] * 1000,
+    };
+}
+function agentSetting({ 'ssh-agent': setting }) {
+    if (setting !== 'auto' && setting !== 'off' && !setting.startsWith('/')) {
+        throw new errors/* SideloadError */.wR('INPUT_INVALID', `\`ssh-agent\` must be \`auto\`, \`off\` or an absolute path, not ${(0,lib_problems/* shown */.SP)(setting)}`);
+    }
+    return setting;
+}
+function readHostKeys(inputs, isOpenssh, host) {
     const given = inputs['ssh-known-hosts'];
     const fingerprints = inputs['ssh-host-key-fingerprints'];
     if (given !== undefined) {
         return hostKeyPolicy({ knownHosts: given, fingerprints });
     }
     const named = inputs['ssh-known-hosts-file'];
-    const files = named === undefined
-        ? [...inHome('.ssh', 'known_hosts'), '/etc/ssh/ssh_known_hosts'].filter(file => (0,external_node_fs_namespaceObject.existsSync)(file))
-        : [named];
-    const knownHosts = files.map(file => readText('ssh-known-hosts-file', file)).join('\n');
-    if (knownHosts.trim() === '' && fingerprints.length === 0) {
-        throw new lib_errors/* SideloadError */.wR('INPUT_INVALID', 'no host keys: `ssh-known-hosts` is empty', {
+    const files = [...inHome('.ssh', 'known_hosts'), '/etc/ssh/ssh_known_hosts'].filter(file => (0,external_node_fs_namespaceObject.existsSync)(file));
+    const knownHosts = named !== undefined
+        ? parseKnownHosts(readText('ssh-known-hosts-file', named))
+        : files.flatMap(file => {
+            const leftOut = (fault) => host.warning(`${file}, ${fault}; it is left out`);
+            try {
+                return parseKnownHosts((0,external_node_fs_namespaceObject.readFileSync)(file, 'utf8'), leftOut);
+            }
+            catch (error) {
+                leftOut((0,errors/* messageOf */.bD)(error));
+                return [];
+            }
+        });
+    if (knownHosts.length === 0 && fingerprints.length === 0 && !isOpenssh) {
+        throw new errors/* SideloadError */.wR('INPUT_INVALID', 'no host keys: `ssh-known-hosts` is empty', {
             hint: 'pass the output of `ssh-keyscan NODE…` in `ssh-known-hosts`, after comparing the fingerprints on the nodes',
         });
     }
@@ -9084,15 +2316,64 @@ function readHostKeys(inputs) {
 }
 function readCluster(inputs, host) {
     if (!/^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$/.test(inputs.namespace)) {
-        throw new lib_errors/* SideloadError */.wR('INPUT_INVALID', `\`namespace\` ${JSON.stringify(inputs.namespace)} is not a name of a namespace`, {
+        throw new errors/* SideloadError */.wR('INPUT_INVALID', `\`namespace\` ${JSON.stringify(inputs.namespace)} is not a name of a namespace`, {
             hint: 'lower case letters, digits and `-`, 63 at most (RFC 1123)',
         });
     }
+    const { kubectl, kubeconfig, namespace } = inputs;
+    if (!kubectl.startsWith('ssh://')) {
+        return { kubectl, kubeconfig: readKubeconfig(kubeconfig, host), namespace };
+    }
+    const { host: address, port, user, kubernetesName } = parseNode(kubectl.slice('ssh://'.length).replace(/\/$/, ''));
+    if (kubernetesName !== undefined) {
+        throw new errors/* SideloadError */.wR('INPUT_INVALID', `\`kubectl\` ${(0,lib_problems/* shown */.SP)(kubectl)} has more than an address`, {
+            hint: 'write `ssh://user@host:port`',
+        });
+    }
+    if (kubeconfig !== undefined && !/^\/\S*$/.test(kubeconfig)) {
+        throw new errors/* SideloadError */.wR('INPUT_INVALID', '`kubeconfig` must be an absolute path on the node that `kubectl` names', {
+            hint: 'leave it out, and the administrator’s kubeconfig of the node is used',
+        });
+    }
     return {
-        kubectl: inputs.kubectl,
-        kubeconfig: readKubeconfig(inputs.kubeconfig, host),
-        namespace: inputs.namespace,
+        kubectl: {
+            label: `the control plane ${address}`,
+            host: address,
+            port: port ?? inputs['ssh-port'],
+            user: user ?? inputs['ssh-user'],
+        },
+        kubeconfig: kubeconfig === undefined ? undefined : { path: kubeconfig },
+        namespace,
     };
+}
+function readSmoke(inputs, problems) {
+    const given = inputs['smoke-manifest'];
+    const manifest = given === undefined ? undefined : (0,lib_problems/* collect */.Fo)(problems, () => readManifest(given, inputs.namespace));
+    const resources = (0,lib_problems/* collect */.Fo)(problems, () => parseResources(inputs['smoke-resources']));
+    const clash = (a, b) => (0,lib_problems/* problem */.CC)(`\`${a}\` and \`${b}\` exclude each other`, 'set one of them');
+    if (given !== undefined) {
+        problems.push(...(inputs.smoke === 'cri' ? [clash('smoke-manifest', 'smoke: cri')] : []), ...(inputs['smoke-command'].length > 0 ? [clash('smoke-manifest', 'smoke-command')] : []));
+    }
+    if (inputs['smoke-expect'] === 'ready' && given === undefined) {
+        problems.push((0,lib_problems/* problem */.CC)('`smoke-expect: ready` needs a `smoke-manifest`', 'without readiness probes `running` says as much'));
+    }
+    if (resources === undefined || inputs.smoke === 'none') {
+        return undefined;
+    }
+    return {
+        by: inputs.smoke,
+        timeoutMs: inputs['smoke-timeout'] * 1000,
+        command: inputs['smoke-command'],
+        expect: inputs['smoke-expect'],
+        parallel: inputs['smoke-parallel'],
+        security: inputs['smoke-security'],
+        resources,
+        template: manifest,
+    };
+}
+function readManifest(given, namespace) {
+    const isContent = given.includes('\n') || given.startsWith('{');
+    return parsePodManifest(isContent ? given : readText('smoke-manifest', given), namespace);
 }
 function readKubeconfig(given, host) {
     if (given === undefined) {
@@ -9104,9 +2385,9 @@ function readKubeconfig(given, host) {
     }
     if (!(0,external_node_fs_namespaceObject.existsSync)(given)) {
         if (/\bapiVersion\b/.test(given) || /^[A-Za-z0-9+/]{100,}=*$/.test(given)) {
-            throw new lib_errors/* SideloadError */.wR('KUBECONFIG_INVALID', '`kubeconfig` is neither a path nor the content of a kubeconfig: its line breaks are lost, or it is encoded', { hint: 'Store the file whole and unchanged, with its line breaks, in the secret.' });
+            throw new errors/* SideloadError */.wR('KUBECONFIG_INVALID', '`kubeconfig` is neither a path nor the content of a kubeconfig: its line breaks are lost, or it is encoded', { hint: 'Store the file whole and unchanged, with its line breaks, in the secret.' });
         }
-        throw new lib_errors/* SideloadError */.wR('KUBECONFIG_INVALID', `\`kubeconfig\`: there is no file ${(0,lib_problems/* shown */.SP)(given)}`);
+        throw new errors/* SideloadError */.wR('KUBECONFIG_INVALID', `\`kubeconfig\`: there is no file ${(0,lib_problems/* shown */.SP)(given)}`);
     }
     return { path: given };
 }
@@ -9123,7 +2404,7 @@ function readText(input, file) {
     }
     catch (cause) {
         const reason = cause.code;
-        throw new lib_errors/* SideloadError */.wR('INPUT_INVALID', `\`${input}\`: cannot read ${(0,lib_problems/* shown */.SP)(file)} (${reason})`, {
+        throw new errors/* SideloadError */.wR('INPUT_INVALID', `\`${input}\`: cannot read ${(0,lib_problems/* shown */.SP)(file)} (${reason})`, {
             hint: (0,lib_inputs/* inputSpec */.mm)(input).help,
             cause,
         });
@@ -9178,50 +2459,33 @@ function createMeter() {
     return { stream, result };
 }
 
-;// CONCATENATED MODULE: ./lib/image/json.js
-
-function json_parseJson(bytes, what) {
-    try {
-        return JSON.parse(bytes.toString('utf8'));
-    }
-    catch (error) {
-        throw new lib_errors/* SideloadError */.wR('ARCHIVE_INVALID', `${what} is not JSON: ${(0,lib_errors/* messageOf */.bD)(error)}`, { cause: error });
-    }
-}
-function asObject(value) {
-    return typeof value === 'object' && value !== null && !Array.isArray(value) ? value : {};
-}
-function asList(value) {
-    return Array.isArray(value) ? value : [];
-}
-function asText(value) {
-    return typeof value === 'string' && value !== '' ? value : undefined;
-}
-
 ;// CONCATENATED MODULE: ./lib/image/config.js
 
 
 
 function parseConfig(bytes, what) {
-    const config = asObject(json_parseJson(bytes, what));
+    const config = asObject(parseJson(bytes, what));
     const os = asText(config.os);
     const architecture = asText(config.architecture);
     const variant = asText(config.variant);
     if (os === undefined || architecture === undefined) {
-        throw new lib_errors/* SideloadError */.wR('ARCHIVE_INVALID', `${what} names no os and architecture`, {
+        throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${what} names no os and architecture`, {
             hint: 'Say what the image is for when building it; with crane: `crane mutate --set-platform linux/amd64`.',
         });
     }
     const diffIds = asList(asObject(config.rootfs).diff_ids).map(value => {
         const diffId = parseDigest(value);
         if (diffId === undefined) {
-            throw new lib_errors/* SideloadError */.wR('ARCHIVE_INVALID', `${what} has a diff_id that is no digest: ${JSON.stringify(value)}`);
+            throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${what} has a diff_id that is no digest: ${JSON.stringify(value)}`);
         }
         return diffId;
     });
     if (diffIds.length === 0)
-        throw new lib_errors/* SideloadError */.wR('ARCHIVE_INVALID', `${what} names no layers`);
+        throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${what} names no layers`);
     return { platform: { os, architecture, ...(variant === undefined ? {} : { variant }) }, diffIds };
+}
+function userOf(config) {
+    return asText(asObject(asObject(JSON.parse(config.toString('utf8'))).config).User) ?? '';
 }
 
 ;// CONCATENATED MODULE: ./lib/image/entries.js
@@ -9248,12 +2512,12 @@ function findFile({ files, links }, name) {
 }
 function missingFrom({ label, ended, sizeBytes }, what) {
     return ended
-        ? new lib_errors/* SideloadError */.wR('ARCHIVE_INCOMPLETE', `${label} lacks ${what}`)
-        : new lib_errors/* SideloadError */.wR('ARCHIVE_INVALID', `${label} ends after ${sizeBytes} bytes, before ${what}`);
+        ? new errors/* SideloadError */.wR('ARCHIVE_INCOMPLETE', `${label} lacks ${what}`)
+        : new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${label} ends after ${sizeBytes} bytes, before ${what}`);
 }
 async function readMetadata(label, name, file) {
     if (file.sizeBytes > METADATA_MAX_BYTES || file.stored !== undefined) {
-        throw new lib_errors/* SideloadError */.wR('ARCHIVE_INVALID', `${name} in ${label} is not JSON of at most ${METADATA_MAX_BYTES} bytes`);
+        throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${name} in ${label} is not JSON of at most ${METADATA_MAX_BYTES} bytes`);
     }
     const chunks = [];
     for await (const chunk of file.open())
@@ -9275,9 +2539,9 @@ async function readDockerArchive(entries) {
     if (file === undefined)
         return [];
     const what = `manifest.json in ${entries.label}`;
-    const manifests = json_parseJson(await readMetadata(entries.label, 'manifest.json', file), what);
+    const manifests = parseJson(await readMetadata(entries.label, 'manifest.json', file), what);
     if (!Array.isArray(manifests))
-        throw new lib_errors/* SideloadError */.wR('ARCHIVE_INVALID', `${what} is not a list of images`);
+        throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${what} is not a list of images`);
     const images = [];
     for (const manifest of manifests.map(asObject)) {
         const names = asList(manifest.RepoTags).flatMap(tag => asText(tag) ?? []);
@@ -9288,7 +2552,7 @@ async function readDockerArchive(entries) {
 async function readVariant(entries, configName, layerNames) {
     const { label } = entries;
     if (configName === undefined) {
-        throw new lib_errors/* SideloadError */.wR('ARCHIVE_INVALID', `manifest.json in ${label} names no config for an image`);
+        throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `manifest.json in ${label} names no config for an image`);
     }
     const configFile = findFile(entries, configName);
     if (configFile === undefined)
@@ -9297,11 +2561,11 @@ async function readVariant(entries, configName, layerNames) {
     const imageId = digestOf(config);
     const claimed = digestFromHex(/([0-9a-f]{64})(?:\.json)?$/.exec(configName)?.[1] ?? '');
     if (claimed !== undefined && claimed !== imageId) {
-        throw new lib_errors/* SideloadError */.wR('ARCHIVE_CORRUPT', `the image config in ${label} should be ${claimed} and is ${imageId}`);
+        throw new errors/* SideloadError */.wR('ARCHIVE_CORRUPT', `the image config in ${label} should be ${claimed} and is ${imageId}`);
     }
     const { platform, diffIds } = parseConfig(config, `the image config ${configName} in ${label}`);
     if (layerNames.length !== diffIds.length) {
-        throw new lib_errors/* SideloadError */.wR('ARCHIVE_INVALID', `manifest.json in ${label} names ${layerNames.length} layers, and the config of the image ${diffIds.length}`);
+        throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `manifest.json in ${label} names ${layerNames.length} layers, and the config of the image ${diffIds.length}`);
     }
     const layers = diffIds.map((diffId, index) => {
         const name = String(layerNames[index]);
@@ -9330,7 +2594,7 @@ async function readOciArchive(entries) {
     if (file === undefined)
         return [];
     const bytes = await readMetadata(entries.label, 'index.json', file);
-    const index = asObject(json_parseJson(bytes, `index.json in ${entries.label}`));
+    const index = asObject(parseJson(bytes, `index.json in ${entries.label}`));
     const images = [];
     for (const descriptor of asList(index.manifests).map(asObject)) {
         const variants = [];
@@ -9357,16 +2621,16 @@ async function readDescriptor(entries, descriptor, depth, variants, faults) {
     const what = `the manifest ${digest}${built === undefined ? '' : ` for ${asText(platform.os)}/${built}`}`;
     await collectingFaults(faults, entries, async () => {
         const bytes = await readBlob(entries, digest, what);
-        const manifest = asObject(json_parseJson(bytes, `${what} in ${entries.label}`));
+        const manifest = asObject(parseJson(bytes, `${what} in ${entries.label}`));
         if (manifest.manifests === undefined) {
             const mediaType = asText(manifest.mediaType) ?? asText(descriptor.mediaType) ?? MANIFEST_TYPE;
-            const variant = await readManifest(entries, manifest, { digest, mediaType, bytes }, what);
+            const variant = await oci_archive_readManifest(entries, manifest, { digest, mediaType, bytes }, what);
             if (variant !== undefined)
                 variants.push(variant);
             return;
         }
         if (depth >= INDEX_MAX_DEPTH) {
-            throw new lib_errors/* SideloadError */.wR('ARCHIVE_INVALID', `${entries.label} nests indexes deeper than ${INDEX_MAX_DEPTH}`);
+            throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${entries.label} nests indexes deeper than ${INDEX_MAX_DEPTH}`);
         }
         for (const child of asList(manifest.manifests).map(asObject)) {
             await readDescriptor(entries, child, depth + 1, variants, faults);
@@ -9377,7 +2641,7 @@ function isAttestation({ annotations, platform }) {
     const { os, architecture } = asObject(platform);
     return (asObject(annotations)['vnd.docker.reference.type'] !== undefined || (os === 'unknown' && architecture === 'unknown'));
 }
-async function readManifest(entries, manifest, source, what) {
+async function oci_archive_readManifest(entries, manifest, source, what) {
     const { label } = entries;
     const descriptor = asObject(manifest.config);
     if (!CONFIG_TYPES.has(asText(descriptor.mediaType)))
@@ -9387,13 +2651,13 @@ async function readManifest(entries, manifest, source, what) {
     const { platform, diffIds } = parseConfig(config, `the image config ${imageId} in ${label}`);
     const descriptors = asList(manifest.layers).map(asObject);
     if (descriptors.length !== diffIds.length) {
-        throw new lib_errors/* SideloadError */.wR('ARCHIVE_INVALID', `${what} in ${label} names ${descriptors.length} layers, and the config of the image ${diffIds.length}`);
+        throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${what} in ${label} names ${descriptors.length} layers, and the config of the image ${diffIds.length}`);
     }
     const layers = diffIds.map((diffId, index) => {
         const layer = descriptors[index] ?? {};
         const blobDigest = digestIn(layer, what, entries);
         if (/[+.]encrypted/.test(asText(layer.mediaType) ?? '')) {
-            throw new lib_errors/* SideloadError */.wR('ARCHIVE_INVALID', `the layer ${blobDigest} in ${label} is encrypted`, {
+            throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `the layer ${blobDigest} in ${label} is encrypted`, {
                 hint: 'Decrypt the image before pushing it to nodes.',
             });
         }
@@ -9413,7 +2677,7 @@ function digestIn(descriptor, where, { label }) {
     if (digest !== undefined)
         return digest;
     const written = JSON.stringify(descriptor.digest);
-    throw new lib_errors/* SideloadError */.wR('ARCHIVE_INVALID', `${where} in ${label} has a digest that is none: ${written}`);
+    throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${where} in ${label} has a digest that is none: ${written}`);
 }
 async function readBlob(entries, digest, what) {
     const file = findFile(entries, blobName(digest));
@@ -9422,7 +2686,7 @@ async function readBlob(entries, digest, what) {
     const bytes = await readMetadata(entries.label, blobName(digest), file);
     const found = digestOf(bytes);
     if (found !== digest) {
-        throw new lib_errors/* SideloadError */.wR('ARCHIVE_CORRUPT', `${what} in ${entries.label} has the digest ${found}`);
+        throw new errors/* SideloadError */.wR('ARCHIVE_CORRUPT', `${what} in ${entries.label} has the digest ${found}`);
     }
     return bytes;
 }
@@ -9431,7 +2695,7 @@ async function collectingFaults(faults, { ended }, read) {
         await read();
     }
     catch (error) {
-        if (!(error instanceof lib_errors/* SideloadError */.wR) || error.code === 'ARCHIVE_CORRUPT' || !ended)
+        if (!(error instanceof errors/* SideloadError */.wR) || error.code === 'ARCHIVE_CORRUPT' || !ended)
             throw error;
         faults.push(error);
     }
@@ -9523,7 +2787,7 @@ async function readArchive(entries, log) {
     const images = [...named.values(), ...joinNameless(nameless)];
     const lost = broken.filter(({ name }) => (name === undefined ? dockerImages.length === 0 : !named.has(name)));
     if (images.length === 0) {
-        throw faults[0] ?? new lib_errors/* SideloadError */.wR('ARCHIVE_INVALID', `${label} holds no container image`);
+        throw faults[0] ?? new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${label} holds no container image`);
     }
     for (const fault of faults)
         log(`left out: ${fault.message}`);
@@ -9556,7 +2820,7 @@ function mergeVariants(label, first, second) {
     for (const { platform } of added) {
         const twice = first.variants.some(variant => formatPlatform(variant.platform) === formatPlatform(platform));
         if (twice) {
-            throw new lib_errors/* SideloadError */.wR('IMAGE_AMBIGUOUS', `${label} has two different ${first.name} for ${formatPlatform(platform)}`, {
+            throw new errors/* SideloadError */.wR('IMAGE_AMBIGUOUS', `${label} has two different ${first.name} for ${formatPlatform(platform)}`, {
                 hint: 'Save each image under its own name.',
             });
         }
@@ -9573,10 +2837,10 @@ function fullName(name) {
 }
 function noManifest({ label, ended, sizeBytes, files }) {
     if (!ended) {
-        return new lib_errors/* SideloadError */.wR('ARCHIVE_INVALID', `${label} ends after ${sizeBytes} bytes, before its manifest`);
+        return new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${label} ends after ${sizeBytes} bytes, before its manifest`);
     }
     const exported = files.has('etc/passwd') || files.has('.dockerenv') || files.has('bin/sh');
-    return new lib_errors/* SideloadError */.wR('ARCHIVE_INVALID', `${label} has neither manifest.json nor index.json, so it is not an image archive`, exported ? { hint: 'This looks like `docker export`, a file system only: write it with `docker save`.' } : {});
+    return new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${label} has neither manifest.json nor index.json, so it is not an image archive`, exported ? { hint: 'This looks like `docker export`, a file system only: write it with `docker save`.' } : {});
 }
 
 ;// CONCATENATED MODULE: external "node:stream/promises"
@@ -9648,7 +2912,7 @@ async function runProgram(name, args, signal) {
     });
     const exit = await program.exit;
     if (signal.aborted)
-        throw new lib_errors/* SideloadError */.wR('CANCELLED', 'cancelled', { cause: signal.reason });
+        throw new errors/* SideloadError */.wR('CANCELLED', 'cancelled', { cause: signal.reason });
     return { ...exit, stdout };
 }
 
@@ -9682,7 +2946,7 @@ function chooseCompression(linkBytesPerSecond, available) {
 async function chooseCodec(setting, signal) {
     const zstd = setting === 'auto' || setting === 'zstd' ? await findZstd(signal) : undefined;
     if (setting === 'zstd' && zstd === undefined) {
-        throw new lib_errors/* SideloadError */.wR('INPUT_INVALID', '`compression: zstd` needs zstd, which this Node and this machine lack', {
+        throw new errors/* SideloadError */.wR('INPUT_INVALID', '`compression: zstd` needs zstd, which this Node and this machine lack', {
             hint: 'Install the `zstd` program on the runner, run Node 22.15 or later, or leave the choice to `auto`.',
         });
     }
@@ -9721,7 +2985,7 @@ async function startDecompression(compression, signal) {
         return byProgram(startProgram('zstd', ['-d', '-q', '-c'], signal));
     if (typeof (external_node_zlib_default()).createZstdDecompress === 'function')
         return firstFrame();
-    throw new lib_errors/* SideloadError */.wR('ARCHIVE_INVALID', 'it is compressed with zstd, which this machine cannot read', {
+    throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', 'it is compressed with zstd, which this machine cannot read', {
         hint: 'Install the `zstd` program on the runner, or run Node 22.15 or later.',
     });
 }
@@ -9756,7 +3020,7 @@ function firstFrame() {
         stop: () => stream.destroy(),
         finished: async () => {
             if (stream.bytesWritten < writtenBytes) {
-                throw new lib_errors/* SideloadError */.wR('ARCHIVE_INVALID', 'it is compressed with zstd in several frames', {
+                throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', 'it is compressed with zstd in several frames', {
                     hint: 'Install the `zstd` program on the runner, or decompress the archive first.',
                 });
             }
@@ -9832,7 +3096,7 @@ function readProven(handle, { digest, sizeBytes }, onCorrupt) {
             if (found !== digest || position < sizeBytes) {
                 await onCorrupt();
                 const what = position < sizeBytes ? `ends after ${position} of ${sizeBytes} bytes` : `is ${found}`;
-                throw new lib_errors/* SideloadError */.wR('CACHE_CORRUPT', `the stored layer ${digest} ${what}`);
+                throw new errors/* SideloadError */.wR('CACHE_CORRUPT', `the stored layer ${digest} ${what}`);
             }
             yield chunk;
         }
@@ -10052,7 +3316,7 @@ async function isUsable(directory, log) {
         return true;
     }
     catch (error) {
-        return no((0,lib_errors/* messageOf */.bD)(error));
+        return no((0,errors/* messageOf */.bD)(error));
     }
 }
 
@@ -10104,7 +3368,7 @@ async function openScratch(directory, log, signal, { compression = 'auto', cache
         catch (error) {
             await cache.release(file);
             throw isDiskFull(error)
-                ? new lib_errors/* SideloadError */.wR('DISK_FULL', `no space left in ${cache.directory} on the runner`, { cause: error })
+                ? new errors/* SideloadError */.wR('DISK_FULL', `no space left in ${cache.directory} on the runner`, { cause: error })
                 : error;
         }
         finally {
@@ -10171,7 +3435,7 @@ async function openScratch(directory, log, signal, { compression = 'auto', cache
             }
         },
         async close() {
-            closing.abort(new lib_errors/* SideloadError */.wR('CANCELLED', 'the scratch directory was closed'));
+            closing.abort(new errors/* SideloadError */.wR('CANCELLED', 'the scratch directory was closed'));
             await Promise.allSettled(writing);
             await cache.close();
             await (0,promises_namespaceObject.rm)(root, { recursive: true, force: true });
@@ -10330,16 +3594,16 @@ async function proveDiffId({ diffId, name }, stored, signal) {
         await through(await startDecompression(stored.compression, signal), ({ stream }) => (0,external_node_stream_promises_namespaceObject.pipeline)(stored.blob.open(), stream, meter.stream, nowhere(), { signal }));
     }
     catch (error) {
-        if (signal.aborted || error instanceof lib_errors/* SideloadError */.wR)
+        if (signal.aborted || error instanceof errors/* SideloadError */.wR)
             throw error;
-        throw new lib_errors/* SideloadError */.wR('ARCHIVE_CORRUPT', `the layer ${name} cannot be decompressed`, { cause: error });
+        throw new errors/* SideloadError */.wR('ARCHIVE_CORRUPT', `the layer ${name} cannot be decompressed`, { cause: error });
     }
     const { digest } = meter.result();
     if (digest !== diffId)
         throw corrupt(name, diffId, digest);
 }
 function corrupt(name, wanted, found) {
-    return new lib_errors/* SideloadError */.wR('ARCHIVE_CORRUPT', `the layer ${name} should be ${wanted} and is ${found}`);
+    return new errors/* SideloadError */.wR('ARCHIVE_CORRUPT', `the layer ${name} should be ${wanted} and is ${found}`);
 }
 function createShared(closing, work) {
     let current;
@@ -10370,7 +3634,7 @@ function createShared(closing, work) {
             return await Promise.race([job.promise, gone]);
         }
         catch (error) {
-            throw closing.aborted ? cancelled(closing) : (0,lib_errors/* toSideloadError */.Lq)(error);
+            throw closing.aborted ? cancelled(closing) : (0,errors/* toSideloadError */.Lq)(error);
         }
         finally {
             signal.removeEventListener('abort', onAbort);
@@ -10384,7 +3648,7 @@ function createShared(closing, work) {
     };
 }
 function cancelled(signal) {
-    return new lib_errors/* SideloadError */.wR('CANCELLED', 'cancelled', { cause: signal.reason });
+    return new errors/* SideloadError */.wR('CANCELLED', 'cancelled', { cause: signal.reason });
 }
 
 ;// CONCATENATED MODULE: ./lib/image/lazy.js
@@ -10394,7 +3658,7 @@ function lazyImage(known, scratch, read) {
     const start = () => {
         reading ??= read().then(image => {
             if (image.imageId !== known.imageId) {
-                throw new lib_errors/* SideloadError */.wR('IMAGE_AMBIGUOUS', `the image was ${known.imageId} and is ${image.imageId} now`, {
+                throw new errors/* SideloadError */.wR('IMAGE_AMBIGUOUS', `the image was ${known.imageId} and is ${image.imageId} now`, {
                     hint: 'Something has built it anew meanwhile; run the job again.',
                 });
             }
@@ -10403,10 +3667,11 @@ function lazyImage(known, scratch, read) {
         reading.catch(() => { });
         return reading;
     };
-    const { platform, imageId, diffIds, sizeBytes } = known;
+    const { platform, imageId, user, diffIds, sizeBytes } = known;
     return {
         platform,
         imageId,
+        user,
         sizeBytes,
         config: async () => await (await start()).config(),
         layers: diffIds.map((diffId, index) => {
@@ -10431,7 +3696,7 @@ async function arrival(scratch, diffId, reading, index, signal) {
     const atTheEnd = reading.then(async ({ layers }) => {
         const layer = layers[index];
         if (layer?.diffId !== diffId) {
-            throw new lib_errors/* SideloadError */.wR('INTERNAL', `the layer ${diffId} is none of the image that was read`);
+            throw new errors/* SideloadError */.wR('INTERNAL', `the layer ${diffId} is none of the image that was read`);
         }
         return await layer.store(signal);
     });
@@ -10511,7 +3776,7 @@ function selectImages(images, requests, label) {
         if (image.fault !== undefined)
             throw image.fault;
         if (image.name === undefined) {
-            throw new lib_errors/* SideloadError */.wR('INPUT_INVALID', `${label} holds ${selection_describe(image)}`, {
+            throw new errors/* SideloadError */.wR('INPUT_INVALID', `${label} holds ${selection_describe(image)}`, {
                 hint: 'Set `images` to the name that pods use for it.',
             });
         }
@@ -10527,7 +3792,7 @@ function selectImage(images, request, label) {
     if (image === undefined) {
         const names = images.flatMap(({ name }) => name ?? []);
         const [near] = describeNames(reference, names, label);
-        throw new lib_errors/* SideloadError */.wR('IMAGE_NOT_FOUND', `${label} does not hold ${reference}; it holds ${images.map(selection_describe).join(', ')}`, { hint: near === undefined ? NOT_FOUND_HINT : `${near}. ${NOT_FOUND_HINT}` });
+        throw new errors/* SideloadError */.wR('IMAGE_NOT_FOUND', `${label} does not hold ${reference}; it holds ${images.map(selection_describe).join(', ')}`, { hint: near === undefined ? NOT_FOUND_HINT : `${near}. ${NOT_FOUND_HINT}` });
     }
     if (image.fault !== undefined)
         throw image.fault;
@@ -10556,7 +3821,7 @@ function selectNameless(images, reference, label) {
     if (tagged.length === 0 && nameless.some(image => image.tag !== undefined))
         return undefined;
     const found = candidates.map(({ digest }) => digest ?? 'one without a digest').join(', ');
-    throw new lib_errors/* SideloadError */.wR('IMAGE_AMBIGUOUS', `${label} holds several images that could be ${reference}: ${found}`, {
+    throw new errors/* SideloadError */.wR('IMAGE_AMBIGUOUS', `${label} holds several images that could be ${reference}: ${found}`, {
         hint: 'Name one by its digest in `images`, as in `app@sha256:…`, or tag the images.',
     });
 }
@@ -10619,7 +3884,7 @@ async function scanTarFile(file, path, label, signal) {
     return { files, links, label, sizeBytes, ended };
 }
 function truncated(label, sizeBytes, name) {
-    return new lib_errors/* SideloadError */.wR('ARCHIVE_INVALID', `${label} ends after ${sizeBytes} bytes, in the middle of ${name}`);
+    return new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${label} ends after ${sizeBytes} bytes, in the middle of ${name}`);
 }
 function openRange(path, start, sizeBytes) {
     return sizeBytes === 0
@@ -10648,9 +3913,9 @@ async function readHeader(file, offset, sizeBytes, label) {
         return { header, bodyOffset: position };
     }
     catch (error) {
-        if (error instanceof lib_errors/* SideloadError */.wR)
+        if (error instanceof errors/* SideloadError */.wR)
             throw error;
-        throw new lib_errors/* SideloadError */.wR('ARCHIVE_INVALID', `${label} has no tar header at byte ${offset}: ${(0,lib_errors/* messageOf */.bD)(error)}`, {
+        throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${label} has no tar header at byte ${offset}: ${(0,errors/* messageOf */.bD)(error)}`, {
             cause: error,
         });
     }
@@ -10715,7 +3980,7 @@ async function readTarStream(source, stop, label, scratch, signal) {
             if (looksLikeJson(bytes)) {
                 metadataBytes += bytes.length;
                 if (metadataBytes > METADATA_TOTAL_MAX_BYTES) {
-                    throw new lib_errors/* SideloadError */.wR('ARCHIVE_INVALID', `${label} has more than ${METADATA_TOTAL_MAX_BYTES} bytes of JSON`);
+                    throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${label} has more than ${METADATA_TOTAL_MAX_BYTES} bytes of JSON`);
                 }
                 files.set(name, memoryFile(bytes));
                 return;
@@ -10761,19 +4026,19 @@ async function readTarStream(source, stop, label, scratch, signal) {
     });
     const failures = (await Promise.allSettled([collecting, feeding])).flatMap((side) => side.status === 'rejected' ? [side.reason] : []);
     if (failures.length > 0) {
-        const error = failures.find(failure => failure instanceof lib_errors/* SideloadError */.wR) ??
+        const error = failures.find(failure => failure instanceof errors/* SideloadError */.wR) ??
             failures.find(failure => failure.code !== 'ERR_STREAM_PREMATURE_CLOSE') ??
             failures[0];
         if (sourceFailure !== undefined)
             throw sourceFailure.error;
-        if (error instanceof lib_errors/* SideloadError */.wR || signal.aborted)
+        if (error instanceof errors/* SideloadError */.wR || signal.aborted)
             throw error;
-        const message = (0,lib_errors/* messageOf */.bD)(error);
+        const message = (0,errors/* messageOf */.bD)(error);
         if (message === 'Unexpected end of data')
             throw truncated(label, sizeBytes, current);
         if (!/header/i.test(message))
             throw error;
-        throw new lib_errors/* SideloadError */.wR('ARCHIVE_INVALID', `${label} is not a tar archive at ${current}: ${message}`, {
+        throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${label} is not a tar archive at ${current}: ${message}`, {
             cause: error,
         });
     }
@@ -10805,14 +4070,14 @@ async function readLayoutDirectory(directory, label) {
         await addFile(files, directory, name);
     if (!files.has('index.json') && !files.has('manifest.json')) {
         const copied = files.size === 0 ? '' : ' any more';
-        throw new lib_errors/* SideloadError */.wR('ARCHIVE_INVALID', `${label} is a directory, and no image layout${copied}: index.json is missing`, {
+        throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${label} is a directory, and no image layout${copied}: index.json is missing`, {
             hint: 'Name the directory that has `oci-layout` and `index.json` in it, or an archive file.',
         });
     }
     const blobs = await (0,promises_namespaceObject.readdir)((0,external_node_path_namespaceObject.join)(directory, BLOBS)).catch((error) => {
         if (error.code === 'ENOENT' || error.code === 'ENOTDIR')
             return [];
-        throw new lib_errors/* SideloadError */.wR('ARCHIVE_INVALID', `${label} cannot be read: ${error.message}`, { cause: error });
+        throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${label} cannot be read: ${error.message}`, { cause: error });
     });
     for (const name of blobs)
         await addFile(files, directory, `${BLOBS}/${name}`);
@@ -10879,8 +4144,8 @@ async function readArchiveFile(path, scratch, signal) {
 }
 async function readCompressed(source, stop, compression, label, scratch, signal) {
     const filter = await startDecompression(compression, signal).catch((error) => {
-        throw error instanceof lib_errors/* SideloadError */.wR
-            ? new lib_errors/* SideloadError */.wR(error.code, `${label} cannot be read: ${error.message}`, { hint: error.hint })
+        throw error instanceof errors/* SideloadError */.wR
+            ? new errors/* SideloadError */.wR(error.code, `${label} cannot be read: ${error.message}`, { hint: error.hint })
             : error;
     });
     const feeding = (0,external_node_stream_promises_namespaceObject.pipeline)(source, filter.stream, { signal });
@@ -10901,16 +4166,16 @@ async function* decompressed(stream, finished, compression, label) {
         await finished();
     }
     catch (error) {
-        if (error instanceof lib_errors/* SideloadError */.wR || error.name === 'AbortError')
+        if (error instanceof errors/* SideloadError */.wR || error.name === 'AbortError')
             throw error;
-        throw new lib_errors/* SideloadError */.wR('ARCHIVE_INVALID', `${label} is broken ${compression}: ${(0,lib_errors/* messageOf */.bD)(error)}`, {
+        throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${label} is broken ${compression}: ${(0,errors/* messageOf */.bD)(error)}`, {
             cause: error,
         });
     }
 }
 function unreadable(path, error) {
     const why = error.code === 'ENOENT' ? 'does not exist' : `cannot be opened: ${error.message}`;
-    return new lib_errors/* SideloadError */.wR('ARCHIVE_INVALID', `the archive ${path} ${why}`, {
+    return new errors/* SideloadError */.wR('ARCHIVE_INVALID', `the archive ${path} ${why}`, {
         hint: 'Check the path in `archive`, and that an earlier step of this job wrote the file on this machine.',
         cause: error,
     });
@@ -10925,13 +4190,13 @@ const FOREIGN = [
 ];
 function recognise(head, label) {
     if (head.length === 0)
-        throw new lib_errors/* SideloadError */.wR('ARCHIVE_INVALID', `${label} is empty`);
+        throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${label} is empty`);
     const compression = sniffCompression(head);
     const text = head.toString('latin1');
     const isTar = text.startsWith('ustar', USTAR_OFFSET);
     const foreign = isTar || compression !== 'none' ? undefined : FOREIGN.find(([pattern]) => pattern.test(text));
     if (foreign !== undefined)
-        throw new lib_errors/* SideloadError */.wR('ARCHIVE_INVALID', `${label} ${foreign[1]}`);
+        throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${label} ${foreign[1]}`);
     return compression;
 }
 
@@ -10991,7 +4256,7 @@ function savedLabel({ engine, reference }) {
     return `what ${engine} saved of ${reference}`;
 }
 function saveFailed({ engine, reference }, { stderr, reason }) {
-    return new lib_errors/* SideloadError */.wR('SOURCE_UNAVAILABLE', `${engine} did not save ${reference}: ${lastLine(stderr) ?? reason}`, {
+    return new errors/* SideloadError */.wR('SOURCE_UNAVAILABLE', `${engine} did not save ${reference}: ${lastLine(stderr) ?? reason}`, {
         hint: 'Look at the engine on the runner (free disk space, its log), and run the job again.',
     });
 }
@@ -11023,13 +4288,16 @@ function parseInspection(text) {
     const isPodman = full !== id;
     return imageId === undefined
         ? { id: full, diffIds, isPodman }
-        : { id: full, diffIds, isPodman, imageId, ...platformOf(image), ...sizeOf(image) };
+        : { id: full, diffIds, isPodman, imageId, ...platformOf(image), ...inspection_userOf(image), ...sizeOf(image) };
 }
 function platformOf(image) {
     const [os, architecture, variant] = [image.Os, image.Architecture, image.Variant].map(asText);
     if (os === undefined || architecture === undefined)
         return {};
     return { platform: { os, architecture, ...(variant === undefined ? {} : { variant }) } };
+}
+function inspection_userOf({ Config }) {
+    return Config === undefined || Config === null ? {} : { user: asText(asObject(Config).User) ?? '' };
 }
 function sizeOf({ Size }) {
     return typeof Size === 'number' ? { sizeBytes: Size } : {};
@@ -11131,7 +4399,7 @@ function startUpload(store, signal, fail) {
             return received;
         },
         cancel() {
-            lose(new lib_errors/* SideloadError */.wR('CANCELLED', 'the upload was cancelled'));
+            lose(new errors/* SideloadError */.wR('CANCELLED', 'the upload was cancelled'));
         },
     };
 }
@@ -11155,39 +4423,20 @@ async function receive(source, sizeBytes, store, signal) {
         yield* first.splice(0);
         yield* { [Symbol.asyncIterator]: () => chunks };
     }
-    const compression = sniffCompression(head);
-    const proof = compression === 'none' || store.keep === undefined ? undefined : await startProof(compression, signal);
-    try {
-        const bytes = proof === undefined ? rest() : proof.watch(rest());
-        const stored = await store.write(() => Object.assign(bytes, { destroy: () => source.destroy() }), signal);
-        const diffId = await proof?.diffId();
-        if (diffId !== undefined)
-            await store.keep?.(stored, diffId);
-        return { digest: stored.digest, file: { sizeBytes: sizeBytes(), stored, open: stored.blob.open } };
-    }
-    finally {
-        proof?.stop();
-    }
+    const stored = await store.write(() => Object.assign(rest(), { destroy: () => source.destroy() }), signal);
+    return { digest: stored.digest, file: { sizeBytes: sizeBytes(), stored, open: stored.blob.open } };
 }
-async function startProof(compression, signal) {
-    const filter = await startDecompression(compression, signal).catch(() => undefined);
-    if (filter === undefined)
-        return undefined;
-    const input = new external_node_stream_namespaceObject.PassThrough({ highWaterMark: BUFFER_BYTES });
+async function proveStored(content, store, signal) {
+    if (content.compression === 'none' || store.keep === undefined)
+        return;
     const meter = createMeter();
-    const proving = through(filter, ({ stream }) => (0,external_node_stream_promises_namespaceObject.pipeline)(input, stream, meter.stream, nowhere(), { signal })).then(() => meter.result().digest, () => undefined);
-    return {
-        async *watch(bytes) {
-            for await (const chunk of bytes) {
-                if (!input.destroyed && !input.write(chunk))
-                    await Promise.race([(0,external_node_events_namespaceObject.once)(input, 'drain'), proving]);
-                yield chunk;
-            }
-            input.end();
-        },
-        diffId: () => proving,
-        stop: () => input.destroy(),
-    };
+    try {
+        await through(await startDecompression(content.compression, signal), ({ stream }) => (0,external_node_stream_promises_namespaceObject.pipeline)(content.blob.open(), stream, meter.stream, nowhere(), { signal }));
+    }
+    catch {
+        return;
+    }
+    await store.keep(content, meter.result().digest);
 }
 
 ;// CONCATENATED MODULE: ./lib/image/receiver.js
@@ -11355,6 +4604,7 @@ async function finishUpload(state, { request, response, query }, id) {
     const session = sessionOf(state, id);
     const digest = digestOrRefuse(query.get('digest') ?? '');
     await append(state, id, session, request);
+    const isRepeated = (await findStored(state, digest)) !== undefined;
     state.uploads.delete(id);
     const received = await session.upload.finish();
     if (received.digest !== digest) {
@@ -11363,6 +4613,8 @@ async function finishUpload(state, { request, response, query }, id) {
     if (received.file.stored === undefined)
         requireRoom(state, received.file.sizeBytes);
     state.blobs.set(digest, received.file);
+    if (isRepeated && received.file.stored !== undefined)
+        await proveStored(received.file.stored, state.store, state.signal);
     send(response, 201, { Location: `/v2/${state.repository}/blobs/${digest}`, 'Docker-Content-Digest': digest });
 }
 async function cancelUpload(state, { response }, id) {
@@ -11500,7 +4752,7 @@ const push_TAG = 'pushed';
 const UNTAG_WITHIN_MS = 20_000;
 async function readPushed(command, store, signal) {
     const receiver = await openReceiver(REPOSITORY_PREFIX, store, signal).catch((error) => {
-        throw push_refused(command, (0,lib_errors/* messageOf */.bD)(error));
+        throw push_refused(command, (0,errors/* messageOf */.bD)(error));
     });
     try {
         await push(command, receiver, signal);
@@ -11516,7 +4768,7 @@ async function readEither(push, save, scratch, signal, log) {
             return await readPushed(push, scratch, signal);
         }
         catch (error) {
-            if (signal.aborted || !(error instanceof lib_errors/* SideloadError */.wR) || error.code !== 'SOURCE_UNAVAILABLE')
+            if (signal.aborted || !(error instanceof errors/* SideloadError */.wR) || error.code !== 'SOURCE_UNAVAILABLE')
                 throw error;
             log(`the whole image is saved: ${error.message}`);
         }
@@ -11597,13 +4849,13 @@ async function layoutOf(command, { blobs, manifests, tags }) {
     return { files, links: new Map(), label, sizeBytes, ended: true };
 }
 function configOf({ bytes }) {
-    return parseDigest(asObject(asObject(json_parseJson(bytes, 'a pushed manifest')).config).digest);
+    return parseDigest(asObject(asObject(parseJson(bytes, 'a pushed manifest')).config).digest);
 }
 function push_blobName(digest) {
     return `blobs/sha256/${hexOf(digest)}`;
 }
 function push_refused({ engine, reference }, why) {
-    return new lib_errors/* SideloadError */.wR('SOURCE_UNAVAILABLE', `${engine} did not push ${reference}: ${why}`);
+    return new errors/* SideloadError */.wR('SOURCE_UNAVAILABLE', `${engine} did not push ${reference}: ${why}`);
 }
 
 ;// CONCATENATED MODULE: ./lib/image/sources/containerd.js
@@ -11679,7 +4931,7 @@ async function readFirst(commands, scratch, signal) {
             return await readSaved(command, scratch, signal);
         }
         catch (error) {
-            if (signal.aborted || !(error instanceof lib_errors/* SideloadError */.wR) || error.code !== 'SOURCE_UNAVAILABLE')
+            if (signal.aborted || !(error instanceof errors/* SideloadError */.wR) || error.code !== 'SOURCE_UNAVAILABLE')
                 throw error;
             failure = error;
         }
@@ -11852,9 +5104,9 @@ async function findImage(source, reference, options, log, signal) {
         }
     }
     if (absent.length === 0) {
-        throw new lib_errors/* SideloadError */.wR('SOURCE_UNAVAILABLE', `nobody can be asked for ${reference}: ${reasons.join('; ')}`);
+        throw new errors/* SideloadError */.wR('SOURCE_UNAVAILABLE', `nobody can be asked for ${reference}: ${reasons.join('; ')}`);
     }
-    throw new lib_errors/* SideloadError */.wR('IMAGE_NOT_FOUND', [`no image ${reference} in ${absent.join(', ')}`, ...reasons].join('; '), {
+    throw new errors/* SideloadError */.wR('IMAGE_NOT_FOUND', [`no image ${reference} in ${absent.join(', ')}`, ...reasons].join('; '), {
         hint: `Compare the name with \`docker images\`, \`podman images\` or \`nerdctl images\` on the runner; images that another user built, or that lie in another containerd namespace, are not seen.`,
     });
 }
@@ -11875,12 +5127,13 @@ function ambiguous(reference, first, second) {
         [first.engine, first.image.id],
         [second.engine, other],
     ].map(([engine, id = '']) => `${engine} (${id.replace('sha256:', '').slice(0, 12)})`);
-    return new lib_errors/* SideloadError */.wR('IMAGE_AMBIGUOUS', `${both.join(' and ')} have different images ${reference}`, {
+    return new errors/* SideloadError */.wR('IMAGE_AMBIGUOUS', `${both.join(' and ')} have different images ${reference}`, {
         hint: 'Set `source` to `docker` or `podman`, or remove the old one.',
     });
 }
 
 ;// CONCATENATED MODULE: ./lib/image/open.js
+
 
 
 
@@ -11917,7 +5170,7 @@ async function openImages(options) {
     catch (error) {
         await close();
         if (options.signal.aborted)
-            throw new lib_errors/* SideloadError */.wR('CANCELLED', 'cancelled', { cause: error });
+            throw new errors/* SideloadError */.wR('CANCELLED', 'cancelled', { cause: error });
         throw error;
     }
 }
@@ -11925,11 +5178,11 @@ async function openFrom(opening) {
     const { archive, source, references } = opening;
     if (source === 'archive' || (source === 'auto' && archive !== undefined)) {
         if (archive === undefined)
-            throw new lib_errors/* SideloadError */.wR('INPUT_INVALID', '`source: archive` needs `archive`');
+            throw new errors/* SideloadError */.wR('INPUT_INVALID', '`source: archive` needs `archive`');
         return openArchive(opening, archive);
     }
     if (references.length === 0)
-        throw new lib_errors/* SideloadError */.wR('INPUT_INVALID', '`images` is empty, and no archive is given');
+        throw new errors/* SideloadError */.wR('INPUT_INVALID', '`images` is empty, and no archive is given');
     const images = [];
     for (const reference of references) {
         const found = await findImage(source, reference, opening, opening.log, opening.signal);
@@ -11943,10 +5196,10 @@ async function openArchive(opening, path) {
     return selectImages(images, opening.references, entries.label).map(({ reference, image }) => sourceImage(opening, reference, `archive ${path} (${image.format})`, image));
 }
 async function openFound(opening, found, reference) {
-    const { imageId, platform, diffIds, sizeBytes } = found.image;
+    const { imageId, platform, diffIds, sizeBytes, user } = found.image;
     const digests = diffIds.flatMap(diffId => parseDigest(diffId) ?? []);
     const isKnown = found.rival === undefined && reference_parseReference(reference).digest === undefined;
-    if (!isKnown || imageId === undefined || platform === undefined || digests.length === 0) {
+    if (!isKnown || imageId === undefined || platform === undefined || user === undefined || digests.length === 0) {
         return await openSaved(opening, found, reference);
     }
     for (const digest of digests)
@@ -11956,10 +5209,10 @@ async function openFound(opening, found, reference) {
         await opening.scratch.retain(opening.needed);
         const [variant] = variants;
         if (variant === undefined)
-            throw new lib_errors/* SideloadError */.wR('IMAGE_NOT_FOUND', `${found.engine} has no image ${reference}`);
+            throw new errors/* SideloadError */.wR('IMAGE_NOT_FOUND', `${found.engine} has no image ${reference}`);
         return variant;
     });
-    const image = lazyImage({ imageId, platform, diffIds: digests, sizeBytes }, opening.scratch, read);
+    const image = lazyImage({ imageId, platform, user, diffIds: digests, sizeBytes }, opening.scratch, read);
     const stored = await Promise.all(digests.map(digest => opening.scratch.find(digest)));
     if (opening.prefetch === true && stored.includes(undefined))
         image.prefetch?.();
@@ -11974,7 +5227,7 @@ async function openSaved(opening, found, reference) {
         ? (selectByDigest(images, normalise(reference)) ?? first)
         : selectImages(images, [reference], entries.label)[0]?.image;
     if (image === undefined)
-        throw new lib_errors/* SideloadError */.wR('IMAGE_NOT_FOUND', `${entries.label} holds no image`);
+        throw new errors/* SideloadError */.wR('IMAGE_NOT_FOUND', `${entries.label} holds no image`);
     const { rival } = found;
     if (rival !== undefined && image.variants.every(({ imageId }) => imageId !== rival.id)) {
         throw ambiguous(reference, found, rival);
@@ -11986,6 +5239,7 @@ function sourceImage(opening, reference, origin, image) {
     const variants = image.variants.map(({ platform, imageId, config, layers, manifest }) => ({
         platform,
         imageId,
+        user: userOf(config),
         config: async () => config,
         layers: layers.map(content => layerOf(opening, content)),
         ...(manifest !== undefined && manifest.digest === digest ? { manifest } : {}),
@@ -12020,10 +5274,10 @@ function oneAtATime() {
 ;// CONCATENATED MODULE: ./lib/node/cluster.js
 
 const ADDRESS_TYPES = ['InternalIP', 'ExternalIP', 'InternalDNS', 'ExternalDNS', 'Hostname'];
-function nodesOfCluster(objects, entries, { user, port }) {
+function nodesOfCluster(objects, entries, { user, port, given, jump, sudo }) {
     const linux = objects.filter(object => (systemOf(object) ?? 'linux') === 'linux');
     if (linux.length === 0) {
-        throw new lib_errors/* SideloadError */.wR('INPUT_INVALID', 'the cluster has no Linux node that `node-selector` takes', {
+        throw new errors/* SideloadError */.wR('INPUT_INVALID', 'the cluster has no Linux node that `node-selector` takes', {
             hint: 'Compare with `kubectl get nodes --show-labels`.',
         });
     }
@@ -12032,10 +5286,20 @@ function nodesOfCluster(objects, entries, { user, port }) {
         const { name } = object.metadata;
         const [entry, other] = entries.filter(candidate => isFor(candidate, object));
         if (entry === undefined) {
-            return { label: name, host: addressOf(object), port, user, kubernetesName: name, criSocket: undefined };
+            return {
+                label: name,
+                host: addressOf(object),
+                port,
+                user,
+                given,
+                jump,
+                sudo,
+                kubernetesName: name,
+                criSocket: undefined,
+            };
         }
         if (other !== undefined) {
-            throw new lib_errors/* SideloadError */.wR('INPUT_INVALID', `${entry.label} and ${other.label} are both for the node ${name}`, {
+            throw new errors/* SideloadError */.wR('INPUT_INVALID', `${entry.label} and ${other.label} are both for the node ${name}`, {
                 hint: 'Keep one of the two.',
             });
         }
@@ -12080,9 +5344,11 @@ function unreadiness({ status }) {
 
 
 function node_newNode(settings) {
+    const now = Date.now();
     return {
         settings,
-        startedAtMs: Date.now(),
+        startedAtMs: now,
+        endedAtMs: now,
         connection: undefined,
         machine: undefined,
         facts: undefined,
@@ -12093,9 +5359,9 @@ function node_newNode(settings) {
         error: undefined,
     };
 }
-function ready({ settings, connection, facts }) {
+function node_ready({ settings, connection, facts }) {
     if (connection === undefined || facts === undefined) {
-        throw new lib_errors/* SideloadError */.wR('INTERNAL', 'the node is not connected', { node: settings.label });
+        throw new errors/* SideloadError */.wR('INTERNAL', 'the node is not connected', { node: settings.label });
     }
     return { connection, facts };
 }
@@ -12113,11 +5379,21 @@ async function node_onEach(nodes, act, parallel = Number.POSITIVE_INFINITY) {
                 await act(node);
             }
             catch (thrown) {
-                node.error = (0,lib_errors/* toSideloadError */.Lq)(thrown, node.settings.label);
+                node.error = (0,errors/* toSideloadError */.Lq)(thrown, node.settings.label);
             }
+            node.endedAtMs = Date.now();
         }
     });
     await Promise.all(workers);
+}
+async function notingError(node, image, act) {
+    try {
+        await act();
+    }
+    catch (thrown) {
+        image.error = (0,errors/* toSideloadError */.Lq)(thrown, node.settings.label);
+        throw image.error;
+    }
 }
 function isControlPlane({ object }) {
     const labels = object === undefined || object === 'absent' ? undefined : object.metadata.labels;
@@ -12142,7 +5418,7 @@ function nodeReport(node) {
         kubernetesName: kubernetesName(node),
         platform: machine === undefined ? undefined : formatPlatform(machine.platform),
         runtime: facts === undefined ? undefined : `${facts.runtime.name} ${facts.runtime.version}`,
-        images: images.map(({ reference, image, stage, estimate, outcome, bytesSent, smoke }) => ({
+        images: images.map(({ reference, image, stage, estimate, outcome, bytesSent, smoke, error: fault }) => ({
             reference,
             imageId: image.imageId,
             outcome,
@@ -12150,12 +5426,128 @@ function nodeReport(node) {
             isEstimateExact: estimate.isExact,
             bytesSent,
             smoke,
+            error: fault === undefined ? undefined : (0,report_report/* errorReport */.ZV)(fault),
         })),
         bytesSent: images.reduce((sum, image) => sum + image.bytesSent, 0),
-        durationMs: Date.now() - node.startedAtMs,
+        startedAt: new Date(node.startedAtMs).toISOString(),
+        endedAt: new Date(node.endedAtMs).toISOString(),
+        durationMs: Math.max(0, node.endedAtMs - node.startedAtMs),
         findings,
-        error: error === undefined ? undefined : errorReport(error),
+        error: error === undefined ? undefined : (0,report_report/* errorReport */.ZV)(error),
     };
+}
+
+;// CONCATENATED MODULE: ./lib/node/script.js
+
+
+const SEARCH_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/snap/bin';
+async function runScript(connection, script, signal) {
+    const mark = `@@${(0,external_node_crypto_namespaceObject.randomBytes)(6).toString('hex')}`;
+    const stdin = composeScript(script, mark, connection.becomesRootBy);
+    const result = await connection.run(['/bin/sh'], { stdin, signal });
+    const sections = parseSections(result.stdout, mark);
+    if (result.code !== 0 || !sections.has('end')) {
+        const said = `${result.stderr}\n${result.stdout.split(mark)[0] ?? ''}`.trim();
+        throw new errors/* SideloadError */.wR('REMOTE_COMMAND_FAILED', `a script on the node ended with exit code ${result.code}${said === '' ? '' : `: ${said.slice(-2000)}`}`, { node: connection.target.label });
+    }
+    return sections;
+}
+const ROOT_WORDS = {
+    auto: `AS_ROOT='sudo -n'; command -v sudo >/dev/null || ! command -v doas >/dev/null || AS_ROOT='doas -n'`,
+    sudo: `AS_ROOT='sudo -n'`,
+    doas: `AS_ROOT='doas -n'`,
+    none: 'AS_ROOT=',
+    password: 'AS_ROOT=',
+};
+function composeScript({ body, variables = {} }, mark, rootBy = 'auto') {
+    const assignments = Object.entries(variables).map(([name, value]) => `${name}=${quoteForSh(value)}`);
+    return `{
+export LC_ALL=C PATH="$PATH:${SEARCH_PATH}"
+section() { printf '\\n${mark} %s\\n' "$1"; }
+if [ "$(id -u)" = 0 ]; then AS_ROOT=; else ${ROOT_WORDS[rootBy]}; fi
+as_root() { $AS_ROOT "$@"; }
+${assignments.join('\n')}
+${body}
+section end
+exit 0
+} </dev/null
+`;
+}
+function quoteForSh(value) {
+    return `'${value.replaceAll("'", String.raw `'\''`)}'`;
+}
+function parseSections(stdout, mark) {
+    const sections = new Map();
+    for (const part of stdout.split(`\n${mark} `).slice(1)) {
+        const newline = part.indexOf('\n');
+        sections.set(part.slice(0, newline), part.slice(newline + 1).trim());
+    }
+    return sections;
+}
+
+;// CONCATENATED MODULE: ./lib/node/root.js
+
+
+
+const ASK = `
+section uid; id -u
+section sudo; command -v sudo
+section without-password; sudo -n -k true >/dev/null 2>&1 && printf yes
+`;
+const SUDO = `export LC_ALL=C PATH="$PATH:${SEARCH_PATH}"; exec sudo -k -S -p "" -- /bin/sh -c "$0" "$@"`;
+const AFTER_MARK = 'IFS= read -r line; [ "$line" = "$0" ] && exec "$@"; echo "$0 is not what came" >&2; exit 97';
+const UNREAD = 97;
+async function becomeRoot(connection, { sudo, password }, signal) {
+    const plain = { ...connection, becomesRootBy: sudo };
+    if (password === undefined || sudo === 'doas' || sudo === 'none') {
+        return plain;
+    }
+    const sections = await runScript({ ...connection, becomesRootBy: 'none' }, { body: ASK }, signal);
+    if (sections.get('uid') === '0' || sections.get('sudo') === '' || sections.get('without-password') === 'yes') {
+        return plain;
+    }
+    const argv = ['/bin/sh', '-c', SUDO.replace('/bin/sh -c "$0" "$@"', 'true')];
+    const { code, stderr } = await connection.run(argv, { stdin: `${password}\n`, signal });
+    if (code !== 0) {
+        throw root_refusal(connection, stderr.trim());
+    }
+    return {
+        ...connection,
+        becomesRootBy: 'password',
+        run: (command, options) => runByPassword(connection, password, command, options),
+    };
+}
+async function runByPassword(connection, password, command, options = {}) {
+    const mark = (0,external_node_crypto_namespaceObject.randomBytes)(12).toString('hex');
+    const result = await connection.run(['/bin/sh', '-c', SUDO, AFTER_MARK, mark, ...command], {
+        ...options,
+        preamble: `${password}\n${mark}\n`,
+    });
+    if (result.code === UNREAD && result.stderr.includes(mark)) {
+        throw new errors/* SideloadError */.wR('SUDO_REFUSED', 'sudo did not ask for its password this time; nothing was run', {
+            node: connection.target.label,
+            hint: 'The sudoers file asks for some commands and not for others: give the user `NOPASSWD` for all of them, and leave out `sudo-password`.',
+        });
+    }
+    return result;
+}
+function root_refusal({ target }, said) {
+    const isWrong = /try again|incorrect password|no password was provided|authentication failure/i.test(said);
+    return new errors/* SideloadError */.wR('SUDO_REFUSED', isWrong
+        ? `sudo does not take the password of ${target.user}`
+        : `sudo refused ${target.user}: ${said || 'without a word'}`, {
+        node: target.label,
+        hint: isWrong ? 'Correct the secret; try it on the node with `sudo -k -v`, as this user.' : sudoHint(said),
+    });
+}
+function sudoHint(said) {
+    if (/must have a tty/.test(said)) {
+        return 'Its sudoers has `requiretty`, and a terminal would garble the image: add `Defaults:USER !requiretty`.';
+    }
+    if (/password is required|Authentication required/i.test(said)) {
+        return 'Give the user `NOPASSWD` (doas: `nopass`), or pass `sudo-password`.';
+    }
+    return undefined;
 }
 
 ;// CONCATENATED MODULE: external "node:timers/promises"
@@ -12178,7 +5570,7 @@ const layout_BLOCK_BYTES = 512;
 const END_OF_ARCHIVE = Buffer.alloc(2 * layout_BLOCK_BYTES);
 function layoutArchive({ reference, image, blobs }) {
     if (blobs.length !== image.layers.length) {
-        throw new lib_errors/* SideloadError */.wR('INTERNAL', `${blobs.length} blobs for ${image.layers.length} layers of ${reference}`);
+        throw new errors/* SideloadError */.wR('INTERNAL', `${blobs.length} blobs for ${image.layers.length} layers of ${reference}`);
     }
     const coming = blobs.map(async (blob) => await blob);
     for (const blob of coming)
@@ -12300,7 +5692,7 @@ async function* bodyOf(blob) {
         yield chunk;
     }
     if (readBytes !== blob.sizeBytes) {
-        throw new lib_errors/* SideloadError */.wR('INTERNAL', `the stored blob ${blob.digest} is not ${blob.sizeBytes} bytes long any more`);
+        throw new errors/* SideloadError */.wR('INTERNAL', `the stored blob ${blob.digest} is not ${blob.sizeBytes} bytes long any more`);
     }
 }
 async function headerOf(name, sizeBytes) {
@@ -12322,7 +5714,7 @@ function partOf({ platform, layers }, count) {
         config: {},
         rootfs: { type: 'layers', diff_ids: lowest.map(({ diffId }) => diffId) },
     }));
-    return { platform, imageId: digestOf(config), config: async () => config, layers: lowest };
+    return { platform, imageId: digestOf(config), user: '', config: async () => config, layers: lowest };
 }
 
 ;// CONCATENATED MODULE: ./lib/plan.js
@@ -12340,11 +5732,11 @@ function planNode(images, { platform }, held) {
             const built = variants.map(variant => formatPlatform(variant.platform)).join(', ');
             return `${reference} is built for ${built}, and the node is ${formatPlatform(platform)}`;
         });
-        throw new lib_errors/* SideloadError */.wR('PLATFORM_MISMATCH', faults.join('\n'));
+        throw new errors/* SideloadError */.wR('PLATFORM_MISMATCH', faults.join('\n'));
     }
     return chosen.flatMap(({ reference, image }) => image === undefined
         ? []
-        : [{ reference, image, action: faultOf(held.get(reference), image) === undefined ? 'keep' : 'send' }]);
+        : [{ reference, image, action: plan_faultOf(held.get(reference), image) === undefined ? 'keep' : 'send' }]);
 }
 function planLayers({ manifest, layers }, held) {
     return layers.map((_, index) => held[index]?.find(({ digest }) => manifest === undefined || manifest.layerDigests[index] === digest));
@@ -12372,7 +5764,7 @@ function sentBytes(image, blobs) {
     const sum = known.reduce((total, bytes) => total + (bytes ?? 0), 0);
     return known.includes(undefined) ? Math.max(sum, image.image.sizeBytes ?? 0) : sum;
 }
-function faultOf(held, image) {
+function plan_faultOf(held, image) {
     if (held === undefined) {
         return 'the runtime does not have it';
     }
@@ -12387,7 +5779,7 @@ function faultOf(held, image) {
 
 ;// CONCATENATED MODULE: ./lib/runtime/cri.js
 function asRoot({ privilege }) {
-    return privilege === 'sudo' ? ['sudo', '-n'] : [];
+    return privilege === 'sudo' || privilege === 'doas' ? [privilege, '-n'] : [];
 }
 const CRI = `
 inspect_by_cri() {
@@ -12927,14 +6319,13 @@ function runtimeOf(name) {
 
 ;// CONCATENATED MODULE: ./lib/node/heartbeat.js
 
-const BEAT = 'trap : TERM; while sleep 10; do echo; done & cat >/dev/null; kill 0';
-function startHeartbeat(connection) {
-    const stdin = new external_node_stream_namespaceObject.PassThrough();
-    const ended = connection.run(['sh', '-c', BEAT], { stdin }).then(() => { }, () => { });
-    return async () => {
-        stdin.end();
-        await ended;
-    };
+const BEAT = [
+    `export LC_ALL=C PATH="$PATH:${SEARCH_PATH}"`,
+    `(trap 'kill $s; exit' TERM; while sleep 10 2>/dev/null & s=$!; wait $s; do echo >&2; done) >/dev/null & b=$!`,
+    '"$@"; c=$?; kill $b; exit $c',
+].join('; ');
+function withHeartbeat(argv) {
+    return ['/bin/sh', '-c', BEAT, 'sh', ...argv];
 }
 
 ;// CONCATENATED MODULE: ./lib/image/chain-id.js
@@ -12948,45 +6339,6 @@ function chainIds(diffIds) {
     return chain;
 }
 
-;// CONCATENATED MODULE: ./lib/node/script.js
-
-
-const SEARCH_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/snap/bin';
-async function runScript(connection, script, signal) {
-    const mark = `@@${(0,external_node_crypto_namespaceObject.randomBytes)(6).toString('hex')}`;
-    const result = await connection.run(['sh'], { stdin: composeScript(script, mark), signal });
-    const sections = parseSections(result.stdout, mark);
-    if (result.code !== 0 || !sections.has('end')) {
-        const said = `${result.stderr}\n${result.stdout.split(mark)[0] ?? ''}`.trim();
-        throw new lib_errors/* SideloadError */.wR('REMOTE_COMMAND_FAILED', `a script on the node ended with exit code ${result.code}${said === '' ? '' : `: ${said.slice(-2000)}`}`, { node: connection.target.label });
-    }
-    return sections;
-}
-function composeScript({ body, variables = {} }, mark) {
-    const assignments = Object.entries(variables).map(([name, value]) => `${name}=${quoteForSh(value)}`);
-    return `{
-export LC_ALL=C PATH="$PATH:${SEARCH_PATH}"
-section() { printf '\\n${mark} %s\\n' "$1"; }
-if [ "$(id -u)" = 0 ]; then as_root() { "$@"; }; else as_root() { sudo -n "$@"; }; fi
-${assignments.join('\n')}
-${body}
-section end
-exit 0
-} </dev/null
-`;
-}
-function quoteForSh(value) {
-    return `'${value.replaceAll("'", String.raw `'\''`)}'`;
-}
-function parseSections(stdout, mark) {
-    const sections = new Map();
-    for (const part of stdout.split(`\n${mark} `).slice(1)) {
-        const newline = part.indexOf('\n');
-        sections.set(part.slice(0, newline), part.slice(newline + 1).trim());
-    }
-    return sections;
-}
-
 ;// CONCATENATED MODULE: ./lib/node/layers.js
 
 
@@ -12998,7 +6350,7 @@ async function askLayers(node, images, { delta }, run) {
     if (images.length === 0) {
         return;
     }
-    const { connection, facts } = ready(node);
+    const { connection, facts } = node_ready(node);
     const runtime = runtimeOf(facts.runtime.name);
     const asked = await Promise.all(images.map(({ image }) => askedLayers(image)));
     const sections = delta ? await runScript(connection, runtime.layers(facts, asked.flat()), run.signal) : new Map();
@@ -13040,9 +6392,3049 @@ function assertRoom(facts, reference, { archiveBytes, layersBytes }) {
     ];
     for (const { disk, bytes } of needs) {
         if (bytes > disk.freeBytes) {
-            throw new lib_errors/* SideloadError */.wR('DISK_FULL', `${reference} needs ${formatBytes(bytes)} on ${disk.path} of the node, and ${formatBytes(disk.freeBytes)} are free`);
+            throw new errors/* SideloadError */.wR('DISK_FULL', `${reference} needs ${formatBytes(bytes)} on ${disk.path} of the node, and ${formatBytes(disk.freeBytes)} are free`);
         }
     }
+}
+
+;// CONCATENATED MODULE: ./lib/node/kubelet.js
+
+const DEFAULTS = {
+    imageGcHighThresholdPercent: 85,
+    credentialPolicy: 'NeverVerifyPreloadedImages',
+    credentialAllowlist: [],
+};
+function parseKubelet(text, gcThreshold) {
+    const settings = Object.assign({}, ...(0,yaml_dist/* parseAllDocuments */.hR)(text).map(kubelet_toObject));
+    const { imageGCHighThresholdPercent: percent, imagePullCredentialsVerificationPolicy: policy, preloadedImagesVerificationAllowlist: allowlist, } = settings;
+    const threshold = /^\d{1,3}$/.test(gcThreshold) ? Number(gcThreshold) : percent;
+    return {
+        imageGcHighThresholdPercent: typeof threshold === 'number' ? threshold : DEFAULTS.imageGcHighThresholdPercent,
+        credentialPolicy: typeof policy === 'string' && policy !== '' ? policy : DEFAULTS.credentialPolicy,
+        credentialAllowlist: Array.isArray(allowlist) ? allowlist.map(String) : DEFAULTS.credentialAllowlist,
+    };
+}
+function kubelet_toObject(document) {
+    const value = (document.errors ?? []).length === 0 ? document.toJS?.() : undefined;
+    return typeof value === 'object' && value !== null ? value : {};
+}
+
+;// CONCATENATED MODULE: ./lib/node/facts.js
+
+
+
+
+
+const RUNTIME_NAMES = ['containerd', 'cri-o', 'docker'];
+const TOOL_NAMES = ['ctr', 'crictl', 'skopeo', 'podman', 'docker'];
+const CLIENTS = {
+    containerd: ['ctr'],
+    'cri-o': ['skopeo', 'podman'],
+    docker: ['docker'],
+};
+const PRIVILEGES = { 'sudo -n': 'sudo', 'doas -n': 'doas' };
+function parseMachine(sections, label) {
+    const fail = (code, message) => new errors/* SideloadError */.wR(code, message, { node: label });
+    const text = (name) => sections.get(name) ?? '';
+    const refusal = sections.get('sudo-refused');
+    const allowed = text('sudo-allows').split(/\s+/);
+    const mayLoad = allowed.includes('load') && allowed.includes('inspect');
+    if (refusal !== undefined && !mayLoad) {
+        const message = refusalText(text('as-root'), refusal, allowed);
+        throw new errors/* SideloadError */.wR('SUDO_REFUSED', message, { node: label, hint: sudoHint(refusal) });
+    }
+    const platform = fromUname(text('machine'));
+    if (platform === undefined) {
+        throw fail('PROBE_FAILED', `unknown machine ${JSON.stringify(text('machine'))} (uname -m)`);
+    }
+    return {
+        platform,
+        kubernetesName: text('kubernetes-name'),
+        privilege: refusal !== undefined ? 'user' : text('uid') === '0' ? 'root' : (PRIVILEGES[text('as-root')] ?? 'none'),
+        kubelet: parseKubelet(text('kubelet-configuration'), text('kubelet-gc-threshold')),
+    };
+}
+function refusalText(command, refusal, allowed = []) {
+    const said = `\`${command}\` refused: ${refusal || 'without a word'}`;
+    return allowed.includes('load')
+        ? `${said}\nit allows \`podman load\`, but not \`podman image inspect\`, and nobody could say what the node has`
+        : said;
+}
+function parseFacts(sections, label) {
+    const fail = (code, message) => new errors/* SideloadError */.wR(code, message, { node: label });
+    const text = (name) => sections.get(name) ?? '';
+    const machine = parseMachine(sections, label);
+    const criSocket = text('socket');
+    if (criSocket === '') {
+        throw fail('RUNTIME_NOT_FOUND', 'no kubelet runs, and none of the well-known CRI sockets exists');
+    }
+    const origin = text('socket-origin');
+    if (text('socket-state') !== 'present') {
+        throw fail('RUNTIME_NOT_RUNNING', `the CRI socket ${criSocket} (from: ${origin}) does not exist`);
+    }
+    const tools = Object.fromEntries(TOOL_NAMES.flatMap(name => (text(name) === '' ? [] : [[name, text(name).split(' ')]])));
+    const criName = /^RuntimeName: *(\S+)/m.exec(text('cri-version'))?.[1];
+    const runtime = RUNTIME_NAMES.find(name => name === (criName ?? text('runtime')));
+    if (runtime === undefined && criName !== undefined) {
+        throw fail('RUNTIME_UNSUPPORTED', `the runtime behind ${criSocket} is ${criName}`);
+    }
+    if (runtime === undefined && Object.keys(tools).length === 0) {
+        throw fail('RUNTIME_NOT_FOUND', `the node has no client program for the runtime behind ${criSocket}`);
+    }
+    if (machine.privilege === 'user' && runtime !== 'cri-o') {
+        throw fail('SUDO_REFUSED', refusalText(text('as-root'), text('sudo-refused')));
+    }
+    if (runtime === 'cri-o' && tools.crictl === undefined && machine.privilege !== 'user') {
+        throw new errors/* SideloadError */.wR('RUNTIME_NOT_FOUND', 'the runtime is CRI-O, and the node has no crictl, which alone says what CRI-O holds', {
+            node: label,
+            hint: 'Install crictl on the node (package cri-tools), in a directory where the user’s PATH or /usr/local/bin has it.',
+        });
+    }
+    const unasked = machine.privilege === 'user' && tools.crictl === undefined ? 'of unknown version' : undefined;
+    const version = serverVersion(text('client-version')) ?? /^RuntimeVersion: *(\S+)/m.exec(text('cri-version'))?.[1] ?? unasked;
+    if (runtime === undefined || version === undefined) {
+        const said = text('client-version') || text('cri-version');
+        throw fail('RUNTIME_NOT_RUNNING', `the runtime behind ${criSocket} does not answer${said === '' ? '' : `: ${said}`}`);
+    }
+    const clients = CLIENTS[runtime];
+    if (!clients.some(client => tools[client] !== undefined)) {
+        throw fail('RUNTIME_NOT_FOUND', `${runtime} runs, but ${clients.join(' or ')} is not installed on the node`);
+    }
+    const disk = parseDisk(text('disk'));
+    if (disk === undefined) {
+        throw fail('PROBE_FAILED', `cannot tell the free disk space: ${text('disk')}`);
+    }
+    return {
+        ...machine,
+        distribution: text('distribution') || 'unknown',
+        criSocket,
+        criSocketOrigin: origin,
+        runtime: { name: runtime, version },
+        tools,
+        politeness: text('politeness')
+            .split(' ')
+            .filter(word => word !== ''),
+        importFlags: new Set(text('import-help').match(/--[a-z][a-z-]+/g) ?? []),
+        snapshotter: text('snapshotter') || undefined,
+        staged: `${text('staged')}\n${text('staged-imports')}`.split(/\s+/).filter(reference => reference !== ''),
+        imageRoot: text('image-root'),
+        disk,
+        workDisk: parseDisk(text('work-disk')),
+        sandbox: sandboxOf(text('sandbox-image'), text('sandbox-state')),
+    };
+}
+function sandboxOf(reference, state) {
+    const isHeld = state === 'held';
+    return reference === '' || !(isHeld || /no such image|not found/i.test(state)) ? undefined : { reference, isHeld };
+}
+function serverVersion(text) {
+    return /^Server:[\s\S]*?^\s*Version:\s*(\S+)/m.exec(text)?.[1];
+}
+
+;// CONCATENATED MODULE: ./lib/node/distributions.js
+const DISTRIBUTIONS = [
+    {
+        name: 'kubeadm',
+        runtime: 'containerd',
+        socket: '/run/containerd/containerd.sock',
+        client: 'ctr',
+        crictl: 'crictl',
+    },
+    {
+        name: 'k3s',
+        runtime: 'containerd',
+        socket: '/run/k3s/containerd/containerd.sock',
+        client: 'k3s ctr',
+        crictl: 'k3s crictl',
+        kubelet: '/etc/rancher/k3s/config.yaml',
+    },
+    {
+        name: 'RKE2',
+        runtime: 'containerd',
+        socket: '/run/k3s/containerd/containerd.sock',
+        client: '/var/lib/rancher/rke2/bin/ctr',
+        crictl: '/var/lib/rancher/rke2/bin/crictl',
+    },
+    { name: 'k0s', runtime: 'containerd', socket: '/run/k0s/containerd.sock', client: 'k0s ctr', crictl: 'crictl' },
+    {
+        name: 'MicroK8s',
+        runtime: 'containerd',
+        socket: '/var/snap/microk8s/common/run/containerd.sock',
+        client: 'microk8s ctr',
+        crictl: 'crictl',
+        kubelet: '/var/snap/microk8s/current/args/kubelet',
+    },
+    { name: 'CRI-O', runtime: 'cri-o', socket: '/run/crio/crio.sock', client: 'skopeo', crictl: 'crictl' },
+    { name: 'CRI-O', runtime: 'cri-o', socket: '/run/crio/crio.sock', client: 'podman', crictl: 'crictl' },
+    { name: 'cri-dockerd', runtime: 'docker', socket: '/run/cri-dockerd.sock', client: 'docker', crictl: 'crictl' },
+];
+function distributionRows() {
+    return DISTRIBUTIONS.map(({ name, runtime, socket, client, crictl, kubelet = '' }) => [name, runtime, socket, client, crictl, kubelet].join('|')).join('\n');
+}
+
+;// CONCATENATED MODULE: ./lib/node/probe.js
+
+
+
+const PROBE = `
+section uid; id -u
+section as-root; printf '%s' "$AS_ROOT"
+limited=
+may() { sudo -n -l "$@" >/dev/null 2>&1; } # whether sudo lets the user run this command
+if ! refusal=$(as_root true 2>&1); then
+  section sudo-refused; printf '%s' "$refusal"
+  podman=$(command -v podman) || { section end; exit 0; }
+  # What one command needs of root, sudo may still allow; the rest is asked for as the user.
+  section sudo-allows
+  may "$podman" load --quiet --input "\${UNPACKED}x/oci" && echo load
+  may "$podman" image inspect x && echo inspect
+  as_root() { case $1 in */crictl | */podman) sudo -n "$@" ;; *) "$@" ;; esac; }
+  limited=yes
+fi
+section machine; uname -m
+
+kubelet=
+for process in /proc/[0-9]*; do
+  { read -r name <"$process/comm"; } 2>/dev/null || continue
+  if [ "$name" = kubelet ]; then kubelet=$process; break; fi
+done
+flag() { # flag NAME: its value on the kubelet's command line, as --name=value or --name value
+  printf '%s\\n' "$arguments" | sed -n -e "s/^--$1=//p" -e "/^--$1\\$/{n;p;}" | tail -n 1
+}
+configuration() { # the kubelet's configuration file and its drop-ins, in the order in which they apply
+  config=$(flag config) drop_ins=$(flag config-dir)
+  [ -z "$config" ] || as_root cat "$config"
+  [ -z "$drop_ins" ] || as_root ls "$drop_ins" | while read -r file; do
+    case $file in *.conf) printf '\\n---\\n'; as_root cat "$drop_ins/$file" </dev/null ;; esac
+  done
+}
+embedded() { # the command line of a kubelet that is part of another process, from the settings of its distribution
+  while IFS='|' read -r row_name row_runtime row_socket row_client row_crictl row_kubelet; do
+    { [ -n "$row_kubelet" ] && as_root test -S "$row_socket" && as_root test -f "$row_kubelet"; } </dev/null || continue
+    case $row_kubelet in
+    *.yaml) # of k3s (docs.k3s.io: kubelet-arg, node-name)
+      as_root cat "$row_kubelet" | tr -d "[]\\"'" | sed -n -e 's/^node-name: */--hostname-override=/p' \
+        -e '/^kubelet-arg *:/,/^[^ #-]/{s/^kubelet-arg *: *//;s/^ *- *//;s/, */\\n--/g;s/^-*\\([a-z][a-z-]*=\\)/--\\1/p;}' ;;
+    *) # of MicroK8s: a flag a line, with variables of the snap
+      as_root cat "$row_kubelet" | sed -e 's|\${SNAP_COMMON}|/var/snap/microk8s/common|g' \
+        -e 's|\${SNAP_DATA}|/var/snap/microk8s/current|g' -e 's|\${SNAP}|/snap/microk8s/current|g' ;;
+    esac
+    break
+  done <<END
+$DISTRIBUTIONS
+END
+}
+endpoint= origin='kubelet command line' hostname=
+if [ -n "$kubelet" ]; then arguments=$(as_root cat "$kubelet/cmdline" | tr '\\0' '\\n')
+else arguments=$(embedded) origin='kubelet settings of the distribution'; fi
+if [ -n "$arguments" ]; then
+  hostname=$(flag hostname-override)
+  endpoint=$(flag container-runtime-endpoint)
+  configuration=$(configuration)
+  section kubelet-configuration; printf '%s' "$configuration"
+  section kubelet-gc-threshold; flag image-gc-high-threshold
+  if [ -z "$endpoint" ]; then
+    endpoint=$(printf '%s\\n' "$configuration" | tr '{,}' '\\n\\n\\n' |
+      sed -n 's/^ *"\\{0,1\\}containerRuntimeEndpoint"\\{0,1\\} *: *//p' | tr -d "\\"', " | tail -n 1)
+    origin='kubelet config file'
+  fi
+fi
+if [ -n "$CRI_SOCKET" ]; then endpoint=$CRI_SOCKET origin=input; fi
+if [ -z "$endpoint" ]; then
+  while IFS='|' read -r row_name row_runtime row_socket row_client row_crictl row_kubelet; do
+    if as_root test -S "$row_socket" </dev/null; then endpoint=$row_socket origin='well-known socket'; break; fi
+  done <<END
+$DISTRIBUTIONS
+END
+fi
+socket=\${endpoint#unix://}
+[ -n "$hostname" ] || hostname=$(uname -n | tr '[:upper:]' '[:lower:]')
+section kubernetes-name; printf '%s' "$hostname"
+section socket; printf '%s' "$socket"
+section socket-origin; printf '%s' "$origin"
+if [ -z "$socket" ] || ! as_root test -S "$socket"; then section end; exit 0; fi
+section socket-state; printf present
+
+command_of() { # the command with its program as an absolute path; nothing when the program is not there
+  set -- $1
+  program=$(command -v "$1") || return 0
+  shift
+  printf '%s' "$program\${*:+ $*}"
+}
+runtime= client= crictl= ctr=
+while IFS='|' read -r row_name row_runtime row_socket row_client row_crictl row_kubelet; do
+  [ "$row_socket" = "\${socket#/var}" ] || [ "$row_socket" = "$socket" ] || continue
+  client=$(command_of "$row_client")
+  [ -n "$client" ] || continue
+  runtime=$row_runtime crictl=$(command_of "$row_crictl")
+  section distribution; printf '%s' "$row_name"
+  break
+done <<END
+$DISTRIBUTIONS
+END
+crictl=\${crictl:-$(command_of crictl)}
+[ -z "$limited" ] || may $crictl version || crictl=
+
+sandbox_of_containerd() { # of version 2, whose CRI does not tell: from its configuration, merged, else as it is written
+  for process in $(grep -lsx containerd /proc/[0-9]*/comm); do
+    process=\${process%/comm}
+    arguments=$(as_root cat "$process/cmdline" | tr '\\0' '\\n')
+    config=$(flag config)
+    [ -n "$config" ] || config=$(printf '%s\\n' "$arguments" | sed -n '/^-c$/{n;p;}')
+    config=\${config:-/etc/containerd/config.toml}
+    { as_root containerd --config "$config" config dump 2>/dev/null || as_root cat "$config" 2>/dev/null; } |
+      sed -n "s/^ *sandbox\\(_image\\)\\{0,1\\} *= *['\\"]\\([^'\\"]*\\)['\\"].*/\\2/p"
+  done | head -n 1
+}
+
+root= answers=
+if [ -n "$crictl" ]; then
+  section crictl; printf '%s' "$crictl"
+  cri() { as_root $crictl --timeout 5s --runtime-endpoint "unix://$socket" --image-endpoint "unix://$socket" "$@"; }
+  version=$(cri version 2>&1) && {
+    root=$(cri imagefsinfo 2>/dev/null | sed -n 's/.*"mountpoint": *"\\([^"]*\\)".*/\\1/p' | head -n 1)
+    found=$(printf '%s\\n' "$version" | sed -n 's/^RuntimeName: *//p')
+    runtime=\${found:-$runtime} answers=yes
+  }
+  section cri-version; printf '%s' "$version"
+fi
+[ -n "$runtime" ] || runtime=containerd
+section runtime; printf '%s' "$runtime"
+
+case $runtime in
+containerd)
+  case $client in *ctr) ctr=$client ;; *) ctr=$(command_of ctr) ;; esac
+  snapshotter=$(printf '%s' "$root" | sed -n 's/.*io\\.containerd\\.snapshotter\\.v1\\.//p')
+  if [ -n "$ctr" ]; then
+    section ctr; printf '%s' "$ctr"
+    section client-version; as_root $ctr --connect-timeout 5s --timeout 5s --address "$socket" version 2>&1
+    section import-help; $ctr images import --help 2>&1
+    section staged; as_root $ctr --address "$socket" --namespace k8s.io images ls -q 2>/dev/null | grep "^$STAGE_PREFIX"
+  fi
+  section snapshotter; printf '%s' "$snapshotter"
+  root=\${root:-/var/lib/containerd}
+  ;;
+cri-o)
+  section podman; command_of podman
+  [ -n "$limited" ] || { section skopeo; command_of skopeo; }
+  section staged; cri images -o json 2>/dev/null | tr -d '", ' | grep "^$STAGE_PREFIX"
+  root=\${root:-/var/lib/containers}
+  section work-disk; df -Pk "\${UNPACKED%/*}" | sed -n 2p
+  ;;
+docker)
+  section docker; command_of docker
+  section client-version; as_root docker version 2>&1
+  section staged; as_root docker image ls --format '{{.Repository}}:{{.Tag}}' 2>/dev/null | grep "^$STAGE_PREFIX"
+  root=$(as_root docker info --format '{{.DockerRootDir}}' 2>/dev/null)
+  root=\${root:-/var/lib/docker}
+  ;;
+esac
+section staged-imports
+ls -d "$UNPACKED"* 2>/dev/null | sed -n "s|^$UNPACKED\\([0-9a-z]*\\)\\..*|$STAGE_PREFIX\\1:0|p"
+for process in $(printf '%s\\n' "$STAGE_PREFIX" | grep -lsaFf - /proc/[0-9]*/cmdline); do
+  { tr '\\0' '\\n' <"$process"; } 2>/dev/null | sed -n "s|.*\\($STAGE_PREFIX[0-9a-z]*\\).*|\\1:0|p"
+done
+sandbox=
+if [ -n "$answers" ]; then
+  sandbox=$(cri info 2>/dev/null | sed -n 's/.*"sandboxImage": *"\\([^"]*\\)".*/\\1/p' | head -n 1)
+fi
+[ -n "$sandbox" ] || [ "$runtime" != containerd ] || sandbox=$(sandbox_of_containerd)
+if [ -n "$sandbox" ]; then
+  section sandbox-image; printf '%s' "$sandbox"
+  section sandbox-state
+  if [ -n "$answers" ]; then
+    said=$(cri inspecti -q "$sandbox" 2>&1 >/dev/null) && said=held
+    printf '%s' "$said"
+  elif [ -n "$ctr" ]; then
+    # Without crictl: the CRI of containerd keeps its images here, under full names.
+    case $sandbox in *.*/*)
+      if held=$(as_root $ctr --address "$socket" --namespace k8s.io images ls -q "name==$sandbox" 2>/dev/null); then
+        if [ -n "$held" ]; then printf held; else printf 'not found'; fi
+      fi ;;
+    esac
+  fi
+fi
+section politeness
+! command -v nice >/dev/null || printf '%s' 'nice -n 10 '
+! command -v ionice >/dev/null || printf '%s' 'ionice -c 2 -n 7'
+section image-root; printf '%s' "$root"
+while ! as_root test -d "$root"; do root=\${root%/*}; [ -n "$root" ] || root=/; done
+section disk; as_root df -Pk "$root" | sed -n 2p
+`;
+async function probe(connection, criSocket, signal) {
+    return await runScript(connection, {
+        body: PROBE,
+        variables: { CRI_SOCKET: criSocket ?? '', DISTRIBUTIONS: distributionRows(), STAGE_PREFIX: STAGE_PREFIX, UNPACKED: UNPACKED },
+    }, signal);
+}
+
+;// CONCATENATED MODULE: ./lib/node/steps.js
+
+
+
+
+
+
+
+
+
+
+
+const CLEAN_UP_MS = 60_000;
+async function steps_prepareNode(node, settings, ssh, signal) {
+    const lifetime = new AbortController();
+    const abandon = () => lifetime.abort(signal.reason);
+    signal.throwIfAborted();
+    signal.addEventListener('abort', abandon);
+    try {
+        node.connection = await ssh.connect(node.settings, lifetime.signal);
+        const { sudo } = node.settings;
+        node.connection = await becomeRoot(node.connection, { sudo, password: settings.ssh.sudoPassword }, signal);
+    }
+    finally {
+        signal.removeEventListener('abort', abandon);
+    }
+    const sections = await probe(node.connection, node.settings.criSocket ?? settings.criSocket, signal);
+    node.machine = parseMachine(sections, node.settings.label);
+    node.facts = parseFacts(sections, node.settings.label);
+}
+async function planImages(node, images, sandboxes, settings, run) {
+    const wanted = [...images, ...sandboxes].flatMap(image => referencesOf(image).map(reference => ({ ...image, reference })));
+    const held = await steps_inspect(node, wanted.map(image => image.reference), run.signal);
+    const plans = planNode(wanted, node_ready(node).facts, held);
+    const imageIds = [...new Set(plans.map(({ image }) => image.imageId))];
+    node.images = plans.map(({ reference, image, action }) => ({
+        reference,
+        image,
+        isSandbox: sandboxes.some(sandbox => sandbox.reference === reference),
+        stage: action === 'send' ? stageReference(run.id, imageIds.indexOf(image.imageId)) : undefined,
+        held: [],
+        isWhole: false,
+        estimate: { bytes: 0, isExact: true },
+        outcome: action === 'send' ? 'none' : 'present',
+        bytesSent: 0,
+        smoke: undefined,
+    }));
+    await askLayers(node, node.images.filter(({ stage }) => stage !== undefined), settings, run);
+}
+async function promoteImages(node, run) {
+    const { connection, facts } = node_ready(node);
+    const runtime = runtimeOf(facts.runtime.name);
+    const pairs = node.images.flatMap(({ stage, reference }) => stage === undefined ? [] : [{ from: stage, to: reference }]);
+    if (pairs.length > 0) {
+        await runScript(connection, runtime.tag(facts, pairs), run.signal);
+        await steps_removeStaged(node, run.id, run.signal);
+    }
+    const held = await steps_inspect(node, node.images.map(image => image.reference), run.signal);
+    for (const image of node.images) {
+        await notingError(node, image, async () => {
+            const fault = plan_faultOf(held.get(image.reference), image.image);
+            if (fault !== undefined) {
+                throw new errors/* SideloadError */.wR('VERIFY_FAILED', `${image.reference} in the end: ${fault}`);
+            }
+        });
+        if (image.stage !== undefined) {
+            image.outcome = 'sent';
+        }
+    }
+}
+async function leaveNode(node, settings, ssh, runId) {
+    try {
+        if (node.staged.size > 0) {
+            const signal = AbortSignal.timeout(CLEAN_UP_MS);
+            await steps_removeStaged(node, runId, signal).catch(async () => {
+                await node.connection?.close();
+                await steps_prepareNode(node, settings, ssh, signal);
+                await steps_removeStaged(node, runId, signal);
+            });
+        }
+    }
+    finally {
+        await node.connection?.close();
+    }
+}
+async function steps_removeStaged(node, runId, signal) {
+    const { connection, facts } = node_ready(node);
+    const references = new Set([...node.staged, ...abandonedReferences(facts.staged, runId, Date.now())]);
+    if (references.size > 0) {
+        await runScript(connection, runtimeOf(facts.runtime.name).remove(facts, [...references]), signal);
+    }
+    node.staged.clear();
+}
+async function steps_inspect(node, references, signal) {
+    const { connection, facts } = node_ready(node);
+    const runtime = runtimeOf(facts.runtime.name);
+    return runtime.held(await runScript(connection, runtime.inspect(facts, references), signal), references);
+}
+
+;// CONCATENATED MODULE: ./lib/node/send.js
+
+
+
+
+
+
+
+
+
+
+
+
+
+const TRANSIENT = new Set(['SSH_LOST', 'SSH_UNREACHABLE']);
+const RETRY_AFTER_MS = { first: 1000, most: 30_000 };
+async function stageImages(node, sending) {
+    const { settings, run, log } = sending;
+    const { label } = node.settings;
+    const missing = new Map(node.images.flatMap(image => (image.stage === undefined ? [] : [[image.stage, image]])));
+    for (let attempt = 0; missing.size > 0; attempt += 1) {
+        try {
+            if (attempt > 0) {
+                await resume(node, missing, sending);
+            }
+            await stageAll(node, missing, sending);
+        }
+        catch (thrown) {
+            const error = (0,errors/* toSideloadError */.Lq)(thrown, label);
+            if (run.signal.aborted || !TRANSIENT.has(error.code) || attempt >= settings.retries) {
+                throw error;
+            }
+            const waitMs = Math.min(RETRY_AFTER_MS.most, RETRY_AFTER_MS.first * 2 ** attempt);
+            log(`${label}: ${error.message}; trying again in ${waitMs / 1000} s (${attempt + 1} of ${settings.retries})`);
+            await (0,external_node_timers_promises_namespaceObject.setTimeout)(waitMs, undefined, { signal: run.signal });
+        }
+    }
+}
+async function stageAll(node, missing, sending) {
+    let isFirst = true;
+    for (const [stage, image] of missing) {
+        if (!isFirst) {
+            await askLayers(node, [image], sending.settings, sending.run);
+        }
+        isFirst = false;
+        await notingError(node, image, () => stageImage(node, image, stage, sending));
+        missing.delete(stage);
+    }
+}
+async function resume(node, missing, { settings, ssh, run, log }) {
+    await node.connection?.close();
+    await steps_prepareNode(node, settings, ssh, run.signal);
+    const { connection, facts } = node_ready(node);
+    await runScript(connection, runtimeOf(facts.runtime.name).remove(facts, [...missing.keys()]), run.signal);
+    await askLayers(node, [...missing.values()], settings, run);
+    for (const image of missing.values()) {
+        log(`${node.settings.label}: connected again; ${describeImage(image)}`);
+    }
+}
+async function stageImage(node, target, stage, sending) {
+    const { connection, facts } = node_ready(node);
+    const runtime = runtimeOf(facts.runtime.name);
+    const refusal = await sendImage(node, target, stage, sending);
+    const fault = refusal ?? (await faultAt(node, target, stage, sending.run.signal));
+    if (fault === undefined) {
+        return;
+    }
+    const isThin = missingLayers(target).length < target.image.layers.length;
+    if (!isThin || (refusal !== undefined && !runtime.lacksContent(refusal))) {
+        throw refusal === undefined
+            ? new errors/* SideloadError */.wR('VERIFY_FAILED', `${target.reference} after the import: ${fault}`)
+            : new errors/* SideloadError */.wR('IMPORT_FAILED', refusal);
+    }
+    sending.log(`${node.settings.label}: the layers that the node has were not enough (${fault}); ${target.reference} is sent whole`);
+    await runScript(connection, runtime.remove(facts, [...node.staged]), sending.run.signal);
+    target.held = [];
+    target.isWhole = true;
+    await stageImage(node, target, stage, sending);
+}
+async function sendImage(node, target, stage, sending) {
+    const { facts } = node_ready(node);
+    const { image } = target;
+    const known = await Promise.all(missingLayers(target).map(layer => layer.known()));
+    const archiveBytes = METADATA_BYTES + sentBytes(target, known);
+    assertRoom(facts, target.reference, { archiveBytes, layersBytes: unpackedBytes([target]) });
+    const transfer = sending.progress.start(node.settings.label, archiveBytes);
+    const failing = new AbortController();
+    const signal = AbortSignal.any([sending.run.signal, failing.signal]);
+    const { canOverlap } = runtimeOf(facts.runtime.name);
+    const held = [...target.held];
+    let end = 'failed';
+    const imports = [];
+    try {
+        for await (const count of partsOf(target, facts.privilege !== 'user', signal)) {
+            const isLast = count === image.layers.length;
+            const part = isLast ? image : partOf(image, count);
+            const reference = isLast ? stage : partReference(stage, node.staged.size + 1);
+            node.staged.add(reference);
+            const blobs = part.layers.map((layer, index) => held[index] ?? layer.store(signal));
+            const { sent, imported } = importPart(node, target, { image: part, reference, blobs, signal }, sending, transfer);
+            imports.push(imported);
+            await (canOverlap ? Promise.race([sent, imported]) : imported);
+            for (const [index, layer] of part.layers.entries())
+                held[index] ??= layers_describe(await layer.store(signal));
+        }
+        const refusal = (await Promise.all(imports)).find(said => said !== undefined);
+        end = refusal === undefined ? 'done' : 'failed';
+        return refusal;
+    }
+    finally {
+        failing.abort(new errors/* SideloadError */.wR('CANCELLED', 'another part of the image has failed'));
+        await Promise.allSettled(imports);
+        transfer.end(end);
+    }
+}
+const PART_BYTES = 32_000_000;
+async function* partsOf({ image, held, isWhole }, mayDivide, signal) {
+    const missing = [...image.layers.entries()].filter(([index]) => held[index] === undefined);
+    let bytes = 0;
+    for (const [index, layer] of isWhole || !mayDivide ? [] : missing.slice(0, -1)) {
+        bytes += (await layer.store(signal)).sizeBytes;
+        if (bytes >= PART_BYTES) {
+            bytes = 0;
+            yield index + 1;
+        }
+    }
+    yield image.layers.length;
+}
+function importPart(node, target, { image, reference, blobs, signal }, { throttle }, transfer) {
+    const { connection, facts } = node_ready(node);
+    const stdin = throttle(layoutArchive({ reference, image, blobs }).stream(), signal);
+    const sent = new Promise(resolve => {
+        stdin.once('close', () => resolve());
+    });
+    const command = [
+        ...facts.politeness,
+        ...runtimeOf(facts.runtime.name).importArchive(facts, reference, image.platform),
+    ];
+    let sentBytes = 0;
+    const running = connection.run(withHeartbeat(command), {
+        stdin,
+        signal,
+        onStdinBytes: totalBytes => {
+            target.bytesSent += totalBytes - sentBytes;
+            sentBytes = totalBytes;
+            transfer.advance(target.bytesSent);
+        },
+    });
+    const imported = running.then(({ code, stdout, stderr }) => {
+        const said = (stderr.trim() || stdout.trim()).slice(-2000);
+        return code === 0 ? undefined : `the import ended with exit code ${code}: ${said}`;
+    });
+    imported.catch(() => { });
+    return { sent, imported };
+}
+async function faultAt(node, { image }, reference, signal) {
+    return plan_faultOf((await steps_inspect(node, [reference], signal)).get(reference), image);
+}
+
+;// CONCATENATED MODULE: ./lib/node/throttle.js
+
+
+const PIECE_BYTES = 64 * 1024;
+function createThrottle(bytesPerSecond) {
+    let freeAtMs = 0;
+    return {
+        async pass(bytes, signal) {
+            const now = performance.now();
+            const waitMs = Math.max(0, freeAtMs - now);
+            freeAtMs = Math.max(freeAtMs, now) + (1000 * bytes) / bytesPerSecond;
+            if (waitMs > 0)
+                await (0,external_node_timers_promises_namespaceObject.setTimeout)(waitMs, undefined, { signal });
+        },
+    };
+}
+function throttleOf(bytesPerSecond) {
+    if (bytesPerSecond === undefined)
+        return source => source;
+    const throttle = createThrottle(bytesPerSecond);
+    return (source, signal) => external_node_stream_namespaceObject.Readable.from(throttled(source, throttle, signal), { objectMode: false });
+}
+async function* throttled(source, throttle, signal) {
+    for await (const chunk of source) {
+        for (let start = 0; start < chunk.length; start += PIECE_BYTES) {
+            const piece = chunk.subarray(start, start + PIECE_BYTES);
+            await throttle.pass(piece.length, signal);
+            yield piece;
+        }
+    }
+}
+
+;// CONCATENATED MODULE: ./lib/preflight.js
+
+
+
+
+
+
+
+function preflight(nodes, images, options) {
+    const names = nodes.map(kubernetesName);
+    const found = nodes.flatMap((node, index) => faultsOf(node, images, options)
+        .concat(options.isSmoked ? twins(nodes, names, index) : [])
+        .map(fault => ({ node: node.settings.label, ...fault })));
+    const platforms = images.flatMap(({ variants }) => variants.map(({ platform }) => platform));
+    const missing = names.includes(undefined)
+        ? []
+        : (options.cluster ?? []).filter(object => takesPods(object, platforms) && !names.includes(object.metadata.name));
+    return [
+        ...found,
+        ...missing.map(object => ({
+            node: object.metadata.name,
+            ...warning('NODE_NOT_LISTED', 'the cluster may start pods on it, and it would not have the image'),
+        })),
+    ];
+}
+function errorOf(findings) {
+    const [first, ...others] = findings.filter(({ severity }) => severity === 'error');
+    if (first === undefined) {
+        return undefined;
+    }
+    const also = others.map(({ code, message, hint }) => `also [${code}]: ${message}\n  ${hint}`);
+    return new errors/* SideloadError */.wR(first.code, [first.message, ...also].join('\n'), { node: first.node, hint: first.hint });
+}
+function faultsOf(node, images, { isSmoked }) {
+    const { machine, facts, object, error } = node;
+    const faults = [];
+    if (error !== undefined) {
+        const { code, message, hint } = error;
+        faults.push({ severity: 'error', code, message, hint });
+    }
+    if (machine !== undefined && error?.code !== 'PLATFORM_MISMATCH') {
+        faults.push(...mismatch(images, machine));
+    }
+    if (object === 'absent' && isSmoked) {
+        const name = JSON.stringify(kubernetesName(node));
+        faults.push(fault('NODE_NOT_IN_CLUSTER', `the cluster has no node ${name}`));
+    }
+    else if (object !== undefined && object !== 'absent') {
+        const reason = unreadiness(object);
+        if (reason !== undefined) {
+            faults.push(when(isSmoked, 'NODE_NOT_READY', reason));
+        }
+    }
+    if (machine !== undefined) {
+        faults.push(...credentials(node, machine.kubelet));
+    }
+    if (facts !== undefined) {
+        faults.push(...sandbox(node, facts, isSmoked), ...disk(node, facts));
+    }
+    return faults;
+}
+function mismatch(images, machine) {
+    try {
+        planNode(images, machine, new Map());
+        return [];
+    }
+    catch (thrown) {
+        const { code, message, hint } = (0,errors/* toSideloadError */.Lq)(thrown);
+        return [{ severity: 'error', code, message, hint }];
+    }
+}
+function twins(nodes, names, index) {
+    const name = names[index];
+    const first = names.indexOf(name);
+    if (name === undefined || first === index) {
+        return [];
+    }
+    const labels = `${nodes[first]?.settings.label} and ${nodes[index]?.settings.label}`;
+    const message = `${labels} are the same Kubernetes node, ${name}`;
+    return [{ severity: 'error', code: 'INPUT_INVALID', message, hint: 'Keep one of the two addresses.' }];
+}
+function credentials({ images }, { credentialPolicy, credentialAllowlist }) {
+    if (credentialPolicy !== 'AlwaysVerify' && credentialPolicy !== 'NeverVerifyAllowlistedImages') {
+        return [];
+    }
+    const refused = images.filter(({ reference }) => credentialPolicy === 'AlwaysVerify' || !isAllowed(reference, credentialAllowlist));
+    if (refused.length === 0) {
+        return [];
+    }
+    const isCertain = refused.some(({ stage }) => stage !== undefined);
+    const names = refused.map(({ reference }) => reference).join(', ');
+    const message = `the kubelet’s imagePullCredentialsVerificationPolicy is ${credentialPolicy}, which does not let pods use ${names}`;
+    return [when(isCertain, 'IMAGE_CREDENTIALS_POLICY', message)];
+}
+function isAllowed(reference, allowlist) {
+    const { registry, repository } = reference_parseReference(reference);
+    const name = registry === undefined ? repository : `${registry}/${repository}`;
+    return allowlist.some(entry => (entry.endsWith('/*') ? name.startsWith(entry.slice(0, -1)) : name === entry));
+}
+function sandbox({ images }, { sandbox }, isSmoked) {
+    if (sandbox === undefined || sandbox.isHeld || images.some(({ reference }) => preflight_isSame(reference, sandbox.reference))) {
+        return [];
+    }
+    const message = `the CRI does not have ${sandbox.reference}, from which the sandbox of every pod is made`;
+    return [when(isSmoked, 'SANDBOX_IMAGE_MISSING', message)];
+}
+function preflight_isSame(reference, configured) {
+    try {
+        return reference === normalise(configured);
+    }
+    catch {
+        return false;
+    }
+}
+function disk({ images }, facts) {
+    const { disk, kubelet } = facts;
+    const layers = unpackedBytes(images.filter(({ stage }) => stage !== undefined));
+    const { path, sizeBytes, freeBytes } = disk;
+    const free = `${formatBytes(freeBytes)} are free on ${path}`;
+    if (layers > freeBytes) {
+        return [fault('DISK_FULL', `the layers alone are ${formatBytes(layers)}; ${free}`)];
+    }
+    const faults = [];
+    if (2 * layers > freeBytes) {
+        faults.push(warning('DISK_TIGHT', `the layers are ${formatBytes(layers)} and their archive may be as much again; ${free}`));
+    }
+    const work = otherWorkDisk(facts);
+    if (work !== undefined && layers > work.freeBytes) {
+        faults.push(warning('DISK_TIGHT', `the archive, which may be up to ${formatBytes(layers)}, is unpacked below /var/tmp; ${formatBytes(work.freeBytes)} are free on ${work.path}`));
+    }
+    const threshold = kubelet.imageGcHighThresholdPercent;
+    const usedPercent = 100 - Math.floor((100 * Math.max(0, freeBytes - 2 * layers)) / sizeBytes);
+    if (threshold < 100 && usedPercent >= threshold) {
+        const state = layers === 0 ? 'is' : 'would be up to';
+        faults.push(warning('IMAGE_GC_LIKELY', `${path} ${state} ${usedPercent} % full, and the kubelet removes unused images from ${threshold} % on`));
+    }
+    return faults;
+}
+function fault(code, message) {
+    return { severity: 'error', code, message, hint: errors/* ERRORS */.Sr[code].hint };
+}
+function warning(code, message) {
+    return { ...fault(code, message), severity: 'warning' };
+}
+function when(isCertain, code, message) {
+    return isCertain ? fault(code, message) : warning(code, message);
+}
+
+;// CONCATENATED MODULE: ./lib/report/progress.js
+
+const INTERVAL_MS = { live: 200, log: 10_000 };
+const SPARSE = { afterMs: 60_000, intervalMs: 30_000 };
+const WINDOW_MS = 5_000;
+const NAMED_NODES = 3;
+function transferProgress(host) {
+    const states = new Map();
+    let timer;
+    let shownAt = 0;
+    let begunAt = 0;
+    const show = () => {
+        const now = Date.now();
+        for (const state of states.values()) {
+            sample(state, now);
+        }
+        if (host.isLive) {
+            host.progress(liveLines([...states.values()], now, host.size));
+        }
+        else if (now - begunAt <= SPARSE.afterMs || now - shownAt >= SPARSE.intervalMs) {
+            shownAt = now;
+            host.progress([logLine([...states.values()], now)]);
+        }
+    };
+    return {
+        start(node, totalBytes) {
+            const now = Date.now();
+            const state = { node, total: totalBytes, startedAt: now, sent: 0, samples: [], end: undefined };
+            sample(state, now);
+            if (timer === undefined) {
+                begunAt = now;
+                timer = setInterval(show, host.isLive ? INTERVAL_MS.live : INTERVAL_MS.log).unref();
+            }
+            states.set(node, state);
+            return {
+                advance: sentBytes => {
+                    state.sent = sentBytes;
+                },
+                end: (how = 'done') => {
+                    state.end = how;
+                    if ([...states.values()].every(({ end }) => end !== undefined)) {
+                        clearInterval(timer);
+                        timer = undefined;
+                        states.clear();
+                        if (host.isLive) {
+                            host.progress([]);
+                        }
+                    }
+                },
+            };
+        },
+    };
+}
+function sample(state, now) {
+    state.samples.push({ at: now, sent: state.sent });
+    while ((state.samples[1]?.at ?? now) <= now - WINDOW_MS) {
+        state.samples.shift();
+    }
+}
+function bytesPerSecond({ samples, sent }, now) {
+    const [oldest] = samples;
+    const elapsedMs = oldest === undefined ? 0 : now - oldest.at;
+    return oldest === undefined || elapsedMs === 0 ? 0 : ((sent - oldest.sent) * 1000) / elapsedMs;
+}
+function percentOf(sent, total) {
+    return total === 0 ? 100 : Math.min(100, Math.floor((100 * sent) / total));
+}
+function sum(states, of) {
+    return states.reduce((total, state) => total + of(state), 0);
+}
+function progress_isSent({ sent, total }) {
+    return sent >= total;
+}
+function timeLeft(states, now) {
+    const seconds = states
+        .filter(state => state.end === undefined && !progress_isSent(state))
+        .map(state => (state.total - state.sent) / bytesPerSecond(state, now));
+    const longest = Math.max(...seconds);
+    return seconds.length === 0 || !Number.isFinite(longest)
+        ? ''
+        : `${formatDuration(Math.ceil(longest) * 1000, 0)} left`;
+}
+const BAR = 20;
+const CELLS = { percent: 4, bytes: 21, rate: 10 };
+function liveLines(states, now, { columns, rows }) {
+    const room = Math.max(1, rows - 3);
+    const sorted = [...states].sort((one, other) => Number(one.end !== undefined) - Number(other.end !== undefined));
+    const shown = new Set(states.length <= room ? states : sorted.slice(0, room - 1));
+    const width = Math.min(Math.max(...states.map(({ node }) => node.length), 'all nodes'.length), 30);
+    const line = (mark, name, sent, total, rate, rest) => {
+        const percent = percentOf(sent, total);
+        const cells = [
+            `${percent} %`.padStart(CELLS.percent + 1),
+            `${formatBytes(sent)} of ${formatBytes(total)}`.padStart(CELLS.bytes),
+            (rate > 0 ? `${formatBytes(rate)}/s` : '').padStart(CELLS.rate),
+            rest,
+        ];
+        const label = name.length > width ? `${name.slice(0, width - 1)}…` : name.padEnd(width);
+        const text = cells.join('  ');
+        const needed = width + BAR + text.length - rest.length + 6 + '10 min 10 s left'.length;
+        const bar = columns > needed ? `  ${barOf(percent)}` : '';
+        return `${mark} ${label}${bar}  ${text}`.trimEnd();
+    };
+    const lines = states
+        .filter(state => shown.has(state))
+        .map(state => {
+        const { node, sent, total, end } = state;
+        const mark = end === 'done' ? '✔' : end === 'failed' ? '✘' : ' ';
+        const rest = end ?? (progress_isSent(state) ? 'importing' : timeLeft([state], now));
+        return line(mark, node, sent, total, end === undefined && !progress_isSent(state) ? bytesPerSecond(state, now) : 0, rest);
+    });
+    const hidden = states.length - lines.length;
+    const ended = states.filter(({ end }) => end !== undefined).length;
+    const all = line(' ', 'all nodes', sum(states, ({ sent }) => sent), sum(states, ({ total }) => total), sum(states, state => (state.end === undefined ? bytesPerSecond(state, now) : 0)), timeLeft(states, now));
+    return [
+        ...lines,
+        ...(hidden > 0 ? [`  and ${hidden} more, ${ended} of ${states.length} done`] : []),
+        ...(states.length > 1 ? [all] : []),
+    ];
+}
+function barOf(percent) {
+    const filled = Math.round((percent * BAR) / 100);
+    return `${'█'.repeat(filled)}${'░'.repeat(BAR - filled)}`;
+}
+function logLine(states, now) {
+    const busy = states.filter(({ end }) => end === undefined);
+    const total = sum(states, state => state.total);
+    const percent = percentOf(sum(states, ({ sent }) => sent), total);
+    const rate = sum(busy, state => bytesPerSecond(state, now));
+    const left = timeLeft(states, now);
+    const where = states.length === 1 ? (states[0]?.node ?? '') : `${states.length} nodes`;
+    const isImporting = busy.length > 0 && busy.every(progress_isSent);
+    const behind = busy
+        .map(({ node, sent, total: all }) => ({ node, percent: percentOf(sent, all) }))
+        .sort((one, other) => one.percent - other.percent)
+        .slice(0, NAMED_NODES)
+        .map(one => `${one.node} ${one.percent} %`);
+    return [
+        `${percent} % of ${formatBytes(total)} to ${where}`,
+        isImporting ? 'importing' : `${formatBytes(rate)}/s`,
+        ...(left === '' ? [] : [left]),
+        ...(states.length === 1 ? [] : [`${states.length - busy.length} done`]),
+        ...(states.length === 1 || isImporting ? [] : [`behind: ${behind.join(', ')}`]),
+    ].join(', ');
+}
+
+;// CONCATENATED MODULE: ./lib/sandbox.js
+
+
+const NO_SANDBOX_IMAGES = { images: [], of: () => [], close: async () => { } };
+async function openSandboxImages(nodes, sent, open, log) {
+    const lacking = new Set(nodes.flatMap(node => missingOn(node) ?? []));
+    const sets = [];
+    for (const reference of lacking) {
+        if (sent.some(image => image.reference === reference || image.aliases?.includes(reference))) {
+            continue;
+        }
+        try {
+            sets.push(await open(reference));
+        }
+        catch (error) {
+            log(`${reference}, which nodes lack, cannot be sent along: ${(0,errors/* messageOf */.bD)(error)}`);
+        }
+    }
+    const images = sets.flatMap(set => set.images);
+    return {
+        images,
+        of: node => images.filter(({ reference }) => reference === missingOn(node)),
+        close: async () => {
+            await Promise.all(sets.map(set => set.close()));
+        },
+    };
+}
+function missingOn({ facts }) {
+    const sandbox = facts?.sandbox;
+    if (sandbox === undefined || sandbox.isHeld) {
+        return undefined;
+    }
+    try {
+        return normalise(sandbox.reference);
+    }
+    catch {
+        return undefined;
+    }
+}
+
+;// CONCATENATED MODULE: ./lib/smoke/verdict.js
+const FINAL_REASONS = {
+    ErrImageNeverPull: 'SMOKE_IMAGE_NEVER_PULL',
+    ErrImagePull: 'PULL_FORCED',
+    ImagePullBackOff: 'PULL_FORCED',
+    RegistryUnavailable: 'PULL_FORCED',
+    ImageInspectError: 'SMOKE_IMAGE_INSPECT',
+    InvalidImageName: 'SMOKE_IMAGE_NAME',
+    CreateContainerConfigError: 'SMOKE_CONFIG',
+    CreateContainerError: 'SMOKE_START',
+    RunContainerError: 'SMOKE_START',
+};
+const EVICTION_REASONS = new Set(['Evicted', 'Preempting', 'Terminated', 'NodeShutdown']);
+function judge(pod, imageId, expectation = { expect: 'started' }) {
+    const status = pod.status ?? {};
+    const { expect, containers } = expectation;
+    const main = status.containerStatuses ?? [];
+    const all = [...(status.initContainerStatuses ?? []), ...main];
+    const disruption = status.conditions?.find(({ type, status: is }) => type === 'DisruptionTarget' && is === 'True');
+    if (disruption !== undefined) {
+        return fail('SMOKE_EVICTED', join(disruption.reason, disruption.message));
+    }
+    if (pod.metadata.deletionTimestamp !== undefined) {
+        return fail('SMOKE_DELETED', 'the pod is being deleted');
+    }
+    for (const container of all) {
+        const isOurs = containers === undefined || containers.includes(container.name ?? '');
+        const other = isOurs ? otherImage(container, imageId) : undefined;
+        if (other !== undefined) {
+            return fail('SMOKE_OTHER_IMAGE', `the kubelet started image ${other}, CI built ${imageId}`);
+        }
+    }
+    if (status.phase === 'Failed' && status.reason !== undefined) {
+        return ended(status.reason, status.message);
+    }
+    for (const container of all) {
+        const failure = failureOf(container);
+        if (failure !== undefined) {
+            return all.length > 1
+                ? { ...failure, message: `container ${container.name ?? '?'}: ${failure.message}` }
+                : failure;
+        }
+    }
+    if (status.phase === 'Failed') {
+        return ended(status.reason, status.message);
+    }
+    const isOver = (container) => container.state?.terminated?.exitCode === 0;
+    if (main.length > 0 && main.every(isOver)) {
+        return expect === 'running' || expect === 'ready'
+            ? fail('SMOKE_ENDED', `ended with exit code 0, and \`smoke-expect: ${expect}\` wants it to go on`)
+            : { state: 'passed', message: 'Completed with exit code 0' };
+    }
+    const runs = (container) => container.state?.running !== undefined || isOver(container);
+    if (status.phase === 'Running' && main.length > 0 && main.every(runs)) {
+        if (expect === 'completed') {
+            return { state: 'pending', message: 'Running, and not completed' };
+        }
+        if (expect === 'ready' && !main.every(container => container.ready === true || isOver(container))) {
+            return { state: 'pending', message: 'Running, and not ready' };
+        }
+        return { state: 'running', message: expect === 'ready' ? 'Running and ready' : 'Running' };
+    }
+    const waiting = all.find(container => container.state?.waiting !== undefined)?.state?.waiting;
+    return { state: 'pending', message: join(waiting?.reason ?? status.phase ?? 'no status yet', waiting?.message) };
+}
+function ended(reason, message) {
+    const said = join(reason, message);
+    if (reason === 'DeadlineExceeded') {
+        return fail('SMOKE_TIMEOUT', said);
+    }
+    return fail(EVICTION_REASONS.has(reason ?? '') ? 'SMOKE_EVICTED' : 'SMOKE_REJECTED', said);
+}
+function failureOf({ state }) {
+    const terminated = state?.terminated;
+    if (terminated !== undefined && terminated.reason !== 'ContainerStatusUnknown' && terminated.exitCode !== 0) {
+        const said = join(terminated.reason, terminated.message);
+        if (terminated.reason === 'OOMKilled') {
+            return fail('SMOKE_OOM', said);
+        }
+        if (terminated.reason === 'StartError' || terminated.reason === 'ContainerCannotRun') {
+            return fail(startCode(said), said);
+        }
+        return fail('SMOKE_CRASHED', `exit code ${terminated.exitCode ?? 'unknown'} (${said})`);
+    }
+    const waiting = state?.waiting;
+    const code = FINAL_REASONS[waiting?.reason ?? ''];
+    if (code === undefined) {
+        return undefined;
+    }
+    const said = join(waiting?.reason, waiting?.message);
+    if (code === 'SMOKE_START') {
+        return fail(startCode(said), said);
+    }
+    return fail(code === 'SMOKE_CONFIG' && /runAsNonRoot/.test(said) ? 'SMOKE_RUN_AS_NON_ROOT' : code, said);
+}
+function startCode(said) {
+    return /exec format error/i.test(said) ? 'SMOKE_EXEC_FORMAT' : 'SMOKE_START';
+}
+function sandboxCode(said) {
+    if (/sandbox image|failed to (get|pull) image|pulling image|pause/i.test(said)) {
+        return 'SMOKE_SANDBOX_IMAGE';
+    }
+    return /network|\bcni\b/i.test(said) ? 'SMOKE_NETWORK' : 'SMOKE_SANDBOX';
+}
+function judgeTimeout(last, { events, node }) {
+    const unready = unreadyNode(node);
+    if (unready !== undefined) {
+        return fail('SMOKE_NODE_NOT_READY', unready);
+    }
+    if (last.state === 'pending' && !last.message.startsWith('Running')) {
+        const sandbox = events.findLast(event => event.reason === 'FailedCreatePodSandBox');
+        if (sandbox !== undefined) {
+            return fail(sandboxCode(sandbox.message ?? ''), join(sandbox.reason, sandbox.message));
+        }
+        const network = events.findLast(event => event.reason === 'NetworkNotReady');
+        if (network !== undefined) {
+            return fail('SMOKE_NETWORK', join(network.reason, network.message));
+        }
+        const volume = events.findLast(({ reason }) => reason === 'FailedMount' || reason === 'FailedAttachVolume');
+        if (volume !== undefined) {
+            return fail('SMOKE_VOLUME', join(volume.reason, volume.message));
+        }
+        if (events.length === 0 && last.message === 'Pending') {
+            return fail('SMOKE_NODE_NOT_READY', 'the kubelet has not looked at the pod');
+        }
+    }
+    const unhealthy = events.findLast(event => event.reason === 'Unhealthy');
+    if (unhealthy !== undefined) {
+        return fail('SMOKE_PROBE', `last seen: ${last.message}; ${join(unhealthy.reason, unhealthy.message)}`);
+    }
+    return fail('SMOKE_TIMEOUT', `last seen: ${last.message}`);
+}
+function unreadyNode(node) {
+    if (node === 'absent') {
+        return 'the cluster no longer has the node';
+    }
+    const ready = node?.status?.conditions?.find(({ type }) => type === 'Ready');
+    return ready === undefined || ready.status === 'True'
+        ? undefined
+        : `the cluster says that the node is not ready: ${join(ready.reason ?? ready.status, ready.message)}`;
+}
+function describeEvent({ type, reason, message, count }) {
+    return `${type ?? ''} ${reason ?? ''}${(count ?? 1) > 1 ? ` (x${count})` : ''}: ${(message ?? '').trim()}`.trim();
+}
+function otherImage(container, imageId) {
+    const reported = /^(?:docker:\/\/)?(sha256:[0-9a-f]{64})$/.exec(container.imageID ?? '')?.[1];
+    return reported === undefined || reported === imageId ? undefined : reported;
+}
+function fail(code, message) {
+    return { state: 'failed', code, message };
+}
+function join(reason, message) {
+    const parts = [reason, message?.trim()].filter(part => part !== undefined && part !== '');
+    return parts.length > 0 ? parts.join(': ') : 'without a reason';
+}
+
+;// CONCATENATED MODULE: ./lib/smoke/diagnosis.js
+
+
+
+const REJECTIONS = [
+    [/^OutOfpods/, 'The node runs as many pods as its kubelet takes (`maxPods`): make room on it.'],
+    [
+        /^OutOf/,
+        'The pods on the node have asked for all of it: make room on the node, or ask for less with `smoke-resources`.',
+    ],
+    [
+        /^(NodeAffinity|NodeName|NodePorts|PodOSNotSupported|PodOSSelector)/,
+        'The manifest does not fit the node: compare its node selector, affinity and host ports with `kubectl get node --show-labels`.',
+    ],
+    [
+        /Taint/,
+        'The node has a `NoExecute` taint that the manifest does not tolerate: add the toleration, or leave the node out with `node-selector`.',
+    ],
+];
+function diagnose(verdict, evidence) {
+    const { code, cause, hint } = refine(verdict, evidence);
+    const { node, reference, pod, events, log } = evidence;
+    const details = [
+        ...(cause === undefined ? [] : [`  ${cause}`]),
+        ...(pod === undefined ? [] : [`  pod phase: ${pod.status?.phase ?? 'unknown'}`]),
+        ...events.map(event => `  event: ${describeEvent(event)}`),
+        ...(log === '' ? [] : log.split('\n').map(line => `  log: ${line}`)),
+    ];
+    return new errors/* SideloadError */.wR(code, [`${reference}: ${verdict.message}`, ...details].join('\n'), {
+        node,
+        hint: hint ?? verdict.hint ?? errors/* ERRORS */.Sr[code].hint,
+    });
+}
+function refine({ code, message }, evidence) {
+    const { reference, events, log, object, held } = evidence;
+    switch (code) {
+        case 'SMOKE_IMAGE_NEVER_PULL':
+        case 'SMOKE_IMAGE_INSPECT': {
+            const [near] = nearMisses(reference, held);
+            return near === undefined
+                ? { code }
+                : {
+                    code,
+                    cause: `the node has ${near}, the pod asks for ${reference}`,
+                    hint: `Write the same name in \`images\` and in the pods, or add the other one with \`aliases\`.`,
+                };
+        }
+        case 'SMOKE_CRASHED': {
+            if (/exec format error/i.test(log)) {
+                return { code: 'SMOKE_EXEC_FORMAT' };
+            }
+            const isKilled = /exit code (137|143)\b/.test(message);
+            const probe = events.findLast(({ reason, message: said = '' }) => (reason === 'Killing' && /probe/.test(said)) ||
+                (isKilled && reason === 'Unhealthy' && /^(Liveness|Startup) probe/.test(said)));
+            return probe === undefined ? { code } : { code: 'SMOKE_PROBE', cause: `the kubelet ended it: ${probe.message}` };
+        }
+        case 'SMOKE_REJECTED':
+            return { code, hint: REJECTIONS.find(([reason]) => reason.test(message))?.[1] };
+        case 'SMOKE_DELETED': {
+            const unready = unreadyNode(object);
+            return unready === undefined ? { code } : { code: 'SMOKE_NODE_NOT_READY', cause: unready };
+        }
+        default:
+            return { code };
+    }
+}
+function nearMisses(reference, held) {
+    const wanted = parts(reference);
+    const others = held.filter(name => name !== reference).map(name => ({ name, parts: parts(name) }));
+    if (wanted === undefined) {
+        return [];
+    }
+    const renamed = others.filter(({ parts: has }) => has?.base === wanted.base && has.tag === wanted.tag);
+    const retagged = others.filter(({ parts: has }) => has?.path === wanted.path && has.tag !== wanted.tag);
+    return [...renamed, ...retagged].map(({ name }) => name);
+}
+function parts(name) {
+    try {
+        const { registry, repository, tag = 'latest' } = reference_parseReference(normalise(name));
+        return { path: `${registry}/${repository}`, base: repository.slice(repository.lastIndexOf('/') + 1), tag };
+    }
+    catch {
+        return undefined;
+    }
+}
+
+;// CONCATENATED MODULE: ./lib/smoke/held.js
+
+const LIST = `
+section names
+if [ -n "$CRICTL" ]; then
+  as_root $CRICTL --timeout 10s --runtime-endpoint "unix://$SOCKET" --image-endpoint "unix://$SOCKET" images -o json 2>/dev/null |
+    tr ',[]' '\\n\\n\\n' | sed -n 's/^[^"]*"\\([^"]*[:@][^"]*\\)" *$/\\1/p'
+elif [ -n "$CTR" ]; then
+  as_root $CTR --address "$SOCKET" --namespace k8s.io images ls -q 2>/dev/null
+elif [ -n "$DOCKER" ]; then
+  as_root $DOCKER image ls --format '{{.Repository}}:{{.Tag}}' 2>/dev/null
+fi
+`;
+async function namesOnNode(connection, { tools, criSocket }, signal) {
+    const command = (name) => tools[name]?.join(' ') ?? '';
+    const variables = {
+        CRICTL: command('crictl'),
+        CTR: command('ctr'),
+        DOCKER: command('docker'),
+        SOCKET: criSocket,
+    };
+    const sections = await runScript(connection, { body: LIST, variables }, signal);
+    return (sections.get('names') ?? '')
+        .split('\n')
+        .filter(name => /[^:@]+[:@]/.test(name) && !name.startsWith('sha256:'));
+}
+
+;// CONCATENATED MODULE: ./lib/smoke/pod.js
+const RUN_LABEL = 'kube-sideload/run';
+const CONTAINER = 'smoke';
+function smokePodManifest(pod) {
+    const { name, nodeName, runId, deadlineSeconds, template } = pod;
+    const own = { 'app.kubernetes.io/managed-by': 'kube-sideload', [RUN_LABEL]: runId };
+    return {
+        apiVersion: 'v1',
+        kind: 'Pod',
+        metadata: {
+            name,
+            labels: { ...template?.labels, ...own },
+            ...(template === undefined ? {} : { annotations: template.annotations }),
+        },
+        spec: {
+            ...(template === undefined ? ownSpec(pod) : specOf(template)),
+            nodeName,
+            restartPolicy: 'Never',
+            terminationGracePeriodSeconds: 1,
+            activeDeadlineSeconds: deadlineSeconds,
+        },
+    };
+}
+function ownSpec({ image, command, security, resources }) {
+    return {
+        automountServiceAccountToken: false,
+        enableServiceLinks: false,
+        dnsPolicy: 'Default',
+        tolerations: [{ operator: 'Exists' }],
+        containers: [
+            {
+                name: CONTAINER,
+                image,
+                imagePullPolicy: 'Never',
+                ...(command.length > 0 ? { command } : {}),
+                resources: Object.fromEntries(Object.entries(resources).filter(([, values]) => Object.keys(values).length > 0)),
+                ...(security.level === 'restricted' ? { securityContext: restricted(security.runAsUser) } : {}),
+            },
+        ],
+    };
+}
+function restricted(runAsUser) {
+    return {
+        runAsNonRoot: true,
+        ...(runAsUser === undefined ? {} : { runAsUser }),
+        allowPrivilegeEscalation: false,
+        capabilities: { drop: ['ALL'] },
+        seccompProfile: { type: 'RuntimeDefault' },
+    };
+}
+function specOf({ spec }) {
+    const unpulled = (containers) => Array.isArray(containers) ? containers.map(container => ({ ...container, imagePullPolicy: 'Never' })) : [];
+    const { schedulerName: _scheduler, initContainers, containers, ...rest } = spec;
+    return {
+        ...rest,
+        ...(initContainers === undefined ? {} : { initContainers: unpulled(initContainers) }),
+        containers: unpulled(containers),
+    };
+}
+
+;// CONCATENATED MODULE: ./lib/smoke/cri.js
+
+
+
+
+
+
+const cri_CLEAN_UP_MS = 60_000;
+const MARGIN_MS = 60_000;
+const WORD = 'by the runtime’s word, no kubelet was asked';
+const FUNCTIONS = `
+cri() { as_root $CRICTL --timeout 30s --runtime-endpoint "unix://$SOCKET" --image-endpoint "unix://$SOCKET" "$@"; }
+take_away() { # take_away LABEL: the sandboxes that have it; a kubelet that is at it too makes a removal fail
+  for attempt in 1 2 3 4 5 6 7 8 9 10; do
+    left=$(cri pods -q --label "$1" 2>/dev/null) && [ -z "$left" ] && return
+    for pod in $left; do
+      cri stopp "$pod" >/dev/null 2>&1
+      cri rmp -f "$pod" >/dev/null 2>&1
+    done
+    sleep 0.2
+  done
+  left=$(cri pods -q --label "$1")
+}
+`;
+const SMOKE = `${FUNCTIONS}
+now() { read -r up rest </proc/uptime; printf '%s' "\${up%.*}\${up#*.}"; }
+state_of() { sed -n "s/.*\\"state\\": *\\"\\($1_[A-Z]*\\)\\".*/\\1/p" | head -n 1; }
+is_ready() { [ "$(cri inspectp -o json "$pod" 2>/dev/null | state_of SANDBOX)" = SANDBOX_READY ]; }
+stays_ready() { # for a second: a sandbox that is being killed is ready for a while yet
+  looks=0
+  while is_ready; do looks=$((looks + 1)); [ $looks -lt 6 ] || return 0; sleep 0.2; done
+  return 1
+}
+tell() { section outcome; printf '%s' "$1"; }
+directory=/var/log/pods/kube-sideload_$NAME
+left=
+clean() {
+  trap - EXIT; trap '' HUP INT TERM PIPE
+  take_away "kube-sideload/pod=$NAME"
+  as_root rm -rf "$directory"
+  section left; printf '%s' "$left"
+}
+trap clean EXIT; trap 'exit 1' HUP INT TERM PIPE
+as_root mkdir -p "$directory"
+printf '%s' "$CONTAINER_CONFIG" | as_root tee "$directory/container.json" >/dev/null
+no_pull=
+case $(cri create --help 2>&1) in *--no-pull*) no_pull=--no-pull ;; esac
+begun=$(now) settle=200 attempt=0 quiet=0
+while :; do
+  attempt=$((attempt + 1)) running= last= status= container=
+  printf '%s' "$POD_CONFIG" | sed "s/@ATTEMPT@/$attempt/" | as_root tee "$directory/pod.json" >/dev/null
+  said=$(cri runp "$directory/pod.json" 2>&1) || { tell sandbox; section said; printf '%s' "$said"; break; }
+  pod=$(printf '%s\\n' "$said" | tail -n 1)
+  said=$(cri create $no_pull "$pod" "$directory/container.json" "$directory/pod.json" 2>&1)
+  if [ $? != 0 ]; then
+    if stays_ready; then tell create; section said; printf '%s' "$said"; break; fi
+  else
+    container=$(printf '%s\\n' "$said" | tail -n 1)
+    if ! said=$(cri start "$container" 2>&1); then
+      if stays_ready; then tell start; section said; printf '%s' "$said"; break; fi
+      container=
+    fi
+    while [ -n "$container" ]; do
+      status=$(cri inspect -o json "$container" 2>/dev/null)
+      state=$(printf '%s\\n' "$status" | state_of CONTAINER)
+      now=$(now)
+      [ -z "$state" ] || seen=$status
+      case $state in
+      CONTAINER_RUNNING)
+        last=$now running=\${running:-$now}
+        if [ "$EXPECT" != completed ] && [ $((now - running)) -ge $settle ]; then tell running; break 2; fi ;;
+      CONTAINER_EXITED)
+        code=$(printf '%s\\n' "$status" | sed -n 's/.*"exitCode": *\\([0-9]*\\).*/\\1/p' | head -n 1)
+        case $code in 0|137|143) ;; *) tell exited; break 2 ;; esac
+        case $status in *OOMKilled*) tell exited; break 2 ;; esac
+        if [ "$now" -lt $quiet ]; then tell exited; break 2; fi
+        if stays_ready; then tell exited; break 2; fi
+        # Whoever does not heed the first signal is killed a second later.
+        quiet=$(($(now) + 100)); [ "$code" != 137 ] || quiet=$(($(now) + 50))
+        break ;;
+      '') break ;;
+      esac
+      if [ $((now - begun)) -ge "$LIMIT" ]; then tell timeout; break 2; fi
+      sleep 0.2
+    done
+    if [ "$EXPECT" != completed ] && [ -n "$running" ] && [ $((last - running)) -ge 100 ]; then tell running; break; fi
+  fi
+  settle=100
+  if [ $attempt -ge 8 ] || [ $(($(now) - begun)) -ge "$LIMIT" ]; then tell taken; break; fi
+done
+section attempts; printf '%s' "$attempt"
+section status; printf '%s' "$seen"
+section log; [ -z "$container" ] || cri logs --tail 20 "$container" 2>&1
+trap - EXIT
+clean
+`;
+const REMOVE = `${FUNCTIONS}
+left=
+take_away "$LABEL"
+as_root find /var/log/pods -maxdepth 1 -name "kube-sideload_$NAME-*" -exec rm -rf {} +
+section left; printf '%s' "$left"
+`;
+async function runByCri(connection, facts, targets, options) {
+    assertCrictl(facts);
+    try {
+        for (const [index, target] of targets.entries()) {
+            options.onResult(await runOne(connection, facts, target, index, options));
+        }
+    }
+    catch (thrown) {
+        await cri_removeByCri(connection, facts, options.runId, AbortSignal.timeout(cri_CLEAN_UP_MS)).catch(() => { });
+        throw thrown;
+    }
+}
+function assertCrictl({ tools }) {
+    if (tools.crictl === undefined) {
+        throw new errors/* SideloadError */.wR('CRICTL_NOT_FOUND', '`smoke: cri` starts images with crictl, and the node has none');
+    }
+}
+async function cri_removeByCri(connection, facts, runId, signal) {
+    if (facts.tools.crictl !== undefined) {
+        const variables = { ...place(facts), LABEL: `${RUN_LABEL}=${runId}`, NAME: podName(runId) };
+        assertGone(await runScript(connection, { body: REMOVE, variables }, signal));
+    }
+}
+async function runOne(connection, facts, target, index, options) {
+    const startedAt = Date.now();
+    const signal = AbortSignal.any([options.signal, AbortSignal.timeout(options.timeoutMs + MARGIN_MS)]);
+    const sections = await runScript(connection, smokeScript(facts, target, index, options), signal);
+    assertGone(sections);
+    const verdict = judgeCri(sections, target.imageId, options.expect);
+    const isAboutName = verdict.state === 'failed' && verdict.code === 'SMOKE_IMAGE_NEVER_PULL';
+    const error = verdict.state === 'failed'
+        ? diagnose(verdict, {
+            node: target.node,
+            reference: target.reference,
+            pod: undefined,
+            events: [],
+            log: (sections.get('outcome') === 'exited' && sections.get('log')) || '',
+            object: undefined,
+            held: isAboutName ? await namesOnNode(connection, facts, signal).catch(() => []) : [],
+        })
+        : undefined;
+    return { target, error, message: verdict.message, durationMs: Date.now() - startedAt };
+}
+function assertGone(sections) {
+    const left = sections.get('left') ?? '';
+    if (left !== '') {
+        throw new errors/* SideloadError */.wR('REMOTE_COMMAND_FAILED', `crictl cannot remove the sandbox ${left}`, {
+            hint: `Remove it on the node: \`crictl stopp ${left}; crictl rmp ${left}\`.`,
+        });
+    }
+}
+function smokeScript(facts, { reference }, index, { runId, timeoutMs, command, expect }) {
+    const name = `${podName(runId)}-${index}`;
+    const labels = { 'app.kubernetes.io/managed-by': 'kube-sideload', [RUN_LABEL]: runId, 'kube-sideload/pod': name };
+    const pod = {
+        metadata: { name, namespace: 'kube-sideload', uid: `${name}-@ATTEMPT@`, attempt: 0 },
+        labels,
+        log_directory: `/var/log/pods/kube-sideload_${name}`,
+        linux: { security_context: { namespace_options: { network: 0, pid: 1, ipc: 0 } } },
+    };
+    const container = {
+        metadata: { name: CONTAINER, attempt: 0 },
+        image: { image: reference },
+        ...(command.length > 0 ? { command } : {}),
+        labels,
+        log_path: 'smoke.log',
+        linux: { security_context: { namespace_options: { network: 0, pid: 1, ipc: 0 } } },
+    };
+    return {
+        body: SMOKE,
+        variables: {
+            ...place(facts),
+            NAME: name,
+            POD_CONFIG: JSON.stringify(pod),
+            CONTAINER_CONFIG: JSON.stringify(container),
+            EXPECT: expect,
+            LIMIT: String(Math.ceil(timeoutMs / 10)),
+        },
+    };
+}
+function judgeCri(sections, imageId, expect) {
+    const said = clean(sections.get('said') ?? '');
+    const outcome = sections.get('outcome') ?? '';
+    if (outcome === 'sandbox') {
+        return fail(sandboxCode(said), `RunPodSandbox: ${said}`);
+    }
+    if (outcome === 'create' || outcome === 'start') {
+        const isMissing = outcome === 'create' && /no such image|image not known|image .*not found|not present locally/i.test(said);
+        const call = outcome === 'create' ? 'CreateContainer' : 'StartContainer';
+        return fail(isMissing ? 'SMOKE_IMAGE_NEVER_PULL' : startCode(said), `${call}: ${said}`);
+    }
+    const { imageRef, exitCode, reason, message } = statusOf(sections.get('status') ?? '');
+    const id = /^(?:docker:\/\/)?(?:sha256:)?([0-9a-f]{64})$/.exec(imageRef)?.[1];
+    if (id !== undefined && `sha256:${id}` !== imageId) {
+        return fail('SMOKE_OTHER_IMAGE', `the runtime started image sha256:${id}, CI built ${imageId}`);
+    }
+    if (outcome === 'running') {
+        return { state: 'passed', message: `Running, ${WORD}` };
+    }
+    if (outcome === 'exited' && exitCode === 0) {
+        return expect === 'running'
+            ? fail('SMOKE_ENDED', 'ended with exit code 0, and `smoke-expect: running` wants it to go on')
+            : { state: 'passed', message: `Completed with exit code 0, ${WORD}` };
+    }
+    if (outcome === 'exited' && (reason === 'StartError' || reason === 'ContainerCannotRun')) {
+        return fail(startCode(message ?? ''), join(reason, message));
+    }
+    if (outcome === 'exited') {
+        return reason === 'OOMKilled'
+            ? fail('SMOKE_OOM', join(reason, message))
+            : fail('SMOKE_CRASHED', `exit code ${exitCode ?? 'unknown'} (${join(reason, message)})`);
+    }
+    if (outcome === 'taken') {
+        const often = `${sections.get('attempts') ?? 'several'} times`;
+        return {
+            ...fail('SMOKE_TIMEOUT', `the sandbox was taken away ${often} before the container could be judged`),
+            hint: 'A kubelet kills within two seconds what it has not started itself: use `smoke: pod` on nodes of a cluster that can be reached, or `smoke-expect: started`.',
+        };
+    }
+    return fail('SMOKE_TIMEOUT', outcome === 'timeout' ? 'last seen: Running' : `crictl said nothing that can be judged: ${said}`);
+}
+function statusOf(json) {
+    const { status = {} } = (json === '' ? {} : JSON.parse(json));
+    const text = (value) => (typeof value === 'string' && value !== '' ? value : undefined);
+    return {
+        imageRef: text(status.imageRef) ?? '',
+        exitCode: typeof status.exitCode === 'number' ? status.exitCode : undefined,
+        reason: text(status.reason),
+        message: text(status.message),
+    };
+}
+function clean(said) {
+    const fatal = /level=fatal msg="((?:[^"\\]|\\.)*)"/.exec(said)?.[1];
+    return ((fatal ?? said).replaceAll('\\n', ' ').replaceAll('\\"', '"').replaceAll(/\s+/g, ' ').trim() ||
+        errors/* ERRORS */.Sr.SMOKE_START.title);
+}
+function place({ tools, criSocket }) {
+    return { CRICTL: tools.crictl?.join(' ') ?? '', SOCKET: criSocket };
+}
+function podName(runId) {
+    return `kube-sideload-${runId}`;
+}
+
+;// CONCATENATED MODULE: external "node:readline"
+const external_node_readline_namespaceObject = require("node:readline");
+;// CONCATENATED MODULE: external "string_decoder"
+const external_string_decoder_namespaceObject = require("string_decoder");
+;// CONCATENATED MODULE: external "os"
+const external_os_namespaceObject = require("os");
+// EXTERNAL MODULE: external "events"
+var external_events_ = __nccwpck_require__(4434);
+// EXTERNAL MODULE: external "child_process"
+var external_child_process_ = __nccwpck_require__(5317);
+;// CONCATENATED MODULE: external "timers"
+const external_timers_namespaceObject = require("timers");
+;// CONCATENATED MODULE: ./node_modules/@actions/exec/lib/toolrunner.js
+var toolrunner_awaiter = (undefined && undefined.__awaiter) || function (thisArg, _arguments, P, generator) {
+    function adopt(value) { return value instanceof P ? value : new P(function (resolve) { resolve(value); }); }
+    return new (P || (P = Promise))(function (resolve, reject) {
+        function fulfilled(value) { try { step(generator.next(value)); } catch (e) { reject(e); } }
+        function rejected(value) { try { step(generator["throw"](value)); } catch (e) { reject(e); } }
+        function step(result) { result.done ? resolve(result.value) : adopt(result.value).then(fulfilled, rejected); }
+        step((generator = generator.apply(thisArg, _arguments || [])).next());
+    });
+};
+
+
+
+
+
+
+
+/* eslint-disable @typescript-eslint/unbound-method */
+const toolrunner_IS_WINDOWS = process.platform === 'win32';
+/*
+ * Class for running command line tools. Handles quoting and arg parsing in a platform agnostic way.
+ */
+class ToolRunner extends external_events_.EventEmitter {
+    constructor(toolPath, args, options) {
+        super();
+        if (!toolPath) {
+            throw new Error("Parameter 'toolPath' cannot be null or empty.");
+        }
+        this.toolPath = toolPath;
+        this.args = args || [];
+        this.options = options || {};
+    }
+    _debug(message) {
+        if (this.options.listeners && this.options.listeners.debug) {
+            this.options.listeners.debug(message);
+        }
+    }
+    _getCommandString(options, noPrefix) {
+        const toolPath = this._getSpawnFileName();
+        const args = this._getSpawnArgs(options);
+        let cmd = noPrefix ? '' : '[command]'; // omit prefix when piped to a second tool
+        if (toolrunner_IS_WINDOWS) {
+            // Windows + cmd file
+            if (this._isCmdFile()) {
+                cmd += toolPath;
+                for (const a of args) {
+                    cmd += ` ${a}`;
+                }
+            }
+            // Windows + verbatim
+            else if (options.windowsVerbatimArguments) {
+                cmd += `"${toolPath}"`;
+                for (const a of args) {
+                    cmd += ` ${a}`;
+                }
+            }
+            // Windows (regular)
+            else {
+                cmd += this._windowsQuoteCmdArg(toolPath);
+                for (const a of args) {
+                    cmd += ` ${this._windowsQuoteCmdArg(a)}`;
+                }
+            }
+        }
+        else {
+            // OSX/Linux - this can likely be improved with some form of quoting.
+            // creating processes on Unix is fundamentally different than Windows.
+            // on Unix, execvp() takes an arg array.
+            cmd += toolPath;
+            for (const a of args) {
+                cmd += ` ${a}`;
+            }
+        }
+        return cmd;
+    }
+    _processLineBuffer(data, strBuffer, onLine) {
+        try {
+            let s = strBuffer + data.toString();
+            let n = s.indexOf(external_os_namespaceObject.EOL);
+            while (n > -1) {
+                const line = s.substring(0, n);
+                onLine(line);
+                // the rest of the string ...
+                s = s.substring(n + external_os_namespaceObject.EOL.length);
+                n = s.indexOf(external_os_namespaceObject.EOL);
+            }
+            return s;
+        }
+        catch (err) {
+            // streaming lines to console is best effort.  Don't fail a build.
+            this._debug(`error processing line. Failed with error ${err}`);
+            return '';
+        }
+    }
+    _getSpawnFileName() {
+        if (toolrunner_IS_WINDOWS) {
+            if (this._isCmdFile()) {
+                return process.env['COMSPEC'] || 'cmd.exe';
+            }
+        }
+        return this.toolPath;
+    }
+    _getSpawnArgs(options) {
+        if (toolrunner_IS_WINDOWS) {
+            if (this._isCmdFile()) {
+                let argline = `/D /S /C "${this._windowsQuoteCmdArg(this.toolPath)}`;
+                for (const a of this.args) {
+                    argline += ' ';
+                    argline += options.windowsVerbatimArguments
+                        ? a
+                        : this._windowsQuoteCmdArg(a);
+                }
+                argline += '"';
+                return [argline];
+            }
+        }
+        return this.args;
+    }
+    _endsWith(str, end) {
+        return str.endsWith(end);
+    }
+    _isCmdFile() {
+        const upperToolPath = this.toolPath.toUpperCase();
+        return (this._endsWith(upperToolPath, '.CMD') ||
+            this._endsWith(upperToolPath, '.BAT'));
+    }
+    _windowsQuoteCmdArg(arg) {
+        // for .exe, apply the normal quoting rules that libuv applies
+        if (!this._isCmdFile()) {
+            return this._uvQuoteCmdArg(arg);
+        }
+        // otherwise apply quoting rules specific to the cmd.exe command line parser.
+        // the libuv rules are generic and are not designed specifically for cmd.exe
+        // command line parser.
+        //
+        // for a detailed description of the cmd.exe command line parser, refer to
+        // http://stackoverflow.com/questions/4094699/how-does-the-windows-command-interpreter-cmd-exe-parse-scripts/7970912#7970912
+        // need quotes for empty arg
+        if (!arg) {
+            return '""';
+        }
+        // determine whether the arg needs to be quoted
+        const cmdSpecialChars = [
+            ' ',
+            '\t',
+            '&',
+            '(',
+            ')',
+            '[',
+            ']',
+            '{',
+            '}',
+            '^',
+            '=',
+            ';',
+            '!',
+            "'",
+            '+',
+            ',',
+            '`',
+            '~',
+            '|',
+            '<',
+            '>',
+            '"'
+        ];
+        let needsQuotes = false;
+        for (const char of arg) {
+            if (cmdSpecialChars.some(x => x === char)) {
+                needsQuotes = true;
+                break;
+            }
+        }
+        // short-circuit if quotes not needed
+        if (!needsQuotes) {
+            return arg;
+        }
+        // the following quoting rules are very similar to the rules that by libuv applies.
+        //
+        // 1) wrap the string in quotes
+        //
+        // 2) double-up quotes - i.e. " => ""
+        //
+        //    this is different from the libuv quoting rules. libuv replaces " with \", which unfortunately
+        //    doesn't work well with a cmd.exe command line.
+        //
+        //    note, replacing " with "" also works well if the arg is passed to a downstream .NET console app.
+        //    for example, the command line:
+        //          foo.exe "myarg:""my val"""
+        //    is parsed by a .NET console app into an arg array:
+        //          [ "myarg:\"my val\"" ]
+        //    which is the same end result when applying libuv quoting rules. although the actual
+        //    command line from libuv quoting rules would look like:
+        //          foo.exe "myarg:\"my val\""
+        //
+        // 3) double-up slashes that precede a quote,
+        //    e.g.  hello \world    => "hello \world"
+        //          hello\"world    => "hello\\""world"
+        //          hello\\"world   => "hello\\\\""world"
+        //          hello world\    => "hello world\\"
+        //
+        //    technically this is not required for a cmd.exe command line, or the batch argument parser.
+        //    the reasons for including this as a .cmd quoting rule are:
+        //
+        //    a) this is optimized for the scenario where the argument is passed from the .cmd file to an
+        //       external program. many programs (e.g. .NET console apps) rely on the slash-doubling rule.
+        //
+        //    b) it's what we've been doing previously (by deferring to node default behavior) and we
+        //       haven't heard any complaints about that aspect.
+        //
+        // note, a weakness of the quoting rules chosen here, is that % is not escaped. in fact, % cannot be
+        // escaped when used on the command line directly - even though within a .cmd file % can be escaped
+        // by using %%.
+        //
+        // the saving grace is, on the command line, %var% is left as-is if var is not defined. this contrasts
+        // the line parsing rules within a .cmd file, where if var is not defined it is replaced with nothing.
+        //
+        // one option that was explored was replacing % with ^% - i.e. %var% => ^%var^%. this hack would
+        // often work, since it is unlikely that var^ would exist, and the ^ character is removed when the
+        // variable is used. the problem, however, is that ^ is not removed when %* is used to pass the args
+        // to an external program.
+        //
+        // an unexplored potential solution for the % escaping problem, is to create a wrapper .cmd file.
+        // % can be escaped within a .cmd file.
+        let reverse = '"';
+        let quoteHit = true;
+        for (let i = arg.length; i > 0; i--) {
+            // walk the string in reverse
+            reverse += arg[i - 1];
+            if (quoteHit && arg[i - 1] === '\\') {
+                reverse += '\\'; // double the slash
+            }
+            else if (arg[i - 1] === '"') {
+                quoteHit = true;
+                reverse += '"'; // double the quote
+            }
+            else {
+                quoteHit = false;
+            }
+        }
+        reverse += '"';
+        return reverse.split('').reverse().join('');
+    }
+    _uvQuoteCmdArg(arg) {
+        // Tool runner wraps child_process.spawn() and needs to apply the same quoting as
+        // Node in certain cases where the undocumented spawn option windowsVerbatimArguments
+        // is used.
+        //
+        // Since this function is a port of quote_cmd_arg from Node 4.x (technically, lib UV,
+        // see https://github.com/nodejs/node/blob/v4.x/deps/uv/src/win/process.c for details),
+        // pasting copyright notice from Node within this function:
+        //
+        //      Copyright Joyent, Inc. and other Node contributors. All rights reserved.
+        //
+        //      Permission is hereby granted, free of charge, to any person obtaining a copy
+        //      of this software and associated documentation files (the "Software"), to
+        //      deal in the Software without restriction, including without limitation the
+        //      rights to use, copy, modify, merge, publish, distribute, sublicense, and/or
+        //      sell copies of the Software, and to permit persons to whom the Software is
+        //      furnished to do so, subject to the following conditions:
+        //
+        //      The above copyright notice and this permission notice shall be included in
+        //      all copies or substantial portions of the Software.
+        //
+        //      THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR
+        //      IMPLIED, INCLUDING BUT NOT LIMITED TO THE WARRANTIES OF MERCHANTABILITY,
+        //      FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN NO EVENT SHALL THE
+        //      AUTHORS OR COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER
+        //      LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING
+        //      FROM, OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS
+        //      IN THE SOFTWARE.
+        if (!arg) {
+            // Need double quotation for empty argument
+            return '""';
+        }
+        if (!arg.includes(' ') && !arg.includes('\t') && !arg.includes('"')) {
+            // No quotation needed
+            return arg;
+        }
+        if (!arg.includes('"') && !arg.includes('\\')) {
+            // No embedded double quotes or backslashes, so I can just wrap
+            // quote marks around the whole thing.
+            return `"${arg}"`;
+        }
+        // Expected input/output:
+        //   input : hello"world
+        //   output: "hello\"world"
+        //   input : hello""world
+        //   output: "hello\"\"world"
+        //   input : hello\world
+        //   output: hello\world
+        //   input : hello\\world
+        //   output: hello\\world
+        //   input : hello\"world
+        //   output: "hello\\\"world"
+        //   input : hello\\"world
+        //   output: "hello\\\\\"world"
+        //   input : hello world\
+        //   output: "hello world\\" - note the comment in libuv actually reads "hello world\"
+        //                             but it appears the comment is wrong, it should be "hello world\\"
+        let reverse = '"';
+        let quoteHit = true;
+        for (let i = arg.length; i > 0; i--) {
+            // walk the string in reverse
+            reverse += arg[i - 1];
+            if (quoteHit && arg[i - 1] === '\\') {
+                reverse += '\\';
+            }
+            else if (arg[i - 1] === '"') {
+                quoteHit = true;
+                reverse += '\\';
+            }
+            else {
+                quoteHit = false;
+            }
+        }
+        reverse += '"';
+        return reverse.split('').reverse().join('');
+    }
+    _cloneExecOptions(options) {
+        options = options || {};
+        const result = {
+            cwd: options.cwd || process.cwd(),
+            env: options.env || process.env,
+            silent: options.silent || false,
+            windowsVerbatimArguments: options.windowsVerbatimArguments || false,
+            failOnStdErr: options.failOnStdErr || false,
+            ignoreReturnCode: options.ignoreReturnCode || false,
+            delay: options.delay || 10000
+        };
+        result.outStream = options.outStream || process.stdout;
+        result.errStream = options.errStream || process.stderr;
+        return result;
+    }
+    _getSpawnOptions(options, toolPath) {
+        options = options || {};
+        const result = {};
+        result.cwd = options.cwd;
+        result.env = options.env;
+        result['windowsVerbatimArguments'] =
+            options.windowsVerbatimArguments || this._isCmdFile();
+        if (options.windowsVerbatimArguments) {
+            result.argv0 = `"${toolPath}"`;
+        }
+        return result;
+    }
+    /**
+     * Exec a tool.
+     * Output will be streamed to the live console.
+     * Returns promise with return code
+     *
+     * @param     tool     path to tool to exec
+     * @param     options  optional exec options.  See ExecOptions
+     * @returns   number
+     */
+    exec() {
+        return toolrunner_awaiter(this, void 0, void 0, function* () {
+            // root the tool path if it is unrooted and contains relative pathing
+            if (!isRooted(this.toolPath) &&
+                (this.toolPath.includes('/') ||
+                    (toolrunner_IS_WINDOWS && this.toolPath.includes('\\')))) {
+                // prefer options.cwd if it is specified, however options.cwd may also need to be rooted
+                this.toolPath = external_path_.resolve(process.cwd(), this.options.cwd || process.cwd(), this.toolPath);
+            }
+            // if the tool is only a file name, then resolve it from the PATH
+            // otherwise verify it exists (add extension on Windows if necessary)
+            this.toolPath = yield which(this.toolPath, true);
+            return new Promise((resolve, reject) => toolrunner_awaiter(this, void 0, void 0, function* () {
+                this._debug(`exec tool: ${this.toolPath}`);
+                this._debug('arguments:');
+                for (const arg of this.args) {
+                    this._debug(`   ${arg}`);
+                }
+                const optionsNonNull = this._cloneExecOptions(this.options);
+                if (!optionsNonNull.silent && optionsNonNull.outStream) {
+                    optionsNonNull.outStream.write(this._getCommandString(optionsNonNull) + external_os_namespaceObject.EOL);
+                }
+                const state = new ExecState(optionsNonNull, this.toolPath);
+                state.on('debug', (message) => {
+                    this._debug(message);
+                });
+                if (this.options.cwd && !(yield exists(this.options.cwd))) {
+                    return reject(new Error(`The cwd: ${this.options.cwd} does not exist!`));
+                }
+                const fileName = this._getSpawnFileName();
+                const cp = external_child_process_.spawn(fileName, this._getSpawnArgs(optionsNonNull), this._getSpawnOptions(this.options, fileName));
+                let stdbuffer = '';
+                if (cp.stdout) {
+                    cp.stdout.on('data', (data) => {
+                        if (this.options.listeners && this.options.listeners.stdout) {
+                            this.options.listeners.stdout(data);
+                        }
+                        if (!optionsNonNull.silent && optionsNonNull.outStream) {
+                            optionsNonNull.outStream.write(data);
+                        }
+                        stdbuffer = this._processLineBuffer(data, stdbuffer, (line) => {
+                            if (this.options.listeners && this.options.listeners.stdline) {
+                                this.options.listeners.stdline(line);
+                            }
+                        });
+                    });
+                }
+                let errbuffer = '';
+                if (cp.stderr) {
+                    cp.stderr.on('data', (data) => {
+                        state.processStderr = true;
+                        if (this.options.listeners && this.options.listeners.stderr) {
+                            this.options.listeners.stderr(data);
+                        }
+                        if (!optionsNonNull.silent &&
+                            optionsNonNull.errStream &&
+                            optionsNonNull.outStream) {
+                            const s = optionsNonNull.failOnStdErr
+                                ? optionsNonNull.errStream
+                                : optionsNonNull.outStream;
+                            s.write(data);
+                        }
+                        errbuffer = this._processLineBuffer(data, errbuffer, (line) => {
+                            if (this.options.listeners && this.options.listeners.errline) {
+                                this.options.listeners.errline(line);
+                            }
+                        });
+                    });
+                }
+                cp.on('error', (err) => {
+                    state.processError = err.message;
+                    state.processExited = true;
+                    state.processClosed = true;
+                    state.CheckComplete();
+                });
+                cp.on('exit', (code) => {
+                    state.processExitCode = code;
+                    state.processExited = true;
+                    this._debug(`Exit code ${code} received from tool '${this.toolPath}'`);
+                    state.CheckComplete();
+                });
+                cp.on('close', (code) => {
+                    state.processExitCode = code;
+                    state.processExited = true;
+                    state.processClosed = true;
+                    this._debug(`STDIO streams have closed for tool '${this.toolPath}'`);
+                    state.CheckComplete();
+                });
+                state.on('done', (error, exitCode) => {
+                    if (stdbuffer.length > 0) {
+                        this.emit('stdline', stdbuffer);
+                    }
+                    if (errbuffer.length > 0) {
+                        this.emit('errline', errbuffer);
+                    }
+                    cp.removeAllListeners();
+                    if (error) {
+                        reject(error);
+                    }
+                    else {
+                        resolve(exitCode);
+                    }
+                });
+                if (this.options.input) {
+                    if (!cp.stdin) {
+                        throw new Error('child process missing stdin');
+                    }
+                    cp.stdin.end(this.options.input);
+                }
+            }));
+        });
+    }
+}
+/**
+ * Convert an arg string to an array of args. Handles escaping
+ *
+ * @param    argString   string of arguments
+ * @returns  string[]    array of arguments
+ */
+function argStringToArray(argString) {
+    const args = [];
+    let inQuotes = false;
+    let escaped = false;
+    let arg = '';
+    function append(c) {
+        // we only escape double quotes.
+        if (escaped && c !== '"') {
+            arg += '\\';
+        }
+        arg += c;
+        escaped = false;
+    }
+    for (let i = 0; i < argString.length; i++) {
+        const c = argString.charAt(i);
+        if (c === '"') {
+            if (!escaped) {
+                inQuotes = !inQuotes;
+            }
+            else {
+                append(c);
+            }
+            continue;
+        }
+        if (c === '\\' && escaped) {
+            append(c);
+            continue;
+        }
+        if (c === '\\' && inQuotes) {
+            escaped = true;
+            continue;
+        }
+        if (c === ' ' && !inQuotes) {
+            if (arg.length > 0) {
+                args.push(arg);
+                arg = '';
+            }
+            continue;
+        }
+        append(c);
+    }
+    if (arg.length > 0) {
+        args.push(arg.trim());
+    }
+    return args;
+}
+class ExecState extends external_events_.EventEmitter {
+    constructor(options, toolPath) {
+        super();
+        this.processClosed = false; // tracks whether the process has exited and stdio is closed
+        this.processError = '';
+        this.processExitCode = 0;
+        this.processExited = false; // tracks whether the process has exited
+        this.processStderr = false; // tracks whether stderr was written to
+        this.delay = 10000; // 10 seconds
+        this.done = false;
+        this.timeout = null;
+        if (!toolPath) {
+            throw new Error('toolPath must not be empty');
+        }
+        this.options = options;
+        this.toolPath = toolPath;
+        if (options.delay) {
+            this.delay = options.delay;
+        }
+    }
+    CheckComplete() {
+        if (this.done) {
+            return;
+        }
+        if (this.processClosed) {
+            this._setResult();
+        }
+        else if (this.processExited) {
+            this.timeout = (0,external_timers_namespaceObject.setTimeout)(ExecState.HandleTimeout, this.delay, this);
+        }
+    }
+    _debug(message) {
+        this.emit('debug', message);
+    }
+    _setResult() {
+        // determine whether there is an error
+        let error;
+        if (this.processExited) {
+            if (this.processError) {
+                error = new Error(`There was an error when attempting to execute the process '${this.toolPath}'. This may indicate the process failed to start. Error: ${this.processError}`);
+            }
+            else if (this.processExitCode !== 0 && !this.options.ignoreReturnCode) {
+                error = new Error(`The process '${this.toolPath}' failed with exit code ${this.processExitCode}`);
+            }
+            else if (this.processStderr && this.options.failOnStdErr) {
+                error = new Error(`The process '${this.toolPath}' failed because one or more lines were written to the STDERR stream`);
+            }
+        }
+        // clear the timeout
+        if (this.timeout) {
+            clearTimeout(this.timeout);
+            this.timeout = null;
+        }
+        this.done = true;
+        this.emit('done', error, this.processExitCode);
+    }
+    static HandleTimeout(state) {
+        if (state.done) {
+            return;
+        }
+        if (!state.processClosed && state.processExited) {
+            const message = `The STDIO streams did not close within ${state.delay / 1000} seconds of the exit event from process '${state.toolPath}'. This may indicate a child process inherited the STDIO streams and has not yet exited.`;
+            state._debug(message);
+        }
+        state._setResult();
+    }
+}
+//# sourceMappingURL=toolrunner.js.map
+;// CONCATENATED MODULE: ./node_modules/@actions/exec/lib/exec.js
+var exec_awaiter = (undefined && undefined.__awaiter) || function (thisArg, _arguments, P, generator) {
+    function adopt(value) { return value instanceof P ? value : new P(function (resolve) { resolve(value); }); }
+    return new (P || (P = Promise))(function (resolve, reject) {
+        function fulfilled(value) { try { step(generator.next(value)); } catch (e) { reject(e); } }
+        function rejected(value) { try { step(generator["throw"](value)); } catch (e) { reject(e); } }
+        function step(result) { result.done ? resolve(result.value) : adopt(result.value).then(fulfilled, rejected); }
+        step((generator = generator.apply(thisArg, _arguments || [])).next());
+    });
+};
+
+
+/**
+ * Exec a command.
+ * Output will be streamed to the live console.
+ * Returns promise with return code
+ *
+ * @param     commandLine        command to execute (can include additional args). Must be correctly escaped.
+ * @param     args               optional arguments for tool. Escaping is handled by the lib.
+ * @param     options            optional exec options.  See ExecOptions
+ * @returns   Promise<number>    exit code
+ */
+function exec(commandLine, args, options) {
+    return exec_awaiter(this, void 0, void 0, function* () {
+        const commandArgs = argStringToArray(commandLine);
+        if (commandArgs.length === 0) {
+            throw new Error(`Parameter 'commandLine' cannot be null or empty.`);
+        }
+        // Path to tool to execute should be first arg
+        const toolPath = commandArgs[0];
+        args = commandArgs.slice(1).concat(args || []);
+        const runner = new ToolRunner(toolPath, args, options);
+        return runner.exec();
+    });
+}
+/**
+ * Exec a command and get the output.
+ * Output will be streamed to the live console.
+ * Returns promise with the exit code and collected stdout and stderr
+ *
+ * @param     commandLine           command to execute (can include additional args). Must be correctly escaped.
+ * @param     args                  optional arguments for tool. Escaping is handled by the lib.
+ * @param     options               optional exec options.  See ExecOptions
+ * @returns   Promise<ExecOutput>   exit code, stdout, and stderr
+ */
+function getExecOutput(commandLine, args, options) {
+    return exec_awaiter(this, void 0, void 0, function* () {
+        var _a, _b;
+        let stdout = '';
+        let stderr = '';
+        //Using string decoder covers the case where a mult-byte character is split
+        const stdoutDecoder = new external_string_decoder_namespaceObject.StringDecoder('utf8');
+        const stderrDecoder = new external_string_decoder_namespaceObject.StringDecoder('utf8');
+        const originalStdoutListener = (_a = options === null || options === void 0 ? void 0 : options.listeners) === null || _a === void 0 ? void 0 : _a.stdout;
+        const originalStdErrListener = (_b = options === null || options === void 0 ? void 0 : options.listeners) === null || _b === void 0 ? void 0 : _b.stderr;
+        const stdErrListener = (data) => {
+            stderr += stderrDecoder.write(data);
+            if (originalStdErrListener) {
+                originalStdErrListener(data);
+            }
+        };
+        const stdOutListener = (data) => {
+            stdout += stdoutDecoder.write(data);
+            if (originalStdoutListener) {
+                originalStdoutListener(data);
+            }
+        };
+        const listeners = Object.assign(Object.assign({}, options === null || options === void 0 ? void 0 : options.listeners), { stdout: stdOutListener, stderr: stdErrListener });
+        const exitCode = yield exec(commandLine, args, Object.assign(Object.assign({}, options), { listeners }));
+        //flush any remaining characters
+        stdout += stdoutDecoder.end();
+        stderr += stderrDecoder.end();
+        return {
+            exitCode,
+            stdout,
+            stderr
+        };
+    });
+}
+//# sourceMappingURL=exec.js.map
+;// CONCATENATED MODULE: ./lib/smoke/program.js
+
+
+
+
+
+
+const STDERR_CHARACTERS = 4096;
+async function localKubectl(program, kubeconfig) {
+    const path = await which(program, true).catch(cause => {
+        throw new errors/* SideloadError */.wR('KUBECTL_NOT_FOUND', `there is no program ${JSON.stringify(program)} on the runner`, {
+            cause,
+        });
+    });
+    const global = kubeconfig === undefined ? [] : [`--kubeconfig=${kubeconfig}`];
+    return {
+        run: async (args, input) => {
+            const { exitCode, stdout, stderr } = await getExecOutput(path, [...global, ...args], {
+                silent: true,
+                ignoreReturnCode: true,
+                input: Buffer.from(input),
+            });
+            return { code: exitCode, stdout, stderr };
+        },
+        stream: async (args, onLine, signal) => {
+            const child = (0,external_node_child_process_namespaceObject.spawn)(path, [...global, ...args], { stdio: ['ignore', 'pipe', 'pipe'], signal });
+            const ended = (0,external_node_events_namespaceObject.once)(child, 'close');
+            let stderr = '';
+            child.stderr.on('data', (chunk) => {
+                stderr = (stderr + chunk.toString()).slice(-STDERR_CHARACTERS);
+            });
+            const lines = (0,external_node_readline_namespaceObject.createInterface)({ input: child.stdout });
+            let broken;
+            lines.on('line', line => {
+                try {
+                    onLine(line);
+                }
+                catch (thrown) {
+                    broken ??= { thrown };
+                    child.kill();
+                }
+            });
+            const [code] = (await ended.catch(cause => {
+                throw signal.aborted ? signal.reason : cause;
+            }));
+            if (broken !== undefined) {
+                throw broken.thrown;
+            }
+            return { code: code ?? -1, stderr };
+        },
+        close: async () => { },
+    };
+}
+
+;// CONCATENATED MODULE: ./lib/smoke/refusal.js
+
+function refusal_refusal(stderr) {
+    const said = stderr
+        .split('\n')
+        .filter(line => !/^[EWI]\d{4} /.test(line))
+        .join('\n')
+        .trim();
+    const message = said === '' ? stderr : said;
+    for (const [words, code, hintOf] of REFUSALS) {
+        const match = words.exec(message);
+        if (match !== null) {
+            return new errors/* SideloadError */.wR(code, message, { hint: hintOf?.(match) });
+        }
+    }
+    return new errors/* SideloadError */.wR('CLUSTER_REFUSED', message);
+}
+function isForbidden({ code, message }) {
+    return (code === 'CLUSTER_REFUSED' && /\(Forbidden\)|\(Unauthorized\)|must be logged in|provide credentials/i.test(message));
+}
+const REFUSALS = [
+    [/namespaces? "[^"]*" not found/, 'NAMESPACE_NOT_FOUND'],
+    [/violates PodSecurity/, 'POD_SECURITY'],
+    [/unable to validate against any security context constraint/, 'POD_SECURITY', () => SCC_HINT],
+    [
+        /exceeded quota|failed quota|(minimum|maximum) (cpu|memory|[a-z-]+) usage per|limit to request ratio/,
+        'QUOTA_EXCEEDED',
+    ],
+    [
+        /failed calling webhook "([^"]+)"/,
+        'CLUSTER_UNREACHABLE',
+        match => `The webhook ${match[1]} does not answer the API server: look at the service behind it.`,
+    ],
+    [/admission webhook "[^"]+" denied|ValidatingAdmissionPolicy .* denied|denied request/, 'ADMISSION_DENIED'],
+    [
+        /error looking up service account ([^ :]+)/,
+        'ADMISSION_DENIED',
+        match => `Create the service account ${match[1]}, or use another namespace.`,
+    ],
+    [
+        /cannot (\w+) resource "([^"]+)"(?: in API group "[^"]*")?(?: in the namespace "([^"]+)")?/,
+        'CLUSTER_REFUSED',
+        match => match[3] === undefined
+            ? `Let the credentials \`${match[1]}\` ${match[2]} (a ClusterRole).`
+            : `Let the credentials \`${match[1]}\` ${match[2]} in the namespace ${match[3]}; SECURITY.md lists all rights that are needed.`,
+    ],
+    [/\(Unauthorized\)|must be logged in|provide credentials/i, 'CLUSTER_REFUSED'],
+    [/\(Forbidden\): pods "[^"]*" is forbidden/, 'ADMISSION_DENIED'],
+    [/\(Forbidden\)/, 'CLUSTER_REFUSED'],
+    [
+        /server localhost:8080 was refused/,
+        'KUBECONFIG_INVALID',
+        () => 'Without a kubeconfig kubectl tries localhost:8080: pass a path or the content in `kubeconfig`.',
+    ],
+    [
+        /error loading config file|error in configuration|invalid configuration|no configuration has been provided|unable to (read|load)|getting credentials|context .* does not exist|yaml:|stat .*no such file/i,
+        'KUBECONFIG_INVALID',
+    ],
+    [
+        /was refused|no route to host|http2:|stream error|closed network connection|connection reset|EOF$|i\/o timeout|timed out|deadline exceeded|no such host|unable to connect|\((ServiceUnavailable|Timeout|ServerTimeout|TooManyRequests|InternalError|BadGateway)\)|internal error|bad gateway|x509|TLS/i,
+        'CLUSTER_UNREACHABLE',
+    ],
+];
+const SCC_HINT = 'Let the service account of the namespace use an SCC that admits the pod, such as `restricted-v2`, or set `smoke-security: restricted`.';
+
+;// CONCATENATED MODULE: ./lib/smoke/slots.js
+function slotsFor(count) {
+    let free = count;
+    const waiting = [];
+    return async (act) => {
+        if (free > 0) {
+            free--;
+        }
+        else {
+            await new Promise(resolve => waiting.push(resolve));
+        }
+        try {
+            return await act();
+        }
+        finally {
+            const next = waiting.shift();
+            if (next === undefined) {
+                free++;
+            }
+            else {
+                next();
+            }
+        }
+    };
+}
+
+;// CONCATENATED MODULE: ./lib/smoke/kubectl.js
+
+
+
+
+const REQUEST_TIMEOUT_SECONDS = 60;
+const MAX_REQUESTS = 6;
+async function findKubectl({ program, kubeconfig, namespace }) {
+    return kubectlWith(await localKubectl(program, kubeconfig), namespace);
+}
+function kubectlWith(program, namespace) {
+    const pods = `/api/v1/namespaces/${namespace}/pods`;
+    const slots = slotsFor(MAX_REQUESTS);
+    async function request(args, input = '') {
+        const result = await slots(() => program.run([`--request-timeout=${REQUEST_TIMEOUT_SECONDS}s`, ...args], input));
+        if (result.code !== 0) {
+            throw refusal_refusal(result.stderr.trim() || `kubectl ended with exit code ${result.code}`);
+        }
+        return result.stdout;
+    }
+    return {
+        createPod: async (pod, { dryRun = false } = {}) => parse(await request(['create', `--raw=${pods}${dryRun ? '?dryRun=All' : ''}`, '-f', '-'], JSON.stringify(pod))),
+        missingVerbs: async (verbs) => {
+            const answers = await Promise.all(verbs.map(async (verb) => {
+                const spec = { resourceAttributes: { namespace, verb, resource: 'pods' } };
+                const review = { apiVersion: 'authorization.k8s.io/v1', kind: 'SelfSubjectAccessReview', spec };
+                const uri = '/apis/authorization.k8s.io/v1/selfsubjectaccessreviews';
+                return await request(['create', `--raw=${uri}`, '-f', '-'], JSON.stringify(review)).then(answer => parse(answer).status?.allowed !== false, () => true);
+            }));
+            return verbs.filter((_, index) => answers[index] === false);
+        },
+        listPods: async (labelSelector) => parse(await request(['get', `--raw=${pods}?${query({ labelSelector })}`])),
+        watchPods: async (labelSelector, resourceVersion, onEvent, signal) => {
+            const uri = `${pods}?${query({ watch: 'true', labelSelector, resourceVersion, timeoutSeconds: String(REQUEST_TIMEOUT_SECONDS) })}`;
+            const { code, stderr } = await program.stream(['get', `--raw=${uri}`], line => onEvent(parse(line)), signal);
+            if (code !== 0) {
+                throw refusal_refusal(stderr.trim() || `kubectl ended with exit code ${code}`);
+            }
+        },
+        deletePod: async (name, gracePeriodSeconds) => {
+            const body = JSON.stringify({ apiVersion: 'v1', kind: 'DeleteOptions', gracePeriodSeconds });
+            await request(['delete', `--raw=${pods}/${name}`, '-f', '-'], body).catch(error => {
+                if (!/\(NotFound\)/.test((0,errors/* messageOf */.bD)(error))) {
+                    throw error;
+                }
+            });
+        },
+        eventsOf: async (podUid) => {
+            const uri = `/api/v1/namespaces/${namespace}/events?${query({ fieldSelector: `involvedObject.uid=${podUid}` })}`;
+            return parse(await request(['get', `--raw=${uri}`])).items;
+        },
+        getNode: async (name) => {
+            try {
+                return parse(await request(['get', `--raw=/api/v1/nodes/${encodeURIComponent(name)}`]));
+            }
+            catch (error) {
+                if (/\(NotFound\)/.test((0,errors/* messageOf */.bD)(error))) {
+                    return 'absent';
+                }
+                if (/\(Forbidden\)/.test((0,errors/* messageOf */.bD)(error))) {
+                    return undefined;
+                }
+                throw error;
+            }
+        },
+        listNodes: async (labelSelector) => {
+            const selected = labelSelector === '' ? '' : `?${query({ labelSelector })}`;
+            try {
+                return parse(await request(['get', `--raw=/api/v1/nodes${selected}`])).items;
+            }
+            catch (error) {
+                if (/\(Forbidden\)/.test((0,errors/* messageOf */.bD)(error))) {
+                    throw new errors/* SideloadError */.wR('CLUSTER_REFUSED', (0,errors/* messageOf */.bD)(error), {
+                        hint: 'Let the credentials `list` nodes (a ClusterRole), or name the nodes in `nodes`.',
+                        cause: error,
+                    });
+                }
+                if (/\(BadRequest\)|unable to parse requirement/.test((0,errors/* messageOf */.bD)(error))) {
+                    throw new errors/* SideloadError */.wR('INPUT_INVALID', `\`node-selector\`: ${(0,errors/* messageOf */.bD)(error)}`, {
+                        hint: 'Write it as for `kubectl get nodes --selector`, as in `pool=ci,!node-role.kubernetes.io/control-plane`.',
+                        cause: error,
+                    });
+                }
+                throw error;
+            }
+        },
+        logTail: async (name, container) => {
+            const asked = query({ ...(container === undefined ? {} : { container }), tailLines: '20', limitBytes: '8192' });
+            return (await request(['get', `--raw=${pods}/${name}/log?${asked}`]).catch(() => '')).trim();
+        },
+        close: () => program.close(),
+    };
+}
+function query(parameters) {
+    return new URLSearchParams(parameters).toString();
+}
+function parse(json) {
+    try {
+        return JSON.parse(json);
+    }
+    catch (cause) {
+        throw new errors/* SideloadError */.wR('CLUSTER_UNREACHABLE', `the answer of the API is not JSON: ${json.slice(0, 200)}`, {
+            cause,
+        });
+    }
+}
+
+;// CONCATENATED MODULE: ./lib/smoke/remote-kubectl.js
+
+
+
+const CONTROL_PLANES = [
+    { name: 'k3s', kubeconfig: '/etc/rancher/k3s/k3s.yaml', program: 'k3s kubectl' },
+    { name: 'RKE2', kubeconfig: '/etc/rancher/rke2/rke2.yaml', program: '/var/lib/rancher/rke2/bin/kubectl' },
+    { name: 'k0s', kubeconfig: '/var/lib/k0s/pki/admin.conf', program: 'k0s kubectl' },
+    {
+        name: 'MicroK8s',
+        kubeconfig: '/var/snap/microk8s/current/credentials/client.config',
+        program: 'microk8s kubectl',
+    },
+    {
+        name: 'OpenShift',
+        kubeconfig: '/etc/kubernetes/static-pod-resources/kube-apiserver-certs/secrets/node-kubeconfigs/lb-ext.kubeconfig',
+        program: 'oc',
+    },
+    {
+        name: 'OpenShift',
+        kubeconfig: '/etc/kubernetes/static-pod-resources/kube-apiserver-certs/secrets/node-kubeconfigs/localhost.kubeconfig',
+        program: 'oc',
+    },
+    { name: 'MicroShift', kubeconfig: '/var/lib/microshift/resources/kubeadmin/kubeconfig', program: 'oc' },
+    { name: 'kubeadm', kubeconfig: '/etc/kubernetes/admin.conf', program: 'kubectl' },
+];
+const PROGRAMS = ['kubectl', 'oc', 'k3s kubectl', 'k0s kubectl', 'microk8s kubectl'];
+const FIND = `
+section uid; id -u
+if ! refusal=$(as_root true 2>&1); then section sudo-refused; printf '%s' "$refusal"; section end; exit 0; fi
+program_of() { # the first of the lines on standard input that is there, its program as an absolute path
+  while read -r candidate; do
+    set -- $candidate
+    [ $# -gt 0 ] && path=$(command -v "$1") || continue
+    shift
+    printf '%s' "$path\${*:+ $*}"
+    return
+  done
+}
+name= kubeconfig=$KUBECONFIG_GIVEN preferred=
+if [ -z "$kubeconfig" ]; then
+  while IFS='|' read -r row_name row_kubeconfig row_program; do
+    if as_root test -s "$row_kubeconfig"; then
+      name=$row_name kubeconfig=$row_kubeconfig preferred=$row_program
+      break
+    fi
+  done <<END
+$ROWS
+END
+elif ! as_root test -s "$kubeconfig"; then
+  kubeconfig=
+fi
+section name; printf '%s' "$name"
+section kubeconfig; printf '%s' "$kubeconfig"
+section program
+program_of <<END
+$preferred
+$PROGRAMS
+END
+`;
+const WHILE_OPEN = 'exec 3<&0; "$@" </dev/null 3<&- & child=$!; { cat <&3; kill "$child"; } >/dev/null 2>&1 & guard=$!; exec 3<&-; ' +
+    'wait "$child"; code=$?; kill "$guard" 2>/dev/null; exit "$code"';
+const MAX_OUTPUT_BYTES = 256 * 1024 * 1024;
+async function remoteKubectl(open, kubeconfig, signal) {
+    let connection = open();
+    const { target } = await connection;
+    const command = await connection
+        .then(opened => find(opened, kubeconfig, signal))
+        .catch(async (thrown) => {
+        await (await connection)?.close();
+        throw (0,errors/* toSideloadError */.Lq)(thrown, target.label);
+    });
+    async function over(act) {
+        connection ??= open();
+        const used = connection;
+        try {
+            return await act(await used);
+        }
+        catch (thrown) {
+            const { code, message } = (0,errors/* toSideloadError */.Lq)(thrown);
+            if (code !== 'SSH_LOST' && code !== 'SSH_UNREACHABLE') {
+                throw thrown;
+            }
+            if (connection === used) {
+                connection = undefined;
+            }
+            throw new errors/* SideloadError */.wR('CLUSTER_UNREACHABLE', `${target.label}: ${message}`, { cause: thrown });
+        }
+    }
+    return {
+        run: (args, input) => over(one => one.run([...command.sudo, ...command.argv, ...args], { stdin: input, maxOutputBytes: MAX_OUTPUT_BYTES })),
+        stream: (args, onLine, watchSignal) => over(one => {
+            const lines = splitLines(onLine);
+            return one.run([...command.sudo, 'sh', '-c', WHILE_OPEN, 'sh', ...command.argv, ...args], {
+                stdin: new external_node_stream_namespaceObject.PassThrough(),
+                onStdout: lines,
+                signal: watchSignal,
+            });
+        }),
+        close: async () => {
+            const last = connection;
+            connection = undefined;
+            await (await last?.catch(() => undefined))?.close();
+        },
+    };
+}
+async function find(connection, kubeconfig, signal) {
+    const rows = CONTROL_PLANES.map(({ name, kubeconfig: file, program }) => `${name}|${file}|${program}`).join('\n');
+    const variables = { KUBECONFIG_GIVEN: kubeconfig ?? '', ROWS: rows, PROGRAMS: PROGRAMS.join('\n') };
+    const sections = await runScript(connection, { body: FIND, variables }, signal);
+    const refused = sections.get('sudo-refused');
+    if (refused !== undefined) {
+        throw new errors/* SideloadError */.wR('SUDO_REFUSED', `\`sudo -n\` refused: ${refused || 'without a word'}`);
+    }
+    const file = sections.get('kubeconfig') ?? '';
+    if (file === '') {
+        const looked = kubeconfig ?? `one at ${CONTROL_PLANES.map(row => row.kubeconfig).join(', ')}`;
+        throw new errors/* SideloadError */.wR('KUBECONFIG_INVALID', `${connection.target.label} has no kubeconfig: ${looked}`, {
+            hint: 'Name a control-plane node in `kubectl`, or the path of a kubeconfig there in `kubeconfig`.',
+        });
+    }
+    const program = sections.get('program') ?? '';
+    if (program === '') {
+        throw new errors/* SideloadError */.wR('KUBECTL_NOT_FOUND', `${connection.target.label} has none of ${PROGRAMS.join(', ')}`);
+    }
+    const sudo = sections.get('uid') === '0' ? [] : ['sudo', '-n'];
+    return { sudo, argv: [...program.split(' '), `--kubeconfig=${file}`] };
+}
+function splitLines(onLine) {
+    const decoder = new TextDecoder();
+    let rest = '';
+    return chunk => {
+        const lines = (rest + decoder.decode(chunk, { stream: true })).split('\n');
+        rest = lines.pop() ?? '';
+        for (const line of lines) {
+            onLine(line);
+        }
+    };
+}
+
+;// CONCATENATED MODULE: ./lib/smoke/fit.js
+
+const NOBODY = 65_534;
+const LIMITS = { cpu: '500m', memory: '128Mi' };
+function firstFit(user, { security, resources }) {
+    const isNumbered = /^0*[1-9]\d*(:|$)/.test(user);
+    const level = security === 'restricted' || (security === 'auto' && isNumbered)
+        ? { level: 'restricted', runAsUser: isNumbered ? undefined : NOBODY }
+        : { level: 'image' };
+    return { security: level, resources };
+}
+async function fitPod(kubectl, first, settings, manifestOf) {
+    const changes = [];
+    let fit = first;
+    for (;;) {
+        try {
+            const pod = await kubectl.createPod(manifestOf(fit), { dryRun: true });
+            const pulled = pod.spec?.containers?.find(({ imagePullPolicy = 'Never' }) => imagePullPolicy !== 'Never');
+            if (pulled !== undefined) {
+                throw new errors/* SideloadError */.wR('PULL_FORCED', `the pod was sent with \`imagePullPolicy: Never\`, and the API server makes it ${pulled.imagePullPolicy}`);
+            }
+            return { fit, changes };
+        }
+        catch (thrown) {
+            const { code, message } = (0,errors/* toSideloadError */.Lq)(thrown);
+            const { security, resources } = fit;
+            if (code === 'POD_SECURITY' && settings.security === 'auto' && security.level === 'image') {
+                fit = { resources, security: { level: 'restricted', runAsUser: NOBODY } };
+                changes.push(`as user ${NOBODY} under Pod Security \`restricted\`, since the namespace wants it`);
+            }
+            else if (code === 'QUOTA_EXCEEDED' && /must specify [^;]*limits\./.test(message) && !hasAny(resources.limits)) {
+                fit = { security, resources: { ...resources, limits: LIMITS } };
+                changes.push(`with limits of ${LIMITS.cpu} CPU and ${LIMITS.memory}, since a quota of the namespace wants some`);
+            }
+            else {
+                throw thrown;
+            }
+        }
+    }
+}
+function hasAny(quantities) {
+    return Object.keys(quantities).length > 0;
+}
+
+;// CONCATENATED MODULE: ./lib/smoke/follow.js
+
+
+
+const RETRY_MS = 1000;
+const MAX_REFUSALS = 5;
+async function followPods(kubectl, options) {
+    const { labelSelector, until } = options;
+    let refusals = 0;
+    while (!until.aborted) {
+        try {
+            options.onListing?.();
+            const list = await kubectl.listPods(labelSelector);
+            if (until.aborted) {
+                return;
+            }
+            for (const pod of list.items) {
+                options.onPod(pod);
+            }
+            options.onList?.(new Set(list.items.map(pod => pod.metadata.name)));
+            if (until.aborted) {
+                return;
+            }
+            const openedAt = Date.now();
+            await kubectl.watchPods(labelSelector, list.metadata.resourceVersion, event => {
+                if (until.aborted || event.type === 'BOOKMARK' || event.type === 'ERROR') {
+                    return;
+                }
+                (event.type === 'DELETED' ? options.onDeleted : options.onPod)(event.object);
+            }, until);
+            refusals = 0;
+            await pause(RETRY_MS - (Date.now() - openedAt), until);
+        }
+        catch (error) {
+            if (until.aborted) {
+                return;
+            }
+            const trouble = (0,errors/* toSideloadError */.Lq)(error);
+            refusals = isForbidden(trouble) ? refusals + 1 : 0;
+            if (refusals >= MAX_REFUSALS) {
+                throw trouble;
+            }
+            options.onTrouble?.(trouble.message);
+            await pause(RETRY_MS, until);
+        }
+    }
+}
+async function pause(milliseconds, until) {
+    if (milliseconds > 0) {
+        await (0,external_node_timers_promises_namespaceObject.setTimeout)(milliseconds, undefined, { signal: until }).catch(() => { });
+    }
+}
+
+;// CONCATENATED MODULE: ./lib/smoke/smoke.js
+
+
+
+
+
+
+
+
+
+const VERBS = ['create', 'list', 'watch', 'delete'];
+const SETTLE_MS = 2000;
+const DELETE_MS = 15_000;
+const DELETE_RETRY_MS = 1000;
+const CREATE_RETRY_MS = 1000;
+const DEADLINE_MARGIN_SECONDS = 60;
+async function checkCluster(kubectl, targets, options, log) {
+    const { template } = options;
+    if (template !== undefined && targets.length > 0) {
+        assertUsed(template, targets.map(({ reference }) => reference));
+    }
+    const missing = targets.length > 0 ? await kubectl.missingVerbs(VERBS) : [];
+    if (missing.length > 0) {
+        const faults = missing.map(verb => `cannot ${verb} resource "pods"`).join(', ');
+        throw new errors/* SideloadError */.wR('CLUSTER_REFUSED', `the credentials ${faults} in the namespace of the smoke pods`, {
+            hint: `Let them ${missing.map(verb => `\`${verb}\``).join(', ')} pods there; SECURITY.md lists all rights that are needed.`,
+        });
+    }
+    const fits = new Map();
+    for (const target of targets) {
+        if (!fits.has(fitKey(target))) {
+            const first = firstFit(target.user, options);
+            const { fit, changes } = await fitPod(kubectl, first, options, one => manifest(target, 0, one, options));
+            for (const change of changes) {
+                log(`the smoke pods of ${target.reference} run ${change}`);
+            }
+            fits.set(fitKey(target), fit);
+        }
+    }
+    return fits;
+}
+function fitKey({ reference, user }) {
+    return `${reference} ${user}`;
+}
+async function runSmokePods(kubectl, targets, fits, options) {
+    try {
+        return await judgeAll(kubectl, targets, fits, options);
+    }
+    finally {
+        await smoke_deletePods(kubectl, options.runId);
+    }
+}
+async function smoke_deletePods(kubectl, runId) {
+    const deadline = AbortSignal.timeout(DELETE_MS);
+    for (;;) {
+        try {
+            return await deleteOnce(kubectl, runId);
+        }
+        catch (thrown) {
+            if (!isTemporary(thrown) || deadline.aborted) {
+                throw thrown;
+            }
+            await (0,external_node_timers_promises_namespaceObject.setTimeout)(DELETE_RETRY_MS);
+        }
+    }
+}
+async function deleteOnce(kubectl, runId) {
+    const labelSelector = selector(runId);
+    const left = new Set((await kubectl.listPods(labelSelector)).items.map(pod => pod.metadata.name));
+    if (left.size === 0) {
+        return;
+    }
+    await Promise.all([...left].map(name => kubectl.deletePod(name, 1)));
+    const gone = new AbortController();
+    const stopWhenEmpty = () => {
+        if (left.size === 0) {
+            gone.abort();
+        }
+    };
+    await followPods(kubectl, {
+        labelSelector,
+        onPod: () => { },
+        onList: names => {
+            for (const name of left) {
+                if (!names.has(name)) {
+                    left.delete(name);
+                }
+            }
+            stopWhenEmpty();
+        },
+        onDeleted: pod => {
+            left.delete(pod.metadata.name);
+            stopWhenEmpty();
+        },
+        until: AbortSignal.any([gone.signal, AbortSignal.timeout(DELETE_MS)]),
+    });
+    await Promise.all([...left].map(name => kubectl.deletePod(name, 0)));
+}
+async function judgeAll(kubectl, targets, fits, options) {
+    const { signal, expect, template } = options;
+    const pods = targets.map((target, index) => ({
+        target,
+        index,
+        name: smoke_podName(options.runId, index),
+        startedAt: 0,
+        isCreated: false,
+        isListable: false,
+        pod: undefined,
+        verdict: { state: 'pending', message: 'nothing' },
+        settling: undefined,
+        conclusion: undefined,
+        concluded: () => { },
+    }));
+    const byName = new Map(pods.map(pod => [pod.name, pod]));
+    const conclude = (watched, verdict) => {
+        if (watched.conclusion === undefined) {
+            unsettle(watched);
+            watched.conclusion = verdict;
+            watched.concluded();
+        }
+    };
+    const look = (pod) => {
+        const watched = byName.get(pod.metadata.name);
+        if (watched === undefined || watched.conclusion !== undefined) {
+            return;
+        }
+        const { imageId, reference } = watched.target;
+        const containers = template === undefined ? [] : containersOf(template, reference);
+        const verdict = judge(pod, imageId, containers.length > 0 ? { expect, containers } : { expect });
+        watched.isCreated = true;
+        watched.pod = pod;
+        watched.verdict = verdict;
+        if (verdict.state === 'running') {
+            watched.settling ??= setTimeout(() => conclude(watched, verdict), SETTLE_MS);
+        }
+        else {
+            unsettle(watched);
+            if (verdict.state !== 'pending') {
+                conclude(watched, verdict);
+            }
+        }
+    };
+    const miss = (watched) => {
+        if (watched !== undefined) {
+            conclude(watched, fail('SMOKE_DELETED', 'the pod is gone'));
+        }
+    };
+    const report = async (watched) => {
+        const result = await explain(kubectl, watched, options);
+        options.onResult(result);
+        return result;
+    };
+    const run = async (watched) => {
+        signal.throwIfAborted();
+        watched.startedAt = Date.now();
+        if (watched.conclusion !== undefined) {
+            return await report(watched);
+        }
+        const concluded = new Promise(resolve => {
+            watched.concluded = resolve;
+        });
+        const over = AbortSignal.any([AbortSignal.timeout(options.timeoutMs), signal]);
+        const timeout = new Promise(resolve => over.addEventListener('abort', () => resolve(), { once: true }));
+        const fit = fits.get(fitKey(watched.target)) ?? firstFit(watched.target.user, options);
+        try {
+            const pod = await create(kubectl, manifest(watched.target, watched.index, fit, options), over, options.onTrouble);
+            if (pod !== undefined) {
+                look(pod);
+            }
+        }
+        catch (thrown) {
+            const { code, message, hint } = (0,errors/* toSideloadError */.Lq)(thrown);
+            conclude(watched, { ...fail(code, message), hint });
+        }
+        await Promise.race([concluded, timeout]);
+        signal.throwIfAborted();
+        const result = await report(watched);
+        if (targets.length > options.parallel) {
+            await kubectl.deletePod(watched.name, 1).catch(() => { });
+        }
+        return result;
+    };
+    const finished = new AbortController();
+    const slots = slotsFor(options.parallel);
+    const running = Promise.allSettled(pods.map(watched => slots(() => run(watched)))).finally(() => finished.abort());
+    const following = followPods(kubectl, {
+        labelSelector: selector(options.runId),
+        onListing: () => {
+            for (const watched of pods) {
+                watched.isListable = watched.isCreated;
+            }
+        },
+        onPod: look,
+        onList: names => {
+            for (const watched of pods.filter(({ name, isListable }) => isListable && !names.has(name))) {
+                miss(watched);
+            }
+        },
+        onDeleted: pod => miss(byName.get(pod.metadata.name)),
+        onTrouble: message => {
+            pods.forEach(unsettle);
+            options.onTrouble(message);
+        },
+        until: AbortSignal.any([finished.signal, signal]),
+    }).catch((thrown) => {
+        const { code, message, hint } = (0,errors/* toSideloadError */.Lq)(thrown);
+        for (const watched of pods) {
+            conclude(watched, { ...fail(code, message), hint });
+        }
+    });
+    const settled = await running;
+    pods.forEach(unsettle);
+    await following;
+    return settled.map(one => {
+        if (one.status === 'rejected') {
+            throw one.reason;
+        }
+        return one.value;
+    });
+}
+function unsettle(watched) {
+    clearTimeout(watched.settling);
+    watched.settling = undefined;
+}
+async function create(kubectl, pod, over, onTrouble) {
+    for (let attempt = 1;; attempt++) {
+        try {
+            return await kubectl.createPod(pod);
+        }
+        catch (thrown) {
+            const { message } = (0,errors/* toSideloadError */.Lq)(thrown);
+            if (attempt > 1 && /\(AlreadyExists\)/.test(message)) {
+                return undefined;
+            }
+            if (!isTemporary(thrown) || over.aborted) {
+                throw thrown;
+            }
+            onTrouble(message);
+            await (0,external_node_timers_promises_namespaceObject.setTimeout)(CREATE_RETRY_MS, undefined, { signal: over }).catch(() => { });
+        }
+    }
+}
+function isTemporary(thrown) {
+    return (0,errors/* toSideloadError */.Lq)(thrown).code === 'CLUSTER_UNREACHABLE';
+}
+async function explain(kubectl, watched, { heldOn }) {
+    const { target, pod, conclusion } = watched;
+    const result = (verdict, error) => ({
+        target,
+        error,
+        message: verdict.message,
+        durationMs: Date.now() - watched.startedAt,
+    });
+    if (conclusion !== undefined && conclusion.state !== 'failed') {
+        return result(conclusion);
+    }
+    const [events, object] = await Promise.all([
+        pod === undefined ? [] : kubectl.eventsOf(pod.metadata.uid).catch(() => []),
+        kubectl.getNode(target.nodeName).catch(() => undefined),
+    ]);
+    const verdict = conclusion ?? judgeTimeout(watched.verdict, { events, node: object });
+    const isAboutName = verdict.code === 'SMOKE_IMAGE_NEVER_PULL' || verdict.code === 'SMOKE_IMAGE_INSPECT';
+    const held = isAboutName ? await heldOn(target).catch(() => namesOf(object)) : [];
+    const hasRun = ['SMOKE_CRASHED', 'SMOKE_PROBE', 'SMOKE_TIMEOUT', 'SMOKE_ENDED'].includes(verdict.code);
+    const container = failedContainer(pod);
+    const log = hasRun && container !== undefined && pod !== undefined
+        ? await kubectl.logTail(pod.metadata.name, container).catch(() => '')
+        : '';
+    const evidence = { node: target.node, reference: target.reference, pod, events, log, object, held };
+    return result(verdict, diagnose(verdict, evidence));
+}
+function failedContainer(pod) {
+    const all = [...(pod?.status?.initContainerStatuses ?? []), ...(pod?.status?.containerStatuses ?? [])];
+    const failed = all.find(({ state }) => state?.terminated !== undefined && state.terminated.exitCode !== 0);
+    const begun = all.find(({ state }) => state?.running !== undefined || state?.terminated !== undefined);
+    const one = failed ?? begun;
+    return one === undefined ? undefined : (one.name ?? CONTAINER);
+}
+function namesOf(object) {
+    return object === undefined || object === 'absent'
+        ? []
+        : (object.status?.images ?? []).flatMap(({ names }) => names ?? []);
+}
+function manifest(target, index, fit, { runId, timeoutMs, command, template }) {
+    return smokePodManifest({
+        name: smoke_podName(runId, index),
+        nodeName: target.nodeName,
+        image: target.reference,
+        command,
+        runId,
+        deadlineSeconds: Math.ceil(timeoutMs / 1000) + DEADLINE_MARGIN_SECONDS,
+        template: template !== undefined && containersOf(template, target.reference).length > 0 ? template : undefined,
+        ...fit,
+    });
+}
+function smoke_podName(runId, index) {
+    return `kube-sideload-${runId}-${index}`;
+}
+function selector(runId) {
+    return `${RUN_LABEL}=${runId}`;
 }
 
 // EXTERNAL MODULE: ./node_modules/is-stream/index.js
@@ -13925,6 +10317,76 @@ class NodeSSH {
     }
 }
 
+;// CONCATENATED MODULE: ./lib/ssh/authentication.js
+
+
+function authenticator(user, { key, agent, password }) {
+    const proofs = [];
+    if (key !== undefined) {
+        const request = { type: 'publickey', username: user, key: key.key };
+        proofs.push({ method: 'publickey', shown: `the key ${key.fingerprint}`, request });
+    }
+    if (agent !== undefined) {
+        const request = { type: 'agent', username: user, agent };
+        proofs.push({ method: 'publickey', shown: `the keys of the ssh-agent at ${agent}`, request });
+    }
+    if (password !== undefined) {
+        proofs.push({
+            method: 'password',
+            shown: 'the password',
+            request: { type: 'password', username: user, password },
+        });
+        const prompt = answerOnce(password);
+        const request = { type: 'keyboard-interactive', username: user, prompt };
+        proofs.push({ method: 'keyboard-interactive', shown: 'the password, when asked for it', request });
+    }
+    const offered = [];
+    let methodsLeft;
+    let wantsMore = false;
+    const handler = ((left, partialSuccess) => {
+        methodsLeft = left ?? methodsLeft;
+        wantsMore = partialSuccess === true;
+        const next = proofs.find(proof => !offered.includes(proof) && (methodsLeft === undefined || methodsLeft.includes(proof.method)));
+        if (next === undefined)
+            return false;
+        offered.push(next);
+        return next.request;
+    });
+    return {
+        handler,
+        state: () => ({
+            offered: offered.map(({ shown }) => shown),
+            isKeyOffered: offered.some(({ method }) => method === 'publickey'),
+            methodsLeft,
+            wantsMore,
+        }),
+    };
+}
+function answerOnce(password) {
+    let isAnswered = false;
+    return (_name, _instructions, _language, prompts, finish) => {
+        const [only, ...others] = prompts;
+        const isForPassword = only !== undefined && others.length === 0 && only.echo !== true && !isAnswered;
+        isAnswered ||= isForPassword;
+        finish(isForPassword ? [password] : prompts.map(() => ''));
+    };
+}
+async function agentKeys({ key, agent, password }, label) {
+    if (agent === undefined || key !== undefined || password !== undefined)
+        return;
+    const fail = (what) => {
+        throw new errors/* SideloadError */.wR('SSH_AUTH_FAILED', `the ssh-agent at ${agent} ${what}`, {
+            node: label,
+            hint: 'Compare with `ssh-add -l` on the runner, as the user of the job, or pass a key in `ssh-private-key`.',
+        });
+    };
+    const count = await new Promise((resolve, reject) => {
+        lib_default().createAgent(agent).getIdentities((error, keys) => (error ? reject(error) : resolve(keys?.length ?? 0)));
+    }).catch((error) => fail(`does not answer: ${(0,errors/* messageOf */.bD)(error)}`));
+    if (count === 0)
+        fail('has no keys');
+}
+
 ;// CONCATENATED MODULE: ./lib/ssh/connect-error.js
 
 const REASONS = {
@@ -13948,28 +10410,33 @@ function connectError(error, attempt) {
     const { label: node, address, phase } = attempt;
     if (levelOf(error) === 'client-authentication')
         return authError(error, attempt);
-    if (phase === 'login' && typeof codeOf(error) === 'number') {
-        const message = `${address} ended the login of ${attempt.user}: ${(0,lib_errors/* messageOf */.bD)(error)}`;
-        return new lib_errors/* SideloadError */.wR('SSH_AUTH_FAILED', message, { node, cause: error });
+    if (levelOf(error) === 'agent') {
+        const message = `the ssh-agent refused to prove the login of ${attempt.user} at ${address}: ${(0,errors/* messageOf */.bD)(error)}`;
+        const hint = 'Look at the agent: a locked one, or a key that wants a confirmation, cannot be used by a job.';
+        return new errors/* SideloadError */.wR('SSH_AUTH_FAILED', message, { node, hint, cause: error });
     }
-    return new lib_errors/* SideloadError */.wR('SSH_UNREACHABLE', `${address} cannot be reached: ${unreachable(error, attempt)}`, {
+    if (phase === 'login' && typeof codeOf(error) === 'number') {
+        const message = `${address} ended the login of ${attempt.user}: ${(0,errors/* messageOf */.bD)(error)}`;
+        return new errors/* SideloadError */.wR('SSH_AUTH_FAILED', message, { node, cause: error });
+    }
+    return new errors/* SideloadError */.wR('SSH_UNREACHABLE', `${address} cannot be reached: ${unreachable(error, attempt)}`, {
         node,
         cause: error,
     });
 }
 function timeoutError(timeoutMs, { label: node, address, phase }) {
     const message = `${address} cannot be reached: ${PHASES[phase]} within ${timeoutMs / 1000} s`;
-    return new lib_errors/* SideloadError */.wR('SSH_UNREACHABLE', message, { node });
+    return new errors/* SideloadError */.wR('SSH_UNREACHABLE', message, { node });
 }
 function systemReason(error) {
     const first = error instanceof AggregateError ? error.errors[0] : error;
     const code = codeOf(first);
     if (typeof code !== 'string')
         return undefined;
-    return `${REASONS[code] ?? (0,lib_errors/* messageOf */.bD)(first)} (${code})`;
+    return `${REASONS[code] ?? (0,errors/* messageOf */.bD)(first)} (${code})`;
 }
 function unreachable(error, { phase, wasAnswered }) {
-    const reason = (0,lib_errors/* messageOf */.bD)(error);
+    const reason = (0,errors/* messageOf */.bD)(error);
     if (/identification|greeting|[Hh]eader|before handshake/.test(reason)) {
         return wasAnswered
             ? 'what answers there does not speak SSH'
@@ -13983,169 +10450,40 @@ function unreachable(error, { phase, wasAnswered }) {
         return `it closed the connection${during}`;
     return reason;
 }
-function authError(error, { label, address, user, keyFingerprint, methodsLeft, wantsMore }) {
+function authError(error, attempt) {
+    const { label, address, user, offered, isKeyOffered, methodsLeft, wantsMore } = attempt;
     const methods = methodsLeft?.join(', ');
+    const proofs = offered.join(', ');
     if (wantsMore) {
-        const message = `${address} accepted the key of ${user} and wants another proof as well: ${methods}`;
-        const hint = 'Only the key can be given here: exempt this user in sshd_config (`AuthenticationMethods publickey`).';
-        return new lib_errors/* SideloadError */.wR('SSH_AUTH_FAILED', message, { node: label, hint, cause: error });
+        const message = `${address} accepted ${proofs} of ${user} and wants another proof as well: ${methods}`;
+        const hint = 'Exempt this user in sshd_config (`AuthenticationMethods publickey`), or give `ssh-password` as well, if that is the other proof.';
+        return new errors/* SideloadError */.wR('SSH_AUTH_FAILED', message, { node: label, hint, cause: error });
     }
     const accepts = methods ? `; it would accept: ${methods}` : '';
-    const message = `${address} refused the login of ${user} with the key ${keyFingerprint}${accepts}`;
-    const hint = methodsLeft === undefined || methodsLeft.includes('publickey')
-        ? `Look for this key with \`ssh-keygen -lf ~${user}/.ssh/authorized_keys\` on the node; sshd’s log tells why it refused.`
-        : 'This sshd accepts no keys from this user: see `PubkeyAuthentication` and `AuthenticationMethods` in its sshd_config.';
-    return new lib_errors/* SideloadError */.wR('SSH_AUTH_FAILED', message, { node: label, hint, cause: error });
+    const message = `${address} refused the login of ${user} with ${proofs || 'nothing that it takes'}${accepts}`;
+    const hint = !isKeyOffered
+        ? 'Check user and password; better, give the user a key.'
+        : methodsLeft === undefined || methodsLeft.includes('publickey')
+            ? `Look for this key with \`ssh-keygen -lf ~${user}/.ssh/authorized_keys\` there; sshd’s log tells why it refused.`
+            : 'This sshd accepts no keys from this user: see `PubkeyAuthentication` and `AuthenticationMethods` in its sshd_config.';
+    return new errors/* SideloadError */.wR('SSH_AUTH_FAILED', message, { node: label, hint, cause: error });
+}
+function forwardError(error, { label, address }) {
+    const reason = (0,errors/* messageOf */.bD)(error).replace(/^\(SSH\) Channel open failure: /, '');
+    const isForbidden = error instanceof Error && 'reason' in error && error.reason === 1;
+    return new errors/* SideloadError */.wR('SSH_UNREACHABLE', `${address} cannot be reached from the jump host before it: ${reason}`, {
+        node: label,
+        hint: isForbidden
+            ? 'The jump host forbids it: see `AllowTcpForwarding` and `PermitOpen` in its sshd_config.'
+            : 'Check name, port and firewall as the jump host sees them.',
+        cause: error,
+    });
 }
 function levelOf(error) {
     return error instanceof Error && 'level' in error ? error.level : undefined;
 }
 function codeOf(error) {
     return error instanceof Error && 'code' in error ? error.code : undefined;
-}
-
-;// CONCATENATED MODULE: ./lib/ssh/quote.js
-
-const BARE = /^[A-Za-z0-9_@+:,./-][A-Za-z0-9_@%+=:,./-]*$/;
-function commandLine(argv) {
-    if (argv.length === 0)
-        throw new lib_errors/* SideloadError */.wR('INPUT_INVALID', 'A remote command needs at least a program');
-    return argv.map((argument, index) => quoted(argument, index === 0)).join(' ');
-}
-function quoted(argument, isProgram) {
-    if (/[\0\r\n]/.test(argument)) {
-        throw new lib_errors/* SideloadError */.wR('INPUT_INVALID', `An argument of a remote command has a line break or NUL in it: ${JSON.stringify(argument.slice(0, 80))}`, { hint: 'Take the line break out of the input that this value comes from.' });
-    }
-    if (BARE.test(argument) && !(isProgram && argument.includes('=')))
-        return argument;
-    if (argument === '')
-        return "''";
-    return argument.replace(/[!'\\]|[^!'\\]+/g, run => (/^[!'\\]$/.test(run) ? `\\${run}` : `'${run}'`));
-}
-
-;// CONCATENATED MODULE: ./lib/ssh/run.js
-
-
-
-
-
-function runCommand(session, argv, options) {
-    const { client, label, ended } = session;
-    const { stdin, signal, maxOutputBytes = 16 * 1024 * 1024, onStdinBytes } = options;
-    const source = stdin instanceof external_node_stream_namespaceObject.Readable
-        ? stdin
-        : external_node_stream_namespaceObject.Readable.from(stdin === undefined || stdin.length === 0 ? [] : [Buffer.from(stdin)]);
-    return new Promise((resolve, reject) => {
-        let channel;
-        let exit;
-        let isSettled = false;
-        let outputBytes = 0;
-        const stdout = [];
-        const stderr = [];
-        const input = new AbortController();
-        const settle = (failure) => {
-            if (isSettled)
-                return;
-            isSettled = true;
-            signal?.removeEventListener('abort', onAbort);
-            ended.removeEventListener('abort', onEnded);
-            if (failure !== undefined && channel !== undefined && session.isOpen())
-                cut(channel);
-            input.abort();
-            source.destroy();
-            if (failure !== undefined)
-                reject(failure.error);
-            else if (exit !== undefined) {
-                resolve({ ...exit, stdout: Buffer.concat(stdout).toString(), stderr: Buffer.concat(stderr).toString() });
-            }
-        };
-        const fail = (error) => settle({ error });
-        const onAbort = () => fail(signal?.reason);
-        const onEnded = () => fail(ended.reason);
-        const collect = (parts) => (chunk) => {
-            outputBytes += chunk.length;
-            if (outputBytes <= maxOutputBytes)
-                parts.push(chunk);
-            else {
-                const message = `${argv[0]} printed more than ${maxOutputBytes} bytes`;
-                fail(new lib_errors/* SideloadError */.wR('REMOTE_COMMAND_FAILED', message, { node: label }));
-            }
-        };
-        source.on('error', fail);
-        if (ended.aborted)
-            return onEnded();
-        if (signal?.aborted)
-            return onAbort();
-        ended.addEventListener('abort', onEnded);
-        signal?.addEventListener('abort', onAbort);
-        let line;
-        try {
-            line = commandLine(argv);
-        }
-        catch (error) {
-            return fail(error);
-        }
-        const onOpen = (error, opened) => {
-            if (error !== undefined) {
-                const message = `The node refused to start ${argv[0]}: ${(0,lib_errors/* messageOf */.bD)(error)}`;
-                return fail(new lib_errors/* SideloadError */.wR('REMOTE_COMMAND_FAILED', message, { node: label, cause: error }));
-            }
-            channel = opened;
-            opened.on('error', fail);
-            opened.on('data', collect(stdout));
-            opened.stderr.on('data', collect(stderr));
-            opened.on('exit', (code, name) => {
-                exit = code === null ? { code: signalCode(name), signal: name ?? 'unknown' } : { code };
-            });
-            opened.on('close', () => {
-                if (exit !== undefined)
-                    return settle();
-                const message = `The node closed the channel of ${argv[0]} without an exit status`;
-                fail(new lib_errors/* SideloadError */.wR('SSH_LOST', message, { node: label }));
-            });
-            if (isSettled)
-                return cut(opened);
-            (0,external_node_stream_promises_namespaceObject.pipeline)(source, stdinOf(opened, session, onStdinBytes), { signal: input.signal }).catch(fail);
-        };
-        try {
-            client.exec(line, (error, opened) => onOpen(error === true ? new Error('the request was refused') : error, opened));
-        }
-        catch (error) {
-            const message = `The connection is closed: ${(0,lib_errors/* messageOf */.bD)(error)}`;
-            fail(new lib_errors/* SideloadError */.wR('SSH_LOST', message, { node: label, cause: error }));
-        }
-    });
-}
-function stdinOf(channel, session, onStdinBytes) {
-    let sentBytes = 0;
-    return new external_node_stream_namespaceObject.Writable({
-        highWaterMark: 256 * 1024,
-        async write(chunk, _encoding, callback) {
-            await session.drained();
-            channel.write(chunk, error => {
-                if (!error) {
-                    sentBytes += chunk.length;
-                    onStdinBytes?.(sentBytes);
-                }
-                callback(error);
-            });
-        },
-        final(callback) {
-            channel.eof();
-            callback();
-        },
-    });
-}
-function cut(channel) {
-    const outgoing = channel.outgoing;
-    if (outgoing.state === 'eof')
-        outgoing.state = 'open';
-    channel.signal('TERM');
-    channel.close();
-}
-function signalCode(name) {
-    const number = Object.entries(external_node_os_.constants.signals).find(([known]) => known === name)?.[1];
-    return number === undefined ? 255 : 128 + number;
 }
 
 ;// CONCATENATED MODULE: ./lib/ssh/socket.js
@@ -14180,7 +10518,7 @@ function drained(socket) {
     });
 }
 
-;// CONCATENATED MODULE: ./lib/ssh/connect.js
+;// CONCATENATED MODULE: ./lib/ssh/session.js
 
 
 
@@ -14189,118 +10527,134 @@ function drained(socket) {
 
 const KEEPALIVE_COUNT = 3;
 const CLOSE_TIMEOUT_MS = 2000;
-async function connect(target, options) {
-    const { credentials, hostKeys, connectTimeoutMs, keepaliveIntervalMs = 15_000, signal } = options;
-    const { label, host, port, user } = target;
+function session_addressOf({ host, port }) {
+    return host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`;
+}
+async function openSession(peer, options, via) {
+    const { authentication, hostKeys, connectTimeoutMs, keepaliveIntervalMs = 15_000, signal } = options;
+    const { label, host, port, user } = peer;
+    const isJump = label === undefined;
     signal.throwIfAborted();
-    const address = host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`;
-    const socket = coalescingSocket(host, port);
-    const closed = new Promise(resolve => socket.once('close', () => resolve()));
-    let phase = (0,external_node_net_namespaceObject.isIP)(host) === 0 ? 'lookup' : 'tcp';
+    const address = `${isJump ? 'the jump host ' : ''}${session_addressOf(peer)}`;
+    let stream;
+    let phase = via === undefined && (0,external_node_net_namespaceObject.isIP)(host) === 0 ? 'lookup' : 'tcp';
+    let wasAnswered = false;
     let hostKeyError;
-    let isKeyOffered = false;
-    let methodsLeft;
-    let wantsMore = false;
-    socket.on('lookup', (error) => {
-        if (error === null)
-            phase = 'tcp';
-    });
-    socket.once('connect', () => {
-        phase = 'banner';
-    });
+    const auth = authenticator(user, authentication);
     const attempt = () => ({
         label,
         address,
         user,
-        keyFingerprint: credentials.fingerprint,
-        phase: phase === 'banner' && socket.bytesRead > 0 ? 'handshake' : phase,
-        wasAnswered: socket.bytesRead > 0,
-        methodsLeft,
-        wantsMore,
+        phase: phase === 'banner' && wasAnswered ? 'handshake' : phase,
+        wasAnswered,
+        ...auth.state(),
     });
-    const authHandler = ((left, partialSuccess) => {
-        if (!isKeyOffered) {
-            isKeyOffered = true;
-            return { type: 'publickey', username: user, key: credentials.key };
-        }
-        methodsLeft = left ?? undefined;
-        wantsMore = partialSuccess === true;
-        return false;
-    });
-    const ssh = new NodeSSH();
-    const ready = ssh.connect({
-        sock: socket,
-        host,
-        username: user,
-        authHandler,
-        algorithms: { serverHostKey: [...hostKeys.algorithms(target)] },
-        hostVerifier: (presented) => {
-            try {
-                hostKeys.verify(target, presented);
-                return true;
-            }
-            catch (error) {
-                hostKeyError = error;
-                return false;
-            }
-        },
-        readyTimeout: 0,
-        keepaliveInterval: keepaliveIntervalMs,
-        keepaliveCountMax: KEEPALIVE_COUNT,
-    });
-    const client = ssh.connection;
-    if (client === null) {
-        socket.destroy();
-        await ready;
-        throw new lib_errors/* SideloadError */.wR('INTERNAL', 'node-ssh made no connection', { node: label });
-    }
-    const ended = new AbortController();
-    let lastError;
-    client.on('error', (error) => {
-        lastError ??= error;
-        ended.abort(lostError(lastError));
-    });
-    client.on('close', () => ended.abort(lostError(lastError)));
-    client.once('handshake', () => {
-        phase = 'login';
-    });
-    const lostError = (error) => {
-        const reason = error === undefined ? 'the node closed it' : lossReason(error, keepaliveIntervalMs);
-        return new lib_errors/* SideloadError */.wR('SSH_LOST', `The connection to ${address} broke off: ${reason}`, {
-            node: label,
-            cause: hostKeyError ?? error,
-        });
-    };
     let interrupt = () => { };
     const interrupted = new Promise((_, reject) => {
         interrupt = reject;
     });
+    interrupted.catch(() => { });
     const timer = setTimeout(() => interrupt(timeoutError(connectTimeoutMs, attempt())), connectTimeoutMs);
     const onAbortedAttempt = () => interrupt(signal.reason);
     signal.addEventListener('abort', onAbortedAttempt);
-    try {
+    const ended = new AbortController();
+    let lastError;
+    const lostError = () => {
+        const own = lastError === undefined ? 'it was closed at the other end' : lossReason(lastError, keepaliveIntervalMs);
+        const reason = via?.ended.aborted === true ? (0,errors/* messageOf */.bD)(via.ended.reason) : own;
+        return new errors/* SideloadError */.wR('SSH_LOST', `The connection to ${address} broke off: ${reason}`, {
+            node: label,
+            cause: hostKeyError ?? lastError,
+        });
+    };
+    const logIn = async () => {
+        await agentKeys(authentication, label);
+        if (via === undefined) {
+            const socket = coalescingSocket(host, port);
+            socket.on('lookup', (error) => {
+                if (error === null)
+                    phase = 'tcp';
+            });
+            socket.once('connect', () => {
+                phase = 'banner';
+            });
+            stream = socket;
+        }
+        else {
+            stream = await forwarded(via, peer, attempt, interrupted);
+            phase = 'banner';
+        }
+        const sock = stream;
+        const closed = new Promise(resolve => sock.once('close', () => resolve()));
+        const ssh = new NodeSSH();
+        const ready = ssh.connect({
+            sock,
+            host,
+            username: user,
+            authHandler: auth.handler,
+            algorithms: { serverHostKey: [...hostKeys.algorithms({ label, host, port })] },
+            hostVerifier: (presented) => {
+                try {
+                    hostKeys.verify({ label, host, port }, presented);
+                    return true;
+                }
+                catch (error) {
+                    hostKeyError = error;
+                    return false;
+                }
+            },
+            readyTimeout: 0,
+            keepaliveInterval: keepaliveIntervalMs,
+            keepaliveCountMax: KEEPALIVE_COUNT,
+        });
+        ready.catch(() => { });
+        const client = ssh.connection;
+        if (client === null) {
+            await ready;
+            throw new errors/* SideloadError */.wR('INTERNAL', 'node-ssh made no connection', { node: label });
+        }
+        sock.once('data', () => {
+            wasAnswered = true;
+        });
+        client.on('error', (error) => {
+            lastError ??= error;
+            ended.abort(lostError());
+        });
+        client.on('close', () => ended.abort(lostError()));
+        client.once('handshake', () => {
+            phase = 'login';
+        });
         await Promise.race([ready, interrupted]);
         signal.throwIfAborted();
-    }
-    catch (error) {
+        return { ssh, client, stream: sock, closed };
+    };
+    const loggedIn = await logIn()
+        .catch((error) => {
         const failed = attempt();
-        socket.destroy();
-        ready.catch(() => { });
-        if (error instanceof lib_errors/* SideloadError */.wR || signal.aborted)
+        stream?.destroy();
+        if (error instanceof errors/* SideloadError */.wR || signal.aborted)
             throw error;
         throw hostKeyError ?? connectError(error, failed);
-    }
-    finally {
+    })
+        .finally(() => {
         clearTimeout(timer);
         signal.removeEventListener('abort', onAbortedAttempt);
-    }
+    });
+    const { ssh, client, closed } = loggedIn;
+    const open = loggedIn.stream;
     let closing;
     const end = (reason) => {
         closing ??= (async () => {
             ended.abort(reason);
             client.end();
-            const timeout = setTimeout(() => socket.destroy(), CLOSE_TIMEOUT_MS);
-            await closed;
+            let timeout;
+            const late = new Promise(resolve => {
+                timeout = setTimeout(() => {
+                    open.destroy();
+                    resolve();
+                }, CLOSE_TIMEOUT_MS);
+            });
+            await Promise.race([closed, late]);
             clearTimeout(timeout);
         })();
         return closing;
@@ -14308,2070 +10662,717 @@ async function connect(target, options) {
     const onAbort = () => void end(signal.reason);
     signal.addEventListener('abort', onAbort);
     void closed.then(() => signal.removeEventListener('abort', onAbort));
-    const session = { client, label, ended: ended.signal, drained: () => drained(socket), isOpen: () => socket.writable };
     return {
-        target,
-        run: (argv, runOptions = {}) => runCommand(session, argv, runOptions),
-        close: () => end(new lib_errors/* SideloadError */.wR('SSH_LOST', `The connection to ${address} was closed here`, { node: label })),
+        client,
+        label,
+        ended: ended.signal,
+        drained: () => drained(open) ?? via?.drained(),
+        isOpen: () => open.writable,
+        running: new Set(),
+        forward: async (toHost, toPort) => await ssh.forwardOut('127.0.0.1', 0, toHost, toPort),
+        close: () => end(new errors/* SideloadError */.wR('SSH_LOST', `The connection to ${address} was closed here`, { node: label })),
     };
 }
+async function forwarded(via, { host, port }, attempt, interrupted) {
+    const opening = via.forward(host, port);
+    try {
+        return await Promise.race([opening, interrupted]);
+    }
+    catch (error) {
+        opening.then(late => late.destroy(), () => { });
+        throw error instanceof errors/* SideloadError */.wR ? error : forwardError(error, attempt());
+    }
+}
 function lossReason(error, keepaliveIntervalMs) {
-    const reason = (0,lib_errors/* messageOf */.bD)(error);
+    const reason = (0,errors/* messageOf */.bD)(error);
     if (reason === 'Keepalive timeout') {
         return `the node has not answered for ${(keepaliveIntervalMs * KEEPALIVE_COUNT) / 1000} s`;
     }
     return systemReason(error) ?? reason;
 }
 
-;// CONCATENATED MODULE: ./lib/node/kubelet.js
-
-const DEFAULTS = {
-    imageGcHighThresholdPercent: 85,
-    credentialPolicy: 'NeverVerifyPreloadedImages',
-    credentialAllowlist: [],
-};
-function parseKubelet(text, gcThreshold) {
-    const settings = Object.assign({}, ...(0,dist/* parseAllDocuments */.hR)(text).map(toObject));
-    const { imageGCHighThresholdPercent: percent, imagePullCredentialsVerificationPolicy: policy, preloadedImagesVerificationAllowlist: allowlist, } = settings;
-    const threshold = /^\d{1,3}$/.test(gcThreshold) ? Number(gcThreshold) : percent;
-    return {
-        imageGcHighThresholdPercent: typeof threshold === 'number' ? threshold : DEFAULTS.imageGcHighThresholdPercent,
-        credentialPolicy: typeof policy === 'string' && policy !== '' ? policy : DEFAULTS.credentialPolicy,
-        credentialAllowlist: Array.isArray(allowlist) ? allowlist.map(String) : DEFAULTS.credentialAllowlist,
-    };
-}
-function toObject(document) {
-    const value = (document.errors ?? []).length === 0 ? document.toJS?.() : undefined;
-    return typeof value === 'object' && value !== null ? value : {};
-}
-
-;// CONCATENATED MODULE: ./lib/node/facts.js
-
-
-
-
-const RUNTIME_NAMES = ['containerd', 'cri-o', 'docker'];
-const TOOL_NAMES = ['ctr', 'crictl', 'skopeo', 'podman', 'docker'];
-const CLIENTS = {
-    containerd: ['ctr'],
-    'cri-o': ['skopeo', 'podman'],
-    docker: ['docker'],
-};
-function parseMachine(sections, label) {
-    const fail = (code, message) => new lib_errors/* SideloadError */.wR(code, message, { node: label });
-    const text = (name) => sections.get(name) ?? '';
-    const refusal = sections.get('sudo-refused');
-    const allowed = text('sudo-allows').split(/\s+/);
-    if (refusal !== undefined && !(allowed.includes('load') && allowed.includes('inspect'))) {
-        throw fail('SUDO_REFUSED', refusalText(refusal, allowed));
-    }
-    const platform = fromUname(text('machine'));
-    if (platform === undefined) {
-        throw fail('PROBE_FAILED', `unknown machine ${JSON.stringify(text('machine'))} (uname -m)`);
-    }
-    return {
-        platform,
-        kubernetesName: text('kubernetes-name'),
-        privilege: refusal !== undefined ? 'user' : text('uid') === '0' ? 'root' : 'sudo',
-        kubelet: parseKubelet(text('kubelet-configuration'), text('kubelet-gc-threshold')),
-    };
-}
-function refusalText(refusal, allowed = []) {
-    const said = `\`sudo -n\` refused: ${refusal || 'without a word'}`;
-    return allowed.includes('load')
-        ? `${said}\nit allows \`podman load\`, but not \`podman image inspect\`, and nobody could say what the node has`
-        : said;
-}
-function parseFacts(sections, label) {
-    const fail = (code, message) => new lib_errors/* SideloadError */.wR(code, message, { node: label });
-    const text = (name) => sections.get(name) ?? '';
-    const machine = parseMachine(sections, label);
-    const criSocket = text('socket');
-    if (criSocket === '') {
-        throw fail('RUNTIME_NOT_FOUND', 'no kubelet runs, and none of the well-known CRI sockets exists');
-    }
-    const origin = text('socket-origin');
-    if (text('socket-state') !== 'present') {
-        throw fail('RUNTIME_NOT_RUNNING', `the CRI socket ${criSocket} (from: ${origin}) does not exist`);
-    }
-    const tools = Object.fromEntries(TOOL_NAMES.flatMap(name => (text(name) === '' ? [] : [[name, text(name).split(' ')]])));
-    const criName = /^RuntimeName: *(\S+)/m.exec(text('cri-version'))?.[1];
-    const runtime = RUNTIME_NAMES.find(name => name === (criName ?? text('runtime')));
-    if (runtime === undefined && criName !== undefined) {
-        throw fail('RUNTIME_UNSUPPORTED', `the runtime behind ${criSocket} is ${criName}`);
-    }
-    if (runtime === undefined && Object.keys(tools).length === 0) {
-        throw fail('RUNTIME_NOT_FOUND', `the node has no client program for the runtime behind ${criSocket}`);
-    }
-    if (machine.privilege === 'user' && runtime !== 'cri-o') {
-        throw fail('SUDO_REFUSED', refusalText(text('sudo-refused')));
-    }
-    if (runtime === 'cri-o' && tools.crictl === undefined && machine.privilege !== 'user') {
-        throw new lib_errors/* SideloadError */.wR('RUNTIME_NOT_FOUND', 'the runtime is CRI-O, and the node has no crictl, which alone says what CRI-O holds', {
-            node: label,
-            hint: 'Install crictl on the node (package cri-tools), in a directory where the user’s PATH or /usr/local/bin has it.',
-        });
-    }
-    const unasked = machine.privilege === 'user' && tools.crictl === undefined ? 'of unknown version' : undefined;
-    const version = serverVersion(text('client-version')) ?? /^RuntimeVersion: *(\S+)/m.exec(text('cri-version'))?.[1] ?? unasked;
-    if (runtime === undefined || version === undefined) {
-        const said = text('client-version') || text('cri-version');
-        throw fail('RUNTIME_NOT_RUNNING', `the runtime behind ${criSocket} does not answer${said === '' ? '' : `: ${said}`}`);
-    }
-    const clients = CLIENTS[runtime];
-    if (!clients.some(client => tools[client] !== undefined)) {
-        throw fail('RUNTIME_NOT_FOUND', `${runtime} runs, but ${clients.join(' or ')} is not installed on the node`);
-    }
-    const disk = parseDisk(text('disk'));
-    if (disk === undefined) {
-        throw fail('PROBE_FAILED', `cannot tell the free disk space: ${text('disk')}`);
-    }
-    return {
-        ...machine,
-        distribution: text('distribution') || 'unknown',
-        criSocket,
-        criSocketOrigin: origin,
-        runtime: { name: runtime, version },
-        tools,
-        politeness: text('politeness')
-            .split(' ')
-            .filter(word => word !== ''),
-        importFlags: new Set(text('import-help').match(/--[a-z][a-z-]+/g) ?? []),
-        snapshotter: text('snapshotter') || undefined,
-        staged: `${text('staged')}\n${text('staged-imports')}`.split(/\s+/).filter(reference => reference !== ''),
-        imageRoot: text('image-root'),
-        disk,
-        workDisk: parseDisk(text('work-disk')),
-        sandbox: sandboxOf(text('sandbox-image'), text('sandbox-state')),
-    };
-}
-function sandboxOf(reference, state) {
-    const isHeld = state === 'held';
-    return reference === '' || !(isHeld || /no such image|not found/i.test(state)) ? undefined : { reference, isHeld };
-}
-function serverVersion(text) {
-    return /^Server:[\s\S]*?^\s*Version:\s*(\S+)/m.exec(text)?.[1];
-}
-
-;// CONCATENATED MODULE: ./lib/node/distributions.js
-const DISTRIBUTIONS = [
-    {
-        name: 'kubeadm',
-        runtime: 'containerd',
-        socket: '/run/containerd/containerd.sock',
-        client: 'ctr',
-        crictl: 'crictl',
-    },
-    {
-        name: 'k3s',
-        runtime: 'containerd',
-        socket: '/run/k3s/containerd/containerd.sock',
-        client: 'k3s ctr',
-        crictl: 'k3s crictl',
-        kubelet: '/etc/rancher/k3s/config.yaml',
-    },
-    {
-        name: 'RKE2',
-        runtime: 'containerd',
-        socket: '/run/k3s/containerd/containerd.sock',
-        client: '/var/lib/rancher/rke2/bin/ctr',
-        crictl: '/var/lib/rancher/rke2/bin/crictl',
-    },
-    { name: 'k0s', runtime: 'containerd', socket: '/run/k0s/containerd.sock', client: 'k0s ctr', crictl: 'crictl' },
-    {
-        name: 'MicroK8s',
-        runtime: 'containerd',
-        socket: '/var/snap/microk8s/common/run/containerd.sock',
-        client: 'microk8s ctr',
-        crictl: 'crictl',
-        kubelet: '/var/snap/microk8s/current/args/kubelet',
-    },
-    { name: 'CRI-O', runtime: 'cri-o', socket: '/run/crio/crio.sock', client: 'skopeo', crictl: 'crictl' },
-    { name: 'CRI-O', runtime: 'cri-o', socket: '/run/crio/crio.sock', client: 'podman', crictl: 'crictl' },
-    { name: 'cri-dockerd', runtime: 'docker', socket: '/run/cri-dockerd.sock', client: 'docker', crictl: 'crictl' },
-];
-function distributionRows() {
-    return DISTRIBUTIONS.map(({ name, runtime, socket, client, crictl, kubelet = '' }) => [name, runtime, socket, client, crictl, kubelet].join('|')).join('\n');
-}
-
-;// CONCATENATED MODULE: ./lib/node/probe.js
-
-
-
-const PROBE = `
-section uid; id -u
-limited=
-may() { sudo -n -l "$@" >/dev/null 2>&1; } # whether sudo lets the user run this command
-if ! refusal=$(as_root true 2>&1); then
-  section sudo-refused; printf '%s' "$refusal"
-  podman=$(command -v podman) || { section end; exit 0; }
-  # What one command needs of root, sudo may still allow; the rest is asked for as the user.
-  section sudo-allows
-  may "$podman" load --quiet --input "\${UNPACKED}x/oci" && echo load
-  may "$podman" image inspect x && echo inspect
-  as_root() { case $1 in */crictl | */podman) sudo -n "$@" ;; *) "$@" ;; esac; }
-  limited=yes
-fi
-section machine; uname -m
-
-kubelet=
-for process in /proc/[0-9]*; do
-  { read -r name <"$process/comm"; } 2>/dev/null || continue
-  if [ "$name" = kubelet ]; then kubelet=$process; break; fi
-done
-flag() { # flag NAME: its value on the kubelet's command line, as --name=value or --name value
-  printf '%s\\n' "$arguments" | sed -n -e "s/^--$1=//p" -e "/^--$1\\$/{n;p;}" | tail -n 1
-}
-configuration() { # the kubelet's configuration file and its drop-ins, in the order in which they apply
-  config=$(flag config) drop_ins=$(flag config-dir)
-  [ -z "$config" ] || as_root cat "$config"
-  [ -z "$drop_ins" ] || as_root ls "$drop_ins" | while read -r file; do
-    case $file in *.conf) printf '\\n---\\n'; as_root cat "$drop_ins/$file" </dev/null ;; esac
-  done
-}
-embedded() { # the command line of a kubelet that is part of another process, from the settings of its distribution
-  while IFS='|' read -r row_name row_runtime row_socket row_client row_crictl row_kubelet; do
-    { [ -n "$row_kubelet" ] && as_root test -S "$row_socket" && as_root test -f "$row_kubelet"; } </dev/null || continue
-    case $row_kubelet in
-    *.yaml) # of k3s (docs.k3s.io: kubelet-arg, node-name)
-      as_root cat "$row_kubelet" | tr -d "[]\\"'" | sed -n -e 's/^node-name: */--hostname-override=/p' \
-        -e '/^kubelet-arg *:/,/^[^ #-]/{s/^kubelet-arg *: *//;s/^ *- *//;s/, */\\n--/g;s/^-*\\([a-z][a-z-]*=\\)/--\\1/p;}' ;;
-    *) # of MicroK8s: a flag a line, with variables of the snap
-      as_root cat "$row_kubelet" | sed -e 's|\${SNAP_COMMON}|/var/snap/microk8s/common|g' \
-        -e 's|\${SNAP_DATA}|/var/snap/microk8s/current|g' -e 's|\${SNAP}|/snap/microk8s/current|g' ;;
-    esac
-    break
-  done <<END
-$DISTRIBUTIONS
-END
-}
-endpoint= origin='kubelet command line' hostname=
-if [ -n "$kubelet" ]; then arguments=$(as_root cat "$kubelet/cmdline" | tr '\\0' '\\n')
-else arguments=$(embedded) origin='kubelet settings of the distribution'; fi
-if [ -n "$arguments" ]; then
-  hostname=$(flag hostname-override)
-  endpoint=$(flag container-runtime-endpoint)
-  configuration=$(configuration)
-  section kubelet-configuration; printf '%s' "$configuration"
-  section kubelet-gc-threshold; flag image-gc-high-threshold
-  if [ -z "$endpoint" ]; then
-    endpoint=$(printf '%s\\n' "$configuration" | tr '{,}' '\\n\\n\\n' |
-      sed -n 's/^ *"\\{0,1\\}containerRuntimeEndpoint"\\{0,1\\} *: *//p' | tr -d "\\"', " | tail -n 1)
-    origin='kubelet config file'
-  fi
-fi
-if [ -n "$CRI_SOCKET" ]; then endpoint=$CRI_SOCKET origin=input; fi
-if [ -z "$endpoint" ]; then
-  while IFS='|' read -r row_name row_runtime row_socket row_client row_crictl row_kubelet; do
-    if as_root test -S "$row_socket" </dev/null; then endpoint=$row_socket origin='well-known socket'; break; fi
-  done <<END
-$DISTRIBUTIONS
-END
-fi
-socket=\${endpoint#unix://}
-[ -n "$hostname" ] || hostname=$(uname -n | tr '[:upper:]' '[:lower:]')
-section kubernetes-name; printf '%s' "$hostname"
-section socket; printf '%s' "$socket"
-section socket-origin; printf '%s' "$origin"
-if [ -z "$socket" ] || ! as_root test -S "$socket"; then section end; exit 0; fi
-section socket-state; printf present
-
-command_of() { # the command with its program as an absolute path; nothing when the program is not there
-  set -- $1
-  program=$(command -v "$1") || return 0
-  shift
-  printf '%s' "$program\${*:+ $*}"
-}
-runtime= client= crictl= ctr=
-while IFS='|' read -r row_name row_runtime row_socket row_client row_crictl row_kubelet; do
-  [ "$row_socket" = "\${socket#/var}" ] || [ "$row_socket" = "$socket" ] || continue
-  client=$(command_of "$row_client")
-  [ -n "$client" ] || continue
-  runtime=$row_runtime crictl=$(command_of "$row_crictl")
-  section distribution; printf '%s' "$row_name"
-  break
-done <<END
-$DISTRIBUTIONS
-END
-crictl=\${crictl:-$(command_of crictl)}
-[ -z "$limited" ] || may $crictl version || crictl=
-
-sandbox_of_containerd() { # of version 2, whose CRI does not tell: from its configuration, merged, else as it is written
-  for process in $(grep -lsx containerd /proc/[0-9]*/comm); do
-    process=\${process%/comm}
-    arguments=$(as_root cat "$process/cmdline" | tr '\\0' '\\n')
-    config=$(flag config)
-    [ -n "$config" ] || config=$(printf '%s\\n' "$arguments" | sed -n '/^-c$/{n;p;}')
-    config=\${config:-/etc/containerd/config.toml}
-    { as_root containerd --config "$config" config dump 2>/dev/null || as_root cat "$config" 2>/dev/null; } |
-      sed -n "s/^ *sandbox\\(_image\\)\\{0,1\\} *= *['\\"]\\([^'\\"]*\\)['\\"].*/\\2/p"
-  done | head -n 1
-}
-
-root= answers=
-if [ -n "$crictl" ]; then
-  section crictl; printf '%s' "$crictl"
-  cri() { as_root $crictl --timeout 5s --runtime-endpoint "unix://$socket" --image-endpoint "unix://$socket" "$@"; }
-  version=$(cri version 2>&1) && {
-    root=$(cri imagefsinfo 2>/dev/null | sed -n 's/.*"mountpoint": *"\\([^"]*\\)".*/\\1/p' | head -n 1)
-    found=$(printf '%s\\n' "$version" | sed -n 's/^RuntimeName: *//p')
-    runtime=\${found:-$runtime} answers=yes
-  }
-  section cri-version; printf '%s' "$version"
-fi
-[ -n "$runtime" ] || runtime=containerd
-section runtime; printf '%s' "$runtime"
-
-case $runtime in
-containerd)
-  case $client in *ctr) ctr=$client ;; *) ctr=$(command_of ctr) ;; esac
-  snapshotter=$(printf '%s' "$root" | sed -n 's/.*io\\.containerd\\.snapshotter\\.v1\\.//p')
-  if [ -n "$ctr" ]; then
-    section ctr; printf '%s' "$ctr"
-    section client-version; as_root $ctr --connect-timeout 5s --timeout 5s --address "$socket" version 2>&1
-    section import-help; $ctr images import --help 2>&1
-    section staged; as_root $ctr --address "$socket" --namespace k8s.io images ls -q 2>/dev/null | grep "^$STAGE_PREFIX"
-  fi
-  section snapshotter; printf '%s' "$snapshotter"
-  root=\${root:-/var/lib/containerd}
-  ;;
-cri-o)
-  section podman; command_of podman
-  [ -n "$limited" ] || { section skopeo; command_of skopeo; }
-  section staged; cri images -o json 2>/dev/null | tr -d '", ' | grep "^$STAGE_PREFIX"
-  root=\${root:-/var/lib/containers}
-  section work-disk; df -Pk "\${UNPACKED%/*}" | sed -n 2p
-  ;;
-docker)
-  section docker; command_of docker
-  section client-version; as_root docker version 2>&1
-  section staged; as_root docker image ls --format '{{.Repository}}:{{.Tag}}' 2>/dev/null | grep "^$STAGE_PREFIX"
-  root=$(as_root docker info --format '{{.DockerRootDir}}' 2>/dev/null)
-  root=\${root:-/var/lib/docker}
-  ;;
-esac
-section staged-imports
-ls -d "$UNPACKED"* 2>/dev/null | sed -n "s|^$UNPACKED\\([0-9a-z]*\\)\\..*|$STAGE_PREFIX\\1:0|p"
-for process in $(printf '%s\\n' "$STAGE_PREFIX" | grep -lsaFf - /proc/[0-9]*/cmdline); do
-  { tr '\\0' '\\n' <"$process"; } 2>/dev/null | sed -n "s|.*\\($STAGE_PREFIX[0-9a-z]*\\).*|\\1:0|p"
-done
-sandbox=
-if [ -n "$answers" ]; then
-  sandbox=$(cri info 2>/dev/null | sed -n 's/.*"sandboxImage": *"\\([^"]*\\)".*/\\1/p' | head -n 1)
-fi
-[ -n "$sandbox" ] || [ "$runtime" != containerd ] || sandbox=$(sandbox_of_containerd)
-if [ -n "$sandbox" ]; then
-  section sandbox-image; printf '%s' "$sandbox"
-  section sandbox-state
-  if [ -n "$answers" ]; then
-    said=$(cri inspecti -q "$sandbox" 2>&1 >/dev/null) && said=held
-    printf '%s' "$said"
-  elif [ -n "$ctr" ]; then
-    # Without crictl: the CRI of containerd keeps its images here, under full names.
-    case $sandbox in *.*/*)
-      if held=$(as_root $ctr --address "$socket" --namespace k8s.io images ls -q "name==$sandbox" 2>/dev/null); then
-        if [ -n "$held" ]; then printf held; else printf 'not found'; fi
-      fi ;;
-    esac
-  fi
-fi
-section politeness
-! command -v nice >/dev/null || printf '%s' 'nice -n 10 '
-! command -v ionice >/dev/null || printf '%s' 'ionice -c 2 -n 7'
-section image-root; printf '%s' "$root"
-while ! as_root test -d "$root"; do root=\${root%/*}; [ -n "$root" ] || root=/; done
-section disk; as_root df -Pk "$root" | sed -n 2p
-`;
-async function probe(connection, criSocket, signal) {
-    return await runScript(connection, {
-        body: PROBE,
-        variables: { CRI_SOCKET: criSocket ?? '', DISTRIBUTIONS: distributionRows(), STAGE_PREFIX: STAGE_PREFIX, UNPACKED: UNPACKED },
-    }, signal);
-}
-
-;// CONCATENATED MODULE: ./lib/node/steps.js
-
-
-
-
-
-
-
-
-
-
-
-const CLEAN_UP_MS = 60_000;
-async function steps_prepareNode(node, settings, signal) {
-    const lifetime = new AbortController();
-    const abandon = () => lifetime.abort(signal.reason);
-    signal.throwIfAborted();
-    signal.addEventListener('abort', abandon);
-    try {
-        node.connection = await connect(node.settings, { ...settings.ssh, signal: lifetime.signal });
-    }
-    finally {
-        signal.removeEventListener('abort', abandon);
-    }
-    const sections = await probe(node.connection, node.settings.criSocket ?? settings.criSocket, signal);
-    node.machine = parseMachine(sections, node.settings.label);
-    node.facts = parseFacts(sections, node.settings.label);
-}
-async function planImages(node, images, sandboxes, settings, run) {
-    const wanted = [...images, ...sandboxes].flatMap(image => referencesOf(image).map(reference => ({ ...image, reference })));
-    const held = await steps_inspect(node, wanted.map(image => image.reference), run.signal);
-    const plans = planNode(wanted, ready(node).facts, held);
-    const imageIds = [...new Set(plans.map(({ image }) => image.imageId))];
-    node.images = plans.map(({ reference, image, action }) => ({
-        reference,
-        image,
-        isSandbox: sandboxes.some(sandbox => sandbox.reference === reference),
-        stage: action === 'send' ? stageReference(run.id, imageIds.indexOf(image.imageId)) : undefined,
-        held: [],
-        isWhole: false,
-        estimate: { bytes: 0, isExact: true },
-        outcome: action === 'send' ? 'none' : 'present',
-        bytesSent: 0,
-        smoke: undefined,
-    }));
-    await askLayers(node, node.images.filter(({ stage }) => stage !== undefined), settings, run);
-}
-async function promoteImages(node, run) {
-    const { connection, facts } = ready(node);
-    const runtime = runtimeOf(facts.runtime.name);
-    const pairs = node.images.flatMap(({ stage, reference }) => stage === undefined ? [] : [{ from: stage, to: reference }]);
-    if (pairs.length > 0) {
-        await runScript(connection, runtime.tag(facts, pairs), run.signal);
-        await steps_removeStaged(node, run.id, run.signal);
-    }
-    const held = await steps_inspect(node, node.images.map(image => image.reference), run.signal);
-    for (const image of node.images) {
-        const fault = faultOf(held.get(image.reference), image.image);
-        if (fault !== undefined) {
-            throw new lib_errors/* SideloadError */.wR('VERIFY_FAILED', `${image.reference} in the end: ${fault}`);
-        }
-        if (image.stage !== undefined) {
-            image.outcome = 'sent';
-        }
-    }
-}
-async function leaveNode(node, settings, runId) {
-    try {
-        if (node.staged.size > 0) {
-            const signal = AbortSignal.timeout(CLEAN_UP_MS);
-            await steps_removeStaged(node, runId, signal).catch(async () => {
-                await node.connection?.close();
-                await steps_prepareNode(node, settings, signal);
-                await steps_removeStaged(node, runId, signal);
-            });
-        }
-    }
-    finally {
-        await node.connection?.close();
-    }
-}
-async function steps_removeStaged(node, runId, signal) {
-    const { connection, facts } = ready(node);
-    const references = new Set([...node.staged, ...abandonedReferences(facts.staged, runId, Date.now())]);
-    if (references.size > 0) {
-        await runScript(connection, runtimeOf(facts.runtime.name).remove(facts, [...references]), signal);
-    }
-    node.staged.clear();
-}
-async function steps_inspect(node, references, signal) {
-    const { connection, facts } = ready(node);
-    const runtime = runtimeOf(facts.runtime.name);
-    return runtime.held(await runScript(connection, runtime.inspect(facts, references), signal), references);
-}
-
-;// CONCATENATED MODULE: ./lib/node/send.js
-
-
-
-
-
-
-
-
-
-
-
-
-
-const TRANSIENT = new Set(['SSH_LOST', 'SSH_UNREACHABLE']);
-const RETRY_AFTER_MS = { first: 1000, most: 30_000 };
-async function stageImages(node, sending) {
-    const { settings, run, log } = sending;
-    const { label } = node.settings;
-    const missing = new Map(node.images.flatMap(image => (image.stage === undefined ? [] : [[image.stage, image]])));
-    for (let attempt = 0; missing.size > 0; attempt += 1) {
-        try {
-            if (attempt > 0) {
-                await resume(node, missing, sending);
-            }
-            await stageAll(node, missing, sending);
-        }
-        catch (thrown) {
-            const error = (0,lib_errors/* toSideloadError */.Lq)(thrown, label);
-            if (run.signal.aborted || !TRANSIENT.has(error.code) || attempt >= settings.retries) {
-                throw error;
-            }
-            const waitMs = Math.min(RETRY_AFTER_MS.most, RETRY_AFTER_MS.first * 2 ** attempt);
-            log(`${label}: ${error.message}; trying again in ${waitMs / 1000} s (${attempt + 1} of ${settings.retries})`);
-            await (0,external_node_timers_promises_namespaceObject.setTimeout)(waitMs, undefined, { signal: run.signal });
-        }
-    }
-}
-async function stageAll(node, missing, sending) {
-    let isFirst = true;
-    for (const [stage, image] of missing) {
-        if (!isFirst) {
-            await askLayers(node, [image], sending.settings, sending.run);
-        }
-        isFirst = false;
-        await stageImage(node, image, stage, sending);
-        missing.delete(stage);
-    }
-}
-async function resume(node, missing, { settings, run, log }) {
-    await node.connection?.close();
-    await steps_prepareNode(node, settings, run.signal);
-    const { connection, facts } = ready(node);
-    await runScript(connection, runtimeOf(facts.runtime.name).remove(facts, [...missing.keys()]), run.signal);
-    await askLayers(node, [...missing.values()], settings, run);
-    for (const image of missing.values()) {
-        log(`${node.settings.label}: connected again; ${describeImage(image)}`);
-    }
-}
-async function stageImage(node, target, stage, sending) {
-    const { connection, facts } = ready(node);
-    const runtime = runtimeOf(facts.runtime.name);
-    const refusal = await sendImage(node, target, stage, sending);
-    const fault = refusal ?? (await faultAt(node, target, stage, sending.run.signal));
-    if (fault === undefined) {
-        return;
-    }
-    const isThin = missingLayers(target).length < target.image.layers.length;
-    if (!isThin || (refusal !== undefined && !runtime.lacksContent(refusal))) {
-        throw refusal === undefined
-            ? new lib_errors/* SideloadError */.wR('VERIFY_FAILED', `${target.reference} after the import: ${fault}`)
-            : new lib_errors/* SideloadError */.wR('IMPORT_FAILED', refusal);
-    }
-    sending.log(`${node.settings.label}: the layers that the node has were not enough (${fault}); ${target.reference} is sent whole`);
-    await runScript(connection, runtime.remove(facts, [...node.staged]), sending.run.signal);
-    target.held = [];
-    target.isWhole = true;
-    await stageImage(node, target, stage, sending);
-}
-async function sendImage(node, target, stage, sending) {
-    const { connection, facts } = ready(node);
-    const { image } = target;
-    const known = await Promise.all(missingLayers(target).map(layer => layer.known()));
-    const archiveBytes = METADATA_BYTES + sentBytes(target, known);
-    assertRoom(facts, target.reference, { archiveBytes, layersBytes: unpackedBytes([target]) });
-    const transfer = sending.progress.start(node.settings.label, archiveBytes);
-    const endHeartbeat = startHeartbeat(connection);
-    const failing = new AbortController();
-    const signal = AbortSignal.any([sending.run.signal, failing.signal]);
-    const { canOverlap } = runtimeOf(facts.runtime.name);
-    const held = [...target.held];
-    const imports = [];
-    try {
-        for await (const count of partsOf(target, facts.privilege !== 'user', signal)) {
-            const isLast = count === image.layers.length;
-            const part = isLast ? image : partOf(image, count);
-            const reference = isLast ? stage : partReference(stage, node.staged.size + 1);
-            node.staged.add(reference);
-            const blobs = part.layers.map((layer, index) => held[index] ?? layer.store(signal));
-            const { sent, imported } = importPart(node, target, { image: part, reference, blobs, signal }, sending, transfer);
-            imports.push(imported);
-            await (canOverlap ? Promise.race([sent, imported]) : imported);
-            for (const [index, layer] of part.layers.entries())
-                held[index] ??= layers_describe(await layer.store(signal));
-        }
-        return (await Promise.all(imports)).find(refusal => refusal !== undefined);
-    }
-    finally {
-        failing.abort(new lib_errors/* SideloadError */.wR('CANCELLED', 'another part of the image has failed'));
-        await Promise.allSettled(imports);
-        transfer.end();
-        await endHeartbeat();
-    }
-}
-const PART_BYTES = 32_000_000;
-async function* partsOf({ image, held, isWhole }, mayDivide, signal) {
-    const missing = [...image.layers.entries()].filter(([index]) => held[index] === undefined);
-    let bytes = 0;
-    for (const [index, layer] of isWhole || !mayDivide ? [] : missing.slice(0, -1)) {
-        bytes += (await layer.store(signal)).sizeBytes;
-        if (bytes >= PART_BYTES) {
-            bytes = 0;
-            yield index + 1;
-        }
-    }
-    yield image.layers.length;
-}
-function importPart(node, target, { image, reference, blobs, signal }, { throttle }, transfer) {
-    const { connection, facts } = ready(node);
-    const stdin = throttle(layoutArchive({ reference, image, blobs }).stream(), signal);
-    const sent = new Promise(resolve => {
-        stdin.once('close', () => resolve());
-    });
-    const command = [
-        ...facts.politeness,
-        ...runtimeOf(facts.runtime.name).importArchive(facts, reference, image.platform),
-    ];
-    let sentBytes = 0;
-    const running = connection.run(command, {
-        stdin,
-        signal,
-        onStdinBytes: totalBytes => {
-            target.bytesSent += totalBytes - sentBytes;
-            sentBytes = totalBytes;
-            transfer.advance(target.bytesSent);
-        },
-    });
-    const imported = running.then(({ code, stdout, stderr }) => {
-        const said = (stderr.trim() || stdout.trim()).slice(-2000);
-        return code === 0 ? undefined : `the import ended with exit code ${code}: ${said}`;
-    });
-    imported.catch(() => { });
-    return { sent, imported };
-}
-async function faultAt(node, { image }, reference, signal) {
-    return faultOf((await steps_inspect(node, [reference], signal)).get(reference), image);
-}
-
-;// CONCATENATED MODULE: ./lib/node/throttle.js
-
-
-const PIECE_BYTES = 64 * 1024;
-function createThrottle(bytesPerSecond) {
-    let freeAtMs = 0;
-    return {
-        async pass(bytes, signal) {
-            const now = performance.now();
-            const waitMs = Math.max(0, freeAtMs - now);
-            freeAtMs = Math.max(freeAtMs, now) + (1000 * bytes) / bytesPerSecond;
-            if (waitMs > 0)
-                await (0,external_node_timers_promises_namespaceObject.setTimeout)(waitMs, undefined, { signal });
-        },
-    };
-}
-function throttleOf(bytesPerSecond) {
-    if (bytesPerSecond === undefined)
-        return source => source;
-    const throttle = createThrottle(bytesPerSecond);
-    return (source, signal) => external_node_stream_namespaceObject.Readable.from(throttled(source, throttle, signal), { objectMode: false });
-}
-async function* throttled(source, throttle, signal) {
-    for await (const chunk of source) {
-        for (let start = 0; start < chunk.length; start += PIECE_BYTES) {
-            const piece = chunk.subarray(start, start + PIECE_BYTES);
-            await throttle.pass(piece.length, signal);
-            yield piece;
-        }
-    }
-}
-
-;// CONCATENATED MODULE: ./lib/preflight.js
-
-
-
-
-
-
-
-function preflight(nodes, images, options) {
-    const names = nodes.map(kubernetesName);
-    const found = nodes.flatMap((node, index) => faultsOf(node, images, options)
-        .concat(options.isSmoked ? twins(nodes, names, index) : [])
-        .map(fault => ({ node: node.settings.label, ...fault })));
-    const platforms = images.flatMap(({ variants }) => variants.map(({ platform }) => platform));
-    const missing = names.includes(undefined)
-        ? []
-        : (options.cluster ?? []).filter(object => takesPods(object, platforms) && !names.includes(object.metadata.name));
-    return [
-        ...found,
-        ...missing.map(object => ({
-            node: object.metadata.name,
-            ...warning('NODE_NOT_LISTED', 'the cluster may start pods on it, and it would not have the image'),
-        })),
-    ];
-}
-function errorOf(findings) {
-    const [first, ...others] = findings.filter(({ severity }) => severity === 'error');
-    if (first === undefined) {
-        return undefined;
-    }
-    const also = others.map(({ code, message, hint }) => `also [${code}]: ${message}\n  ${hint}`);
-    return new lib_errors/* SideloadError */.wR(first.code, [first.message, ...also].join('\n'), { node: first.node, hint: first.hint });
-}
-function faultsOf(node, images, { isSmoked }) {
-    const { machine, facts, object, error } = node;
-    const faults = [];
-    if (error !== undefined) {
-        const { code, message, hint } = error;
-        faults.push({ severity: 'error', code, message, hint });
-    }
-    if (machine !== undefined && error?.code !== 'PLATFORM_MISMATCH') {
-        faults.push(...mismatch(images, machine));
-    }
-    if (object === 'absent' && isSmoked) {
-        const name = JSON.stringify(kubernetesName(node));
-        faults.push(fault('NODE_NOT_IN_CLUSTER', `the cluster has no node ${name}`));
-    }
-    else if (object !== undefined && object !== 'absent') {
-        const reason = unreadiness(object);
-        if (reason !== undefined) {
-            faults.push(when(isSmoked, 'NODE_NOT_READY', reason));
-        }
-    }
-    if (machine !== undefined) {
-        faults.push(...credentials(node, machine.kubelet));
-    }
-    if (facts !== undefined) {
-        faults.push(...sandbox(node, facts, isSmoked), ...disk(node, facts));
-    }
-    return faults;
-}
-function mismatch(images, machine) {
-    try {
-        planNode(images, machine, new Map());
-        return [];
-    }
-    catch (thrown) {
-        const { code, message, hint } = (0,lib_errors/* toSideloadError */.Lq)(thrown);
-        return [{ severity: 'error', code, message, hint }];
-    }
-}
-function twins(nodes, names, index) {
-    const name = names[index];
-    const first = names.indexOf(name);
-    if (name === undefined || first === index) {
-        return [];
-    }
-    const labels = `${nodes[first]?.settings.label} and ${nodes[index]?.settings.label}`;
-    const message = `${labels} are the same Kubernetes node, ${name}`;
-    return [{ severity: 'error', code: 'INPUT_INVALID', message, hint: 'Keep one of the two addresses.' }];
-}
-function credentials({ images }, { credentialPolicy, credentialAllowlist }) {
-    if (credentialPolicy !== 'AlwaysVerify' && credentialPolicy !== 'NeverVerifyAllowlistedImages') {
-        return [];
-    }
-    const refused = images.filter(({ reference }) => credentialPolicy === 'AlwaysVerify' || !isAllowed(reference, credentialAllowlist));
-    if (refused.length === 0) {
-        return [];
-    }
-    const isCertain = refused.some(({ stage }) => stage !== undefined);
-    const names = refused.map(({ reference }) => reference).join(', ');
-    const message = `the kubelet’s imagePullCredentialsVerificationPolicy is ${credentialPolicy}, which does not let pods use ${names}`;
-    return [when(isCertain, 'IMAGE_CREDENTIALS_POLICY', message)];
-}
-function isAllowed(reference, allowlist) {
-    const { registry, repository } = reference_parseReference(reference);
-    const name = registry === undefined ? repository : `${registry}/${repository}`;
-    return allowlist.some(entry => (entry.endsWith('/*') ? name.startsWith(entry.slice(0, -1)) : name === entry));
-}
-function sandbox({ images }, { sandbox }, isSmoked) {
-    if (sandbox === undefined || sandbox.isHeld || images.some(({ reference }) => preflight_isSame(reference, sandbox.reference))) {
-        return [];
-    }
-    const message = `the CRI does not have ${sandbox.reference}, from which the sandbox of every pod is made`;
-    return [when(isSmoked, 'SANDBOX_IMAGE_MISSING', message)];
-}
-function preflight_isSame(reference, configured) {
-    try {
-        return reference === normalise(configured);
-    }
-    catch {
-        return false;
-    }
-}
-function disk({ images }, facts) {
-    const { disk, kubelet } = facts;
-    const layers = unpackedBytes(images.filter(({ stage }) => stage !== undefined));
-    const { path, sizeBytes, freeBytes } = disk;
-    const free = `${formatBytes(freeBytes)} are free on ${path}`;
-    if (layers > freeBytes) {
-        return [fault('DISK_FULL', `the layers alone are ${formatBytes(layers)}; ${free}`)];
-    }
-    const faults = [];
-    if (2 * layers > freeBytes) {
-        faults.push(warning('DISK_TIGHT', `the layers are ${formatBytes(layers)} and their archive may be as much again; ${free}`));
-    }
-    const work = otherWorkDisk(facts);
-    if (work !== undefined && layers > work.freeBytes) {
-        faults.push(warning('DISK_TIGHT', `the archive, which may be up to ${formatBytes(layers)}, is unpacked below /var/tmp; ${formatBytes(work.freeBytes)} are free on ${work.path}`));
-    }
-    const threshold = kubelet.imageGcHighThresholdPercent;
-    const usedPercent = 100 - Math.floor((100 * Math.max(0, freeBytes - 2 * layers)) / sizeBytes);
-    if (threshold < 100 && usedPercent >= threshold) {
-        const state = layers === 0 ? 'is' : 'would be up to';
-        faults.push(warning('IMAGE_GC_LIKELY', `${path} ${state} ${usedPercent} % full, and the kubelet removes unused images from ${threshold} % on`));
-    }
-    return faults;
-}
-function fault(code, message) {
-    return { severity: 'error', code, message, hint: lib_errors/* ERRORS */.Sr[code].hint };
-}
-function warning(code, message) {
-    return { ...fault(code, message), severity: 'warning' };
-}
-function when(isCertain, code, message) {
-    return isCertain ? fault(code, message) : warning(code, message);
-}
-
-;// CONCATENATED MODULE: ./lib/report/progress.js
-
-const INTERVAL_MS = { live: 500, log: 10_000 };
-function transferProgress(host) {
-    const transfers = new Map();
-    let timer;
-    const show = () => {
-        const parts = [...transfers].map(([node, { sent, total, startedAt }]) => {
-            const perSecond = sent / Math.max(0.001, (Date.now() - startedAt) / 1000);
-            return `${node} ${total === 0 ? 100 : Math.floor((100 * sent) / total)} % of ${formatBytes(total)} (${formatBytes(perSecond)}/s)`;
-        });
-        host.progress(parts.join(' · '));
-    };
-    return {
-        start(node, totalBytes) {
-            const state = { sent: 0, total: totalBytes, startedAt: Date.now() };
-            transfers.set(node, state);
-            timer ??= setInterval(show, host.isLive ? INTERVAL_MS.live : INTERVAL_MS.log).unref();
-            return {
-                advance: sentBytes => {
-                    state.sent = sentBytes;
-                },
-                end: () => {
-                    transfers.delete(node);
-                    if (transfers.size === 0) {
-                        clearInterval(timer);
-                        timer = undefined;
-                    }
-                },
-            };
-        },
-    };
-}
-
-;// CONCATENATED MODULE: ./lib/sandbox.js
-
-
-const NO_SANDBOX_IMAGES = { images: [], of: () => [], close: async () => { } };
-async function openSandboxImages(nodes, sent, open, log) {
-    const lacking = new Set(nodes.flatMap(node => missingOn(node) ?? []));
-    const sets = [];
-    for (const reference of lacking) {
-        if (sent.some(image => image.reference === reference || image.aliases?.includes(reference))) {
-            continue;
-        }
-        try {
-            sets.push(await open(reference));
-        }
-        catch (error) {
-            log(`${reference}, which nodes lack, cannot be sent along: ${(0,lib_errors/* messageOf */.bD)(error)}`);
-        }
-    }
-    const images = sets.flatMap(set => set.images);
-    return {
-        images,
-        of: node => images.filter(({ reference }) => reference === missingOn(node)),
-        close: async () => {
-            await Promise.all(sets.map(set => set.close()));
-        },
-    };
-}
-function missingOn({ facts }) {
-    const sandbox = facts?.sandbox;
-    if (sandbox === undefined || sandbox.isHeld) {
-        return undefined;
-    }
-    try {
-        return normalise(sandbox.reference);
-    }
-    catch {
-        return undefined;
-    }
-}
-
-;// CONCATENATED MODULE: external "node:readline"
-const external_node_readline_namespaceObject = require("node:readline");
-;// CONCATENATED MODULE: external "string_decoder"
-const external_string_decoder_namespaceObject = require("string_decoder");
-;// CONCATENATED MODULE: external "os"
-const external_os_namespaceObject = require("os");
-// EXTERNAL MODULE: external "events"
-var external_events_ = __nccwpck_require__(4434);
-// EXTERNAL MODULE: external "child_process"
-var external_child_process_ = __nccwpck_require__(5317);
-;// CONCATENATED MODULE: external "timers"
-const external_timers_namespaceObject = require("timers");
-;// CONCATENATED MODULE: ./node_modules/@actions/exec/lib/toolrunner.js
-var toolrunner_awaiter = (undefined && undefined.__awaiter) || function (thisArg, _arguments, P, generator) {
-    function adopt(value) { return value instanceof P ? value : new P(function (resolve) { resolve(value); }); }
-    return new (P || (P = Promise))(function (resolve, reject) {
-        function fulfilled(value) { try { step(generator.next(value)); } catch (e) { reject(e); } }
-        function rejected(value) { try { step(generator["throw"](value)); } catch (e) { reject(e); } }
-        function step(result) { result.done ? resolve(result.value) : adopt(result.value).then(fulfilled, rejected); }
-        step((generator = generator.apply(thisArg, _arguments || [])).next());
-    });
-};
-
-
-
-
-
-
-
-/* eslint-disable @typescript-eslint/unbound-method */
-const toolrunner_IS_WINDOWS = process.platform === 'win32';
-/*
- * Class for running command line tools. Handles quoting and arg parsing in a platform agnostic way.
- */
-class ToolRunner extends external_events_.EventEmitter {
-    constructor(toolPath, args, options) {
-        super();
-        if (!toolPath) {
-            throw new Error("Parameter 'toolPath' cannot be null or empty.");
-        }
-        this.toolPath = toolPath;
-        this.args = args || [];
-        this.options = options || {};
-    }
-    _debug(message) {
-        if (this.options.listeners && this.options.listeners.debug) {
-            this.options.listeners.debug(message);
-        }
-    }
-    _getCommandString(options, noPrefix) {
-        const toolPath = this._getSpawnFileName();
-        const args = this._getSpawnArgs(options);
-        let cmd = noPrefix ? '' : '[command]'; // omit prefix when piped to a second tool
-        if (toolrunner_IS_WINDOWS) {
-            // Windows + cmd file
-            if (this._isCmdFile()) {
-                cmd += toolPath;
-                for (const a of args) {
-                    cmd += ` ${a}`;
-                }
-            }
-            // Windows + verbatim
-            else if (options.windowsVerbatimArguments) {
-                cmd += `"${toolPath}"`;
-                for (const a of args) {
-                    cmd += ` ${a}`;
-                }
-            }
-            // Windows (regular)
-            else {
-                cmd += this._windowsQuoteCmdArg(toolPath);
-                for (const a of args) {
-                    cmd += ` ${this._windowsQuoteCmdArg(a)}`;
-                }
-            }
-        }
-        else {
-            // OSX/Linux - this can likely be improved with some form of quoting.
-            // creating processes on Unix is fundamentally different than Windows.
-            // on Unix, execvp() takes an arg array.
-            cmd += toolPath;
-            for (const a of args) {
-                cmd += ` ${a}`;
-            }
-        }
-        return cmd;
-    }
-    _processLineBuffer(data, strBuffer, onLine) {
-        try {
-            let s = strBuffer + data.toString();
-            let n = s.indexOf(external_os_namespaceObject.EOL);
-            while (n > -1) {
-                const line = s.substring(0, n);
-                onLine(line);
-                // the rest of the string ...
-                s = s.substring(n + external_os_namespaceObject.EOL.length);
-                n = s.indexOf(external_os_namespaceObject.EOL);
-            }
-            return s;
-        }
-        catch (err) {
-            // streaming lines to console is best effort.  Don't fail a build.
-            this._debug(`error processing line. Failed with error ${err}`);
-            return '';
-        }
-    }
-    _getSpawnFileName() {
-        if (toolrunner_IS_WINDOWS) {
-            if (this._isCmdFile()) {
-                return process.env['COMSPEC'] || 'cmd.exe';
-            }
-        }
-        return this.toolPath;
-    }
-    _getSpawnArgs(options) {
-        if (toolrunner_IS_WINDOWS) {
-            if (this._isCmdFile()) {
-                let argline = `/D /S /C "${this._windowsQuoteCmdArg(this.toolPath)}`;
-                for (const a of this.args) {
-                    argline += ' ';
-                    argline += options.windowsVerbatimArguments
-                        ? a
-                        : this._windowsQuoteCmdArg(a);
-                }
-                argline += '"';
-                return [argline];
-            }
-        }
-        return this.args;
-    }
-    _endsWith(str, end) {
-        return str.endsWith(end);
-    }
-    _isCmdFile() {
-        const upperToolPath = this.toolPath.toUpperCase();
-        return (this._endsWith(upperToolPath, '.CMD') ||
-            this._endsWith(upperToolPath, '.BAT'));
-    }
-    _windowsQuoteCmdArg(arg) {
-        // for .exe, apply the normal quoting rules that libuv applies
-        if (!this._isCmdFile()) {
-            return this._uvQuoteCmdArg(arg);
-        }
-        // otherwise apply quoting rules specific to the cmd.exe command line parser.
-        // the libuv rules are generic and are not designed specifically for cmd.exe
-        // command line parser.
-        //
-        // for a detailed description of the cmd.exe command line parser, refer to
-        // http://stackoverflow.com/questions/4094699/how-does-the-windows-command-interpreter-cmd-exe-parse-scripts/7970912#7970912
-        // need quotes for empty arg
-        if (!arg) {
-            return '""';
-        }
-        // determine whether the arg needs to be quoted
-        const cmdSpecialChars = [
-            ' ',
-            '\t',
-            '&',
-            '(',
-            ')',
-            '[',
-            ']',
-            '{',
-            '}',
-            '^',
-            '=',
-            ';',
-            '!',
-            "'",
-            '+',
-            ',',
-            '`',
-            '~',
-            '|',
-            '<',
-            '>',
-            '"'
-        ];
-        let needsQuotes = false;
-        for (const char of arg) {
-            if (cmdSpecialChars.some(x => x === char)) {
-                needsQuotes = true;
-                break;
-            }
-        }
-        // short-circuit if quotes not needed
-        if (!needsQuotes) {
-            return arg;
-        }
-        // the following quoting rules are very similar to the rules that by libuv applies.
-        //
-        // 1) wrap the string in quotes
-        //
-        // 2) double-up quotes - i.e. " => ""
-        //
-        //    this is different from the libuv quoting rules. libuv replaces " with \", which unfortunately
-        //    doesn't work well with a cmd.exe command line.
-        //
-        //    note, replacing " with "" also works well if the arg is passed to a downstream .NET console app.
-        //    for example, the command line:
-        //          foo.exe "myarg:""my val"""
-        //    is parsed by a .NET console app into an arg array:
-        //          [ "myarg:\"my val\"" ]
-        //    which is the same end result when applying libuv quoting rules. although the actual
-        //    command line from libuv quoting rules would look like:
-        //          foo.exe "myarg:\"my val\""
-        //
-        // 3) double-up slashes that precede a quote,
-        //    e.g.  hello \world    => "hello \world"
-        //          hello\"world    => "hello\\""world"
-        //          hello\\"world   => "hello\\\\""world"
-        //          hello world\    => "hello world\\"
-        //
-        //    technically this is not required for a cmd.exe command line, or the batch argument parser.
-        //    the reasons for including this as a .cmd quoting rule are:
-        //
-        //    a) this is optimized for the scenario where the argument is passed from the .cmd file to an
-        //       external program. many programs (e.g. .NET console apps) rely on the slash-doubling rule.
-        //
-        //    b) it's what we've been doing previously (by deferring to node default behavior) and we
-        //       haven't heard any complaints about that aspect.
-        //
-        // note, a weakness of the quoting rules chosen here, is that % is not escaped. in fact, % cannot be
-        // escaped when used on the command line directly - even though within a .cmd file % can be escaped
-        // by using %%.
-        //
-        // the saving grace is, on the command line, %var% is left as-is if var is not defined. this contrasts
-        // the line parsing rules within a .cmd file, where if var is not defined it is replaced with nothing.
-        //
-        // one option that was explored was replacing % with ^% - i.e. %var% => ^%var^%. this hack would
-        // often work, since it is unlikely that var^ would exist, and the ^ character is removed when the
-        // variable is used. the problem, however, is that ^ is not removed when %* is used to pass the args
-        // to an external program.
-        //
-        // an unexplored potential solution for the % escaping problem, is to create a wrapper .cmd file.
-        // % can be escaped within a .cmd file.
-        let reverse = '"';
-        let quoteHit = true;
-        for (let i = arg.length; i > 0; i--) {
-            // walk the string in reverse
-            reverse += arg[i - 1];
-            if (quoteHit && arg[i - 1] === '\\') {
-                reverse += '\\'; // double the slash
-            }
-            else if (arg[i - 1] === '"') {
-                quoteHit = true;
-                reverse += '"'; // double the quote
-            }
-            else {
-                quoteHit = false;
-            }
-        }
-        reverse += '"';
-        return reverse.split('').reverse().join('');
-    }
-    _uvQuoteCmdArg(arg) {
-        // Tool runner wraps child_process.spawn() and needs to apply the same quoting as
-        // Node in certain cases where the undocumented spawn option windowsVerbatimArguments
-        // is used.
-        //
-        // Since this function is a port of quote_cmd_arg from Node 4.x (technically, lib UV,
-        // see https://github.com/nodejs/node/blob/v4.x/deps/uv/src/win/process.c for details),
-        // pasting copyright notice from Node within this function:
-        //
-        //      Copyright Joyent, Inc. and other Node contributors. All rights reserved.
-        //
-        //      Permission is hereby granted, free of charge, to any person obtaining a copy
-        //      of this software and associated documentation files (the "Software"), to
-        //      deal in the Software without restriction, including without limitation the
-        //      rights to use, copy, modify, merge, publish, distribute, sublicense, and/or
-        //      sell copies of the Software, and to permit persons to whom the Software is
-        //      furnished to do so, subject to the following conditions:
-        //
-        //      The above copyright notice and this permission notice shall be included in
-        //      all copies or substantial portions of the Software.
-        //
-        //      THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR
-        //      IMPLIED, INCLUDING BUT NOT LIMITED TO THE WARRANTIES OF MERCHANTABILITY,
-        //      FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN NO EVENT SHALL THE
-        //      AUTHORS OR COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER
-        //      LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING
-        //      FROM, OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS
-        //      IN THE SOFTWARE.
-        if (!arg) {
-            // Need double quotation for empty argument
-            return '""';
-        }
-        if (!arg.includes(' ') && !arg.includes('\t') && !arg.includes('"')) {
-            // No quotation needed
-            return arg;
-        }
-        if (!arg.includes('"') && !arg.includes('\\')) {
-            // No embedded double quotes or backslashes, so I can just wrap
-            // quote marks around the whole thing.
-            return `"${arg}"`;
-        }
-        // Expected input/output:
-        //   input : hello"world
-        //   output: "hello\"world"
-        //   input : hello""world
-        //   output: "hello\"\"world"
-        //   input : hello\world
-        //   output: hello\world
-        //   input : hello\\world
-        //   output: hello\\world
-        //   input : hello\"world
-        //   output: "hello\\\"world"
-        //   input : hello\\"world
-        //   output: "hello\\\\\"world"
-        //   input : hello world\
-        //   output: "hello world\\" - note the comment in libuv actually reads "hello world\"
-        //                             but it appears the comment is wrong, it should be "hello world\\"
-        let reverse = '"';
-        let quoteHit = true;
-        for (let i = arg.length; i > 0; i--) {
-            // walk the string in reverse
-            reverse += arg[i - 1];
-            if (quoteHit && arg[i - 1] === '\\') {
-                reverse += '\\';
-            }
-            else if (arg[i - 1] === '"') {
-                quoteHit = true;
-                reverse += '\\';
-            }
-            else {
-                quoteHit = false;
-            }
-        }
-        reverse += '"';
-        return reverse.split('').reverse().join('');
-    }
-    _cloneExecOptions(options) {
-        options = options || {};
-        const result = {
-            cwd: options.cwd || process.cwd(),
-            env: options.env || process.env,
-            silent: options.silent || false,
-            windowsVerbatimArguments: options.windowsVerbatimArguments || false,
-            failOnStdErr: options.failOnStdErr || false,
-            ignoreReturnCode: options.ignoreReturnCode || false,
-            delay: options.delay || 10000
-        };
-        result.outStream = options.outStream || process.stdout;
-        result.errStream = options.errStream || process.stderr;
-        return result;
-    }
-    _getSpawnOptions(options, toolPath) {
-        options = options || {};
-        const result = {};
-        result.cwd = options.cwd;
-        result.env = options.env;
-        result['windowsVerbatimArguments'] =
-            options.windowsVerbatimArguments || this._isCmdFile();
-        if (options.windowsVerbatimArguments) {
-            result.argv0 = `"${toolPath}"`;
-        }
-        return result;
-    }
-    /**
-     * Exec a tool.
-     * Output will be streamed to the live console.
-     * Returns promise with return code
-     *
-     * @param     tool     path to tool to exec
-     * @param     options  optional exec options.  See ExecOptions
-     * @returns   number
-     */
-    exec() {
-        return toolrunner_awaiter(this, void 0, void 0, function* () {
-            // root the tool path if it is unrooted and contains relative pathing
-            if (!isRooted(this.toolPath) &&
-                (this.toolPath.includes('/') ||
-                    (toolrunner_IS_WINDOWS && this.toolPath.includes('\\')))) {
-                // prefer options.cwd if it is specified, however options.cwd may also need to be rooted
-                this.toolPath = external_path_.resolve(process.cwd(), this.options.cwd || process.cwd(), this.toolPath);
-            }
-            // if the tool is only a file name, then resolve it from the PATH
-            // otherwise verify it exists (add extension on Windows if necessary)
-            this.toolPath = yield which(this.toolPath, true);
-            return new Promise((resolve, reject) => toolrunner_awaiter(this, void 0, void 0, function* () {
-                this._debug(`exec tool: ${this.toolPath}`);
-                this._debug('arguments:');
-                for (const arg of this.args) {
-                    this._debug(`   ${arg}`);
-                }
-                const optionsNonNull = this._cloneExecOptions(this.options);
-                if (!optionsNonNull.silent && optionsNonNull.outStream) {
-                    optionsNonNull.outStream.write(this._getCommandString(optionsNonNull) + external_os_namespaceObject.EOL);
-                }
-                const state = new ExecState(optionsNonNull, this.toolPath);
-                state.on('debug', (message) => {
-                    this._debug(message);
-                });
-                if (this.options.cwd && !(yield exists(this.options.cwd))) {
-                    return reject(new Error(`The cwd: ${this.options.cwd} does not exist!`));
-                }
-                const fileName = this._getSpawnFileName();
-                const cp = external_child_process_.spawn(fileName, this._getSpawnArgs(optionsNonNull), this._getSpawnOptions(this.options, fileName));
-                let stdbuffer = '';
-                if (cp.stdout) {
-                    cp.stdout.on('data', (data) => {
-                        if (this.options.listeners && this.options.listeners.stdout) {
-                            this.options.listeners.stdout(data);
-                        }
-                        if (!optionsNonNull.silent && optionsNonNull.outStream) {
-                            optionsNonNull.outStream.write(data);
-                        }
-                        stdbuffer = this._processLineBuffer(data, stdbuffer, (line) => {
-                            if (this.options.listeners && this.options.listeners.stdline) {
-                                this.options.listeners.stdline(line);
-                            }
-                        });
-                    });
-                }
-                let errbuffer = '';
-                if (cp.stderr) {
-                    cp.stderr.on('data', (data) => {
-                        state.processStderr = true;
-                        if (this.options.listeners && this.options.listeners.stderr) {
-                            this.options.listeners.stderr(data);
-                        }
-                        if (!optionsNonNull.silent &&
-                            optionsNonNull.errStream &&
-                            optionsNonNull.outStream) {
-                            const s = optionsNonNull.failOnStdErr
-                                ? optionsNonNull.errStream
-                                : optionsNonNull.outStream;
-                            s.write(data);
-                        }
-                        errbuffer = this._processLineBuffer(data, errbuffer, (line) => {
-                            if (this.options.listeners && this.options.listeners.errline) {
-                                this.options.listeners.errline(line);
-                            }
-                        });
-                    });
-                }
-                cp.on('error', (err) => {
-                    state.processError = err.message;
-                    state.processExited = true;
-                    state.processClosed = true;
-                    state.CheckComplete();
-                });
-                cp.on('exit', (code) => {
-                    state.processExitCode = code;
-                    state.processExited = true;
-                    this._debug(`Exit code ${code} received from tool '${this.toolPath}'`);
-                    state.CheckComplete();
-                });
-                cp.on('close', (code) => {
-                    state.processExitCode = code;
-                    state.processExited = true;
-                    state.processClosed = true;
-                    this._debug(`STDIO streams have closed for tool '${this.toolPath}'`);
-                    state.CheckComplete();
-                });
-                state.on('done', (error, exitCode) => {
-                    if (stdbuffer.length > 0) {
-                        this.emit('stdline', stdbuffer);
-                    }
-                    if (errbuffer.length > 0) {
-                        this.emit('errline', errbuffer);
-                    }
-                    cp.removeAllListeners();
-                    if (error) {
-                        reject(error);
-                    }
-                    else {
-                        resolve(exitCode);
-                    }
-                });
-                if (this.options.input) {
-                    if (!cp.stdin) {
-                        throw new Error('child process missing stdin');
-                    }
-                    cp.stdin.end(this.options.input);
-                }
-            }));
-        });
-    }
-}
-/**
- * Convert an arg string to an array of args. Handles escaping
- *
- * @param    argString   string of arguments
- * @returns  string[]    array of arguments
- */
-function argStringToArray(argString) {
-    const args = [];
-    let inQuotes = false;
-    let escaped = false;
-    let arg = '';
-    function append(c) {
-        // we only escape double quotes.
-        if (escaped && c !== '"') {
-            arg += '\\';
-        }
-        arg += c;
-        escaped = false;
-    }
-    for (let i = 0; i < argString.length; i++) {
-        const c = argString.charAt(i);
-        if (c === '"') {
-            if (!escaped) {
-                inQuotes = !inQuotes;
-            }
-            else {
-                append(c);
-            }
-            continue;
-        }
-        if (c === '\\' && escaped) {
-            append(c);
-            continue;
-        }
-        if (c === '\\' && inQuotes) {
-            escaped = true;
-            continue;
-        }
-        if (c === ' ' && !inQuotes) {
-            if (arg.length > 0) {
-                args.push(arg);
-                arg = '';
-            }
-            continue;
-        }
-        append(c);
-    }
-    if (arg.length > 0) {
-        args.push(arg.trim());
-    }
-    return args;
-}
-class ExecState extends external_events_.EventEmitter {
-    constructor(options, toolPath) {
-        super();
-        this.processClosed = false; // tracks whether the process has exited and stdio is closed
-        this.processError = '';
-        this.processExitCode = 0;
-        this.processExited = false; // tracks whether the process has exited
-        this.processStderr = false; // tracks whether stderr was written to
-        this.delay = 10000; // 10 seconds
-        this.done = false;
-        this.timeout = null;
-        if (!toolPath) {
-            throw new Error('toolPath must not be empty');
-        }
-        this.options = options;
-        this.toolPath = toolPath;
-        if (options.delay) {
-            this.delay = options.delay;
-        }
-    }
-    CheckComplete() {
-        if (this.done) {
-            return;
-        }
-        if (this.processClosed) {
-            this._setResult();
-        }
-        else if (this.processExited) {
-            this.timeout = (0,external_timers_namespaceObject.setTimeout)(ExecState.HandleTimeout, this.delay, this);
-        }
-    }
-    _debug(message) {
-        this.emit('debug', message);
-    }
-    _setResult() {
-        // determine whether there is an error
-        let error;
-        if (this.processExited) {
-            if (this.processError) {
-                error = new Error(`There was an error when attempting to execute the process '${this.toolPath}'. This may indicate the process failed to start. Error: ${this.processError}`);
-            }
-            else if (this.processExitCode !== 0 && !this.options.ignoreReturnCode) {
-                error = new Error(`The process '${this.toolPath}' failed with exit code ${this.processExitCode}`);
-            }
-            else if (this.processStderr && this.options.failOnStdErr) {
-                error = new Error(`The process '${this.toolPath}' failed because one or more lines were written to the STDERR stream`);
-            }
-        }
-        // clear the timeout
-        if (this.timeout) {
-            clearTimeout(this.timeout);
-            this.timeout = null;
-        }
-        this.done = true;
-        this.emit('done', error, this.processExitCode);
-    }
-    static HandleTimeout(state) {
-        if (state.done) {
-            return;
-        }
-        if (!state.processClosed && state.processExited) {
-            const message = `The STDIO streams did not close within ${state.delay / 1000} seconds of the exit event from process '${state.toolPath}'. This may indicate a child process inherited the STDIO streams and has not yet exited.`;
-            state._debug(message);
-        }
-        state._setResult();
-    }
-}
-//# sourceMappingURL=toolrunner.js.map
-;// CONCATENATED MODULE: ./node_modules/@actions/exec/lib/exec.js
-var exec_awaiter = (undefined && undefined.__awaiter) || function (thisArg, _arguments, P, generator) {
-    function adopt(value) { return value instanceof P ? value : new P(function (resolve) { resolve(value); }); }
-    return new (P || (P = Promise))(function (resolve, reject) {
-        function fulfilled(value) { try { step(generator.next(value)); } catch (e) { reject(e); } }
-        function rejected(value) { try { step(generator["throw"](value)); } catch (e) { reject(e); } }
-        function step(result) { result.done ? resolve(result.value) : adopt(result.value).then(fulfilled, rejected); }
-        step((generator = generator.apply(thisArg, _arguments || [])).next());
-    });
-};
-
-
-/**
- * Exec a command.
- * Output will be streamed to the live console.
- * Returns promise with return code
- *
- * @param     commandLine        command to execute (can include additional args). Must be correctly escaped.
- * @param     args               optional arguments for tool. Escaping is handled by the lib.
- * @param     options            optional exec options.  See ExecOptions
- * @returns   Promise<number>    exit code
- */
-function exec(commandLine, args, options) {
-    return exec_awaiter(this, void 0, void 0, function* () {
-        const commandArgs = argStringToArray(commandLine);
-        if (commandArgs.length === 0) {
-            throw new Error(`Parameter 'commandLine' cannot be null or empty.`);
-        }
-        // Path to tool to execute should be first arg
-        const toolPath = commandArgs[0];
-        args = commandArgs.slice(1).concat(args || []);
-        const runner = new ToolRunner(toolPath, args, options);
-        return runner.exec();
-    });
-}
-/**
- * Exec a command and get the output.
- * Output will be streamed to the live console.
- * Returns promise with the exit code and collected stdout and stderr
- *
- * @param     commandLine           command to execute (can include additional args). Must be correctly escaped.
- * @param     args                  optional arguments for tool. Escaping is handled by the lib.
- * @param     options               optional exec options.  See ExecOptions
- * @returns   Promise<ExecOutput>   exit code, stdout, and stderr
- */
-function getExecOutput(commandLine, args, options) {
-    return exec_awaiter(this, void 0, void 0, function* () {
-        var _a, _b;
-        let stdout = '';
-        let stderr = '';
-        //Using string decoder covers the case where a mult-byte character is split
-        const stdoutDecoder = new external_string_decoder_namespaceObject.StringDecoder('utf8');
-        const stderrDecoder = new external_string_decoder_namespaceObject.StringDecoder('utf8');
-        const originalStdoutListener = (_a = options === null || options === void 0 ? void 0 : options.listeners) === null || _a === void 0 ? void 0 : _a.stdout;
-        const originalStdErrListener = (_b = options === null || options === void 0 ? void 0 : options.listeners) === null || _b === void 0 ? void 0 : _b.stderr;
-        const stdErrListener = (data) => {
-            stderr += stderrDecoder.write(data);
-            if (originalStdErrListener) {
-                originalStdErrListener(data);
-            }
-        };
-        const stdOutListener = (data) => {
-            stdout += stdoutDecoder.write(data);
-            if (originalStdoutListener) {
-                originalStdoutListener(data);
-            }
-        };
-        const listeners = Object.assign(Object.assign({}, options === null || options === void 0 ? void 0 : options.listeners), { stdout: stdOutListener, stderr: stdErrListener });
-        const exitCode = yield exec(commandLine, args, Object.assign(Object.assign({}, options), { listeners }));
-        //flush any remaining characters
-        stdout += stdoutDecoder.end();
-        stderr += stderrDecoder.end();
-        return {
-            exitCode,
-            stdout,
-            stderr
-        };
-    });
-}
-//# sourceMappingURL=exec.js.map
-;// CONCATENATED MODULE: ./lib/smoke/kubectl.js
-
-
-
-
-
-
-const REQUEST_TIMEOUT_SECONDS = 60;
-async function findKubectl({ program, kubeconfig, namespace }) {
-    const path = await which(program, true).catch(cause => {
-        throw new lib_errors/* SideloadError */.wR('KUBECTL_NOT_FOUND', `there is no program ${JSON.stringify(program)} on the runner`, {
-            cause,
-        });
-    });
-    const global = kubeconfig === undefined ? [] : [`--kubeconfig=${kubeconfig}`];
-    const pods = `/api/v1/namespaces/${namespace}/pods`;
-    async function request(args, input = '') {
-        const result = await getExecOutput(path, [...global, `--request-timeout=${REQUEST_TIMEOUT_SECONDS}s`, ...args], {
-            silent: true,
-            ignoreReturnCode: true,
-            input: Buffer.from(input),
-        });
-        if (result.exitCode !== 0) {
-            throw kubectl_refusal(result.stderr.trim() || `kubectl ended with exit code ${result.exitCode}`);
-        }
-        return result.stdout;
-    }
-    return {
-        createPod: async (pod, { dryRun = false } = {}) => kubectl_parse(await request(['create', `--raw=${pods}${dryRun ? '?dryRun=All' : ''}`, '-f', '-'], JSON.stringify(pod))),
-        listPods: async (labelSelector) => kubectl_parse(await request(['get', `--raw=${pods}?${query({ labelSelector })}`])),
-        watchPods: async (labelSelector, resourceVersion, onEvent, signal) => {
-            const uri = `${pods}?${query({ watch: 'true', labelSelector, resourceVersion, timeoutSeconds: String(REQUEST_TIMEOUT_SECONDS) })}`;
-            const child = (0,external_node_child_process_namespaceObject.spawn)(path, [...global, 'get', `--raw=${uri}`], { stdio: ['ignore', 'pipe', 'pipe'], signal });
-            const ended = (0,external_node_events_namespaceObject.once)(child, 'close');
-            let stderr = '';
-            child.stderr.on('data', (chunk) => {
-                stderr = (stderr + chunk.toString()).slice(-4096);
-            });
-            const lines = (0,external_node_readline_namespaceObject.createInterface)({ input: child.stdout });
-            let broken;
-            lines.on('line', line => {
-                try {
-                    onEvent(kubectl_parse(line));
-                }
-                catch (thrown) {
-                    broken ??= thrown;
-                    child.kill();
-                }
-            });
-            const [code] = (await ended.catch(cause => {
-                throw signal.aborted ? signal.reason : cause;
-            }));
-            if (broken !== undefined) {
-                throw broken;
-            }
-            if (code !== 0) {
-                throw kubectl_refusal(stderr.trim() || `kubectl ended with exit code ${code}`);
-            }
-        },
-        deletePod: async (name, gracePeriodSeconds) => {
-            const body = JSON.stringify({ apiVersion: 'v1', kind: 'DeleteOptions', gracePeriodSeconds });
-            await request(['delete', `--raw=${pods}/${name}`, '-f', '-'], body).catch(error => {
-                if (!/\(NotFound\)/.test((0,lib_errors/* messageOf */.bD)(error))) {
-                    throw error;
-                }
-            });
-        },
-        eventsOf: async (podUid) => {
-            const uri = `/api/v1/namespaces/${namespace}/events?${query({ fieldSelector: `involvedObject.uid=${podUid}` })}`;
-            return kubectl_parse(await request(['get', `--raw=${uri}`])).items;
-        },
-        getNode: async (name) => {
-            try {
-                return kubectl_parse(await request(['get', `--raw=/api/v1/nodes/${encodeURIComponent(name)}`]));
-            }
-            catch (error) {
-                if (/\(NotFound\)/.test((0,lib_errors/* messageOf */.bD)(error))) {
-                    return 'absent';
-                }
-                if (/\(Forbidden\)/.test((0,lib_errors/* messageOf */.bD)(error))) {
-                    return undefined;
-                }
-                throw error;
-            }
-        },
-        listNodes: async (labelSelector) => {
-            const selected = labelSelector === '' ? '' : `?${query({ labelSelector })}`;
-            try {
-                return kubectl_parse(await request(['get', `--raw=/api/v1/nodes${selected}`])).items;
-            }
-            catch (error) {
-                if (/\(Forbidden\)/.test((0,lib_errors/* messageOf */.bD)(error))) {
-                    throw new lib_errors/* SideloadError */.wR('CLUSTER_REFUSED', (0,lib_errors/* messageOf */.bD)(error), {
-                        hint: 'Let the credentials `list` nodes (a ClusterRole), or list the nodes in `nodes`.',
-                        cause: error,
-                    });
-                }
-                if (/\(BadRequest\)|unable to parse requirement/.test((0,lib_errors/* messageOf */.bD)(error))) {
-                    throw new lib_errors/* SideloadError */.wR('INPUT_INVALID', `\`node-selector\`: ${(0,lib_errors/* messageOf */.bD)(error)}`, {
-                        hint: 'Write it as for `kubectl get nodes --selector`, as in `pool=ci,!node-role.kubernetes.io/control-plane`.',
-                        cause: error,
-                    });
-                }
-                throw error;
-            }
-        },
-        logTail: async (name) => (await request(['get', `--raw=${pods}/${name}/log?tailLines=20&limitBytes=8192`]).catch(() => '')).trim(),
-    };
-}
-function query(parameters) {
-    return new URLSearchParams(parameters).toString();
-}
-function kubectl_parse(json) {
-    try {
-        return JSON.parse(json);
-    }
-    catch (cause) {
-        throw new lib_errors/* SideloadError */.wR('CLUSTER_UNREACHABLE', `the answer of the API is not JSON: ${json.slice(0, 200)}`, {
-            cause,
-        });
-    }
-}
-function kubectl_refusal(stderr) {
-    const said = stderr
-        .split('\n')
-        .filter(line => !/^[EWI]\d{4} /.test(line))
-        .join('\n')
-        .trim();
-    const message = said === '' ? stderr : said;
-    if (/namespaces? "[^"]*" not found/.test(message)) {
-        return new lib_errors/* SideloadError */.wR('NAMESPACE_NOT_FOUND', message);
-    }
-    if (/\((Forbidden|Unauthorized)\)|must be logged in|provide credentials/i.test(message)) {
-        return new lib_errors/* SideloadError */.wR('CLUSTER_REFUSED', message);
-    }
-    if (/server localhost:8080 was refused/.test(message)) {
-        return new lib_errors/* SideloadError */.wR('KUBECONFIG_INVALID', message, {
-            hint: 'Without a kubeconfig kubectl tries localhost:8080: pass a path or the content in `kubeconfig`.',
-        });
-    }
-    if (/error loading config file|error in configuration|invalid configuration|no configuration has been provided|unable to (read|load)|getting credentials|context .* does not exist|yaml:|stat .*no such file/i.test(message)) {
-        return new lib_errors/* SideloadError */.wR('KUBECONFIG_INVALID', message);
-    }
-    if (/was refused|no route to host|connection reset|EOF$|i\/o timeout|timed out|deadline exceeded|no such host|unable to connect|\((ServiceUnavailable|Timeout|TooManyRequests)\)|x509|TLS/i.test(message)) {
-        return new lib_errors/* SideloadError */.wR('CLUSTER_UNREACHABLE', message);
-    }
-    return new lib_errors/* SideloadError */.wR('CLUSTER_REFUSED', message);
-}
-
-;// CONCATENATED MODULE: ./lib/smoke/follow.js
-
-
-const RETRY_MS = 1000;
-async function followPods(kubectl, options) {
-    const { labelSelector, until } = options;
-    while (!until.aborted) {
-        try {
-            const list = await kubectl.listPods(labelSelector);
-            if (until.aborted) {
-                return;
-            }
-            for (const pod of list.items) {
-                options.onPod(pod);
-            }
-            options.onList?.(new Set(list.items.map(pod => pod.metadata.name)));
-            if (until.aborted) {
-                return;
-            }
-            const openedAt = Date.now();
-            await kubectl.watchPods(labelSelector, list.metadata.resourceVersion, event => {
-                if (until.aborted || event.type === 'BOOKMARK' || event.type === 'ERROR') {
-                    return;
-                }
-                (event.type === 'DELETED' ? options.onDeleted : options.onPod)(event.object);
-            }, until);
-            await pause(RETRY_MS - (Date.now() - openedAt), until);
-        }
-        catch (error) {
-            if (until.aborted) {
-                return;
-            }
-            options.onTrouble?.((0,lib_errors/* messageOf */.bD)(error));
-            await pause(RETRY_MS, until);
-        }
-    }
-}
-async function pause(milliseconds, until) {
-    if (milliseconds > 0) {
-        await (0,external_node_timers_promises_namespaceObject.setTimeout)(milliseconds, undefined, { signal: until }).catch(() => { });
-    }
-}
-
-;// CONCATENATED MODULE: ./lib/smoke/pod.js
-const RUN_LABEL = 'kube-sideload/run';
-function smokePodManifest({ name, nodeName, image, command, runId, deadlineSeconds }) {
-    return {
-        apiVersion: 'v1',
-        kind: 'Pod',
-        metadata: {
-            name,
-            labels: { 'app.kubernetes.io/managed-by': 'kube-sideload', [RUN_LABEL]: runId },
-        },
-        spec: {
-            nodeName,
-            restartPolicy: 'Never',
-            automountServiceAccountToken: false,
-            enableServiceLinks: false,
-            dnsPolicy: 'Default',
-            terminationGracePeriodSeconds: 1,
-            activeDeadlineSeconds: deadlineSeconds,
-            tolerations: [{ operator: 'Exists' }],
-            containers: [
-                {
-                    name: 'smoke',
-                    image,
-                    imagePullPolicy: 'Never',
-                    ...(command.length > 0 ? { command } : {}),
-                    resources: { requests: { cpu: '10m', memory: '16Mi' } },
-                },
-            ],
-        },
-    };
-}
-
-;// CONCATENATED MODULE: ./lib/smoke/verdict.js
-const FINAL_REASONS = {
-    ErrImageNeverPull: 'SMOKE_IMAGE_NEVER_PULL',
-    ImageInspectError: 'SMOKE_IMAGE_INSPECT',
-    InvalidImageName: 'SMOKE_IMAGE_NAME',
-    CreateContainerConfigError: 'SMOKE_CONFIG',
-    CreateContainerError: 'SMOKE_START',
-    RunContainerError: 'SMOKE_START',
-};
-const EVICTION_REASONS = new Set(['Evicted', 'Preempting', 'Terminated', 'NodeShutdown']);
-function judge(pod, imageId) {
-    const status = pod.status ?? {};
-    const container = status.containerStatuses?.[0];
-    const state = container?.state;
-    if (pod.metadata.deletionTimestamp !== undefined) {
-        return fail('SMOKE_DELETED', 'the pod is being deleted');
-    }
-    const other = otherImage(container, imageId);
-    if (other !== undefined) {
-        return fail('SMOKE_OTHER_IMAGE', `the kubelet started image ${other}, CI built ${imageId}`);
-    }
-    const terminated = state?.terminated;
-    if (terminated !== undefined && terminated.reason !== 'ContainerStatusUnknown') {
-        if (terminated.exitCode === 0) {
-            return { state: 'passed', message: 'Completed with exit code 0' };
-        }
-        const said = join(terminated.reason, terminated.message);
-        if (terminated.reason === 'OOMKilled') {
-            return fail('SMOKE_OOM', said);
-        }
-        if (terminated.reason === 'StartError' || terminated.reason === 'ContainerCannotRun') {
-            return fail('SMOKE_START', said);
-        }
-        return fail('SMOKE_CRASHED', `exit code ${terminated.exitCode ?? 'unknown'} (${said})`);
-    }
-    if (status.phase === 'Failed') {
-        const said = join(status.reason, status.message);
-        if (status.reason === 'DeadlineExceeded') {
-            return fail('SMOKE_TIMEOUT', said);
-        }
-        return fail(EVICTION_REASONS.has(status.reason ?? '') ? 'SMOKE_EVICTED' : 'SMOKE_REJECTED', said);
-    }
-    const waiting = state?.waiting;
-    const code = FINAL_REASONS[waiting?.reason ?? ''];
-    if (code !== undefined) {
-        return fail(code, join(waiting?.reason, waiting?.message));
-    }
-    if (status.phase === 'Running' && state?.running !== undefined) {
-        return { state: 'running', message: 'Running' };
-    }
-    return { state: 'pending', message: join(waiting?.reason ?? status.phase ?? 'no status yet', waiting?.message) };
-}
-function judgeTimeout(last, events) {
-    const sandbox = events.find(event => event.reason === 'FailedCreatePodSandBox');
-    if (sandbox !== undefined) {
-        return fail('SMOKE_SANDBOX', join(sandbox.reason, sandbox.message));
-    }
-    if (events.length === 0 && last.state === 'pending' && last.message === 'Pending') {
-        return fail('SMOKE_NODE_NOT_READY', 'the kubelet has not looked at the pod');
-    }
-    return fail('SMOKE_TIMEOUT', `last seen: ${last.message}`);
-}
-function describeEvent({ type, reason, message, count }) {
-    return `${type ?? ''} ${reason ?? ''}${(count ?? 1) > 1 ? ` (x${count})` : ''}: ${(message ?? '').trim()}`.trim();
-}
-function otherImage(container, imageId) {
-    const reported = /^(?:docker:\/\/)?(sha256:[0-9a-f]{64})$/.exec(container?.imageID ?? '')?.[1];
-    return reported === undefined || reported === imageId ? undefined : reported;
-}
-function fail(code, message) {
-    return { state: 'failed', code, message };
-}
-function join(reason, message) {
-    const parts = [reason, message?.trim()].filter(part => part !== undefined && part !== '');
-    return parts.length > 0 ? parts.join(': ') : 'without a reason';
-}
-
-;// CONCATENATED MODULE: ./lib/smoke/smoke.js
-
-
-
-
-
-const SETTLE_MS = 2000;
-const DELETE_MS = 15_000;
-const DELETE_RETRY_MS = 1000;
-const DEADLINE_MARGIN_SECONDS = 60;
-async function checkCluster(kubectl, targets, options) {
-    const [first] = targets;
-    if (first !== undefined) {
-        await kubectl.createPod(manifest(first, 0, options), { dryRun: true });
-    }
-}
-async function runSmokePods(kubectl, targets, options) {
-    try {
-        return await judgeAll(kubectl, targets, options);
-    }
-    finally {
-        await smoke_deletePods(kubectl, options.runId);
-    }
-}
-async function smoke_deletePods(kubectl, runId) {
-    const deadline = AbortSignal.timeout(DELETE_MS);
-    for (;;) {
-        try {
-            return await deleteOnce(kubectl, runId);
-        }
-        catch (thrown) {
-            if ((0,lib_errors/* toSideloadError */.Lq)(thrown).code !== 'CLUSTER_UNREACHABLE' || deadline.aborted) {
-                throw thrown;
-            }
-            await (0,external_node_timers_promises_namespaceObject.setTimeout)(DELETE_RETRY_MS);
-        }
-    }
-}
-async function deleteOnce(kubectl, runId) {
-    const labelSelector = selector(runId);
-    const left = new Set((await kubectl.listPods(labelSelector)).items.map(pod => pod.metadata.name));
-    if (left.size === 0) {
-        return;
-    }
-    await Promise.all([...left].map(name => kubectl.deletePod(name, 1)));
-    const gone = new AbortController();
-    const stopWhenEmpty = () => {
-        if (left.size === 0) {
-            gone.abort();
-        }
-    };
-    await followPods(kubectl, {
-        labelSelector,
-        onPod: () => { },
-        onList: names => {
-            for (const name of left) {
-                if (!names.has(name)) {
-                    left.delete(name);
-                }
-            }
-            stopWhenEmpty();
-        },
-        onDeleted: pod => {
-            left.delete(pod.metadata.name);
-            stopWhenEmpty();
-        },
-        until: AbortSignal.any([gone.signal, AbortSignal.timeout(DELETE_MS)]),
-    });
-    await Promise.all([...left].map(name => kubectl.deletePod(name, 0)));
-}
-async function judgeAll(kubectl, targets, options) {
-    const { signal } = options;
-    const startedAt = Date.now();
-    const finished = new AbortController();
-    const pods = targets.map((target, index) => ({
-        target,
-        name: podName(options.runId, index),
-        pod: undefined,
-        verdict: { state: 'pending', message: 'nothing' },
-        settling: undefined,
-        conclusion: undefined,
-    }));
-    const byName = new Map(pods.map(pod => [pod.name, pod]));
-    const conclude = (watched, verdict) => {
-        if (watched.conclusion !== undefined) {
-            return;
-        }
-        unsettle(watched);
-        const { target } = watched;
-        const error = verdict.state === 'failed' ? explain(kubectl, watched, verdict) : Promise.resolve(undefined);
-        watched.conclusion = error.then(known => {
-            const result = { target, error: known, message: verdict.message, durationMs: Date.now() - startedAt };
-            options.onResult(result);
-            return result;
-        });
-        if (pods.every(pod => pod.conclusion !== undefined)) {
-            finished.abort();
-        }
-    };
-    const look = (pod) => {
-        const watched = byName.get(pod.metadata.name);
-        if (watched === undefined || watched.conclusion !== undefined) {
-            return;
-        }
-        const verdict = judge(pod, watched.target.imageId);
-        watched.pod = pod;
-        watched.verdict = verdict;
-        if (verdict.state === 'running') {
-            watched.settling ??= setTimeout(() => conclude(watched, verdict), SETTLE_MS);
-        }
-        else {
-            unsettle(watched);
-            if (verdict.state !== 'pending') {
-                conclude(watched, verdict);
-            }
-        }
-    };
-    const miss = (watched) => {
-        if (watched !== undefined) {
-            conclude(watched, { state: 'failed', code: 'SMOKE_DELETED', message: 'the pod is gone' });
-        }
-    };
-    try {
-        await Promise.all(pods.map(async (watched, index) => {
-            signal.throwIfAborted();
-            try {
-                look(await kubectl.createPod(manifest(watched.target, index, options)));
-            }
-            catch (thrown) {
-                conclude(watched, { state: 'failed', code: 'SMOKE_REJECTED', message: (0,lib_errors/* messageOf */.bD)(thrown) });
-            }
-        }));
-        await followPods(kubectl, {
-            labelSelector: selector(options.runId),
-            onPod: look,
-            onList: names => {
-                for (const watched of pods.filter(({ name }) => !names.has(name))) {
-                    miss(watched);
-                }
+;// CONCATENATED MODULE: ./lib/ssh/jump.js
+
+
+function jumpHosts(options) {
+    const open = new Map();
+    function share(chain, key) {
+        const last = chain.at(-1);
+        if (last === undefined)
+            throw new errors/* SideloadError */.wR('INTERNAL', 'a chain of no jump hosts');
+        const abort = new AbortController();
+        let before;
+        const session = (async () => {
+            if (chain.length > 1)
+                before = await borrow(chain.slice(0, -1), abort.signal);
+            return await openSession({ ...last, label: undefined }, { ...options, signal: abort.signal }, before?.session);
+        })();
+        const shared = {
+            users: 0,
+            session,
+            end: async () => {
+                abort.abort(new errors/* SideloadError */.wR('SSH_LOST', `The connection to the jump host ${session_addressOf(last)} was closed here`));
+                await session.then(one => one.close()).catch(() => { });
+                await before?.giveBack();
             },
-            onDeleted: pod => miss(byName.get(pod.metadata.name)),
-            onTrouble: message => {
-                pods.forEach(unsettle);
-                options.onTrouble(message);
-            },
-            until: AbortSignal.any([finished.signal, AbortSignal.timeout(options.timeoutMs), signal]),
-        });
+        };
+        const forget = () => {
+            if (open.get(key) === shared)
+                open.delete(key);
+        };
+        session.then(({ ended }) => ended.addEventListener('abort', forget, { once: true })).catch(forget);
+        open.set(key, shared);
+        return shared;
+    }
+    async function borrow(chain, signal) {
         signal.throwIfAborted();
-        return await Promise.all(pods.map(async (watched) => {
-            if (watched.conclusion === undefined) {
-                conclude(watched, judgeTimeout(watched.verdict, await eventsOf(kubectl, watched.pod)));
+        const key = chain.map(host => `${host.user}@${session_addressOf(host)}`).join(',');
+        const shared = open.get(key) ?? share(chain, key);
+        shared.users += 1;
+        let isBorrowed = true;
+        const giveBack = async () => {
+            if (!isBorrowed)
+                return;
+            isBorrowed = false;
+            shared.users -= 1;
+            if (shared.users > 0)
+                return;
+            if (open.get(key) === shared)
+                open.delete(key);
+            await shared.end();
+        };
+        let onAbort = () => { };
+        const aborted = new Promise((_, reject) => {
+            onAbort = () => reject(signal.reason);
+        });
+        signal.addEventListener('abort', onAbort);
+        try {
+            return { session: await Promise.race([shared.session, aborted]), giveBack };
+        }
+        catch (error) {
+            void giveBack();
+            throw error;
+        }
+        finally {
+            signal.removeEventListener('abort', onAbort);
+        }
+    }
+    return { borrow };
+}
+
+;// CONCATENATED MODULE: ./lib/ssh/quote.js
+
+const BARE = /^[A-Za-z0-9_@+:,./-][A-Za-z0-9_@%+=:,./-]*$/;
+function commandLine(argv) {
+    if (argv.length === 0)
+        throw new errors/* SideloadError */.wR('INPUT_INVALID', 'A remote command needs at least a program');
+    return argv.map((argument, index) => quoted(argument, index === 0)).join(' ');
+}
+function quoted(argument, isProgram) {
+    if (/[\0\r\n]/.test(argument)) {
+        throw new errors/* SideloadError */.wR('INPUT_INVALID', `An argument of a remote command has a line break or NUL in it: ${JSON.stringify(argument.slice(0, 80))}`, { hint: 'Take the line break out of the input that this value comes from.' });
+    }
+    if (BARE.test(argument) && !(isProgram && argument.includes('=')))
+        return argument;
+    if (argument === '')
+        return "''";
+    return argument.replace(/[!'\\]|[^!'\\]+/g, run => (/^[!'\\]$/.test(run) ? `\\${run}` : `'${run}'`));
+}
+
+;// CONCATENATED MODULE: ./lib/ssh/run.js
+
+
+
+
+
+function runCommand(session, argv, options) {
+    const { client, label, ended } = session;
+    const { stdin, preamble, signal, maxOutputBytes = 16 * 1024 * 1024, onStdinBytes, onStdout } = options;
+    const source = stdin instanceof external_node_stream_namespaceObject.Readable
+        ? stdin
+        : external_node_stream_namespaceObject.Readable.from(stdin === undefined || stdin.length === 0 ? [] : [Buffer.from(stdin)]);
+    const running = new Promise((resolve, reject) => {
+        let channel;
+        let exit;
+        let isSettled = false;
+        let outputBytes = 0;
+        const stdout = [];
+        const stderr = [];
+        const input = new AbortController();
+        const settle = (failure) => {
+            if (isSettled)
+                return;
+            isSettled = true;
+            signal?.removeEventListener('abort', onAbort);
+            ended.removeEventListener('abort', onEnded);
+            if (failure !== undefined && channel !== undefined && session.isOpen())
+                cut(channel);
+            input.abort();
+            source.destroy();
+            if (failure !== undefined)
+                reject(failure.error);
+            else if (exit !== undefined) {
+                resolve({ ...exit, stdout: Buffer.concat(stdout).toString(), stderr: Buffer.concat(stderr).toString() });
             }
-            return await watched.conclusion;
-        }));
+        };
+        const fail = (error) => settle({ error });
+        const onAbort = () => fail(signal?.reason);
+        const onEnded = () => fail(ended.reason);
+        const collect = (parts) => (chunk) => {
+            outputBytes += chunk.length;
+            if (outputBytes <= maxOutputBytes)
+                parts.push(chunk);
+            else {
+                const message = `${argv[0]} printed more than ${maxOutputBytes} bytes`;
+                fail(new errors/* SideloadError */.wR('REMOTE_COMMAND_FAILED', message, { node: label }));
+            }
+        };
+        const handOver = (chunk) => {
+            try {
+                if (!isSettled)
+                    onStdout?.(chunk);
+            }
+            catch (error) {
+                fail(error);
+            }
+        };
+        source.on('error', fail);
+        if (ended.aborted)
+            return onEnded();
+        if (signal?.aborted)
+            return onAbort();
+        ended.addEventListener('abort', onEnded);
+        signal?.addEventListener('abort', onAbort);
+        let line;
+        try {
+            line = commandLine(argv);
+        }
+        catch (error) {
+            return fail(error);
+        }
+        const onOpen = (error, opened) => {
+            if (error !== undefined) {
+                const message = `The node refused to start ${argv[0]}: ${(0,errors/* messageOf */.bD)(error)}`;
+                return fail(new errors/* SideloadError */.wR('REMOTE_COMMAND_FAILED', message, { node: label, cause: error }));
+            }
+            channel = opened;
+            opened.on('error', fail);
+            opened.on('data', onStdout === undefined ? collect(stdout) : handOver);
+            opened.stderr.on('data', collect(stderr));
+            opened.on('exit', (code, name) => {
+                exit = code === null ? { code: signalCode(name), signal: name ?? 'unknown' } : { code };
+            });
+            opened.on('close', () => {
+                if (exit !== undefined)
+                    return settle();
+                const message = `The node closed the channel of ${argv[0]} without an exit status`;
+                fail(new errors/* SideloadError */.wR('SSH_LOST', message, { node: label }));
+            });
+            if (isSettled)
+                return cut(opened);
+            if (preamble !== undefined)
+                opened.write(preamble);
+            (0,external_node_stream_promises_namespaceObject.pipeline)(source, stdinOf(opened, session, onStdinBytes), { signal: input.signal }).catch(fail);
+        };
+        const start = (retries) => {
+            if (isSettled)
+                return;
+            try {
+                client.exec(line, (error, opened) => {
+                    const others = [...session.running].filter(other => other !== running);
+                    if (!isOpenFailure(error))
+                        onOpen(error === true ? new Error('the request was refused') : error, opened);
+                    else if (others.length > 0)
+                        void Promise.race(others.map(settled)).then(() => start(RETRIES));
+                    else if (retries > 0)
+                        start(retries - 1);
+                    else
+                        onOpen(error, opened);
+                });
+            }
+            catch (error) {
+                const message = `The connection is closed: ${(0,errors/* messageOf */.bD)(error)}`;
+                fail(new errors/* SideloadError */.wR('SSH_LOST', message, { node: label, cause: error }));
+            }
+        };
+        start(RETRIES);
+    });
+    session.running.add(running);
+    const forget = () => void session.running.delete(running);
+    running.then(forget, forget);
+    return running;
+}
+function isOpenFailure(error) {
+    return error instanceof Error && 'reason' in error;
+}
+const RETRIES = 2;
+function settled(promise) {
+    return promise.then(() => { }, () => { });
+}
+function stdinOf(channel, session, onStdinBytes) {
+    let sentBytes = 0;
+    return new external_node_stream_namespaceObject.Writable({
+        highWaterMark: 256 * 1024,
+        async write(chunk, _encoding, callback) {
+            await session.drained();
+            channel.write(chunk, error => {
+                if (!error) {
+                    sentBytes += chunk.length;
+                    onStdinBytes?.(sentBytes);
+                }
+                callback(error);
+            });
+        },
+        final(callback) {
+            channel.eof();
+            callback();
+        },
+    });
+}
+function cut(channel) {
+    const outgoing = channel.outgoing;
+    if (outgoing.state === 'eof')
+        outgoing.state = 'open';
+    channel.signal('TERM');
+    channel.close();
+}
+function signalCode(name) {
+    const number = Object.entries(external_node_os_.constants.signals).find(([known]) => known === name)?.[1];
+    return number === undefined ? 255 : 128 + number;
+}
+
+;// CONCATENATED MODULE: ./lib/ssh/connect.js
+
+
+
+
+async function connect(target, options) {
+    const { jump = [], label } = target;
+    const { jumps = jumpHosts(options), signal } = options;
+    const borrowed = jump.length === 0
+        ? undefined
+        : await jumps.borrow(jump, signal).catch((error) => {
+            throw signal.aborted ? error : (0,errors/* toSideloadError */.Lq)(error, label);
+        });
+    try {
+        const session = await openSession(target, options, borrowed?.session);
+        session.ended.addEventListener('abort', () => void borrowed?.giveBack(), { once: true });
+        return {
+            target,
+            run: (argv, runOptions = {}) => runCommand({ ...session, label }, argv, runOptions),
+            close: async () => {
+                await session.close();
+                await borrowed?.giveBack();
+            },
+        };
     }
-    finally {
-        pods.forEach(unsettle);
+    catch (error) {
+        await borrowed?.giveBack();
+        throw error;
     }
 }
-function unsettle(watched) {
-    clearTimeout(watched.settling);
-    watched.settling = undefined;
-}
-async function explain(kubectl, { target, pod }, verdict) {
-    const events = await eventsOf(kubectl, pod);
-    const log = verdict.code === 'SMOKE_CRASHED' && pod !== undefined
-        ? await kubectl.logTail(pod.metadata.name).catch(() => '')
-        : '';
-    const details = [
-        ...(pod === undefined ? [] : [`  pod phase: ${pod.status?.phase ?? 'unknown'}`]),
-        ...events.map(event => `  event: ${describeEvent(event)}`),
-        ...(log === '' ? [] : log.split('\n').map(line => `  log: ${line}`)),
+
+;// CONCATENATED MODULE: ./lib/ssh/openssh-error.js
+
+
+const MEANINGS = [
+    [
+        /HOST IDENTIFICATION HAS CHANGED|REVOKED HOST KEY|host key .*revoked/i,
+        'SSH_HOST_KEY_CHANGED',
+        'ssh does not take the host key',
+    ],
+    [
+        /Host key verification failed|host key is known|no matching host key/i,
+        'SSH_HOST_KEY_UNKNOWN',
+        'ssh does not know the host key',
+    ],
+    [
+        /Permission denied|Too many authentication failures|authentication methods|sign_and_send_pubkey/i,
+        'SSH_AUTH_FAILED',
+        'the login was refused',
+    ],
+];
+const NOISE = /^[@\s]*$|^@.*@$|IT IS POSSIBLE|Someone could be|It is also possible|Please contact|Add correct host key/;
+function opensshError(stderr, target) {
+    const said = stderr
+        .split(/\r?\n/)
+        .filter(line => !NOISE.test(line))
+        .map(line => line.trim())
+        .join('; ')
+        .slice(-800);
+    const [, code, what] = MEANINGS.find(([words]) => words.test(stderr)) ?? [
+        undefined,
+        'SSH_UNREACHABLE',
+        'it cannot be reached',
     ];
-    return new lib_errors/* SideloadError */.wR(verdict.code, [`${target.reference}: ${verdict.message}`, ...details].join('\n'), {
-        node: target.node,
+    const { label, jump = [] } = target;
+    const way = jump.length === 0 ? '' : ` through ${jump.map(session_addressOf).join(', ')}`;
+    return new errors/* SideloadError */.wR(code, `${session_addressOf(target)}${way}: ${what}: ${said || 'ssh said nothing'}`, {
+        node: label,
     });
 }
-async function eventsOf(kubectl, pod) {
-    return pod === undefined ? [] : await kubectl.eventsOf(pod.metadata.uid).catch(() => []);
+
+;// CONCATENATED MODULE: ./lib/ssh/openssh-run.js
+
+
+
+
+const FAILED = 255;
+const openssh_run_RETRIES = 2;
+const LAST_WORDS_MS = 250;
+const KEPT_BYTES = 2 * 1024 * 1024;
+function runByClient(client, argv, options) {
+    const { stdin } = options;
+    const source = stdin instanceof external_node_stream_namespaceObject.Readable
+        ? stdin
+        : external_node_stream_namespaceObject.Readable.from(stdin === undefined || stdin.length === 0 ? [] : [Buffer.from(stdin)]);
+    source.on('error', () => { });
+    const input = rereadable(source);
+    const running = (async () => {
+        const line = commandLine(argv);
+        for (let retries = openssh_run_RETRIES;;) {
+            const result = await runOnce(client, argv, line, input, options);
+            if (result !== 'refused')
+                return result;
+            const others = [...client.running].filter(other => other !== running);
+            if ((others.length === 0 && retries === 0) || !input.canBeReadAgain()) {
+                const message = `The node refused to start ${argv[0]}: it opens no session`;
+                throw new errors/* SideloadError */.wR('REMOTE_COMMAND_FAILED', message, { node: client.label });
+            }
+            if (others.length === 0)
+                retries -= 1;
+            else
+                await Promise.race(others.map(other => other.catch(() => { })));
+        }
+    })().finally(() => source.destroy());
+    client.running.add(running);
+    const forget = () => void client.running.delete(running);
+    running.then(forget, forget);
+    return running;
 }
-function manifest(target, index, { runId, timeoutMs, command }) {
-    return smokePodManifest({
-        name: podName(runId, index),
-        nodeName: target.nodeName,
-        image: target.reference,
-        command,
-        runId,
-        deadlineSeconds: Math.ceil(timeoutMs / 1000) + DEADLINE_MARGIN_SECONDS,
+function runOnce(client, argv, line, input, { preamble, signal, maxOutputBytes = 16 * 1024 * 1024, onStdinBytes }) {
+    const { label, ended } = client;
+    return new Promise((resolve, reject) => {
+        if (ended.aborted)
+            return reject(ended.reason);
+        if (signal?.aborted)
+            return reject(signal.reason);
+        const child = client.start(line);
+        let failure;
+        let outputBytes = 0;
+        let isOver = false;
+        const stdout = [];
+        const stderr = [];
+        const fail = (error) => {
+            failure ??= { error };
+            child.kill('SIGKILL');
+        };
+        const onAbort = () => fail(signal?.reason);
+        const onEnded = () => fail(ended.reason);
+        ended.addEventListener('abort', onEnded);
+        signal?.addEventListener('abort', onAbort);
+        const collect = (parts) => (chunk) => {
+            outputBytes += chunk.length;
+            if (outputBytes <= maxOutputBytes)
+                parts.push(chunk);
+            else {
+                const message = `${argv[0]} printed more than ${maxOutputBytes} bytes`;
+                fail(new errors/* SideloadError */.wR('REMOTE_COMMAND_FAILED', message, { node: label }));
+            }
+        };
+        child.stdout?.on('data', collect(stdout));
+        child.stderr?.on('data', collect(stderr));
+        child.once('error', error => {
+            fail(error);
+            onOver(null, null);
+        });
+        const { stdin: sink } = child;
+        sink?.on('error', () => { });
+        if (sink !== null) {
+            if (preamble !== undefined)
+                sink.write(preamble);
+            input.pour(sink, onStdinBytes).catch(fail);
+        }
+        const onOver = (code, name) => {
+            if (isOver)
+                return;
+            isOver = true;
+            ended.removeEventListener('abort', onEnded);
+            signal?.removeEventListener('abort', onAbort);
+            for (const stream of child.stdio)
+                stream?.destroy();
+            const said = Buffer.concat(stderr).toString();
+            void (async () => {
+                if (failure !== undefined)
+                    throw failure.error;
+                if (code === FAILED && /Session open refused by peer/.test(said))
+                    return 'refused';
+                if (code === null || (code === FAILED && !(await client.isAlive()))) {
+                    if (ended.aborted)
+                        throw ended.reason;
+                    const message = `The connection broke off while ${argv[0]} ran: ${said.trim().slice(-500) || (name ?? 'without a word')}`;
+                    throw new errors/* SideloadError */.wR('SSH_LOST', message, { node: label });
+                }
+                if (code === FAILED && /^exec request failed on channel/m.test(said)) {
+                    const message = `The node refused to start ${argv[0]}: ${said.trim().slice(-500)}`;
+                    throw new errors/* SideloadError */.wR('REMOTE_COMMAND_FAILED', message, { node: label });
+                }
+                return { code, stdout: Buffer.concat(stdout).toString(), stderr: said };
+            })().then(resolve, reject);
+        };
+        child.once('close', onOver);
+        child.once('exit', (code, name) => {
+            if (failure !== undefined)
+                onOver(code, name);
+            else if (code === null || code === FAILED)
+                setTimeout(() => onOver(code, name), LAST_WORDS_MS);
+        });
     });
 }
-function podName(runId, index) {
-    return `kube-sideload-${runId}-${index}`;
+function rereadable(source) {
+    const iterator = source[Symbol.asyncIterator]();
+    const kept = [];
+    let takenBytes = 0;
+    let next;
+    return {
+        canBeReadAgain: () => takenBytes <= KEPT_BYTES,
+        async pour(sink, onBytes) {
+            let sentBytes = 0;
+            const closed = (0,external_node_events_namespaceObject.once)(sink, 'close').then(() => undefined, () => undefined);
+            const write = async (chunk) => {
+                const isFull = !sink.write(chunk, error => {
+                    if (error)
+                        return;
+                    sentBytes += chunk.length;
+                    takenBytes = Math.max(takenBytes, sentBytes);
+                    onBytes?.(sentBytes);
+                });
+                if (isFull)
+                    await Promise.race([new Promise(resolve => sink.once('drain', resolve)), closed]);
+            };
+            for (const chunk of [...kept])
+                await write(chunk);
+            while (!sink.destroyed) {
+                next ??= iterator.next();
+                const result = await Promise.race([next, closed]);
+                if (result === undefined)
+                    return;
+                next = undefined;
+                if (result.done === true)
+                    break;
+                const chunk = Buffer.from(result.value);
+                if (takenBytes <= KEPT_BYTES)
+                    kept.push(chunk);
+                else
+                    kept.length = 0;
+                await write(chunk);
+            }
+            if (!sink.destroyed)
+                sink.end();
+        },
+    };
 }
-function selector(runId) {
-    return `${RUN_LABEL}=${runId}`;
+
+;// CONCATENATED MODULE: ./lib/ssh/openssh.js
+
+
+
+
+
+
+
+
+const openssh_CLOSE_TIMEOUT_MS = 2000;
+function openssh(settings, directory) {
+    const place = (0,external_node_path_namespaceObject.join)(directory, 'ssh');
+    let ready;
+    let count = 0;
+    return {
+        connect: async (target, signal) => {
+            ready ??= writeConfiguration(settings, place);
+            await ready;
+            count += 1;
+            return await connectByClient(target, { ...settings, place, socket: `node-${count}`, signal });
+        },
+    };
+}
+async function writeConfiguration({ knownHosts, key, agent, connectTimeoutMs }, place) {
+    await (0,promises_namespaceObject.mkdir)(place, { mode: 0o700 });
+    const secret = async (name, text) => {
+        const file = (0,external_node_path_namespaceObject.join)(place, name);
+        await (0,promises_namespaceObject.writeFile)(file, text, { mode: 0o600, flag: 'wx' });
+        return file;
+    };
+    const fileOf = async (given, name) => 'file' in given ? given.file : await secret(name, given.text);
+    const lines = [
+        'BatchMode yes',
+        'StrictHostKeyChecking yes',
+        'NoHostAuthenticationForLocalhost no',
+        'VerifyHostKeyDNS no',
+        'UpdateHostKeys no',
+        `ConnectTimeout ${Math.ceil(connectTimeoutMs / 1000)}`,
+        'ConnectionAttempts 1',
+        'ServerAliveInterval 15',
+        'ServerAliveCountMax 3',
+        'LogLevel ERROR',
+        'ControlMaster no',
+        'ControlPath none',
+        'ControlPersist no',
+        'ForwardAgent no',
+        'ForwardX11 no',
+        'ClearAllForwardings yes',
+        'PermitLocalCommand no',
+        'RemoteCommand none',
+        'RequestTTY no',
+        'ForkAfterAuthentication no',
+        'StdinNull no',
+    ];
+    if (knownHosts !== undefined) {
+        lines.push(`UserKnownHostsFile ${openssh_quoted(await fileOf(knownHosts, 'known_hosts'))}`);
+        lines.push('GlobalKnownHostsFile /dev/null', 'KnownHostsCommand none');
+    }
+    if (key !== undefined) {
+        lines.push(`IdentityFile ${openssh_quoted(await fileOf(key, 'key'))}`, 'IdentitiesOnly yes', 'IdentityAgent none');
+    }
+    else if (agent !== undefined) {
+        lines.push(`IdentityAgent ${agent === 'none' ? 'none' : openssh_quoted(agent)}`);
+    }
+    await secret('config', `${lines.join('\n')}\nInclude ~/.ssh/config\nInclude /etc/ssh/ssh_config\n`);
+}
+function openssh_quoted(path) {
+    return `"${path.replaceAll('%', '%%').replaceAll(/["\\]/g, '\\$&')}"`;
+}
+async function connectByClient(target, options) {
+    const { place, socket, signal, connectTimeoutMs } = options;
+    const { label, jump = [] } = target;
+    signal.throwIfAborted();
+    const address = session_addressOf(target);
+    const argv = [
+        ...['-F', 'config', '-M', '-S', socket, '-N', '-T'],
+        ...(jump.length === 0 ? [] : ['-J', jump.map(hopText).join(',')]),
+        ...destination(target),
+    ];
+    const master = startClient(argv, place, ['ignore', 'ignore', 'pipe']);
+    let stderr = '';
+    master.stderr?.on('data', (chunk) => {
+        stderr = (stderr + chunk.toString()).slice(-8000);
+    });
+    const ended = new AbortController();
+    const exited = new Promise(resolve => {
+        master.once('error', error => {
+            const message = `the program \`ssh\` cannot be started on the runner: ${(0,errors/* messageOf */.bD)(error)}`;
+            const hint = 'Install OpenSSH’s client there, or leave out `ssh-transport`.';
+            ended.abort(new errors/* SideloadError */.wR('INPUT_INVALID', message, { hint, cause: error }));
+            resolve();
+        });
+        master.once('close', () => {
+            const said = stderr.trim() || 'it was closed at the other end';
+            const message = `The connection to ${address} broke off: ${said.slice(-500)}`;
+            ended.abort(new errors/* SideloadError */.wR('SSH_LOST', message, { node: label }));
+            resolve();
+        });
+    });
+    const stop = async () => {
+        master.kill('SIGTERM');
+        const timer = setTimeout(() => master.kill('SIGKILL'), openssh_CLOSE_TIMEOUT_MS);
+        await exited;
+        clearTimeout(timer);
+    };
+    try {
+        await established();
+    }
+    catch (error) {
+        await stop();
+        throw error;
+    }
+    async function established() {
+        let finish = () => { };
+        const outcome = new Promise((resolve, reject) => {
+            finish = failure => (failure === undefined ? resolve() : reject(failure.error));
+        });
+        const isThere = () => (0,promises_namespaceObject.access)((0,external_node_path_namespaceObject.join)(place, socket)).then(() => finish(), () => { });
+        const watcher = (0,external_node_fs_namespaceObject.watch)(place, () => void isThere());
+        const late = () => finish({ error: opensshError(`${stderr}\nno login within ${connectTimeoutMs / 1000} s`, target) });
+        const timer = setTimeout(late, connectTimeoutMs * (jump.length + 1));
+        const onAbort = () => finish({ error: signal.reason });
+        signal.addEventListener('abort', onAbort);
+        const onEnded = () => {
+            const { reason } = ended.signal;
+            finish({ error: reason.code === 'INPUT_INVALID' ? reason : opensshError(stderr, target) });
+        };
+        ended.signal.addEventListener('abort', onEnded);
+        try {
+            await isThere();
+            await outcome;
+            signal.throwIfAborted();
+        }
+        finally {
+            watcher.close();
+            clearTimeout(timer);
+            signal.removeEventListener('abort', onAbort);
+            ended.signal.removeEventListener('abort', onEnded);
+        }
+    }
+    let closing;
+    const end = (reason) => {
+        closing ??= (async () => {
+            ended.abort(reason);
+            await stop();
+        })();
+        return closing;
+    };
+    const onAbort = () => void end(signal.reason);
+    signal.addEventListener('abort', onAbort);
+    void exited.then(() => signal.removeEventListener('abort', onAbort));
+    const through = ['-F', 'config', '-S', socket];
+    const client = {
+        label,
+        ended: ended.signal,
+        running: new Set(),
+        start: line => startClient([...through, ...ONLY_THROUGH_IT, ...destination(target), line], place, ['pipe', 'pipe', 'pipe']),
+        isAlive: () => new Promise(resolve => {
+            const check = startClient([...through, '-O', 'check', ...destination(target)], place, []);
+            check.once('error', () => resolve(false));
+            check.once('close', code => resolve(code === 0));
+        }),
+    };
+    return {
+        target,
+        run: (command, runOptions = {}) => runByClient(client, command, runOptions),
+        close: () => end(new errors/* SideloadError */.wR('SSH_LOST', `The connection to ${address} was closed here`, { node: label })),
+    };
+}
+const ONLY_THROUGH_IT = ['-T', '-o', 'ControlMaster=no', '-o', 'ProxyCommand=false'];
+function startClient(argv, place, stdio) {
+    return (0,external_node_child_process_namespaceObject.spawn)('ssh', argv, {
+        cwd: place,
+        stdio: stdio.length === 0 ? 'ignore' : stdio,
+        detached: true,
+        env: { ...process.env, SSH_ASKPASS_REQUIRE: 'never' },
+    });
+}
+function destination({ host, user, port, given = { user, port } }) {
+    return [
+        ...(given.user === undefined ? [] : ['-l', given.user]),
+        ...(given.port === undefined ? [] : ['-p', String(given.port)]),
+        '--',
+        host,
+    ];
+}
+function hopText({ host, user, port, given = { user, port } }) {
+    const name = host.includes(':') ? `[${host}]` : host;
+    return `${given.user === undefined ? '' : `${given.user}@`}${name}${given.port === undefined ? '' : `:${given.port}`}`;
+}
+
+;// CONCATENATED MODULE: ./lib/ssh/transport.js
+
+
+
+function transport_openTransport(settings, directory) {
+    if (settings.openssh !== undefined)
+        return openssh(settings.openssh, directory);
+    const jumps = jumpHosts(settings);
+    return { connect: (target, signal) => connect(target, { ...settings, jumps, signal }) };
 }
 
 ;// CONCATENATED MODULE: ./lib/sideload.js
@@ -16393,7 +11394,16 @@ function selector(runId) {
 
 
 
+
+
+
+
+
+
 async function sideload(settings, host, run) {
+    const ssh = transport_openTransport(settings.ssh, run.scratch);
+    const startedAt = new Date().toISOString();
+    const stagesDone = [];
     let nodes = settings.nodesFromCluster ? [] : settings.nodes.map(node_newNode);
     let images;
     let cluster;
@@ -16415,12 +11425,12 @@ async function sideload(settings, host, run) {
                     images = set;
                 }),
                 node_onEach(nodes, async (node) => {
-                    await steps_prepareNode(node, settings, run.signal);
+                    await steps_prepareNode(node, settings, ssh, run.signal);
                     host.info(describeNode(node));
                 }),
             ]);
             if (opened.status === 'rejected') {
-                error = (0,lib_errors/* toSideloadError */.Lq)(opened.reason);
+                error = (0,errors/* toSideloadError */.Lq)(opened.reason);
             }
         },
         'Check what the nodes lack': async () => {
@@ -16430,6 +11440,9 @@ async function sideload(settings, host, run) {
                 sandboxes = await openSandboxImages(nodes, sources, openOne, host.info);
             }
             await node_onEach(nodes, async (node) => {
+                if (settings.smoke?.by === 'cri') {
+                    assertCrictl(node_ready(node).facts);
+                }
                 await planImages(node, sources, sandboxes.of(node), settings, run);
                 for (const image of node.images) {
                     host.info(`${node.settings.label}: ${describeImage(image)}`);
@@ -16444,7 +11457,10 @@ async function sideload(settings, host, run) {
                     })(),
             ]);
             const isSmoked = settings.smoke !== undefined;
-            const findings = preflight(nodes, sources, { isSmoked, cluster: cluster?.objects });
+            const findings = preflight(nodes, sources, {
+                isSmoked,
+                cluster: settings.shard === undefined ? cluster?.objects : undefined,
+            });
             for (const node of nodes) {
                 node.findings = findings.filter(finding => finding.node === node.settings.label);
                 node.error = errorOf(node.findings) ?? node.error;
@@ -16452,7 +11468,9 @@ async function sideload(settings, host, run) {
             unlisted = findings.filter(finding => nodes.every(node => finding.node !== node.settings.label));
             isChecked = true;
             const isComplete = error === undefined && asked.status === 'fulfilled';
-            for (const line of findings.length > 0 || isComplete ? findingsTable(findings) : ['not all could be checked']) {
+            for (const line of findings.length > 0 || isComplete
+                ? findingsTable(findings, host.isLive ? host.size.columns : undefined)
+                : ['not all could be checked']) {
                 host.info(line);
             }
             if (asked.status === 'rejected') {
@@ -16463,12 +11481,14 @@ async function sideload(settings, host, run) {
         ...(settings.mode === 'push' && {
             'Send what is missing': async () => {
                 const throttle = throttleOf(settings.bandwidth);
-                const sending = { settings, run, progress: transferProgress(host), throttle, log: host.info };
+                const sending = { settings, ssh, run, progress: transferProgress(host), throttle, log: host.info };
                 const send = async (node) => {
+                    const begunAtMs = Date.now();
                     await stageImages(node, sending);
-                    const { bytesSent, durationMs } = nodeReport(node);
-                    const sent = bytesSent > 0 ? `${formatBytes(bytesSent)} sent, imported and verified` : 'nothing to send';
-                    host.info(`${node.settings.label}: ${sent} (${formatDuration(durationMs)})`);
+                    const { bytesSent } = nodeReport(node);
+                    const duration = formatDuration(Date.now() - begunAtMs);
+                    const sent = `${formatBytes(bytesSent)} sent, imported and verified in ${duration}`;
+                    host.info(`${node.settings.label}: ${bytesSent > 0 ? sent : 'nothing to send'}`);
                 };
                 for (const group of [nodes.filter(node => !isControlPlane(node)), nodes.filter(isControlPlane)]) {
                     await node_onEach(group, send, settings.parallel);
@@ -16483,22 +11503,31 @@ async function sideload(settings, host, run) {
                     changed ||= node.images.some(image => image.stage !== undefined);
                     await promoteImages(node, run);
                     for (const { reference, image } of node.images) {
-                        host.info(`${node.settings.label}: ${reference} is ${image.imageId}`);
+                        host.info(`${node.settings.label}: ${reference} is ${shortId(image.imageId)}`);
                     }
                 });
             },
             'Start smoke pods': async () => {
-                if (settings.smoke === undefined || cluster === undefined) {
-                    host.info('skipped: `smoke: none`. No kubelet has been asked; the check of the runtimes is all there is.');
-                    return;
+                if (settings.smoke?.by === 'cri') {
+                    host.info('`smoke: cri`: the verdicts are those of the nodes’ runtimes; no kubelet is asked.');
+                    await smokeByCri(nodes, settings.smoke, run, host);
                 }
-                await smoke(nodes, cluster.kubectl, settings.smoke, run, host);
+                else if (settings.smoke === undefined || cluster === undefined) {
+                    host.info('skipped: `smoke: none`. No kubelet has been asked; the check of the runtimes is all there is.');
+                }
+                else {
+                    await smoke(nodes, cluster, settings.smoke, run, host);
+                }
             },
         }),
     };
     try {
         for (const [title, stage] of Object.entries(stages)) {
-            await host.group(title, stage);
+            const begunAtMs = Date.now();
+            await host.group(title, stage).finally(() => {
+                const durationMs = Date.now() - begunAtMs;
+                stagesDone.push({ title, startedAt: new Date(begunAtMs).toISOString(), durationMs });
+            });
             run.signal.throwIfAborted();
             if (isChecked && (error !== undefined || nodes.some(node => node.error !== undefined))) {
                 break;
@@ -16506,16 +11535,20 @@ async function sideload(settings, host, run) {
         }
     }
     catch (thrown) {
-        error ??= (0,lib_errors/* toSideloadError */.Lq)(thrown);
+        error ??= (0,errors/* toSideloadError */.Lq)(thrown);
     }
     await images?.close();
     await sandboxes.close();
-    await Promise.all(nodes.map(node => leaveNode(node, settings, run.id).catch((thrown) => {
-        node.error ??= (0,lib_errors/* toSideloadError */.Lq)(thrown, node.settings.label);
+    await cluster?.kubectl.close();
+    await Promise.all(nodes.map(node => leaveNode(node, settings, ssh, run.id).catch((thrown) => {
+        node.error ??= (0,errors/* toSideloadError */.Lq)(thrown, node.settings.label);
     })));
     return {
         run: run.id,
         mode: settings.mode,
+        startedAt,
+        endedAt: new Date().toISOString(),
+        stages: stagesDone,
         images: Object.fromEntries([...(images?.images ?? []), ...sandboxes.images].flatMap(image => {
             const ids = image.variants.map(variant => [formatPlatform(variant.platform), variant.imageId]);
             return referencesOf(image).map(reference => [reference, Object.fromEntries(ids)]);
@@ -16523,7 +11556,7 @@ async function sideload(settings, host, run) {
         nodes: nodes.map(nodeReport),
         findings: unlisted,
         changed,
-        error: error === undefined ? undefined : errorReport(error),
+        error: error === undefined ? undefined : (0,report_report/* errorReport */.ZV)(error),
     };
 }
 async function sideload_cleanUp(settings, host, run) {
@@ -16531,16 +11564,27 @@ async function sideload_cleanUp(settings, host, run) {
         return;
     }
     const cluster = settings.cluster === undefined ? undefined : await openCluster(settings, run);
-    if (settings.smoke !== undefined && cluster !== undefined) {
-        await deletePods(cluster.kubectl, run.id);
+    let list = settings.nodes;
+    try {
+        if (settings.smoke?.by === 'pod' && cluster !== undefined) {
+            await deletePods(cluster.kubectl, run.id);
+        }
+        if (settings.nodesFromCluster && cluster !== undefined) {
+            list = await nodesFromCluster(cluster, settings, host.info);
+        }
     }
-    const list = settings.nodesFromCluster && cluster !== undefined
-        ? await nodesFromCluster(cluster, settings, host.info)
-        : settings.nodes;
+    finally {
+        await cluster?.kubectl.close();
+    }
     const nodes = list.map(newNode);
+    const ssh = openTransport(settings.ssh, run.scratch);
     await onEach(nodes, async (node) => {
-        await prepareNode(node, settings, run.signal);
+        await prepareNode(node, settings, ssh, run.signal);
         await removeStaged(node, run.id, run.signal);
+        if (settings.smoke?.by === 'cri') {
+            const { connection, facts } = ready(node);
+            await removeByCri(connection, facts, run.id, run.signal);
+        }
     });
     for (const node of nodes) {
         await node.connection?.close();
@@ -16575,26 +11619,38 @@ async function openSandbox(reference, settings, host, run) {
     const elsewhere = () => sideload_open({ ...one, source: 'auto', archive: undefined }, host, run);
     return settings.archive === undefined ? await sideload_open(one, host, run) : await sideload_open(one, host, run).catch(elsewhere);
 }
-async function openCluster({ cluster }, run) {
+async function openCluster({ cluster, ssh }, run) {
     if (cluster === undefined) {
-        throw new lib_errors/* SideloadError */.wR('INTERNAL', 'the cluster is not to be asked');
+        throw new errors/* SideloadError */.wR('INTERNAL', 'the cluster is not to be asked');
     }
     const { kubectl, kubeconfig, namespace } = cluster;
     const file = kubeconfig !== undefined && 'content' in kubeconfig
         ? await writeSecret(run, 'kubeconfig', kubeconfig.content)
         : kubeconfig?.path;
-    return { kubectl: await findKubectl({ program: kubectl, kubeconfig: file, namespace }), objects: undefined };
+    if (typeof kubectl === 'string') {
+        const local = await findKubectl({ program: kubectl, kubeconfig: file, namespace });
+        return { kubectl: local, objects: undefined, fits: new Map() };
+    }
+    const transport = transport_openTransport(ssh, run.scratch);
+    const lifetime = new AbortController().signal;
+    const open = async () => {
+        const connection = await transport.connect({ ...kubectl, given: ssh.given, jump: ssh.jump }, lifetime);
+        return await becomeRoot(connection, { sudo: ssh.sudo, password: ssh.sudoPassword }, run.signal);
+    };
+    const remote = await remoteKubectl(open, file, run.signal);
+    return { kubectl: kubectlWith(remote, namespace), objects: undefined, fits: new Map() };
 }
 async function nodesFromCluster(cluster, settings, log) {
     cluster.objects = await cluster.kubectl.listNodes(settings.nodeSelector);
-    const { nodes, unused } = nodesOfCluster(cluster.objects, settings.nodes, settings.ssh);
+    const { nodes: all, unused } = nodesOfCluster(cluster.objects, settings.nodes, settings.ssh);
+    const nodes = takeShard(all.toSorted((one, other) => (one.label < other.label ? -1 : 1)), settings.shard);
     const labels = unused.map(({ label }) => label).join(', ');
     if (unused.length > 0 && settings.nodesOrigin === 'input') {
-        throw new lib_errors/* SideloadError */.wR('INPUT_INVALID', `\`nodes\` has ${labels}, which \`nodes-from-cluster\` does not find`, {
+        throw new errors/* SideloadError */.wR('INPUT_INVALID', `\`nodes\` has ${labels}, which \`nodes-from-cluster\` does not find`, {
             hint: 'Write the Kubernetes name after the address, as in `10.0.0.11=worker-1`, or see whether `node-selector` takes the node.',
         });
     }
-    const foreign = cluster.objects.length - nodes.length;
+    const foreign = cluster.objects.length - all.length;
     if (foreign > 0) {
         log(`left out, as they do not run Linux: ${foreign} of ${cluster.objects.length} nodes`);
     }
@@ -16611,11 +11667,12 @@ async function nodesFromCluster(cluster, settings, log) {
 }
 async function askCluster(cluster, nodes, settings, run, host) {
     const { kubectl } = cluster;
-    if (settings.smoke !== undefined) {
-        await checkCluster(kubectl, smokeTargets(nodes), smokeOptions(settings.smoke, run, host));
+    if (settings.smoke?.by === 'pod') {
+        const options = smokeOptions(nodes, settings.smoke, run, host);
+        cluster.fits = await checkCluster(kubectl, smokeTargets(nodes), options, host.info);
     }
     cluster.objects ??= await kubectl.listNodes(settings.nodeSelector).catch((thrown) => {
-        const refused = (0,lib_errors/* toSideloadError */.Lq)(thrown);
+        const refused = (0,errors/* toSideloadError */.Lq)(thrown);
         if (refused.code !== 'CLUSTER_REFUSED') {
             throw refused;
         }
@@ -16629,21 +11686,15 @@ async function askCluster(cluster, nodes, settings, run, host) {
         }
     }));
 }
-async function smoke(nodes, kubectl, settings, run, host) {
-    const options = smokeOptions(settings, run, host);
-    await runSmokePods(kubectl, smokeTargets(nodes), {
-        ...options,
-        onResult: result => {
-            options.onResult(result);
-            const { target, error, message } = result;
-            const node = nodes.find(({ settings: { label } }) => label === target.node);
-            const image = node?.images.find(({ reference }) => reference === target.reference);
-            if (node === undefined || image === undefined) {
-                throw new lib_errors/* SideloadError */.wR('INTERNAL', `a verdict on ${target.reference}, which nobody asked for`);
-            }
-            node.error ??= error;
-            image.smoke = message;
-        },
+async function smoke(nodes, { kubectl, fits }, settings, run, host) {
+    await runSmokePods(kubectl, smokeTargets(nodes), fits, smokeOptions(nodes, settings, run, host));
+}
+async function smokeByCri(nodes, settings, run, host) {
+    const { runId, timeoutMs, command, expect, signal, onResult } = smokeOptions(nodes, settings, run, host);
+    await node_onEach(nodes, async (node) => {
+        const { connection, facts } = node_ready(node);
+        const options = { runId, timeoutMs, command, expect, signal, onResult };
+        await runByCri(connection, facts, smokeTargets([node]), options);
     });
 }
 function smokeTargets(nodes) {
@@ -16654,28 +11705,53 @@ function smokeTargets(nodes) {
         nodeName: kubernetesName(node) ?? node.settings.label,
         reference,
         imageId: image.imageId,
+        user: image.user,
     })));
 }
-function smokeOptions({ timeoutMs, command }, run, host) {
+function smokeOptions(nodes, settings, run, host) {
+    const nodeOf = (target) => nodes.find(({ settings: { label } }) => label === target.node);
     return {
+        ...settings,
         runId: run.id,
-        timeoutMs,
-        command,
         signal: run.signal,
-        onResult: ({ target, error, message, durationMs }) => host.info(`${target.node}: ${target.reference} ${error === undefined ? '✔' : '✘'} ${message} (${formatDuration(durationMs)})`),
+        onResult: (result) => {
+            const { target, error, message, durationMs } = result;
+            host.info(`${target.node}: ${target.reference} ${error === undefined ? '✔' : '✘'} ${message} (${formatDuration(durationMs)})`);
+            const node = nodeOf(target);
+            const image = node?.images.find(({ reference }) => reference === target.reference);
+            if (node === undefined || image === undefined) {
+                throw new errors/* SideloadError */.wR('INTERNAL', `a verdict on ${target.reference}, which nobody asked for`);
+            }
+            node.error ??= error;
+            node.endedAtMs = Date.now();
+            image.error ??= error;
+            image.smoke = message;
+        },
         onTrouble: message => host.info(`the Kubernetes API does not answer, trying again: ${message}`),
+        heldOn: async (target) => {
+            const node = nodeOf(target);
+            if (node === undefined) {
+                return [];
+            }
+            const { connection, facts } = node_ready(node);
+            return await namesOnNode(connection, facts, run.signal);
+        },
     };
 }
-function describeNode({ facts, settings: { label } }) {
+function shortId(imageId) {
+    return imageId.slice(0, 'sha256:'.length + 12);
+}
+function describeNode({ facts, settings: { label }, connection }) {
     if (facts === undefined) {
         return `${label}: unknown`;
     }
     const { runtime, criSocket, criSocketOrigin, distribution, platform, privilege, disk } = facts;
+    const as = connection?.becomesRootBy === 'password' ? 'root by sudo with a password' : privilege;
     return [
         `${label}: ${runtime.name} ${runtime.version} at ${criSocket} (from: ${criSocketOrigin})`,
         ...(distribution === 'unknown' ? [] : [`laid out as ${distribution}`]),
         formatPlatform(platform),
-        privilege === 'user' ? 'as a user who may load images by podman and ask for them' : `as ${privilege}`,
+        privilege === 'user' ? 'as a user who may load images by podman and ask for them' : `as ${as}`,
         `${formatBytes(disk.freeBytes)} free on ${disk.path}`,
     ].join(', ');
 }
@@ -16686,34 +11762,66 @@ function describeNode({ facts, settings: { label } }) {
 
 
 
+
+
 const entry_CLEAN_UP_MS = 60_000;
 async function runPush(host) {
+    const startedAt = new Date().toISOString();
     const cancelled = new AbortController();
-    const cancel = (name) => cancelled.abort(new lib_errors/* SideloadError */.wR('CANCELLED', `the job was cancelled (${name})`));
+    let signal;
+    const cancel = (name) => {
+        if (signal !== undefined && host.isLive) {
+            process.exit(host_host/* EXIT */.d[name]);
+        }
+        if (signal === undefined && host.isLive) {
+            host.info('cancelled: taking away what lies on the nodes; once more leaves it there');
+        }
+        signal ??= name;
+        cancelled.abort(new errors/* SideloadError */.wR('CANCELLED', `the job was cancelled (${name})`));
+    };
     for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP']) {
         process.on(name, cancel);
     }
+    const failure = () => (signal === undefined ? host_host/* EXIT */.d.failed : host_host/* EXIT */.d[signal]);
     let run;
+    let isRead = false;
     try {
         const settings = settings_readSettings(host);
+        isRead = true;
         run = await run_startRun(host, cancelled.signal);
         const report = await sideload(settings, host, run);
         await run_endRun(run);
         host.saveState('finished', 'true');
-        await publish(report, host);
+        await publish(report, host, settings.reports, failure());
     }
     catch (thrown) {
         if (run !== undefined) {
             await run_endRun(run);
         }
-        const error = (0,lib_errors/* toSideloadError */.Lq)(thrown);
-        const { title } = lib_errors/* ERRORS */.Sr[error.code];
-        host.error(`${error.message}\nNext step: ${error.hint} [${error.code}]`, title);
+        const error = (0,errors/* toSideloadError */.Lq)(thrown);
+        const { title } = errors/* ERRORS */.Sr[error.code];
+        host.error(describe(error), title);
         if (error.code === 'INTERNAL') {
             host.info(String(thrown instanceof Error ? thrown.stack : thrown));
         }
-        host.fail(`${title} [${error.code}]`);
+        await writeAll(withoutNodes(host, startedAt, error, run), host, readReportFiles(host));
+        host.fail(`${title} [${error.code}]`, isRead || error.code === 'INTERNAL' ? failure() : host_host/* EXIT */.d.usage);
     }
+}
+function withoutNodes(host, startedAt, error, run) {
+    const { message, ...rest } = (0,report_report/* errorReport */.ZV)(error);
+    return {
+        run: run?.id,
+        mode: host.input('mode')?.trim() || 'push',
+        startedAt,
+        endedAt: new Date().toISOString(),
+        stages: [],
+        images: {},
+        nodes: [],
+        findings: [],
+        changed: false,
+        error: { ...rest, message: host.redact(message) },
+    };
 }
 async function runPost(host) {
     if (host.state('run') === '' || host.state('finished') === 'true') {
@@ -16758,7 +11866,7 @@ async function runPost(host) {
 const ERRORS = {
     INPUT_INVALID: { title: 'An input is wrong', hint: 'Correct the inputs named above; nothing was changed anywhere.' },
     INVENTORY_INVALID: {
-        title: 'The inventory file is wrong',
+        title: 'The inventory or configuration file is wrong',
         hint: 'Correct the lines named above; nothing was changed anywhere.',
     },
     SOURCE_UNAVAILABLE: {
@@ -16823,7 +11931,7 @@ const ERRORS = {
     },
     SUDO_REFUSED: {
         title: 'The user may not become root on the node',
-        hint: 'Log in as root, or give the user `NOPASSWD` rights in sudoers; with CRI-O those to `podman load` and `podman image inspect` are enough.',
+        hint: 'Log in as root, give the user `NOPASSWD` rights in sudoers, or pass `sudo-password`; with CRI-O `NOPASSWD` rights to `podman load` and `podman image inspect` are enough.',
     },
     PROBE_FAILED: {
         title: 'The node did not answer what it was asked',
@@ -16870,8 +11978,8 @@ const ERRORS = {
         hint: 'Somebody may have changed the image on the node meanwhile; run the job again.',
     },
     KUBECTL_NOT_FOUND: {
-        title: 'kubectl was not found on the runner',
-        hint: 'Install kubectl or name it with `kubectl`; without access to a cluster set `smoke: none`.',
+        title: 'kubectl was not found',
+        hint: 'Install kubectl on the runner, or name it with `kubectl`; with `kubectl: ssh://root@CONTROL-PLANE` that of a control-plane node is used; without any access to the cluster set `smoke: cri`.',
     },
     KUBECONFIG_INVALID: {
         title: 'The kubeconfig cannot be used',
@@ -16884,6 +11992,22 @@ const ERRORS = {
     CLUSTER_REFUSED: {
         title: 'The Kubernetes API refused',
         hint: 'Check the credentials in the kubeconfig, and that they may create, get, list, watch and delete pods.',
+    },
+    POD_SECURITY: {
+        title: 'The namespace does not admit the pod for security reasons',
+        hint: 'Set `smoke-security: restricted`, give the image a `USER` by number, or use a namespace whose Pod Security level or SCC fits the image.',
+    },
+    QUOTA_EXCEEDED: {
+        title: 'A quota or a limit of the namespace does not admit the pod',
+        hint: 'Ask for what the message names with `smoke-resources`, start fewer pods at a time with `smoke-parallel`, or use another namespace.',
+    },
+    ADMISSION_DENIED: {
+        title: 'An admission rule of the cluster does not admit the pod',
+        hint: 'The message names the webhook or policy: let it admit smoke pods, or give it the pod that it wants with `smoke-manifest`.',
+    },
+    PULL_FORCED: {
+        title: 'The cluster makes the kubelet pull the image',
+        hint: 'Exempt the namespace from what sets `imagePullPolicy: Always` (the AlwaysPullImages admission plugin, a mutating webhook or policy): no image without a registry can run there.',
     },
     NAMESPACE_NOT_FOUND: {
         title: 'The namespace does not exist',
@@ -16914,6 +12038,10 @@ const ERRORS = {
         hint: 'Write the name fully qualified, as in `docker.io/library/app:1`.',
     },
     SMOKE_IMAGE_NAME: { title: 'The image name of the pod is not valid', hint: 'Correct the reference in `images`.' },
+    SMOKE_RUN_AS_NON_ROOT: {
+        title: 'The image would run as root, or as a user without a number, and the pod forbids it',
+        hint: 'Give the image a `USER` by number other than 0, or leave `smoke-security` at `auto`.',
+    },
     SMOKE_CONFIG: {
         title: 'The container cannot be configured',
         hint: 'The kubelet’s message names the setting.',
@@ -16922,17 +12050,41 @@ const ERRORS = {
         title: 'The container cannot be started',
         hint: 'Check the entrypoint of the image and its architecture, or name a command with `smoke-command`.',
     },
+    SMOKE_EXEC_FORMAT: {
+        title: 'The program in the image is not for this machine',
+        hint: 'Build the program for the node’s architecture; a script needs a first line such as `#!/bin/sh`.',
+    },
+    SMOKE_ENDED: {
+        title: 'The program ended, and was to go on',
+        hint: 'Set `smoke-expect: started` or `completed` for programs that end by themselves, or give the pods another command.',
+    },
     SMOKE_CRASHED: {
         title: 'The container ended with an error',
         hint: 'Read its last log lines above; a program that needs configuration to run can be given another command with `smoke-command`.',
     },
     SMOKE_OOM: {
         title: 'The container ran out of memory',
-        hint: 'The program needs more than the limit that applies in the namespace.',
+        hint: 'The program needs more than the limit that applies: raise it with `smoke-resources`, or in the namespace (LimitRange).',
     },
     SMOKE_SANDBOX: {
         title: 'The pod’s sandbox cannot be made',
-        hint: 'Check the sandbox (pause) image and the network plugin of the node.',
+        hint: 'The runtime’s words are above; look at its log on the node.',
+    },
+    SMOKE_SANDBOX_IMAGE: {
+        title: 'The node lacks the image of the pod’s sandbox',
+        hint: 'Pull it on the runner and add it to `images`, under the name in the message.',
+    },
+    SMOKE_NETWORK: {
+        title: 'The network plugin of the node does not give the pod a network',
+        hint: 'Look at the network plugin’s pod on the node and at `/etc/cni/net.d`.',
+    },
+    SMOKE_VOLUME: {
+        title: 'A volume of the pod cannot be mounted',
+        hint: 'Create what the message names in the namespace of the smoke pods, or leave the volume out of `smoke-manifest`.',
+    },
+    SMOKE_PROBE: {
+        title: 'The container does not pass its probe',
+        hint: 'Compare the probe in `smoke-manifest` with what the program answers; raise `smoke-timeout` for programs that start slowly.',
     },
     SMOKE_REJECTED: {
         title: 'The pod was refused',
@@ -16947,9 +12099,17 @@ const ERRORS = {
         title: 'The kubelet of the node does not answer',
         hint: 'Look at the kubelet on the node (`systemctl status kubelet`).',
     },
+    CRICTL_NOT_FOUND: {
+        title: 'The node has no crictl, and `smoke: cri` needs it',
+        hint: 'Install crictl (cri-tools) on the node, or use `smoke: pod` or `smoke: none`.',
+    },
     SMOKE_TIMEOUT: {
         title: 'The pod did not run in time',
         hint: 'The last state is above; raise `smoke-timeout` for images that start slowly.',
+    },
+    REPORT_FAILED: {
+        title: 'A report file cannot be written',
+        hint: 'Make room, or name another place in the `report-…` inputs; the nodes are as the table says.',
     },
     CANCELLED: { title: 'The job was cancelled', hint: 'Nothing is left behind; run the job again.' },
     INTERNAL: { title: 'This is a fault of kube-sideload', hint: 'Please report it with the lines above.' },
@@ -16989,133 +12149,378 @@ function messageOf(thrown) {
 
 "use strict";
 /* harmony export */ __nccwpck_require__.d(__webpack_exports__, {
-/* harmony export */   B: () => (/* binding */ helpText)
+/* harmony export */   B: () => (/* binding */ helpText),
+/* harmony export */   b: () => (/* binding */ commandHelp)
 /* harmony export */ });
-/* harmony import */ var _host_terminal_js__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(2939);
-/* harmony import */ var _inputs_js__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(6107);
+/* harmony import */ var _commands_js__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(3052);
+/* harmony import */ var _host_terminal_js__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(8979);
+/* harmony import */ var _inputs_js__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(6107);
+/* harmony import */ var _report_text_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(884);
+
+
 
 
 const WIDTH = 100;
 const INDENT = 6;
 function helpText() {
-    const options = _inputs_js__WEBPACK_IMPORTED_MODULE_1__/* .INPUT_NAMES */ .Qh.flatMap(name => {
-        const { type, default: preset, help } = (0,_inputs_js__WEBPACK_IMPORTED_MODULE_1__/* .inputSpec */ .mm)(name);
-        const choices = typeof type === 'object' ? ` One of: ${type.oneOf.join(', ')}.` : '';
-        const fallback = preset === undefined ? '' : ` Default: ${preset}.`;
-        const heading = type === 'secret' ? `  $${(0,_host_terminal_js__WEBPACK_IMPORTED_MODULE_0__/* .variableOf */ .Q)(name)}` : `  --${name}`;
-        return [heading, ...wrap(`${help}${choices}${fallback}`)];
-    });
+    const width = Math.max(...[..._commands_js__WEBPACK_IMPORTED_MODULE_0__/* .MODES */ .FN, 'completion'].map(name => name.length));
     return [
-        'kube-sideload push: put container images on Kubernetes nodes over SSH, and prove that they run there',
+        'kube-sideload: put container images on Kubernetes nodes over SSH, without a registry',
         '',
         'Usage:',
-        '  kube-sideload push --images app:1.2 --nodes root@10.0.0.11,root@10.0.0.12',
-        '  kube-sideload push --images app:1.2 --archive app.tar --nodes worker-1 --namespace smoke',
-        '  kube-sideload push --images app:1.2          (nodes from the inventory of this machine)',
-        '  kube-sideload plan --images app:1.2 …        (says what push would do, and changes nothing)',
+        '  kube-sideload COMMAND [options]',
         '',
-        'Exit codes: 0 every node runs the images (plan: a push would start), 1 something failed, 2 wrong usage.',
-        `Every option can also be set by a variable, as in $${(0,_host_terminal_js__WEBPACK_IMPORTED_MODULE_0__/* .variableOf */ .Q)('ssh-user')}; secrets only so, or by a file.`,
+        'Commands:',
+        ..._commands_js__WEBPACK_IMPORTED_MODULE_0__/* .MODES */ .FN.map(mode => `  ${mode.padEnd(width)}  ${_commands_js__WEBPACK_IMPORTED_MODULE_0__/* .COMMANDS */ .Lo[mode].about}`),
+        `  ${'completion'.padEnd(width)}  print a completion script: ${_commands_js__WEBPACK_IMPORTED_MODULE_0__/* .SHELLS */ .OF.join(', ')}`,
         '',
-        'Options:',
-        ...options,
-        '  -h, --help',
-        '  --version',
+        'Examples:',
+        ..._commands_js__WEBPACK_IMPORTED_MODULE_0__/* .MODES */ .FN.flatMap(mode => examples(mode).slice(0, 4)),
+        '',
+        '`kube-sideload COMMAND --help` has more examples and explains every option.',
+        '',
+        ...endings(),
         '',
     ].join('\n');
 }
-function wrap(text) {
-    const lines = [];
-    let line = '';
-    for (const word of text.split(' ')) {
-        if (line !== '' && line.length + 1 + word.length > WIDTH - INDENT) {
-            lines.push(line);
-            line = word;
-        }
-        else {
-            line = line === '' ? word : `${line} ${word}`;
-        }
-    }
-    return [...lines, line].map(one => `${' '.repeat(INDENT)}${one}`);
+function commandHelp(mode) {
+    return [
+        ...(0,_report_text_js__WEBPACK_IMPORTED_MODULE_3__/* .wrap */ .L)(`kube-sideload ${mode}: ${_commands_js__WEBPACK_IMPORTED_MODULE_0__/* .COMMANDS */ .Lo[mode].help}`, WIDTH),
+        '',
+        'Usage:',
+        `  kube-sideload ${mode} [options]`,
+        '',
+        'Examples:',
+        ...examples(mode),
+        '',
+        ...(0,_report_text_js__WEBPACK_IMPORTED_MODULE_3__/* .wrap */ .L)(`Every option can also be set by a variable, as in $${(0,_host_terminal_js__WEBPACK_IMPORTED_MODULE_1__/* .variableOf */ .Q)('ssh-user')}, or in kube-sideload.yaml; secrets only by a variable or a file that an option names.`, WIDTH),
+        '',
+        'Options:',
+        ...options(),
+        '',
+        ...endings(),
+        '',
+    ].join('\n');
+}
+function examples(mode) {
+    return _commands_js__WEBPACK_IMPORTED_MODULE_0__/* .COMMANDS */ .Lo[mode].examples.flatMap(([line, purpose]) => [`  # ${purpose}`, `  kube-sideload ${line}`]);
+}
+function options() {
+    const inputs = _inputs_js__WEBPACK_IMPORTED_MODULE_2__/* .INPUT_NAMES */ .Qh.filter(name => name !== 'mode').flatMap(name => {
+        const { type, default: preset, help } = (0,_inputs_js__WEBPACK_IMPORTED_MODULE_2__/* .inputSpec */ .mm)(name);
+        const choices = typeof type === 'object' ? ` One of: ${type.oneOf.join(', ')}.` : '';
+        const fallback = preset === undefined ? '' : ` Default: ${preset}.`;
+        const heading = type === 'secret' ? `  $${(0,_host_terminal_js__WEBPACK_IMPORTED_MODULE_1__/* .variableOf */ .Q)(name)}` : `  --${name}`;
+        return [heading, ...indented(`${help}${choices}${fallback}`)];
+    });
+    const switches = Object.entries(_commands_js__WEBPACK_IMPORTED_MODULE_0__/* .SWITCHES */ .Xj).flatMap(([name, help]) => {
+        const letter = _commands_js__WEBPACK_IMPORTED_MODULE_0__/* .SHORT */ .Pb[name];
+        return [`  ${letter === undefined ? '' : `-${letter}, `}--${name}`, ...indented(help)];
+    });
+    return [...inputs, ...switches];
+}
+function indented(text) {
+    return (0,_report_text_js__WEBPACK_IMPORTED_MODULE_3__/* .wrap */ .L)(text, WIDTH - INDENT).map(line => `${' '.repeat(INDENT)}${line}`);
+}
+function endings() {
+    return [
+        'Exit codes:',
+        '  0    every node did what the command says',
+        '  1    something failed; the last lines say where, why and what to do next',
+        '  2    the command line, an input or a file of settings is wrong; nothing was done',
+        '  130  interrupted (SIGINT); 129 and 143 likewise for SIGHUP and SIGTERM',
+    ];
 }
 
 
 /***/ }),
 
-/***/ 2939:
+/***/ 6456:
 /***/ ((__unused_webpack_module, __webpack_exports__, __nccwpck_require__) => {
 
 "use strict";
 /* harmony export */ __nccwpck_require__.d(__webpack_exports__, {
-/* harmony export */   P: () => (/* binding */ terminalHost),
-/* harmony export */   Q: () => (/* binding */ variableOf)
+/* harmony export */   _: () => (/* binding */ gitlabHost)
 /* harmony export */ });
-/* harmony import */ var node_os__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(8161);
-/* harmony import */ var node_os__WEBPACK_IMPORTED_MODULE_0___default = /*#__PURE__*/__nccwpck_require__.n(node_os__WEBPACK_IMPORTED_MODULE_0__);
-/* harmony import */ var node_util__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(7975);
-/* harmony import */ var node_util__WEBPACK_IMPORTED_MODULE_1___default = /*#__PURE__*/__nccwpck_require__.n(node_util__WEBPACK_IMPORTED_MODULE_1__);
+/* harmony import */ var _terminal_js__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(8979);
+
+function gitlabHost(options) {
+    const { stderr = process.stderr, isQuiet = false } = options;
+    const host = (0,_terminal_js__WEBPACK_IMPORTED_MODULE_0__/* .terminalHost */ .P)(options);
+    let sections = 0;
+    return {
+        ...host,
+        get size() {
+            return { columns: 120, rows: 1 };
+        },
+        get exitCode() {
+            return host.exitCode;
+        },
+        output: () => { },
+        group: async (title, body) => {
+            if (isQuiet) {
+                return await body();
+            }
+            const name = `kube_sideload_${++sections}`;
+            stderr.write(`\u001b[0Ksection_start:${now()}:${name}[collapsed=true]\r\u001b[0K${title}\n`);
+            try {
+                return await body();
+            }
+            finally {
+                stderr.write(`\u001b[0Ksection_end:${now()}:${name}\r\u001b[0K\n`);
+            }
+        },
+    };
+}
+function now() {
+    return Math.floor(Date.now() / 1000);
+}
+
+
+/***/ }),
+
+/***/ 9385:
+/***/ ((__unused_webpack_module, __webpack_exports__, __nccwpck_require__) => {
+
+"use strict";
+/* harmony export */ __nccwpck_require__.d(__webpack_exports__, {
+/* harmony export */   d: () => (/* binding */ EXIT)
+/* harmony export */ });
+/* unused harmony export OUTPUTS */
+const OUTPUTS = {
+    images: 'The references that the nodes now hold, one per line.',
+    'image-ids': 'JSON: image ID (config digest) by reference and platform.',
+    nodes: 'JSON: one object per node with its facts, findings, bytes sent, verdicts and error.',
+    'bytes-sent': 'Bytes of image archives sent to all nodes together.',
+    changed: '`true` when some node did not have the images before (with `mode: plan`: does not have them), else `false`.',
+};
+const EXIT = { ok: 0, failed: 1, usage: 2, SIGHUP: 129, SIGINT: 130, SIGTERM: 143 };
+
+
+/***/ }),
+
+/***/ 8979:
+/***/ ((__unused_webpack_module, __webpack_exports__, __nccwpck_require__) => {
+
+"use strict";
+
+// EXPORTS
+__nccwpck_require__.d(__webpack_exports__, {
+  P: () => (/* binding */ terminalHost),
+  Q: () => (/* binding */ variableOf)
+});
+
+// EXTERNAL MODULE: external "node:os"
+var external_node_os_ = __nccwpck_require__(8161);
+// EXTERNAL MODULE: external "node:util"
+var external_node_util_ = __nccwpck_require__(7975);
+// EXTERNAL MODULE: ./lib/report/document.js
+var report_document = __nccwpck_require__(3922);
+;// CONCATENATED MODULE: ./lib/host/ci.js
+function ciRun(env) {
+    if (isSet(env.GITLAB_CI)) {
+        return {
+            system: 'gitlab',
+            commit: env.CI_COMMIT_SHA || undefined,
+            ref: env.CI_COMMIT_REF_NAME || undefined,
+            run: env.CI_PIPELINE_ID || undefined,
+            runUrl: env.CI_JOB_URL || env.CI_PIPELINE_URL || undefined,
+        };
+    }
+    if (isSet(env.GITHUB_ACTIONS) || isSet(env.GITEA_ACTIONS) || isSet(env.FORGEJO_ACTIONS)) {
+        const isGitea = isSet(env.GITEA_ACTIONS) || isSet(env.FORGEJO_ACTIONS);
+        const { GITHUB_SERVER_URL: server, GITHUB_REPOSITORY: repository, GITHUB_RUN_ID: run } = env;
+        const hasPage = !isGitea && isSet(server) && isSet(repository) && isSet(run);
+        return {
+            system: isGitea ? 'gitea' : 'github',
+            commit: env.GITHUB_SHA || undefined,
+            ref: env.GITHUB_REF_NAME || env.GITHUB_REF || undefined,
+            run: run || undefined,
+            runUrl: hasPage ? `${server}/${repository}/actions/runs/${run}` : undefined,
+        };
+    }
+    if (isSet(env.JENKINS_URL) || isSet(env.BUILD_URL)) {
+        return {
+            system: 'jenkins',
+            commit: env.GIT_COMMIT || undefined,
+            ref: env.BRANCH_NAME || env.GIT_BRANCH || undefined,
+            run: env.BUILD_NUMBER || undefined,
+            runUrl: env.BUILD_URL || undefined,
+        };
+    }
+    const commit = env.CI_COMMIT_SHA || env.GITHUB_SHA || env.GIT_COMMIT;
+    return isSet(commit) ? { system: 'unknown', commit } : undefined;
+}
+function isSet(value) {
+    return value !== undefined && value !== '';
+}
+
+// EXTERNAL MODULE: ./lib/host/host.js
+var host = __nccwpck_require__(9385);
+// EXTERNAL MODULE: ./lib/report/text.js
+var report_text = __nccwpck_require__(884);
+;// CONCATENATED MODULE: ./lib/host/screen.js
+
+const COLUMNS = 100;
+const ROWS = 24;
+const SGR = { title: '1', warning: '33', error: '31', '✔': '32', '✘': '31' };
+function screenOf(stream, env) {
+    const isLive = stream.isTTY === true && env.TERM !== 'dumb';
+    const hasColour = isLive && (env.NO_COLOR ?? '') === '';
+    let drawn = [];
+    const paint = (text, sgr) => (hasColour ? `\u001b[${sgr}m${text}\u001b[0m` : text);
+    const marks = (text) => text.replaceAll(/^[✔✘]|(?<= )[✔✘](?= )/gm, mark => paint(mark, SGR[mark]));
+    const size = () => ({ columns: stream.columns || COLUMNS, rows: stream.rows || ROWS });
+    const home = () => (drawn.length > 1 ? `\u001b[${drawn.length - 1}A\r` : drawn.length === 1 ? '\r' : '');
+    const body = (lines) => lines.map(line => `${marks(cut(line, size().columns - 1))}\u001b[K`).join('\n');
+    return {
+        isLive,
+        get size() {
+            return size();
+        },
+        write(unwrapped, style) {
+            const text = isLive ? wrapLines(unwrapped, size().columns) : unwrapped;
+            const [gap = ''] = /^\n*/.exec(text) ?? [];
+            const [first = '', ...rest] = text.slice(gap.length).split('\n');
+            const head = style === undefined ? marks(first) : paint(first, SGR[style]);
+            const whole = gap + [head, ...rest.map(line => (style === undefined ? marks(line) : line))].join('\n');
+            const above = drawn.length === 0 ? '' : `${home()}\u001b[J`;
+            stream.write(`${above}${whole}\n${body(drawn)}`);
+        },
+        draw(lines) {
+            const shown = lines.slice(0, Math.max(1, size().rows - 1));
+            const below = shown.length < drawn.length ? '\u001b[J' : '';
+            const end = shown.length === 0 ? '' : body(shown);
+            const text = `${home()}${end}${shown.length === 0 && drawn.length > 0 ? '\u001b[J' : below}`;
+            drawn = shown;
+            if (text !== '') {
+                stream.write(text);
+            }
+        },
+    };
+}
+function wrapLines(text, columns) {
+    return text
+        .split('\n')
+        .map(line => {
+        if (line.length <= columns) {
+            return line;
+        }
+        const indent = /^ */.exec(line)?.[0] ?? '';
+        const [first = '', ...rest] = (0,report_text/* wrap */.L)(line.trimStart(), columns - indent.length - CONTINUED.length);
+        return [`${indent}${first}`, ...rest.map(part => `${indent}${CONTINUED}${part}`)].join('\n');
+    })
+        .join('\n');
+}
+const CONTINUED = '    ';
+function cut(line, columns) {
+    const characters = [...line];
+    return characters.length > columns ? `${characters.slice(0, Math.max(0, columns - 1)).join('')}…` : line;
+}
+
+;// CONCATENATED MODULE: ./lib/host/secrets.js
+function secretStore(onLine = () => { }) {
+    const lines = new Set();
+    return {
+        add(secret) {
+            for (const line of secret.split(/\r?\n/)) {
+                if (line.trim() !== '') {
+                    lines.add(line);
+                    onLine(line);
+                }
+            }
+        },
+        redact(text) {
+            const sorted = [...lines].sort((one, other) => other.length - one.length);
+            return sorted.reduce((result, line) => result.replaceAll(line, '***'), text);
+        },
+    };
+}
+
+;// CONCATENATED MODULE: ./lib/host/terminal.js
+
+
+
+
+
 
 
 function variableOf(name) {
     return `KUBE_SIDELOAD_${name.replaceAll('-', '_').toUpperCase()}`;
 }
-function terminalHost({ flags, env = process.env, stdout = process.stdout, stderr = process.stderr, }) {
-    const secrets = new Set();
-    const live = stderr.isTTY === true;
-    let failed = false;
-    let progressShown = false;
-    const write = (line) => {
-        let text = line;
-        for (const secret of [...secrets].sort((one, other) => other.length - one.length)) {
-            text = text.replaceAll(secret, '***');
-        }
-        if (progressShown) {
-            stderr.write('\r\u001b[K');
-            progressShown = false;
-        }
-        stderr.write(`${live ? text : (0,node_util__WEBPACK_IMPORTED_MODULE_1__.stripVTControlCharacters)(text)}\n`);
+function terminalHost(options) {
+    const { flags, isJson = false, isQuiet = false, env = process.env, stdout = process.stdout } = options;
+    const { stderr = process.stderr } = options;
+    const secrets = secretStore();
+    const screen = screenOf(stderr, env);
+    let exitCode = host/* EXIT */.d.ok;
+    let hasStory = false;
+    let hasResult = false;
+    const apart = (text) => (screen.isLive && hasStory ? `\n${text}` : text);
+    const write = (line, style) => {
+        hasStory = true;
+        screen.write(clean(secrets.redact(line)), style);
     };
     return {
         input: name => flags[name] ?? env[variableOf(name)],
-        temporaryDirectory: (0,node_os__WEBPACK_IMPORTED_MODULE_0__.tmpdir)(),
-        mask: secret => {
-            for (const line of secret.split(/\r?\n/)) {
-                if (line.trim() !== '') {
-                    secrets.add(line);
-                }
-            }
+        defaultConfig: 'kube-sideload.yaml',
+        ci: ciRun(env),
+        temporaryDirectory: (0,external_node_os_.tmpdir)(),
+        mask: secrets.add,
+        redact: secrets.redact,
+        info: line => isQuiet || write(line),
+        result: line => {
+            write(hasResult ? line : apart(line));
+            hasResult = true;
         },
-        info: write,
-        warning: message => write(`warning: ${message}`),
-        error: (message, title) => write(`error: ${title}\n${message}`),
+        warning: message => isQuiet || write(apart(`warning: ${message}`), 'warning'),
+        error: (message, title) => write(apart(`error: ${title}\n${message}`), 'error'),
         group: async (title, body) => {
-            write(title);
+            if (!isQuiet) {
+                write(apart(title), 'title');
+            }
             return await body();
         },
-        isLive: live,
-        progress: line => {
-            if (live) {
-                stderr.write(`\r\u001b[K${line.slice(0, (stderr.columns ?? 80) - 1)}`);
-                progressShown = true;
+        isLive: screen.isLive,
+        get size() {
+            return screen.size;
+        },
+        progress: lines => {
+            if (isQuiet) {
+                return;
+            }
+            const shown = lines.map(line => clean(secrets.redact(line)));
+            if (screen.isLive) {
+                screen.draw(shown);
             }
             else {
-                write(line);
+                shown.map(line => screen.write(line));
             }
         },
         output: (name, value) => {
-            stdout.write(`${name}=${value.includes('\n') ? JSON.stringify(value) : value}\n`);
+            if (!isJson && stdout.isTTY !== true) {
+                stdout.write(`${name}=${value.includes('\n') ? JSON.stringify(value) : value}\n`);
+            }
         },
         summary: async () => { },
+        report: document => {
+            if (isJson) {
+                stdout.write((0,report_document/* jsonText */.s)(document));
+            }
+        },
         saveState: () => { },
         state: () => '',
-        fail: message => {
-            failed = true;
-            write(`failed: ${message}`);
+        fail: (message, code) => {
+            exitCode = code;
+            write(apart(`failed: ${message}`), 'error');
         },
-        get failed() {
-            return failed;
+        get exitCode() {
+            return exitCode;
         },
     };
+}
+function clean(text) {
+    return (0,external_node_util_.stripVTControlCharacters)(text).replaceAll(/[\u0000-\u0008\u000b-\u001f\u007f-\u009f]/g, '');
 }
 
 
@@ -17139,10 +12544,12 @@ const INPUTS = {
         type: { oneOf: ['push', 'plan'] },
         default: 'push',
         help: '`push` does the job. `plan` says what it would send to which node and which nodes would fail, and changes nothing; it fails when the job would not start.',
+        manual: true,
     },
     images: {
         type: 'list',
         help: 'Image references, exactly as the pods will write them, one per line or separated by commas. May be left out with an `archive` whose images have names.',
+        manual: true,
     },
     aliases: {
         type: 'list',
@@ -17156,6 +12563,7 @@ const INPUTS = {
     archive: {
         type: 'path',
         help: 'A tar file with the image, as `docker save`, `podman save` or an OCI exporter writes it (plain, gzip or zstd), or a directory with an OCI layout.',
+        manual: true,
     },
     'containerd-namespace': {
         type: 'text',
@@ -17178,31 +12586,74 @@ const INPUTS = {
     nodes: {
         type: 'list',
         help: 'Nodes as `[user@]host[:port][=kubernetes-name]`, one per line or separated by commas. The Kubernetes name is read from the node’s kubelet unless given.',
+        manual: true,
     },
     'nodes-from-cluster': {
         type: { oneOf: ['true', 'false'] },
         default: 'false',
         help: 'Take the nodes from the cluster: all that `node-selector` takes, at the addresses that Kubernetes has for them; needs the right to `list` nodes. Entries of `nodes` or of the inventory then replace address, user and port of the node with this name or address.',
+        manual: true,
     },
     'node-selector': {
         type: 'text',
         help: 'The nodes that the pods may run on, as a label selector, such as `pool=ci,!node-role.kubernetes.io/control-plane`. Default: all nodes of the cluster. With a list of `nodes`, those that it takes and the list lacks are reported.',
+        manual: true,
+    },
+    shard: {
+        type: 'text',
+        help: 'The part of the nodes that this job does, as `i/N`: with `2/4` it takes every fourth node, beginning with the second. For fleets that several runners share; nodes that are not listed are then not looked for.',
     },
     inventory: {
         type: 'path',
         help: 'The runner’s own node list and settings (YAML). Default: `$KUBE_SIDELOAD_INVENTORY`, else `/etc/kube-sideload/inventory.yaml`, else `kube-sideload/inventory.yaml` in the user’s configuration directory. Inputs override it.',
     },
-    'ssh-user': { type: 'text', default: 'root', help: 'The user to log in as: root, or one with `NOPASSWD` sudo.' },
+    config: {
+        type: 'path',
+        help: 'The project’s own nodes and settings (YAML), in the form of an inventory, with `images` and `archive` besides. Default on the command line: `kube-sideload.yaml` in the working directory. It overrides the inventory; inputs override both.',
+    },
+    'ssh-user': {
+        type: 'text',
+        default: 'root',
+        help: 'The user to log in as: root, or one who may become root (see `sudo`).',
+    },
     'ssh-port': { type: 'port', default: '22', help: 'The port of sshd on the nodes.' },
+    'ssh-jump': {
+        type: 'list',
+        help: 'Jump hosts on the way to the nodes, in their order, as `[user@]host[:port]`; the user is `ssh-user` and the port 22 unless given. Each host’s own key is checked, and the same key or agent is offered to it. A node’s `jump` in the inventory goes before it; `none` there means no jump host.',
+    },
     'ssh-private-key': {
         type: 'secret',
-        help: 'The private key, whole, with its line breaks. Default: the key in `ssh-private-key-file`, else `~/.ssh/id_ed25519`, `id_ecdsa` or `id_rsa` of the runner.',
+        help: 'The private key, whole, with its line breaks. Default: the key in `ssh-private-key-file`, else the runner’s ssh-agent (see `ssh-agent`) and `~/.ssh/id_ed25519`, `id_ecdsa` or `id_rsa` of the runner.',
     },
     'ssh-private-key-file': { type: 'path', help: 'A file on the runner with the private key.' },
     'ssh-key-passphrase': { type: 'secret', help: 'The passphrase of the private key, if it has one.' },
+    'ssh-transport': {
+        type: { oneOf: ['node-ssh', 'openssh'] },
+        default: 'node-ssh',
+        help: '`openssh` has the runner’s own `ssh` make the connections, with its `~/.ssh/config`, certificates and security keys (FIDO). Host keys are checked strictly either way.',
+    },
+    'ssh-agent': {
+        type: 'text',
+        default: 'auto',
+        help: 'The ssh-agent to ask when no private key is given: `auto` is the one in `$SSH_AUTH_SOCK`, if there is one; else the path of its socket, or `off`.',
+    },
+    'ssh-password': {
+        type: 'secret',
+        help: 'The password of the user, for nodes that take no key. A key is better: it never reaches the node, and can be revoked by itself.',
+    },
+    sudo: {
+        type: { oneOf: ['auto', 'sudo', 'doas', 'none'] },
+        default: 'auto',
+        help: 'How a user who is not root becomes it on the nodes: `auto` takes sudo, or doas where there is no sudo. `none` does without, for a user who may talk to the runtime. The inventory can say it per node.',
+    },
+    'sudo-password': {
+        type: 'secret',
+        help: 'The password that sudo asks for. It travels inside the SSH connection alone, to sudo’s standard input. Better: `NOPASSWD` for this user.',
+    },
     'ssh-known-hosts': {
         type: 'text',
         help: 'Lines of a known_hosts file for the nodes. Default: `ssh-known-hosts-file`, else the runner’s `~/.ssh/known_hosts` and `/etc/ssh/ssh_known_hosts`.',
+        sensitive: true,
     },
     'ssh-known-hosts-file': { type: 'path', help: 'A known_hosts file on the runner.' },
     'ssh-host-key-fingerprints': {
@@ -17243,18 +12694,20 @@ const INPUTS = {
         help: 'What to do about nodes that lack the image of every pod’s sandbox (pause): `report` names it and stops; `send` sends it to them along with the others, from `archive`, else from an engine of the runner, without a smoke pod of its own.',
     },
     smoke: {
-        type: { oneOf: ['pod', 'none'] },
+        type: { oneOf: ['pod', 'cri', 'none'] },
         default: 'pod',
-        help: 'The gate: `pod` starts one pod per node and image with `imagePullPolicy: Never` and waits for the kubelet’s verdict; `none` ends after the check of the runtime’s image store.',
+        help: 'The gate: `pod` starts one pod per node and image with `imagePullPolicy: Never` and waits for the kubelet’s verdict; `cri` starts a sandbox and a container through the node’s own `crictl`, without Kubernetes, and has the runtime’s verdict only; `none` ends after the check of the runtime’s image store.',
+        manual: true,
     },
     kubeconfig: {
         type: 'text',
         help: 'A kubeconfig for the smoke pods: its path on the runner, or its content. Default: what kubectl itself would use.',
+        sensitive: true,
     },
     kubectl: {
         type: 'text',
         default: 'kubectl',
-        help: 'The program to use as kubectl: a name or a path (`oc` works too).',
+        help: 'The program to use as kubectl: a name or a path (`oc` works too); or a control-plane node, `ssh://[user@]host[:port]`, whose own kubectl and administrator’s kubeconfig are used, so that the runner needs neither. `kubeconfig` is then a path on that node.',
     },
     namespace: {
         type: 'text',
@@ -17266,9 +12719,44 @@ const INPUTS = {
         default: '2m',
         help: 'How long a smoke pod may take until it runs.',
     },
+    'smoke-expect': {
+        type: { oneOf: ['started', 'running', 'ready', 'completed'] },
+        default: 'started',
+        help: 'What counts: `started` is `Running` for two seconds or an end with exit code 0; `running` does not take an end; `ready` also waits for the readiness probes of a `smoke-manifest`; `completed` waits for the end.',
+    },
     'smoke-command': {
         type: 'lines',
         help: 'A command for the smoke pods in place of the image’s own: program and arguments, one per line.',
+    },
+    'smoke-security': {
+        type: { oneOf: ['auto', 'restricted', 'image'] },
+        default: 'auto',
+        help: 'The security context of the smoke pods: `restricted` is all that Pod Security `restricted` wants (as user 65534 when the image’s own user is root or has no number); `image` is none at all; `auto` is `restricted` for images whose user is a number other than 0, and for others where the namespace wants it, else `image`.',
+    },
+    'smoke-resources': {
+        type: 'list',
+        help: 'What the smoke pods ask for: `cpu=10m`, `memory=16Mi`, `limits.cpu=1`, `limits.memory=256Mi`. Default: `cpu=10m,memory=16Mi` and no limits; where a quota wants limits, 500m and 128Mi.',
+    },
+    'smoke-manifest': {
+        type: 'text',
+        help: 'A Pod, or an object that makes pods (such as a Deployment), as a path on the runner or as its content in YAML or JSON. The smoke pods of the images that it uses are made from it; name, node, `imagePullPolicy: Never` and `restartPolicy: Never` are set here.',
+    },
+    'smoke-parallel': {
+        type: 'number',
+        default: '50',
+        help: 'How many smoke pods there are at most at a time.',
+    },
+    'report-json': {
+        type: 'path',
+        help: 'A file for the record of the run as JSON (`schemas/report.schema.json` explains it), also of a run that failed; directories are made.',
+    },
+    'report-junit': {
+        type: 'path',
+        help: 'A file for the record as JUnit XML: a test case for each image on each node.',
+    },
+    'report-dotenv': {
+        type: 'path',
+        help: 'A file for the record as `KEY=value` lines, such as `KUBE_SIDELOAD_CHANGED=true`, in the form of GitLab’s dotenv reports.',
     },
 };
 const INPUT_NAMES = Object.keys(INPUTS);
@@ -17314,6 +12802,8 @@ function parseValue(type, text) {
             return parseRate(text.trim());
         case 'count':
             return /^\d{1,3}$/.test(text.trim()) ? Number(text) : undefined;
+        case 'number':
+            return /^[1-9]\d{0,3}$/.test(text.trim()) ? Number(text) : undefined;
         case 'seconds':
             return parseSeconds(text.trim());
         case 'bytes':
@@ -17383,6 +12873,7 @@ function formOf(type) {
         port: 'a port from 1 to 65535',
         count: 'a whole number from 0 to 999',
         rate: 'a rate such as `20MB/s` or `200Mbit/s`',
+        number: 'a number from 1 to 9999',
         seconds: 'a time such as `90s`, `2m` or `1h` (one day at most)',
         bytes: 'a size such as `500MB` or `10GiB`, or `0`',
         secret: 'a text',
@@ -17435,6 +12926,216 @@ function throwProblems(problems) {
     }
     const lines = problems.map(one => `  - ${one.message}${one.hint === undefined ? '' : ` (${one.hint})`}`);
     throw new _errors_js__WEBPACK_IMPORTED_MODULE_0__/* .SideloadError */ .wR('INPUT_INVALID', `${problems.length} problems with the inputs:\n${lines.join('\n')}`);
+}
+
+
+/***/ }),
+
+/***/ 3922:
+/***/ ((__unused_webpack_module, __webpack_exports__, __nccwpck_require__) => {
+
+"use strict";
+/* harmony export */ __nccwpck_require__.d(__webpack_exports__, {
+/* harmony export */   c: () => (/* binding */ reportDocument),
+/* harmony export */   s: () => (/* binding */ jsonText)
+/* harmony export */ });
+/* harmony import */ var _version_js__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(7992);
+/* harmony import */ var _report_js__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(3101);
+
+
+function reportDocument(report, ci) {
+    const { startedAt, endedAt, ...rest } = report;
+    return {
+        schemaVersion: _report_js__WEBPACK_IMPORTED_MODULE_0__/* .SCHEMA_VERSION */ .f$,
+        tool: { name: 'kube-sideload', version: _version_js__WEBPACK_IMPORTED_MODULE_1__/* .VERSION */ .x },
+        ci,
+        succeeded: (0,_report_js__WEBPACK_IMPORTED_MODULE_0__/* .succeeded */ .gq)(report),
+        startedAt,
+        endedAt,
+        durationMs: Math.max(0, Date.parse(endedAt) - Date.parse(startedAt)),
+        bytesSent: (0,_report_js__WEBPACK_IMPORTED_MODULE_0__/* .bytesSent */ .yb)(report),
+        ...rest,
+    };
+}
+function jsonText(document) {
+    return `${JSON.stringify(document, undefined, 2)}\n`;
+}
+
+
+/***/ }),
+
+/***/ 3101:
+/***/ ((__unused_webpack_module, __webpack_exports__, __nccwpck_require__) => {
+
+"use strict";
+/* harmony export */ __nccwpck_require__.d(__webpack_exports__, {
+/* harmony export */   Bp: () => (/* binding */ errorsOf),
+/* harmony export */   ZV: () => (/* binding */ errorReport),
+/* harmony export */   c3: () => (/* binding */ listOf),
+/* harmony export */   c4: () => (/* binding */ allFindings),
+/* harmony export */   f$: () => (/* binding */ SCHEMA_VERSION),
+/* harmony export */   gq: () => (/* binding */ succeeded),
+/* harmony export */   pc: () => (/* binding */ redacted),
+/* harmony export */   yb: () => (/* binding */ bytesSent)
+/* harmony export */ });
+/* unused harmony export DocumentSchema */
+/* harmony import */ var valibot__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(7934);
+/* harmony import */ var _errors_js__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(2357);
+
+
+const SCHEMA_VERSION = 1;
+const list = (item) => valibot__WEBPACK_IMPORTED_MODULE_1__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_1__/* .array */ .YOg(item), valibot__WEBPACK_IMPORTED_MODULE_1__/* .readonly */ .tBZ());
+const text = (description) => valibot__WEBPACK_IMPORTED_MODULE_1__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_1__/* .string */ .YjP(), valibot__WEBPACK_IMPORTED_MODULE_1__/* .description */ .h_(description));
+const count = (description) => valibot__WEBPACK_IMPORTED_MODULE_1__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_1__/* .number */ .aig(), valibot__WEBPACK_IMPORTED_MODULE_1__/* .integer */ .ndf(), valibot__WEBPACK_IMPORTED_MODULE_1__/* .minValue */ .Wwf(0), valibot__WEBPACK_IMPORTED_MODULE_1__/* .description */ .h_(description));
+const time = (description) => valibot__WEBPACK_IMPORTED_MODULE_1__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_1__/* .string */ .YjP(), valibot__WEBPACK_IMPORTED_MODULE_1__/* .isoTimestamp */ .yhX(), valibot__WEBPACK_IMPORTED_MODULE_1__/* .description */ .h_(description));
+const Code = valibot__WEBPACK_IMPORTED_MODULE_1__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_1__/* .string */ .YjP(), valibot__WEBPACK_IMPORTED_MODULE_1__/* .regex */ .yGV(/^[A-Z][A-Z0-9_]*$/), valibot__WEBPACK_IMPORTED_MODULE_1__/* .description */ .h_('An error code; docs/troubleshooting.md explains each.'));
+const errorEntries = {
+    code: Code,
+    message: text('What happened.'),
+    hint: text('The next step.'),
+};
+const ErrorSchema = valibot__WEBPACK_IMPORTED_MODULE_1__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_1__/* .object */ .Ikc(errorEntries), valibot__WEBPACK_IMPORTED_MODULE_1__/* .readonly */ .tBZ());
+const FindingSchema = valibot__WEBPACK_IMPORTED_MODULE_1__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_1__/* .object */ .Ikc({
+    node: text('The node as the user named it, or the Kubernetes name of one that is not in the list.'),
+    severity: valibot__WEBPACK_IMPORTED_MODULE_1__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_1__/* .picklist */ .KIO(['error', 'warning']), valibot__WEBPACK_IMPORTED_MODULE_1__/* .description */ .h_('An error stops the job, on all nodes.')),
+    ...errorEntries,
+}), valibot__WEBPACK_IMPORTED_MODULE_1__/* .readonly */ .tBZ(), valibot__WEBPACK_IMPORTED_MODULE_1__/* .description */ .h_('Something that would go wrong on a node, or might, found before anything was sent.'));
+const ImageSchema = valibot__WEBPACK_IMPORTED_MODULE_1__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_1__/* .object */ .Ikc({
+    reference: text('The fully qualified reference.'),
+    imageId: text('Config digest that CI built for the platform of the node.'),
+    outcome: valibot__WEBPACK_IMPORTED_MODULE_1__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_1__/* .picklist */ .KIO(['present', 'sent', 'none']), valibot__WEBPACK_IMPORTED_MODULE_1__/* .description */ .h_('`present`: the node held it already; `sent`: it was sent and verified; `none`: it did not get that far.')),
+    estimatedBytes: count('What the layers that the node lacks amount to; 0 when it held the image already, or when the image is sent with another of its names.'),
+    isEstimateExact: valibot__WEBPACK_IMPORTED_MODULE_1__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_1__/* .boolean */ .zMY(), valibot__WEBPACK_IMPORTED_MODULE_1__/* .description */ .h_('Whether that is about what would be sent, or the most that it can be, as the layers are in the source.')),
+    bytesSent: count('Bytes of the archive that went over the connection.'),
+    smoke: valibot__WEBPACK_IMPORTED_MODULE_1__/* .optional */ .lqM(text('The verdict of the kubelet, such as `Running`; absent when no smoke pod was asked to start.')),
+    error: valibot__WEBPACK_IMPORTED_MODULE_1__/* .optional */ .lqM(ErrorSchema),
+}), valibot__WEBPACK_IMPORTED_MODULE_1__/* .readonly */ .tBZ(), valibot__WEBPACK_IMPORTED_MODULE_1__/* .description */ .h_('What became of one image on one node.'));
+const NodeSchema = valibot__WEBPACK_IMPORTED_MODULE_1__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_1__/* .object */ .Ikc({
+    node: text('The node as the user named it.'),
+    address: text('Host and port that were connected to.'),
+    kubernetesName: valibot__WEBPACK_IMPORTED_MODULE_1__/* .optional */ .lqM(text('`metadata.name` of the Kubernetes node, once known.')),
+    platform: valibot__WEBPACK_IMPORTED_MODULE_1__/* .optional */ .lqM(text('Such as `linux/amd64`; absent when the node was not reached.')),
+    runtime: valibot__WEBPACK_IMPORTED_MODULE_1__/* .optional */ .lqM(text('Name and version of the container runtime; absent when the node was not reached.')),
+    images: list(ImageSchema),
+    bytesSent: count('Sum over the images.'),
+    startedAt: time('When the run turned to this node.'),
+    endedAt: time('When the last thing was done or known of it.'),
+    durationMs: count('Milliseconds between the two.'),
+    findings: list(FindingSchema),
+    error: valibot__WEBPACK_IMPORTED_MODULE_1__/* .optional */ .lqM(ErrorSchema),
+}), valibot__WEBPACK_IMPORTED_MODULE_1__/* .readonly */ .tBZ(), valibot__WEBPACK_IMPORTED_MODULE_1__/* .description */ .h_('What became of one node.'));
+const StageSchema = valibot__WEBPACK_IMPORTED_MODULE_1__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_1__/* .object */ .Ikc({ title: text('As in the log.'), startedAt: time('When it began.'), durationMs: count('Milliseconds.') }), valibot__WEBPACK_IMPORTED_MODULE_1__/* .readonly */ .tBZ());
+const reportEntries = {
+    run: valibot__WEBPACK_IMPORTED_MODULE_1__/* .optional */ .lqM(text('ID of the run; absent when the inputs were wrong and none began.')),
+    mode: text('`push`, `plan`, and whatever else the `mode` input takes.'),
+    startedAt: time('When the run began.'),
+    endedAt: time('When it ended.'),
+    stages: list(StageSchema),
+    images: valibot__WEBPACK_IMPORTED_MODULE_1__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_1__/* .record */ .g1P(valibot__WEBPACK_IMPORTED_MODULE_1__/* .string */ .YjP(), valibot__WEBPACK_IMPORTED_MODULE_1__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_1__/* .record */ .g1P(valibot__WEBPACK_IMPORTED_MODULE_1__/* .string */ .YjP(), valibot__WEBPACK_IMPORTED_MODULE_1__/* .string */ .YjP()), valibot__WEBPACK_IMPORTED_MODULE_1__/* .readonly */ .tBZ())), valibot__WEBPACK_IMPORTED_MODULE_1__/* .readonly */ .tBZ(), valibot__WEBPACK_IMPORTED_MODULE_1__/* .description */ .h_('Image ID by platform, by reference.')),
+    nodes: list(NodeSchema),
+    findings: valibot__WEBPACK_IMPORTED_MODULE_1__/* .pipe */ .FsL(list(FindingSchema), valibot__WEBPACK_IMPORTED_MODULE_1__/* .description */ .h_('About nodes of the cluster that are not in the list.')),
+    changed: valibot__WEBPACK_IMPORTED_MODULE_1__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_1__/* .boolean */ .zMY(), valibot__WEBPACK_IMPORTED_MODULE_1__/* .description */ .h_('Whether the references of any node moved; with `mode: plan`, would move.')),
+    error: valibot__WEBPACK_IMPORTED_MODULE_1__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_1__/* .optional */ .lqM(ErrorSchema), valibot__WEBPACK_IMPORTED_MODULE_1__/* .description */ .h_('What stopped the run as a whole, when it was no fault of a single node.')),
+};
+const ReportSchema = valibot__WEBPACK_IMPORTED_MODULE_1__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_1__/* .object */ .Ikc(reportEntries), valibot__WEBPACK_IMPORTED_MODULE_1__/* .readonly */ .tBZ());
+const DocumentSchema = valibot__WEBPACK_IMPORTED_MODULE_1__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_1__/* .object */ .Ikc({
+    schemaVersion: valibot__WEBPACK_IMPORTED_MODULE_1__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_1__/* .literal */ .euz(SCHEMA_VERSION), valibot__WEBPACK_IMPORTED_MODULE_1__/* .description */ .h_('Raised when a field goes or changes its meaning.')),
+    tool: valibot__WEBPACK_IMPORTED_MODULE_1__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_1__/* .object */ .Ikc({ name: valibot__WEBPACK_IMPORTED_MODULE_1__/* .literal */ .euz('kube-sideload'), version: text('Of the bundle that ran.') }), valibot__WEBPACK_IMPORTED_MODULE_1__/* .readonly */ .tBZ()),
+    ci: valibot__WEBPACK_IMPORTED_MODULE_1__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_1__/* .optional */ .lqM(valibot__WEBPACK_IMPORTED_MODULE_1__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_1__/* .object */ .Ikc({
+        system: text('`github`, `gitea`, `gitlab`, `jenkins`; `unknown` when only a commit is known.'),
+        commit: valibot__WEBPACK_IMPORTED_MODULE_1__/* .optional */ .lqM(text('The commit that the job was for.')),
+        ref: valibot__WEBPACK_IMPORTED_MODULE_1__/* .optional */ .lqM(text('Its branch or tag.')),
+        run: valibot__WEBPACK_IMPORTED_MODULE_1__/* .optional */ .lqM(text('The number of the run in the CI system.')),
+        runUrl: valibot__WEBPACK_IMPORTED_MODULE_1__/* .optional */ .lqM(text('The page of the job or its run.')),
+    }), valibot__WEBPACK_IMPORTED_MODULE_1__/* .readonly */ .tBZ())), valibot__WEBPACK_IMPORTED_MODULE_1__/* .description */ .h_('The job around the run, as far as its environment says; absent outside of CI.')),
+    succeeded: valibot__WEBPACK_IMPORTED_MODULE_1__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_1__/* .boolean */ .zMY(), valibot__WEBPACK_IMPORTED_MODULE_1__/* .description */ .h_('Whether every node did what the mode asks for.')),
+    durationMs: count('Milliseconds from start to end.'),
+    bytesSent: count('Sum over the nodes.'),
+    ...reportEntries,
+}), valibot__WEBPACK_IMPORTED_MODULE_1__/* .readonly */ .tBZ());
+function errorReport({ code, message, hint }) {
+    return { code, message, hint };
+}
+function bytesSent(report) {
+    return report.nodes.reduce((sum, node) => sum + node.bytesSent, 0);
+}
+function succeeded(report) {
+    return report.error === undefined && report.nodes.length > 0 && report.nodes.every(node => node.error === undefined);
+}
+function allFindings(report) {
+    return [...report.nodes.flatMap(node => node.findings), ...report.findings];
+}
+function errorsOf(report) {
+    const keyOf = ({ code, message, hint }) => [code, message, hint].join('\n');
+    const stopped = report.error === undefined ? undefined : keyOf(report.error);
+    const groups = new Map();
+    for (const { node, error } of report.nodes) {
+        if (error !== undefined && keyOf(error) !== stopped) {
+            const group = groups.get(keyOf(error)) ?? { nodes: [], error };
+            group.nodes.push(node);
+            groups.set(keyOf(error), group);
+        }
+    }
+    return [
+        ...[...groups.values()].map(({ nodes, error }) => ({
+            title: `${listOf(nodes)}: ${_errors_js__WEBPACK_IMPORTED_MODULE_0__/* .ERRORS */ .Sr[error.code].title}`,
+            error,
+        })),
+        ...(report.error === undefined ? [] : [{ title: _errors_js__WEBPACK_IMPORTED_MODULE_0__/* .ERRORS */ .Sr[report.error.code].title, error: report.error }]),
+    ];
+}
+const NAMED = 10;
+function listOf(names) {
+    const others = names.length > NAMED ? ` and ${names.length - NAMED} more` : '';
+    return `${names.slice(0, NAMED).join(', ')}${others}`;
+}
+function redacted(report, redact) {
+    const inError = (error) => ({
+        ...error,
+        message: redact(error.message),
+        hint: redact(error.hint),
+    });
+    const orNone = (error) => (error === undefined ? undefined : inError(error));
+    return {
+        ...report,
+        nodes: report.nodes.map(node => ({
+            ...node,
+            images: node.images.map(image => ({
+                ...image,
+                smoke: image.smoke === undefined ? undefined : redact(image.smoke),
+                error: orNone(image.error),
+            })),
+            findings: node.findings.map(inError),
+            error: orNone(node.error),
+        })),
+        findings: report.findings.map(inError),
+        error: orNone(report.error),
+    };
+}
+
+
+/***/ }),
+
+/***/ 884:
+/***/ ((__unused_webpack_module, __webpack_exports__, __nccwpck_require__) => {
+
+"use strict";
+/* harmony export */ __nccwpck_require__.d(__webpack_exports__, {
+/* harmony export */   L: () => (/* binding */ wrap)
+/* harmony export */ });
+function wrap(text, columns) {
+    const lines = [];
+    let line = '';
+    for (const word of text.split(' ')) {
+        if (line !== '' && line.length + 1 + word.length > columns) {
+            lines.push(line);
+            line = word;
+        }
+        else {
+            line = line === '' ? word : `${line} ${word}`;
+        }
+    }
+    return [...lines, line];
 }
 
 
@@ -41008,7 +36709,7 @@ module.exports = {
 
 const { EventEmitter } = __nccwpck_require__(9580)
 const FIFO = __nccwpck_require__(3867)
-const TextDecoder = __nccwpck_require__(7934)
+const TextDecoder = __nccwpck_require__(5553)
 
 const StreamError = __nccwpck_require__(5657)
 
@@ -43456,7 +39157,7 @@ function mapWritable (buf) {
 
 /***/ }),
 
-/***/ 7934:
+/***/ 5553:
 /***/ ((module, __unused_webpack_exports, __nccwpck_require__) => {
 
 const PassThroughDecoder = __nccwpck_require__(7256)
@@ -48959,7 +44660,7 @@ __webpack_unused_export__ = Alias.Alias;
 __webpack_unused_export__ = identity.isAlias;
 __webpack_unused_export__ = identity.isCollection;
 __webpack_unused_export__ = identity.isDocument;
-__webpack_unused_export__ = identity.isMap;
+exports.jh = identity.isMap;
 __webpack_unused_export__ = identity.isNode;
 __webpack_unused_export__ = identity.isPair;
 __webpack_unused_export__ = identity.isScalar;
@@ -54935,6 +50636,7617 @@ function replaceNode(key, path, node) {
 
 exports.visit = visit;
 exports.visitAsync = visitAsync;
+
+
+/***/ }),
+
+/***/ 7934:
+/***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
+
+"use strict";
+/* harmony export */ __nccwpck_require__.d(__webpack_exports__, {
+/* harmony export */   FsL: () => (/* binding */ pipe),
+/* harmony export */   Ikc: () => (/* binding */ object),
+/* harmony export */   KCZ: () => (/* binding */ union),
+/* harmony export */   KIO: () => (/* binding */ picklist),
+/* harmony export */   L5J: () => (/* binding */ unknown),
+/* harmony export */   RZV: () => (/* binding */ lazy),
+/* harmony export */   Wwf: () => (/* binding */ minValue),
+/* harmony export */   YOg: () => (/* binding */ array),
+/* harmony export */   YjP: () => (/* binding */ string),
+/* harmony export */   aig: () => (/* binding */ number),
+/* harmony export */   cGV: () => (/* binding */ maxValue),
+/* harmony export */   euz: () => (/* binding */ literal),
+/* harmony export */   g1P: () => (/* binding */ record),
+/* harmony export */   h_: () => (/* binding */ description),
+/* harmony export */   hq: () => (/* binding */ nonEmpty),
+/* harmony export */   lqM: () => (/* binding */ optional),
+/* harmony export */   ndf: () => (/* binding */ integer),
+/* harmony export */   rej: () => (/* binding */ strictObject),
+/* harmony export */   tBZ: () => (/* binding */ readonly),
+/* harmony export */   xLC: () => (/* binding */ safeParse),
+/* harmony export */   yGV: () => (/* binding */ regex),
+/* harmony export */   yhX: () => (/* binding */ isoTimestamp),
+/* harmony export */   z6Y: () => (/* binding */ check),
+/* harmony export */   zMY: () => (/* binding */ boolean)
+/* harmony export */ });
+/* unused harmony exports BASE64_REGEX, BIC_REGEX, CUID2_REGEX, DECIMAL_REGEX, DIGITS_REGEX, DOMAIN_REGEX, EMAIL_REGEX, EMOJI_REGEX, HEXADECIMAL_REGEX, HEX_COLOR_REGEX, IMEI_REGEX, IPV4_REGEX, IPV6_REGEX, IP_REGEX, ISO_DATE_REGEX, ISO_DATE_TIME_REGEX, ISO_DATE_TIME_SECOND_REGEX, ISO_TIMESTAMP_REGEX, ISO_TIME_REGEX, ISO_TIME_SECOND_REGEX, ISO_WEEK_REGEX, ISRC_REGEX, JWS_COMPACT_REGEX, KSUID_REGEX, MAC48_REGEX, MAC64_REGEX, MAC_REGEX, NANO_ID_REGEX, OCTAL_REGEX, RFC_EMAIL_REGEX, SLUG_REGEX, ULID_REGEX, UUID_REGEX, ValiError, _addIssue, _cloneDataset, _formatCase, _getByteCount, _getCodePointCount, _getGraphemeCount, _getLastMetadata, _getWordCount, _isLuhnAlgo, _isSameValueZero, _isValidObjectKey, _isValueMatch, _joinExpects, _standardSchema, _stringify, any, args, argsAsync, arrayAsync, assert, awaitAsync, base64, bic, bigint, blob, brand, bytes, cache, cacheAsync, checkAsync, checkItems, checkItemsAsync, codePoints, config, creditCard, cuid2, custom, customAsync, date, decimal, deleteGlobalConfig, deleteGlobalMessage, deleteSchemaMessage, deleteSpecificMessage, digits, domain, email, emoji, empty, endsWith, entries, entriesFromList, entriesFromObjects, enum, enum_, everyItem, exactOptional, exactOptionalAsync, examples, excludes, fallback, fallbackAsync, file, filterItems, findItem, finite, flatten, flavor, forward, forwardAsync, function, function_, getDefault, getDefaults, getDefaultsAsync, getDescription, getDotPath, getExamples, getFallback, getFallbacks, getFallbacksAsync, getGlobalConfig, getGlobalMessage, getMetadata, getSchemaMessage, getSpecificMessage, getTitle, graphemes, gtValue, guard, hash, hexColor, hexadecimal, imei, includes, instance, intersect, intersectAsync, ip, ipv4, ipv6, is, isOfKind, isOfType, isValiError, isbn, isoDate, isoDateTime, isoDateTimeSecond, isoTime, isoTimeSecond, isoWeek, isrc, jwsCompact, keyof, ksuid, lazyAsync, length, looseObject, looseObjectAsync, looseTuple, looseTupleAsync, ltValue, mac, mac48, mac64, map, mapAsync, mapItems, maxBytes, maxCodePoints, maxEntries, maxGraphemes, maxLength, maxSize, maxWords, message, metadata, mimeType, minBytes, minCodePoints, minEntries, minGraphemes, minLength, minSize, minWords, multipleOf, nan, nanoid, never, nonNullable, nonNullableAsync, nonNullish, nonNullishAsync, nonOptional, nonOptionalAsync, normalize, notBytes, notCodePoints, notEntries, notGraphemes, notLength, notSize, notValue, notValues, notWords, null, null_, nullable, nullableAsync, nullish, nullishAsync, objectAsync, objectWithRest, objectWithRestAsync, octal, omit, optionalAsync, parse, parseAsync, parseBoolean, parseJson, parser, parserAsync, partial, partialAsync, partialCheck, partialCheckAsync, pick, pipeAsync, promise, rawCheck, rawCheckAsync, rawTransform, rawTransformAsync, recordAsync, reduceItems, required, requiredAsync, returns, returnsAsync, rfcEmail, safeInteger, safeParseAsync, safeParser, safeParserAsync, set, setAsync, setGlobalConfig, setGlobalMessage, setSchemaMessage, setSpecificMessage, size, slug, someItem, sortItems, startsWith, strictObjectAsync, strictTuple, strictTupleAsync, stringifyJson, summarize, symbol, title, toBigint, toBoolean, toCamelCase, toDate, toKebabCase, toLowerCase, toMaxValue, toMinValue, toNumber, toPascalCase, toSnakeCase, toString, toUpperCase, transform, transformAsync, trim, trimEnd, trimStart, tuple, tupleAsync, tupleWithRest, tupleWithRestAsync, ulid, undefined, undefined_, undefinedable, undefinedableAsync, unionAsync, unwrap, url, uuid, value, values, variant, variantAsync, void, void_, words */
+//#region src/storages/globalConfig/globalConfig.ts
+let store$4;
+const DEFAULT_CONFIG = {
+	lang: void 0,
+	message: void 0,
+	abortEarly: void 0,
+	abortPipeEarly: void 0
+};
+/**
+* Sets the global configuration.
+*
+* @param config The configuration.
+*/
+function setGlobalConfig(config$1) {
+	store$4 = {
+		...store$4,
+		...config$1
+	};
+}
+/**
+* Returns the global configuration.
+*
+* @param config The config to merge.
+*
+* @returns The configuration.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function getGlobalConfig(config$1) {
+	if (!config$1 && !store$4) return DEFAULT_CONFIG;
+	return {
+		lang: config$1?.lang ?? store$4?.lang,
+		message: config$1?.message,
+		abortEarly: config$1?.abortEarly ?? store$4?.abortEarly,
+		abortPipeEarly: config$1?.abortPipeEarly ?? store$4?.abortPipeEarly
+	};
+}
+/**
+* Deletes the global configuration.
+*/
+function deleteGlobalConfig() {
+	store$4 = void 0;
+}
+
+//#endregion
+//#region src/storages/globalMessage/globalMessage.ts
+let store$3;
+/**
+* Sets a global error message.
+*
+* @param message The error message.
+* @param lang The language of the message.
+*/
+function setGlobalMessage(message$1, lang) {
+	if (!store$3) store$3 = /* @__PURE__ */ new Map();
+	store$3.set(lang, message$1);
+}
+/**
+* Returns a global error message.
+*
+* @param lang The language of the message.
+*
+* @returns The error message.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function getGlobalMessage(lang) {
+	return store$3?.get(lang);
+}
+/**
+* Deletes a global error message.
+*
+* @param lang The language of the message.
+*/
+function deleteGlobalMessage(lang) {
+	store$3?.delete(lang);
+}
+
+//#endregion
+//#region src/storages/schemaMessage/schemaMessage.ts
+let store$2;
+/**
+* Sets a schema error message.
+*
+* @param message The error message.
+* @param lang The language of the message.
+*/
+function setSchemaMessage(message$1, lang) {
+	if (!store$2) store$2 = /* @__PURE__ */ new Map();
+	store$2.set(lang, message$1);
+}
+/**
+* Returns a schema error message.
+*
+* @param lang The language of the message.
+*
+* @returns The error message.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function getSchemaMessage(lang) {
+	return store$2?.get(lang);
+}
+/**
+* Deletes a schema error message.
+*
+* @param lang The language of the message.
+*/
+function deleteSchemaMessage(lang) {
+	store$2?.delete(lang);
+}
+
+//#endregion
+//#region src/storages/specificMessage/specificMessage.ts
+let store$1;
+/**
+* Sets a specific error message.
+*
+* @param reference The identifier reference.
+* @param message The error message.
+* @param lang The language of the message.
+*/
+function setSpecificMessage(reference, message$1, lang) {
+	if (!store$1) store$1 = /* @__PURE__ */ new Map();
+	if (!store$1.get(reference)) store$1.set(reference, /* @__PURE__ */ new Map());
+	store$1.get(reference).set(lang, message$1);
+}
+/**
+* Returns a specific error message.
+*
+* @param reference The identifier reference.
+* @param lang The language of the message.
+*
+* @returns The error message.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function getSpecificMessage(reference, lang) {
+	return store$1?.get(reference)?.get(lang);
+}
+/**
+* Deletes a specific error message.
+*
+* @param reference The identifier reference.
+* @param lang The language of the message.
+*/
+function deleteSpecificMessage(reference, lang) {
+	store$1?.get(reference)?.delete(lang);
+}
+
+//#endregion
+//#region src/utils/_stringify/_stringify.ts
+/**
+* Stringifies an unknown input to a literal or type string.
+*
+* @param input The unknown input.
+*
+* @returns A literal or type string.
+*
+* @internal
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function _stringify(input) {
+	const type = typeof input;
+	if (type === "string") return `"${input}"`;
+	if (type === "number" || type === "bigint" || type === "boolean") return `${input}`;
+	if (type === "object" || type === "function") return (input && Object.getPrototypeOf(input)?.constructor?.name) ?? "null";
+	return type;
+}
+
+//#endregion
+//#region src/utils/_addIssue/_addIssue.ts
+/**
+* Adds an issue to the dataset.
+*
+* @param context The issue context.
+* @param label The issue label.
+* @param dataset The input dataset.
+* @param config The configuration.
+* @param other The optional props.
+*
+* @internal
+*/
+function _addIssue(context, label, dataset, config$1, other) {
+	const input = other && "input" in other ? other.input : dataset.value;
+	const expected = other?.expected ?? context.expects ?? null;
+	const received = other?.received ?? /* @__PURE__ */ _stringify(input);
+	const issue = {
+		kind: context.kind,
+		type: context.type,
+		input,
+		expected,
+		received,
+		message: `Invalid ${label}: ${expected ? `Expected ${expected} but r` : "R"}eceived ${received}`,
+		requirement: context.requirement,
+		path: other?.path,
+		issues: other?.issues,
+		lang: config$1.lang,
+		abortEarly: config$1.abortEarly,
+		abortPipeEarly: config$1.abortPipeEarly
+	};
+	const isSchema = context.kind === "schema";
+	const message$1 = other?.message ?? context.message ?? /* @__PURE__ */ getSpecificMessage(context.reference, issue.lang) ?? (isSchema ? /* @__PURE__ */ getSchemaMessage(issue.lang) : null) ?? config$1.message ?? /* @__PURE__ */ getGlobalMessage(issue.lang);
+	if (message$1 !== void 0) issue.message = typeof message$1 === "function" ? message$1(issue) : message$1;
+	if (isSchema) dataset.typed = false;
+	if (dataset.issues) dataset.issues.push(issue);
+	else dataset.issues = [issue];
+}
+
+//#endregion
+//#region src/utils/_cloneDataset/_cloneDataset.ts
+/**
+* Creates a shallow copy of a dataset.
+*
+* Hint: The `value` is copied by reference, but the `issues` array, its issues
+* and their `path` arrays are cloned to avoid reusing mutable dataset state
+* across multiple runs. Mutating a returned object or array value can
+* therefore affect later cache hits that reuse the same cached output.
+*
+* @param dataset The output dataset.
+*
+* @returns The copied output dataset.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function _cloneDataset(dataset) {
+	return {
+		typed: dataset.typed,
+		value: dataset.value,
+		issues: dataset.issues?.map((issue) => ({
+			...issue,
+			path: issue.path && [...issue.path]
+		}))
+	};
+}
+
+//#endregion
+//#region src/utils/_formatCase/_formatCase.ts
+/**
+* Splits a string into lowercase words and rejoins them with the given
+* separator and capitalization rules.
+*
+* Words are separated by `_`, `-` and ASCII whitespace, as well as by case
+* and acronym boundaries. Whether the first or subsequent words are
+* capitalized is controlled by `capFirst` and `capRest`.
+*
+* Hint: Implemented in a single pass that emits directly to the result
+* string to avoid an intermediate `string[]` allocation. ASCII chars are
+* classified via char codes to skip `.toLowerCase()` and `.toUpperCase()`
+* method calls in the common case.
+*
+* Hint: Digits are treated as a separate character class, so `item2Name`
+* yields `item2` and `name` rather than `item`, `2` and `name`.
+*
+* @param input The input string.
+* @param separator The string inserted between words.
+* @param capFirst Whether to capitalize the first word.
+* @param capRest Whether to capitalize subsequent words.
+*
+* @returns The formatted string.
+*
+* @internal
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function _formatCase(input, separator, capFirst, capRest) {
+	let result = "";
+	let firstWord = true;
+	let start = 0;
+	let prev = 0;
+	let prevPrev = 0;
+	const flush = (end) => {
+		if (end > start) {
+			let word = input.slice(start, end).toLowerCase();
+			if (firstWord ? capFirst : capRest) {
+				const firstCode = word.charCodeAt(0);
+				if (firstCode >= 97 && firstCode <= 122) word = String.fromCharCode(firstCode - 32) + word.slice(1);
+				else {
+					const charLen = firstCode >= 55296 && firstCode <= 56319 ? 2 : 1;
+					word = word.slice(0, charLen).toUpperCase() + word.slice(charLen);
+				}
+			}
+			result += firstWord ? word : separator + word;
+			firstWord = false;
+		}
+	};
+	for (let index = 0; index < input.length; index++) {
+		const code = input.charCodeAt(index);
+		let type;
+		if (code === 32 || code === 9 || code === 10 || code === 11 || code === 12 || code === 13 || code === 45 || code === 95) {
+			flush(index);
+			start = index + 1;
+			type = 0;
+		} else if (code < 128) type = code >= 65 && code <= 90 ? 1 : code >= 97 && code <= 122 ? 2 : 3;
+		else {
+			const char = input[index];
+			const charLower = char.toLowerCase();
+			type = charLower === char.toUpperCase() ? 3 : char === charLower ? 2 : 1;
+		}
+		if (type === 1 && (prev === 2 || prev === 3) && index > start) {
+			flush(index);
+			start = index;
+		} else if (type === 2 && prev === 1 && prevPrev === 1 && index - 1 > start) {
+			flush(index - 1);
+			start = index - 1;
+		}
+		prevPrev = prev;
+		prev = type;
+	}
+	flush(input.length);
+	return result;
+}
+
+//#endregion
+//#region src/utils/_getByteCount/_getByteCount.ts
+let textEncoder;
+/**
+* Returns the byte count of the input.
+*
+* @param input The input to be measured.
+*
+* @returns The byte count.
+*
+* @internal
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function _getByteCount(input) {
+	if (!textEncoder) textEncoder = new TextEncoder();
+	return textEncoder.encode(input).length;
+}
+
+//#endregion
+//#region src/utils/_getCodePointCount/_getCodePointCount.ts
+/**
+* Returns the code point count of the input.
+*
+* @param input The input to be measured.
+*
+* @returns The code point count.
+*
+* @internal
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function _getCodePointCount(input) {
+	let count = input.length;
+	const lengthMinus1 = input.length - 1;
+	for (let i = 0; i < lengthMinus1;) if (input.codePointAt(i) <= 65535) i++;
+	else {
+		i += 2;
+		count--;
+	}
+	return count;
+}
+
+//#endregion
+//#region src/utils/_getGraphemeCount/_getGraphemeCount.ts
+let segmenter;
+/**
+* Returns the grapheme count of the input.
+*
+* @param input The input to be measured.
+*
+* @returns The grapheme count.
+*
+* @internal
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function _getGraphemeCount(input) {
+	if (!segmenter) segmenter = new Intl.Segmenter();
+	const segments = segmenter.segment(input);
+	let count = 0;
+	for (const _ of segments) count++;
+	return count;
+}
+
+//#endregion
+//#region src/utils/_getLastMetadata/_getLastMetadata.ts
+/**
+* Returns the last top-level value of a given metadata type from a schema
+* using a breadth-first search that starts with the last item in the pipeline.
+*
+* @param schema The schema to search.
+* @param type The metadata type.
+*
+* @returns The value, if any.
+*
+* @internal
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function _getLastMetadata(schema, type) {
+	if ("pipe" in schema) {
+		const nestedSchemas = [];
+		for (let index = schema.pipe.length - 1; index >= 0; index--) {
+			const item = schema.pipe[index];
+			if (item.kind === "schema" && "pipe" in item) nestedSchemas.push(item);
+			else if (item.kind === "metadata" && item.type === type) return item[type];
+		}
+		for (const nestedSchema of nestedSchemas) {
+			const result = /* @__PURE__ */ _getLastMetadata(nestedSchema, type);
+			if (result !== void 0) return result;
+		}
+	}
+}
+
+//#endregion
+//#region src/utils/_getWordCount/_getWordCount.ts
+let store;
+/**
+* Returns the word count of the input.
+*
+* @param locales The locales to be used.
+* @param input The input to be measured.
+*
+* @returns The word count.
+*
+* @internal
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function _getWordCount(locales, input) {
+	if (!store) store = /* @__PURE__ */ new Map();
+	const key = String(locales);
+	let segmenter$1 = store.get(key);
+	if (!segmenter$1) {
+		segmenter$1 = new Intl.Segmenter(locales, { granularity: "word" });
+		store.set(key, segmenter$1);
+	}
+	const segments = segmenter$1.segment(input);
+	let count = 0;
+	for (const segment of segments) if (segment.isWordLike) count++;
+	return count;
+}
+
+//#endregion
+//#region src/utils/_isLuhnAlgo/_isLuhnAlgo.ts
+/**
+* Non-digit regex.
+*/
+const NON_DIGIT_REGEX = /\D/gu;
+/**
+* Checks whether a string with numbers corresponds to the luhn algorithm.
+*
+* @param input The input to be checked.
+*
+* @returns Whether input is valid.
+*
+* @internal
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function _isLuhnAlgo(input) {
+	const number$1 = input.replace(NON_DIGIT_REGEX, "");
+	let length$1 = number$1.length;
+	let bit = 1;
+	let sum = 0;
+	while (length$1) {
+		const value$1 = +number$1[--length$1];
+		bit ^= 1;
+		sum += bit ? [
+			0,
+			2,
+			4,
+			6,
+			8,
+			1,
+			3,
+			5,
+			7,
+			9
+		][value$1] : value$1;
+	}
+	return sum % 10 === 0;
+}
+
+//#endregion
+//#region src/utils/_isSameValueZero/_isSameValueZero.ts
+/**
+* Compares two values using the SameValueZero algorithm, which treats `NaN`
+* as equal to itself unlike `===`.
+*
+* @param value1 The first value.
+* @param value2 The second value.
+*
+* @returns Whether the values are equal.
+*
+* @internal
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function _isSameValueZero(value1, value2) {
+	return value1 === value2 || Number.isNaN(value1) && Number.isNaN(value2);
+}
+
+//#endregion
+//#region src/utils/_isValidObjectKey/_isValidObjectKey.ts
+/**
+* Disallows inherited object properties and prevents object prototype
+* pollution by disallowing certain keys.
+*
+* @param object The object to check.
+* @param key The key to check.
+*
+* @returns Whether the key is allowed.
+*
+* @internal
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function _isValidObjectKey(object$1, key) {
+	return Object.prototype.hasOwnProperty.call(object$1, key) && key !== "__proto__" && key !== "prototype" && key !== "constructor";
+}
+
+//#endregion
+//#region src/utils/_isValueMatch/_isValueMatch.ts
+/**
+* Checks whether a value matches a value action requirement.
+*
+* @param requirement The value action requirement.
+* @param value The value to check.
+*
+* @returns Whether the value matches the requirement.
+*
+* @internal
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function _isValueMatch(requirement, value$1) {
+	return Number.isNaN(requirement) && Number.isNaN(value$1) || requirement <= value$1 && requirement >= value$1;
+}
+
+//#endregion
+//#region src/utils/_joinExpects/_joinExpects.ts
+/**
+* Joins multiple `expects` values with the given separator.
+*
+* @param values The `expects` values.
+* @param separator The separator.
+*
+* @returns The joined `expects` property.
+*
+* @internal
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function _joinExpects(values$1, separator) {
+	const list = [...new Set(values$1)];
+	if (list.length > 1) return `(${list.join(` ${separator} `)})`;
+	return list[0] ?? "never";
+}
+
+//#endregion
+//#region src/utils/_standardSchema/_standardSchema.ts
+/**
+* Eagerly creates and attaches the Standard Schema properties of a schema.
+*
+* Hint: The contextual `this` type includes the standard properties that are
+* attached before the schema is returned.
+*
+* @param schema The schema to attach standard properties to.
+*
+* @returns The schema with standard properties attached.
+*
+* @internal
+*/
+function _standardSchema(schema) {
+	schema["~standard"] = {
+		version: 1,
+		vendor: "valibot",
+		validate: (value$1) => schema["~run"]({ value: value$1 }, /* @__PURE__ */ getGlobalConfig())
+	};
+	return schema;
+}
+
+//#endregion
+//#region src/utils/entriesFromList/entriesFromList.ts
+/**
+* Creates an object entries definition from a list of keys and a schema.
+*
+* @param list A list of keys.
+* @param schema The schema of the keys.
+*
+* @returns The object entries.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function entriesFromList(list, schema) {
+	const entries$1 = {};
+	for (const key of list) entries$1[key] = schema;
+	return entries$1;
+}
+
+//#endregion
+//#region src/utils/entriesFromObjects/entriesFromObjects.ts
+/* @__NO_SIDE_EFFECTS__ */
+function entriesFromObjects(schemas) {
+	const entries$1 = {};
+	for (const schema of schemas) Object.assign(entries$1, schema.entries);
+	return entries$1;
+}
+
+//#endregion
+//#region src/utils/getDotPath/getDotPath.ts
+/* @__NO_SIDE_EFFECTS__ */
+function getDotPath(issue) {
+	if (issue.path) {
+		let key = "";
+		for (const item of issue.path) if (typeof item.key === "string" || typeof item.key === "number") if (key) key += `.${item.key}`;
+		else key += item.key;
+		else return null;
+		return key;
+	}
+	return null;
+}
+
+//#endregion
+//#region src/utils/isOfKind/isOfKind.ts
+/**
+* A generic type guard to check the kind of an object.
+*
+* @param kind The kind to check for.
+* @param object The object to check.
+*
+* @returns Whether it matches.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function isOfKind(kind, object$1) {
+	return object$1.kind === kind;
+}
+
+//#endregion
+//#region src/utils/isOfType/isOfType.ts
+/**
+* A generic type guard to check the type of an object.
+*
+* @param type The type to check for.
+* @param object The object to check.
+*
+* @returns Whether it matches.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function isOfType(type, object$1) {
+	return object$1.type === type;
+}
+
+//#endregion
+//#region src/utils/ValiError/ValiError.ts
+/**
+* A Valibot error with useful information.
+*/
+var ValiError = class extends Error {
+	/**
+	* Creates a Valibot error with useful information.
+	*
+	* @param issues The error issues.
+	*/
+	constructor(issues) {
+		super(issues[0].message);
+		this.name = "ValiError";
+		this.issues = issues;
+	}
+};
+
+//#endregion
+//#region src/utils/isValiError/isValiError.ts
+/**
+* A type guard to check if an error is a ValiError.
+*
+* @param error The error to check.
+*
+* @returns Whether its a ValiError.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function isValiError(error) {
+	return error instanceof ValiError;
+}
+
+//#endregion
+//#region src/actions/args/args.ts
+/* @__NO_SIDE_EFFECTS__ */
+function args(schema) {
+	return {
+		kind: "transformation",
+		type: "args",
+		reference: args,
+		async: false,
+		schema,
+		"~run"(dataset, config$1) {
+			const func = dataset.value;
+			dataset.value = (...args_) => {
+				const argsDataset = this.schema["~run"]({ value: args_ }, config$1);
+				if (argsDataset.issues) throw new ValiError(argsDataset.issues);
+				return func(...argsDataset.value);
+			};
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/args/argsAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function argsAsync(schema) {
+	return {
+		kind: "transformation",
+		type: "args",
+		reference: argsAsync,
+		async: false,
+		schema,
+		"~run"(dataset, config$1) {
+			const func = dataset.value;
+			dataset.value = async (...args$1) => {
+				const argsDataset = await schema["~run"]({ value: args$1 }, config$1);
+				if (argsDataset.issues) throw new ValiError(argsDataset.issues);
+				return func(...argsDataset.value);
+			};
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/await/awaitAsync.ts
+/**
+* Creates an await transformation action.
+*
+* @returns An await action.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function awaitAsync() {
+	return {
+		kind: "transformation",
+		type: "await",
+		reference: awaitAsync,
+		async: true,
+		async "~run"(dataset) {
+			dataset.value = await dataset.value;
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/regex.ts
+/**
+* [Base64](https://en.wikipedia.org/wiki/Base64) regex.
+*/
+const BASE64_REGEX = /^(?:[\da-z+/]{4})*(?:[\da-z+/]{2}==|[\da-z+/]{3}=)?$/iu;
+/**
+* [BIC](https://en.wikipedia.org/wiki/ISO_9362) regex.
+*/
+const BIC_REGEX = /^[A-Z]{6}(?!00)[\dA-Z]{2}(?:[\dA-Z]{3})?$/u;
+/**
+* [Cuid2](https://github.com/paralleldrive/cuid2) regex.
+*/
+const CUID2_REGEX = /^[a-z][\da-z]*$/u;
+/**
+* [Decimal](https://en.wikipedia.org/wiki/Decimal) regex.
+*/
+const DECIMAL_REGEX = /^[+-]?(?:\d*\.)?\d+$/u;
+/**
+* [Digits](https://en.wikipedia.org/wiki/Numerical_digit) regex.
+*/
+const DIGITS_REGEX = /^\d+$/u;
+/**
+* [Domain name](https://en.wikipedia.org/wiki/Domain_name) regex.
+*
+* Hint: We decided against the `i` flag for better JSON Schema compatibility.
+* ASCII-only validation. Internationalized domain names (IDNs) are not
+* supported, including Punycode-encoded labels.
+*/
+const DOMAIN_REGEX = /^(?=.{1,253}$)(?:(?![Xx][Nn]--)[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)+[A-Za-z]{2,63}$/u;
+/**
+* [Email address](https://en.wikipedia.org/wiki/Email_address) regex.
+*
+* Hint: We decided against the `i` flag to avoid matching non-ASCII characters.
+*/
+const EMAIL_REGEX = /^[\w+-]+(?:\.[\w+-]+)*@[\da-zA-Z]+(?:[.-][\da-zA-Z]+)*\.[a-zA-Z]{2,}$/u;
+/**
+* Emoji regex from [emoji-regex-xs](https://github.com/slevithan/emoji-regex-xs) v1.0.0 (MIT license).
+*
+* Hint: We decided against the newer `/^\p{RGI_Emoji}+$/v` regex because it is
+* not supported in older runtimes and does not match all emoji.
+*/
+const EMOJI_REGEX = /^(?:[\u{1F1E6}-\u{1F1FF}]{2}|\u{1F3F4}[\u{E0061}-\u{E007A}]{2}[\u{E0030}-\u{E0039}\u{E0061}-\u{E007A}]{1,3}\u{E007F}|(?:\p{Emoji}\uFE0F\u20E3?|\p{Emoji_Modifier_Base}\p{Emoji_Modifier}?|(?![\p{Emoji_Modifier_Base}\u{1F1E6}-\u{1F1FF}])\p{Emoji_Presentation})(?:\u200D(?:\p{Emoji}\uFE0F\u20E3?|\p{Emoji_Modifier_Base}\p{Emoji_Modifier}?|(?![\p{Emoji_Modifier_Base}\u{1F1E6}-\u{1F1FF}])\p{Emoji_Presentation}))*)+$/u;
+/**
+* [Hexadecimal](https://en.wikipedia.org/wiki/Hexadecimal) regex.
+*
+* Hint: We decided against the `i` flag for better JSON Schema compatibility.
+*/
+const HEXADECIMAL_REGEX = /^(?:0[hx])?[\da-fA-F]+$/u;
+/**
+* [Hex color](https://en.wikipedia.org/wiki/Web_colors#Hex_triplet) regex.
+*
+* Hint: We decided against the `i` flag for better JSON Schema compatibility.
+*/
+const HEX_COLOR_REGEX = /^#(?:[\da-fA-F]{3,4}|[\da-fA-F]{6}|[\da-fA-F]{8})$/u;
+/**
+* [IMEI](https://en.wikipedia.org/wiki/International_Mobile_Equipment_Identity) regex.
+*/
+const IMEI_REGEX = /^\d{15}$|^\d{2}-\d{6}-\d{6}-\d$/u;
+/**
+* [IPv4](https://en.wikipedia.org/wiki/IPv4) regex.
+*/
+const IPV4_REGEX = /^(?:(?:[1-9]|1\d|2[0-4])?\d|25[0-5])(?:\.(?:(?:[1-9]|1\d|2[0-4])?\d|25[0-5])){3}$/u;
+/**
+* [IPv6](https://en.wikipedia.org/wiki/IPv6) regex.
+*/
+const IPV6_REGEX = /^(?:(?:[\da-f]{1,4}:){7}[\da-f]{1,4}|(?:[\da-f]{1,4}:){1,7}:|(?:[\da-f]{1,4}:){1,6}:[\da-f]{1,4}|(?:[\da-f]{1,4}:){1,5}(?::[\da-f]{1,4}){1,2}|(?:[\da-f]{1,4}:){1,4}(?::[\da-f]{1,4}){1,3}|(?:[\da-f]{1,4}:){1,3}(?::[\da-f]{1,4}){1,4}|(?:[\da-f]{1,4}:){1,2}(?::[\da-f]{1,4}){1,5}|[\da-f]{1,4}:(?::[\da-f]{1,4}){1,6}|:(?:(?::[\da-f]{1,4}){1,7}|:)|fe80:(?::[\da-f]{0,4}){0,4}%[\da-z]+|::(?:f{4}(?::0{1,4})?:)?(?:(?:25[0-5]|(?:2[0-4]|1?\d)?\d)\.){3}(?:25[0-5]|(?:2[0-4]|1?\d)?\d)|(?:[\da-f]{1,4}:){1,4}:(?:(?:25[0-5]|(?:2[0-4]|1?\d)?\d)\.){3}(?:25[0-5]|(?:2[0-4]|1?\d)?\d))$/iu;
+/**
+* [IP](https://en.wikipedia.org/wiki/IP_address) regex.
+*/
+const IP_REGEX = /^(?:(?:[1-9]|1\d|2[0-4])?\d|25[0-5])(?:\.(?:(?:[1-9]|1\d|2[0-4])?\d|25[0-5])){3}$|^(?:(?:[\da-f]{1,4}:){7}[\da-f]{1,4}|(?:[\da-f]{1,4}:){1,7}:|(?:[\da-f]{1,4}:){1,6}:[\da-f]{1,4}|(?:[\da-f]{1,4}:){1,5}(?::[\da-f]{1,4}){1,2}|(?:[\da-f]{1,4}:){1,4}(?::[\da-f]{1,4}){1,3}|(?:[\da-f]{1,4}:){1,3}(?::[\da-f]{1,4}){1,4}|(?:[\da-f]{1,4}:){1,2}(?::[\da-f]{1,4}){1,5}|[\da-f]{1,4}:(?::[\da-f]{1,4}){1,6}|:(?:(?::[\da-f]{1,4}){1,7}|:)|fe80:(?::[\da-f]{0,4}){0,4}%[\da-z]+|::(?:f{4}(?::0{1,4})?:)?(?:(?:25[0-5]|(?:2[0-4]|1?\d)?\d)\.){3}(?:25[0-5]|(?:2[0-4]|1?\d)?\d)|(?:[\da-f]{1,4}:){1,4}:(?:(?:25[0-5]|(?:2[0-4]|1?\d)?\d)\.){3}(?:25[0-5]|(?:2[0-4]|1?\d)?\d))$/iu;
+/**
+* [ISO 8601](https://en.wikipedia.org/wiki/ISO_8601) date regex.
+*/
+const ISO_DATE_REGEX = /^\d{4}-(?:0[1-9]|1[0-2])-(?:[12]\d|0[1-9]|3[01])$/u;
+/**
+* [ISO 8601](https://en.wikipedia.org/wiki/ISO_8601) date-time regex.
+*/
+const ISO_DATE_TIME_REGEX = /^\d{4}-(?:0[1-9]|1[0-2])-(?:[12]\d|0[1-9]|3[01])[T ](?:0\d|1\d|2[0-3]):[0-5]\d$/u;
+/**
+* [ISO 8601](https://en.wikipedia.org/wiki/ISO_8601) date-time with seconds regex.
+*/
+const ISO_DATE_TIME_SECOND_REGEX = /^\d{4}-(?:0[1-9]|1[0-2])-(?:[12]\d|0[1-9]|3[01])[T ](?:0\d|1\d|2[0-3])(?::[0-5]\d){2}$/u;
+/**
+* [ISO 8601](https://en.wikipedia.org/wiki/ISO_8601) time regex.
+*/
+const ISO_TIME_REGEX = /^(?:0\d|1\d|2[0-3]):[0-5]\d$/u;
+/**
+* [ISO 8601](https://en.wikipedia.org/wiki/ISO_8601) time with seconds regex.
+*/
+const ISO_TIME_SECOND_REGEX = /^(?:0\d|1\d|2[0-3])(?::[0-5]\d){2}$/u;
+/**
+* [ISO 8601](https://en.wikipedia.org/wiki/ISO_8601) timestamp regex. Allows a
+* space as a date/time separator and an optional space before the UTC offset.
+*/
+const ISO_TIMESTAMP_REGEX = /^\d{4}-(?:0[1-9]|1[0-2])-(?:[12]\d|0[1-9]|3[01])[T ](?:0\d|1\d|2[0-3])(?::[0-5]\d){2}(?:\.\d{1,9})?(?:Z| ?[+-](?:0\d|1\d|2[0-3])(?::?[0-5]\d)?)$/u;
+/**
+* [ISO 8601](https://en.wikipedia.org/wiki/ISO_8601) week regex.
+*/
+const ISO_WEEK_REGEX = /^\d{4}-W(?:0[1-9]|[1-4]\d|5[0-3])$/u;
+/**
+* [JWS compact serialization](https://datatracker.ietf.org/doc/html/rfc7515#section-3.1)
+* regex.
+*
+* Hint: Empty payload and signature segments are allowed because the
+* Base64URL-encoded representation of an empty octet sequence is an empty
+* string.
+*/
+const JWS_COMPACT_REGEX = /^(?:[\w-]{2,3}|(?:[\w-]{4})+(?:[\w-]{2,3})?)\.(?:[\w-]{2,3}|(?:[\w-]{4})+(?:[\w-]{2,3})?)?\.(?:[\w-]{2,3}|(?:[\w-]{4})+(?:[\w-]{2,3})?)?$/u;
+/**
+* [ISRC](https://en.wikipedia.org/wiki/International_Standard_Recording_Code) regex.
+*/
+const ISRC_REGEX = /^(?:[A-Z]{2}[A-Z\d]{3}\d{7}|[A-Z]{2}-[A-Z\d]{3}-\d{2}-\d{5})$/u;
+/**
+* [KSUID](https://github.com/segmentio/ksuid) regex.
+*/
+const KSUID_REGEX = /^[a-zA-Z0-9]{27}$/u;
+/**
+* [MAC](https://en.wikipedia.org/wiki/MAC_address) 48 bit regex.
+*
+* Hint: We decided against the `i` flag for better JSON Schema compatibility.
+*/
+const MAC48_REGEX = /^(?:[\da-fA-F]{2}:){5}[\da-fA-F]{2}$|^(?:[\da-fA-F]{2}-){5}[\da-fA-F]{2}$|^(?:[\da-fA-F]{4}\.){2}[\da-fA-F]{4}$/u;
+/**
+* [MAC](https://en.wikipedia.org/wiki/MAC_address) 64 bit regex.
+*
+* Hint: We decided against the `i` flag for better JSON Schema compatibility.
+*/
+const MAC64_REGEX = /^(?:[\da-fA-F]{2}:){7}[\da-fA-F]{2}$|^(?:[\da-fA-F]{2}-){7}[\da-fA-F]{2}$|^(?:[\da-fA-F]{4}\.){3}[\da-fA-F]{4}$|^(?:[\da-fA-F]{4}:){3}[\da-fA-F]{4}$/u;
+/**
+* [MAC](https://en.wikipedia.org/wiki/MAC_address) regex.
+*
+* Hint: We decided against the `i` flag for better JSON Schema compatibility.
+*/
+const MAC_REGEX = /^(?:[\da-fA-F]{2}:){5}[\da-fA-F]{2}$|^(?:[\da-fA-F]{2}-){5}[\da-fA-F]{2}$|^(?:[\da-fA-F]{4}\.){2}[\da-fA-F]{4}$|^(?:[\da-fA-F]{2}:){7}[\da-fA-F]{2}$|^(?:[\da-fA-F]{2}-){7}[\da-fA-F]{2}$|^(?:[\da-fA-F]{4}\.){3}[\da-fA-F]{4}$|^(?:[\da-fA-F]{4}:){3}[\da-fA-F]{4}$/u;
+/**
+* [Nano ID](https://github.com/ai/nanoid) regex.
+*/
+const NANO_ID_REGEX = /^[\w-]+$/u;
+/**
+* [Octal](https://en.wikipedia.org/wiki/Octal) regex.
+*/
+const OCTAL_REGEX = /^(?:0o)?[0-7]+$/u;
+/**
+* [RFC 5322 email address](https://datatracker.ietf.org/doc/html/rfc5322#section-3.4.1) regex.
+*
+* Hint: This regex was taken from the [HTML Living Standard Specification](https://html.spec.whatwg.org/multipage/input.html#valid-e-mail-address) and does not perfectly represent RFC 5322.
+*/
+const RFC_EMAIL_REGEX = /^[a-zA-Z0-9.!#$%&'*+\/=?^_`{|}~-]+@[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?(?:\.[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?)*$/;
+/**
+* [Slug](https://en.wikipedia.org/wiki/Clean_URL#Slug) regex.
+*/
+const SLUG_REGEX = /^[\da-z]+(?:[-_][\da-z]+)*$/u;
+/**
+* [ULID](https://github.com/ulid/spec) regex.
+*
+* Hint: We decided against the `i` flag for better JSON Schema compatibility.
+* Hint: The first character is restricted to `[0-7]` because the 48-bit
+* timestamp cannot exceed 2^48-1, making the maximum valid ULID
+* `7ZZZZZZZZZZZZZZZZZZZZZZZZZ` in Crockford's Base32 encoding.
+*/
+const ULID_REGEX = /^[0-7][\da-hjkmnp-tv-zA-HJKMNP-TV-Z]{25}$/u;
+/**
+* [UUID](https://en.wikipedia.org/wiki/Universally_unique_identifier) regex.
+*/
+const UUID_REGEX = /^[\da-f]{8}(?:-[\da-f]{4}){3}-[\da-f]{12}$/iu;
+
+//#endregion
+//#region src/actions/base64/base64.ts
+/* @__NO_SIDE_EFFECTS__ */
+function base64(message$1) {
+	return {
+		kind: "validation",
+		type: "base64",
+		reference: base64,
+		async: false,
+		expects: null,
+		requirement: BASE64_REGEX,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "Base64", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/bic/bic.ts
+/* @__NO_SIDE_EFFECTS__ */
+function bic(message$1) {
+	return {
+		kind: "validation",
+		type: "bic",
+		reference: bic,
+		async: false,
+		expects: null,
+		requirement: BIC_REGEX,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "BIC", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/brand/brand.ts
+/**
+* Creates a brand transformation action.
+*
+* @param name The brand name.
+*
+* @returns A brand action.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function brand(name) {
+	return {
+		kind: "transformation",
+		type: "brand",
+		reference: brand,
+		async: false,
+		name,
+		"~run"(dataset) {
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/bytes/bytes.ts
+/* @__NO_SIDE_EFFECTS__ */
+function bytes(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "bytes",
+		reference: bytes,
+		async: false,
+		expects: `${requirement}`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed) {
+				const length$1 = /* @__PURE__ */ _getByteCount(dataset.value);
+				if (length$1 !== this.requirement) _addIssue(this, "bytes", dataset, config$1, { received: `${length$1}` });
+			}
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/check/check.ts
+/* @__NO_SIDE_EFFECTS__ */
+function check(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "check",
+		reference: check,
+		async: false,
+		expects: null,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement(dataset.value)) _addIssue(this, "input", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/check/checkAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function checkAsync(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "check",
+		reference: checkAsync,
+		async: true,
+		expects: null,
+		requirement,
+		message: message$1,
+		async "~run"(dataset, config$1) {
+			if (dataset.typed && !await this.requirement(dataset.value)) _addIssue(this, "input", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/checkItems/checkItems.ts
+/* @__NO_SIDE_EFFECTS__ */
+function checkItems(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "check_items",
+		reference: checkItems,
+		async: false,
+		expects: null,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed) for (let index = 0; index < dataset.value.length; index++) {
+				const item = dataset.value[index];
+				if (!this.requirement(item, index, dataset.value)) _addIssue(this, "item", dataset, config$1, {
+					input: item,
+					path: [{
+						type: "array",
+						origin: "value",
+						input: dataset.value,
+						key: index,
+						value: item
+					}]
+				});
+			}
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/checkItems/checkItemsAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function checkItemsAsync(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "check_items",
+		reference: checkItemsAsync,
+		async: true,
+		expects: null,
+		requirement,
+		message: message$1,
+		async "~run"(dataset, config$1) {
+			if (dataset.typed) {
+				const requirementResults = await Promise.all(dataset.value.map(this.requirement));
+				for (let index = 0; index < dataset.value.length; index++) if (!requirementResults[index]) {
+					const item = dataset.value[index];
+					_addIssue(this, "item", dataset, config$1, {
+						input: item,
+						path: [{
+							type: "array",
+							origin: "value",
+							input: dataset.value,
+							key: index,
+							value: item
+						}]
+					});
+				}
+			}
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/codePoints/codePoints.ts
+/* @__NO_SIDE_EFFECTS__ */
+function codePoints(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "code_points",
+		reference: codePoints,
+		async: false,
+		expects: `${requirement}`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed) {
+				const count = /* @__PURE__ */ _getCodePointCount(dataset.value);
+				if (count !== this.requirement) _addIssue(this, "code points", dataset, config$1, { received: `${count}` });
+			}
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/creditCard/creditCard.ts
+/**
+* Credit card regex.
+*/
+const CREDIT_CARD_REGEX = /^(?:\d{13,19}|\d{4}(?: \d{3,6}){2,4}|\d{4}(?:-\d{3,6}){2,4})$/u;
+/**
+* Sanitize regex.
+*/
+const SANITIZE_REGEX = /[- ]/gu;
+/**
+* Provider regex list.
+*/
+const PROVIDER_REGEX_LIST = (/* unused pure expression or super */ null && ([
+	/^3[47]\d{13}$/u,
+	/^3(?:0[0-5]|[68]\d)\d{11,13}$/u,
+	/^6(?:011|5\d{2})\d{12,15}$/u,
+	/^(?:2131|1800|35\d{3})\d{11}$/u,
+	/^(?:5[1-5]\d{2}|222\d|22[3-9]\d|2[3-6]\d{2}|27[01]\d|2720)\d{12}$/u,
+	/^(?:6[27]\d{14,17}|81\d{14,17})$/u,
+	/^4\d{12}(?:\d{3,6})?$/u
+]));
+/* @__NO_SIDE_EFFECTS__ */
+function creditCard(message$1) {
+	return {
+		kind: "validation",
+		type: "credit_card",
+		reference: creditCard,
+		async: false,
+		expects: null,
+		requirement(input) {
+			let sanitized;
+			return CREDIT_CARD_REGEX.test(input) && (sanitized = input.replace(SANITIZE_REGEX, "")) && PROVIDER_REGEX_LIST.some((regex$1) => regex$1.test(sanitized)) && /* @__PURE__ */ _isLuhnAlgo(sanitized);
+		},
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement(dataset.value)) _addIssue(this, "credit card", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/cuid2/cuid2.ts
+/* @__NO_SIDE_EFFECTS__ */
+function cuid2(message$1) {
+	return {
+		kind: "validation",
+		type: "cuid2",
+		reference: cuid2,
+		async: false,
+		expects: null,
+		requirement: CUID2_REGEX,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "Cuid2", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/decimal/decimal.ts
+/* @__NO_SIDE_EFFECTS__ */
+function decimal(message$1) {
+	return {
+		kind: "validation",
+		type: "decimal",
+		reference: decimal,
+		async: false,
+		expects: null,
+		requirement: DECIMAL_REGEX,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "decimal", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/description/description.ts
+/**
+* Creates a description metadata action.
+*
+* @param description_ The description text.
+*
+* @returns A description action.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function description(description_) {
+	return {
+		kind: "metadata",
+		type: "description",
+		reference: description,
+		description: description_
+	};
+}
+
+//#endregion
+//#region src/actions/digits/digits.ts
+/* @__NO_SIDE_EFFECTS__ */
+function digits(message$1) {
+	return {
+		kind: "validation",
+		type: "digits",
+		reference: digits,
+		async: false,
+		expects: null,
+		requirement: DIGITS_REGEX,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "digits", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/domain/domain.ts
+/* @__NO_SIDE_EFFECTS__ */
+function domain(message$1) {
+	return {
+		kind: "validation",
+		type: "domain",
+		reference: domain,
+		expects: null,
+		async: false,
+		requirement: DOMAIN_REGEX,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "domain", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/email/email.ts
+/* @__NO_SIDE_EFFECTS__ */
+function email(message$1) {
+	return {
+		kind: "validation",
+		type: "email",
+		reference: email,
+		expects: null,
+		async: false,
+		requirement: EMAIL_REGEX,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "email", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/emoji/emoji.ts
+/* @__NO_SIDE_EFFECTS__ */
+function emoji(message$1) {
+	return {
+		kind: "validation",
+		type: "emoji",
+		reference: emoji,
+		async: false,
+		expects: null,
+		requirement: EMOJI_REGEX,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "emoji", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/empty/empty.ts
+/* @__NO_SIDE_EFFECTS__ */
+function empty(message$1) {
+	return {
+		kind: "validation",
+		type: "empty",
+		reference: empty,
+		async: false,
+		expects: "0",
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && dataset.value.length > 0) _addIssue(this, "length", dataset, config$1, { received: `${dataset.value.length}` });
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/endsWith/endsWith.ts
+/* @__NO_SIDE_EFFECTS__ */
+function endsWith(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "ends_with",
+		reference: endsWith,
+		async: false,
+		expects: `"${requirement}"`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !dataset.value.endsWith(this.requirement)) _addIssue(this, "end", dataset, config$1, { received: `"${dataset.value.slice(-this.requirement.length)}"` });
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/entries/entries.ts
+/* @__NO_SIDE_EFFECTS__ */
+function entries(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "entries",
+		reference: entries,
+		async: false,
+		expects: `${requirement}`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (!dataset.typed) return dataset;
+			const count = Object.keys(dataset.value).length;
+			if (dataset.typed && count !== this.requirement) _addIssue(this, "entries", dataset, config$1, { received: `${count}` });
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/everyItem/everyItem.ts
+/* @__NO_SIDE_EFFECTS__ */
+function everyItem(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "every_item",
+		reference: everyItem,
+		async: false,
+		expects: null,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !dataset.value.every(this.requirement)) _addIssue(this, "item", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/examples/examples.ts
+/**
+* Creates an examples metadata action.
+*
+* @param examples_ The examples.
+*
+* @returns An examples action.
+*
+* @beta
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function examples(examples_) {
+	return {
+		kind: "metadata",
+		type: "examples",
+		reference: examples,
+		examples: examples_
+	};
+}
+
+//#endregion
+//#region src/actions/excludes/excludes.ts
+/* @__NO_SIDE_EFFECTS__ */
+function excludes(requirement, message$1) {
+	const received = /* @__PURE__ */ _stringify(requirement);
+	return {
+		kind: "validation",
+		type: "excludes",
+		reference: excludes,
+		async: false,
+		expects: `!${received}`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && dataset.value.includes(this.requirement)) _addIssue(this, "content", dataset, config$1, { received });
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/filterItems/filterItems.ts
+/* @__NO_SIDE_EFFECTS__ */
+function filterItems(operation) {
+	return {
+		kind: "transformation",
+		type: "filter_items",
+		reference: filterItems,
+		async: false,
+		operation,
+		"~run"(dataset) {
+			dataset.value = dataset.value.filter(this.operation);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/findItem/findItem.ts
+/* @__NO_SIDE_EFFECTS__ */
+function findItem(operation) {
+	return {
+		kind: "transformation",
+		type: "find_item",
+		reference: findItem,
+		async: false,
+		operation,
+		"~run"(dataset) {
+			dataset.value = dataset.value.find(this.operation);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/finite/finite.ts
+/* @__NO_SIDE_EFFECTS__ */
+function finite(message$1) {
+	return {
+		kind: "validation",
+		type: "finite",
+		reference: finite,
+		async: false,
+		expects: null,
+		requirement: Number.isFinite,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement(dataset.value)) _addIssue(this, "finite", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/flavor/flavor.ts
+/**
+* Creates a flavor transformation action.
+*
+* @param name The flavor name.
+*
+* @returns A flavor action.
+*
+* @beta
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function flavor(name) {
+	return {
+		kind: "transformation",
+		type: "flavor",
+		reference: flavor,
+		async: false,
+		name,
+		"~run"(dataset) {
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/graphemes/graphemes.ts
+/* @__NO_SIDE_EFFECTS__ */
+function graphemes(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "graphemes",
+		reference: graphemes,
+		async: false,
+		expects: `${requirement}`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed) {
+				const count = /* @__PURE__ */ _getGraphemeCount(dataset.value);
+				if (count !== this.requirement) _addIssue(this, "graphemes", dataset, config$1, { received: `${count}` });
+			}
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/gtValue/gtValue.ts
+/* @__NO_SIDE_EFFECTS__ */
+function gtValue(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "gt_value",
+		reference: gtValue,
+		async: false,
+		expects: `>${requirement instanceof Date ? requirement.toJSON() : /* @__PURE__ */ _stringify(requirement)}`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !(dataset.value > this.requirement)) _addIssue(this, "value", dataset, config$1, { received: dataset.value instanceof Date ? dataset.value.toJSON() : /* @__PURE__ */ _stringify(dataset.value) });
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/guard/guard.ts
+/* @__NO_SIDE_EFFECTS__ */
+function guard(requirement, message$1) {
+	return {
+		kind: "transformation",
+		type: "guard",
+		reference: guard,
+		async: false,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement(dataset.value)) {
+				_addIssue(this, "input", dataset, config$1);
+				dataset.typed = false;
+			}
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/hash/hash.ts
+/**
+* Hash lengths object.
+*/
+const HASH_LENGTHS = {
+	md4: 32,
+	md5: 32,
+	sha1: 40,
+	sha256: 64,
+	sha384: 96,
+	sha512: 128,
+	ripemd128: 32,
+	ripemd160: 40,
+	tiger128: 32,
+	tiger160: 40,
+	tiger192: 48,
+	crc32: 8,
+	crc32b: 8,
+	adler32: 8
+};
+/* @__NO_SIDE_EFFECTS__ */
+function hash(types, message$1) {
+	return {
+		kind: "validation",
+		type: "hash",
+		reference: hash,
+		expects: null,
+		async: false,
+		requirement: RegExp(types.map((type) => `^[a-fA-F0-9]{${HASH_LENGTHS[type]}}$`).join("|"), "u"),
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "hash", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/hexadecimal/hexadecimal.ts
+/* @__NO_SIDE_EFFECTS__ */
+function hexadecimal(message$1) {
+	return {
+		kind: "validation",
+		type: "hexadecimal",
+		reference: hexadecimal,
+		async: false,
+		expects: null,
+		requirement: HEXADECIMAL_REGEX,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "hexadecimal", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/hexColor/hexColor.ts
+/* @__NO_SIDE_EFFECTS__ */
+function hexColor(message$1) {
+	return {
+		kind: "validation",
+		type: "hex_color",
+		reference: hexColor,
+		async: false,
+		expects: null,
+		requirement: HEX_COLOR_REGEX,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "hex color", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/imei/imei.ts
+/* @__NO_SIDE_EFFECTS__ */
+function imei(message$1) {
+	return {
+		kind: "validation",
+		type: "imei",
+		reference: imei,
+		async: false,
+		expects: null,
+		requirement(input) {
+			return IMEI_REGEX.test(input) && /* @__PURE__ */ _isLuhnAlgo(input);
+		},
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement(dataset.value)) _addIssue(this, "IMEI", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/includes/includes.ts
+/* @__NO_SIDE_EFFECTS__ */
+function includes(requirement, message$1) {
+	const expects = /* @__PURE__ */ _stringify(requirement);
+	return {
+		kind: "validation",
+		type: "includes",
+		reference: includes,
+		async: false,
+		expects,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !dataset.value.includes(this.requirement)) _addIssue(this, "content", dataset, config$1, { received: `!${expects}` });
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/integer/integer.ts
+/* @__NO_SIDE_EFFECTS__ */
+function integer(message$1) {
+	return {
+		kind: "validation",
+		type: "integer",
+		reference: integer,
+		async: false,
+		expects: null,
+		requirement: Number.isInteger,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement(dataset.value)) _addIssue(this, "integer", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/ip/ip.ts
+/* @__NO_SIDE_EFFECTS__ */
+function ip(message$1) {
+	return {
+		kind: "validation",
+		type: "ip",
+		reference: ip,
+		async: false,
+		expects: null,
+		requirement: IP_REGEX,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "IP", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/ipv4/ipv4.ts
+/* @__NO_SIDE_EFFECTS__ */
+function ipv4(message$1) {
+	return {
+		kind: "validation",
+		type: "ipv4",
+		reference: ipv4,
+		async: false,
+		expects: null,
+		requirement: IPV4_REGEX,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "IPv4", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/ipv6/ipv6.ts
+/* @__NO_SIDE_EFFECTS__ */
+function ipv6(message$1) {
+	return {
+		kind: "validation",
+		type: "ipv6",
+		reference: ipv6,
+		async: false,
+		expects: null,
+		requirement: IPV6_REGEX,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "IPv6", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/isbn/utils/_isIsbn10.ts
+/**
+* [Validates an ISBN-10](https://en.wikipedia.org/wiki/ISBN#ISBN-10_check_digits).
+*
+* @param input The input value.
+*
+* @returns `true` if the input is a valid ISBN-10, `false` otherwise.
+*
+* @internal
+*/
+function _isIsbn10(input) {
+	const digits$1 = input.split("").map((c) => c === "X" ? 10 : parseInt(c));
+	let sum = 0;
+	for (let i = 0; i < 10; i++) sum += digits$1[i] * (10 - i);
+	return sum % 11 === 0;
+}
+
+//#endregion
+//#region src/actions/isbn/utils/_isIsbn13.ts
+/**
+* [Validates an ISBN-13](https://en.wikipedia.org/wiki/ISBN#ISBN-13_check_digit_calculation).
+*
+* @param input The input value.
+*
+* @returns `true` if the input is a valid ISBN-13, `false` otherwise.
+*
+* @internal
+*/
+function _isIsbn13(input) {
+	const digits$1 = input.split("").map((c) => parseInt(c));
+	let sum = 0;
+	for (let i = 0; i < 13; i++) sum += digits$1[i] * (i % 2 === 0 ? 1 : 3);
+	return sum % 10 === 0;
+}
+
+//#endregion
+//#region src/actions/isbn/isbn.ts
+/**
+* ISBN separator regex.
+*/
+const ISBN_SEPARATOR_REGEX = /[- ]/gu;
+/**
+* ISBN-10 detection regex.
+*/
+const ISBN_10_DETECTION_REGEX = /^\d{9}[\dX]$/u;
+/**
+* ISBN-13 detection regex.
+*/
+const ISBN_13_DETECTION_REGEX = /^\d{13}$/u;
+/* @__NO_SIDE_EFFECTS__ */
+function isbn(message$1) {
+	return {
+		kind: "validation",
+		type: "isbn",
+		reference: isbn,
+		async: false,
+		expects: null,
+		requirement(input) {
+			const replacedInput = input.replace(ISBN_SEPARATOR_REGEX, "");
+			if (ISBN_10_DETECTION_REGEX.test(replacedInput)) return _isIsbn10(replacedInput);
+			else if (ISBN_13_DETECTION_REGEX.test(replacedInput)) return _isIsbn13(replacedInput);
+			return false;
+		},
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement(dataset.value)) _addIssue(this, "ISBN", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/isrc/isrc.ts
+/* @__NO_SIDE_EFFECTS__ */
+function isrc(message$1) {
+	return {
+		kind: "validation",
+		type: "isrc",
+		reference: isrc,
+		async: false,
+		expects: null,
+		requirement: ISRC_REGEX,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "ISRC", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/isoDate/isoDate.ts
+/* @__NO_SIDE_EFFECTS__ */
+function isoDate(message$1) {
+	return {
+		kind: "validation",
+		type: "iso_date",
+		reference: isoDate,
+		async: false,
+		expects: null,
+		requirement: ISO_DATE_REGEX,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "date", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/isoDateTime/isoDateTime.ts
+/* @__NO_SIDE_EFFECTS__ */
+function isoDateTime(message$1) {
+	return {
+		kind: "validation",
+		type: "iso_date_time",
+		reference: isoDateTime,
+		async: false,
+		expects: null,
+		requirement: ISO_DATE_TIME_REGEX,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "date-time", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/isoDateTimeSecond/isoDateTimeSecond.ts
+/* @__NO_SIDE_EFFECTS__ */
+function isoDateTimeSecond(message$1) {
+	return {
+		kind: "validation",
+		type: "iso_date_time_second",
+		reference: isoDateTimeSecond,
+		async: false,
+		expects: null,
+		requirement: ISO_DATE_TIME_SECOND_REGEX,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "date-time-second", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/isoTime/isoTime.ts
+/* @__NO_SIDE_EFFECTS__ */
+function isoTime(message$1) {
+	return {
+		kind: "validation",
+		type: "iso_time",
+		reference: isoTime,
+		async: false,
+		expects: null,
+		requirement: ISO_TIME_REGEX,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "time", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/isoTimeSecond/isoTimeSecond.ts
+/* @__NO_SIDE_EFFECTS__ */
+function isoTimeSecond(message$1) {
+	return {
+		kind: "validation",
+		type: "iso_time_second",
+		reference: isoTimeSecond,
+		async: false,
+		expects: null,
+		requirement: ISO_TIME_SECOND_REGEX,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "time-second", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/isoTimestamp/isoTimestamp.ts
+/* @__NO_SIDE_EFFECTS__ */
+function isoTimestamp(message$1) {
+	return {
+		kind: "validation",
+		type: "iso_timestamp",
+		reference: isoTimestamp,
+		async: false,
+		expects: null,
+		requirement: ISO_TIMESTAMP_REGEX,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "timestamp", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/isoWeek/isoWeek.ts
+/* @__NO_SIDE_EFFECTS__ */
+function isoWeek(message$1) {
+	return {
+		kind: "validation",
+		type: "iso_week",
+		reference: isoWeek,
+		async: false,
+		expects: null,
+		requirement: ISO_WEEK_REGEX,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "week", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/jwsCompact/jwsCompact.ts
+/* @__NO_SIDE_EFFECTS__ */
+function jwsCompact(message$1) {
+	return {
+		kind: "validation",
+		type: "jws_compact",
+		reference: jwsCompact,
+		async: false,
+		expects: null,
+		requirement: JWS_COMPACT_REGEX,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "JWS compact", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/ksuid/ksuid.ts
+/* @__NO_SIDE_EFFECTS__ */
+function ksuid(message$1) {
+	return {
+		kind: "validation",
+		type: "ksuid",
+		reference: ksuid,
+		async: false,
+		expects: null,
+		requirement: KSUID_REGEX,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "KSUID", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/length/length.ts
+/* @__NO_SIDE_EFFECTS__ */
+function length(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "length",
+		reference: length,
+		async: false,
+		expects: `${requirement}`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && dataset.value.length !== this.requirement) _addIssue(this, "length", dataset, config$1, { received: `${dataset.value.length}` });
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/ltValue/ltValue.ts
+/* @__NO_SIDE_EFFECTS__ */
+function ltValue(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "lt_value",
+		reference: ltValue,
+		async: false,
+		expects: `<${requirement instanceof Date ? requirement.toJSON() : /* @__PURE__ */ _stringify(requirement)}`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !(dataset.value < this.requirement)) _addIssue(this, "value", dataset, config$1, { received: dataset.value instanceof Date ? dataset.value.toJSON() : /* @__PURE__ */ _stringify(dataset.value) });
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/mac/mac.ts
+/* @__NO_SIDE_EFFECTS__ */
+function mac(message$1) {
+	return {
+		kind: "validation",
+		type: "mac",
+		reference: mac,
+		async: false,
+		expects: null,
+		requirement: MAC_REGEX,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "MAC", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/mac48/mac48.ts
+/* @__NO_SIDE_EFFECTS__ */
+function mac48(message$1) {
+	return {
+		kind: "validation",
+		type: "mac48",
+		reference: mac48,
+		async: false,
+		expects: null,
+		requirement: MAC48_REGEX,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "48-bit MAC", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/mac64/mac64.ts
+/* @__NO_SIDE_EFFECTS__ */
+function mac64(message$1) {
+	return {
+		kind: "validation",
+		type: "mac64",
+		reference: mac64,
+		async: false,
+		expects: null,
+		requirement: MAC64_REGEX,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "64-bit MAC", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/mapItems/mapItems.ts
+/* @__NO_SIDE_EFFECTS__ */
+function mapItems(operation) {
+	return {
+		kind: "transformation",
+		type: "map_items",
+		reference: mapItems,
+		async: false,
+		operation,
+		"~run"(dataset) {
+			dataset.value = dataset.value.map(this.operation);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/maxBytes/maxBytes.ts
+/* @__NO_SIDE_EFFECTS__ */
+function maxBytes(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "max_bytes",
+		reference: maxBytes,
+		async: false,
+		expects: `<=${requirement}`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed) {
+				const length$1 = /* @__PURE__ */ _getByteCount(dataset.value);
+				if (length$1 > this.requirement) _addIssue(this, "bytes", dataset, config$1, { received: `${length$1}` });
+			}
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/maxCodePoints/maxCodePoints.ts
+/* @__NO_SIDE_EFFECTS__ */
+function maxCodePoints(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "max_code_points",
+		reference: maxCodePoints,
+		async: false,
+		expects: `<=${requirement}`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed) {
+				const count = /* @__PURE__ */ _getCodePointCount(dataset.value);
+				if (count > this.requirement) _addIssue(this, "code points", dataset, config$1, { received: `${count}` });
+			}
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/maxEntries/maxEntries.ts
+/* @__NO_SIDE_EFFECTS__ */
+function maxEntries(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "max_entries",
+		reference: maxEntries,
+		async: false,
+		expects: `<=${requirement}`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (!dataset.typed) return dataset;
+			const count = Object.keys(dataset.value).length;
+			if (dataset.typed && count > this.requirement) _addIssue(this, "entries", dataset, config$1, { received: `${count}` });
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/maxGraphemes/maxGraphemes.ts
+/* @__NO_SIDE_EFFECTS__ */
+function maxGraphemes(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "max_graphemes",
+		reference: maxGraphemes,
+		async: false,
+		expects: `<=${requirement}`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed) {
+				const count = /* @__PURE__ */ _getGraphemeCount(dataset.value);
+				if (count > this.requirement) _addIssue(this, "graphemes", dataset, config$1, { received: `${count}` });
+			}
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/maxLength/maxLength.ts
+/* @__NO_SIDE_EFFECTS__ */
+function maxLength(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "max_length",
+		reference: maxLength,
+		async: false,
+		expects: `<=${requirement}`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && dataset.value.length > this.requirement) _addIssue(this, "length", dataset, config$1, { received: `${dataset.value.length}` });
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/maxSize/maxSize.ts
+/* @__NO_SIDE_EFFECTS__ */
+function maxSize(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "max_size",
+		reference: maxSize,
+		async: false,
+		expects: `<=${requirement}`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && dataset.value.size > this.requirement) _addIssue(this, "size", dataset, config$1, { received: `${dataset.value.size}` });
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/maxValue/maxValue.ts
+/* @__NO_SIDE_EFFECTS__ */
+function maxValue(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "max_value",
+		reference: maxValue,
+		async: false,
+		expects: `<=${requirement instanceof Date ? requirement.toJSON() : /* @__PURE__ */ _stringify(requirement)}`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !(dataset.value <= this.requirement)) _addIssue(this, "value", dataset, config$1, { received: dataset.value instanceof Date ? dataset.value.toJSON() : /* @__PURE__ */ _stringify(dataset.value) });
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/maxWords/maxWords.ts
+/* @__NO_SIDE_EFFECTS__ */
+function maxWords(locales, requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "max_words",
+		reference: maxWords,
+		async: false,
+		expects: `<=${requirement}`,
+		locales,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed) {
+				const count = /* @__PURE__ */ _getWordCount(this.locales, dataset.value);
+				if (count > this.requirement) _addIssue(this, "words", dataset, config$1, { received: `${count}` });
+			}
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/metadata/metadata.ts
+/**
+* Creates a custom metadata action.
+*
+* @param metadata_ The metadata object.
+*
+* @returns A metadata action.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function metadata(metadata_) {
+	return {
+		kind: "metadata",
+		type: "metadata",
+		reference: metadata,
+		metadata: metadata_
+	};
+}
+
+//#endregion
+//#region src/actions/mimeType/mimeType.ts
+/* @__NO_SIDE_EFFECTS__ */
+function mimeType(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "mime_type",
+		reference: mimeType,
+		async: false,
+		expects: /* @__PURE__ */ _joinExpects(requirement.map((option) => `"${option}"`), "|"),
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.includes(dataset.value.type)) _addIssue(this, "MIME type", dataset, config$1, { received: `"${dataset.value.type}"` });
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/minBytes/minBytes.ts
+/* @__NO_SIDE_EFFECTS__ */
+function minBytes(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "min_bytes",
+		reference: minBytes,
+		async: false,
+		expects: `>=${requirement}`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed) {
+				const length$1 = /* @__PURE__ */ _getByteCount(dataset.value);
+				if (length$1 < this.requirement) _addIssue(this, "bytes", dataset, config$1, { received: `${length$1}` });
+			}
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/minCodePoints/minCodePoints.ts
+/* @__NO_SIDE_EFFECTS__ */
+function minCodePoints(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "min_code_points",
+		reference: minCodePoints,
+		async: false,
+		expects: `>=${requirement}`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed) {
+				const count = /* @__PURE__ */ _getCodePointCount(dataset.value);
+				if (count < this.requirement) _addIssue(this, "code points", dataset, config$1, { received: `${count}` });
+			}
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/minEntries/minEntries.ts
+/* @__NO_SIDE_EFFECTS__ */
+function minEntries(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "min_entries",
+		reference: minEntries,
+		async: false,
+		expects: `>=${requirement}`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (!dataset.typed) return dataset;
+			const count = Object.keys(dataset.value).length;
+			if (dataset.typed && count < this.requirement) _addIssue(this, "entries", dataset, config$1, { received: `${count}` });
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/minGraphemes/minGraphemes.ts
+/* @__NO_SIDE_EFFECTS__ */
+function minGraphemes(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "min_graphemes",
+		reference: minGraphemes,
+		async: false,
+		expects: `>=${requirement}`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed) {
+				const count = /* @__PURE__ */ _getGraphemeCount(dataset.value);
+				if (count < this.requirement) _addIssue(this, "graphemes", dataset, config$1, { received: `${count}` });
+			}
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/minLength/minLength.ts
+/* @__NO_SIDE_EFFECTS__ */
+function minLength(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "min_length",
+		reference: minLength,
+		async: false,
+		expects: `>=${requirement}`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && dataset.value.length < this.requirement) _addIssue(this, "length", dataset, config$1, { received: `${dataset.value.length}` });
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/minSize/minSize.ts
+/* @__NO_SIDE_EFFECTS__ */
+function minSize(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "min_size",
+		reference: minSize,
+		async: false,
+		expects: `>=${requirement}`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && dataset.value.size < this.requirement) _addIssue(this, "size", dataset, config$1, { received: `${dataset.value.size}` });
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/minValue/minValue.ts
+/* @__NO_SIDE_EFFECTS__ */
+function minValue(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "min_value",
+		reference: minValue,
+		async: false,
+		expects: `>=${requirement instanceof Date ? requirement.toJSON() : /* @__PURE__ */ _stringify(requirement)}`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !(dataset.value >= this.requirement)) _addIssue(this, "value", dataset, config$1, { received: dataset.value instanceof Date ? dataset.value.toJSON() : /* @__PURE__ */ _stringify(dataset.value) });
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/minWords/minWords.ts
+/* @__NO_SIDE_EFFECTS__ */
+function minWords(locales, requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "min_words",
+		reference: minWords,
+		async: false,
+		expects: `>=${requirement}`,
+		locales,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed) {
+				const count = /* @__PURE__ */ _getWordCount(this.locales, dataset.value);
+				if (count < this.requirement) _addIssue(this, "words", dataset, config$1, { received: `${count}` });
+			}
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/multipleOf/multipleOf.ts
+/* @__NO_SIDE_EFFECTS__ */
+function multipleOf(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "multiple_of",
+		reference: multipleOf,
+		async: false,
+		expects: `%${requirement}`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && dataset.value % this.requirement != 0) _addIssue(this, "multiple", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/nanoid/nanoid.ts
+/* @__NO_SIDE_EFFECTS__ */
+function nanoid(message$1) {
+	return {
+		kind: "validation",
+		type: "nanoid",
+		reference: nanoid,
+		async: false,
+		expects: null,
+		requirement: NANO_ID_REGEX,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "Nano ID", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/nonEmpty/nonEmpty.ts
+/* @__NO_SIDE_EFFECTS__ */
+function nonEmpty(message$1) {
+	return {
+		kind: "validation",
+		type: "non_empty",
+		reference: nonEmpty,
+		async: false,
+		expects: "!0",
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && dataset.value.length === 0) _addIssue(this, "length", dataset, config$1, { received: "0" });
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/normalize/normalize.ts
+/* @__NO_SIDE_EFFECTS__ */
+function normalize(form) {
+	return {
+		kind: "transformation",
+		type: "normalize",
+		reference: normalize,
+		async: false,
+		form,
+		"~run"(dataset) {
+			dataset.value = dataset.value.normalize(this.form);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/notBytes/notBytes.ts
+/* @__NO_SIDE_EFFECTS__ */
+function notBytes(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "not_bytes",
+		reference: notBytes,
+		async: false,
+		expects: `!${requirement}`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed) {
+				const length$1 = /* @__PURE__ */ _getByteCount(dataset.value);
+				if (length$1 === this.requirement) _addIssue(this, "bytes", dataset, config$1, { received: `${length$1}` });
+			}
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/notCodePoints/notCodePoints.ts
+/* @__NO_SIDE_EFFECTS__ */
+function notCodePoints(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "not_code_points",
+		reference: notCodePoints,
+		async: false,
+		expects: `!${requirement}`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed) {
+				const count = /* @__PURE__ */ _getCodePointCount(dataset.value);
+				if (count === this.requirement) _addIssue(this, "code points", dataset, config$1, { received: `${count}` });
+			}
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/notEntries/notEntries.ts
+/* @__NO_SIDE_EFFECTS__ */
+function notEntries(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "not_entries",
+		reference: notEntries,
+		async: false,
+		expects: `!${requirement}`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (!dataset.typed) return dataset;
+			const count = Object.keys(dataset.value).length;
+			if (dataset.typed && count === this.requirement) _addIssue(this, "entries", dataset, config$1, { received: `${count}` });
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/notGraphemes/notGraphemes.ts
+/* @__NO_SIDE_EFFECTS__ */
+function notGraphemes(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "not_graphemes",
+		reference: notGraphemes,
+		async: false,
+		expects: `!${requirement}`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed) {
+				const count = /* @__PURE__ */ _getGraphemeCount(dataset.value);
+				if (count === this.requirement) _addIssue(this, "graphemes", dataset, config$1, { received: `${count}` });
+			}
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/notLength/notLength.ts
+/* @__NO_SIDE_EFFECTS__ */
+function notLength(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "not_length",
+		reference: notLength,
+		async: false,
+		expects: `!${requirement}`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && dataset.value.length === this.requirement) _addIssue(this, "length", dataset, config$1, { received: `${dataset.value.length}` });
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/notSize/notSize.ts
+/* @__NO_SIDE_EFFECTS__ */
+function notSize(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "not_size",
+		reference: notSize,
+		async: false,
+		expects: `!${requirement}`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && dataset.value.size === this.requirement) _addIssue(this, "size", dataset, config$1, { received: `${dataset.value.size}` });
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/notValue/notValue.ts
+/* @__NO_SIDE_EFFECTS__ */
+function notValue(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "not_value",
+		reference: notValue,
+		async: false,
+		expects: requirement instanceof Date ? `!${requirement.toJSON()}` : `!${/* @__PURE__ */ _stringify(requirement)}`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && /* @__PURE__ */ _isValueMatch(this.requirement, dataset.value)) _addIssue(this, "value", dataset, config$1, { received: dataset.value instanceof Date ? dataset.value.toJSON() : /* @__PURE__ */ _stringify(dataset.value) });
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/notValues/notValues.ts
+/* @__NO_SIDE_EFFECTS__ */
+function notValues(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "not_values",
+		reference: notValues,
+		async: false,
+		expects: `!${/* @__PURE__ */ _joinExpects(requirement.map((value$1) => value$1 instanceof Date ? value$1.toJSON() : /* @__PURE__ */ _stringify(value$1)), "|")}`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && this.requirement.some((requirement$1) => /* @__PURE__ */ _isValueMatch(requirement$1, dataset.value))) _addIssue(this, "value", dataset, config$1, { received: dataset.value instanceof Date ? dataset.value.toJSON() : /* @__PURE__ */ _stringify(dataset.value) });
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/notWords/notWords.ts
+/* @__NO_SIDE_EFFECTS__ */
+function notWords(locales, requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "not_words",
+		reference: notWords,
+		async: false,
+		expects: `!${requirement}`,
+		locales,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed) {
+				const count = /* @__PURE__ */ _getWordCount(this.locales, dataset.value);
+				if (count === this.requirement) _addIssue(this, "words", dataset, config$1, { received: `${count}` });
+			}
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/octal/octal.ts
+/* @__NO_SIDE_EFFECTS__ */
+function octal(message$1) {
+	return {
+		kind: "validation",
+		type: "octal",
+		reference: octal,
+		async: false,
+		expects: null,
+		requirement: OCTAL_REGEX,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "octal", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/parseBoolean/parseBoolean.ts
+const TRUTHY = (/* unused pure expression or super */ null && ([
+	true,
+	1,
+	"true",
+	"1",
+	"yes",
+	"y",
+	"on",
+	"enabled"
+]));
+const FALSY = (/* unused pure expression or super */ null && ([
+	false,
+	0,
+	"false",
+	"0",
+	"no",
+	"n",
+	"off",
+	"disabled"
+]));
+/* @__NO_SIDE_EFFECTS__ */
+function parseBoolean(config$1, message$1) {
+	const normalize$1 = (v) => typeof v === "string" ? v.toLowerCase() : v;
+	const truthyRaw = config$1?.truthy ?? TRUTHY;
+	const falsyRaw = config$1?.falsy ?? FALSY;
+	const truthy = config$1?.truthy ? config$1.truthy.map(normalize$1) : TRUTHY;
+	const falsy = config$1?.falsy ? config$1.falsy.map(normalize$1) : FALSY;
+	return {
+		kind: "transformation",
+		type: "parse_boolean",
+		reference: parseBoolean,
+		expects: /* @__PURE__ */ _joinExpects([...truthyRaw, ...falsyRaw].map(_stringify), "|"),
+		config: config$1,
+		message: message$1,
+		async: false,
+		"~run"(dataset, config$2) {
+			const input = normalize$1(dataset.value);
+			if (truthy.includes(input)) dataset.value = true;
+			else if (falsy.includes(input)) dataset.value = false;
+			else {
+				_addIssue(this, "boolean", dataset, config$2);
+				dataset.typed = false;
+			}
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/parseJson/parseJson.ts
+/* @__NO_SIDE_EFFECTS__ */
+function parseJson(config$1, message$1) {
+	return {
+		kind: "transformation",
+		type: "parse_json",
+		reference: parseJson,
+		config: config$1,
+		message: message$1,
+		async: false,
+		"~run"(dataset, config$2) {
+			try {
+				dataset.value = JSON.parse(dataset.value, this.config?.reviver);
+			} catch (error) {
+				if (error instanceof Error) {
+					_addIssue(this, "JSON", dataset, config$2, { received: `"${error.message}"` });
+					dataset.typed = false;
+				} else throw error;
+			}
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/partialCheck/utils/_isPartiallyTyped/_isPartiallyTyped.ts
+/**
+* Checks if a dataset is partially typed.
+*
+* @param dataset The dataset to check.
+* @param paths The paths to check.
+*
+* @returns Whether it is partially typed.
+*
+* @internal
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function _isPartiallyTyped(dataset, paths) {
+	if (dataset.issues) for (const path of paths) for (const issue of dataset.issues) {
+		let typed = false;
+		const bound = Math.min(path.length, issue.path?.length ?? 0);
+		for (let index = 0; index < bound; index++) if (path[index] !== issue.path[index].key && (path[index] !== "$" || issue.path[index].type !== "array")) {
+			typed = true;
+			break;
+		}
+		if (!typed) return false;
+	}
+	return true;
+}
+
+//#endregion
+//#region src/actions/partialCheck/partialCheck.ts
+/* @__NO_SIDE_EFFECTS__ */
+function partialCheck(paths, requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "partial_check",
+		reference: partialCheck,
+		async: false,
+		expects: null,
+		paths,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if ((dataset.typed || /* @__PURE__ */ _isPartiallyTyped(dataset, paths)) && !this.requirement(dataset.value)) _addIssue(this, "input", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/partialCheck/partialCheckAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function partialCheckAsync(paths, requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "partial_check",
+		reference: partialCheckAsync,
+		async: true,
+		expects: null,
+		paths,
+		requirement,
+		message: message$1,
+		async "~run"(dataset, config$1) {
+			if ((dataset.typed || /* @__PURE__ */ _isPartiallyTyped(dataset, paths)) && !await this.requirement(dataset.value)) _addIssue(this, "input", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/rawCheck/rawCheck.ts
+/**
+* Creates a raw check validation action.
+*
+* @param action The validation action.
+*
+* @returns A raw check action.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function rawCheck(action) {
+	return {
+		kind: "validation",
+		type: "raw_check",
+		reference: rawCheck,
+		async: false,
+		expects: null,
+		"~run"(dataset, config$1) {
+			action({
+				dataset,
+				config: config$1,
+				addIssue: (info) => _addIssue(this, info?.label ?? "input", dataset, config$1, info)
+			});
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/rawCheck/rawCheckAsync.ts
+/**
+* Creates a raw check validation action.
+*
+* @param action The validation action.
+*
+* @returns A raw check action.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function rawCheckAsync(action) {
+	return {
+		kind: "validation",
+		type: "raw_check",
+		reference: rawCheckAsync,
+		async: true,
+		expects: null,
+		async "~run"(dataset, config$1) {
+			await action({
+				dataset,
+				config: config$1,
+				addIssue: (info) => _addIssue(this, info?.label ?? "input", dataset, config$1, info)
+			});
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/rawTransform/rawTransform.ts
+/**
+* Creates a raw transformation action.
+*
+* @param action The transformation action.
+*
+* @returns A raw transform action.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function rawTransform(action) {
+	return {
+		kind: "transformation",
+		type: "raw_transform",
+		reference: rawTransform,
+		async: false,
+		"~run"(dataset, config$1) {
+			const output = action({
+				dataset,
+				config: config$1,
+				addIssue: (info) => _addIssue(this, info?.label ?? "input", dataset, config$1, info),
+				NEVER: null
+			});
+			if (dataset.issues) dataset.typed = false;
+			else dataset.value = output;
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/rawTransform/rawTransformAsync.ts
+/**
+* Creates a raw transformation action.
+*
+* @param action The transformation action.
+*
+* @returns A raw transform action.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function rawTransformAsync(action) {
+	return {
+		kind: "transformation",
+		type: "raw_transform",
+		reference: rawTransformAsync,
+		async: true,
+		async "~run"(dataset, config$1) {
+			const output = await action({
+				dataset,
+				config: config$1,
+				addIssue: (info) => _addIssue(this, info?.label ?? "input", dataset, config$1, info),
+				NEVER: null
+			});
+			if (dataset.issues) dataset.typed = false;
+			else dataset.value = output;
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/readonly/readonly.ts
+/* @__NO_SIDE_EFFECTS__ */
+function readonly() {
+	return {
+		kind: "transformation",
+		type: "readonly",
+		reference: readonly,
+		async: false,
+		"~run"(dataset) {
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/reduceItems/reduceItems.ts
+/* @__NO_SIDE_EFFECTS__ */
+function reduceItems(operation, initial) {
+	return {
+		kind: "transformation",
+		type: "reduce_items",
+		reference: reduceItems,
+		async: false,
+		operation,
+		initial,
+		"~run"(dataset) {
+			dataset.value = dataset.value.reduce(this.operation, this.initial);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/regex/regex.ts
+/* @__NO_SIDE_EFFECTS__ */
+function regex(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "regex",
+		reference: regex,
+		async: false,
+		expects: `${requirement}`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "format", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/returns/returns.ts
+/* @__NO_SIDE_EFFECTS__ */
+function returns(schema) {
+	return {
+		kind: "transformation",
+		type: "returns",
+		reference: returns,
+		async: false,
+		schema,
+		"~run"(dataset, config$1) {
+			const func = dataset.value;
+			dataset.value = (...args_) => {
+				const returnsDataset = this.schema["~run"]({ value: func(...args_) }, config$1);
+				if (returnsDataset.issues) throw new ValiError(returnsDataset.issues);
+				return returnsDataset.value;
+			};
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/returns/returnsAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function returnsAsync(schema) {
+	return {
+		kind: "transformation",
+		type: "returns",
+		reference: returnsAsync,
+		async: false,
+		schema,
+		"~run"(dataset, config$1) {
+			const func = dataset.value;
+			dataset.value = async (...args_) => {
+				const returnsDataset = await this.schema["~run"]({ value: await func(...args_) }, config$1);
+				if (returnsDataset.issues) throw new ValiError(returnsDataset.issues);
+				return returnsDataset.value;
+			};
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/rfcEmail/rfcEmail.ts
+/* @__NO_SIDE_EFFECTS__ */
+function rfcEmail(message$1) {
+	return {
+		kind: "validation",
+		type: "rfc_email",
+		reference: rfcEmail,
+		expects: null,
+		async: false,
+		requirement: RFC_EMAIL_REGEX,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "email", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/safeInteger/safeInteger.ts
+/* @__NO_SIDE_EFFECTS__ */
+function safeInteger(message$1) {
+	return {
+		kind: "validation",
+		type: "safe_integer",
+		reference: safeInteger,
+		async: false,
+		expects: null,
+		requirement: Number.isSafeInteger,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement(dataset.value)) _addIssue(this, "safe integer", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/size/size.ts
+/* @__NO_SIDE_EFFECTS__ */
+function size(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "size",
+		reference: size,
+		async: false,
+		expects: `${requirement}`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && dataset.value.size !== this.requirement) _addIssue(this, "size", dataset, config$1, { received: `${dataset.value.size}` });
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/slug/slug.ts
+/* @__NO_SIDE_EFFECTS__ */
+function slug(message$1) {
+	return {
+		kind: "validation",
+		type: "slug",
+		reference: slug,
+		async: false,
+		expects: null,
+		requirement: SLUG_REGEX,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "slug", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/someItem/someItem.ts
+/* @__NO_SIDE_EFFECTS__ */
+function someItem(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "some_item",
+		reference: someItem,
+		async: false,
+		expects: null,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !dataset.value.some(this.requirement)) _addIssue(this, "item", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/sortItems/sortItems.ts
+/* @__NO_SIDE_EFFECTS__ */
+function sortItems(operation) {
+	return {
+		kind: "transformation",
+		type: "sort_items",
+		reference: sortItems,
+		async: false,
+		operation,
+		"~run"(dataset) {
+			dataset.value = dataset.value.sort(this.operation);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/startsWith/startsWith.ts
+/* @__NO_SIDE_EFFECTS__ */
+function startsWith(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "starts_with",
+		reference: startsWith,
+		async: false,
+		expects: `"${requirement}"`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !dataset.value.startsWith(this.requirement)) _addIssue(this, "start", dataset, config$1, { received: `"${dataset.value.slice(0, this.requirement.length)}"` });
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/stringifyJson/stringifyJson.ts
+/* @__NO_SIDE_EFFECTS__ */
+function stringifyJson(config$1, message$1) {
+	return {
+		kind: "transformation",
+		type: "stringify_json",
+		reference: stringifyJson,
+		message: message$1,
+		config: config$1,
+		async: false,
+		"~run"(dataset, config$2) {
+			try {
+				const output = JSON.stringify(dataset.value, this.config?.replacer, this.config?.space);
+				if (output === void 0) {
+					_addIssue(this, "JSON", dataset, config$2);
+					dataset.typed = false;
+				} else dataset.value = output;
+			} catch (error) {
+				if (error instanceof Error) {
+					_addIssue(this, "JSON", dataset, config$2, { received: `"${error.message}"` });
+					dataset.typed = false;
+				} else throw error;
+			}
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/title/title.ts
+/**
+* Creates a title metadata action.
+*
+* @param title_ The title text.
+*
+* @returns A title action.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function title(title_) {
+	return {
+		kind: "metadata",
+		type: "title",
+		reference: title,
+		title: title_
+	};
+}
+
+//#endregion
+//#region src/actions/toBigint/toBigint.ts
+/* @__NO_SIDE_EFFECTS__ */
+function toBigint(message$1) {
+	return {
+		kind: "transformation",
+		type: "to_bigint",
+		reference: toBigint,
+		async: false,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			try {
+				dataset.value = BigInt(dataset.value);
+			} catch {
+				_addIssue(this, "bigint", dataset, config$1);
+				dataset.typed = false;
+			}
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/toBoolean/toBoolean.ts
+/**
+* Creates a to boolean transformation action.
+*
+* @returns A to boolean action.
+*
+* @beta
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function toBoolean() {
+	return {
+		kind: "transformation",
+		type: "to_boolean",
+		reference: toBoolean,
+		async: false,
+		"~run"(dataset) {
+			dataset.value = Boolean(dataset.value);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/toCamelCase/toCamelCase.ts
+/**
+* Creates a to camel case transformation action.
+*
+* Words are separated by `_`, `-` and ASCII whitespace, as well as by case
+* and acronym boundaries.
+*
+* Hint: Acronym runs are normalized to lowercase (e.g. `parseURLValue` →
+* `parseUrlValue`) and digits stay attached to the preceding token (e.g.
+* `item2Name` → `item2Name`).
+*
+* @returns A to camel case action.
+*
+* @beta
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function toCamelCase() {
+	return {
+		kind: "transformation",
+		type: "to_camel_case",
+		reference: toCamelCase,
+		async: false,
+		"~run"(dataset) {
+			dataset.value = /* @__PURE__ */ _formatCase(dataset.value, "", false, true);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/toDate/toDate.ts
+/* @__NO_SIDE_EFFECTS__ */
+function toDate(message$1) {
+	return {
+		kind: "transformation",
+		type: "to_date",
+		reference: toDate,
+		async: false,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			try {
+				dataset.value = new Date(dataset.value);
+				if (isNaN(dataset.value)) {
+					_addIssue(this, "date", dataset, config$1, { received: "\"Invalid Date\"" });
+					dataset.typed = false;
+				}
+			} catch {
+				_addIssue(this, "date", dataset, config$1);
+				dataset.typed = false;
+			}
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/toKebabCase/toKebabCase.ts
+/**
+* Creates a to kebab case transformation action.
+*
+* Words are separated by `_`, `-` and ASCII whitespace, as well as by case
+* and acronym boundaries.
+*
+* Hint: Acronym runs are normalized to lowercase (e.g. `parseURLValue` →
+* `parse-url-value`) and digits stay attached to the preceding token (e.g.
+* `item2Name` → `item2-name`).
+*
+* @returns A to kebab case action.
+*
+* @beta
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function toKebabCase() {
+	return {
+		kind: "transformation",
+		type: "to_kebab_case",
+		reference: toKebabCase,
+		async: false,
+		"~run"(dataset) {
+			dataset.value = /* @__PURE__ */ _formatCase(dataset.value, "-", false, false);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/toLowerCase/toLowerCase.ts
+/**
+* Creates a to lower case transformation action.
+*
+* @returns A to lower case action.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function toLowerCase() {
+	return {
+		kind: "transformation",
+		type: "to_lower_case",
+		reference: toLowerCase,
+		async: false,
+		"~run"(dataset) {
+			dataset.value = dataset.value.toLowerCase();
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/toMaxValue/toMaxValue.ts
+/**
+* Creates a to max value transformation action.
+*
+* @param requirement The maximum value.
+*
+* @returns A to max value action.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function toMaxValue(requirement) {
+	return {
+		kind: "transformation",
+		type: "to_max_value",
+		reference: toMaxValue,
+		async: false,
+		requirement,
+		"~run"(dataset) {
+			dataset.value = dataset.value > this.requirement ? this.requirement : dataset.value;
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/toMinValue/toMinValue.ts
+/**
+* Creates a to min value transformation action.
+*
+* @param requirement The minimum value.
+*
+* @returns A to min value action.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function toMinValue(requirement) {
+	return {
+		kind: "transformation",
+		type: "to_min_value",
+		reference: toMinValue,
+		async: false,
+		requirement,
+		"~run"(dataset) {
+			dataset.value = dataset.value < this.requirement ? this.requirement : dataset.value;
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/toNumber/toNumber.ts
+/* @__NO_SIDE_EFFECTS__ */
+function toNumber(message$1) {
+	return {
+		kind: "transformation",
+		type: "to_number",
+		reference: toNumber,
+		async: false,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			try {
+				dataset.value = Number(dataset.value);
+				if (isNaN(dataset.value)) {
+					_addIssue(this, "number", dataset, config$1);
+					dataset.typed = false;
+				}
+			} catch {
+				_addIssue(this, "number", dataset, config$1);
+				dataset.typed = false;
+			}
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/toPascalCase/toPascalCase.ts
+/**
+* Creates a to pascal case transformation action.
+*
+* Words are separated by `_`, `-` and ASCII whitespace, as well as by case
+* and acronym boundaries.
+*
+* Hint: Acronym runs are normalized to lowercase (e.g. `parseURLValue` →
+* `ParseUrlValue`) and digits stay attached to the preceding token (e.g.
+* `item2Name` → `Item2Name`).
+*
+* @returns A to pascal case action.
+*
+* @beta
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function toPascalCase() {
+	return {
+		kind: "transformation",
+		type: "to_pascal_case",
+		reference: toPascalCase,
+		async: false,
+		"~run"(dataset) {
+			dataset.value = /* @__PURE__ */ _formatCase(dataset.value, "", true, true);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/toSnakeCase/toSnakeCase.ts
+/**
+* Creates a to snake case transformation action.
+*
+* Words are separated by `_`, `-` and ASCII whitespace, as well as by case
+* and acronym boundaries.
+*
+* Hint: Acronym runs are normalized to lowercase (e.g. `parseURLValue` →
+* `parse_url_value`) and digits stay attached to the preceding token (e.g.
+* `item2Name` → `item2_name`).
+*
+* @returns A to snake case action.
+*
+* @beta
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function toSnakeCase() {
+	return {
+		kind: "transformation",
+		type: "to_snake_case",
+		reference: toSnakeCase,
+		async: false,
+		"~run"(dataset) {
+			dataset.value = /* @__PURE__ */ _formatCase(dataset.value, "_", false, false);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/toString/toString.ts
+/* @__NO_SIDE_EFFECTS__ */
+function toString(message$1) {
+	return {
+		kind: "transformation",
+		type: "to_string",
+		reference: toString,
+		async: false,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			try {
+				dataset.value = String(dataset.value);
+			} catch {
+				_addIssue(this, "string", dataset, config$1);
+				dataset.typed = false;
+			}
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/toUpperCase/toUpperCase.ts
+/**
+* Creates a to upper case transformation action.
+*
+* @returns A to upper case action.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function toUpperCase() {
+	return {
+		kind: "transformation",
+		type: "to_upper_case",
+		reference: toUpperCase,
+		async: false,
+		"~run"(dataset) {
+			dataset.value = dataset.value.toUpperCase();
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/transform/transform.ts
+/**
+* Creates a custom transformation action.
+*
+* @param operation The transformation operation.
+*
+* @returns A transform action.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function transform(operation) {
+	return {
+		kind: "transformation",
+		type: "transform",
+		reference: transform,
+		async: false,
+		operation,
+		"~run"(dataset) {
+			dataset.value = this.operation(dataset.value);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/transform/transformAsync.ts
+/**
+* Creates a custom transformation action.
+*
+* @param operation The transformation operation.
+*
+* @returns A transform action.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function transformAsync(operation) {
+	return {
+		kind: "transformation",
+		type: "transform",
+		reference: transformAsync,
+		async: true,
+		operation,
+		async "~run"(dataset) {
+			dataset.value = await this.operation(dataset.value);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/trim/trim.ts
+/**
+* Creates a trim transformation action.
+*
+* @returns A trim action.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function trim() {
+	return {
+		kind: "transformation",
+		type: "trim",
+		reference: trim,
+		async: false,
+		"~run"(dataset) {
+			dataset.value = dataset.value.trim();
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/trimEnd/trimEnd.ts
+/**
+* Creates a trim end transformation action.
+*
+* @returns A trim end action.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function trimEnd() {
+	return {
+		kind: "transformation",
+		type: "trim_end",
+		reference: trimEnd,
+		async: false,
+		"~run"(dataset) {
+			dataset.value = dataset.value.trimEnd();
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/trimStart/trimStart.ts
+/**
+* Creates a trim start transformation action.
+*
+* @returns A trim start action.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function trimStart() {
+	return {
+		kind: "transformation",
+		type: "trim_start",
+		reference: trimStart,
+		async: false,
+		"~run"(dataset) {
+			dataset.value = dataset.value.trimStart();
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/ulid/ulid.ts
+/* @__NO_SIDE_EFFECTS__ */
+function ulid(message$1) {
+	return {
+		kind: "validation",
+		type: "ulid",
+		reference: ulid,
+		async: false,
+		expects: null,
+		requirement: ULID_REGEX,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "ULID", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/url/url.ts
+/* @__NO_SIDE_EFFECTS__ */
+function url(message$1) {
+	return {
+		kind: "validation",
+		type: "url",
+		reference: url,
+		async: false,
+		expects: null,
+		requirement(input) {
+			try {
+				if (URL.canParse) return URL.canParse(input);
+				new URL(input);
+				return true;
+			} catch {
+				return false;
+			}
+		},
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement(dataset.value)) _addIssue(this, "URL", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/uuid/uuid.ts
+/* @__NO_SIDE_EFFECTS__ */
+function uuid(message$1) {
+	return {
+		kind: "validation",
+		type: "uuid",
+		reference: uuid,
+		async: false,
+		expects: null,
+		requirement: UUID_REGEX,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "UUID", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/value/value.ts
+/* @__NO_SIDE_EFFECTS__ */
+function value(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "value",
+		reference: value,
+		async: false,
+		expects: requirement instanceof Date ? requirement.toJSON() : /* @__PURE__ */ _stringify(requirement),
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !/* @__PURE__ */ _isValueMatch(this.requirement, dataset.value)) _addIssue(this, "value", dataset, config$1, { received: dataset.value instanceof Date ? dataset.value.toJSON() : /* @__PURE__ */ _stringify(dataset.value) });
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/values/values.ts
+/* @__NO_SIDE_EFFECTS__ */
+function values(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "values",
+		reference: values,
+		async: false,
+		expects: `${/* @__PURE__ */ _joinExpects(requirement.map((value$1) => value$1 instanceof Date ? value$1.toJSON() : /* @__PURE__ */ _stringify(value$1)), "|")}`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.some((requirement$1) => /* @__PURE__ */ _isValueMatch(requirement$1, dataset.value))) _addIssue(this, "value", dataset, config$1, { received: dataset.value instanceof Date ? dataset.value.toJSON() : /* @__PURE__ */ _stringify(dataset.value) });
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/words/words.ts
+/* @__NO_SIDE_EFFECTS__ */
+function words(locales, requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "words",
+		reference: words,
+		async: false,
+		expects: `${requirement}`,
+		locales,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed) {
+				const count = /* @__PURE__ */ _getWordCount(this.locales, dataset.value);
+				if (count !== this.requirement) _addIssue(this, "words", dataset, config$1, { received: `${count}` });
+			}
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/const.ts
+const ABORT_EARLY_CONFIG = { abortEarly: true };
+
+//#endregion
+//#region src/methods/assert/assert.ts
+/**
+* Checks if the input matches the schema. As this is an assertion function, it
+* can be used as a type guard.
+*
+* @param schema The schema to be used.
+* @param input The input to be tested.
+*/
+function assert(schema, input) {
+	const issues = schema["~run"]({ value: input }, ABORT_EARLY_CONFIG).issues;
+	if (issues) throw new ValiError(issues);
+}
+
+//#endregion
+//#region src/methods/cache/_LruCache.ts
+/**
+* Efficient LRU cache using Map iteration order.
+*/
+var _LruCache = class {
+	constructor(config$1) {
+		this.refCount = 0;
+		this.maxSize = config$1?.maxSize ?? 1e3;
+		this.maxAge = config$1?.maxAge ?? Infinity;
+		this.hasMaxAge = isFinite(this.maxAge);
+	}
+	/**
+	* Stringifies an unknown input to a cache key component.
+	*
+	* @param input The unknown input.
+	*
+	* @returns A cache key component.
+	*/
+	stringify(input) {
+		const type = typeof input;
+		if (type === "string") return `"${input}"`;
+		if (type === "number" || type === "boolean") return `${input}`;
+		if (type === "bigint") return `${input}n`;
+		if (type === "object" || type === "function") {
+			if (input) {
+				this.refIds ?? (this.refIds = /* @__PURE__ */ new WeakMap());
+				let id = this.refIds.get(input);
+				if (!id) {
+					id = ++this.refCount;
+					this.refIds.set(input, id);
+				}
+				return `#${id}`;
+			}
+			return "null";
+		}
+		return type;
+	}
+	/**
+	* Creates a cache key from input and config.
+	*
+	* @param input The input value.
+	* @param config The parse configuration.
+	*
+	* @returns The cache key.
+	*/
+	key(input, config$1 = {}) {
+		return `${this.stringify(input)}|${this.stringify(config$1.lang)}|${this.stringify(config$1.message)}|${this.stringify(config$1.abortEarly)}|${this.stringify(config$1.abortPipeEarly)}`;
+	}
+	/**
+	* Gets a value from the cache by key.
+	*
+	* @param key The cache key.
+	*
+	* @returns The cached value.
+	*/
+	get(key) {
+		if (!this.store) return void 0;
+		const entry = this.store.get(key);
+		if (!entry) return void 0;
+		if (this.hasMaxAge && Date.now() - entry[1] > this.maxAge) {
+			this.store.delete(key);
+			return;
+		}
+		this.store.delete(key);
+		this.store.set(key, entry);
+		return entry[0];
+	}
+	/**
+	* Sets a value in the cache by key.
+	*
+	* @param key The cache key.
+	* @param value The cached value.
+	*/
+	set(key, value$1) {
+		this.store ?? (this.store = /* @__PURE__ */ new Map());
+		this.store.delete(key);
+		const timestamp = this.hasMaxAge ? Date.now() : 0;
+		this.store.set(key, [value$1, timestamp]);
+		if (this.store.size > this.maxSize) this.store.delete(this.store.keys().next().value);
+	}
+	/**
+	* Clears all entries from the cache.
+	*/
+	clear() {
+		this.store?.clear();
+	}
+};
+
+//#endregion
+//#region src/methods/cache/cache.ts
+/* @__NO_SIDE_EFFECTS__ */
+function cache(schema, config$1) {
+	return _standardSchema({
+		...schema,
+		cacheConfig: config$1,
+		cache: new _LruCache(config$1),
+		"~run"(dataset, runConfig) {
+			const key = this.cache.key(dataset.value, runConfig);
+			let outputDataset = this.cache.get(key);
+			if (!outputDataset) this.cache.set(key, outputDataset = schema["~run"](dataset, runConfig));
+			return /* @__PURE__ */ _cloneDataset(outputDataset);
+		}
+	});
+}
+
+//#endregion
+//#region src/methods/cache/cacheAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function cacheAsync(schema, config$1) {
+	let activeRuns;
+	return _standardSchema({
+		...schema,
+		async: true,
+		cacheConfig: config$1,
+		cache: new _LruCache(config$1),
+		async "~run"(dataset, runConfig) {
+			const key = this.cache.key(dataset.value, runConfig);
+			const cached = this.cache.get(key);
+			if (cached) return /* @__PURE__ */ _cloneDataset(cached);
+			let promise$1 = activeRuns?.get(key);
+			if (!promise$1) {
+				activeRuns ?? (activeRuns = /* @__PURE__ */ new Map());
+				promise$1 = Promise.resolve(schema["~run"](dataset, runConfig));
+				activeRuns.set(key, promise$1);
+			}
+			try {
+				const outputDataset = await promise$1;
+				this.cache.set(key, outputDataset);
+				return /* @__PURE__ */ _cloneDataset(outputDataset);
+			} finally {
+				activeRuns?.delete(key);
+			}
+		}
+	});
+}
+
+//#endregion
+//#region src/methods/config/config.ts
+/**
+* Changes the local configuration of a schema.
+*
+* @param schema The schema to configure.
+* @param config The parse configuration.
+*
+* @returns The configured schema.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function config(schema, config$1) {
+	return _standardSchema({
+		...schema,
+		"~run"(dataset, config_) {
+			return schema["~run"](dataset, {
+				...config_,
+				...config$1
+			});
+		}
+	});
+}
+
+//#endregion
+//#region src/methods/getFallback/getFallback.ts
+/**
+* Returns the fallback value of the schema.
+*
+* @param schema The schema to get it from.
+* @param dataset The output dataset if available.
+* @param config The config if available.
+*
+* @returns The fallback value.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function getFallback(schema, dataset, config$1) {
+	return typeof schema.fallback === "function" ? schema.fallback(dataset, config$1) : schema.fallback;
+}
+
+//#endregion
+//#region src/methods/fallback/fallback.ts
+/**
+* Returns a fallback value as output if the input does not match the schema.
+*
+* @param schema The schema to catch.
+* @param fallback The fallback value.
+*
+* @returns The passed schema.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function fallback(schema, fallback$1) {
+	return _standardSchema({
+		...schema,
+		fallback: fallback$1,
+		"~run"(dataset, config$1) {
+			const outputDataset = schema["~run"](dataset, config$1);
+			return outputDataset.issues ? {
+				typed: true,
+				value: /* @__PURE__ */ getFallback(this, outputDataset, config$1)
+			} : outputDataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/methods/fallback/fallbackAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function fallbackAsync(schema, fallback$1) {
+	return _standardSchema({
+		...schema,
+		fallback: fallback$1,
+		async: true,
+		async "~run"(dataset, config$1) {
+			const outputDataset = await schema["~run"](dataset, config$1);
+			return outputDataset.issues ? {
+				typed: true,
+				value: await /* @__PURE__ */ getFallback(this, outputDataset, config$1)
+			} : outputDataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/methods/flatten/flatten.ts
+/* @__NO_SIDE_EFFECTS__ */
+function flatten(issues) {
+	const flatErrors = {};
+	for (const issue of issues) if (issue.path) {
+		const dotPath = /* @__PURE__ */ getDotPath(issue);
+		if (dotPath) {
+			if (!flatErrors.nested) flatErrors.nested = {};
+			if (Object.prototype.hasOwnProperty.call(flatErrors.nested, dotPath)) flatErrors.nested[dotPath].push(issue.message);
+			else flatErrors.nested[dotPath] = [issue.message];
+		} else if (flatErrors.other) flatErrors.other.push(issue.message);
+		else flatErrors.other = [issue.message];
+	} else if (flatErrors.root) flatErrors.root.push(issue.message);
+	else flatErrors.root = [issue.message];
+	return flatErrors;
+}
+
+//#endregion
+//#region src/methods/forward/forward.ts
+/**
+* Forwards the issues of the passed validation action.
+*
+* @param action The validation action.
+* @param path The path to forward the issues to.
+*
+* @returns The modified action.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function forward(action, path) {
+	return {
+		...action,
+		"~run"(dataset, config$1) {
+			const prevIssues = dataset.issues && [...dataset.issues];
+			dataset = action["~run"](dataset, config$1);
+			if (dataset.issues) {
+				for (const issue of dataset.issues) if (!prevIssues?.includes(issue)) {
+					let pathInput = dataset.value;
+					for (const key of path) {
+						const pathValue = pathInput[key];
+						const pathItem = {
+							type: "unknown",
+							origin: "value",
+							input: pathInput,
+							key,
+							value: pathValue
+						};
+						if (issue.path) issue.path.push(pathItem);
+						else issue.path = [pathItem];
+						if (!pathValue) break;
+						pathInput = pathValue;
+					}
+				}
+			}
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/methods/forward/forwardAsync.ts
+/**
+* Forwards the issues of the passed validation action.
+*
+* @param action The validation action.
+* @param path The path to forward the issues to.
+*
+* @returns The modified action.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function forwardAsync(action, path) {
+	return {
+		...action,
+		async: true,
+		async "~run"(dataset, config$1) {
+			const prevIssues = dataset.issues && [...dataset.issues];
+			dataset = await action["~run"](dataset, config$1);
+			if (dataset.issues) {
+				for (const issue of dataset.issues) if (!prevIssues?.includes(issue)) {
+					let pathInput = dataset.value;
+					for (const key of path) {
+						const pathValue = pathInput[key];
+						const pathItem = {
+							type: "unknown",
+							origin: "value",
+							input: pathInput,
+							key,
+							value: pathValue
+						};
+						if (issue.path) issue.path.push(pathItem);
+						else issue.path = [pathItem];
+						if (!pathValue) break;
+						pathInput = pathValue;
+					}
+				}
+			}
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/methods/getDefault/getDefault.ts
+/**
+* Returns the default value of the schema.
+*
+* @param schema The schema to get it from.
+* @param dataset The input dataset if available.
+* @param config The config if available.
+*
+* @returns The default value.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function getDefault(schema, dataset, config$1) {
+	return typeof schema.default === "function" ? schema.default(dataset, config$1) : schema.default;
+}
+
+//#endregion
+//#region src/methods/getDefaults/getDefaults.ts
+/**
+* Returns the default values of the schema.
+*
+* Hint: The difference to `getDefault` is that for object and tuple schemas
+* this function recursively returns the default values of the subschemas
+* instead of `undefined`.
+*
+* @param schema The schema to get them from.
+*
+* @returns The default values.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function getDefaults(schema) {
+	if ("entries" in schema) {
+		const object$1 = {};
+		for (const key in schema.entries) object$1[key] = /* @__PURE__ */ getDefaults(schema.entries[key]);
+		return object$1;
+	}
+	if ("items" in schema) return schema.items.map(getDefaults);
+	return /* @__PURE__ */ getDefault(schema);
+}
+
+//#endregion
+//#region src/methods/getDefaults/getDefaultsAsync.ts
+/**
+* Returns the default values of the schema.
+*
+* Hint: The difference to `getDefault` is that for object and tuple schemas
+* this function recursively returns the default values of the subschemas
+* instead of `undefined`.
+*
+* @param schema The schema to get them from.
+*
+* @returns The default values.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+async function getDefaultsAsync(schema) {
+	if ("entries" in schema) return Object.fromEntries(await Promise.all(Object.entries(schema.entries).map(async ([key, value$1]) => [key, await /* @__PURE__ */ getDefaultsAsync(value$1)])));
+	if ("items" in schema) return Promise.all(schema.items.map(getDefaultsAsync));
+	return /* @__PURE__ */ getDefault(schema);
+}
+
+//#endregion
+//#region src/methods/getDescription/getDescription.ts
+/**
+* Returns the description of the schema.
+*
+* If multiple descriptions are defined, the last one of the highest level is
+* returned. If no description is defined, `undefined` is returned.
+*
+* @param schema The schema to get the description from.
+*
+* @returns The description, if any.
+*
+* @beta
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function getDescription(schema) {
+	return /* @__PURE__ */ _getLastMetadata(schema, "description");
+}
+
+//#endregion
+//#region src/methods/getExamples/getExamples.ts
+/**
+* Returns the examples of a schema.
+*
+* If multiple examples are defined, it concatenates them using depth-first
+* search. If no examples are defined, an empty array is returned.
+*
+* @param schema The schema to get the examples from.
+*
+* @returns The examples, if any.
+*
+* @beta
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function getExamples(schema) {
+	const examples$1 = [];
+	function depthFirstCollect(schema$1) {
+		if ("pipe" in schema$1) {
+			for (const item of schema$1.pipe) if (item.kind === "schema" && "pipe" in item) depthFirstCollect(item);
+			else if (item.kind === "metadata" && item.type === "examples") for (const example of item.examples) examples$1.push(example);
+		}
+	}
+	depthFirstCollect(schema);
+	return examples$1;
+}
+
+//#endregion
+//#region src/methods/getFallbacks/getFallbacks.ts
+/**
+* Returns the fallback values of the schema.
+*
+* Hint: The difference to `getFallback` is that for object and tuple schemas
+* this function recursively returns the fallback values of the subschemas
+* instead of `undefined`.
+*
+* @param schema The schema to get them from.
+*
+* @returns The fallback values.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function getFallbacks(schema) {
+	if ("entries" in schema) {
+		const object$1 = {};
+		for (const key in schema.entries) object$1[key] = /* @__PURE__ */ getFallbacks(schema.entries[key]);
+		return object$1;
+	}
+	if ("items" in schema) return schema.items.map(getFallbacks);
+	return /* @__PURE__ */ getFallback(schema);
+}
+
+//#endregion
+//#region src/methods/getFallbacks/getFallbacksAsync.ts
+/**
+* Returns the fallback values of the schema.
+*
+* Hint: The difference to `getFallback` is that for object and tuple schemas
+* this function recursively returns the fallback values of the subschemas
+* instead of `undefined`.
+*
+* @param schema The schema to get them from.
+*
+* @returns The fallback values.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+async function getFallbacksAsync(schema) {
+	if ("entries" in schema) return Object.fromEntries(await Promise.all(Object.entries(schema.entries).map(async ([key, value$1]) => [key, await /* @__PURE__ */ getFallbacksAsync(value$1)])));
+	if ("items" in schema) return Promise.all(schema.items.map(getFallbacksAsync));
+	return /* @__PURE__ */ getFallback(schema);
+}
+
+//#endregion
+//#region src/methods/getMetadata/getMetadata.ts
+/**
+* Returns the metadata of a schema.
+*
+* If multiple metadata are defined, it shallowly merges them using depth-first
+* search. If no metadata is defined, an empty object is returned.
+*
+* @param schema Schema to get the metadata from.
+*
+* @returns The metadata, if any.
+*
+* @beta
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function getMetadata(schema) {
+	const result = {};
+	function depthFirstMerge(schema$1) {
+		if ("pipe" in schema$1) {
+			for (const item of schema$1.pipe) if (item.kind === "schema" && "pipe" in item) depthFirstMerge(item);
+			else if (item.kind === "metadata" && item.type === "metadata") Object.assign(result, item.metadata);
+		}
+	}
+	depthFirstMerge(schema);
+	return result;
+}
+
+//#endregion
+//#region src/methods/getTitle/getTitle.ts
+/**
+* Returns the title of the schema.
+*
+* If multiple titles are defined, the last one of the highest level is
+* returned. If no title is defined, `undefined` is returned.
+*
+* @param schema The schema to get the title from.
+*
+* @returns The title, if any.
+*
+* @beta
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function getTitle(schema) {
+	return /* @__PURE__ */ _getLastMetadata(schema, "title");
+}
+
+//#endregion
+//#region src/methods/is/is.ts
+/**
+* Checks if the input matches the schema. By using a type predicate, this
+* function can be used as a type guard.
+*
+* @param schema The schema to be used.
+* @param input The input to be tested.
+*
+* @returns Whether the input matches the schema.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function is(schema, input) {
+	return !schema["~run"]({ value: input }, ABORT_EARLY_CONFIG).issues;
+}
+
+//#endregion
+//#region src/schemas/any/any.ts
+/**
+* Creates an any schema.
+*
+* Hint: This schema function exists only for completeness and is not
+* recommended in practice. Instead, `unknown` should be used to accept
+* unknown data.
+*
+* @returns An any schema.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function any() {
+	return _standardSchema({
+		kind: "schema",
+		type: "any",
+		reference: any,
+		expects: "any",
+		async: false,
+		"~run"(dataset) {
+			dataset.typed = true;
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/array/array.ts
+/* @__NO_SIDE_EFFECTS__ */
+function array(item, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "array",
+		reference: array,
+		expects: "Array",
+		async: false,
+		item,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			const input = dataset.value;
+			if (Array.isArray(input)) {
+				dataset.typed = true;
+				dataset.value = [];
+				for (let key = 0; key < input.length; key++) {
+					const value$1 = input[key];
+					const itemDataset = this.item["~run"]({ value: value$1 }, config$1);
+					if (itemDataset.issues) {
+						const pathItem = {
+							type: "array",
+							origin: "value",
+							input,
+							key,
+							value: value$1
+						};
+						for (const issue of itemDataset.issues) {
+							if (issue.path) issue.path.unshift(pathItem);
+							else issue.path = [pathItem];
+							dataset.issues?.push(issue);
+						}
+						if (!dataset.issues) dataset.issues = itemDataset.issues;
+						if (config$1.abortEarly) {
+							dataset.typed = false;
+							break;
+						}
+					}
+					if (!itemDataset.typed) dataset.typed = false;
+					dataset.value.push(itemDataset.value);
+				}
+			} else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/array/arrayAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function arrayAsync(item, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "array",
+		reference: arrayAsync,
+		expects: "Array",
+		async: true,
+		item,
+		message: message$1,
+		async "~run"(dataset, config$1) {
+			const input = dataset.value;
+			if (Array.isArray(input)) {
+				dataset.typed = true;
+				dataset.value = [];
+				const itemDatasets = await Promise.all(input.map((value$1) => this.item["~run"]({ value: value$1 }, config$1)));
+				for (let key = 0; key < itemDatasets.length; key++) {
+					const itemDataset = itemDatasets[key];
+					if (itemDataset.issues) {
+						const pathItem = {
+							type: "array",
+							origin: "value",
+							input,
+							key,
+							value: input[key]
+						};
+						for (const issue of itemDataset.issues) {
+							if (issue.path) issue.path.unshift(pathItem);
+							else issue.path = [pathItem];
+							dataset.issues?.push(issue);
+						}
+						if (!dataset.issues) dataset.issues = itemDataset.issues;
+						if (config$1.abortEarly) {
+							dataset.typed = false;
+							break;
+						}
+					}
+					if (!itemDataset.typed) dataset.typed = false;
+					dataset.value.push(itemDataset.value);
+				}
+			} else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/bigint/bigint.ts
+/* @__NO_SIDE_EFFECTS__ */
+function bigint(message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "bigint",
+		reference: bigint,
+		expects: "bigint",
+		async: false,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (typeof dataset.value === "bigint") dataset.typed = true;
+			else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/blob/blob.ts
+/* @__NO_SIDE_EFFECTS__ */
+function blob(message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "blob",
+		reference: blob,
+		expects: "Blob",
+		async: false,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.value instanceof Blob) dataset.typed = true;
+			else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/boolean/boolean.ts
+/* @__NO_SIDE_EFFECTS__ */
+function boolean(message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "boolean",
+		reference: boolean,
+		expects: "boolean",
+		async: false,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (typeof dataset.value === "boolean") dataset.typed = true;
+			else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/custom/custom.ts
+/* @__NO_SIDE_EFFECTS__ */
+function custom(check$1, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "custom",
+		reference: custom,
+		expects: "unknown",
+		async: false,
+		check: check$1,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (this.check(dataset.value)) dataset.typed = true;
+			else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/custom/customAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function customAsync(check$1, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "custom",
+		reference: customAsync,
+		expects: "unknown",
+		async: true,
+		check: check$1,
+		message: message$1,
+		async "~run"(dataset, config$1) {
+			if (await this.check(dataset.value)) dataset.typed = true;
+			else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/date/date.ts
+/* @__NO_SIDE_EFFECTS__ */
+function date(message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "date",
+		reference: date,
+		expects: "Date",
+		async: false,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.value instanceof Date) if (!isNaN(dataset.value)) dataset.typed = true;
+			else _addIssue(this, "type", dataset, config$1, { received: "\"Invalid Date\"" });
+			else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/enum/enum.ts
+/* @__NO_SIDE_EFFECTS__ */
+function enum_(enum__, message$1) {
+	const options = [];
+	for (const key in enum__) if (`${+key}` !== key || typeof enum__[key] !== "string" || !Object.is(enum__[enum__[key]], +key)) options.push(enum__[key]);
+	return _standardSchema({
+		kind: "schema",
+		type: "enum",
+		reference: enum_,
+		expects: /* @__PURE__ */ _joinExpects(options.map(_stringify), "|"),
+		async: false,
+		enum: enum__,
+		options,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (this.options.includes(dataset.value)) dataset.typed = true;
+			else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/exactOptional/exactOptional.ts
+/* @__NO_SIDE_EFFECTS__ */
+function exactOptional(wrapped, default_) {
+	return _standardSchema({
+		kind: "schema",
+		type: "exact_optional",
+		reference: exactOptional,
+		expects: wrapped.expects,
+		async: false,
+		wrapped,
+		default: default_,
+		"~run"(dataset, config$1) {
+			return this.wrapped["~run"](dataset, config$1);
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/exactOptional/exactOptionalAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function exactOptionalAsync(wrapped, default_) {
+	return _standardSchema({
+		kind: "schema",
+		type: "exact_optional",
+		reference: exactOptionalAsync,
+		expects: wrapped.expects,
+		async: true,
+		wrapped,
+		default: default_,
+		async "~run"(dataset, config$1) {
+			return this.wrapped["~run"](dataset, config$1);
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/file/file.ts
+/* @__NO_SIDE_EFFECTS__ */
+function file(message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "file",
+		reference: file,
+		expects: "File",
+		async: false,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.value instanceof File) dataset.typed = true;
+			else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/function/function.ts
+/* @__NO_SIDE_EFFECTS__ */
+function function_(message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "function",
+		reference: function_,
+		expects: "Function",
+		async: false,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (typeof dataset.value === "function") dataset.typed = true;
+			else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/instance/instance.ts
+/* @__NO_SIDE_EFFECTS__ */
+function instance(class_, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "instance",
+		reference: instance,
+		expects: class_.name,
+		async: false,
+		class: class_,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.value instanceof this.class) dataset.typed = true;
+			else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/intersect/utils/_merge/_merge.ts
+/**
+* Merges two values into one single output.
+*
+* @param value1 First value.
+* @param value2 Second value.
+*
+* @returns The merge dataset.
+*
+* @internal
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function _merge(value1, value2) {
+	if (typeof value1 === typeof value2) {
+		if (/* @__PURE__ */ _isSameValueZero(value1, value2) || value1 instanceof Date && value2 instanceof Date && /* @__PURE__ */ _isSameValueZero(+value1, +value2)) return { value: value1 };
+		if (value1 && value2 && value1.constructor === Object && value2.constructor === Object) {
+			const nextValue = {
+				...value1,
+				...value2
+			};
+			for (const key in value2) if (Object.prototype.hasOwnProperty.call(value1, key) && Object.prototype.hasOwnProperty.call(value2, key)) {
+				const dataset = /* @__PURE__ */ _merge(value1[key], value2[key]);
+				if (dataset.issue) return dataset;
+				nextValue[key] = dataset.value;
+			}
+			return { value: nextValue };
+		}
+		if (Array.isArray(value1) && Array.isArray(value2)) {
+			if (value1.length === value2.length) {
+				const nextValue = [...value1];
+				for (let index = 0; index < value1.length; index++) {
+					const dataset = /* @__PURE__ */ _merge(value1[index], value2[index]);
+					if (dataset.issue) return dataset;
+					nextValue[index] = dataset.value;
+				}
+				return { value: nextValue };
+			}
+		}
+	}
+	return { issue: true };
+}
+
+//#endregion
+//#region src/schemas/intersect/intersect.ts
+/* @__NO_SIDE_EFFECTS__ */
+function intersect(options, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "intersect",
+		reference: intersect,
+		expects: /* @__PURE__ */ _joinExpects(options.map((option) => option.expects), "&"),
+		async: false,
+		options,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (this.options.length) {
+				const input = dataset.value;
+				let outputs;
+				dataset.typed = true;
+				for (const schema of this.options) {
+					const optionDataset = schema["~run"]({ value: input }, config$1);
+					if (optionDataset.issues) {
+						if (dataset.issues) for (const issue of optionDataset.issues) dataset.issues.push(issue);
+						else dataset.issues = optionDataset.issues;
+						if (config$1.abortEarly) {
+							dataset.typed = false;
+							break;
+						}
+					}
+					if (!optionDataset.typed) dataset.typed = false;
+					if (dataset.typed) if (outputs) outputs.push(optionDataset.value);
+					else outputs = [optionDataset.value];
+				}
+				if (dataset.typed) {
+					dataset.value = outputs[0];
+					for (let index = 1; index < outputs.length; index++) {
+						const mergeDataset = /* @__PURE__ */ _merge(dataset.value, outputs[index]);
+						if (mergeDataset.issue) {
+							_addIssue(this, "type", dataset, config$1, { received: "unknown" });
+							break;
+						}
+						dataset.value = mergeDataset.value;
+					}
+				}
+			} else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/intersect/intersectAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function intersectAsync(options, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "intersect",
+		reference: intersectAsync,
+		expects: /* @__PURE__ */ _joinExpects(options.map((option) => option.expects), "&"),
+		async: true,
+		options,
+		message: message$1,
+		async "~run"(dataset, config$1) {
+			if (this.options.length) {
+				const input = dataset.value;
+				let outputs;
+				dataset.typed = true;
+				const optionDatasets = await Promise.all(this.options.map((schema) => schema["~run"]({ value: input }, config$1)));
+				for (const optionDataset of optionDatasets) {
+					if (optionDataset.issues) {
+						if (dataset.issues) for (const issue of optionDataset.issues) dataset.issues.push(issue);
+						else dataset.issues = optionDataset.issues;
+						if (config$1.abortEarly) {
+							dataset.typed = false;
+							break;
+						}
+					}
+					if (!optionDataset.typed) dataset.typed = false;
+					if (dataset.typed) if (outputs) outputs.push(optionDataset.value);
+					else outputs = [optionDataset.value];
+				}
+				if (dataset.typed) {
+					dataset.value = outputs[0];
+					for (let index = 1; index < outputs.length; index++) {
+						const mergeDataset = /* @__PURE__ */ _merge(dataset.value, outputs[index]);
+						if (mergeDataset.issue) {
+							_addIssue(this, "type", dataset, config$1, { received: "unknown" });
+							break;
+						}
+						dataset.value = mergeDataset.value;
+					}
+				}
+			} else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/lazy/lazy.ts
+/**
+* Creates a lazy schema.
+*
+* @param getter The schema getter.
+*
+* @returns A lazy schema.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function lazy(getter) {
+	return _standardSchema({
+		kind: "schema",
+		type: "lazy",
+		reference: lazy,
+		expects: "unknown",
+		async: false,
+		getter,
+		"~run"(dataset, config$1) {
+			return this.getter(dataset.value)["~run"](dataset, config$1);
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/lazy/lazyAsync.ts
+/**
+* Creates a lazy schema.
+*
+* @param getter The schema getter.
+*
+* @returns A lazy schema.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function lazyAsync(getter) {
+	return _standardSchema({
+		kind: "schema",
+		type: "lazy",
+		reference: lazyAsync,
+		expects: "unknown",
+		async: true,
+		getter,
+		async "~run"(dataset, config$1) {
+			return (await this.getter(dataset.value))["~run"](dataset, config$1);
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/literal/literal.ts
+/* @__NO_SIDE_EFFECTS__ */
+function literal(literal_, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "literal",
+		reference: literal,
+		expects: /* @__PURE__ */ _stringify(literal_),
+		async: false,
+		literal: literal_,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (/* @__PURE__ */ _isSameValueZero(dataset.value, this.literal)) dataset.typed = true;
+			else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/looseObject/looseObject.ts
+/* @__NO_SIDE_EFFECTS__ */
+function looseObject(entries$1, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "loose_object",
+		reference: looseObject,
+		expects: "Object",
+		async: false,
+		entries: entries$1,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			const input = dataset.value;
+			if (input && typeof input === "object") {
+				dataset.typed = true;
+				dataset.value = {};
+				for (const key in this.entries) {
+					const valueSchema = this.entries[key];
+					if (key in input || (valueSchema.type === "exact_optional" || valueSchema.type === "optional" || valueSchema.type === "nullish") && valueSchema.default !== void 0) {
+						const value$1 = key in input ? input[key] : /* @__PURE__ */ getDefault(valueSchema);
+						const valueDataset = valueSchema["~run"]({ value: value$1 }, config$1);
+						if (valueDataset.issues) {
+							const pathItem = {
+								type: "object",
+								origin: "value",
+								input,
+								key,
+								value: value$1
+							};
+							for (const issue of valueDataset.issues) {
+								if (issue.path) issue.path.unshift(pathItem);
+								else issue.path = [pathItem];
+								dataset.issues?.push(issue);
+							}
+							if (!dataset.issues) dataset.issues = valueDataset.issues;
+							if (config$1.abortEarly) {
+								dataset.typed = false;
+								break;
+							}
+						}
+						if (!valueDataset.typed) dataset.typed = false;
+						dataset.value[key] = valueDataset.value;
+					} else if (valueSchema.fallback !== void 0) dataset.value[key] = /* @__PURE__ */ getFallback(valueSchema);
+					else if (valueSchema.type !== "exact_optional" && valueSchema.type !== "optional" && valueSchema.type !== "nullish") {
+						_addIssue(this, "key", dataset, config$1, {
+							input: void 0,
+							expected: `"${key}"`,
+							path: [{
+								type: "object",
+								origin: "key",
+								input,
+								key,
+								value: input[key]
+							}]
+						});
+						if (config$1.abortEarly) break;
+					}
+				}
+				if (!dataset.issues || !config$1.abortEarly) {
+					for (const key in input) if (/* @__PURE__ */ _isValidObjectKey(input, key) && !Object.prototype.hasOwnProperty.call(this.entries, key)) dataset.value[key] = input[key];
+				}
+			} else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/looseObject/looseObjectAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function looseObjectAsync(entries$1, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "loose_object",
+		reference: looseObjectAsync,
+		expects: "Object",
+		async: true,
+		entries: entries$1,
+		message: message$1,
+		async "~run"(dataset, config$1) {
+			const input = dataset.value;
+			if (input && typeof input === "object") {
+				dataset.typed = true;
+				dataset.value = {};
+				const valueDatasets = await Promise.all(Object.entries(this.entries).map(async ([key, valueSchema]) => {
+					if (key in input || (valueSchema.type === "exact_optional" || valueSchema.type === "optional" || valueSchema.type === "nullish") && valueSchema.default !== void 0) {
+						const value$1 = key in input ? input[key] : await /* @__PURE__ */ getDefault(valueSchema);
+						return [
+							key,
+							value$1,
+							valueSchema,
+							await valueSchema["~run"]({ value: value$1 }, config$1)
+						];
+					}
+					return [
+						key,
+						input[key],
+						valueSchema,
+						null
+					];
+				}));
+				for (const [key, value$1, valueSchema, valueDataset] of valueDatasets) if (valueDataset) {
+					if (valueDataset.issues) {
+						const pathItem = {
+							type: "object",
+							origin: "value",
+							input,
+							key,
+							value: value$1
+						};
+						for (const issue of valueDataset.issues) {
+							if (issue.path) issue.path.unshift(pathItem);
+							else issue.path = [pathItem];
+							dataset.issues?.push(issue);
+						}
+						if (!dataset.issues) dataset.issues = valueDataset.issues;
+						if (config$1.abortEarly) {
+							dataset.typed = false;
+							break;
+						}
+					}
+					if (!valueDataset.typed) dataset.typed = false;
+					dataset.value[key] = valueDataset.value;
+				} else if (valueSchema.fallback !== void 0) dataset.value[key] = await /* @__PURE__ */ getFallback(valueSchema);
+				else if (valueSchema.type !== "exact_optional" && valueSchema.type !== "optional" && valueSchema.type !== "nullish") {
+					_addIssue(this, "key", dataset, config$1, {
+						input: void 0,
+						expected: `"${key}"`,
+						path: [{
+							type: "object",
+							origin: "key",
+							input,
+							key,
+							value: value$1
+						}]
+					});
+					if (config$1.abortEarly) break;
+				}
+				if (!dataset.issues || !config$1.abortEarly) {
+					for (const key in input) if (/* @__PURE__ */ _isValidObjectKey(input, key) && !Object.prototype.hasOwnProperty.call(this.entries, key)) dataset.value[key] = input[key];
+				}
+			} else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/looseTuple/looseTuple.ts
+/* @__NO_SIDE_EFFECTS__ */
+function looseTuple(items, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "loose_tuple",
+		reference: looseTuple,
+		expects: "Array",
+		async: false,
+		items,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			const input = dataset.value;
+			if (Array.isArray(input)) {
+				dataset.typed = true;
+				dataset.value = [];
+				for (let key = 0; key < this.items.length; key++) {
+					const value$1 = input[key];
+					const itemDataset = this.items[key]["~run"]({ value: value$1 }, config$1);
+					if (itemDataset.issues) {
+						const pathItem = {
+							type: "array",
+							origin: "value",
+							input,
+							key,
+							value: value$1
+						};
+						for (const issue of itemDataset.issues) {
+							if (issue.path) issue.path.unshift(pathItem);
+							else issue.path = [pathItem];
+							dataset.issues?.push(issue);
+						}
+						if (!dataset.issues) dataset.issues = itemDataset.issues;
+						if (config$1.abortEarly) {
+							dataset.typed = false;
+							break;
+						}
+					}
+					if (!itemDataset.typed) dataset.typed = false;
+					dataset.value.push(itemDataset.value);
+				}
+				if (!dataset.issues || !config$1.abortEarly) for (let key = this.items.length; key < input.length; key++) dataset.value.push(input[key]);
+			} else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/looseTuple/looseTupleAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function looseTupleAsync(items, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "loose_tuple",
+		reference: looseTupleAsync,
+		expects: "Array",
+		async: true,
+		items,
+		message: message$1,
+		async "~run"(dataset, config$1) {
+			const input = dataset.value;
+			if (Array.isArray(input)) {
+				dataset.typed = true;
+				dataset.value = [];
+				const itemDatasets = await Promise.all(this.items.map(async (item, key) => {
+					const value$1 = input[key];
+					return [
+						key,
+						value$1,
+						await item["~run"]({ value: value$1 }, config$1)
+					];
+				}));
+				for (const [key, value$1, itemDataset] of itemDatasets) {
+					if (itemDataset.issues) {
+						const pathItem = {
+							type: "array",
+							origin: "value",
+							input,
+							key,
+							value: value$1
+						};
+						for (const issue of itemDataset.issues) {
+							if (issue.path) issue.path.unshift(pathItem);
+							else issue.path = [pathItem];
+							dataset.issues?.push(issue);
+						}
+						if (!dataset.issues) dataset.issues = itemDataset.issues;
+						if (config$1.abortEarly) {
+							dataset.typed = false;
+							break;
+						}
+					}
+					if (!itemDataset.typed) dataset.typed = false;
+					dataset.value.push(itemDataset.value);
+				}
+				if (!dataset.issues || !config$1.abortEarly) for (let key = this.items.length; key < input.length; key++) dataset.value.push(input[key]);
+			} else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/map/map.ts
+/* @__NO_SIDE_EFFECTS__ */
+function map(key, value$1, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "map",
+		reference: map,
+		expects: "Map",
+		async: false,
+		key,
+		value: value$1,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			const input = dataset.value;
+			if (input instanceof Map) {
+				dataset.typed = true;
+				dataset.value = /* @__PURE__ */ new Map();
+				for (const [inputKey, inputValue] of input) {
+					const keyDataset = this.key["~run"]({ value: inputKey }, config$1);
+					if (keyDataset.issues) {
+						const pathItem = {
+							type: "map",
+							origin: "key",
+							input,
+							key: inputKey,
+							value: inputValue
+						};
+						for (const issue of keyDataset.issues) {
+							if (issue.path) issue.path.unshift(pathItem);
+							else issue.path = [pathItem];
+							dataset.issues?.push(issue);
+						}
+						if (!dataset.issues) dataset.issues = keyDataset.issues;
+						if (config$1.abortEarly) {
+							dataset.typed = false;
+							break;
+						}
+					}
+					const valueDataset = this.value["~run"]({ value: inputValue }, config$1);
+					if (valueDataset.issues) {
+						const pathItem = {
+							type: "map",
+							origin: "value",
+							input,
+							key: inputKey,
+							value: inputValue
+						};
+						for (const issue of valueDataset.issues) {
+							if (issue.path) issue.path.unshift(pathItem);
+							else issue.path = [pathItem];
+							dataset.issues?.push(issue);
+						}
+						if (!dataset.issues) dataset.issues = valueDataset.issues;
+						if (config$1.abortEarly) {
+							dataset.typed = false;
+							break;
+						}
+					}
+					if (!keyDataset.typed || !valueDataset.typed) dataset.typed = false;
+					dataset.value.set(keyDataset.value, valueDataset.value);
+				}
+			} else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/map/mapAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function mapAsync(key, value$1, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "map",
+		reference: mapAsync,
+		expects: "Map",
+		async: true,
+		key,
+		value: value$1,
+		message: message$1,
+		async "~run"(dataset, config$1) {
+			const input = dataset.value;
+			if (input instanceof Map) {
+				dataset.typed = true;
+				dataset.value = /* @__PURE__ */ new Map();
+				const datasets = await Promise.all([...input].map(([inputKey, inputValue]) => Promise.all([
+					inputKey,
+					inputValue,
+					this.key["~run"]({ value: inputKey }, config$1),
+					this.value["~run"]({ value: inputValue }, config$1)
+				])));
+				for (const [inputKey, inputValue, keyDataset, valueDataset] of datasets) {
+					if (keyDataset.issues) {
+						const pathItem = {
+							type: "map",
+							origin: "key",
+							input,
+							key: inputKey,
+							value: inputValue
+						};
+						for (const issue of keyDataset.issues) {
+							if (issue.path) issue.path.unshift(pathItem);
+							else issue.path = [pathItem];
+							dataset.issues?.push(issue);
+						}
+						if (!dataset.issues) dataset.issues = keyDataset.issues;
+						if (config$1.abortEarly) {
+							dataset.typed = false;
+							break;
+						}
+					}
+					if (valueDataset.issues) {
+						const pathItem = {
+							type: "map",
+							origin: "value",
+							input,
+							key: inputKey,
+							value: inputValue
+						};
+						for (const issue of valueDataset.issues) {
+							if (issue.path) issue.path.unshift(pathItem);
+							else issue.path = [pathItem];
+							dataset.issues?.push(issue);
+						}
+						if (!dataset.issues) dataset.issues = valueDataset.issues;
+						if (config$1.abortEarly) {
+							dataset.typed = false;
+							break;
+						}
+					}
+					if (!keyDataset.typed || !valueDataset.typed) dataset.typed = false;
+					dataset.value.set(keyDataset.value, valueDataset.value);
+				}
+			} else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/nan/nan.ts
+/* @__NO_SIDE_EFFECTS__ */
+function nan(message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "nan",
+		reference: nan,
+		expects: "NaN",
+		async: false,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (Number.isNaN(dataset.value)) dataset.typed = true;
+			else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/never/never.ts
+/* @__NO_SIDE_EFFECTS__ */
+function never(message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "never",
+		reference: never,
+		expects: "never",
+		async: false,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			_addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/nonNullable/nonNullable.ts
+/* @__NO_SIDE_EFFECTS__ */
+function nonNullable(wrapped, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "non_nullable",
+		reference: nonNullable,
+		expects: "!null",
+		async: false,
+		wrapped,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.value !== null) dataset = this.wrapped["~run"](dataset, config$1);
+			if (dataset.value === null) _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/nonNullable/nonNullableAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function nonNullableAsync(wrapped, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "non_nullable",
+		reference: nonNullableAsync,
+		expects: "!null",
+		async: true,
+		wrapped,
+		message: message$1,
+		async "~run"(dataset, config$1) {
+			if (dataset.value !== null) dataset = await this.wrapped["~run"](dataset, config$1);
+			if (dataset.value === null) _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/nonNullish/nonNullish.ts
+/* @__NO_SIDE_EFFECTS__ */
+function nonNullish(wrapped, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "non_nullish",
+		reference: nonNullish,
+		expects: "(!null & !undefined)",
+		async: false,
+		wrapped,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (!(dataset.value === null || dataset.value === void 0)) dataset = this.wrapped["~run"](dataset, config$1);
+			if (dataset.value === null || dataset.value === void 0) _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/nonNullish/nonNullishAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function nonNullishAsync(wrapped, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "non_nullish",
+		reference: nonNullishAsync,
+		expects: "(!null & !undefined)",
+		async: true,
+		wrapped,
+		message: message$1,
+		async "~run"(dataset, config$1) {
+			if (!(dataset.value === null || dataset.value === void 0)) dataset = await this.wrapped["~run"](dataset, config$1);
+			if (dataset.value === null || dataset.value === void 0) _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/nonOptional/nonOptional.ts
+/* @__NO_SIDE_EFFECTS__ */
+function nonOptional(wrapped, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "non_optional",
+		reference: nonOptional,
+		expects: "!undefined",
+		async: false,
+		wrapped,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.value !== void 0) dataset = this.wrapped["~run"](dataset, config$1);
+			if (dataset.value === void 0) _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/nonOptional/nonOptionalAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function nonOptionalAsync(wrapped, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "non_optional",
+		reference: nonOptionalAsync,
+		expects: "!undefined",
+		async: true,
+		wrapped,
+		message: message$1,
+		async "~run"(dataset, config$1) {
+			if (dataset.value !== void 0) dataset = await this.wrapped["~run"](dataset, config$1);
+			if (dataset.value === void 0) _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/null/null.ts
+/* @__NO_SIDE_EFFECTS__ */
+function null_(message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "null",
+		reference: null_,
+		expects: "null",
+		async: false,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.value === null) dataset.typed = true;
+			else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/nullable/nullable.ts
+/* @__NO_SIDE_EFFECTS__ */
+function nullable(wrapped, default_) {
+	return _standardSchema({
+		kind: "schema",
+		type: "nullable",
+		reference: nullable,
+		expects: `(${wrapped.expects} | null)`,
+		async: false,
+		wrapped,
+		default: default_,
+		"~run"(dataset, config$1) {
+			if (dataset.value === null) {
+				if (this.default !== void 0) dataset.value = /* @__PURE__ */ getDefault(this, dataset, config$1);
+				if (dataset.value === null) {
+					dataset.typed = true;
+					return dataset;
+				}
+			}
+			return this.wrapped["~run"](dataset, config$1);
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/nullable/nullableAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function nullableAsync(wrapped, default_) {
+	return _standardSchema({
+		kind: "schema",
+		type: "nullable",
+		reference: nullableAsync,
+		expects: `(${wrapped.expects} | null)`,
+		async: true,
+		wrapped,
+		default: default_,
+		async "~run"(dataset, config$1) {
+			if (dataset.value === null) {
+				if (this.default !== void 0) dataset.value = await /* @__PURE__ */ getDefault(this, dataset, config$1);
+				if (dataset.value === null) {
+					dataset.typed = true;
+					return dataset;
+				}
+			}
+			return this.wrapped["~run"](dataset, config$1);
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/nullish/nullish.ts
+/* @__NO_SIDE_EFFECTS__ */
+function nullish(wrapped, default_) {
+	return _standardSchema({
+		kind: "schema",
+		type: "nullish",
+		reference: nullish,
+		expects: `(${wrapped.expects} | null | undefined)`,
+		async: false,
+		wrapped,
+		default: default_,
+		"~run"(dataset, config$1) {
+			if (dataset.value === null || dataset.value === void 0) {
+				if (this.default !== void 0) dataset.value = /* @__PURE__ */ getDefault(this, dataset, config$1);
+				if (dataset.value === null || dataset.value === void 0) {
+					dataset.typed = true;
+					return dataset;
+				}
+			}
+			return this.wrapped["~run"](dataset, config$1);
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/nullish/nullishAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function nullishAsync(wrapped, default_) {
+	return _standardSchema({
+		kind: "schema",
+		type: "nullish",
+		reference: nullishAsync,
+		expects: `(${wrapped.expects} | null | undefined)`,
+		async: true,
+		wrapped,
+		default: default_,
+		async "~run"(dataset, config$1) {
+			if (dataset.value === null || dataset.value === void 0) {
+				if (this.default !== void 0) dataset.value = await /* @__PURE__ */ getDefault(this, dataset, config$1);
+				if (dataset.value === null || dataset.value === void 0) {
+					dataset.typed = true;
+					return dataset;
+				}
+			}
+			return this.wrapped["~run"](dataset, config$1);
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/number/number.ts
+/* @__NO_SIDE_EFFECTS__ */
+function number(message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "number",
+		reference: number,
+		expects: "number",
+		async: false,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (typeof dataset.value === "number" && !isNaN(dataset.value)) dataset.typed = true;
+			else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/object/object.ts
+/* @__NO_SIDE_EFFECTS__ */
+function object(entries$1, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "object",
+		reference: object,
+		expects: "Object",
+		async: false,
+		entries: entries$1,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			const input = dataset.value;
+			if (input && typeof input === "object") {
+				dataset.typed = true;
+				dataset.value = {};
+				for (const key in this.entries) {
+					const valueSchema = this.entries[key];
+					if (key in input || (valueSchema.type === "exact_optional" || valueSchema.type === "optional" || valueSchema.type === "nullish") && valueSchema.default !== void 0) {
+						const value$1 = key in input ? input[key] : /* @__PURE__ */ getDefault(valueSchema);
+						const valueDataset = valueSchema["~run"]({ value: value$1 }, config$1);
+						if (valueDataset.issues) {
+							const pathItem = {
+								type: "object",
+								origin: "value",
+								input,
+								key,
+								value: value$1
+							};
+							for (const issue of valueDataset.issues) {
+								if (issue.path) issue.path.unshift(pathItem);
+								else issue.path = [pathItem];
+								dataset.issues?.push(issue);
+							}
+							if (!dataset.issues) dataset.issues = valueDataset.issues;
+							if (config$1.abortEarly) {
+								dataset.typed = false;
+								break;
+							}
+						}
+						if (!valueDataset.typed) dataset.typed = false;
+						dataset.value[key] = valueDataset.value;
+					} else if (valueSchema.fallback !== void 0) dataset.value[key] = /* @__PURE__ */ getFallback(valueSchema);
+					else if (valueSchema.type !== "exact_optional" && valueSchema.type !== "optional" && valueSchema.type !== "nullish") {
+						_addIssue(this, "key", dataset, config$1, {
+							input: void 0,
+							expected: `"${key}"`,
+							path: [{
+								type: "object",
+								origin: "key",
+								input,
+								key,
+								value: input[key]
+							}]
+						});
+						if (config$1.abortEarly) break;
+					}
+				}
+			} else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/object/objectAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function objectAsync(entries$1, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "object",
+		reference: objectAsync,
+		expects: "Object",
+		async: true,
+		entries: entries$1,
+		message: message$1,
+		async "~run"(dataset, config$1) {
+			const input = dataset.value;
+			if (input && typeof input === "object") {
+				dataset.typed = true;
+				dataset.value = {};
+				const valueDatasets = await Promise.all(Object.entries(this.entries).map(async ([key, valueSchema]) => {
+					if (key in input || (valueSchema.type === "exact_optional" || valueSchema.type === "optional" || valueSchema.type === "nullish") && valueSchema.default !== void 0) {
+						const value$1 = key in input ? input[key] : await /* @__PURE__ */ getDefault(valueSchema);
+						return [
+							key,
+							value$1,
+							valueSchema,
+							await valueSchema["~run"]({ value: value$1 }, config$1)
+						];
+					}
+					return [
+						key,
+						input[key],
+						valueSchema,
+						null
+					];
+				}));
+				for (const [key, value$1, valueSchema, valueDataset] of valueDatasets) if (valueDataset) {
+					if (valueDataset.issues) {
+						const pathItem = {
+							type: "object",
+							origin: "value",
+							input,
+							key,
+							value: value$1
+						};
+						for (const issue of valueDataset.issues) {
+							if (issue.path) issue.path.unshift(pathItem);
+							else issue.path = [pathItem];
+							dataset.issues?.push(issue);
+						}
+						if (!dataset.issues) dataset.issues = valueDataset.issues;
+						if (config$1.abortEarly) {
+							dataset.typed = false;
+							break;
+						}
+					}
+					if (!valueDataset.typed) dataset.typed = false;
+					dataset.value[key] = valueDataset.value;
+				} else if (valueSchema.fallback !== void 0) dataset.value[key] = await /* @__PURE__ */ getFallback(valueSchema);
+				else if (valueSchema.type !== "exact_optional" && valueSchema.type !== "optional" && valueSchema.type !== "nullish") {
+					_addIssue(this, "key", dataset, config$1, {
+						input: void 0,
+						expected: `"${key}"`,
+						path: [{
+							type: "object",
+							origin: "key",
+							input,
+							key,
+							value: value$1
+						}]
+					});
+					if (config$1.abortEarly) break;
+				}
+			} else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/objectWithRest/objectWithRest.ts
+/* @__NO_SIDE_EFFECTS__ */
+function objectWithRest(entries$1, rest, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "object_with_rest",
+		reference: objectWithRest,
+		expects: "Object",
+		async: false,
+		entries: entries$1,
+		rest,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			const input = dataset.value;
+			if (input && typeof input === "object") {
+				dataset.typed = true;
+				dataset.value = {};
+				for (const key in this.entries) {
+					const valueSchema = this.entries[key];
+					if (key in input || (valueSchema.type === "exact_optional" || valueSchema.type === "optional" || valueSchema.type === "nullish") && valueSchema.default !== void 0) {
+						const value$1 = key in input ? input[key] : /* @__PURE__ */ getDefault(valueSchema);
+						const valueDataset = valueSchema["~run"]({ value: value$1 }, config$1);
+						if (valueDataset.issues) {
+							const pathItem = {
+								type: "object",
+								origin: "value",
+								input,
+								key,
+								value: value$1
+							};
+							for (const issue of valueDataset.issues) {
+								if (issue.path) issue.path.unshift(pathItem);
+								else issue.path = [pathItem];
+								dataset.issues?.push(issue);
+							}
+							if (!dataset.issues) dataset.issues = valueDataset.issues;
+							if (config$1.abortEarly) {
+								dataset.typed = false;
+								break;
+							}
+						}
+						if (!valueDataset.typed) dataset.typed = false;
+						dataset.value[key] = valueDataset.value;
+					} else if (valueSchema.fallback !== void 0) dataset.value[key] = /* @__PURE__ */ getFallback(valueSchema);
+					else if (valueSchema.type !== "exact_optional" && valueSchema.type !== "optional" && valueSchema.type !== "nullish") {
+						_addIssue(this, "key", dataset, config$1, {
+							input: void 0,
+							expected: `"${key}"`,
+							path: [{
+								type: "object",
+								origin: "key",
+								input,
+								key,
+								value: input[key]
+							}]
+						});
+						if (config$1.abortEarly) break;
+					}
+				}
+				if (!dataset.issues || !config$1.abortEarly) {
+					for (const key in input) if (/* @__PURE__ */ _isValidObjectKey(input, key) && !Object.prototype.hasOwnProperty.call(this.entries, key)) {
+						const valueDataset = this.rest["~run"]({ value: input[key] }, config$1);
+						if (valueDataset.issues) {
+							const pathItem = {
+								type: "object",
+								origin: "value",
+								input,
+								key,
+								value: input[key]
+							};
+							for (const issue of valueDataset.issues) {
+								if (issue.path) issue.path.unshift(pathItem);
+								else issue.path = [pathItem];
+								dataset.issues?.push(issue);
+							}
+							if (!dataset.issues) dataset.issues = valueDataset.issues;
+							if (config$1.abortEarly) {
+								dataset.typed = false;
+								break;
+							}
+						}
+						if (!valueDataset.typed) dataset.typed = false;
+						dataset.value[key] = valueDataset.value;
+					}
+				}
+			} else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/objectWithRest/objectWithRestAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function objectWithRestAsync(entries$1, rest, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "object_with_rest",
+		reference: objectWithRestAsync,
+		expects: "Object",
+		async: true,
+		entries: entries$1,
+		rest,
+		message: message$1,
+		async "~run"(dataset, config$1) {
+			const input = dataset.value;
+			if (input && typeof input === "object") {
+				dataset.typed = true;
+				dataset.value = {};
+				const [normalDatasets, restDatasets] = await Promise.all([Promise.all(Object.entries(this.entries).map(async ([key, valueSchema]) => {
+					if (key in input || (valueSchema.type === "exact_optional" || valueSchema.type === "optional" || valueSchema.type === "nullish") && valueSchema.default !== void 0) {
+						const value$1 = key in input ? input[key] : await /* @__PURE__ */ getDefault(valueSchema);
+						return [
+							key,
+							value$1,
+							valueSchema,
+							await valueSchema["~run"]({ value: value$1 }, config$1)
+						];
+					}
+					return [
+						key,
+						input[key],
+						valueSchema,
+						null
+					];
+				})), Promise.all(Object.entries(input).filter(([key]) => /* @__PURE__ */ _isValidObjectKey(input, key) && !Object.prototype.hasOwnProperty.call(this.entries, key)).map(async ([key, value$1]) => [
+					key,
+					value$1,
+					await this.rest["~run"]({ value: value$1 }, config$1)
+				]))]);
+				for (const [key, value$1, valueSchema, valueDataset] of normalDatasets) if (valueDataset) {
+					if (valueDataset.issues) {
+						const pathItem = {
+							type: "object",
+							origin: "value",
+							input,
+							key,
+							value: value$1
+						};
+						for (const issue of valueDataset.issues) {
+							if (issue.path) issue.path.unshift(pathItem);
+							else issue.path = [pathItem];
+							dataset.issues?.push(issue);
+						}
+						if (!dataset.issues) dataset.issues = valueDataset.issues;
+						if (config$1.abortEarly) {
+							dataset.typed = false;
+							break;
+						}
+					}
+					if (!valueDataset.typed) dataset.typed = false;
+					dataset.value[key] = valueDataset.value;
+				} else if (valueSchema.fallback !== void 0) dataset.value[key] = await /* @__PURE__ */ getFallback(valueSchema);
+				else if (valueSchema.type !== "exact_optional" && valueSchema.type !== "optional" && valueSchema.type !== "nullish") {
+					_addIssue(this, "key", dataset, config$1, {
+						input: void 0,
+						expected: `"${key}"`,
+						path: [{
+							type: "object",
+							origin: "key",
+							input,
+							key,
+							value: value$1
+						}]
+					});
+					if (config$1.abortEarly) break;
+				}
+				if (!dataset.issues || !config$1.abortEarly) for (const [key, value$1, valueDataset] of restDatasets) {
+					if (valueDataset.issues) {
+						const pathItem = {
+							type: "object",
+							origin: "value",
+							input,
+							key,
+							value: value$1
+						};
+						for (const issue of valueDataset.issues) {
+							if (issue.path) issue.path.unshift(pathItem);
+							else issue.path = [pathItem];
+							dataset.issues?.push(issue);
+						}
+						if (!dataset.issues) dataset.issues = valueDataset.issues;
+						if (config$1.abortEarly) {
+							dataset.typed = false;
+							break;
+						}
+					}
+					if (!valueDataset.typed) dataset.typed = false;
+					dataset.value[key] = valueDataset.value;
+				}
+			} else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/optional/optional.ts
+/* @__NO_SIDE_EFFECTS__ */
+function optional(wrapped, default_) {
+	return _standardSchema({
+		kind: "schema",
+		type: "optional",
+		reference: optional,
+		expects: `(${wrapped.expects} | undefined)`,
+		async: false,
+		wrapped,
+		default: default_,
+		"~run"(dataset, config$1) {
+			if (dataset.value === void 0) {
+				if (this.default !== void 0) dataset.value = /* @__PURE__ */ getDefault(this, dataset, config$1);
+				if (dataset.value === void 0) {
+					dataset.typed = true;
+					return dataset;
+				}
+			}
+			return this.wrapped["~run"](dataset, config$1);
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/optional/optionalAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function optionalAsync(wrapped, default_) {
+	return _standardSchema({
+		kind: "schema",
+		type: "optional",
+		reference: optionalAsync,
+		expects: `(${wrapped.expects} | undefined)`,
+		async: true,
+		wrapped,
+		default: default_,
+		async "~run"(dataset, config$1) {
+			if (dataset.value === void 0) {
+				if (this.default !== void 0) dataset.value = await /* @__PURE__ */ getDefault(this, dataset, config$1);
+				if (dataset.value === void 0) {
+					dataset.typed = true;
+					return dataset;
+				}
+			}
+			return this.wrapped["~run"](dataset, config$1);
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/picklist/picklist.ts
+/* @__NO_SIDE_EFFECTS__ */
+function picklist(options, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "picklist",
+		reference: picklist,
+		expects: /* @__PURE__ */ _joinExpects(options.map(_stringify), "|"),
+		async: false,
+		options,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (this.options.includes(dataset.value)) dataset.typed = true;
+			else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/promise/promise.ts
+/* @__NO_SIDE_EFFECTS__ */
+function promise(message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "promise",
+		reference: promise,
+		expects: "Promise",
+		async: false,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.value instanceof Promise) dataset.typed = true;
+			else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/record/record.ts
+/* @__NO_SIDE_EFFECTS__ */
+function record(key, value$1, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "record",
+		reference: record,
+		expects: "Object",
+		async: false,
+		key,
+		value: value$1,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			const input = dataset.value;
+			if (input && typeof input === "object") {
+				dataset.typed = true;
+				dataset.value = {};
+				for (const entryKey in input) if (/* @__PURE__ */ _isValidObjectKey(input, entryKey)) {
+					const entryValue = input[entryKey];
+					const keyDataset = this.key["~run"]({ value: entryKey }, config$1);
+					if (keyDataset.issues) {
+						const pathItem = {
+							type: "object",
+							origin: "key",
+							input,
+							key: entryKey,
+							value: entryValue
+						};
+						for (const issue of keyDataset.issues) {
+							issue.path = [pathItem];
+							dataset.issues?.push(issue);
+						}
+						if (!dataset.issues) dataset.issues = keyDataset.issues;
+						if (config$1.abortEarly) {
+							dataset.typed = false;
+							break;
+						}
+					}
+					const valueDataset = this.value["~run"]({ value: entryValue }, config$1);
+					if (valueDataset.issues) {
+						const pathItem = {
+							type: "object",
+							origin: "value",
+							input,
+							key: entryKey,
+							value: entryValue
+						};
+						for (const issue of valueDataset.issues) {
+							if (issue.path) issue.path.unshift(pathItem);
+							else issue.path = [pathItem];
+							dataset.issues?.push(issue);
+						}
+						if (!dataset.issues) dataset.issues = valueDataset.issues;
+						if (config$1.abortEarly) {
+							dataset.typed = false;
+							break;
+						}
+					}
+					if (!keyDataset.typed || !valueDataset.typed) dataset.typed = false;
+					if (keyDataset.typed) dataset.value[keyDataset.value] = valueDataset.value;
+				}
+			} else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/record/recordAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function recordAsync(key, value$1, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "record",
+		reference: recordAsync,
+		expects: "Object",
+		async: true,
+		key,
+		value: value$1,
+		message: message$1,
+		async "~run"(dataset, config$1) {
+			const input = dataset.value;
+			if (input && typeof input === "object") {
+				dataset.typed = true;
+				dataset.value = {};
+				const datasets = await Promise.all(Object.entries(input).filter(([key$1]) => /* @__PURE__ */ _isValidObjectKey(input, key$1)).map(([entryKey, entryValue]) => Promise.all([
+					entryKey,
+					entryValue,
+					this.key["~run"]({ value: entryKey }, config$1),
+					this.value["~run"]({ value: entryValue }, config$1)
+				])));
+				for (const [entryKey, entryValue, keyDataset, valueDataset] of datasets) {
+					if (keyDataset.issues) {
+						const pathItem = {
+							type: "object",
+							origin: "key",
+							input,
+							key: entryKey,
+							value: entryValue
+						};
+						for (const issue of keyDataset.issues) {
+							issue.path = [pathItem];
+							dataset.issues?.push(issue);
+						}
+						if (!dataset.issues) dataset.issues = keyDataset.issues;
+						if (config$1.abortEarly) {
+							dataset.typed = false;
+							break;
+						}
+					}
+					if (valueDataset.issues) {
+						const pathItem = {
+							type: "object",
+							origin: "value",
+							input,
+							key: entryKey,
+							value: entryValue
+						};
+						for (const issue of valueDataset.issues) {
+							if (issue.path) issue.path.unshift(pathItem);
+							else issue.path = [pathItem];
+							dataset.issues?.push(issue);
+						}
+						if (!dataset.issues) dataset.issues = valueDataset.issues;
+						if (config$1.abortEarly) {
+							dataset.typed = false;
+							break;
+						}
+					}
+					if (!keyDataset.typed || !valueDataset.typed) dataset.typed = false;
+					if (keyDataset.typed) dataset.value[keyDataset.value] = valueDataset.value;
+				}
+			} else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/set/set.ts
+/* @__NO_SIDE_EFFECTS__ */
+function set(value$1, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "set",
+		reference: set,
+		expects: "Set",
+		async: false,
+		value: value$1,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			const input = dataset.value;
+			if (input instanceof Set) {
+				dataset.typed = true;
+				dataset.value = /* @__PURE__ */ new Set();
+				for (const inputValue of input) {
+					const valueDataset = this.value["~run"]({ value: inputValue }, config$1);
+					if (valueDataset.issues) {
+						const pathItem = {
+							type: "set",
+							origin: "value",
+							input,
+							key: null,
+							value: inputValue
+						};
+						for (const issue of valueDataset.issues) {
+							if (issue.path) issue.path.unshift(pathItem);
+							else issue.path = [pathItem];
+							dataset.issues?.push(issue);
+						}
+						if (!dataset.issues) dataset.issues = valueDataset.issues;
+						if (config$1.abortEarly) {
+							dataset.typed = false;
+							break;
+						}
+					}
+					if (!valueDataset.typed) dataset.typed = false;
+					dataset.value.add(valueDataset.value);
+				}
+			} else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/set/setAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function setAsync(value$1, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "set",
+		reference: setAsync,
+		expects: "Set",
+		async: true,
+		value: value$1,
+		message: message$1,
+		async "~run"(dataset, config$1) {
+			const input = dataset.value;
+			if (input instanceof Set) {
+				dataset.typed = true;
+				dataset.value = /* @__PURE__ */ new Set();
+				const valueDatasets = await Promise.all([...input].map(async (inputValue) => [inputValue, await this.value["~run"]({ value: inputValue }, config$1)]));
+				for (const [inputValue, valueDataset] of valueDatasets) {
+					if (valueDataset.issues) {
+						const pathItem = {
+							type: "set",
+							origin: "value",
+							input,
+							key: null,
+							value: inputValue
+						};
+						for (const issue of valueDataset.issues) {
+							if (issue.path) issue.path.unshift(pathItem);
+							else issue.path = [pathItem];
+							dataset.issues?.push(issue);
+						}
+						if (!dataset.issues) dataset.issues = valueDataset.issues;
+						if (config$1.abortEarly) {
+							dataset.typed = false;
+							break;
+						}
+					}
+					if (!valueDataset.typed) dataset.typed = false;
+					dataset.value.add(valueDataset.value);
+				}
+			} else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/strictObject/strictObject.ts
+/* @__NO_SIDE_EFFECTS__ */
+function strictObject(entries$1, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "strict_object",
+		reference: strictObject,
+		expects: "Object",
+		async: false,
+		entries: entries$1,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			const input = dataset.value;
+			if (input && typeof input === "object") {
+				dataset.typed = true;
+				dataset.value = {};
+				for (const key in this.entries) {
+					const valueSchema = this.entries[key];
+					if (key in input || (valueSchema.type === "exact_optional" || valueSchema.type === "optional" || valueSchema.type === "nullish") && valueSchema.default !== void 0) {
+						const value$1 = key in input ? input[key] : /* @__PURE__ */ getDefault(valueSchema);
+						const valueDataset = valueSchema["~run"]({ value: value$1 }, config$1);
+						if (valueDataset.issues) {
+							const pathItem = {
+								type: "object",
+								origin: "value",
+								input,
+								key,
+								value: value$1
+							};
+							for (const issue of valueDataset.issues) {
+								if (issue.path) issue.path.unshift(pathItem);
+								else issue.path = [pathItem];
+								dataset.issues?.push(issue);
+							}
+							if (!dataset.issues) dataset.issues = valueDataset.issues;
+							if (config$1.abortEarly) {
+								dataset.typed = false;
+								break;
+							}
+						}
+						if (!valueDataset.typed) dataset.typed = false;
+						dataset.value[key] = valueDataset.value;
+					} else if (valueSchema.fallback !== void 0) dataset.value[key] = /* @__PURE__ */ getFallback(valueSchema);
+					else if (valueSchema.type !== "exact_optional" && valueSchema.type !== "optional" && valueSchema.type !== "nullish") {
+						_addIssue(this, "key", dataset, config$1, {
+							input: void 0,
+							expected: `"${key}"`,
+							path: [{
+								type: "object",
+								origin: "key",
+								input,
+								key,
+								value: input[key]
+							}]
+						});
+						if (config$1.abortEarly) break;
+					}
+				}
+				if (!dataset.issues || !config$1.abortEarly) {
+					for (const key in input) if (!Object.prototype.hasOwnProperty.call(this.entries, key)) {
+						_addIssue(this, "key", dataset, config$1, {
+							input: key,
+							expected: "never",
+							path: [{
+								type: "object",
+								origin: "key",
+								input,
+								key,
+								value: input[key]
+							}]
+						});
+						break;
+					}
+				}
+			} else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/strictObject/strictObjectAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function strictObjectAsync(entries$1, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "strict_object",
+		reference: strictObjectAsync,
+		expects: "Object",
+		async: true,
+		entries: entries$1,
+		message: message$1,
+		async "~run"(dataset, config$1) {
+			const input = dataset.value;
+			if (input && typeof input === "object") {
+				dataset.typed = true;
+				dataset.value = {};
+				const valueDatasets = await Promise.all(Object.entries(this.entries).map(async ([key, valueSchema]) => {
+					if (key in input || (valueSchema.type === "exact_optional" || valueSchema.type === "optional" || valueSchema.type === "nullish") && valueSchema.default !== void 0) {
+						const value$1 = key in input ? input[key] : await /* @__PURE__ */ getDefault(valueSchema);
+						return [
+							key,
+							value$1,
+							valueSchema,
+							await valueSchema["~run"]({ value: value$1 }, config$1)
+						];
+					}
+					return [
+						key,
+						input[key],
+						valueSchema,
+						null
+					];
+				}));
+				for (const [key, value$1, valueSchema, valueDataset] of valueDatasets) if (valueDataset) {
+					if (valueDataset.issues) {
+						const pathItem = {
+							type: "object",
+							origin: "value",
+							input,
+							key,
+							value: value$1
+						};
+						for (const issue of valueDataset.issues) {
+							if (issue.path) issue.path.unshift(pathItem);
+							else issue.path = [pathItem];
+							dataset.issues?.push(issue);
+						}
+						if (!dataset.issues) dataset.issues = valueDataset.issues;
+						if (config$1.abortEarly) {
+							dataset.typed = false;
+							break;
+						}
+					}
+					if (!valueDataset.typed) dataset.typed = false;
+					dataset.value[key] = valueDataset.value;
+				} else if (valueSchema.fallback !== void 0) dataset.value[key] = await /* @__PURE__ */ getFallback(valueSchema);
+				else if (valueSchema.type !== "exact_optional" && valueSchema.type !== "optional" && valueSchema.type !== "nullish") {
+					_addIssue(this, "key", dataset, config$1, {
+						input: void 0,
+						expected: `"${key}"`,
+						path: [{
+							type: "object",
+							origin: "key",
+							input,
+							key,
+							value: value$1
+						}]
+					});
+					if (config$1.abortEarly) break;
+				}
+				if (!dataset.issues || !config$1.abortEarly) {
+					for (const key in input) if (!Object.prototype.hasOwnProperty.call(this.entries, key)) {
+						_addIssue(this, "key", dataset, config$1, {
+							input: key,
+							expected: "never",
+							path: [{
+								type: "object",
+								origin: "key",
+								input,
+								key,
+								value: input[key]
+							}]
+						});
+						break;
+					}
+				}
+			} else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/strictTuple/strictTuple.ts
+/* @__NO_SIDE_EFFECTS__ */
+function strictTuple(items, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "strict_tuple",
+		reference: strictTuple,
+		expects: "Array",
+		async: false,
+		items,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			const input = dataset.value;
+			if (Array.isArray(input)) {
+				dataset.typed = true;
+				dataset.value = [];
+				for (let key = 0; key < this.items.length; key++) {
+					const value$1 = input[key];
+					const itemDataset = this.items[key]["~run"]({ value: value$1 }, config$1);
+					if (itemDataset.issues) {
+						const pathItem = {
+							type: "array",
+							origin: "value",
+							input,
+							key,
+							value: value$1
+						};
+						for (const issue of itemDataset.issues) {
+							if (issue.path) issue.path.unshift(pathItem);
+							else issue.path = [pathItem];
+							dataset.issues?.push(issue);
+						}
+						if (!dataset.issues) dataset.issues = itemDataset.issues;
+						if (config$1.abortEarly) {
+							dataset.typed = false;
+							break;
+						}
+					}
+					if (!itemDataset.typed) dataset.typed = false;
+					dataset.value.push(itemDataset.value);
+				}
+				if (!(dataset.issues && config$1.abortEarly) && this.items.length < input.length) _addIssue(this, "type", dataset, config$1, {
+					input: input[this.items.length],
+					expected: "never",
+					path: [{
+						type: "array",
+						origin: "value",
+						input,
+						key: this.items.length,
+						value: input[this.items.length]
+					}]
+				});
+			} else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/strictTuple/strictTupleAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function strictTupleAsync(items, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "strict_tuple",
+		reference: strictTupleAsync,
+		expects: "Array",
+		async: true,
+		items,
+		message: message$1,
+		async "~run"(dataset, config$1) {
+			const input = dataset.value;
+			if (Array.isArray(input)) {
+				dataset.typed = true;
+				dataset.value = [];
+				const itemDatasets = await Promise.all(this.items.map(async (item, key) => {
+					const value$1 = input[key];
+					return [
+						key,
+						value$1,
+						await item["~run"]({ value: value$1 }, config$1)
+					];
+				}));
+				for (const [key, value$1, itemDataset] of itemDatasets) {
+					if (itemDataset.issues) {
+						const pathItem = {
+							type: "array",
+							origin: "value",
+							input,
+							key,
+							value: value$1
+						};
+						for (const issue of itemDataset.issues) {
+							if (issue.path) issue.path.unshift(pathItem);
+							else issue.path = [pathItem];
+							dataset.issues?.push(issue);
+						}
+						if (!dataset.issues) dataset.issues = itemDataset.issues;
+						if (config$1.abortEarly) {
+							dataset.typed = false;
+							break;
+						}
+					}
+					if (!itemDataset.typed) dataset.typed = false;
+					dataset.value.push(itemDataset.value);
+				}
+				if (!(dataset.issues && config$1.abortEarly) && this.items.length < input.length) _addIssue(this, "type", dataset, config$1, {
+					input: input[this.items.length],
+					expected: "never",
+					path: [{
+						type: "array",
+						origin: "value",
+						input,
+						key: this.items.length,
+						value: input[this.items.length]
+					}]
+				});
+			} else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/string/string.ts
+/* @__NO_SIDE_EFFECTS__ */
+function string(message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "string",
+		reference: string,
+		expects: "string",
+		async: false,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (typeof dataset.value === "string") dataset.typed = true;
+			else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/symbol/symbol.ts
+/* @__NO_SIDE_EFFECTS__ */
+function symbol(message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "symbol",
+		reference: symbol,
+		expects: "symbol",
+		async: false,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (typeof dataset.value === "symbol") dataset.typed = true;
+			else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/tuple/tuple.ts
+/* @__NO_SIDE_EFFECTS__ */
+function tuple(items, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "tuple",
+		reference: tuple,
+		expects: "Array",
+		async: false,
+		items,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			const input = dataset.value;
+			if (Array.isArray(input)) {
+				dataset.typed = true;
+				dataset.value = [];
+				for (let key = 0; key < this.items.length; key++) {
+					const value$1 = input[key];
+					const itemDataset = this.items[key]["~run"]({ value: value$1 }, config$1);
+					if (itemDataset.issues) {
+						const pathItem = {
+							type: "array",
+							origin: "value",
+							input,
+							key,
+							value: value$1
+						};
+						for (const issue of itemDataset.issues) {
+							if (issue.path) issue.path.unshift(pathItem);
+							else issue.path = [pathItem];
+							dataset.issues?.push(issue);
+						}
+						if (!dataset.issues) dataset.issues = itemDataset.issues;
+						if (config$1.abortEarly) {
+							dataset.typed = false;
+							break;
+						}
+					}
+					if (!itemDataset.typed) dataset.typed = false;
+					dataset.value.push(itemDataset.value);
+				}
+			} else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/tuple/tupleAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function tupleAsync(items, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "tuple",
+		reference: tupleAsync,
+		expects: "Array",
+		async: true,
+		items,
+		message: message$1,
+		async "~run"(dataset, config$1) {
+			const input = dataset.value;
+			if (Array.isArray(input)) {
+				dataset.typed = true;
+				dataset.value = [];
+				const itemDatasets = await Promise.all(this.items.map(async (item, key) => {
+					const value$1 = input[key];
+					return [
+						key,
+						value$1,
+						await item["~run"]({ value: value$1 }, config$1)
+					];
+				}));
+				for (const [key, value$1, itemDataset] of itemDatasets) {
+					if (itemDataset.issues) {
+						const pathItem = {
+							type: "array",
+							origin: "value",
+							input,
+							key,
+							value: value$1
+						};
+						for (const issue of itemDataset.issues) {
+							if (issue.path) issue.path.unshift(pathItem);
+							else issue.path = [pathItem];
+							dataset.issues?.push(issue);
+						}
+						if (!dataset.issues) dataset.issues = itemDataset.issues;
+						if (config$1.abortEarly) {
+							dataset.typed = false;
+							break;
+						}
+					}
+					if (!itemDataset.typed) dataset.typed = false;
+					dataset.value.push(itemDataset.value);
+				}
+			} else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/tupleWithRest/tupleWithRest.ts
+/* @__NO_SIDE_EFFECTS__ */
+function tupleWithRest(items, rest, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "tuple_with_rest",
+		reference: tupleWithRest,
+		expects: "Array",
+		async: false,
+		items,
+		rest,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			const input = dataset.value;
+			if (Array.isArray(input)) {
+				dataset.typed = true;
+				dataset.value = [];
+				for (let key = 0; key < this.items.length; key++) {
+					const value$1 = input[key];
+					const itemDataset = this.items[key]["~run"]({ value: value$1 }, config$1);
+					if (itemDataset.issues) {
+						const pathItem = {
+							type: "array",
+							origin: "value",
+							input,
+							key,
+							value: value$1
+						};
+						for (const issue of itemDataset.issues) {
+							if (issue.path) issue.path.unshift(pathItem);
+							else issue.path = [pathItem];
+							dataset.issues?.push(issue);
+						}
+						if (!dataset.issues) dataset.issues = itemDataset.issues;
+						if (config$1.abortEarly) {
+							dataset.typed = false;
+							break;
+						}
+					}
+					if (!itemDataset.typed) dataset.typed = false;
+					dataset.value.push(itemDataset.value);
+				}
+				if (!dataset.issues || !config$1.abortEarly) for (let key = this.items.length; key < input.length; key++) {
+					const value$1 = input[key];
+					const itemDataset = this.rest["~run"]({ value: value$1 }, config$1);
+					if (itemDataset.issues) {
+						const pathItem = {
+							type: "array",
+							origin: "value",
+							input,
+							key,
+							value: value$1
+						};
+						for (const issue of itemDataset.issues) {
+							if (issue.path) issue.path.unshift(pathItem);
+							else issue.path = [pathItem];
+							dataset.issues?.push(issue);
+						}
+						if (!dataset.issues) dataset.issues = itemDataset.issues;
+						if (config$1.abortEarly) {
+							dataset.typed = false;
+							break;
+						}
+					}
+					if (!itemDataset.typed) dataset.typed = false;
+					dataset.value.push(itemDataset.value);
+				}
+			} else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/tupleWithRest/tupleWithRestAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function tupleWithRestAsync(items, rest, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "tuple_with_rest",
+		reference: tupleWithRestAsync,
+		expects: "Array",
+		async: true,
+		items,
+		rest,
+		message: message$1,
+		async "~run"(dataset, config$1) {
+			const input = dataset.value;
+			if (Array.isArray(input)) {
+				dataset.typed = true;
+				dataset.value = [];
+				const [normalDatasets, restDatasets] = await Promise.all([Promise.all(this.items.map(async (item, key) => {
+					const value$1 = input[key];
+					return [
+						key,
+						value$1,
+						await item["~run"]({ value: value$1 }, config$1)
+					];
+				})), Promise.all(input.slice(this.items.length).map(async (value$1, key) => {
+					return [
+						key + this.items.length,
+						value$1,
+						await this.rest["~run"]({ value: value$1 }, config$1)
+					];
+				}))]);
+				for (const [key, value$1, itemDataset] of normalDatasets) {
+					if (itemDataset.issues) {
+						const pathItem = {
+							type: "array",
+							origin: "value",
+							input,
+							key,
+							value: value$1
+						};
+						for (const issue of itemDataset.issues) {
+							if (issue.path) issue.path.unshift(pathItem);
+							else issue.path = [pathItem];
+							dataset.issues?.push(issue);
+						}
+						if (!dataset.issues) dataset.issues = itemDataset.issues;
+						if (config$1.abortEarly) {
+							dataset.typed = false;
+							break;
+						}
+					}
+					if (!itemDataset.typed) dataset.typed = false;
+					dataset.value.push(itemDataset.value);
+				}
+				if (!dataset.issues || !config$1.abortEarly) for (const [key, value$1, itemDataset] of restDatasets) {
+					if (itemDataset.issues) {
+						const pathItem = {
+							type: "array",
+							origin: "value",
+							input,
+							key,
+							value: value$1
+						};
+						for (const issue of itemDataset.issues) {
+							if (issue.path) issue.path.unshift(pathItem);
+							else issue.path = [pathItem];
+							dataset.issues?.push(issue);
+						}
+						if (!dataset.issues) dataset.issues = itemDataset.issues;
+						if (config$1.abortEarly) {
+							dataset.typed = false;
+							break;
+						}
+					}
+					if (!itemDataset.typed) dataset.typed = false;
+					dataset.value.push(itemDataset.value);
+				}
+			} else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/undefined/undefined.ts
+/* @__NO_SIDE_EFFECTS__ */
+function undefined_(message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "undefined",
+		reference: undefined_,
+		expects: "undefined",
+		async: false,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.value === void 0) dataset.typed = true;
+			else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/undefinedable/undefinedable.ts
+/* @__NO_SIDE_EFFECTS__ */
+function undefinedable(wrapped, default_) {
+	return _standardSchema({
+		kind: "schema",
+		type: "undefinedable",
+		reference: undefinedable,
+		expects: `(${wrapped.expects} | undefined)`,
+		async: false,
+		wrapped,
+		default: default_,
+		"~run"(dataset, config$1) {
+			if (dataset.value === void 0) {
+				if (this.default !== void 0) dataset.value = /* @__PURE__ */ getDefault(this, dataset, config$1);
+				if (dataset.value === void 0) {
+					dataset.typed = true;
+					return dataset;
+				}
+			}
+			return this.wrapped["~run"](dataset, config$1);
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/undefinedable/undefinedableAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function undefinedableAsync(wrapped, default_) {
+	return _standardSchema({
+		kind: "schema",
+		type: "undefinedable",
+		reference: undefinedableAsync,
+		expects: `(${wrapped.expects} | undefined)`,
+		async: true,
+		wrapped,
+		default: default_,
+		async "~run"(dataset, config$1) {
+			if (dataset.value === void 0) {
+				if (this.default !== void 0) dataset.value = await /* @__PURE__ */ getDefault(this, dataset, config$1);
+				if (dataset.value === void 0) {
+					dataset.typed = true;
+					return dataset;
+				}
+			}
+			return this.wrapped["~run"](dataset, config$1);
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/union/utils/_subIssues/_subIssues.ts
+/**
+* Returns the sub issues of the provided datasets for the union issue.
+*
+* @param datasets The datasets.
+*
+* @returns The sub issues.
+*
+* @internal
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function _subIssues(datasets) {
+	let issues;
+	if (datasets) for (const dataset of datasets) if (issues) for (const issue of dataset.issues) issues.push(issue);
+	else issues = dataset.issues;
+	return issues;
+}
+
+//#endregion
+//#region src/schemas/union/union.ts
+/* @__NO_SIDE_EFFECTS__ */
+function union(options, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "union",
+		reference: union,
+		expects: /* @__PURE__ */ _joinExpects(options.map((option) => option.expects), "|"),
+		async: false,
+		options,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			let validDataset;
+			let typedDatasets;
+			let untypedDatasets;
+			for (const schema of this.options) {
+				const optionDataset = schema["~run"]({ value: dataset.value }, config$1);
+				if (optionDataset.typed) if (optionDataset.issues) if (typedDatasets) typedDatasets.push(optionDataset);
+				else typedDatasets = [optionDataset];
+				else {
+					validDataset = optionDataset;
+					break;
+				}
+				else if (untypedDatasets) untypedDatasets.push(optionDataset);
+				else untypedDatasets = [optionDataset];
+			}
+			if (validDataset) return validDataset;
+			if (typedDatasets) {
+				if (typedDatasets.length === 1) return typedDatasets[0];
+				_addIssue(this, "type", dataset, config$1, { issues: /* @__PURE__ */ _subIssues(typedDatasets) });
+				dataset.typed = true;
+			} else if (untypedDatasets?.length === 1) return untypedDatasets[0];
+			else _addIssue(this, "type", dataset, config$1, { issues: /* @__PURE__ */ _subIssues(untypedDatasets) });
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/union/unionAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function unionAsync(options, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "union",
+		reference: unionAsync,
+		expects: /* @__PURE__ */ _joinExpects(options.map((option) => option.expects), "|"),
+		async: true,
+		options,
+		message: message$1,
+		async "~run"(dataset, config$1) {
+			let validDataset;
+			let typedDatasets;
+			let untypedDatasets;
+			for (const schema of this.options) {
+				const optionDataset = await schema["~run"]({ value: dataset.value }, config$1);
+				if (optionDataset.typed) if (optionDataset.issues) if (typedDatasets) typedDatasets.push(optionDataset);
+				else typedDatasets = [optionDataset];
+				else {
+					validDataset = optionDataset;
+					break;
+				}
+				else if (untypedDatasets) untypedDatasets.push(optionDataset);
+				else untypedDatasets = [optionDataset];
+			}
+			if (validDataset) return validDataset;
+			if (typedDatasets) {
+				if (typedDatasets.length === 1) return typedDatasets[0];
+				_addIssue(this, "type", dataset, config$1, { issues: /* @__PURE__ */ _subIssues(typedDatasets) });
+				dataset.typed = true;
+			} else if (untypedDatasets?.length === 1) return untypedDatasets[0];
+			else _addIssue(this, "type", dataset, config$1, { issues: /* @__PURE__ */ _subIssues(untypedDatasets) });
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/unknown/unknown.ts
+/**
+* Creates a unknown schema.
+*
+* @returns A unknown schema.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function unknown() {
+	return _standardSchema({
+		kind: "schema",
+		type: "unknown",
+		reference: unknown,
+		expects: "unknown",
+		async: false,
+		"~run"(dataset) {
+			dataset.typed = true;
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/variant/variant.ts
+/* @__NO_SIDE_EFFECTS__ */
+function variant(key, options, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "variant",
+		reference: variant,
+		expects: "Object",
+		async: false,
+		key,
+		options,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			const input = dataset.value;
+			if (input && typeof input === "object") {
+				let outputDataset;
+				let maxDiscriminatorPriority = 0;
+				let invalidDiscriminatorKey = this.key;
+				let expectedDiscriminators = [];
+				const parseOptions = (variant$1, allKeys) => {
+					for (const schema of variant$1.options) {
+						if (schema.type === "variant") parseOptions(schema, new Set(allKeys).add(schema.key));
+						else {
+							let keysAreValid = true;
+							let currentPriority = 0;
+							for (const currentKey of allKeys) {
+								const discriminatorSchema = schema.entries[currentKey];
+								if (currentKey in input ? discriminatorSchema["~run"]({
+									typed: false,
+									value: input[currentKey]
+								}, ABORT_EARLY_CONFIG).issues : discriminatorSchema.type !== "exact_optional" && discriminatorSchema.type !== "optional" && discriminatorSchema.type !== "nullish") {
+									keysAreValid = false;
+									if (invalidDiscriminatorKey !== currentKey && (maxDiscriminatorPriority < currentPriority || maxDiscriminatorPriority === currentPriority && currentKey in input && !(invalidDiscriminatorKey in input))) {
+										maxDiscriminatorPriority = currentPriority;
+										invalidDiscriminatorKey = currentKey;
+										expectedDiscriminators = [];
+									}
+									if (invalidDiscriminatorKey === currentKey) expectedDiscriminators.push(schema.entries[currentKey].expects);
+									break;
+								}
+								currentPriority++;
+							}
+							if (keysAreValid) {
+								const optionDataset = schema["~run"]({ value: input }, config$1);
+								if (!outputDataset || !outputDataset.typed && optionDataset.typed) outputDataset = optionDataset;
+							}
+						}
+						if (outputDataset && !outputDataset.issues) break;
+					}
+				};
+				parseOptions(this, new Set([this.key]));
+				if (outputDataset) return outputDataset;
+				_addIssue(this, "type", dataset, config$1, {
+					input: input[invalidDiscriminatorKey],
+					expected: /* @__PURE__ */ _joinExpects(expectedDiscriminators, "|"),
+					path: [{
+						type: "object",
+						origin: "value",
+						input,
+						key: invalidDiscriminatorKey,
+						value: input[invalidDiscriminatorKey]
+					}]
+				});
+			} else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/variant/variantAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function variantAsync(key, options, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "variant",
+		reference: variantAsync,
+		expects: "Object",
+		async: true,
+		key,
+		options,
+		message: message$1,
+		async "~run"(dataset, config$1) {
+			const input = dataset.value;
+			if (input && typeof input === "object") {
+				let outputDataset;
+				let maxDiscriminatorPriority = 0;
+				let invalidDiscriminatorKey = this.key;
+				let expectedDiscriminators = [];
+				const parseOptions = async (variant$1, allKeys) => {
+					for (const schema of variant$1.options) {
+						if (schema.type === "variant") await parseOptions(schema, new Set(allKeys).add(schema.key));
+						else {
+							let keysAreValid = true;
+							let currentPriority = 0;
+							for (const currentKey of allKeys) {
+								const discriminatorSchema = schema.entries[currentKey];
+								if (currentKey in input ? (await discriminatorSchema["~run"]({
+									typed: false,
+									value: input[currentKey]
+								}, ABORT_EARLY_CONFIG)).issues : discriminatorSchema.type !== "exact_optional" && discriminatorSchema.type !== "optional" && discriminatorSchema.type !== "nullish") {
+									keysAreValid = false;
+									if (invalidDiscriminatorKey !== currentKey && (maxDiscriminatorPriority < currentPriority || maxDiscriminatorPriority === currentPriority && currentKey in input && !(invalidDiscriminatorKey in input))) {
+										maxDiscriminatorPriority = currentPriority;
+										invalidDiscriminatorKey = currentKey;
+										expectedDiscriminators = [];
+									}
+									if (invalidDiscriminatorKey === currentKey) expectedDiscriminators.push(schema.entries[currentKey].expects);
+									break;
+								}
+								currentPriority++;
+							}
+							if (keysAreValid) {
+								const optionDataset = await schema["~run"]({ value: input }, config$1);
+								if (!outputDataset || !outputDataset.typed && optionDataset.typed) outputDataset = optionDataset;
+							}
+						}
+						if (outputDataset && !outputDataset.issues) break;
+					}
+				};
+				await parseOptions(this, new Set([this.key]));
+				if (outputDataset) return outputDataset;
+				_addIssue(this, "type", dataset, config$1, {
+					input: input[invalidDiscriminatorKey],
+					expected: /* @__PURE__ */ _joinExpects(expectedDiscriminators, "|"),
+					path: [{
+						type: "object",
+						origin: "value",
+						input,
+						key: invalidDiscriminatorKey,
+						value: input[invalidDiscriminatorKey]
+					}]
+				});
+			} else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/void/void.ts
+/* @__NO_SIDE_EFFECTS__ */
+function void_(message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "void",
+		reference: void_,
+		expects: "void",
+		async: false,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.value === void 0) dataset.typed = true;
+			else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/methods/keyof/keyof.ts
+/* @__NO_SIDE_EFFECTS__ */
+function keyof(schema, message$1) {
+	return /* @__PURE__ */ picklist(Object.keys(schema.entries), message$1);
+}
+
+//#endregion
+//#region src/methods/message/message.ts
+/**
+* Changes the local message configuration of a schema.
+*
+* @param schema The schema to configure.
+* @param message_ The error message.
+*
+* @returns The configured schema.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function message(schema, message_) {
+	return _standardSchema({
+		...schema,
+		"~run"(dataset, config$1) {
+			return schema["~run"](dataset, {
+				...config$1,
+				message: message_
+			});
+		}
+	});
+}
+
+//#endregion
+//#region src/methods/omit/omit.ts
+/**
+* Creates a modified copy of an object schema that does not contain the
+* selected entries.
+*
+* @param schema The schema to omit from.
+* @param keys The selected entries.
+*
+* @returns An object schema.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function omit(schema, keys) {
+	const entries$1 = { ...schema.entries };
+	for (const key of keys) delete entries$1[key];
+	return _standardSchema({
+		...schema,
+		entries: entries$1
+	});
+}
+
+//#endregion
+//#region src/methods/parse/parse.ts
+/**
+* Parses an unknown input based on a schema.
+*
+* @param schema The schema to be used.
+* @param input The input to be parsed.
+* @param config The parse configuration.
+*
+* @returns The parsed input.
+*/
+function parse(schema, input, config$1) {
+	const dataset = schema["~run"]({ value: input }, /* @__PURE__ */ getGlobalConfig(config$1));
+	if (dataset.issues) throw new ValiError(dataset.issues);
+	return dataset.value;
+}
+
+//#endregion
+//#region src/methods/parse/parseAsync.ts
+/**
+* Parses an unknown input based on a schema.
+*
+* @param schema The schema to be used.
+* @param input The input to be parsed.
+* @param config The parse configuration.
+*
+* @returns The parsed input.
+*/
+async function parseAsync(schema, input, config$1) {
+	const dataset = await schema["~run"]({ value: input }, /* @__PURE__ */ getGlobalConfig(config$1));
+	if (dataset.issues) throw new ValiError(dataset.issues);
+	return dataset.value;
+}
+
+//#endregion
+//#region src/methods/parser/parser.ts
+/* @__NO_SIDE_EFFECTS__ */
+function parser(schema, config$1) {
+	const func = (input) => parse(schema, input, config$1);
+	func.schema = schema;
+	func.config = config$1;
+	return func;
+}
+
+//#endregion
+//#region src/methods/parser/parserAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function parserAsync(schema, config$1) {
+	const func = (input) => parseAsync(schema, input, config$1);
+	func.schema = schema;
+	func.config = config$1;
+	return func;
+}
+
+//#endregion
+//#region src/methods/partial/partial.ts
+/* @__NO_SIDE_EFFECTS__ */
+function partial(schema, keys) {
+	const entries$1 = {};
+	for (const key in schema.entries) entries$1[key] = !keys || keys.includes(key) ? /* @__PURE__ */ optional(schema.entries[key]) : schema.entries[key];
+	return _standardSchema({
+		...schema,
+		entries: entries$1
+	});
+}
+
+//#endregion
+//#region src/methods/partial/partialAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function partialAsync(schema, keys) {
+	const entries$1 = {};
+	for (const key in schema.entries) entries$1[key] = !keys || keys.includes(key) ? /* @__PURE__ */ optionalAsync(schema.entries[key]) : schema.entries[key];
+	return _standardSchema({
+		...schema,
+		entries: entries$1
+	});
+}
+
+//#endregion
+//#region src/methods/pick/pick.ts
+/**
+* Creates a modified copy of an object schema that contains only the selected
+* entries.
+*
+* @param schema The schema to pick from.
+* @param keys The selected entries.
+*
+* @returns An object schema.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function pick(schema, keys) {
+	const entries$1 = {};
+	for (const key of keys) entries$1[key] = schema.entries[key];
+	return _standardSchema({
+		...schema,
+		entries: entries$1
+	});
+}
+
+//#endregion
+//#region src/methods/pipe/pipe.ts
+/* @__NO_SIDE_EFFECTS__ */
+function pipe(...pipe$1) {
+	return _standardSchema({
+		...pipe$1[0],
+		pipe: pipe$1,
+		"~run"(dataset, config$1) {
+			for (const item of pipe$1) if (item.kind !== "metadata") {
+				if (dataset.issues && (item.kind === "schema" || item.kind === "transformation")) {
+					dataset.typed = false;
+					break;
+				}
+				if (!dataset.issues || !config$1.abortEarly && !config$1.abortPipeEarly) dataset = item["~run"](dataset, config$1);
+			}
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/methods/pipe/pipeAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function pipeAsync(...pipe$1) {
+	return _standardSchema({
+		...pipe$1[0],
+		pipe: pipe$1,
+		async: true,
+		async "~run"(dataset, config$1) {
+			for (const item of pipe$1) if (item.kind !== "metadata") {
+				if (dataset.issues && (item.kind === "schema" || item.kind === "transformation")) {
+					dataset.typed = false;
+					break;
+				}
+				if (!dataset.issues || !config$1.abortEarly && !config$1.abortPipeEarly) dataset = await item["~run"](dataset, config$1);
+			}
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/methods/required/required.ts
+/* @__NO_SIDE_EFFECTS__ */
+function required(schema, arg2, arg3) {
+	const keys = Array.isArray(arg2) ? arg2 : void 0;
+	const message$1 = Array.isArray(arg2) ? arg3 : arg2;
+	const entries$1 = {};
+	for (const key in schema.entries) entries$1[key] = !keys || keys.includes(key) ? /* @__PURE__ */ nonOptional(schema.entries[key], message$1) : schema.entries[key];
+	return _standardSchema({
+		...schema,
+		entries: entries$1
+	});
+}
+
+//#endregion
+//#region src/methods/required/requiredAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function requiredAsync(schema, arg2, arg3) {
+	const keys = Array.isArray(arg2) ? arg2 : void 0;
+	const message$1 = Array.isArray(arg2) ? arg3 : arg2;
+	const entries$1 = {};
+	for (const key in schema.entries) entries$1[key] = !keys || keys.includes(key) ? /* @__PURE__ */ nonOptionalAsync(schema.entries[key], message$1) : schema.entries[key];
+	return _standardSchema({
+		...schema,
+		entries: entries$1
+	});
+}
+
+//#endregion
+//#region src/methods/safeParse/safeParse.ts
+/**
+* Parses an unknown input based on a schema.
+*
+* @param schema The schema to be used.
+* @param input The input to be parsed.
+* @param config The parse configuration.
+*
+* @returns The parse result.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function safeParse(schema, input, config$1) {
+	const dataset = schema["~run"]({ value: input }, /* @__PURE__ */ getGlobalConfig(config$1));
+	return {
+		typed: dataset.typed,
+		success: !dataset.issues,
+		output: dataset.value,
+		issues: dataset.issues
+	};
+}
+
+//#endregion
+//#region src/methods/safeParse/safeParseAsync.ts
+/**
+* Parses an unknown input based on a schema.
+*
+* @param schema The schema to be used.
+* @param input The input to be parsed.
+* @param config The parse configuration.
+*
+* @returns The parse result.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+async function safeParseAsync(schema, input, config$1) {
+	const dataset = await schema["~run"]({ value: input }, /* @__PURE__ */ getGlobalConfig(config$1));
+	return {
+		typed: dataset.typed,
+		success: !dataset.issues,
+		output: dataset.value,
+		issues: dataset.issues
+	};
+}
+
+//#endregion
+//#region src/methods/safeParser/safeParser.ts
+/* @__NO_SIDE_EFFECTS__ */
+function safeParser(schema, config$1) {
+	const func = (input) => /* @__PURE__ */ safeParse(schema, input, config$1);
+	func.schema = schema;
+	func.config = config$1;
+	return func;
+}
+
+//#endregion
+//#region src/methods/safeParser/safeParserAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function safeParserAsync(schema, config$1) {
+	const func = (input) => /* @__PURE__ */ safeParseAsync(schema, input, config$1);
+	func.schema = schema;
+	func.config = config$1;
+	return func;
+}
+
+//#endregion
+//#region src/methods/summarize/summarize.ts
+/**
+* Summarize the error messages of issues in a pretty-printable multi-line string.
+*
+* @param issues The list of issues.
+*
+* @returns A summary of the issues.
+*
+* @beta
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function summarize(issues) {
+	let summary = "";
+	for (const issue of issues) {
+		if (summary) summary += "\n";
+		summary += `× ${issue.message}`;
+		const dotPath = /* @__PURE__ */ getDotPath(issue);
+		if (dotPath) summary += `\n  → at ${dotPath}`;
+	}
+	return summary;
+}
+
+//#endregion
+//#region src/methods/unwrap/unwrap.ts
+/**
+* Unwraps the wrapped schema.
+*
+* @param schema The schema to be unwrapped.
+*
+* @returns The unwrapped schema.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function unwrap(schema) {
+	return schema.wrapped;
+}
+
+//#endregion
 
 
 /***/ }),

@@ -101,6 +101,14 @@ it('reads nodes with all their parts, and the rest from the inputs for all nodes
   ]);
 });
 
+it('takes every N-th node of the list for a shard, and leaves those of the cluster for later', () => {
+  const nodes = 'a,b,c,d,e';
+  expect(read({ ...GOOD, nodes, shard: '2/2' }).nodes.map(({ label }) => label)).toEqual(['b', 'd']);
+  const settings = read({ ...GOOD, nodes, shard: '2/2', 'nodes-from-cluster': 'true' });
+  expect(settings.nodes).toHaveLength(5);
+  expect(settings.shard).toEqual({ index: 2, count: 2 });
+});
+
 it('needs no list with nodes from the cluster, and a kubeconfig even without smoke pods', () => {
   const settings = read({
     ...GOOD,
@@ -134,6 +142,8 @@ describe('one thing that is wrong', () => {
     ['an archive without a file', { source: 'archive' }, 'INPUT_INVALID', /`source: archive` needs `archive`/],
     ['an archive and an engine', { source: 'docker', archive: 'a.tar' }, 'INPUT_INVALID', /exclude each other/],
     ['no nodes', { nodes: '' }, 'INPUT_INVALID', /`nodes` is empty/],
+    ['a shard that is none', { shard: '3/2' }, 'INPUT_INVALID', /`shard` must be `i\/N`/],
+    ['a shard without a node', { shard: '2/2' }, 'INPUT_INVALID', /no node for 2\/2, the list has 1/],
     ['a node that is none', { nodes: 'root@' }, 'INPUT_INVALID', /"root@" is not a node/],
     ['a node with a shell in it', { nodes: 'a;reboot' }, 'INPUT_INVALID', /"a;reboot" is not a node/],
     ['the same node twice', { nodes: 'a,b,a' }, 'INPUT_INVALID', /`nodes` names "a:22" more than once/],
