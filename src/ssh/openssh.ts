@@ -1,6 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { watch } from 'node:fs';
 import { access, mkdir, writeFile } from 'node:fs/promises';
+import { userInfo } from 'node:os';
 import { join } from 'node:path';
 import { messageOf, SideloadError } from '../errors.ts';
 import type { SshConnection, SshHost, SshTarget } from './connect.ts';
@@ -84,7 +85,17 @@ async function writeConfiguration({ knownHosts, key, agent, connectTimeoutMs }: 
   } else if (agent !== undefined) {
     lines.push(`IdentityAgent ${agent === 'none' ? 'none' : quoted(agent)}`);
   }
-  await secret('config', `${lines.join('\n')}\nInclude ~/.ssh/config\nInclude /etc/ssh/ssh_config\n`);
+  lines.push(...homeConfiguration(), 'Include /etc/ssh/ssh_config');
+  await secret('config', `${lines.join('\n')}\n`);
+}
+
+/** The user's own; ssh looks for it in the home directory of the system's table, whatever HOME says. */
+function homeConfiguration(): readonly string[] {
+  try {
+    return [`Include ${quoted(join(userInfo().homedir, '.ssh', 'config'))}`];
+  } catch {
+    return []; // A user whom the machine does not know has none.
+  }
 }
 
 /** A path as ssh_config(5) reads it: in double quotes, with `%` for its tokens. */
