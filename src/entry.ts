@@ -4,6 +4,7 @@ import { publish } from './report/publish.ts';
 import { endRun, type Run, startRun } from './run.ts';
 import { readSettings } from './settings.ts';
 import { cleanUp, sideload } from './sideload.ts';
+import { endLeftClients } from './ssh/openssh.ts';
 
 const CLEAN_UP_MS = 60_000;
 
@@ -58,6 +59,7 @@ export async function runPost(host: Host): Promise<void> {
   } catch (thrown) {
     host.warning(`clean-up after the cancelled job: ${toSideloadError(thrown).message}`);
   } finally {
+    await endLeftClients(run.scratch);
     await endRun(run);
   }
 }
