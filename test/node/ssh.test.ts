@@ -2,9 +2,9 @@ import { execFileSync } from 'node:child_process';
 import { chmodSync, copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterAll, afterEach, beforeAll, describe, expect, inject, it } from 'vitest';
+import { afterAll, afterEach, beforeAll, describe, expect, inject, it, vi } from 'vitest';
 import { archive } from '../engines.ts';
-import { enter, start, stop } from '../lab/index.ts';
+import { enter, setRate, start, stop } from '../lab/index.ts';
 import { type Inputs, leftOnNode, nodeNamed, type Options, type Outcome, push, reach } from '../shipped.ts';
 import { must, type PEOPLE, settle, unsettle, withFile } from './people.ts';
 
@@ -65,6 +65,37 @@ describe.each(['node-ssh', 'openssh'] as const)('over %s', transport => {
     const outcome = await sideload(prompted);
     expectSent(outcome);
     expect(outcome.log).toContain('as root by sudo with a password');
+  });
+
+  it('the password is on no command line, neither of the node nor of the runner', async () => {
+    let looking: Promise<string> | undefined;
+    const look = async () => {
+      const onNode = await must(n1, "cat /proc/[0-9]*/cmdline | tr '\\0' '\\n'");
+      const onRunner = execFileSync('ps', ['-ww', '-eo', 'args'], { encoding: 'utf8' });
+      return `${onNode}\n${onRunner
+        .split('\n')
+        .filter(line => line.includes(n1.address) || /cli\/index/.test(line))
+        .join('\n')}`;
+    };
+    const atWork = () =>
+      vi.waitFor(
+        async () => {
+          const seen = await look();
+          expect(seen).toMatch(/sudo\n-k\n-S[\s\S]*ctr/);
+          return seen;
+        },
+        { timeout: 60_000, interval: 50 },
+      );
+    await setRate(n1, '8mbit');
+    try {
+      const onLine = (line: string) => {
+        if (line === 'Send what is missing') looking ??= atWork();
+      };
+      expectSent(await sideloadBy({ 'ssh-transport': transport, ...prompted }, { onLine }));
+    } finally {
+      await setRate(n1, undefined);
+    }
+    expect(await looking).not.toContain('swordfish');
   });
 
   it('a user who logs in to fish may become root by a password, too', async () => {
