@@ -5,6 +5,7 @@ import { errorReport, type Report } from './report/report.ts';
 import { endRun, type Run, startRun } from './run.ts';
 import { readReportFiles, readSettings } from './settings.ts';
 import { cleanUp, sideload } from './sideload.ts';
+import { endLeftClients } from './ssh/openssh.ts';
 
 const CLEAN_UP_MS = 60_000;
 
@@ -93,6 +94,7 @@ export async function runPost(host: Host): Promise<void> {
   } catch (thrown) {
     host.warning(`clean-up after the cancelled job: ${toSideloadError(thrown).message}`);
   } finally {
+    await endLeftClients(run.scratch);
     await endRun(run);
   }
 }

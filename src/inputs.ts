@@ -122,7 +122,7 @@ export const INPUTS = {
   'ssh-transport': {
     type: { oneOf: ['node-ssh', 'openssh'] },
     default: 'node-ssh',
-    help: '`openssh` has the runner’s own `ssh` make the connections, with its `~/.ssh/config`, certificates and security keys (FIDO). Host keys are checked strictly either way.',
+    help: '`openssh` has the runner’s own `ssh` make the connections, with its `~/.ssh/config`, certificates and security keys (FIDO); user and port are what that says, unless set here. Host keys are checked strictly either way.',
   },
   'ssh-agent': {
     type: 'text',

@@ -1,6 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { watch } from 'node:fs';
-import { access, mkdir, writeFile } from 'node:fs/promises';
+import { access, mkdir, readdir, writeFile } from 'node:fs/promises';
+import { userInfo } from 'node:os';
 import { join } from 'node:path';
 import { messageOf, SideloadError } from '../errors.ts';
 import type { SshConnection, SshHost, SshTarget } from './connect.ts';
@@ -37,7 +38,7 @@ export function openssh(settings: OpensshSettings, directory: string): SshTransp
       ready ??= writeConfiguration(settings, place);
       await ready;
       count += 1;
-      return await connectByClient(target, { ...settings, place, socket: `node-${count}`, signal });
+      return await connectByClient(target, { ...settings, place, socket: `${SOCKET}${count}`, signal });
     },
   };
 }
@@ -84,7 +85,17 @@ async function writeConfiguration({ knownHosts, key, agent, connectTimeoutMs }: 
   } else if (agent !== undefined) {
     lines.push(`IdentityAgent ${agent === 'none' ? 'none' : quoted(agent)}`);
   }
-  await secret('config', `${lines.join('\n')}\nInclude ~/.ssh/config\nInclude /etc/ssh/ssh_config\n`);
+  lines.push(...homeConfiguration(), 'Include /etc/ssh/ssh_config');
+  await secret('config', `${lines.join('\n')}\n`);
+}
+
+/** The user's own; ssh looks for it in the home directory of the system's table, whatever HOME says. */
+function homeConfiguration(): readonly string[] {
+  try {
+    return [`Include ${quoted(join(userInfo().homedir, '.ssh', 'config'))}`];
+  } catch {
+    return []; // A user whom the machine does not know has none.
+  }
 }
 
 /** A path as ssh_config(5) reads it: in double quotes, with `%` for its tokens. */
@@ -209,6 +220,23 @@ async function connectByClient(target: SshTarget, options: ClientOptions): Promi
     close: () => end(new SideloadError('SSH_LOST', `The connection to ${address} was closed here`, { node: label })),
   };
 }
+
+/** Ends the clients of a run that was killed before it could: they live on without it. Never rejects. */
+export async function endLeftClients(directory: string): Promise<void> {
+  const place = join(directory, 'ssh');
+  const names = await readdir(place).catch(() => []);
+  await Promise.all(
+    names
+      .filter(name => name.startsWith(SOCKET))
+      .map(async name => {
+        const client = startClient(['-F', 'none', '-S', name, '-O', 'exit', '--', 'node'], place, []);
+        await new Promise(resolve => client.once('close', resolve).once('error', resolve));
+      }),
+  );
+}
+
+/** How the names of sockets begin. */
+const SOCKET = 'node-';
 
 /** Without the connection that is there, a client would open one of its own; this one leads nowhere. */
 const ONLY_THROUGH_IT = ['-T', '-o', 'ControlMaster=no', '-o', 'ProxyCommand=false'];

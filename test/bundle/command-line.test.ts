@@ -80,7 +80,7 @@ it('ends with 2 and its help when it is told nothing', async () => {
   expect(stdout).toContain('Usage:');
 });
 
-it.each(['ssh-private-key', 'ssh-key-passphrase'])(
+it.each(['ssh-private-key', 'ssh-key-passphrase', 'ssh-password', 'sudo-password'])(
   'takes no secret as a flag, and does not repeat it: --%s',
   async name => {
     const { code, log } = await runCli(['push', `--${name}=hunter2hunter2`]);

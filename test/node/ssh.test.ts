@@ -1,10 +1,11 @@
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import { chmodSync, copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterAll, afterEach, beforeAll, describe, expect, inject, it } from 'vitest';
+import { afterAll, afterEach, beforeAll, describe, expect, inject, it, vi } from 'vitest';
 import { archive } from '../engines.ts';
-import { enter, start, stop } from '../lab/index.ts';
-import { type Inputs, leftOnNode, nodeNamed, type Outcome, push, reach } from '../shipped.ts';
+import { enter, setRate, start, stop } from '../lab/index.ts';
+import { type Inputs, leftOnNode, nodeNamed, type Options, type Outcome, push, reach } from '../shipped.ts';
 import { must, type PEOPLE, settle, unsettle, withFile } from './people.ts';
 
 const lab = inject('lab');
@@ -31,16 +32,18 @@ async function newImage(): Promise<Inputs> {
   return { archive: file };
 }
 
-async function sideload(inputs: Inputs, env?: Readonly<Record<string, string>>): Promise<Outcome> {
+async function sideloadBy(inputs: Inputs, options: Options = {}): Promise<Outcome> {
   const outcome = await push(
     { ...reach(lab, [n1.address]), 'connect-timeout': '10s', ...(await newImage()), ...inputs },
-    { lab, ...(env && { env }) },
+    { lab, ...options },
   );
   expect(outcome.log).not.toContain('swordfish');
   expect(outcome.log).not.toContain('INTERNAL');
   expect(outcome.leftOnRunner).toEqual([]);
   return outcome;
 }
+
+const sideload = sideloadBy;
 
 /** The image has arrived under its digest: no byte of the stream was lost, and none was added to it. */
 function expectSent(outcome: Outcome, nodes = 1): void {
@@ -49,20 +52,104 @@ function expectSent(outcome: Outcome, nodes = 1): void {
   expect(outcome.code).toBe(0);
 }
 
-describe('login shells, rc files and a PATH as people have them', () => {
-  it.each(['fisher', 'csheller', 'noisy', 'noisyfish'] satisfies (keyof typeof PEOPLE)[])('%s', async user => {
-    expectSent(await sideload({ 'ssh-user': user }));
+describe.each(['node-ssh', 'openssh'] as const)('over %s', transport => {
+  const sideload = (inputs: Inputs) => sideloadBy({ 'ssh-transport': transport, ...inputs });
+  const prompted = { 'ssh-user': 'prompted', 'sudo-password': 'swordfish' };
+
+  it.each(['fisher', 'csheller', 'noisy', 'noisyfish'] satisfies (keyof typeof PEOPLE)[])(
+    'a login shell, rc files and a PATH as people have them: %s',
+    async user => expectSent(await sideload({ 'ssh-user': user })),
+  );
+
+  it('sudo gets its password, and the importer every byte of the image', async () => {
+    const outcome = await sideload(prompted);
+    expectSent(outcome);
+    expect(outcome.log).toContain('as root by sudo with a password');
+  });
+
+  it('the password is on no command line, neither of the node nor of the runner', async () => {
+    let looking: Promise<string> | undefined;
+    const look = async () => {
+      const onNode = await must(n1, "cat /proc/[0-9]*/cmdline | tr '\\0' '\\n'");
+      const onRunner = execFileSync('ps', ['-ww', '-eo', 'args'], { encoding: 'utf8' });
+      return `${onNode}\n${onRunner
+        .split('\n')
+        .filter(line => line.includes(n1.address) || /cli\/index/.test(line))
+        .join('\n')}`;
+    };
+    const atWork = () =>
+      vi.waitFor(
+        async () => {
+          const seen = await look();
+          expect(seen).toMatch(/sudo\n-k\n-S[\s\S]*ctr/);
+          return seen;
+        },
+        { timeout: 60_000, interval: 50 },
+      );
+    await setRate(n1, '8mbit');
+    try {
+      const onLine = (line: string) => {
+        if (line === 'Send what is missing') looking ??= atWork();
+      };
+      expectSent(await sideloadBy({ 'ssh-transport': transport, ...prompted }, { onLine }));
+    } finally {
+      await setRate(n1, undefined);
+    }
+    expect(await looking).not.toContain('swordfish');
+  });
+
+  it('a user who logs in to fish may become root by a password, too', async () => {
+    await withFile(n1, '/etc/sudoers.d/fisher', 'fisher ALL=(ALL) ALL', async () =>
+      expectSent(await sideload({ ...prompted, 'ssh-user': 'fisher' })),
+    );
+    await must(n1, "echo 'fisher ALL=(ALL) NOPASSWD: ALL' >/etc/sudoers.d/fisher");
+  });
+
+  it('a user without a password becomes root by doas', async () => {
+    const outcome = await sideload({ 'ssh-user': 'keeper', sudo: 'doas' });
+    expectSent(outcome);
+    expect(outcome.log).toContain('as doas');
+  });
+
+  it('a node that allows one session at a time is enough (MaxSessions 1)', async () => {
+    await withSshd(n1, 'MaxSessions 1', async () => expectSent(await sideload(prompted)));
+  });
+
+  it('a chain of jump hosts is gone through', async () => {
+    const jump = `deploy@${n2.address}, nosudo@${n3.address}:22`;
+    expectSent(await sideload({ ...prompted, 'ssh-jump': jump }));
+  });
+
+  it('a jump host needs a host key of its own', async () => {
+    const known = readFileSync(lab.knownHostsFile, 'utf8')
+      .split('\n')
+      .filter(line => !line.startsWith(`${n2.address} `));
+    const outcome = await sideload({ 'ssh-jump': `deploy@${n2.address}`, 'ssh-known-hosts': known.join('\n') });
+    expect(outcome.log).toContain(n2.address);
+    expect(outcome.log).toContain('[SSH_HOST_KEY_UNKNOWN]');
+    expect(outcome.code).toBe(1);
+  });
+
+  it('an ssh-agent of the runner is asked when no key is given', async () => {
+    const socket = join(directory, `agent-${transport}`);
+    const printed = execFileSync('ssh-agent', ['-s', '-a', socket], { encoding: 'utf8' });
+    const env = { SSH_AUTH_SOCK: socket };
+    try {
+      const { 'ssh-private-key-file': _key, ...inputs } = reach(lab, [n1.address]);
+      const login = async () =>
+        await push({ 'ssh-transport': transport, ...inputs, ...(await newImage()) }, { lab, env });
+      const refused = await login();
+      expect(refused.log).toContain('[SSH_AUTH_FAILED]');
+      execFileSync('ssh-add', ['-q', lab.privateKeyFile], { env: { ...process.env, ...env } });
+      expectSent(await login());
+    } finally {
+      process.kill(Number(/SSH_AGENT_PID=(\d+)/.exec(printed)?.[1]));
+    }
   });
 });
 
 describe('sudo with a password', () => {
   const prompted = { 'ssh-user': 'prompted', 'sudo-password': 'swordfish' };
-
-  it('gets the password, and the importer every byte of the image', async () => {
-    const outcome = await sideload(prompted);
-    expectSent(outcome);
-    expect(outcome.log).toContain('as root by sudo with a password');
-  });
 
   it('asks although it remembers an earlier login of the user', async () => {
     const memory = 'Defaults:prompted timestamp_type=global, timestamp_timeout=60';
@@ -121,12 +208,6 @@ it.each([
 });
 
 describe('doas', () => {
-  it('is taken when it is said', async () => {
-    const outcome = await sideload({ 'ssh-user': 'keeper', sudo: 'doas' });
-    expectSent(outcome);
-    expect(outcome.log).toContain('as doas');
-  });
-
   it('is found on a node without sudo', async () => {
     await must(n1, 'mv /usr/bin/sudo /usr/bin/sudo.away');
     try {
@@ -155,10 +236,6 @@ it('a user who may talk to the runtime needs no root', async () => {
   }
 });
 
-it('a node that allows one session at a time is enough (MaxSessions 1)', async () => {
-  await withSshd(n1, 'MaxSessions 1', async () => expectSent(await sideload({})));
-});
-
 describe('jump hosts', () => {
   it('are gone through, and shared by the nodes behind them', async () => {
     const before = await sshdLog();
@@ -167,10 +244,6 @@ describe('jump hosts', () => {
     const log = (await sshdLog()).slice(before.length);
     expect(log.match(/Accepted publickey for deploy/g)).toHaveLength(1);
     expect(log).not.toContain('Accepted publickey for root');
-  });
-
-  it('can be many', async () => {
-    expectSent(await sideload({ 'ssh-jump': `deploy@${n2.address}, nosudo@${n3.address}:22` }));
   });
 
   it('come from the inventory, and `none` there means the node itself', async () => {
@@ -193,16 +266,6 @@ settings:
     );
   });
 
-  it('need a host key of their own', async () => {
-    const known = readFileSync(lab.knownHostsFile, 'utf8')
-      .split('\n')
-      .filter(line => !line.startsWith(`${n2.address} `));
-    const outcome = await sideload({ 'ssh-jump': `deploy@${n2.address}`, 'ssh-known-hosts': known.join('\n') });
-    expect(outcome.log).toContain(`the jump host ${n2.address} shows an unknown host key`);
-    expect(outcome.log).toContain('[SSH_HOST_KEY_UNKNOWN]');
-    expect(outcome.code).toBe(1);
-  });
-
   it('that forbid forwarding are told from nodes that are not there', async () => {
     const jump = { 'ssh-jump': `deploy@${n2.address}` };
     const forbidden = await withSshd(n2, 'AllowTcpForwarding no', () => sideload(jump));
@@ -219,11 +282,90 @@ settings:
   });
 });
 
+describe('certificates', () => {
+  const authority = join(directory, 'authority');
+  beforeAll(() => keygen('-q', '-t', 'ed25519', '-N', '', '-f', authority));
+
+  it('of hosts are taken by openssh, and named as the reason by node-ssh', async () => {
+    writeFileSync(join(directory, 'host.pub'), await must(n1, 'cat /etc/ssh/ssh_host_ed25519_key.pub'));
+    keygen('-q', '-s', authority, '-I', 'n1', '-h', '-n', n1.address, join(directory, 'host.pub'));
+    const certificate = readFileSync(join(directory, 'host-cert.pub'), 'utf8');
+    const known = { 'ssh-known-hosts': `@cert-authority 10.* ${readFileSync(`${authority}.pub`, 'utf8')}` };
+    await withFile(n1, '/etc/ssh/host-cert.pub', certificate, () =>
+      withSshd(n1, 'HostCertificate /etc/ssh/host-cert.pub', async () => {
+        expectSent(await sideload({ ...known, 'ssh-transport': 'openssh' }));
+        const outcome = await sideload(known);
+        expect(outcome.log).toContain('trusts a certificate authority for it');
+        expect(outcome.log).toContain('`ssh-transport: openssh`');
+        expect(outcome.log).toContain('[SSH_HOST_KEY_UNKNOWN]');
+      }),
+    );
+  });
+
+  it('of users lie beside the key, for openssh', async () => {
+    const key = join(directory, 'certified');
+    keygen('-q', '-t', 'ed25519', '-N', '', '-f', key);
+    keygen('-q', '-s', authority, '-I', 'ci', '-n', 'root', `${key}.pub`);
+    const ca = readFileSync(`${authority}.pub`, 'utf8').trim();
+    const inputs = { 'ssh-private-key-file': key };
+    await withFile(n1, '/etc/ssh/authority.pub', ca, () =>
+      withSshd(n1, 'TrustedUserCAKeys /etc/ssh/authority.pub', async () => {
+        expectSent(await sideload({ ...inputs, 'ssh-transport': 'openssh' }));
+        expect((await sideload(inputs)).log).toContain('[SSH_AUTH_FAILED]');
+      }),
+    );
+  });
+});
+
+it('openssh takes names, users, keys, known hosts and jump hosts from ~/.ssh/config', async () => {
+  const home = join(directory, 'home');
+  mkdirSync(home, { mode: 0o700 });
+  copyFileSync(lab.privateKeyFile, join(home, 'lab-key'));
+  chmodSync(join(home, 'lab-key'), 0o600);
+  copyFileSync(lab.knownHostsFile, join(home, 'known_hosts'));
+  const config = `Host first
+  HostName ${n1.address}
+  User deploy
+  ProxyJump gateway
+Host gateway
+  HostName ${n2.address}
+  User nosudo
+Host *
+  IdentityFile ~/.ssh/lab-key
+  StrictHostKeyChecking no
+`;
+  writeFileSync(join(home, 'config'), config, { mode: 0o600 });
+  // ssh has its home from /etc/passwd, whatever HOME says: here it is another one, for this process alone.
+  const node = join(directory, 'node');
+  const enterHome = `mount -t tmpfs tmpfs ~root && cp -a "$0" ~root/.ssh && exec "$@"`;
+  const script = `#!/bin/sh\nexec unshare --mount sh -c '${enterHome}' ${home} ${process.execPath} "$@"\n`;
+  writeFileSync(node, script, { mode: 0o755 });
+  const before = await sshdLog();
+  const inputs: Inputs = { nodes: 'first', 'ssh-transport': 'openssh', smoke: 'none' };
+  const outcome = await push({ ...inputs, ...(await newImage()) }, { lab, node });
+  expectSent(outcome);
+  expect(outcome.log).toContain('as sudo');
+  expect((await sshdLog()).slice(before.length)).toContain('Accepted publickey for nosudo');
+  // What the configuration says about host keys does not count.
+  writeFileSync(join(home, 'known_hosts'), '');
+  expect((await push({ ...inputs, ...(await newImage()) }, { lab, node })).log).toContain('[SSH_HOST_KEY_UNKNOWN]');
+});
+
+it('openssh leaves no process behind on the runner', async () => {
+  await sideload({ 'ssh-transport': 'openssh' });
+  const processes = execFileSync('ps', ['-eo', 'args'], { encoding: 'utf8' });
+  expect(processes.split('\n').filter(line => line.includes(`-- ${n1.address}`))).toEqual([]);
+});
+
 /** The lab's known hosts, on another port as well. */
 function ports(): Inputs {
   const known = readFileSync(lab.knownHostsFile, 'utf8');
   writeFileSync(join(directory, 'ports'), `${known}${known.replaceAll(/^(\S+) /gm, '[$1]:2222 ')}`);
   return {};
+}
+
+function keygen(...args: readonly string[]): void {
+  execFileSync('ssh-keygen', args, { stdio: 'pipe' });
 }
 
 async function sshdLog(): Promise<string> {

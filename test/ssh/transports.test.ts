@@ -5,6 +5,7 @@ import { Readable } from 'node:stream';
 import { describe, expect, onTestFinished, test } from 'vitest';
 import type { SshConnection, SshTarget } from '../../src/ssh/connect.ts';
 import { hostKeyPolicy } from '../../src/ssh/host-keys.ts';
+import { endLeftClients } from '../../src/ssh/openssh.ts';
 import { openTransport, type SshSettings } from '../../src/ssh/transport.ts';
 import { failure, serve, serveTcp, targetOf } from './login.ts';
 import { CREDENTIALS, generateKey, KEYS, type ServerOptions, startTcp, type TestServer } from './server.ts';
@@ -318,4 +319,17 @@ test('openssh keeps what it needs in files that only the user can read, below th
   await connection.close();
   // The socket goes with the connection.
   expect(readdirSync(place).sort()).toEqual(['config', 'key', 'known_hosts']);
+});
+
+test('openssh’s processes of a run that was killed can be ended by those who know its directory', async () => {
+  const server = await serve({ exec: () => {} });
+  const directory = scratch();
+  const transport = openTransport(settingsOf('openssh', server.knownHosts), directory);
+  const connection = await transport.connect(server.target, new AbortController().signal);
+  const running = failure(connection.run(['ctr']));
+  await server.arrival('CHANNEL_REQUEST');
+  await endLeftClients(directory);
+  expect(await running).toMatchObject({ code: 'SSH_LOST' });
+  await expect.poll(() => server.sockets.every(socket => socket.destroyed)).toBe(true);
+  await endLeftClients(join(directory, 'nothing'));
 });

@@ -40,6 +40,8 @@ describe('the command that imports', () => {
   it.each<[what: string, facts: Partial<NodeFacts>, argv: readonly string[]]>([
     ['as root', {}, [...ctr, ...IMPORT, '--platform', 'linux/amd64', '-']],
     ['with sudo', { privilege: 'sudo' }, ['sudo', '-n', ...ctr, ...IMPORT, '--platform', 'linux/amd64', '-']],
+    ['with doas', { privilege: 'doas' }, ['doas', '-n', ...ctr, ...IMPORT, '--platform', 'linux/amd64', '-']],
+    ['without root', { privilege: 'none' }, [...ctr, ...IMPORT, '--platform', 'linux/amd64', '-']],
     [
       'without crictl, which alone knows the snapshotter',
       { tools: { ctr: ['/usr/local/bin/ctr'] }, snapshotter: undefined },
