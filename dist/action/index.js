@@ -8785,7 +8785,7 @@ const INPUTS = {
     'ssh-transport': {
         type: { oneOf: ['node-ssh', 'openssh'] },
         default: 'node-ssh',
-        help: '`openssh` has the runner’s own `ssh` make the connections, with its `~/.ssh/config`, certificates and security keys (FIDO). Host keys are checked strictly either way.',
+        help: '`openssh` has the runner’s own `ssh` make the connections, with its `~/.ssh/config`, certificates and security keys (FIDO); user and port are what that says, unless set here. Host keys are checked strictly either way.',
     },
     'ssh-agent': {
         type: 'text',
@@ -15430,6 +15430,10 @@ stays_ready() { # for a second: a sandbox that is being killed is ready for a wh
   while is_ready; do looks=$((looks + 1)); [ $looks -lt 6 ] || return 0; sleep 0.2; done
   return 1
 }
+is_final() { # is_final SAID: of the image or the program, and not of a sandbox that is being killed
+  case $1 in *exec:* | *'exec format'* | *'executable file'* | *image*) return 0 ;; esac
+  stays_ready
+}
 tell() { section outcome; printf '%s' "$1"; }
 directory=/var/log/pods/kube-sideload_$NAME
 left=
@@ -15450,16 +15454,16 @@ while :; do
   printf '%s' "$POD_CONFIG" | sed "s/@ATTEMPT@/$attempt/" | as_root tee "$directory/pod.json" >/dev/null
   said=$(cri runp "$directory/pod.json" 2>&1) || { tell sandbox; section said; printf '%s' "$said"; break; }
   pod=$(printf '%s\\n' "$said" | tail -n 1)
-  said=$(cri create $no_pull "$pod" "$directory/container.json" "$directory/pod.json" 2>&1)
-  if [ $? != 0 ]; then
-    if stays_ready; then tell create; section said; printf '%s' "$said"; break; fi
+  if ! said=$(cri create $no_pull "$pod" "$directory/container.json" "$directory/pod.json" 2>&1); then
+    if is_final "$said"; then tell create; section said; printf '%s' "$said"; break; fi
   else
     container=$(printf '%s\\n' "$said" | tail -n 1)
     if ! said=$(cri start "$container" 2>&1); then
-      if stays_ready; then tell start; section said; printf '%s' "$said"; break; fi
+      if is_final "$said"; then tell start; section said; printf '%s' "$said"; break; fi
       container=
     fi
     while [ -n "$container" ]; do
+      echo # to a runner that has gone, it ends this script
       status=$(cri inspect -o json "$container" 2>/dev/null)
       state=$(printf '%s\\n' "$status" | state_of CONTAINER)
       now=$(now)
@@ -15485,7 +15489,7 @@ while :; do
     if [ "$EXPECT" != completed ] && [ -n "$running" ] && [ $((last - running)) -ge 100 ]; then tell running; break; fi
   fi
   settle=100
-  if [ $attempt -ge 8 ] || [ $(($(now) - begun)) -ge "$LIMIT" ]; then tell taken; break; fi
+  if [ $attempt -ge 8 ] || [ $(($(now) - begun)) -ge "$LIMIT" ]; then tell taken; section said; printf '%s' "$said"; break; fi
 done
 section attempts; printf '%s' "$attempt"
 section status; printf '%s' "$seen"
@@ -15614,7 +15618,7 @@ function judgeCri(sections, imageId, expect) {
     if (outcome === 'taken') {
         const often = `${sections.get('attempts') ?? 'several'} times`;
         return {
-            ...fail('SMOKE_TIMEOUT', `the sandbox was taken away ${often} before the container could be judged`),
+            ...fail('SMOKE_TIMEOUT', `the sandbox was taken away ${often} before the container could be judged; crictl said at last: ${said}`),
             hint: 'A kubelet kills within two seconds what it has not started itself: use `smoke: pod` on nodes of a cluster that can be reached, or `smoke-expect: started`.',
         };
     }
@@ -18188,6 +18192,7 @@ function rereadable(source) {
 
 
 
+
 const openssh_CLOSE_TIMEOUT_MS = 2000;
 function openssh(settings, directory) {
     const place = (0,external_node_path_namespaceObject.join)(directory, 'ssh');
@@ -18198,7 +18203,7 @@ function openssh(settings, directory) {
             ready ??= writeConfiguration(settings, place);
             await ready;
             count += 1;
-            return await connectByClient(target, { ...settings, place, socket: `node-${count}`, signal });
+            return await connectByClient(target, { ...settings, place, socket: `${SOCKET}${count}`, signal });
         },
     };
 }
@@ -18243,7 +18248,16 @@ async function writeConfiguration({ knownHosts, key, agent, connectTimeoutMs }, 
     else if (agent !== undefined) {
         lines.push(`IdentityAgent ${agent === 'none' ? 'none' : openssh_quoted(agent)}`);
     }
-    await secret('config', `${lines.join('\n')}\nInclude ~/.ssh/config\nInclude /etc/ssh/ssh_config\n`);
+    lines.push(...homeConfiguration(), 'Include /etc/ssh/ssh_config');
+    await secret('config', `${lines.join('\n')}\n`);
+}
+function homeConfiguration() {
+    try {
+        return [`Include ${openssh_quoted((0,external_node_path_namespaceObject.join)((0,external_node_os_.userInfo)().homedir, '.ssh', 'config'))}`];
+    }
+    catch {
+        return [];
+    }
 }
 function openssh_quoted(path) {
     return `"${path.replaceAll('%', '%%').replaceAll(/["\\]/g, '\\$&')}"`;
@@ -18348,6 +18362,17 @@ async function connectByClient(target, options) {
         close: () => end(new SideloadError('SSH_LOST', `The connection to ${address} was closed here`, { node: label })),
     };
 }
+async function endLeftClients(directory) {
+    const place = (0,external_node_path_namespaceObject.join)(directory, 'ssh');
+    const names = await (0,promises_namespaceObject.readdir)(place).catch(() => []);
+    await Promise.all(names
+        .filter(name => name.startsWith(SOCKET))
+        .map(async (name) => {
+        const client = startClient(['-F', 'none', '-S', name, '-O', 'exit', '--', 'node'], place, []);
+        await new Promise(resolve => client.once('close', resolve).once('error', resolve));
+    }));
+}
+const SOCKET = 'node-';
 const ONLY_THROUGH_IT = ['-T', '-o', 'ControlMaster=no', '-o', 'ProxyCommand=false'];
 function startClient(argv, place, stdio) {
     return (0,external_node_child_process_namespaceObject.spawn)('ssh', argv, {
@@ -18770,6 +18795,7 @@ function describeNode({ facts, settings: { label }, connection }) {
 
 
 
+
 const entry_CLEAN_UP_MS = 60_000;
 async function runPush(host) {
     const startedAt = new Date().toISOString();
@@ -18852,6 +18878,7 @@ async function runPost(host) {
         host.warning(`clean-up after the cancelled job: ${toSideloadError(thrown).message}`);
     }
     finally {
+        await endLeftClients(run.scratch);
         await endRun(run);
     }
 }

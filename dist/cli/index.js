@@ -776,7 +776,7 @@ var __awaiter = (undefined && undefined.__awaiter) || function (thisArg, _argume
 };
 
 
-const { chmod, copyFile, lstat, mkdir, open: io_util_open, readdir, rename, rm, rmdir, stat, symlink, unlink } = external_fs_.promises;
+const { chmod, copyFile, lstat, mkdir, open: io_util_open, readdir: io_util_readdir, rename, rm, rmdir, stat, symlink, unlink } = external_fs_.promises;
 // export const {open} = 'fs'
 const IS_WINDOWS = process.platform === 'win32';
 /**
@@ -892,7 +892,7 @@ function tryGetExecutablePath(filePath, extensions) {
                     try {
                         const directory = external_path_.dirname(filePath);
                         const upperName = external_path_.basename(filePath).toUpperCase();
-                        for (const actualName of yield readdir(directory)) {
+                        for (const actualName of yield io_util_readdir(directory)) {
                             if (upperName === actualName.toUpperCase()) {
                                 filePath = external_path_.join(directory, actualName);
                                 break;
@@ -7412,7 +7412,7 @@ function judge(pod, imageId, expectation = { expect: 'started' }) {
     const all = [...(status.initContainerStatuses ?? []), ...main];
     const disruption = status.conditions?.find(({ type, status: is }) => type === 'DisruptionTarget' && is === 'True');
     if (disruption !== undefined) {
-        return fail('SMOKE_EVICTED', join(disruption.reason, disruption.message));
+        return fail('SMOKE_EVICTED', verdict_join(disruption.reason, disruption.message));
     }
     if (pod.metadata.deletionTimestamp !== undefined) {
         return fail('SMOKE_DELETED', 'the pod is being deleted');
@@ -7455,10 +7455,10 @@ function judge(pod, imageId, expectation = { expect: 'started' }) {
         return { state: 'running', message: expect === 'ready' ? 'Running and ready' : 'Running' };
     }
     const waiting = all.find(container => container.state?.waiting !== undefined)?.state?.waiting;
-    return { state: 'pending', message: join(waiting?.reason ?? status.phase ?? 'no status yet', waiting?.message) };
+    return { state: 'pending', message: verdict_join(waiting?.reason ?? status.phase ?? 'no status yet', waiting?.message) };
 }
 function ended(reason, message) {
-    const said = join(reason, message);
+    const said = verdict_join(reason, message);
     if (reason === 'DeadlineExceeded') {
         return fail('SMOKE_TIMEOUT', said);
     }
@@ -7467,7 +7467,7 @@ function ended(reason, message) {
 function failureOf({ state }) {
     const terminated = state?.terminated;
     if (terminated !== undefined && terminated.reason !== 'ContainerStatusUnknown' && terminated.exitCode !== 0) {
-        const said = join(terminated.reason, terminated.message);
+        const said = verdict_join(terminated.reason, terminated.message);
         if (terminated.reason === 'OOMKilled') {
             return fail('SMOKE_OOM', said);
         }
@@ -7481,7 +7481,7 @@ function failureOf({ state }) {
     if (code === undefined) {
         return undefined;
     }
-    const said = join(waiting?.reason, waiting?.message);
+    const said = verdict_join(waiting?.reason, waiting?.message);
     if (code === 'SMOKE_START') {
         return fail(startCode(said), said);
     }
@@ -7504,15 +7504,15 @@ function judgeTimeout(last, { events, node }) {
     if (last.state === 'pending' && !last.message.startsWith('Running')) {
         const sandbox = events.findLast(event => event.reason === 'FailedCreatePodSandBox');
         if (sandbox !== undefined) {
-            return fail(sandboxCode(sandbox.message ?? ''), join(sandbox.reason, sandbox.message));
+            return fail(sandboxCode(sandbox.message ?? ''), verdict_join(sandbox.reason, sandbox.message));
         }
         const network = events.findLast(event => event.reason === 'NetworkNotReady');
         if (network !== undefined) {
-            return fail('SMOKE_NETWORK', join(network.reason, network.message));
+            return fail('SMOKE_NETWORK', verdict_join(network.reason, network.message));
         }
         const volume = events.findLast(({ reason }) => reason === 'FailedMount' || reason === 'FailedAttachVolume');
         if (volume !== undefined) {
-            return fail('SMOKE_VOLUME', join(volume.reason, volume.message));
+            return fail('SMOKE_VOLUME', verdict_join(volume.reason, volume.message));
         }
         if (events.length === 0 && last.message === 'Pending') {
             return fail('SMOKE_NODE_NOT_READY', 'the kubelet has not looked at the pod');
@@ -7520,7 +7520,7 @@ function judgeTimeout(last, { events, node }) {
     }
     const unhealthy = events.findLast(event => event.reason === 'Unhealthy');
     if (unhealthy !== undefined) {
-        return fail('SMOKE_PROBE', `last seen: ${last.message}; ${join(unhealthy.reason, unhealthy.message)}`);
+        return fail('SMOKE_PROBE', `last seen: ${last.message}; ${verdict_join(unhealthy.reason, unhealthy.message)}`);
     }
     return fail('SMOKE_TIMEOUT', `last seen: ${last.message}`);
 }
@@ -7531,7 +7531,7 @@ function unreadyNode(node) {
     const ready = node?.status?.conditions?.find(({ type }) => type === 'Ready');
     return ready === undefined || ready.status === 'True'
         ? undefined
-        : `the cluster says that the node is not ready: ${join(ready.reason ?? ready.status, ready.message)}`;
+        : `the cluster says that the node is not ready: ${verdict_join(ready.reason ?? ready.status, ready.message)}`;
 }
 function describeEvent({ type, reason, message, count }) {
     return `${type ?? ''} ${reason ?? ''}${(count ?? 1) > 1 ? ` (x${count})` : ''}: ${(message ?? '').trim()}`.trim();
@@ -7543,7 +7543,7 @@ function otherImage(container, imageId) {
 function fail(code, message) {
     return { state: 'failed', code, message };
 }
-function join(reason, message) {
+function verdict_join(reason, message) {
     const parts = [reason, message?.trim()].filter(part => part !== undefined && part !== '');
     return parts.length > 0 ? parts.join(': ') : 'without a reason';
 }
@@ -7754,6 +7754,10 @@ stays_ready() { # for a second: a sandbox that is being killed is ready for a wh
   while is_ready; do looks=$((looks + 1)); [ $looks -lt 6 ] || return 0; sleep 0.2; done
   return 1
 }
+is_final() { # is_final SAID: of the image or the program, and not of a sandbox that is being killed
+  case $1 in *exec:* | *'exec format'* | *'executable file'* | *image*) return 0 ;; esac
+  stays_ready
+}
 tell() { section outcome; printf '%s' "$1"; }
 directory=/var/log/pods/kube-sideload_$NAME
 left=
@@ -7774,16 +7778,16 @@ while :; do
   printf '%s' "$POD_CONFIG" | sed "s/@ATTEMPT@/$attempt/" | as_root tee "$directory/pod.json" >/dev/null
   said=$(cri runp "$directory/pod.json" 2>&1) || { tell sandbox; section said; printf '%s' "$said"; break; }
   pod=$(printf '%s\\n' "$said" | tail -n 1)
-  said=$(cri create $no_pull "$pod" "$directory/container.json" "$directory/pod.json" 2>&1)
-  if [ $? != 0 ]; then
-    if stays_ready; then tell create; section said; printf '%s' "$said"; break; fi
+  if ! said=$(cri create $no_pull "$pod" "$directory/container.json" "$directory/pod.json" 2>&1); then
+    if is_final "$said"; then tell create; section said; printf '%s' "$said"; break; fi
   else
     container=$(printf '%s\\n' "$said" | tail -n 1)
     if ! said=$(cri start "$container" 2>&1); then
-      if stays_ready; then tell start; section said; printf '%s' "$said"; break; fi
+      if is_final "$said"; then tell start; section said; printf '%s' "$said"; break; fi
       container=
     fi
     while [ -n "$container" ]; do
+      echo # to a runner that has gone, it ends this script
       status=$(cri inspect -o json "$container" 2>/dev/null)
       state=$(printf '%s\\n' "$status" | state_of CONTAINER)
       now=$(now)
@@ -7809,7 +7813,7 @@ while :; do
     if [ "$EXPECT" != completed ] && [ -n "$running" ] && [ $((last - running)) -ge 100 ]; then tell running; break; fi
   fi
   settle=100
-  if [ $attempt -ge 8 ] || [ $(($(now) - begun)) -ge "$LIMIT" ]; then tell taken; break; fi
+  if [ $attempt -ge 8 ] || [ $(($(now) - begun)) -ge "$LIMIT" ]; then tell taken; section said; printf '%s' "$said"; break; fi
 done
 section attempts; printf '%s' "$attempt"
 section status; printf '%s' "$seen"
@@ -7928,17 +7932,17 @@ function judgeCri(sections, imageId, expect) {
             : { state: 'passed', message: `Completed with exit code 0, ${WORD}` };
     }
     if (outcome === 'exited' && (reason === 'StartError' || reason === 'ContainerCannotRun')) {
-        return fail(startCode(message ?? ''), join(reason, message));
+        return fail(startCode(message ?? ''), verdict_join(reason, message));
     }
     if (outcome === 'exited') {
         return reason === 'OOMKilled'
-            ? fail('SMOKE_OOM', join(reason, message))
-            : fail('SMOKE_CRASHED', `exit code ${exitCode ?? 'unknown'} (${join(reason, message)})`);
+            ? fail('SMOKE_OOM', verdict_join(reason, message))
+            : fail('SMOKE_CRASHED', `exit code ${exitCode ?? 'unknown'} (${verdict_join(reason, message)})`);
     }
     if (outcome === 'taken') {
         const often = `${sections.get('attempts') ?? 'several'} times`;
         return {
-            ...fail('SMOKE_TIMEOUT', `the sandbox was taken away ${often} before the container could be judged`),
+            ...fail('SMOKE_TIMEOUT', `the sandbox was taken away ${often} before the container could be judged; crictl said at last: ${said}`),
             hint: 'A kubelet kills within two seconds what it has not started itself: use `smoke: pod` on nodes of a cluster that can be reached, or `smoke-expect: started`.',
         };
     }
@@ -11182,6 +11186,7 @@ function rereadable(source) {
 
 
 
+
 const openssh_CLOSE_TIMEOUT_MS = 2000;
 function openssh(settings, directory) {
     const place = (0,external_node_path_namespaceObject.join)(directory, 'ssh');
@@ -11192,7 +11197,7 @@ function openssh(settings, directory) {
             ready ??= writeConfiguration(settings, place);
             await ready;
             count += 1;
-            return await connectByClient(target, { ...settings, place, socket: `node-${count}`, signal });
+            return await connectByClient(target, { ...settings, place, socket: `${SOCKET}${count}`, signal });
         },
     };
 }
@@ -11237,7 +11242,16 @@ async function writeConfiguration({ knownHosts, key, agent, connectTimeoutMs }, 
     else if (agent !== undefined) {
         lines.push(`IdentityAgent ${agent === 'none' ? 'none' : openssh_quoted(agent)}`);
     }
-    await secret('config', `${lines.join('\n')}\nInclude ~/.ssh/config\nInclude /etc/ssh/ssh_config\n`);
+    lines.push(...homeConfiguration(), 'Include /etc/ssh/ssh_config');
+    await secret('config', `${lines.join('\n')}\n`);
+}
+function homeConfiguration() {
+    try {
+        return [`Include ${openssh_quoted((0,external_node_path_namespaceObject.join)((0,external_node_os_.userInfo)().homedir, '.ssh', 'config'))}`];
+    }
+    catch {
+        return [];
+    }
 }
 function openssh_quoted(path) {
     return `"${path.replaceAll('%', '%%').replaceAll(/["\\]/g, '\\$&')}"`;
@@ -11342,6 +11356,17 @@ async function connectByClient(target, options) {
         close: () => end(new errors/* SideloadError */.wR('SSH_LOST', `The connection to ${address} was closed here`, { node: label })),
     };
 }
+async function openssh_endLeftClients(directory) {
+    const place = join(directory, 'ssh');
+    const names = await readdir(place).catch(() => []);
+    await Promise.all(names
+        .filter(name => name.startsWith(SOCKET))
+        .map(async (name) => {
+        const client = startClient(['-F', 'none', '-S', name, '-O', 'exit', '--', 'node'], place, []);
+        await new Promise(resolve => client.once('close', resolve).once('error', resolve));
+    }));
+}
+const SOCKET = 'node-';
 const ONLY_THROUGH_IT = ['-T', '-o', 'ControlMaster=no', '-o', 'ProxyCommand=false'];
 function startClient(argv, place, stdio) {
     return (0,external_node_child_process_namespaceObject.spawn)('ssh', argv, {
@@ -11764,6 +11789,7 @@ function describeNode({ facts, settings: { label }, connection }) {
 
 
 
+
 const entry_CLEAN_UP_MS = 60_000;
 async function runPush(host) {
     const startedAt = new Date().toISOString();
@@ -11846,6 +11872,7 @@ async function runPost(host) {
         host.warning(`clean-up after the cancelled job: ${toSideloadError(thrown).message}`);
     }
     finally {
+        await endLeftClients(run.scratch);
         await endRun(run);
     }
 }
@@ -12630,7 +12657,7 @@ const INPUTS = {
     'ssh-transport': {
         type: { oneOf: ['node-ssh', 'openssh'] },
         default: 'node-ssh',
-        help: '`openssh` has the runner’s own `ssh` make the connections, with its `~/.ssh/config`, certificates and security keys (FIDO). Host keys are checked strictly either way.',
+        help: '`openssh` has the runner’s own `ssh` make the connections, with its `~/.ssh/config`, certificates and security keys (FIDO); user and port are what that says, unless set here. Host keys are checked strictly either way.',
     },
     'ssh-agent': {
         type: 'text',

@@ -56,6 +56,10 @@ stays_ready() { # for a second: a sandbox that is being killed is ready for a wh
   while is_ready; do looks=$((looks + 1)); [ $looks -lt 6 ] || return 0; sleep 0.2; done
   return 1
 }
+is_final() { # is_final SAID: of the image or the program, and not of a sandbox that is being killed
+  case $1 in *exec:* | *'exec format'* | *'executable file'* | *image*) return 0 ;; esac
+  stays_ready
+}
 tell() { section outcome; printf '%s' "$1"; }
 directory=/var/log/pods/kube-sideload_$NAME
 left=
@@ -76,16 +80,16 @@ while :; do
   printf '%s' "$POD_CONFIG" | sed "s/@ATTEMPT@/$attempt/" | as_root tee "$directory/pod.json" >/dev/null
   said=$(cri runp "$directory/pod.json" 2>&1) || { tell sandbox; section said; printf '%s' "$said"; break; }
   pod=$(printf '%s\\n' "$said" | tail -n 1)
-  said=$(cri create $no_pull "$pod" "$directory/container.json" "$directory/pod.json" 2>&1)
-  if [ $? != 0 ]; then
-    if stays_ready; then tell create; section said; printf '%s' "$said"; break; fi
+  if ! said=$(cri create $no_pull "$pod" "$directory/container.json" "$directory/pod.json" 2>&1); then
+    if is_final "$said"; then tell create; section said; printf '%s' "$said"; break; fi
   else
     container=$(printf '%s\\n' "$said" | tail -n 1)
     if ! said=$(cri start "$container" 2>&1); then
-      if stays_ready; then tell start; section said; printf '%s' "$said"; break; fi
+      if is_final "$said"; then tell start; section said; printf '%s' "$said"; break; fi
       container=
     fi
     while [ -n "$container" ]; do
+      echo # to a runner that has gone, it ends this script
       status=$(cri inspect -o json "$container" 2>/dev/null)
       state=$(printf '%s\\n' "$status" | state_of CONTAINER)
       now=$(now)
@@ -111,7 +115,7 @@ while :; do
     if [ "$EXPECT" != completed ] && [ -n "$running" ] && [ $((last - running)) -ge 100 ]; then tell running; break; fi
   fi
   settle=100
-  if [ $attempt -ge 8 ] || [ $(($(now) - begun)) -ge "$LIMIT" ]; then tell taken; break; fi
+  if [ $attempt -ge 8 ] || [ $(($(now) - begun)) -ge "$LIMIT" ]; then tell taken; section said; printf '%s' "$said"; break; fi
 done
 section attempts; printf '%s' "$attempt"
 section status; printf '%s' "$seen"
@@ -281,7 +285,10 @@ export function judgeCri(sections: Sections, imageId: string, expect: SmokeExpec
   if (outcome === 'taken') {
     const often = `${sections.get('attempts') ?? 'several'} times`;
     return {
-      ...fail('SMOKE_TIMEOUT', `the sandbox was taken away ${often} before the container could be judged`),
+      ...fail(
+        'SMOKE_TIMEOUT',
+        `the sandbox was taken away ${often} before the container could be judged; crictl said at last: ${said}`,
+      ),
       hint: 'A kubelet kills within two seconds what it has not started itself: use `smoke: pod` on nodes of a cluster that can be reached, or `smoke-expect: started`.',
     };
   }
