@@ -15410,6 +15410,9 @@ const WORD = 'by the runtime’s word, no kubelet was asked';
 const FUNCTIONS = `
 cri() { as_root $CRICTL --timeout 30s --runtime-endpoint "unix://$SOCKET" --image-endpoint "unix://$SOCKET" "$@"; }
 take_away() { # take_away LABEL: the sandboxes that have it; a kubelet that is at it too makes a removal fail
+  for container in $(cri ps -q --label "$1" 2>/dev/null); do
+    cri stop --timeout 1 "$container" >/dev/null 2>&1 # CRI-O waits for half a minute otherwise
+  done
   for attempt in 1 2 3 4 5 6 7 8 9 10; do
     left=$(cri pods -q --label "$1" 2>/dev/null) && [ -z "$left" ] && return
     for pod in $left; do
