@@ -32,6 +32,14 @@ export const COMMANDS: Readonly<Record<Mode, Command>> = {
       ['plan --images app:1.2 --quiet', 'the table alone'],
     ],
   },
+  bundle: {
+    about: 'write images into one file, to carry to where the nodes are',
+    help: 'Writes one OCI archive with the images under all of their names, for every platform that the source has, compressed as they would be sent. Asks no node and no cluster, and needs no key. On the other side `push --archive` takes the file and sends what the nodes lack. Ends with 0 when the file is complete.',
+    examples: [
+      ['bundle --images app:1.2 --bundle app.tar', 'an image of this machine’s docker or podman'],
+      ['bundle --archive multi-platform.tar --bundle app.tar', 'all images and platforms of an archive'],
+    ],
+  },
 };
 
 export const MODES = Object.keys(COMMANDS) as readonly Mode[];

@@ -246,6 +246,10 @@ export const ERRORS = {
     title: 'The pod did not run in time',
     hint: 'The last state is above; raise `smoke-timeout` for images that start slowly.',
   },
+  BUNDLE_FAILED: {
+    title: 'The bundle cannot be written',
+    hint: 'Correct what the message names, or give `bundle` another place; no part of the file is left.',
+  },
   REPORT_FAILED: {
     title: 'A report file cannot be written',
     hint: 'Make room, or name another place in the `report-…` inputs; the nodes are as the table says.',

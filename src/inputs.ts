@@ -33,9 +33,9 @@ interface InputSpec {
  */
 export const INPUTS = {
   mode: {
-    type: { oneOf: ['push', 'plan'] },
+    type: { oneOf: ['push', 'plan', 'bundle'] },
     default: 'push',
-    help: '`push` does the job. `plan` says what it would send to which node and which nodes would fail, and changes nothing; it fails when the job would not start.',
+    help: '`push` does the job. `plan` says what it would send to which node and which nodes would fail, and changes nothing; it fails when the job would not start. `bundle` writes the images into one file, to be carried to where the nodes are, and needs no nodes, key or cluster.',
     manual: true,
   },
   images: {
@@ -56,6 +56,10 @@ export const INPUTS = {
     type: 'path',
     help: 'A tar file with the image, as `docker save`, `podman save` or an OCI exporter writes it (plain, gzip or zstd), or a directory with an OCI layout.',
     manual: true,
+  },
+  bundle: {
+    type: 'path',
+    help: 'The file that `mode: bundle` writes: an OCI archive with the images under all of their names, for every platform that the source has, compressed as they would be sent. On the other side it is the `archive`.',
   },
   'containerd-namespace': {
     type: 'text',

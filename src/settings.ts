@@ -20,7 +20,7 @@ import {
 } from './node/inventory.ts';
 import { parseShard, type Shard, takeShard } from './node/shard.ts';
 import { collect, type InputProblem, problem, shown, throwProblems } from './problems.ts';
-import { REPORT_KINDS, type ReportFiles, reportProblems } from './report/files.ts';
+import { REPORT_KINDS, type ReportFiles, reportProblems, faultOf as writeFault } from './report/files.ts';
 import { type PodTemplate, parsePodManifest } from './smoke/manifest.ts';
 import type { Quantities } from './smoke/pod.ts';
 import { parseResources } from './smoke/resources.ts';
@@ -51,6 +51,8 @@ export interface Settings {
   readonly images: readonly string[];
   readonly source: Inputs['source'];
   readonly archive: string | undefined;
+  /** The file to write, with the mode `bundle` alone; nodes, cluster and smoke are absent then. */
+  readonly bundle: string | undefined;
   /** As `ALIAS=IMAGE` or `ALIAS`; checked, except against the names in an archive. */
   readonly aliases: readonly string[];
   readonly compression: Inputs['compression'];
@@ -193,6 +195,9 @@ export function readSettings(host: Host, env: NodeJS.ProcessEnv = process.env): 
     problems.push(problem(`\`archive\` and \`source: ${inputs.source}\` exclude each other`, 'set one of them'));
   }
 
+  problems.push(...bundleProblems(inputs));
+  const isBundle = inputs.mode === 'bundle';
+
   const jump = collect(problems, () => parseJump(inputs['ssh-jump'])) ?? [];
   const isOpenssh = inputs['ssh-transport'] === 'openssh';
   const isSet = (name: InputName) => layers.textOf(name) !== undefined;
@@ -208,33 +213,37 @@ export function readSettings(host: Host, env: NodeJS.ProcessEnv = process.env): 
   });
   const hop = (entry: JumpEntry) => complete(entry, { isJump: true });
   const defaults = { jump: jump.map(hop), sudo: inputs.sudo };
-  const listed = readNodes(inputs, layers, problems, entry => ({
-    label: labelOf(entry),
-    ...complete(entry, { isJump: false }),
-    jump: entry.jump?.map(hop) ?? defaults.jump,
-    sudo: entry.sudo ?? defaults.sudo,
-    kubernetesName: entry.kubernetesName,
-    criSocket: entry.criSocket,
-  }));
+  const listed = isBundle
+    ? []
+    : readNodes(inputs, layers, problems, entry => ({
+        label: labelOf(entry),
+        ...complete(entry, { isJump: false }),
+        jump: entry.jump?.map(hop) ?? defaults.jump,
+        sudo: entry.sudo ?? defaults.sudo,
+        kubernetesName: entry.kubernetesName,
+        criSocket: entry.criSocket,
+      }));
   const shard = inputs.shard === undefined ? undefined : collect(problems, () => parseShard(inputs.shard ?? ''));
-  const nodesFromCluster = inputs['nodes-from-cluster'] === 'true';
+  const nodesFromCluster = !isBundle && inputs['nodes-from-cluster'] === 'true';
   // Entries for nodes of the cluster are no list: the shard is taken of what the cluster names.
   const nodes = nodesFromCluster ? listed : (collect(problems, () => takeShard(listed, shard)) ?? []);
   const mayLack = (...names: readonly InputName[]) =>
     !layers.isComplete && names.every(name => inputs[name] === undefined);
   const authentication = mayLack('ssh-private-key', 'ssh-private-key-file', 'ssh-password')
     ? undefined
-    : collect(problems, () => (isOpenssh ? {} : readAuthentication(inputs, host, env)));
+    : collect(problems, () => (isOpenssh || isBundle ? {} : readAuthentication(inputs, host, env)));
   const sudoPassword = collect(problems, () => readPassword('sudo-password', inputs['sudo-password']));
   const hostKeys = mayLack('ssh-known-hosts', 'ssh-known-hosts-file')
     ? undefined
-    : collect(problems, () => readHostKeys(inputs, isOpenssh, host));
-  const openssh = isOpenssh ? readOpenssh(inputs, host, problems) : undefined;
+    : collect(problems, () => (isBundle ? hostKeyPolicy({}) : readHostKeys(inputs, isOpenssh, host)));
+  const openssh = isOpenssh && !isBundle ? readOpenssh(inputs, host, problems) : undefined;
   const given = inputs['cri-socket'];
   const criSocket = given === undefined ? undefined : collect(problems, () => parseCriSocket(given));
   const cluster =
-    inputs.smoke !== 'pod' && !nodesFromCluster ? undefined : collect(problems, () => readCluster(inputs, host));
-  const smoke = inputs.smoke === 'none' ? undefined : readSmoke(inputs, problems);
+    isBundle || (inputs.smoke !== 'pod' && !nodesFromCluster)
+      ? undefined
+      : collect(problems, () => readCluster(inputs, host));
+  const smoke = isBundle || inputs.smoke === 'none' ? undefined : readSmoke(inputs, problems);
   const reports = reportFiles(inputs);
   problems.push(...reportProblems(reports));
 
@@ -252,6 +261,7 @@ export function readSettings(host: Host, env: NodeJS.ProcessEnv = process.env): 
     images: inputs.images,
     source: inputs.source,
     archive: inputs.archive,
+    bundle: inputs.bundle,
     aliases: inputs.aliases,
     compression: inputs.compression,
     cache: { directory: inputs['cache-dir'] ?? cacheDirectory(env), maxBytes: inputs['cache-size'] },
@@ -282,6 +292,28 @@ export function readSettings(host: Host, env: NodeJS.ProcessEnv = process.env): 
     smoke,
     reports,
   };
+}
+
+/** What is wrong with the place of the bundle, as far as it can be seen without writing it. */
+function bundleProblems(inputs: Inputs): readonly InputProblem[] {
+  const { mode, bundle, archive } = inputs;
+  if (mode !== 'bundle') {
+    return bundle === undefined ? [] : [problem(`\`bundle\` is for \`mode: bundle\`, and the mode is \`${mode}\``)];
+  }
+  if (bundle === undefined) {
+    return [problem('`mode: bundle` needs `bundle`', 'name the file to write')];
+  }
+  const path = resolve(bundle);
+  const others = {
+    archive,
+    ...Object.fromEntries(REPORT_KINDS.map(kind => [`report-${kind}`, inputs[`report-${kind}`]])),
+  };
+  const twice = Object.entries(others).filter(([, file]) => file !== undefined && resolve(file) === path);
+  const fault = writeFault(path);
+  return [
+    ...twice.map(([name]) => problem(`\`${name}\` and \`bundle\` name the same file`, 'give each a file of its own')),
+    ...(fault === undefined ? [] : [problem(`\`bundle\`: ${shown(bundle)} ${fault}`)]),
+  ];
 }
 
 /** What is wrong with an alias, as far as `images` can show it. */

@@ -1,5 +1,6 @@
 import { SideloadError, toSideloadError } from './errors.ts';
 import type { Host } from './host/host.ts';
+import { removePartial, writeBundle } from './image/bundle.ts';
 import { type ImageSet, referencesOf } from './image/image.ts';
 import { openImages } from './image/open.ts';
 import { formatPlatform } from './image/platform.ts';
@@ -42,6 +43,7 @@ import {
   type SmokeTarget,
 } from './smoke/smoke.ts';
 import { openTransport } from './ssh/transport.ts';
+import { VERSION } from './version.ts';
 
 /**
  * The whole job: every node of the list ends up with exactly the images that CI built, proven by its runtime and by
@@ -60,6 +62,19 @@ export async function sideload(settings: Settings, host: Host, run: Run): Promis
   let error: SideloadError | undefined;
   let sandboxes = NO_SANDBOX_IMAGES;
   let changed = false;
+  let bundle: Report['bundle'];
+
+  const bundling: Readonly<Record<string, () => Promise<void>>> = {
+    'Open the images': async () => {
+      images = await open(settings, host, run);
+    },
+    'Write the bundle': async () => {
+      const path = settings.bundle ?? '';
+      const options = { path, runId: run.id, version: VERSION, signal: run.signal };
+      bundle = { path, ...(await writeBundle(images?.images ?? [], options)) };
+      host.info(`${path}: ${formatBytes(bundle.sizeBytes)}, ${bundle.digest}`);
+    },
+  };
 
   const stages: Readonly<Record<string, () => Promise<void>>> = {
     ...(settings.nodesFromCluster && {
@@ -172,7 +187,7 @@ export async function sideload(settings: Settings, host: Host, run: Run): Promis
   };
 
   try {
-    for (const [title, stage] of Object.entries(stages)) {
+    for (const [title, stage] of Object.entries(settings.mode === 'bundle' ? bundling : stages)) {
       const begunAtMs = Date.now();
       await host.group(title, stage).finally(() => {
         const durationMs = Date.now() - begunAtMs;
@@ -211,6 +226,7 @@ export async function sideload(settings: Settings, host: Host, run: Run): Promis
     ),
     nodes: nodes.map(nodeReport),
     findings: unlisted,
+    bundle,
     changed,
     error: error === undefined ? undefined : errorReport(error),
   };
@@ -219,6 +235,10 @@ export async function sideload(settings: Settings, host: Host, run: Run): Promis
 /** Removes what a run that was killed may have left in the cluster and on the nodes. */
 export async function cleanUp(settings: Settings, host: Host, run: Run): Promise<void> {
   if (settings.mode === 'plan') {
+    return;
+  }
+  if (settings.mode === 'bundle') {
+    await removePartial(settings.bundle ?? '', run.id);
     return;
   }
   const cluster = settings.cluster === undefined ? undefined : await openCluster(settings, run);
@@ -261,7 +281,7 @@ async function open(settings: Settings, host: Host, run: Run): Promise<ImageSet>
     compression: settings.compression,
     cache: settings.cache,
     directory: run.scratch,
-    prefetch: settings.mode === 'push',
+    prefetch: settings.mode !== 'plan',
     log: host.info,
     signal: run.signal,
   });

@@ -2,15 +2,16 @@ import type { InputName } from '../inputs.ts';
 import type { ReportDocument } from '../report/report.ts';
 
 /** What the job did, for the steps after it. Values are texts; structured ones are JSON. */
-export type OutputName = 'images' | 'image-ids' | 'nodes' | 'bytes-sent' | 'changed';
+export type OutputName = 'images' | 'image-ids' | 'nodes' | 'bytes-sent' | 'changed' | 'bundle';
 
 export const OUTPUTS: Readonly<Record<OutputName, string>> = {
-  images: 'The references that the nodes now hold, one per line.',
+  images: 'The references that the nodes (with `mode: bundle`: the file) now hold, one per line.',
   'image-ids': 'JSON: image ID (config digest) by reference and platform.',
   nodes: 'JSON: one object per node with its facts, findings, bytes sent, verdicts and error.',
   'bytes-sent': 'Bytes of image archives sent to all nodes together.',
   changed:
     '`true` when some node did not have the images before (with `mode: plan`: does not have them), else `false`.',
+  bundle: 'The file that `mode: bundle` has written.',
 };
 
 /** The job around the run, as far as the CI system tells. */

@@ -4,9 +4,11 @@ import { pack } from 'tar-stream';
 import { SideloadError } from '../errors.ts';
 import { type Digest, digestOf, hexOf } from './digest.ts';
 import type { BlobDescriptor, Compression, PlatformImage, StoredBlob } from './image.ts';
+import type { Platform } from './platform.ts';
 import { parseReference } from './reference.ts';
 
 const MANIFEST_TYPE = 'application/vnd.oci.image.manifest.v1+json';
+export const INDEX_TYPE = 'application/vnd.oci.image.index.v1+json';
 const CONFIG_TYPE = 'application/vnd.oci.image.config.v1+json';
 const LAYER_TYPES: Readonly<Record<Compression, string>> = {
   none: 'application/vnd.oci.image.layer.v1.tar',
@@ -63,19 +65,28 @@ export function layoutArchive({ reference, image, blobs }: LayoutOptions): Layou
   };
 }
 
-interface MetadataFile {
+/** A small file of a layout, which names what else is in it. */
+export interface MetadataFile {
   readonly name: string;
   readonly bytes: Buffer;
 }
 
 const LAYOUT_FILE: MetadataFile = { name: 'oci-layout', bytes: json({ imageLayoutVersion: '1.0.0' }) };
 
-function metadataOf(
-  reference: string,
+/** How an index names what is in it (OCI image-spec, descriptor). */
+export interface Descriptor {
+  readonly mediaType: string;
+  readonly digest: Digest;
+  readonly size: number;
+  readonly platform?: Platform;
+}
+
+/** The manifest of an image with these blobs: the one that it wants to keep when that names them, else a new one. */
+export function manifestOf(
   image: PlatformImage,
   config: Buffer,
   blobs: readonly BlobDescriptor[],
-): { readonly manifestDigest: Digest; readonly files: readonly MetadataFile[] } {
+): { readonly descriptor: Descriptor; readonly bytes: Buffer } {
   const kept =
     image.manifest?.layerDigests.join() === blobs.map(blob => blob.digest).join() ? image.manifest : undefined;
   const mediaType = kept?.mediaType ?? MANIFEST_TYPE;
@@ -89,53 +100,75 @@ function metadataOf(
       size: blob.sizeBytes,
     })),
   });
-  const manifest = kept?.bytes ?? written;
-  const manifestDigest = digestOf(manifest);
-  const { tag } = parseReference(reference);
-  const index = json({
-    schemaVersion: 2,
-    mediaType: 'application/vnd.oci.image.index.v1+json',
-    manifests: [
-      {
-        mediaType,
-        digest: manifestDigest,
-        size: manifest.length,
-        annotations: {
-          'io.containerd.image.name': reference,
-          ...(tag === undefined ? {} : { 'org.opencontainers.image.ref.name': tag }),
-        },
-        // Without it containerd takes the image for one of the node's own platform, whatever it is.
-        platform: image.platform,
-      },
-    ],
-  });
-  // The classic image store of Docker reads nothing but this (moby image/tarexport); the others look at index.json first.
-  const dockerManifest = json([
+  const bytes = kept?.bytes ?? written;
+  // Without its platform containerd takes the image for one of the node's own, whatever it is.
+  const { platform } = image;
+  return { descriptor: { mediaType, digest: digestOf(bytes), size: bytes.length, platform }, bytes };
+}
+
+/** What the classic image store of Docker reads, and nothing else (moby image/tarexport); the others look at index.json first. */
+export function dockerManifest(
+  entries: readonly {
+    readonly imageId: Digest;
+    readonly references: readonly string[];
+    readonly blobs: readonly BlobDescriptor[];
+  }[],
+): MetadataFile {
+  const described = entries.map(({ imageId, references, blobs }) => {
     // A name without a tag is an error there.
-    {
-      Config: blobPath(image.imageId),
-      RepoTags: tag === undefined ? null : [reference],
+    const tags = references.filter(reference => parseReference(reference).tag !== undefined);
+    return {
+      Config: blobPath(imageId),
+      RepoTags: tags.length === 0 ? null : tags,
       Layers: blobs.map(blob => blobPath(blob.digest)),
+    };
+  });
+  return { name: 'manifest.json', bytes: json(described) };
+}
+
+function metadataOf(
+  reference: string,
+  image: PlatformImage,
+  config: Buffer,
+  blobs: readonly BlobDescriptor[],
+): { readonly manifestDigest: Digest; readonly files: readonly MetadataFile[] } {
+  const { descriptor, bytes: manifest } = manifestOf(image, config, blobs);
+  const manifestDigest = descriptor.digest;
+  const { tag } = parseReference(reference);
+  const index = indexOf([
+    {
+      ...descriptor,
+      annotations: {
+        'io.containerd.image.name': reference,
+        ...(tag === undefined ? {} : { 'org.opencontainers.image.ref.name': tag }),
+      },
     },
   ]);
   const files = [
     { name: blobPath(image.imageId), bytes: config },
     { name: blobPath(manifestDigest), bytes: manifest },
     { name: 'index.json', bytes: index },
-    { name: 'manifest.json', bytes: dockerManifest },
+    dockerManifest([{ imageId: image.imageId, references: [reference], blobs }]),
   ];
   return { manifestDigest, files };
+}
+
+/** An index in bytes. */
+export function indexOf(
+  manifests: readonly (Descriptor & { readonly annotations?: Readonly<Record<string, string>> })[],
+): Buffer {
+  return json({ schemaVersion: 2, mediaType: INDEX_TYPE, manifests });
 }
 
 function isStored(blob: BlobDescriptor | StoredBlob): blob is StoredBlob {
   return 'open' in blob;
 }
 
-function json(value: unknown): Buffer {
+export function json(value: unknown): Buffer {
   return Buffer.from(JSON.stringify(value));
 }
 
-function blobPath(digest: Digest): string {
+export function blobPath(digest: Digest): string {
   return `blobs/sha256/${hexOf(digest)}`;
 }
 
@@ -143,8 +176,9 @@ function paddingBytes(sizeBytes: number): number {
   return (BLOCK_BYTES - (sizeBytes % BLOCK_BYTES)) % BLOCK_BYTES;
 }
 
+/** A layout as a tar: the blobs as they come, each once, and then the files that name them. */
 // A generator, because leaving it early (the stream is destroyed) ends the inner loop, and that closes the blob's file.
-async function* tarOf(
+export async function* tarOf(
   blobs: readonly Promise<BlobDescriptor | StoredBlob>[],
   metadata: () => Promise<{ readonly files: readonly MetadataFile[] }>,
 ): AsyncGenerator<Buffer> {

@@ -124,8 +124,8 @@ export type SettingsFile = 'inventory' | 'config';
 
 /** Inputs that make no sense in a file of this owner; nodes have a place of their own. */
 const NOT_A_SETTING: Readonly<Record<SettingsFile, ReadonlySet<string>>> = {
-  inventory: new Set<InputName>(['mode', 'images', 'archive', 'nodes', 'shard', 'inventory', 'config']),
-  config: new Set<InputName>(['mode', 'nodes', 'shard', 'config']),
+  inventory: new Set<InputName>(['mode', 'images', 'archive', 'bundle', 'nodes', 'shard', 'inventory', 'config']),
+  config: new Set<InputName>(['mode', 'bundle', 'nodes', 'shard', 'config']),
 };
 
 /**

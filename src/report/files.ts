@@ -34,7 +34,8 @@ export function reportProblems(files: ReportFiles): readonly InputProblem[] {
   });
 }
 
-function faultOf(path: string): string | undefined {
+/** What would keep a file from being written there; directories that are missing will be made. */
+export function faultOf(path: string): string | undefined {
   if (statSync(path, { throwIfNoEntry: false })?.isDirectory() === true) {
     return 'is a directory';
   }

@@ -24,7 +24,7 @@ export async function publish(
 ): Promise<void> {
   const report = redacted(record, host.redact);
   const ok = succeeded(report);
-  if (report.nodes.length > 0) {
+  if (report.nodes.length > 0 || report.bundle !== undefined) {
     for (const line of textTable(report, host.size.columns)) {
       host.result(line);
     }
@@ -42,6 +42,9 @@ export async function publish(
   host.output('nodes', JSON.stringify(report.nodes));
   host.output('bytes-sent', String(bytesSent(report)));
   host.output('changed', String(report.changed));
+  if (report.bundle !== undefined) {
+    host.output('bundle', report.bundle.path);
+  }
   await host.summary(markdown(report, ok));
   const isWritten = await writeAll(report, host, files);
   if (ok && isWritten) {
@@ -73,6 +76,10 @@ export function describe({ code, message, hint }: ErrorReport): string {
 }
 
 function success(report: Report): string {
+  if (report.bundle !== undefined) {
+    const { path, sizeBytes, digest } = report.bundle;
+    return `done: ${path}, ${formatBytes(sizeBytes)}, ${digest}`;
+  }
   const [nodes, hold] =
     report.nodes.length === 1 ? ['the node', 'holds'] : [`all ${report.nodes.length} nodes`, 'hold'];
   if (report.mode === 'plan') {

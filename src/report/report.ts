@@ -103,6 +103,17 @@ const reportEntries = {
   ),
   nodes: list(NodeSchema),
   findings: v.pipe(list(FindingSchema), v.description('About nodes of the cluster that are not in the list.')),
+  bundle: v.optional(
+    v.pipe(
+      v.object({
+        path: text('Where it is, as the user named it.'),
+        sizeBytes: count('Of the whole file.'),
+        digest: text('`sha256:…` of the whole file, for comparing it after it was carried.'),
+      }),
+      v.readonly(),
+      v.description('The file that `mode: bundle` has written; absent otherwise, and when it was not completed.'),
+    ),
+  ),
   changed: v.pipe(
     v.boolean(),
     v.description('Whether the references of any node moved; with `mode: plan`, would move.'),
@@ -164,7 +175,8 @@ export function bytesSent(report: Report): number {
 }
 
 export function succeeded(report: Report): boolean {
-  return report.error === undefined && report.nodes.length > 0 && report.nodes.every(node => node.error === undefined);
+  const isDone = report.nodes.length > 0 || report.bundle !== undefined;
+  return report.error === undefined && isDone && report.nodes.every(node => node.error === undefined);
 }
 
 /** What was found on any node before anything was sent, those of the list first. */

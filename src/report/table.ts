@@ -44,6 +44,9 @@ function estimate({ outcome, estimatedBytes, isEstimateExact }: ImageReport): st
 
 /** One row for each image on each node; a node that failed before has one row with its error. */
 function tableOf(report: Report): readonly Row[] {
+  if (report.bundle !== undefined) {
+    return bundleTable(report);
+  }
   const { headings, row } = report.mode === 'plan' ? PLAN : PUSH;
   return [
     headings,
@@ -51,6 +54,14 @@ function tableOf(report: Report): readonly Row[] {
       node.images.length === 0 ? [row(node, undefined)] : node.images.map(image => row(node, image)),
     ),
   ];
+}
+
+/** One row for each platform of each name in the bundle. */
+function bundleTable({ images }: Report): readonly Row[] {
+  const rows = Object.entries(images).flatMap(([reference, ids]) =>
+    Object.entries(ids).map(([platform, imageId]) => [reference, platform, imageId]),
+  );
+  return [['image', 'platform', 'image ID'], ...rows];
 }
 
 /** The table as aligned text, in as many columns of characters as the log has, if it can be. */
@@ -154,7 +165,7 @@ export function markdown(report: Report, ok: boolean): string {
     '',
   ]);
   const findings = allFindings(report);
-  const title = report.mode === 'plan' ? PLAN_TITLES : PUSH_TITLES;
+  const title = TITLES[report.mode] ?? PUSH_TITLES;
   return [
     `## kube-sideload: ${ok ? title.ok : title.failed}`,
     '',
@@ -169,6 +180,9 @@ export function markdown(report: Report, ok: boolean): string {
 
 const PUSH_TITLES = { ok: 'every node runs what CI built', failed: 'failed' };
 const PLAN_TITLES = { ok: 'a push would start', failed: 'a push would not start' };
+
+const BUNDLE_TITLES = { ok: 'the bundle is complete', failed: 'no bundle was written' };
+const TITLES: Readonly<Record<string, typeof PUSH_TITLES>> = { plan: PLAN_TITLES, bundle: BUNDLE_TITLES };
 
 function markdownTable([headings = [], ...rows]: readonly Row[]): readonly string[] {
   return [
