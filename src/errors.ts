@@ -246,6 +246,10 @@ export const ERRORS = {
     title: 'The pod did not run in time',
     hint: 'The last state is above; raise `smoke-timeout` for images that start slowly.',
   },
+  DRIFT: {
+    title: 'The node does not have what it should',
+    hint: 'Run the push again: it sends what is missing, and to the nodes that lack it only.',
+  },
   REPORT_FAILED: {
     title: 'A report file cannot be written',
     hint: 'Make room, or name another place in the `report-…` inputs; the nodes are as the table says.',

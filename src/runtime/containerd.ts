@@ -56,7 +56,7 @@ function snapshotterFlags({ snapshotter = DEFAULT_SNAPSHOTTER, importFlags }: No
   return [...(importFlags.has('--local') ? ['--local'] : []), '--snapshotter', snapshotter];
 }
 
-const CTR = `${CRI}
+export const CTR = `${CRI}
 ctr() { as_root $CTR --address "$SOCKET" --namespace ${NAMESPACE} "$@"; }`;
 
 /**
