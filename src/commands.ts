@@ -40,6 +40,23 @@ export const COMMANDS: Readonly<Record<Mode, Command>> = {
       ['bundle --archive multi-platform.tar --bundle app.tar', 'all images and platforms of an archive'],
     ],
   },
+  check: {
+    about: 'compare the nodes with what should be there, and change nothing',
+    help: 'Asks every node what it holds, and compares image IDs with the record of a push (`--expected`), or with the images themselves. Ends with 0 when no node differs; else the table and the output `drift` say what is missing where.',
+    examples: [
+      ['check --expected report.json --nodes 10.0.0.11,10.0.0.12', 'by what a push has recorded with --report-json'],
+      ['check --expected report.json --nodes-from-cluster true', 'also nodes that joined later'],
+      ['check --images app:1.2 --nodes worker-1', 'by the image of this machine’s docker or podman'],
+    ],
+  },
+  prune: {
+    about: 'remove old images that this tool has put on the nodes',
+    help: 'Of each repository the newest releases stay, as many as `--keep` says. Older ones go, if they are as they were put there and no container was made from them. What somebody else has put on a node is not touched. Ends with 0 when every node has done so.',
+    examples: [
+      ['prune --keep 3 --nodes 10.0.0.11,10.0.0.12', 'all repositories that were pushed to these nodes'],
+      ['prune --keep 3 --images app --dry-run true', 'only say what would go, of one repository'],
+    ],
+  },
 };
 
 export const MODES = Object.keys(COMMANDS) as readonly Mode[];

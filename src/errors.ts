@@ -250,6 +250,10 @@ export const ERRORS = {
     title: 'The bundle cannot be written',
     hint: 'Correct what the message names, or give `bundle` another place; no part of the file is left.',
   },
+  DRIFT: {
+    title: 'The node does not have what it should',
+    hint: 'Run the push again: it sends what is missing, and to the nodes that lack it only.',
+  },
   REPORT_FAILED: {
     title: 'A report file cannot be written',
     hint: 'Make room, or name another place in the `report-…` inputs; the nodes are as the table says.',

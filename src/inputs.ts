@@ -33,9 +33,9 @@ interface InputSpec {
  */
 export const INPUTS = {
   mode: {
-    type: { oneOf: ['push', 'plan', 'bundle'] },
+    type: { oneOf: ['push', 'plan', 'check', 'prune', 'bundle'] },
     default: 'push',
-    help: '`push` does the job. `plan` says what it would send to which node and which nodes would fail, and changes nothing; it fails when the job would not start. `bundle` writes the images into one file, to be carried to where the nodes are, and needs no nodes, key or cluster.',
+    help: '`push` does the job. `plan` says what it would send to which node and which nodes would fail, and changes nothing; it fails when the job would not start. `check` compares the nodes with what should be there, and fails when one differs. `prune` removes old images that were put there by this tool (see `keep`). `bundle` writes the images into one file, to be carried to where the nodes are, and needs no nodes, key or cluster.',
     manual: true,
   },
   images: {
@@ -46,6 +46,19 @@ export const INPUTS = {
   aliases: {
     type: 'list',
     help: 'Further names for the images on the nodes: `ALIAS=IMAGE`, or `ALIAS` alone when there is one image.',
+  },
+  expected: {
+    type: 'list',
+    help: 'For `mode: check`: what should be there, as files that `report-json` of a push has written. No image source is then needed; `images` limits it to those. Default: `images` and `archive`, as for a push.',
+  },
+  keep: {
+    type: 'number',
+    help: 'How many releases of a repository stay on the nodes: after a push those of the repositories that it was for, with `mode: prune` all. Older ones go, if this tool has put them there and no container was made from them. Default: nothing is ever removed.',
+  },
+  'dry-run': {
+    type: { oneOf: ['true', 'false'] },
+    default: 'false',
+    help: 'With `mode: prune`: say what would be removed, and remove nothing.',
   },
   source: {
     type: { oneOf: ['auto', 'docker', 'podman', 'buildah', 'nerdctl', 'containerd', 'archive'] },

@@ -1,7 +1,9 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { dirname, isAbsolute, join, resolve } from 'node:path';
+import type { Expectation } from './check.ts';
 import { messageOf, SideloadError } from './errors.ts';
+import { mergeExpected, parseExpected } from './expected.ts';
 import type { Host } from './host/host.ts';
 import { type Alias, parseAlias } from './image/aliases.ts';
 import type { CacheOptions } from './image/cache.ts';
@@ -91,6 +93,11 @@ export interface Settings {
   readonly cluster: ClusterSettings | undefined;
   readonly smoke: SmokeSettings | undefined;
   readonly sandboxImage: Inputs['sandbox-image'];
+  /** What should be there, for `mode: check` without an image source. */
+  readonly expected: readonly Expectation[] | undefined;
+  /** How many releases stay; `undefined` removes nothing. */
+  readonly keep: number | undefined;
+  readonly isDryRun: boolean;
   readonly reports: ReportFiles;
 }
 
@@ -168,9 +175,14 @@ export function readSettings(host: Host, env: NodeJS.ProcessEnv = process.env): 
     }
   }
 
+  const isSet = (name: InputName) => layers.textOf(name) !== undefined;
   const references = inputs.images.flatMap(reference => collect(problems, () => normalise(reference)) ?? []);
   problems.push(...duplicates('images', references));
-  if (inputs.images.length === 0 && inputs.archive === undefined) {
+  const isSending = inputs.mode === 'push' || inputs.mode === 'plan';
+  const expected = inputs.mode === 'check' ? readExpected(inputs, references, problems) : undefined;
+  problems.push(...modeProblems(inputs, isSet));
+  const needsImages = inputs.mode !== 'prune' && inputs.expected.length === 0;
+  if (needsImages && inputs.images.length === 0 && inputs.archive === undefined) {
     problems.push(problem('`images` is empty', 'name at least one image, or an `archive`'));
   }
   if (inputs.source === 'archive' && inputs.archive === undefined) {
@@ -200,7 +212,6 @@ export function readSettings(host: Host, env: NodeJS.ProcessEnv = process.env): 
 
   const jump = collect(problems, () => parseJump(inputs['ssh-jump'])) ?? [];
   const isOpenssh = inputs['ssh-transport'] === 'openssh';
-  const isSet = (name: InputName) => layers.textOf(name) !== undefined;
   /** With user and port as they apply, and what of them somebody has said: OpenSSH's client has other defaults. */
   const complete = ({ host: name, user, port }: JumpEntry, of: { readonly isJump: boolean }) => ({
     host: name,
@@ -240,10 +251,10 @@ export function readSettings(host: Host, env: NodeJS.ProcessEnv = process.env): 
   const given = inputs['cri-socket'];
   const criSocket = given === undefined ? undefined : collect(problems, () => parseCriSocket(given));
   const cluster =
-    isBundle || (inputs.smoke !== 'pod' && !nodesFromCluster)
+    isBundle || ((inputs.smoke !== 'pod' || !isSending) && !nodesFromCluster)
       ? undefined
       : collect(problems, () => readCluster(inputs, host));
-  const smoke = isBundle || inputs.smoke === 'none' ? undefined : readSmoke(inputs, problems);
+  const smoke = inputs.smoke === 'none' || !isSending ? undefined : readSmoke(inputs, problems);
   const reports = reportFiles(inputs);
   problems.push(...reportProblems(reports));
 
@@ -290,6 +301,9 @@ export function readSettings(host: Host, env: NodeJS.ProcessEnv = process.env): 
     cluster,
     sandboxImage: inputs['sandbox-image'],
     smoke,
+    expected,
+    keep: inputs.keep,
+    isDryRun: inputs['dry-run'] === 'true',
     reports,
   };
 }
@@ -314,6 +328,43 @@ function bundleProblems(inputs: Inputs): readonly InputProblem[] {
     ...twice.map(([name]) => problem(`\`${name}\` and \`bundle\` name the same file`, 'give each a file of its own')),
     ...(fault === undefined ? [] : [problem(`\`bundle\`: ${shown(bundle)} ${fault}`)]),
   ];
+}
+
+/** What a mode wants, and what it would not heed. */
+function modeProblems(inputs: Inputs, isSet: (name: InputName) => boolean): readonly InputProblem[] {
+  const { mode } = inputs;
+  return [
+    ...(mode === 'prune' && !isSet('keep')
+      ? [problem('`mode: prune` needs `keep`', 'say how many releases of each repository stay')]
+      : []),
+    ...(mode !== 'prune' && inputs['dry-run'] === 'true'
+      ? [problem(`\`dry-run\` is for \`mode: prune\`, not for \`${mode}\``, 'the dry run of a push is `mode: plan`')]
+      : []),
+    ...(mode !== 'check' && inputs.expected.length > 0
+      ? [problem(`\`expected\` is for \`mode: check\`, not for \`${mode}\``, 'leave it out')]
+      : []),
+  ];
+}
+
+/** What the files of `expected` say, of all images or of those in `images`. */
+function readExpected(
+  inputs: Inputs,
+  references: readonly string[],
+  problems: InputProblem[],
+): readonly Expectation[] | undefined {
+  if (inputs.expected.length === 0) {
+    return undefined;
+  }
+  return collect(problems, () => {
+    const all = mergeExpected(inputs.expected.map(file => parseExpected(readText('expected', file), shown(file))));
+    const unknown = references.filter(reference => all.every(one => one.reference !== reference));
+    if (unknown.length > 0) {
+      throw new SideloadError('INPUT_INVALID', `\`expected\` does not have ${unknown.join(', ')} of \`images\``, {
+        hint: `it has ${all.map(({ reference }) => reference).join(', ')}`,
+      });
+    }
+    return references.length === 0 ? all : all.filter(one => one.isSandbox || references.includes(one.reference));
+  });
 }
 
 /** What is wrong with an alias, as far as `images` can show it. */

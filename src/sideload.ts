@@ -1,9 +1,11 @@
+import { checkNode, type Expectation } from './check.ts';
 import { SideloadError, toSideloadError } from './errors.ts';
 import type { Host } from './host/host.ts';
 import { removePartial, writeBundle } from './image/bundle.ts';
-import { type ImageSet, referencesOf } from './image/image.ts';
+import { type ImageSet, referencesOf, type SourceImage } from './image/image.ts';
 import { openImages } from './image/open.ts';
 import { formatPlatform } from './image/platform.ts';
+import { normalise } from './image/reference.ts';
 import { nodesOfCluster } from './node/cluster.ts';
 import {
   describeImage,
@@ -15,6 +17,7 @@ import {
   onEach,
   ready,
 } from './node/node.ts';
+import { noteImages, retainImages } from './node/retention.ts';
 import { becomeRoot } from './node/root.ts';
 import { stageImages } from './node/send.ts';
 import { takeShard } from './node/shard.ts';
@@ -25,6 +28,7 @@ import { transferProgress } from './report/progress.ts';
 import { errorReport, type Finding, type Report, type StageReport } from './report/report.ts';
 import { findingsTable } from './report/table.ts';
 import { formatBytes, formatDuration } from './report/units.ts';
+import { repositoryOf } from './retention.ts';
 import { type Run, writeSecret } from './run.ts';
 import { NO_SANDBOX_IMAGES, openSandboxImages } from './sandbox.ts';
 import type { NodeSettings, Settings, SmokeSettings } from './settings.ts';
@@ -76,6 +80,9 @@ export async function sideload(settings: Settings, host: Host, run: Run): Promis
     },
   };
 
+  const needsImages = settings.mode !== 'prune' && settings.expected === undefined;
+  const expectations = () => settings.expected ?? (images?.images ?? []).flatMap(expectationsOf);
+
   const stages: Readonly<Record<string, () => Promise<void>>> = {
     ...(settings.nodesFromCluster && {
       'Read the nodes from the cluster': async () => {
@@ -83,11 +90,13 @@ export async function sideload(settings: Settings, host: Host, run: Run): Promis
         nodes = (await nodesFromCluster(cluster, settings, host.info)).map(newNode);
       },
     }),
-    'Open the images and connect to the nodes': async () => {
+    [needsImages ? 'Open the images and connect to the nodes' : 'Connect to the nodes']: async () => {
       const [opened] = await Promise.allSettled([
-        open(settings, host, run).then(set => {
-          images = set;
-        }),
+        needsImages
+          ? open(settings, host, run).then(set => {
+              images = set;
+            })
+          : undefined,
         onEach(nodes, async node => {
           await prepareNode(node, settings, ssh, run.signal);
           host.info(describeNode(node));
@@ -97,52 +106,54 @@ export async function sideload(settings: Settings, host: Host, run: Run): Promis
         error = toSideloadError(opened.reason);
       }
     },
-    'Check what the nodes lack': async () => {
-      const sources = images?.images ?? [];
-      if (settings.sandboxImage === 'send') {
-        const openOne = (reference: string) => openSandbox(reference, settings, host, run);
-        sandboxes = await openSandboxImages(nodes, sources, openOne, host.info);
-      }
-      await onEach(nodes, async node => {
-        if (settings.smoke?.by === 'cri') {
-          assertCrictl(ready(node).facts);
+    ...((settings.mode === 'push' || settings.mode === 'plan') && {
+      'Check what the nodes lack': async () => {
+        const sources = images?.images ?? [];
+        if (settings.sandboxImage === 'send') {
+          const openOne = (reference: string) => openSandbox(reference, settings, host, run);
+          sandboxes = await openSandboxImages(nodes, sources, openOne, host.info);
         }
-        await planImages(node, sources, sandboxes.of(node), settings, run);
-        for (const image of node.images) {
-          host.info(`${node.settings.label}: ${describeImage(image)}`);
+        await onEach(nodes, async node => {
+          if (settings.smoke?.by === 'cri') {
+            assertCrictl(ready(node).facts);
+          }
+          await planImages(node, sources, sandboxes.of(node), settings, run);
+          for (const image of node.images) {
+            host.info(`${node.settings.label}: ${describeImage(image)}`);
+          }
+        });
+        const [asked] = await Promise.allSettled([
+          settings.cluster === undefined
+            ? undefined
+            : (async () => {
+                cluster ??= await openCluster(settings, run);
+                await askCluster(cluster, nodes, settings, run, host);
+              })(),
+        ]);
+        const isSmoked = settings.smoke !== undefined;
+        const findings = preflight(nodes, sources, {
+          isSmoked,
+          // Nodes of other shards are not missing, and which they are is not known here.
+          cluster: settings.shard === undefined ? cluster?.objects : undefined,
+        });
+        for (const node of nodes) {
+          node.findings = findings.filter(finding => finding.node === node.settings.label);
+          node.error = errorOf(node.findings) ?? node.error;
         }
-      });
-      const [asked] = await Promise.allSettled([
-        settings.cluster === undefined
-          ? undefined
-          : (async () => {
-              cluster ??= await openCluster(settings, run);
-              await askCluster(cluster, nodes, settings, run, host);
-            })(),
-      ]);
-      const isSmoked = settings.smoke !== undefined;
-      const findings = preflight(nodes, sources, {
-        isSmoked,
-        // Nodes of other shards are not missing, and which they are is not known here.
-        cluster: settings.shard === undefined ? cluster?.objects : undefined,
-      });
-      for (const node of nodes) {
-        node.findings = findings.filter(finding => finding.node === node.settings.label);
-        node.error = errorOf(node.findings) ?? node.error;
-      }
-      unlisted = findings.filter(finding => nodes.every(node => finding.node !== node.settings.label));
-      isChecked = true;
-      const isComplete = error === undefined && asked.status === 'fulfilled';
-      for (const line of findings.length > 0 || isComplete
-        ? findingsTable(findings, host.isLive ? host.size.columns : undefined)
-        : ['not all could be checked']) {
-        host.info(line);
-      }
-      if (asked.status === 'rejected') {
-        throw asked.reason;
-      }
-      changed = settings.mode === 'plan' && nodes.some(node => node.images.some(({ stage }) => stage !== undefined));
-    },
+        unlisted = findings.filter(finding => nodes.every(node => finding.node !== node.settings.label));
+        isChecked = true;
+        const isComplete = error === undefined && asked.status === 'fulfilled';
+        for (const line of findings.length > 0 || isComplete
+          ? findingsTable(findings, host.isLive ? host.size.columns : undefined)
+          : ['not all could be checked']) {
+          host.info(line);
+        }
+        if (asked.status === 'rejected') {
+          throw asked.reason;
+        }
+        changed = settings.mode === 'plan' && nodes.some(node => node.images.some(({ stage }) => stage !== undefined));
+      },
+    }),
     ...(settings.mode === 'push' && {
       'Send what is missing': async () => {
         const throttle = throttleOf(settings.bandwidth);
@@ -172,6 +183,14 @@ export async function sideload(settings: Settings, host: Host, run: Run): Promis
             host.info(`${node.settings.label}: ${reference} is ${shortId(image.imageId)}`);
           }
         });
+        await onEach(nodes, async node => {
+          const refusal = await noteImages(node, run);
+          if (refusal !== undefined) {
+            host.info(
+              `${node.settings.label}: no record of what is ours here, so nothing of it will ever be removed: ${refusal}`,
+            );
+          }
+        });
       },
       'Start smoke pods': async () => {
         if (settings.smoke?.by === 'cri') {
@@ -182,6 +201,29 @@ export async function sideload(settings: Settings, host: Host, run: Run): Promis
         } else {
           await smoke(nodes, cluster, settings.smoke, run, host);
         }
+      },
+      ...(settings.keep !== undefined && {
+        'Remove old releases': () => removeOld(nodes, repositoriesOf(images?.images ?? []), settings, run, host),
+      }),
+    }),
+    ...(settings.mode === 'check' && {
+      'Compare the nodes with what should be there': async () => {
+        if (error !== undefined) {
+          return; // Nobody knows what to compare with.
+        }
+        const wanted = expectations();
+        await onEach(nodes, async node => {
+          await checkNode(node, wanted, run);
+          host.info(`${node.settings.label}: has what it should`);
+        });
+        changed = nodes.some(node => node.checked.some(({ drift }) => drift !== undefined));
+      },
+    }),
+    ...(settings.mode === 'prune' && {
+      'Remove old releases': async () => {
+        const given = settings.images.map(reference => repositoryOf(normalise(reference)));
+        await removeOld(nodes, given.length === 0 ? undefined : new Set(given), settings, run, host);
+        changed = nodes.some(node => node.retention?.some(({ fate }) => fate === 'removed'));
       },
     }),
   };
@@ -218,12 +260,16 @@ export async function sideload(settings: Settings, host: Host, run: Run): Promis
     startedAt,
     endedAt: new Date().toISOString(),
     stages: stagesDone,
-    images: Object.fromEntries(
-      [...(images?.images ?? []), ...sandboxes.images].flatMap(image => {
+    images: Object.fromEntries([
+      ...(settings.expected ?? []).map(({ reference, variants }) => {
+        const ids = variants.map(({ platform, imageId }) => [formatPlatform(platform), imageId]);
+        return [reference, Object.fromEntries(ids)];
+      }),
+      ...[...(images?.images ?? []), ...sandboxes.images].flatMap(image => {
         const ids = image.variants.map(variant => [formatPlatform(variant.platform), variant.imageId]);
         return referencesOf(image).map(reference => [reference, Object.fromEntries(ids)]);
       }),
-    ),
+    ]),
     nodes: nodes.map(nodeReport),
     findings: unlisted,
     bundle,
@@ -234,11 +280,11 @@ export async function sideload(settings: Settings, host: Host, run: Run): Promis
 
 /** Removes what a run that was killed may have left in the cluster and on the nodes. */
 export async function cleanUp(settings: Settings, host: Host, run: Run): Promise<void> {
-  if (settings.mode === 'plan') {
-    return;
-  }
   if (settings.mode === 'bundle') {
     await removePartial(settings.bundle ?? '', run.id);
+    return;
+  }
+  if (settings.mode !== 'push') {
     return;
   }
   const cluster = settings.cluster === undefined ? undefined : await openCluster(settings, run);
@@ -294,6 +340,47 @@ async function open(settings: Settings, host: Host, run: Run): Promise<ImageSet>
   }
   return set;
 }
+
+/** The image under each of its names. */
+function expectationsOf(image: SourceImage): readonly Expectation[] {
+  return referencesOf(image).map(reference => ({ reference, variants: image.variants, isSandbox: false }));
+}
+
+function repositoriesOf(images: readonly SourceImage[]): ReadonlySet<string> {
+  return new Set(images.flatMap(referencesOf).map(repositoryOf));
+}
+
+/** Removes what `keep` lets go, and tells of each node what went and what could not. */
+async function removeOld(
+  nodes: readonly Node[],
+  repositories: ReadonlySet<string> | undefined,
+  { keep, isDryRun }: Settings,
+  run: Run,
+  host: Host,
+): Promise<void> {
+  if (keep === undefined) {
+    throw new SideloadError('INTERNAL', 'nobody has said how many releases stay');
+  }
+  await onEach(nodes, async node => {
+    await retainImages(node, { keep, repositories, isDryRun }, run);
+    const { retention = [], settings } = node;
+    const told = retention.filter(({ fate }) => fate !== 'kept');
+    for (const { reference, imageId, fate } of told) {
+      host.info(`${settings.label}: ${reference} (${shortId(imageId)}) ${FATE_WORDS[fate] ?? fate}`);
+    }
+    host.info(
+      `${settings.label}: ${retention.length - told.length} of ${retention.length} references of ours are kept`,
+    );
+  });
+}
+
+const FATE_WORDS: Readonly<Record<string, string>> = {
+  'in-use': 'is old, and stays: a container was made from it',
+  changed: 'names another image now, and stays: it is no longer ours',
+  gone: 'was gone already',
+  removable: 'would be removed',
+  removed: 'is removed',
+};
 
 /** From the archive, when it is in there; else from whichever engine has it. */
 async function openSandbox(reference: string, settings: Settings, host: Host, run: Run): Promise<ImageSet> {

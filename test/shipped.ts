@@ -75,6 +75,16 @@ export function plan(inputs: Inputs, options: Options = {}): Promise<Outcome> {
   return command('plan', inputs, options);
 }
 
+/** `kube-sideload check` likewise. */
+export function check(inputs: Inputs, options: Options = {}): Promise<Outcome> {
+  return command('check', inputs, options);
+}
+
+/** `kube-sideload prune` likewise. */
+export function prune(inputs: Inputs, options: Options = {}): Promise<Outcome> {
+  return command('prune', inputs, options);
+}
+
 async function command(name: string, inputs: Inputs, options: Options): Promise<Outcome> {
   const flags: string[] = [];
   const env: Record<string, string> = {};

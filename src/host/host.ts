@@ -2,7 +2,7 @@ import type { InputName } from '../inputs.ts';
 import type { ReportDocument } from '../report/report.ts';
 
 /** What the job did, for the steps after it. Values are texts; structured ones are JSON. */
-export type OutputName = 'images' | 'image-ids' | 'nodes' | 'bytes-sent' | 'changed' | 'bundle';
+export type OutputName = 'images' | 'image-ids' | 'nodes' | 'bytes-sent' | 'changed' | 'drift' | 'bundle';
 
 export const OUTPUTS: Readonly<Record<OutputName, string>> = {
   images: 'The references that the nodes (with `mode: bundle`: the file) now hold, one per line.',
@@ -10,7 +10,9 @@ export const OUTPUTS: Readonly<Record<OutputName, string>> = {
   nodes: 'JSON: one object per node with its facts, findings, bytes sent, verdicts and error.',
   'bytes-sent': 'Bytes of image archives sent to all nodes together.',
   changed:
-    '`true` when some node did not have the images before (with `mode: plan`: does not have them), else `false`.',
+    '`true` when some node did not have the images before (with `mode: plan` and `check`: does not have them; with `prune`: lost some), else `false`.',
+  drift:
+    'JSON, with `mode: check`: one object per node and image that is not as it should be, or per node that could not be asked.',
   bundle: 'The file that `mode: bundle` has written.',
 };
 

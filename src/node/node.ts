@@ -1,7 +1,13 @@
 import { SideloadError, toSideloadError } from '../errors.ts';
 import type { BlobDescriptor, PlatformImage } from '../image/image.ts';
 import { formatPlatform } from '../image/platform.ts';
-import { errorReport, type Finding, type ImageReport, type NodeReport } from '../report/report.ts';
+import {
+  errorReport,
+  type Finding,
+  type ImageReport,
+  type NodeReport,
+  type RetentionReport,
+} from '../report/report.ts';
 import type { NodeSettings } from '../settings.ts';
 import type { NodeObject } from '../smoke/objects.ts';
 import type { SshConnection } from '../ssh/connect.ts';
@@ -45,6 +51,10 @@ export interface Node {
   /** The stage references of this run that may lie on the node. */
   readonly staged: Set<string>;
   findings: readonly Finding[];
+  /** With `mode: check`: how it compares with what should be there. */
+  checked: readonly ImageReport[];
+  /** What became of what we had put there before; `undefined` when that was not looked at. */
+  retention: readonly RetentionReport[] | undefined;
   /** The first error; nothing more is tried on the node after it. */
   error: SideloadError | undefined;
 }
@@ -62,6 +72,8 @@ export function newNode(settings: NodeSettings): Node {
     images: [],
     staged: new Set(),
     findings: [],
+    checked: [],
+    retention: undefined,
     error: undefined,
   };
 }
@@ -143,28 +155,33 @@ export function describeImage({ reference, image, stage, held }: NodeImage): str
 }
 
 export function nodeReport(node: Node): NodeReport {
-  const { settings, machine, facts, images, findings, error } = node;
+  const { settings, machine, facts, images, findings, checked, retention, error } = node;
   return {
     node: settings.label,
     address: `${settings.host}:${settings.port}`,
     kubernetesName: kubernetesName(node),
     platform: machine === undefined ? undefined : formatPlatform(machine.platform),
     runtime: facts === undefined ? undefined : `${facts.runtime.name} ${facts.runtime.version}`,
-    images: images.map(({ reference, image, stage, estimate, outcome, bytesSent, smoke, error: fault }) => ({
-      reference,
-      imageId: image.imageId,
-      outcome,
-      estimatedBytes: isSent(node, { reference, stage }) ? estimate.bytes : 0,
-      isEstimateExact: estimate.isExact,
-      bytesSent,
-      smoke,
-      error: fault === undefined ? undefined : errorReport(fault),
-    })),
+    images: [
+      ...images.map(({ reference, image, isSandbox, stage, estimate, outcome, bytesSent, smoke, error: fault }) => ({
+        reference,
+        imageId: image.imageId,
+        ...(isSandbox && { isSandbox }),
+        outcome,
+        estimatedBytes: isSent(node, { reference, stage }) ? estimate.bytes : 0,
+        isEstimateExact: estimate.isExact,
+        bytesSent,
+        smoke,
+        error: fault === undefined ? undefined : errorReport(fault),
+      })),
+      ...checked,
+    ],
     bytesSent: images.reduce((sum, image) => sum + image.bytesSent, 0),
     startedAt: new Date(node.startedAtMs).toISOString(),
     endedAt: new Date(node.endedAtMs).toISOString(),
     durationMs: Math.max(0, node.endedAtMs - node.startedAtMs),
     findings,
+    retention,
     error: error === undefined ? undefined : errorReport(error),
   };
 }

@@ -7,7 +7,7 @@ import { faultOf, missingLayers, sentBytes, unpackedBytes } from '../plan.ts';
 import type { Progress, Transfer } from '../report/progress.ts';
 import type { Run } from '../run.ts';
 import { runtimeOf } from '../runtime/detect.ts';
-import { partReference } from '../runtime/staging.ts';
+import { isPart, partReference } from '../runtime/staging.ts';
 import type { Settings } from '../settings.ts';
 import type { SshTransport } from '../ssh/transport.ts';
 import { withHeartbeat } from './heartbeat.ts';
@@ -204,7 +204,10 @@ function importPart(
     ...runtimeOf(facts.runtime.name).importArchive(facts, reference, image.platform),
   ];
   let sentBytes = 0;
-  const running = connection.run(withHeartbeat(command), {
+  // The parts so far, and this one: they are of no use to a node whose runner does not come back.
+  const parts = [...node.staged].filter(staged => isPart(staged));
+  const abandoned = parts.map(part => runtimeOf(facts.runtime.name).removeOne(facts, part));
+  const running = connection.run(withHeartbeat(command, abandoned), {
     stdin,
     signal,
     onStdinBytes: totalBytes => {

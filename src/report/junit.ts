@@ -38,7 +38,8 @@ function casesOf(node: NodeReport, report: Report): readonly TestCase[] {
   const whole = { name: `${node.node}: node`, durationMs };
   const images = node.images.map(image => {
     // An image that was stopped on its way has no verdict of its own; the node's error says why.
-    const isTried = image.error !== undefined || image.outcome !== 'none' || report.mode === 'plan';
+    const isTried =
+      image.error !== undefined || image.outcome !== 'none' || report.mode === 'plan' || report.mode === 'check';
     const skipped = isTried ? undefined : `not put on the node: ${reasonOf(node, report)}`;
     return { name: `${node.node}: ${image.reference}`, durationMs, failure: image.error, skipped };
   });
@@ -47,7 +48,9 @@ function casesOf(node: NodeReport, report: Report): readonly TestCase[] {
     ? [{ ...whole, failure: node.error }, ...images]
     : images.length > 0
       ? images
-      : [{ ...whole, skipped: reasonOf(node, report) }];
+      : report.mode === 'prune' && node.retention !== undefined
+        ? [whole]
+        : [{ ...whole, skipped: reasonOf(node, report) }];
 }
 
 function reasonOf(node: NodeReport, report: Report): string {

@@ -5,6 +5,7 @@ import { type ReportFiles, writeReports } from './files.ts';
 import {
   allFindings,
   bytesSent,
+  driftOf,
   type ErrorReport,
   errorsOf,
   listOf,
@@ -45,6 +46,9 @@ export async function publish(
   if (report.bundle !== undefined) {
     host.output('bundle', report.bundle.path);
   }
+  if (report.mode === 'check') {
+    host.output('drift', JSON.stringify(driftOf(report)));
+  }
   await host.summary(markdown(report, ok));
   const isWritten = await writeAll(report, host, files);
   if (ok && isWritten) {
@@ -84,6 +88,14 @@ function success(report: Report): string {
     report.nodes.length === 1 ? ['the node', 'holds'] : [`all ${report.nodes.length} nodes`, 'hold'];
   if (report.mode === 'plan') {
     return `a push to ${nodes} would start`;
+  }
+  if (report.mode === 'check') {
+    return `${nodes} ${hold} what should be there`;
+  }
+  if (report.mode === 'prune') {
+    const fates = report.nodes.flatMap(node => node.retention ?? []).map(({ fate }) => fate);
+    const count = (wanted: string) => fates.filter(fate => fate === wanted).length;
+    return `done: ${count('removed')} references removed, ${count('removable')} could be, ${count('in-use')} are old and in use`;
   }
   const duration = formatDuration(Date.parse(report.endedAt) - Date.parse(report.startedAt));
   return `done: ${nodes} ${hold} what CI built; ${formatBytes(bytesSent(report))} sent, ${duration}`;

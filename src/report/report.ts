@@ -41,6 +41,7 @@ const ImageSchema = v.pipe(
   v.object({
     reference: text('The fully qualified reference.'),
     imageId: text('Config digest that CI built for the platform of the node.'),
+    isSandbox: v.optional(v.pipe(v.boolean(), v.description('Whether it was sent along for the sandboxes of pods.'))),
     outcome: v.pipe(
       v.picklist(['present', 'sent', 'none']),
       v.description(
@@ -60,10 +61,32 @@ const ImageSchema = v.pipe(
     smoke: v.optional(
       text('The verdict of the kubelet, such as `Running`; absent when no smoke pod was asked to start.'),
     ),
+    drift: v.optional(
+      v.pipe(
+        v.picklist(['missing', 'other-image', 'not-unpacked', 'no-platform']),
+        v.description('With `mode: check`: how the node differs from what should be there; absent when it does not.'),
+      ),
+    ),
     error: v.optional(ErrorSchema),
   }),
   v.readonly(),
   v.description('What became of one image on one node.'),
+);
+
+const RetentionSchema = v.pipe(
+  v.object({
+    reference: text('The fully qualified reference.'),
+    imageId: text('What it named when it was put there.'),
+    placedAt: time('When that was, by the clock of the runner.'),
+    fate: v.pipe(
+      v.picklist(['kept', 'in-use', 'changed', 'gone', 'removable', 'removed']),
+      v.description(
+        '`kept`: one of the newest releases; `in-use`: older, and some container was made from it; `changed`, `gone`: somebody gave the name to another image, or took it away; `removable`: older and unused, and still there; `removed`: it was, and is gone.',
+      ),
+    ),
+  }),
+  v.readonly(),
+  v.description('A reference that this tool had put on the node.'),
 );
 
 const NodeSchema = v.pipe(
@@ -79,6 +102,10 @@ const NodeSchema = v.pipe(
     endedAt: time('When the last thing was done or known of it.'),
     durationMs: count('Milliseconds between the two.'),
     findings: list(FindingSchema),
+    retention: v.pipe(
+      v.optional(list(RetentionSchema)),
+      v.description('What became of what had been put there before; absent when that was not looked at.'),
+    ),
     error: v.optional(ErrorSchema),
   }),
   v.readonly(),
@@ -116,7 +143,9 @@ const reportEntries = {
   ),
   changed: v.pipe(
     v.boolean(),
-    v.description('Whether the references of any node moved; with `mode: plan`, would move.'),
+    v.description(
+      'Whether the references of any node moved; with `mode: plan` or `check`, would move in a push; with `prune`, whether any went.',
+    ),
   ),
   error: v.pipe(
     v.optional(ErrorSchema),
@@ -160,6 +189,7 @@ export const DocumentSchema = v.pipe(
 export type ErrorReport = v.InferOutput<typeof ErrorSchema>;
 export type Finding = v.InferOutput<typeof FindingSchema>;
 export type ImageReport = v.InferOutput<typeof ImageSchema>;
+export type RetentionReport = v.InferOutput<typeof RetentionSchema>;
 export type NodeReport = v.InferOutput<typeof NodeSchema>;
 export type StageReport = v.InferOutput<typeof StageSchema>;
 /** The record of a run, complete before the job fails. */
@@ -177,6 +207,17 @@ export function bytesSent(report: Report): number {
 export function succeeded(report: Report): boolean {
   const isDone = report.nodes.length > 0 || report.bundle !== undefined;
   return report.error === undefined && isDone && report.nodes.every(node => node.error === undefined);
+}
+
+/** What a check has found: by image, or for the whole of a node that could not be asked. */
+export function driftOf(report: Report): readonly object[] {
+  return report.nodes.flatMap(({ node, images, error }) => {
+    const found = images.flatMap(({ reference, imageId, drift, error: fault }) =>
+      drift === undefined ? [] : [{ node, reference, imageId, drift, code: fault?.code, message: fault?.message }],
+    );
+    const unasked = error === undefined || found.length > 0 ? [] : [{ node, drift: 'unknown', ...error }];
+    return [...found, ...unasked];
+  });
 }
 
 /** What was found on any node before anything was sent, those of the list first. */

@@ -1,4 +1,12 @@
-import { allFindings, errorsOf, type Finding, type ImageReport, type NodeReport, type Report } from './report.ts';
+import {
+  allFindings,
+  errorsOf,
+  type Finding,
+  type ImageReport,
+  type NodeReport,
+  type Report,
+  type RetentionReport,
+} from './report.ts';
 import { wrap } from './text.ts';
 import { formatBytes, formatDuration } from './units.ts';
 
@@ -30,6 +38,37 @@ const PLAN: Columns = {
   ],
 };
 
+const CHECK: Columns = {
+  headings: ['node', 'platform', 'runtime', 'image', 'state', 'time'],
+  row: (node, image) => [
+    ...about(node, image),
+    image === undefined ? (node.error?.code ?? 'nothing expected') : (image.drift ?? 'as it should be'),
+    formatDuration(node.durationMs),
+  ],
+};
+
+const PRUNE_HEADINGS: Row = ['node', 'platform', 'runtime', 'image', 'put there', 'outcome'];
+
+const FATES: Readonly<Record<RetentionReport['fate'], string>> = {
+  kept: 'kept',
+  'in-use': 'kept, in use',
+  changed: 'left alone, changed by others',
+  gone: 'no longer there',
+  removable: 'would be removed',
+  removed: 'removed',
+};
+
+function pruneRows(node: NodeReport): readonly Row[] {
+  const first = about(node, undefined).slice(0, -1);
+  const { retention = [], error } = node;
+  // What stopped half-way has removed an unknown part of it.
+  const fateOf = ({ fate }: RetentionReport) =>
+    error !== undefined && fate === 'removable' ? error.code : FATES[fate];
+  return retention.length === 0
+    ? [[...first, '–', '–', error?.code ?? 'nothing of ours']]
+    : retention.map(one => [...first, one.reference, one.placedAt.slice(0, 16).replace('T', ' '), fateOf(one)]);
+}
+
 function about(node: NodeReport, image: ImageReport | undefined): Row {
   return [node.node, node.platform ?? '–', node.runtime ?? '–', image?.reference ?? '–'];
 }
@@ -42,12 +81,17 @@ function estimate({ outcome, estimatedBytes, isEstimateExact }: ImageReport): st
   return isEstimateExact ? formatBytes(estimatedBytes) : `up to ${formatBytes(estimatedBytes)}`;
 }
 
+const COLUMNS: Readonly<Record<string, Columns>> = { plan: PLAN, check: CHECK };
+
 /** One row for each image on each node; a node that failed before has one row with its error. */
 function tableOf(report: Report): readonly Row[] {
   if (report.bundle !== undefined) {
     return bundleTable(report);
   }
-  const { headings, row } = report.mode === 'plan' ? PLAN : PUSH;
+  if (report.mode === 'prune') {
+    return [PRUNE_HEADINGS, ...report.nodes.flatMap(pruneRows)];
+  }
+  const { headings, row } = COLUMNS[report.mode] ?? PUSH;
   return [
     headings,
     ...report.nodes.flatMap(node =>
@@ -179,10 +223,12 @@ export function markdown(report: Report, ok: boolean): string {
 }
 
 const PUSH_TITLES = { ok: 'every node runs what CI built', failed: 'failed' };
-const PLAN_TITLES = { ok: 'a push would start', failed: 'a push would not start' };
-
-const BUNDLE_TITLES = { ok: 'the bundle is complete', failed: 'no bundle was written' };
-const TITLES: Readonly<Record<string, typeof PUSH_TITLES>> = { plan: PLAN_TITLES, bundle: BUNDLE_TITLES };
+const TITLES: Readonly<Record<string, typeof PUSH_TITLES>> = {
+  plan: { ok: 'a push would start', failed: 'a push would not start' },
+  check: { ok: 'every node has what it should', failed: 'not every node has what it should' },
+  prune: { ok: 'old images are gone', failed: 'failed' },
+  bundle: { ok: 'the bundle is complete', failed: 'no bundle was written' },
+};
 
 function markdownTable([headings = [], ...rows]: readonly Row[]): readonly string[] {
   return [

@@ -21,6 +21,7 @@ export const containerd: Runtime = {
   held: heldBy(heldAt),
   layers,
   heldLayers,
+  removeOne: (facts, reference) => [...ctrOf(facts), 'images', 'rm', reference],
   canOverlap: true,
   lacksContent: said => /content digest sha256:[0-9a-f]+: not found/.test(said),
   tag,
@@ -29,12 +30,7 @@ export const containerd: Runtime = {
 
 function importArchive(facts: NodeFacts, stage: string, platform: Platform): readonly string[] {
   return [
-    ...asRoot(facts),
-    ...(facts.tools.ctr ?? ['ctr']),
-    '--address',
-    facts.criSocket,
-    '--namespace',
-    NAMESPACE,
+    ...ctrOf(facts),
     'images',
     'import',
     // The archive may create references below this name and no others.
@@ -48,6 +44,11 @@ function importArchive(facts: NodeFacts, stage: string, platform: Platform): rea
   ];
 }
 
+function ctrOf(facts: NodeFacts): readonly string[] {
+  const ctr = facts.tools.ctr ?? ['ctr'];
+  return [...asRoot(facts), ...ctr, '--address', facts.criSocket, '--namespace', NAMESPACE];
+}
+
 /** The transfer service of containerd 2 unpacks for its configured snapshotter alone; `--local` takes any. */
 function snapshotterFlags({ snapshotter = DEFAULT_SNAPSHOTTER, importFlags }: NodeFacts): readonly string[] {
   if (snapshotter === DEFAULT_SNAPSHOTTER) {
@@ -56,7 +57,7 @@ function snapshotterFlags({ snapshotter = DEFAULT_SNAPSHOTTER, importFlags }: No
   return [...(importFlags.has('--local') ? ['--local'] : []), '--snapshotter', snapshotter];
 }
 
-const CTR = `${CRI}
+export const CTR = `${CRI}
 ctr() { as_root $CTR --address "$SOCKET" --namespace ${NAMESPACE} "$@"; }`;
 
 /**

@@ -17,6 +17,13 @@ export const crio: Runtime = {
   held: heldBy(heldAt),
   layers,
   heldLayers,
+  removeOne: (facts, reference) => [
+    ...asRoot(facts),
+    ...(facts.tools.podman === undefined
+      ? [...(facts.tools.crictl ?? ['crictl']), '--image-endpoint', `unix://${facts.criSocket}`, 'rmi']
+      : [...facts.tools.podman, 'image', 'rm']),
+    reference,
+  ],
   canOverlap: false,
   lacksContent: said => /blobs\/sha256\/[0-9a-f]+: no such file/.test(said),
   tag: (facts, pairs) => commandsFor(facts).tag(facts, pairs),

@@ -11,6 +11,7 @@ export const docker: Runtime = {
   held: heldBy(heldAt),
   layers,
   heldLayers,
+  removeOne: (facts, reference) => [...asRoot(facts), ...(facts.tools.docker ?? ['docker']), 'image', 'rm', reference],
   canOverlap: false,
   lacksContent: said => /no such file or directory/.test(said),
   tag,

@@ -18,6 +18,10 @@ export function partReference(stage: string, part: number): string {
   return `${stage}-${part}`;
 }
 
+export function isPart(reference: string): boolean {
+  return /:\d+-\d+$/.test(reference);
+}
+
 /** A stage reference without its number. */
 export function stageName(reference: string): string {
   return reference.replace(/:\d+(?:-\d+)?$/, '');

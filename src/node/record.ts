@@ -1,0 +1,73 @@
+import type { Script, Sections } from './script.ts';
+
+/**
+ * What this tool has put on a node, in a file there: a line for each reference, the one that was put last at the end. It
+ * is the only proof that an image is ours; what has no line is never removed. CRI-O and Docker keep no labels on names.
+ */
+const DIRECTORY = '/var/lib/kube-sideload';
+
+export interface RecordEntry {
+  /** The full name. */
+  readonly reference: string;
+  /** What it named when we put it there. */
+  readonly imageId: string;
+  /** Seconds since 1970 by the runner's clock: for people. The order of the lines decides what is newer. */
+  readonly placedAt: number;
+  readonly run: string;
+}
+
+function formatEntry({ reference, imageId, placedAt, run }: RecordEntry): string {
+  return [reference, imageId, placedAt, run].join(' ');
+}
+
+/** Lines that are not of this form are nobody's: they prove nothing. */
+export function parseRecord(text: string): readonly RecordEntry[] {
+  return text.split('\n').flatMap(line => {
+    const [, reference = '', imageId = '', placedAt = '', run = ''] =
+      /^(\S+) (sha256:[0-9a-f]{64}) (\d{1,12}) ([0-9a-z]+)$/.exec(line) ?? [];
+    return reference === '' ? [] : [{ reference, imageId, placedAt: Number(placedAt), run }];
+  });
+}
+
+/** Asks for the record; {@link readRecord} has the answer. A file that is there and cannot be read is an error. */
+export const READ_RECORD: Script = {
+  body: `section record
+[ ! -e ${DIRECTORY}/images ] || as_root cat ${DIRECTORY}/images || exit 1`,
+};
+
+export function readRecord(sections: Sections): readonly RecordEntry[] {
+  return parseRecord(sections.get('record') ?? '');
+}
+
+/**
+ * Changes the record: the added lines take the place of older ones for their references and go to the end; a dropped
+ * line goes only as it stands, so that what another job has put there meanwhile stays. Readers see the old file or the
+ * new one. Two jobs wait for each other where the node has `flock`.
+ */
+export function changeRecord(added: readonly RecordEntry[], dropped: readonly RecordEntry[] = []): Script {
+  return {
+    body: `as_root sh -c "$CHANGE" sh "$ADDED" "$REPLACED" "$DROPPED" >&2 || exit 1`,
+    variables: {
+      CHANGE,
+      ADDED: added.map(formatEntry).join('\n'),
+      REPLACED: added.map(({ reference }) => reference).join('\n'),
+      DROPPED: dropped.map(formatEntry).join('\n'),
+    },
+  };
+}
+
+/** Whole lines are compared, between line breaks: no name has one. */
+const CHANGE = `umask 022
+mkdir -p ${DIRECTORY} && cd ${DIRECTORY} || exit
+if command -v flock >/dev/null; then exec 9>.lock && flock -w 30 9 || exit; fi
+nl='
+'
+{
+  [ ! -e images ] || while read -r line; do
+    case "$nl$2$nl" in *"$nl\${line%% *}$nl"*) continue ;; esac
+    case "$nl$3$nl" in *"$nl$line$nl"*) continue ;; esac
+    printf '%s\\n' "$line"
+  done <images
+  [ -z "$1" ] || printf '%s\\n' "$1"
+} >".images.$$" && mv -f ".images.$$" images || { rm -f ".images.$$"; exit 1; }
+`;

@@ -1,0 +1,113 @@
+import { messageOf, SideloadError, toSideloadError } from '../errors.ts';
+import { decide, repositoryOf } from '../retention.ts';
+import type { Run } from '../run.ts';
+import { containers, usedImages } from '../runtime/containers.ts';
+import { forget } from '../runtime/forget.ts';
+import { type Node, ready } from './node.ts';
+import { changeRecord, READ_RECORD, type RecordEntry, readRecord } from './record.ts';
+import { runScript } from './script.ts';
+import { inspect } from './steps.ts';
+
+/**
+ * Writes into the node's record what this run has put there. A reference that was there already is ours only when the
+ * record says so; it then counts as put anew.
+ * @returns why there is no record, where the user may not write one; else `undefined`
+ */
+export async function noteImages(node: Node, run: Run): Promise<string | undefined> {
+  const { connection, facts } = ready(node);
+  if (facts.privilege === 'user') {
+    return 'the user may not write it';
+  }
+  try {
+    const recorded = readRecord(await runScript(connection, READ_RECORD, run.signal));
+    const isRecorded = ({ reference, imageId }: Pick<RecordEntry, 'reference' | 'imageId'>) =>
+      recorded.some(one => one.reference === reference && one.imageId === imageId);
+    const placedAt = Math.floor(Date.now() / 1000);
+    const added = node.images
+      .filter(({ isSandbox, outcome }) => !isSandbox && outcome !== 'none')
+      .map(({ reference, image, outcome }) => ({ reference, imageId: image.imageId, outcome }))
+      .filter(one => one.outcome === 'sent' || isRecorded(one))
+      .map(({ reference, imageId }) => ({ reference, imageId, placedAt, run: run.id }));
+    if (added.length > 0) {
+      await runScript(connection, changeRecord(added), run.signal);
+    }
+    return undefined;
+  } catch (thrown) {
+    const error = toSideloadError(thrown);
+    if (error.code !== 'REMOTE_COMMAND_FAILED') {
+      throw error;
+    }
+    return error.message;
+  }
+}
+
+/**
+ * Takes away what we have put on the node, what is older than the newest `keep` releases of its repository, and what no
+ * container was made from. The node's `retention` has what became of each reference.
+ * @param repositories `undefined` for all that are in the record
+ */
+export async function retainImages(
+  node: Node,
+  { keep, repositories, isDryRun }: RetentionOptions,
+  run: Run,
+): Promise<void> {
+  const { connection, facts } = ready(node);
+  const recorded = readRecord(await runScript(connection, READ_RECORD, run.signal));
+  const entries = recorded.filter(({ reference }) => repositories?.has(repositoryOf(reference)) ?? true);
+  if (entries.length === 0) {
+    node.retention = [];
+    return;
+  }
+  const references = entries.map(({ reference }) => reference);
+  const used = usedOf(node, await runScript(connection, containers(facts), run.signal));
+  const named = [...used.names].filter(name => !references.includes(name));
+  const held = await inspect(node, [...references, ...named], run.signal);
+  // A container may have been made from another name of the same image.
+  const ids = [...used.names].flatMap(name => held.get(name)?.imageId ?? []);
+  const fates = decide(entries, held, { names: used.names, ids: new Set([...used.ids, ...ids]) }, keep);
+  const noted = (isRemoved: boolean) =>
+    fates.map(({ entry: { reference, imageId, placedAt }, fate }) => ({
+      reference,
+      imageId,
+      placedAt: new Date(placedAt * 1000).toISOString(),
+      fate: fate !== 'remove' ? fate : isRemoved ? ('removed' as const) : ('removable' as const),
+    }));
+  node.retention = noted(false);
+  if (isDryRun) {
+    return;
+  }
+  const old = fates.filter(({ fate }) => fate === 'remove').map(({ entry }) => entry);
+  if (old.length > 0) {
+    const names = old.map(({ reference }) => reference);
+    await runScript(connection, forget(facts, names), run.signal);
+    const left = await inspect(node, names, run.signal);
+    const still = names.filter(name => left.get(name) !== undefined);
+    if (still.length > 0) {
+      throw new SideloadError('REMOTE_COMMAND_FAILED', `removed, and there all the same: ${still.join(', ')}`);
+    }
+  }
+  const dropped = fates.filter(({ fate }) => fate === 'remove' || fate === 'gone' || fate === 'changed');
+  if (dropped.length > 0) {
+    const script = changeRecord(
+      [],
+      dropped.map(({ entry }) => entry),
+    );
+    await runScript(connection, script, run.signal);
+  }
+  node.retention = noted(true);
+}
+
+export interface RetentionOptions {
+  /** How many releases of a repository stay, at least 1. */
+  readonly keep: number;
+  readonly repositories: ReadonlySet<string> | undefined;
+  readonly isDryRun: boolean;
+}
+
+function usedOf(node: Node, sections: Awaited<ReturnType<typeof runScript>>) {
+  try {
+    return usedImages(sections);
+  } catch (thrown) {
+    throw new SideloadError('REMOTE_COMMAND_FAILED', messageOf(thrown), { node: node.settings.label });
+  }
+}

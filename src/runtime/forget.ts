@@ -1,0 +1,24 @@
+import type { NodeFacts } from '../node/facts.ts';
+import type { Script } from '../node/script.ts';
+import { CTR } from './containerd.ts';
+import { eachReference, variables } from './cri.ts';
+import { runtimeOf } from './detect.ts';
+
+/**
+ * Takes names from a node, and with its last name an image. containerd's CRI gives each image a name of its own besides
+ * (`sha256:` and its ID), which would keep the content for ever: it goes when no other name is left.
+ */
+const FORGET = `${CTR}${eachReference(`  manifest=$(ctr images ls "name==$reference" | sed -n '2s/^[^ ]* *[^ ]* *\\(sha256:[0-9a-f]*\\) .*/\\1/p')
+  if [ -n "$manifest" ]; then
+    ctr images rm "$reference" >&2 || exit 1
+    left=$(ctr images ls -q "target.digest==$manifest") || exit 1
+    if [ -n "$left" ] && ! printf '%s\\n' "$left" | grep -qv '^sha256:'; then
+      for name in $left; do ctr images rm "$name" >&2 || exit 1; done
+    fi
+  fi`)}`;
+
+export function forget(facts: NodeFacts, references: readonly string[]): Script {
+  return facts.runtime.name === 'containerd'
+    ? { body: FORGET, variables: variables(facts, references) }
+    : runtimeOf(facts.runtime.name).remove(facts, references);
+}
