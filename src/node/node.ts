@@ -2,6 +2,7 @@ import { SideloadError, toSideloadError } from '../errors.ts';
 import type { BlobDescriptor, PlatformImage } from '../image/image.ts';
 import { formatPlatform } from '../image/platform.ts';
 import { errorReport, type Finding, type ImageReport, type NodeReport } from '../report/report.ts';
+import type { Kept } from '../runtime/kept.ts';
 import type { NodeSettings } from '../settings.ts';
 import type { NodeObject } from '../smoke/objects.ts';
 import type { SshConnection } from '../ssh/connect.ts';
@@ -21,6 +22,8 @@ export interface NodeImage {
   isWhole: boolean;
   /** What is to be sent: about this when the layers lie on the runner as they are sent, else this at most. */
   estimate: { readonly bytes: number; readonly isExact: boolean };
+  /** Whether its reference may have moved in this run. */
+  hasMoved: boolean;
   outcome: ImageReport['outcome'];
   bytesSent: number;
   /** The kubelet's verdict in a few words. */
@@ -44,6 +47,8 @@ export interface Node {
   images: readonly NodeImage[];
   /** The stage references of this run that may lie on the node. */
   readonly staged: Set<string>;
+  /** What this run has kept on the node, of references that may have moved. */
+  kept: readonly Kept[];
   findings: readonly Finding[];
   /** The first error; nothing more is tried on the node after it. */
   error: SideloadError | undefined;
@@ -61,6 +66,7 @@ export function newNode(settings: NodeSettings): Node {
     object: undefined,
     images: [],
     staged: new Set(),
+    kept: [],
     findings: [],
     error: undefined,
   };
