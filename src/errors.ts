@@ -116,6 +116,10 @@ export const ERRORS = {
     title: 'The node does not hold the image that CI built',
     hint: 'Somebody may have changed the image on the node meanwhile; run the job again.',
   },
+  RESTORE_FAILED: {
+    title: 'A node could not be put back to what it was',
+    hint: 'The message says which reference names what; push the release that is to be there.',
+  },
   KUBECTL_NOT_FOUND: {
     title: 'kubectl was not found',
     hint: 'Install kubectl on the runner, or name it with `kubectl`; with `kubectl: ssh://root@CONTROL-PLANE` that of a control-plane node is used; without any access to the cluster set `smoke: cri`.',

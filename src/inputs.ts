@@ -197,6 +197,11 @@ export const INPUTS = {
     default: '3',
     help: 'How often a node is tried again, after a growing pause, when its connection breaks off while images are sent. What it has received whole is not sent again.',
   },
+  atomic: {
+    type: { oneOf: ['true', 'false'] },
+    default: 'true',
+    help: 'All nodes or none: when a node fails after references have moved, its smoke pod included, every node gets back what its references named before. `false` leaves the new image on the nodes that are fine, and the job still fails.',
+  },
   'sandbox-image': {
     type: { oneOf: ['report', 'send'] },
     default: 'report',

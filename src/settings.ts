@@ -83,6 +83,8 @@ export interface Settings {
   readonly criSocket: string | undefined;
   /** Whether layers that a node has are left out. */
   readonly delta: boolean;
+  /** Whether a failure on one node puts all nodes back to what they were. */
+  readonly atomic: boolean;
   /** How many nodes receive at a time. */
   readonly parallel: number;
   /** Of all transfers together, in bytes per second. */
@@ -295,6 +297,7 @@ export function readSettings(host: Host, env: NodeJS.ProcessEnv = process.env): 
     },
     criSocket,
     delta: inputs.delta === 'true',
+    atomic: inputs.atomic === 'true',
     parallel: inputs.parallel === 0 ? Number.POSITIVE_INFINITY : inputs.parallel,
     bandwidth: inputs.bandwidth,
     retries: inputs.retries,

@@ -17,11 +17,12 @@ import {
   onEach,
   ready,
 } from './node/node.ts';
+import { promoteImages, restoreImages, settleLeft } from './node/promote.ts';
 import { noteImages, retainImages } from './node/retention.ts';
 import { becomeRoot } from './node/root.ts';
 import { stageImages } from './node/send.ts';
 import { takeShard } from './node/shard.ts';
-import { leaveNode, planImages, prepareNode, promoteImages, removeStaged } from './node/steps.ts';
+import { leaveNode, planImages, prepareNode, removeStaged } from './node/steps.ts';
 import { throttleOf } from './node/throttle.ts';
 import { errorOf, preflight } from './preflight.ts';
 import { transferProgress } from './report/progress.ts';
@@ -178,7 +179,7 @@ export async function sideload(settings: Settings, host: Host, run: Run): Promis
       'Move the references': async () => {
         await onEach(nodes, async node => {
           changed ||= node.images.some(image => image.stage !== undefined);
-          await promoteImages(node, run);
+          await promoteImages(node, settings, run);
           for (const { reference, image } of node.images) {
             host.info(`${node.settings.label}: ${reference} is ${shortId(image.imageId)}`);
           }
@@ -244,6 +245,16 @@ export async function sideload(settings: Settings, host: Host, run: Run): Promis
   } catch (thrown) {
     error ??= toSideloadError(thrown);
   }
+  const hasFailed = error !== undefined || nodes.some(node => node.error !== undefined);
+  if (hasFailed && settings.atomic && nodes.some(hasMoved)) {
+    await host.group('Put back what the references named', async () => {
+      await Promise.all(nodes.map(node => restoreImages(node, settings, ssh, host.info)));
+    });
+    changed = nodes.some(node => node.images.some(image => image.hasMoved && image.outcome !== 'restored'));
+  } else {
+    // From here on a post step takes away what is kept, instead of putting it back on some nodes and not on others.
+    host.saveState('settled', 'true');
+  }
   await images?.close();
   await sandboxes.close();
   await cluster?.kubectl.close();
@@ -303,6 +314,7 @@ export async function cleanUp(settings: Settings, host: Host, run: Run): Promise
   const ssh = openTransport(settings.ssh, run.scratch);
   await onEach(nodes, async node => {
     await prepareNode(node, settings, ssh, run.signal);
+    await settleLeft(node, run.id, host.state('settled') === 'true', run.signal, host.info);
     await removeStaged(node, run.id, run.signal);
     if (settings.smoke?.by === 'cri') {
       const { connection, facts } = ready(node);
@@ -553,6 +565,11 @@ function smokeOptions(nodes: readonly Node[], settings: SmokeSettings, run: Run,
       return await namesOnNode(connection, facts, run.signal);
     },
   };
+}
+
+/** Whether anything of this run may have to be put back on the node. */
+function hasMoved({ kept, images }: Node): boolean {
+  return kept.length > 0 || images.some(image => image.hasMoved);
 }
 
 /** Enough of a digest to tell images apart; the log has the whole of it once, with the image. */

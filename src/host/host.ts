@@ -19,8 +19,8 @@ export const OUTPUTS: Readonly<Record<OutputName, string>> = {
 /** The job around the run, as far as the CI system tells. */
 export type CiRun = NonNullable<ReportDocument['ci']>;
 
-/** Names under which the main step leaves word for the post step. */
-export type StateName = 'started' | 'run' | 'scratch' | 'finished';
+/** Names under which the main step leaves word for the post step; after `settled` nothing is put back any more. */
+export type StateName = 'started' | 'run' | 'scratch' | 'settled' | 'finished';
 
 /**
  * The CI system or terminal around us. The core knows nothing else of it: where its log groups, masks, annotations and

@@ -8,6 +8,7 @@ import {
   type NodeReport,
   type RetentionReport,
 } from '../report/report.ts';
+import type { Kept } from '../runtime/kept.ts';
 import type { NodeSettings } from '../settings.ts';
 import type { NodeObject } from '../smoke/objects.ts';
 import type { SshConnection } from '../ssh/connect.ts';
@@ -27,6 +28,8 @@ export interface NodeImage {
   isWhole: boolean;
   /** What is to be sent: about this when the layers lie on the runner as they are sent, else this at most. */
   estimate: { readonly bytes: number; readonly isExact: boolean };
+  /** Whether its reference may have moved in this run. */
+  hasMoved: boolean;
   outcome: ImageReport['outcome'];
   bytesSent: number;
   /** The kubelet's verdict in a few words. */
@@ -50,6 +53,8 @@ export interface Node {
   images: readonly NodeImage[];
   /** The stage references of this run that may lie on the node. */
   readonly staged: Set<string>;
+  /** What this run has kept on the node, of references that may have moved. */
+  kept: readonly Kept[];
   findings: readonly Finding[];
   /** With `mode: check`: how it compares with what should be there. */
   checked: readonly ImageReport[];
@@ -71,6 +76,7 @@ export function newNode(settings: NodeSettings): Node {
     object: undefined,
     images: [],
     staged: new Set(),
+    kept: [],
     findings: [],
     checked: [],
     retention: undefined,

@@ -1,21 +1,21 @@
-import { SideloadError } from '../errors.ts';
 import { referencesOf, type SourceImage } from '../image/image.ts';
-import { faultOf, planNode } from '../plan.ts';
+import { planNode } from '../plan.ts';
 import type { Run } from '../run.ts';
 import { runtimeOf } from '../runtime/detect.ts';
+import { forgetScript, parseKept } from '../runtime/kept.ts';
 import type { HeldImage } from '../runtime/runtime.ts';
 import { abandonedReferences, stageReference } from '../runtime/staging.ts';
 import type { Settings } from '../settings.ts';
 import type { SshTransport } from '../ssh/transport.ts';
 import { parseFacts, parseMachine } from './facts.ts';
 import { askLayers } from './layers.ts';
-import { type Node, notingError, ready } from './node.ts';
+import { type Node, ready } from './node.ts';
 import { probe } from './probe.ts';
 import { becomeRoot } from './root.ts';
 import { runScript } from './script.ts';
 
-/** How long the removal of staged images may take once the job has been cancelled. */
-const CLEAN_UP_MS = 60_000;
+/** How long nodes may take to be put in order once the job has been cancelled. */
+export const CLEAN_UP_MS = 60_000;
 
 /** Connects to a node and asks it for its facts. The connection outlives a cancellation, to clean up over it. */
 export async function prepareNode(
@@ -69,6 +69,7 @@ export async function planImages(
     held: [],
     isWhole: false,
     estimate: { bytes: 0, isExact: true },
+    hasMoved: false,
     outcome: action === 'send' ? 'none' : 'present',
     bytesSent: 0,
     smoke: undefined,
@@ -81,47 +82,17 @@ export async function planImages(
   );
 }
 
-/** Makes the final references name what was staged, removes the stage references, and has the CRI confirm the result. */
-export async function promoteImages(node: Node, run: Run): Promise<void> {
-  const { connection, facts } = ready(node);
-  const runtime = runtimeOf(facts.runtime.name);
-  const pairs = node.images.flatMap(({ stage, reference }) =>
-    stage === undefined ? [] : [{ from: stage, to: reference }],
-  );
-  if (pairs.length > 0) {
-    await runScript(connection, runtime.tag(facts, pairs), run.signal);
-    await removeStaged(node, run.id, run.signal);
-  }
-  const held = await inspect(
-    node,
-    node.images.map(image => image.reference),
-    run.signal,
-  );
-  for (const image of node.images) {
-    await notingError(node, image, async () => {
-      const fault = faultOf(held.get(image.reference), image.image);
-      if (fault !== undefined) {
-        throw new SideloadError('VERIFY_FAILED', `${image.reference} in the end: ${fault}`);
-      }
-    });
-    if (image.stage !== undefined) {
-      image.outcome = 'sent';
-    }
-  }
-}
-
 /**
  * Takes away what a failed or cancelled run has staged on the node, and closes the connection. When the connection is
  * lost a new one is tried, once: the node may be back already.
  */
 export async function leaveNode(node: Node, settings: Settings, ssh: SshTransport, runId: string): Promise<void> {
   try {
-    if (node.staged.size > 0) {
+    if (node.staged.size > 0 || node.kept.length > 0) {
       const signal = AbortSignal.timeout(CLEAN_UP_MS);
-      await removeStaged(node, runId, signal).catch(async () => {
-        await node.connection?.close();
-        await prepareNode(node, settings, ssh, signal);
+      await tryingTwice(node, settings, ssh, signal, async () => {
         await removeStaged(node, runId, signal);
+        await forgetKept(node, signal);
       });
     }
   } finally {
@@ -129,14 +100,54 @@ export async function leaveNode(node: Node, settings: Settings, ssh: SshTranspor
   }
 }
 
+/** Does something on a node; when that fails, once more over a new connection: the node may be back already. */
+export async function tryingTwice(
+  node: Node,
+  settings: Settings,
+  ssh: SshTransport,
+  signal: AbortSignal,
+  act: () => Promise<void>,
+): Promise<void> {
+  await act().catch(async () => {
+    await node.connection?.close();
+    await prepareNode(node, settings, ssh, signal);
+    await act();
+  });
+}
+
 /** Removes the stage references of this run, and of those that ended without doing so. */
 export async function removeStaged(node: Node, runId: string, signal: AbortSignal): Promise<void> {
   const { connection, facts } = ready(node);
-  const references = new Set([...node.staged, ...abandonedReferences(facts.staged, runId, Date.now())]);
-  if (references.size > 0) {
-    await runScript(connection, runtimeOf(facts.runtime.name).remove(facts, [...references]), signal);
+  const runtime = runtimeOf(facts.runtime.name);
+  const references = [...new Set([...node.staged, ...abandonedReferences(facts.staged, runId, Date.now())])];
+  const staged = references.filter(reference => parseKept(reference) === undefined);
+  if (staged.length > 0) {
+    await runScript(connection, runtime.remove(facts, staged), signal);
   }
+  await forget(
+    node,
+    references.filter(reference => !staged.includes(reference)),
+    signal,
+  );
   node.staged.clear();
+}
+
+/** Takes away the names of what this run has kept. */
+export async function forgetKept(node: Node, signal: AbortSignal): Promise<void> {
+  await forget(
+    node,
+    node.kept.flatMap(({ before, absent }) => [before, absent]),
+    signal,
+  );
+  node.kept = [];
+}
+
+async function forget(node: Node, references: readonly string[], signal: AbortSignal): Promise<void> {
+  const { connection, facts } = ready(node);
+  const names = runtimeOf(facts.runtime.name).names(facts);
+  if (references.length > 0 && names !== undefined) {
+    await runScript(connection, forgetScript(names, facts, references), signal);
+  }
 }
 
 /** What the node holds under each of the references. */

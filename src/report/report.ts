@@ -43,9 +43,9 @@ const ImageSchema = v.pipe(
     imageId: text('Config digest that CI built for the platform of the node.'),
     isSandbox: v.optional(v.pipe(v.boolean(), v.description('Whether it was sent along for the sandboxes of pods.'))),
     outcome: v.pipe(
-      v.picklist(['present', 'sent', 'none']),
+      v.picklist(['present', 'sent', 'restored', 'none']),
       v.description(
-        '`present`: the node held it already; `sent`: it was sent and verified; `none`: it did not get that far.',
+        '`present`: the node held it already; `sent`: it was sent and verified, and is there now; `restored`: it was there, the job failed, and the reference is again what it was before; `none`: it did not get that far.',
       ),
     ),
     estimatedBytes: count(

@@ -21,7 +21,7 @@ const PUSH: Columns = {
   headings: ['node', 'platform', 'runtime', 'image', 'outcome', 'sent', 'smoke pod', 'time'],
   row: (node, image) => [
     ...about(node, image),
-    image?.outcome === 'sent' || image?.outcome === 'present' ? image.outcome : (node.error?.code ?? 'unchanged'),
+    image === undefined || image.outcome === 'none' ? (node.error?.code ?? 'unchanged') : image.outcome,
     image === undefined ? '–' : formatBytes(image.bytesSent),
     image?.smoke?.replaceAll('\n', ' ') ?? '–',
     formatDuration(node.durationMs),

@@ -25,6 +25,7 @@ export const containerd: Runtime = {
   canOverlap: true,
   lacksContent: said => /content digest sha256:[0-9a-f]+: not found/.test(said),
   tag,
+  names: () => NAMES,
   remove,
 };
 
@@ -165,6 +166,11 @@ function heldLayers(sections: Sections, asked: readonly AskedLayer[]): readonly 
     ...(foreign.get(diffId) ?? []),
   ]);
 }
+
+const NAMES = `${CTR}
+has_name() { [ -n "$(ctr images ls -q "name==$1")" ]; }
+give_name() { ctr images tag --force "$1" "$2"; }
+take_name() { ctr images rm "$1"; }`;
 
 function tag(facts: NodeFacts, pairs: readonly TagPair[]): Script {
   return {

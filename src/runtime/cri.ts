@@ -8,6 +8,12 @@ export function asRoot({ privilege }: NodeFacts): readonly string[] {
 }
 
 /**
+ * Functions for scripts about names: `has_name NAME`, `give_name FROM TO`, which moves TO when it names something else,
+ * and `take_name NAME`, which takes away the image with its last name unless it is in use.
+ */
+export type Names = string;
+
+/**
  * Functions for scripts. `inspect_by_cri N REF` asks the CRI for an image, into the section `cri N`. The CRI learns of a
  * new reference a moment after the runtime has made it: its answer is waited for, not its absence.
  * What crictl says on standard error (a missing configuration file, say) is no part of its answer.

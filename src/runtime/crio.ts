@@ -27,6 +27,7 @@ export const crio: Runtime = {
   canOverlap: false,
   lacksContent: said => /blobs\/sha256\/[0-9a-f]+: no such file/.test(said),
   tag: (facts, pairs) => commandsFor(facts).tag(facts, pairs),
+  names: ({ privilege }) => (privilege === 'user' ? undefined : NAMES),
   remove: (facts, references) => commandsFor(facts).remove(facts, references),
 };
 
@@ -120,6 +121,25 @@ function heldLayers(sections: Sections, asked: readonly AskedLayer[]): readonly 
     return layer === undefined ? [] : [layer];
   });
 }
+
+/** The last name of an image that a container uses can be taken by `podman untag` alone. */
+const NAMES = `
+cri() { as_root $CRICTL --image-endpoint "unix://$SOCKET" "$@"; }
+has_name() {
+  if [ -n "$PODMAN" ]; then as_root $PODMAN image exists "$1"
+  else cri inspecti "$1" >/dev/null 2>&1
+  fi
+}
+give_name() {
+  if [ -n "$PODMAN" ]; then as_root $PODMAN tag "$1" "$2"
+  else as_root $SKOPEO copy --quiet "containers-storage:$1" "containers-storage:$2"
+  fi
+}
+take_name() {
+  if [ -n "$PODMAN" ]; then as_root $PODMAN image rm "$1" || as_root $PODMAN untag "$1" "$1"
+  else cri rmi "$1"
+  fi
+}`;
 
 function tag(facts: NodeFacts, pairs: readonly TagPair[]): Script {
   return {

@@ -15,6 +15,7 @@ export const docker: Runtime = {
   canOverlap: false,
   lacksContent: said => /no such file or directory/.test(said),
   tag,
+  names: () => NAMES,
   remove,
 };
 
@@ -78,6 +79,12 @@ function heldLayers(sections: Sections, asked: readonly AskedLayer[]): readonly 
   const depth = Math.max(0, ...depths);
   return diffIds.map((digest, index) => (index < depth ? [{ digest, sizeBytes: 0, compression: 'none' }] : []));
 }
+
+/** Docker refuses to take the last name of an image that a container uses; by force it takes the name alone. */
+const NAMES = `
+has_name() { as_root $DOCKER image inspect "$1" >/dev/null 2>&1; }
+give_name() { as_root $DOCKER image tag "$1" "$2"; }
+take_name() { as_root $DOCKER image rm "$1" || as_root $DOCKER image rm --force "$1"; }`;
 
 function tag(facts: NodeFacts, pairs: readonly TagPair[]): Script {
   return {

@@ -3,6 +3,7 @@ import type { BlobDescriptor } from '../image/image.ts';
 import type { Platform } from '../image/platform.ts';
 import type { NodeFacts } from '../node/facts.ts';
 import type { Script, Sections } from '../node/script.ts';
+import type { Names } from './cri.ts';
 
 /** What a node's runtime holds under a reference, in its own words. */
 export interface HeldImage {
@@ -61,6 +62,8 @@ export interface Runtime {
   lacksContent(said: string): boolean;
   /** Makes each `to` name the content of its `from`, whatever it named before. */
   tag(facts: NodeFacts, pairs: readonly TagPair[]): Script;
+  /** Functions that handle names in scripts; `undefined` where a user may neither move nor remove any. */
+  names(facts: NodeFacts): Names | undefined;
   /**
    * Ends imports into these stage references that still run, and removes the references; what is not there is no error.
    * Content that nothing refers to is left to the runtime.

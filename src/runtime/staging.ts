@@ -27,15 +27,15 @@ export function stageName(reference: string): string {
   return reference.replace(/:\d+(?:-\d+)?$/, '');
 }
 
-/** The run whose stage reference this is. */
+/** The run whose stage reference, or name of something kept, this is. */
 export function runOf(reference: string): string {
-  return stageName(reference).slice(STAGE_PREFIX.length);
+  return reference.slice(STAGE_PREFIX.length).replace(/[:/].*/, '');
 }
 
 /** Where a runtime that reads no stream has an archive unpacked: this, the run, and something random. */
 export const UNPACKED = '/var/tmp/kube-sideload.';
 
-/** Of the stage references on a node those that this run or a run that must be over has left behind. */
+/** Of our references on a node the stage references of this run, and all that a run that must be over has left behind. */
 export function abandonedReferences(references: readonly string[], runId: string, nowMs: number): readonly string[] {
   return references.filter(reference => {
     if (!reference.startsWith(STAGE_PREFIX)) {
@@ -43,7 +43,9 @@ export function abandonedReferences(references: readonly string[], runId: string
     }
     const owner = runOf(reference);
     const start = startOfRun(owner);
-    return owner === runId || (start !== undefined && nowMs - start.getTime() > STALE_AFTER_MS);
+    // What this run has kept goes when it has been put back, or is not needed any more.
+    const isKept = reference.startsWith(`${STAGE_PREFIX}${owner}/`);
+    return (owner === runId && !isKept) || (start !== undefined && nowMs - start.getTime() > STALE_AFTER_MS);
   });
 }
 

@@ -88,6 +88,7 @@ function node(
       isWhole: false,
       estimate: { bytes: 0, isExact: true },
       isSandbox: false,
+      hasMoved: false,
       outcome: 'none',
       bytesSent: 0,
       smoke: undefined,

@@ -1,0 +1,151 @@
+import { afterEach, describe, expect, inject, it } from 'vitest';
+import { build, onRunner } from '../engines.ts';
+import { enter, type LabNode } from '../lab/index.ts';
+import { crictl, type Inputs, leftOnNode, reach, referencesOn, runAction, runPost } from '../shipped.ts';
+
+const lab = inject('lab');
+const kinds = ['containerd', 'containerd-1.7', 'crio', 'docker'];
+const nodes = lab.nodes.filter(({ kind }) => kinds.includes(kind));
+
+const OLD = 'docker.io/library/atomic:1';
+const NEW = 'docker.io/library/atomic:new';
+
+/** One reference that every node has, and one that none has. */
+function inputs(more: Inputs = {}): Inputs {
+  const { kubeconfig: _none, ...own } = reach(
+    lab,
+    nodes.map(({ address, name }) => `${address}=${name}`),
+  );
+  return { ...own, images: 'atomic:1', source: 'docker', smoke: 'none', ...more };
+}
+
+async function idOn(node: LabNode, reference: string): Promise<string | undefined> {
+  if (!(await referencesOn(lab, node.name)).includes(reference)) return undefined;
+  const { status } = JSON.parse(await crictl(lab, node, ['inspecti', '-o', 'json', reference])) as {
+    status: { id: string };
+  };
+  return `sha256:${status.id.replace('sha256:', '')}`;
+}
+
+/** What the nodes hold of both references. */
+async function state(): Promise<readonly (readonly (string | undefined)[])[]> {
+  return await Promise.all(nodes.map(async node => [await idOn(node, OLD), await idOn(node, NEW)]));
+}
+
+/** Builds an image under the name and puts it on all nodes. */
+async function release(seed: string): Promise<string> {
+  build(lab, 'docker', 'atomic:1', seed);
+  const outcome = await runAction(inputs(), { lab });
+  expect(outcome.code, outcome.log).toBe(0);
+  return onRunner(lab, 'docker', ['image', 'inspect', '--format', '{{.Id}}', 'atomic:1']);
+}
+
+async function removeNew(): Promise<void> {
+  for (const node of nodes) {
+    const isThere = (await idOn(node, NEW)) !== undefined;
+    // cri-dockerd would take another name of the image.
+    if (isThere && node.runtime === 'docker') await enter(node, ['docker', 'image', 'rm', NEW]);
+    else if (isThere) await crictl(lab, node, ['rmi', NEW]);
+  }
+}
+
+/** A client program that refuses to move the names of these tests, and is the real one otherwise. */
+async function refuseToTag(node: LabNode): Promise<() => Promise<unknown>> {
+  const program = { containerd: 'ctr', crio: 'podman', docker: 'docker' }[node.runtime];
+  const script = `#!/bin/sh\ncase "$*" in *tag*:0\\ *atomic:new) echo 'no, says the test' >&2; exit 1 ;; esac\nexec /usr/bin/${program} "$@"\n`;
+  const file = `/usr/local/bin/${program}`;
+  await enter(node, ['sh', '-c', `printf '%s' "$0" >${file}; chmod 755 ${file}`, script]);
+  return () => enter(node, ['rm', '-f', file]);
+}
+
+const CRASHES = ['/bin/sh', '-c', 'exit 3'];
+
+afterEach(async () => {
+  await removeNew();
+  expect(await leftOnNode(lab)).toEqual([]);
+});
+
+describe('all nodes or none', () => {
+  it('puts back what every node had when a smoke test fails: old content, and no name that was not there', async () => {
+    const old = await release('first');
+    build(lab, 'docker', 'atomic:1', 'second', CRASHES);
+    const outcome = await runAction(inputs({ aliases: 'atomic:new', smoke: 'cri' }), { lab });
+    expect(outcome.nodes.map(node => node.error?.code)).toEqual(nodes.map(() => 'SMOKE_CRASHED'));
+    expect(outcome.nodes.map(node => node.images.map(image => image.outcome))).toEqual(
+      nodes.map(() => ['restored', 'restored']),
+    );
+    expect(await state()).toEqual(nodes.map(() => [old, undefined]));
+    expect(outcome.outputs.changed).toBe('false');
+    expect(outcome.log).toContain(`${OLD} is again ${old}`);
+    expect(outcome.log).toContain(`${NEW} is gone again, as before`);
+  });
+
+  it.for(nodes.map(({ kind }) => kind))(
+    'does so on all nodes when names cannot be moved on one (%s)',
+    async (kind, { expect }) => {
+      const old = await release(`before ${kind}`);
+      build(lab, 'docker', 'atomic:1', `after ${kind}`);
+      const last = nodes.find(node => node.kind === kind) ?? expect.unreachable();
+      const undo = await refuseToTag(last);
+      try {
+        const outcome = await runAction(inputs({ aliases: 'atomic:new' }), { lab });
+        expect(outcome.nodes.map(node => node.error?.code)).toEqual(
+          nodes.map(node => (node === last ? 'REMOTE_COMMAND_FAILED' : undefined)),
+        );
+        expect(outcome.log).toContain('no, says the test');
+        expect(outcome.code).toBe(1);
+      } finally {
+        await undo();
+      }
+      expect(await state()).toEqual(nodes.map(() => [old, undefined]));
+    },
+  );
+
+  it('leaves the nodes that are fine as they are with `atomic: false`', async () => {
+    const old = await release('kept');
+    build(lab, 'docker', 'atomic:1', 'changed');
+    const [last = expect.unreachable()] = nodes.slice(-1);
+    const undo = await refuseToTag(last);
+    try {
+      const outcome = await runAction(inputs({ aliases: 'atomic:new', atomic: 'false' }), { lab });
+      expect(outcome.nodes.flatMap(node => node.images.map(image => image.outcome))).not.toContain('restored');
+      expect(outcome.code).toBe(1);
+    } finally {
+      await undo();
+    }
+    const fine = (await state()).slice(0, -1);
+    expect(fine.flat()).not.toContain(old);
+    expect(fine.flat()).not.toContain(undefined);
+  });
+
+  it('is kept by the post step when the job was killed with the references moved', async () => {
+    const old = await release('before the kill');
+    build(lab, 'docker', 'atomic:1', 'killed');
+    const killed = inputs({ aliases: 'atomic:new', smoke: 'cri' });
+    const outcome = await runAction(killed, {
+      lab,
+      onLine: (line, pid) => {
+        if (line === '::group::Start smoke pods') process.kill(pid, 'SIGKILL');
+      },
+    });
+    expect(outcome.signal).toBe('SIGKILL');
+    expect((await state()).flat()).not.toContain(old);
+    const post = await runPost(outcome, killed, { lab });
+    expect(post.log).not.toContain('::warning');
+    expect(post.log).toContain(`${OLD} is again ${old}`);
+    expect(await state()).toEqual(nodes.map(() => [old, undefined]));
+  });
+
+  it('is kept when the job is cancelled with the references moved', async () => {
+    const old = await release('before the cancellation');
+    build(lab, 'docker', 'atomic:1', 'cancelled');
+    const outcome = await runAction(inputs({ aliases: 'atomic:new', smoke: 'cri' }), {
+      lab,
+      onLine: (line, pid) => {
+        if (line === '::group::Start smoke pods') process.kill(pid, 'SIGTERM');
+      },
+    });
+    expect(outcome.log).toContain('CANCELLED');
+    expect(await state()).toEqual(nodes.map(() => [old, undefined]));
+  });
+});
