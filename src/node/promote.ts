@@ -17,23 +17,24 @@ export async function promoteImages(node: Node, { atomic }: Pick<Settings, 'atom
   const { connection, facts } = ready(node);
   const runtime = runtimeOf(facts.runtime.name);
   const moving = node.images.flatMap(({ stage, reference }) => (stage === undefined ? [] : [{ stage, reference }]));
-  if (moving.length > 0) {
-    const names = runtime.names(facts);
-    const moves = moving.flatMap(({ stage, reference }) => {
-      const kept = keptNames(run.id, reference);
-      return kept === undefined ? [] : [{ ...kept, stage }];
-    });
-    if (atomic && names !== undefined) {
-      node.kept = moves;
-      await runScript(connection, keepScript(names, facts, moves), run.signal);
-    }
-    for (const image of node.images) {
-      image.hasMoved = image.stage !== undefined;
-    }
-    const pairs = moving.map(({ stage, reference }) => ({ from: stage, to: reference }));
-    await runScript(connection, runtime.tag(facts, pairs), run.signal);
-    await removeStaged(node, run.id, run.signal);
+  if (moving.length === 0) {
+    return; // The check of what the node lacks has just found all of it.
   }
+  const names = runtime.names(facts);
+  const moves = moving.flatMap(({ stage, reference }) => {
+    const kept = keptNames(run.id, reference);
+    return kept === undefined ? [] : [{ ...kept, stage }];
+  });
+  if (atomic && names !== undefined) {
+    node.kept = moves;
+    await runScript(connection, keepScript(names, facts, moves), run.signal);
+  }
+  for (const image of node.images) {
+    image.hasMoved = image.stage !== undefined;
+  }
+  const pairs = moving.map(({ stage, reference }) => ({ from: stage, to: reference }));
+  await runScript(connection, runtime.tag(facts, pairs), run.signal);
+  await removeStaged(node, run.id, run.signal);
   const held = await inspect(
     node,
     node.images.map(image => image.reference),
