@@ -17,8 +17,17 @@ const FORGET = `${CTR}${eachReference(`  manifest=$(ctr images ls "name==$refere
     fi
   fi`)}`;
 
+/** `docker image ls NAME` does not find `docker.io/…` by that name; `docker image inspect NAME` does. */
+const FORGET_DOCKER = eachReference(`  ! as_root $DOCKER image inspect "$reference" >/dev/null 2>&1 ||
+    as_root $DOCKER image rm "$reference" >&2 || exit 1`);
+
 export function forget(facts: NodeFacts, references: readonly string[]): Script {
-  return facts.runtime.name === 'containerd'
-    ? { body: FORGET, variables: variables(facts, references) }
-    : runtimeOf(facts.runtime.name).remove(facts, references);
+  switch (facts.runtime.name) {
+    case 'containerd':
+      return { body: FORGET, variables: variables(facts, references) };
+    case 'docker':
+      return { body: FORGET_DOCKER, variables: variables(facts, references) };
+    case 'cri-o':
+      return runtimeOf('cri-o').remove(facts, references);
+  }
 }

@@ -19,7 +19,7 @@ const runner: Runner = {
   workspace,
   secrets: { NODE_SSH_KEY: key, KUBECONFIG: kubeconfig },
   vars: { NODE_KNOWN_HOSTS: knownHosts },
-  files: { '/srv/images/app.tar': archive },
+  files: { '/srv/images/app.tar': archive, '/srv/images/app.json': join(workspace, 'app.json') },
 };
 
 beforeAll(() => {
@@ -126,11 +126,19 @@ describe('the workflows of the documentation, on real nodes', () => {
 
   it('a nightly look fails when a node has lost its image, and only then', async () => {
     const drift = forLab(example('docs/guides/nightly-drift-check.md', '.github/workflows/drift.yml'), lab);
+    const deploy = forLab(example('docs/guides/github.md', '.github/workflows/deploy.yml'), lab)
+      .replace(/^( +)ssh-private-key:/m, '$1report-json: /srv/images/app.json\n$&')
+      .replace(/^ *run: (kubectl .*)$/m, line => line.replace(/kubectl .*/, 'true'));
+    await expectRunning(await runWorkflow(deploy, runner), ['n1', 'n2']);
     const [fine] = await runWorkflow(drift, runner);
-    expect(fine?.mains[0]?.outputs.changed).toBe('false');
-    expect(fine?.ran).toEqual([]);
+    expect(fine?.mains[0]?.code, fine?.mains[0]?.log).toBe(0);
+    expect(fine?.mains[0]?.outputs.drift).toBe('[]');
     await crictl(lab, nodeNamed(lab, 'n2'), ['rmi', 'docker.io/library/app:1.2']);
-    await expect(runWorkflow(drift, runner)).rejects.toThrow('`exit 1` ended with 1');
+    const [found] = await runWorkflow(drift, runner);
+    expect(found?.mains[0]?.code).toBe(1);
+    expect(JSON.parse(found?.mains[0]?.outputs.drift ?? '')).toMatchObject([
+      { node: 'n2', reference: 'docker.io/library/app:1.2', drift: 'missing', code: 'DRIFT' },
+    ]);
   });
 
   it('Gitea’s and Forgejo’s runners, without summary and HOME, do the same by URL, and old ones by the command line', async () => {

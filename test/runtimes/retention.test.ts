@@ -153,8 +153,9 @@ describe('old releases', () => {
     await push({ ...there, archive: releases.get('2') ?? '' }, { lab });
     const before = await Promise.all(nodes.map(tagsOn));
     for (const node of nodes) {
-      const script = '#!/bin/sh\\ncase "$*" in *" ps "*) exit 1 ;; esac\\nexec /usr/local/bin/crictl.real "$@"\\n';
-      const swap = `mv /usr/local/bin/crictl /usr/local/bin/crictl.real && printf '${script}' >/usr/local/bin/crictl && chmod 755 /usr/local/bin/crictl`;
+      // Before the real one in the PATH.
+      const script = '#!/bin/sh\\ncase "$*" in *" ps "*) exit 1 ;; esac\\nexec /usr/local/bin/crictl "$@"\\n';
+      const swap = `printf '${script}' >/usr/local/sbin/crictl && chmod 755 /usr/local/sbin/crictl`;
       expect((await enter(node, ['sh', '-c', swap])).code).toBe(0);
     }
     try {
@@ -163,7 +164,7 @@ describe('old releases', () => {
       expect(outcome.nodes.map(node => node.error?.code)).toEqual(nodes.map(() => 'REMOTE_COMMAND_FAILED'));
       expect(await Promise.all(nodes.map(tagsOn))).toEqual(before);
     } finally {
-      for (const node of nodes) await enter(node, ['mv', '/usr/local/bin/crictl.real', '/usr/local/bin/crictl']);
+      for (const node of nodes) await enter(node, ['rm', '-f', '/usr/local/sbin/crictl']);
     }
   });
 });
