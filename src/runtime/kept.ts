@@ -16,6 +16,7 @@ export interface Kept {
   readonly absent: string;
 }
 
+const KEPT = /^kube-sideload\.invalid\/([0-9a-z]+)\/(?:before|absent)(-at)?\/([^/]+)(\/.+):([^:]+)$/;
 const NAME_MAX_LENGTH = 255;
 const SIMPLE_REGISTRY = /^([a-z0-9.-]+)(?::(\d+))?$/;
 
@@ -37,7 +38,7 @@ export function keptNames(runId: string, reference: string): Kept | undefined {
 
 /** What a kept name tells; `undefined` for any other name. */
 export function parseKept(name: string): { readonly runId: string; readonly kept: Kept } | undefined {
-  const match = new RegExp(`^${STAGE_PREFIX}([0-9a-z]+)/(?:before|absent)(-at)?/([^/]+)(/.+):([^:]+)$`).exec(name);
+  const match = KEPT.exec(name);
   const [, runId = '', at, registry = '', path = '', tag = ''] = match ?? [];
   const reference = `${decodeRegistry(registry)}${path}${at === undefined ? ':' : '@sha256:'}${tag}`;
   const kept = match === null ? undefined : keptNames(runId, reference);

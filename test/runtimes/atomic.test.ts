@@ -1,4 +1,4 @@
-import { afterEach, describe, expect, inject, it } from 'vitest';
+import { afterEach, beforeAll, describe, expect, inject, it } from 'vitest';
 import { build, onRunner } from '../engines.ts';
 import { enter, type LabNode } from '../lab/index.ts';
 import { crictl, type Inputs, leftOnNode, reach, referencesOn, runAction, runPost } from '../shipped.ts';
@@ -60,6 +60,7 @@ async function refuseToTag(node: LabNode): Promise<() => Promise<unknown>> {
 
 const CRASHES = ['/bin/sh', '-c', 'exit 3'];
 
+beforeAll(removeNew);
 afterEach(async () => {
   await removeNew();
   expect(await leftOnNode(lab)).toEqual([]);
