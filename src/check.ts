@@ -18,7 +18,7 @@ export interface Expectation {
 type Drift = NonNullable<ImageReport['drift']>;
 
 /** How what a node holds differs from what it should; `undefined` when it does not. Pure. */
-export function driftOf(
+function driftOf(
   { variants }: Pick<Expectation, 'variants'>,
   platform: Platform,
   held: HeldImage | undefined,

@@ -2,7 +2,7 @@
 /******/ (() => { // webpackBootstrap
 /******/ 	var __webpack_modules__ = ({
 
-/***/ 4006:
+/***/ 5188:
 /***/ ((module, __webpack_exports__, __nccwpck_require__) => {
 
 "use strict";
@@ -10,15 +10,15 @@ __nccwpck_require__.a(module, async (__webpack_handle_async_dependencies__, __we
 __nccwpck_require__.r(__webpack_exports__);
 /* harmony import */ var node_util__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(7975);
 /* harmony import */ var node_util__WEBPACK_IMPORTED_MODULE_0___default = /*#__PURE__*/__nccwpck_require__.n(node_util__WEBPACK_IMPORTED_MODULE_0__);
-/* harmony import */ var _commands_js__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(3052);
-/* harmony import */ var _completion_js__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(3992);
-/* harmony import */ var _entry_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(51);
-/* harmony import */ var _help_js__WEBPACK_IMPORTED_MODULE_4__ = __nccwpck_require__(3201);
-/* harmony import */ var _host_gitlab_js__WEBPACK_IMPORTED_MODULE_5__ = __nccwpck_require__(6456);
-/* harmony import */ var _host_host_js__WEBPACK_IMPORTED_MODULE_6__ = __nccwpck_require__(9385);
-/* harmony import */ var _host_terminal_js__WEBPACK_IMPORTED_MODULE_7__ = __nccwpck_require__(8979);
-/* harmony import */ var _inputs_js__WEBPACK_IMPORTED_MODULE_8__ = __nccwpck_require__(6107);
-/* harmony import */ var _version_js__WEBPACK_IMPORTED_MODULE_9__ = __nccwpck_require__(7992);
+/* harmony import */ var _commands_js__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(4186);
+/* harmony import */ var _completion_js__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(7158);
+/* harmony import */ var _entry_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(4511);
+/* harmony import */ var _help_js__WEBPACK_IMPORTED_MODULE_4__ = __nccwpck_require__(3199);
+/* harmony import */ var _host_gitlab_js__WEBPACK_IMPORTED_MODULE_5__ = __nccwpck_require__(7230);
+/* harmony import */ var _host_host_js__WEBPACK_IMPORTED_MODULE_6__ = __nccwpck_require__(511);
+/* harmony import */ var _host_terminal_js__WEBPACK_IMPORTED_MODULE_7__ = __nccwpck_require__(3439);
+/* harmony import */ var _inputs_js__WEBPACK_IMPORTED_MODULE_8__ = __nccwpck_require__(7865);
+/* harmony import */ var _version_js__WEBPACK_IMPORTED_MODULE_9__ = __nccwpck_require__(3542);
 
 
 
@@ -111,7 +111,7 @@ __webpack_async_result__();
 
 /***/ }),
 
-/***/ 3052:
+/***/ 4186:
 /***/ ((__unused_webpack_module, __webpack_exports__, __nccwpck_require__) => {
 
 "use strict";
@@ -143,6 +143,31 @@ const COMMANDS = {
             ['plan --images app:1.2 --quiet', 'the table alone'],
         ],
     },
+    bundle: {
+        about: 'write images into one file, to carry to where the nodes are',
+        help: 'Writes one OCI archive with the images under all of their names, for every platform that the source has, compressed as they would be sent. Asks no node and no cluster, and needs no key. On the other side `push --archive` takes the file and sends what the nodes lack. Ends with 0 when the file is complete.',
+        examples: [
+            ['bundle --images app:1.2 --bundle app.tar', 'an image of this machine’s docker or podman'],
+            ['bundle --archive multi-platform.tar --bundle app.tar', 'all images and platforms of an archive'],
+        ],
+    },
+    check: {
+        about: 'compare the nodes with what should be there, and change nothing',
+        help: 'Asks every node what it holds, and compares image IDs with the record of a push (`--expected`), or with the images themselves. Ends with 0 when no node differs; else the table and the output `drift` say what is missing where.',
+        examples: [
+            ['check --expected report.json --nodes 10.0.0.11,10.0.0.12', 'by what a push has recorded with --report-json'],
+            ['check --expected report.json --nodes-from-cluster true', 'also nodes that joined later'],
+            ['check --images app:1.2 --nodes worker-1', 'by the image of this machine’s docker or podman'],
+        ],
+    },
+    prune: {
+        about: 'remove old images that this tool has put on the nodes',
+        help: 'Of each repository the newest releases stay, as many as `--keep` says. Older ones go, if they are as they were put there and no container was made from them. What somebody else has put on a node is not touched. Ends with 0 when every node has done so.',
+        examples: [
+            ['prune --keep 3 --nodes 10.0.0.11,10.0.0.12', 'all repositories that were pushed to these nodes'],
+            ['prune --keep 3 --images app --dry-run true', 'only say what would go, of one repository'],
+        ],
+    },
 };
 const MODES = Object.keys(COMMANDS);
 function isMode(name) {
@@ -160,15 +185,15 @@ const SHELLS = ['bash', 'zsh', 'fish'];
 
 /***/ }),
 
-/***/ 3992:
+/***/ 7158:
 /***/ ((__unused_webpack_module, __webpack_exports__, __nccwpck_require__) => {
 
 "use strict";
 /* harmony export */ __nccwpck_require__.d(__webpack_exports__, {
 /* harmony export */   k: () => (/* binding */ completionScript)
 /* harmony export */ });
-/* harmony import */ var _commands_js__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(3052);
-/* harmony import */ var _inputs_js__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(6107);
+/* harmony import */ var _commands_js__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(4186);
+/* harmony import */ var _inputs_js__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(7865);
 
 
 const ALSO_FILES = new Set(['kubeconfig', 'kubectl']);
@@ -294,7 +319,7 @@ function fish() {
 
 /***/ }),
 
-/***/ 51:
+/***/ 4511:
 /***/ ((__unused_webpack_module, __webpack_exports__, __nccwpck_require__) => {
 
 "use strict";
@@ -307,11 +332,11 @@ __nccwpck_require__.d(__webpack_exports__, {
 // UNUSED EXPORTS: runPost
 
 // EXTERNAL MODULE: ./lib/errors.js
-var errors = __nccwpck_require__(2357);
+var errors = __nccwpck_require__(8327);
 // EXTERNAL MODULE: ./lib/host/host.js
-var host_host = __nccwpck_require__(9385);
+var host_host = __nccwpck_require__(511);
 // EXTERNAL MODULE: ./lib/report/document.js
-var report_document = __nccwpck_require__(3922);
+var report_document = __nccwpck_require__(6544);
 ;// CONCATENATED MODULE: external "node:fs"
 const external_node_fs_namespaceObject = require("node:fs");
 ;// CONCATENATED MODULE: external "node:fs/promises"
@@ -319,7 +344,7 @@ const promises_namespaceObject = require("node:fs/promises");
 ;// CONCATENATED MODULE: external "node:path"
 const external_node_path_namespaceObject = require("node:path");
 // EXTERNAL MODULE: ./lib/problems.js
-var lib_problems = __nccwpck_require__(8834);
+var lib_problems = __nccwpck_require__(9720);
 ;// CONCATENATED MODULE: ./lib/report/dotenv.js
 const MAX_BYTES = 5120;
 const MAX_VARIABLES = 20;
@@ -367,7 +392,7 @@ function oneLine(text) {
 }
 
 // EXTERNAL MODULE: ./lib/report/report.js
-var report_report = __nccwpck_require__(3101);
+var report_report = __nccwpck_require__(2139);
 ;// CONCATENATED MODULE: ./lib/report/junit.js
 
 
@@ -391,7 +416,7 @@ function casesOf(node, report) {
     const { durationMs } = node;
     const whole = { name: `${node.node}: node`, durationMs };
     const images = node.images.map(image => {
-        const isTried = image.error !== undefined || image.outcome !== 'none' || report.mode === 'plan';
+        const isTried = image.error !== undefined || image.outcome !== 'none' || report.mode === 'plan' || report.mode === 'check';
         const skipped = isTried ? undefined : `not put on the node: ${reasonOf(node, report)}`;
         return { name: `${node.node}: ${image.reference}`, durationMs, failure: image.error, skipped };
     });
@@ -400,7 +425,9 @@ function casesOf(node, report) {
         ? [{ ...whole, failure: node.error }, ...images]
         : images.length > 0
             ? images
-            : [{ ...whole, skipped: reasonOf(node, report) }];
+            : report.mode === 'prune' && node.retention !== undefined
+                ? [whole]
+                : [{ ...whole, skipped: reasonOf(node, report) }];
 }
 function reasonOf(node, report) {
     if (node.error !== undefined) {
@@ -521,7 +548,7 @@ async function replace(path, text) {
 }
 
 // EXTERNAL MODULE: ./lib/report/text.js
-var report_text = __nccwpck_require__(884);
+var report_text = __nccwpck_require__(7702);
 ;// CONCATENATED MODULE: ./lib/report/units.js
 const UNITS = ['B', 'kB', 'MB', 'GB', 'TB'];
 function formatBytes(bytes) {
@@ -550,7 +577,7 @@ const PUSH = {
     headings: ['node', 'platform', 'runtime', 'image', 'outcome', 'sent', 'smoke pod', 'time'],
     row: (node, image) => [
         ...about(node, image),
-        image?.outcome === 'sent' || image?.outcome === 'present' ? image.outcome : (node.error?.code ?? 'unchanged'),
+        image === undefined || image.outcome === 'none' ? (node.error?.code ?? 'unchanged') : image.outcome,
         image === undefined ? '–' : formatBytes(image.bytesSent),
         image?.smoke?.replaceAll('\n', ' ') ?? '–',
         formatDuration(node.durationMs),
@@ -565,6 +592,31 @@ const PLAN = {
         node.findings.map(({ code }) => code).join(', ') || 'none',
     ],
 };
+const CHECK = {
+    headings: ['node', 'platform', 'runtime', 'image', 'state', 'time'],
+    row: (node, image) => [
+        ...about(node, image),
+        image === undefined ? (node.error?.code ?? 'nothing expected') : (image.drift ?? 'as it should be'),
+        formatDuration(node.durationMs),
+    ],
+};
+const PRUNE_HEADINGS = ['node', 'platform', 'runtime', 'image', 'put there', 'outcome'];
+const FATES = {
+    kept: 'kept',
+    'in-use': 'kept, in use',
+    changed: 'left alone, changed by others',
+    gone: 'no longer there',
+    removable: 'would be removed',
+    removed: 'removed',
+};
+function pruneRows(node) {
+    const first = about(node, undefined).slice(0, -1);
+    const { retention = [], error } = node;
+    const fateOf = ({ fate }) => error !== undefined && fate === 'removable' ? error.code : FATES[fate];
+    return retention.length === 0
+        ? [[...first, '–', '–', error?.code ?? 'nothing of ours']]
+        : retention.map(one => [...first, one.reference, one.placedAt.slice(0, 16).replace('T', ' '), fateOf(one)]);
+}
 function about(node, image) {
     return [node.node, node.platform ?? '–', node.runtime ?? '–', image?.reference ?? '–'];
 }
@@ -574,12 +626,23 @@ function estimate({ outcome, estimatedBytes, isEstimateExact }) {
     }
     return isEstimateExact ? formatBytes(estimatedBytes) : `up to ${formatBytes(estimatedBytes)}`;
 }
+const COLUMNS = { plan: PLAN, check: CHECK };
 function tableOf(report) {
-    const { headings, row } = report.mode === 'plan' ? PLAN : PUSH;
+    if (report.bundle !== undefined) {
+        return bundleTable(report);
+    }
+    if (report.mode === 'prune') {
+        return [PRUNE_HEADINGS, ...report.nodes.flatMap(pruneRows)];
+    }
+    const { headings, row } = COLUMNS[report.mode] ?? PUSH;
     return [
         headings,
         ...report.nodes.flatMap(node => node.images.length === 0 ? [row(node, undefined)] : node.images.map(image => row(node, image))),
     ];
+}
+function bundleTable({ images }) {
+    const rows = Object.entries(images).flatMap(([reference, ids]) => Object.entries(ids).map(([platform, imageId]) => [reference, platform, imageId]));
+    return [['image', 'platform', 'image ID'], ...rows];
 }
 function textTable(report, columns = Number.POSITIVE_INFINITY) {
     let table = tableOf(report);
@@ -657,7 +720,7 @@ function markdown(report, ok) {
         '',
     ]);
     const findings = (0,report_report/* allFindings */.c4)(report);
-    const title = report.mode === 'plan' ? PLAN_TITLES : PUSH_TITLES;
+    const title = TITLES[report.mode] ?? PUSH_TITLES;
     return [
         `## kube-sideload: ${ok ? title.ok : title.failed}`,
         '',
@@ -670,7 +733,12 @@ function markdown(report, ok) {
     ].join('\n');
 }
 const PUSH_TITLES = { ok: 'every node runs what CI built', failed: 'failed' };
-const PLAN_TITLES = { ok: 'a push would start', failed: 'a push would not start' };
+const TITLES = {
+    plan: { ok: 'a push would start', failed: 'a push would not start' },
+    check: { ok: 'every node has what it should', failed: 'not every node has what it should' },
+    prune: { ok: 'old images are gone', failed: 'failed' },
+    bundle: { ok: 'the bundle is complete', failed: 'no bundle was written' },
+};
 function markdownTable([headings = [], ...rows]) {
     return [
         `| ${headings.join(' | ')} |`,
@@ -693,7 +761,7 @@ function escapeCell(text) {
 async function publish(record, host, files = {}, exitCode = host_host/* EXIT */.d.failed) {
     const report = (0,report_report/* redacted */.pc)(record, host.redact);
     const ok = (0,report_report/* succeeded */.gq)(report);
-    if (report.nodes.length > 0) {
+    if (report.nodes.length > 0 || report.bundle !== undefined) {
         for (const line of textTable(report, host.size.columns)) {
             host.result(line);
         }
@@ -711,6 +779,12 @@ async function publish(record, host, files = {}, exitCode = host_host/* EXIT */.
     host.output('nodes', JSON.stringify(report.nodes));
     host.output('bytes-sent', String((0,report_report/* bytesSent */.yb)(report)));
     host.output('changed', String(report.changed));
+    if (report.bundle !== undefined) {
+        host.output('bundle', report.bundle.path);
+    }
+    if (report.mode === 'check') {
+        host.output('drift', JSON.stringify((0,report_report/* driftOf */.$p)(report)));
+    }
     await host.summary(markdown(report, ok));
     const isWritten = await writeAll(report, host, files);
     if (ok && isWritten) {
@@ -740,9 +814,21 @@ function describe({ code, message, hint }) {
     return `${message}\nNext step: ${hint} [${code}]`;
 }
 function success(report) {
+    if (report.bundle !== undefined) {
+        const { path, sizeBytes, digest } = report.bundle;
+        return `done: ${path}, ${formatBytes(sizeBytes)}, ${digest}`;
+    }
     const [nodes, hold] = report.nodes.length === 1 ? ['the node', 'holds'] : [`all ${report.nodes.length} nodes`, 'hold'];
     if (report.mode === 'plan') {
         return `a push to ${nodes} would start`;
+    }
+    if (report.mode === 'check') {
+        return `${nodes} ${hold} what should be there`;
+    }
+    if (report.mode === 'prune') {
+        const fates = report.nodes.flatMap(node => node.retention ?? []).map(({ fate }) => fate);
+        const count = (wanted) => fates.filter(fate => fate === wanted).length;
+        return `done: ${count('removed')} references removed, ${count('removable')} could be, ${count('in-use')} are old and in use`;
     }
     const duration = formatDuration(Date.parse(report.endedAt) - Date.parse(report.startedAt));
     return `done: ${nodes} ${hold} what CI built; ${formatBytes((0,report_report/* bytesSent */.yb)(report))} sent, ${duration}`;
@@ -764,7 +850,7 @@ var external_assert_ = __nccwpck_require__(2613);
 var external_path_ = __nccwpck_require__(6928);
 // EXTERNAL MODULE: external "fs"
 var external_fs_ = __nccwpck_require__(9896);
-;// CONCATENATED MODULE: ./node_modules/@actions/io/lib/io-util.js
+;// CONCATENATED MODULE: ../../../work/main/node_modules/@actions/io/lib/io-util.js
 var __awaiter = (undefined && undefined.__awaiter) || function (thisArg, _arguments, P, generator) {
     function adopt(value) { return value instanceof P ? value : new P(function (resolve) { resolve(value); }); }
     return new (P || (P = Promise))(function (resolve, reject) {
@@ -944,7 +1030,7 @@ function getCmdPath() {
     return (_a = process.env['COMSPEC']) !== null && _a !== void 0 ? _a : `cmd.exe`;
 }
 //# sourceMappingURL=io-util.js.map
-;// CONCATENATED MODULE: ./node_modules/@actions/io/lib/io.js
+;// CONCATENATED MODULE: ../../../work/main/node_modules/@actions/io/lib/io.js
 var io_awaiter = (undefined && undefined.__awaiter) || function (thisArg, _arguments, P, generator) {
     function adopt(value) { return value instanceof P ? value : new P(function (resolve) { resolve(value); }); }
     return new (P || (P = Promise))(function (resolve, reject) {
@@ -1242,6 +1328,59 @@ async function writeSecret(run, name, content) {
 
 // EXTERNAL MODULE: external "node:os"
 var external_node_os_ = __nccwpck_require__(8161);
+// EXTERNAL MODULE: ../../../work/main/node_modules/valibot/dist/index.mjs
+var dist = __nccwpck_require__(3436);
+;// CONCATENATED MODULE: ./lib/expected.js
+
+
+
+function parseExpected(text, file) {
+    const refuse = (why) => {
+        throw new errors/* SideloadError */.wR('INPUT_INVALID', `\`expected\`: ${file} ${why}`, {
+            hint: 'name the file that `report-json` of a push has written',
+        });
+    };
+    let json;
+    try {
+        json = JSON.parse(text);
+    }
+    catch {
+        return refuse('is not JSON');
+    }
+    const parsed = dist/* safeParse */.xLC(report_report/* DocumentSchema */.xr, json);
+    if (!parsed.success) {
+        const [issue] = parsed.issues;
+        return refuse(`is not a report: ${dist/* getDotPath */.BuJ(issue) ?? 'the whole'}: ${issue.message}`);
+    }
+    const { mode, succeeded, images, nodes } = parsed.output;
+    if (mode !== 'push' || !succeeded) {
+        return refuse(`is the report of a ${mode} that ${succeeded ? 'put nothing on nodes' : 'failed'}`);
+    }
+    const listed = nodes.flatMap(node => node.images);
+    const expectations = Object.entries(images).map(([reference, ids]) => ({
+        reference,
+        variants: Object.entries(ids).map(([platform, imageId]) => {
+            const [os = '', architecture = '', variant] = platform.split('/');
+            return { platform: { os, architecture, ...(variant !== undefined && { variant }) }, imageId };
+        }),
+        isSandbox: listed.some(image => image.reference === reference && image.isSandbox === true),
+    }));
+    return expectations.length > 0 ? expectations : refuse('names no image');
+}
+function mergeExpected(lists) {
+    const merged = new Map();
+    for (const expectation of lists.flat()) {
+        const other = merged.get(expectation.reference);
+        if (other !== undefined && JSON.stringify(other.variants) !== JSON.stringify(expectation.variants)) {
+            throw new errors/* SideloadError */.wR('INPUT_INVALID', `\`expected\`: the files have different images ${expectation.reference}`, {
+                hint: 'name the report of the latest push only',
+            });
+        }
+        merged.set(expectation.reference, other ?? expectation);
+    }
+    return [...merged.values()];
+}
+
 ;// CONCATENATED MODULE: ./lib/image/reference.js
 
 const DOMAIN_COMPONENT = '(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])';
@@ -1356,11 +1495,9 @@ function refused(what, hint) {
 }
 
 // EXTERNAL MODULE: ./lib/inputs.js
-var lib_inputs = __nccwpck_require__(6107);
-// EXTERNAL MODULE: ./node_modules/valibot/dist/index.mjs
-var dist = __nccwpck_require__(7934);
-// EXTERNAL MODULE: ./node_modules/yaml/dist/index.js
-var yaml_dist = __nccwpck_require__(8815);
+var lib_inputs = __nccwpck_require__(7865);
+// EXTERNAL MODULE: ../../../work/main/node_modules/yaml/dist/index.js
+var yaml_dist = __nccwpck_require__(8905);
 ;// CONCATENATED MODULE: ./lib/node/inventory.js
 
 
@@ -1426,8 +1563,8 @@ const InventoryFile = mapping({
     settings: dist/* optional */.lqM(dist/* pipe */.FsL(dist/* unknown */.L5J(), dist/* check */.z6Y(isMapping, 'expected is a mapping of inputs (`name: value`)'), dist/* record */.g1P(dist/* string */.YjP(), Setting)), {}),
 });
 const NOT_A_SETTING = {
-    inventory: new Set(['mode', 'images', 'archive', 'nodes', 'shard', 'inventory', 'config']),
-    config: new Set(['mode', 'nodes', 'shard', 'config']),
+    inventory: new Set(['mode', 'images', 'archive', 'bundle', 'nodes', 'shard', 'inventory', 'config']),
+    config: new Set(['mode', 'bundle', 'nodes', 'shard', 'config']),
 };
 function parseInventory(text, file, owner = 'inventory') {
     const lines = new yaml_dist/* LineCounter */.HN();
@@ -1861,8 +1998,8 @@ function parseFingerprints(lines) {
     });
 }
 
-// EXTERNAL MODULE: ./node_modules/ssh2/lib/index.js
-var lib = __nccwpck_require__(5472);
+// EXTERNAL MODULE: ../../../work/main/node_modules/ssh2/lib/index.js
+var lib = __nccwpck_require__(2638);
 var lib_default = /*#__PURE__*/__nccwpck_require__.n(lib);
 ;// CONCATENATED MODULE: ./lib/ssh/key.js
 
@@ -2005,6 +2142,7 @@ function key_invalid(what, hint) {
 
 
 
+
 function readLayers(host, env, problems) {
     const config = (0,lib_problems/* collect */.Fo)(problems, () => readConfig(host));
     const inventory = (0,lib_problems/* collect */.Fo)(problems, () => readInventory(host, config, env));
@@ -2039,9 +2177,14 @@ function settings_readSettings(host, env = process.env) {
             host.mask(secret);
         }
     }
+    const isSet = (name) => layers.textOf(name) !== undefined;
     const references = inputs.images.flatMap(reference => (0,lib_problems/* collect */.Fo)(problems, () => normalise(reference)) ?? []);
     problems.push(...duplicates('images', references));
-    if (inputs.images.length === 0 && inputs.archive === undefined) {
+    const isSending = inputs.mode === 'push' || inputs.mode === 'plan';
+    const expected = inputs.mode === 'check' ? readExpected(inputs, references, problems) : undefined;
+    problems.push(...modeProblems(inputs, isSet));
+    const needsImages = inputs.mode !== 'prune' && inputs.expected.length === 0;
+    if (needsImages && inputs.images.length === 0 && inputs.archive === undefined) {
         problems.push((0,lib_problems/* problem */.CC)('`images` is empty', 'name at least one image, or an `archive`'));
     }
     if (inputs.source === 'archive' && inputs.archive === undefined) {
@@ -2059,9 +2202,10 @@ function settings_readSettings(host, env = process.env) {
     if (inputs.archive !== undefined && inputs.source !== 'auto' && inputs.source !== 'archive') {
         problems.push((0,lib_problems/* problem */.CC)(`\`archive\` and \`source: ${inputs.source}\` exclude each other`, 'set one of them'));
     }
+    problems.push(...bundleProblems(inputs));
+    const isBundle = inputs.mode === 'bundle';
     const jump = (0,lib_problems/* collect */.Fo)(problems, () => parseJump(inputs['ssh-jump'])) ?? [];
     const isOpenssh = inputs['ssh-transport'] === 'openssh';
-    const isSet = (name) => layers.textOf(name) !== undefined;
     const complete = ({ host: name, user, port }, of) => ({
         host: name,
         user: user ?? inputs['ssh-user'],
@@ -2073,30 +2217,34 @@ function settings_readSettings(host, env = process.env) {
     });
     const hop = (entry) => complete(entry, { isJump: true });
     const defaults = { jump: jump.map(hop), sudo: inputs.sudo };
-    const listed = readNodes(inputs, layers, problems, entry => ({
-        label: labelOf(entry),
-        ...complete(entry, { isJump: false }),
-        jump: entry.jump?.map(hop) ?? defaults.jump,
-        sudo: entry.sudo ?? defaults.sudo,
-        kubernetesName: entry.kubernetesName,
-        criSocket: entry.criSocket,
-    }));
+    const listed = isBundle
+        ? []
+        : readNodes(inputs, layers, problems, entry => ({
+            label: labelOf(entry),
+            ...complete(entry, { isJump: false }),
+            jump: entry.jump?.map(hop) ?? defaults.jump,
+            sudo: entry.sudo ?? defaults.sudo,
+            kubernetesName: entry.kubernetesName,
+            criSocket: entry.criSocket,
+        }));
     const shard = inputs.shard === undefined ? undefined : (0,lib_problems/* collect */.Fo)(problems, () => parseShard(inputs.shard ?? ''));
-    const nodesFromCluster = inputs['nodes-from-cluster'] === 'true';
+    const nodesFromCluster = !isBundle && inputs['nodes-from-cluster'] === 'true';
     const nodes = nodesFromCluster ? listed : ((0,lib_problems/* collect */.Fo)(problems, () => takeShard(listed, shard)) ?? []);
     const mayLack = (...names) => !layers.isComplete && names.every(name => inputs[name] === undefined);
     const authentication = mayLack('ssh-private-key', 'ssh-private-key-file', 'ssh-password')
         ? undefined
-        : (0,lib_problems/* collect */.Fo)(problems, () => (isOpenssh ? {} : readAuthentication(inputs, host, env)));
+        : (0,lib_problems/* collect */.Fo)(problems, () => (isOpenssh || isBundle ? {} : readAuthentication(inputs, host, env)));
     const sudoPassword = (0,lib_problems/* collect */.Fo)(problems, () => readPassword('sudo-password', inputs['sudo-password']));
     const hostKeys = mayLack('ssh-known-hosts', 'ssh-known-hosts-file')
         ? undefined
-        : (0,lib_problems/* collect */.Fo)(problems, () => readHostKeys(inputs, isOpenssh, host));
-    const openssh = isOpenssh ? readOpenssh(inputs, host, problems) : undefined;
+        : (0,lib_problems/* collect */.Fo)(problems, () => (isBundle ? hostKeyPolicy({}) : readHostKeys(inputs, isOpenssh, host)));
+    const openssh = isOpenssh && !isBundle ? readOpenssh(inputs, host, problems) : undefined;
     const given = inputs['cri-socket'];
     const criSocket = given === undefined ? undefined : (0,lib_problems/* collect */.Fo)(problems, () => parseCriSocket(given));
-    const cluster = inputs.smoke !== 'pod' && !nodesFromCluster ? undefined : (0,lib_problems/* collect */.Fo)(problems, () => readCluster(inputs, host));
-    const smoke = inputs.smoke === 'none' ? undefined : readSmoke(inputs, problems);
+    const cluster = isBundle || ((inputs.smoke !== 'pod' || !isSending) && !nodesFromCluster)
+        ? undefined
+        : (0,lib_problems/* collect */.Fo)(problems, () => readCluster(inputs, host));
+    const smoke = inputs.smoke === 'none' || !isSending ? undefined : readSmoke(inputs, problems);
     const reports = reportFiles(inputs);
     problems.push(...reportProblems(reports));
     (0,lib_problems/* throwProblems */.Jh)(problems);
@@ -2111,6 +2259,7 @@ function settings_readSettings(host, env = process.env) {
         images: inputs.images,
         source: inputs.source,
         archive: inputs.archive,
+        bundle: inputs.bundle,
         aliases: inputs.aliases,
         compression: inputs.compression,
         cache: { directory: inputs['cache-dir'] ?? cacheDirectory(env), maxBytes: inputs['cache-size'] },
@@ -2133,14 +2282,67 @@ function settings_readSettings(host, env = process.env) {
         },
         criSocket,
         delta: inputs.delta === 'true',
+        atomic: inputs.atomic === 'true',
         parallel: inputs.parallel === 0 ? Number.POSITIVE_INFINITY : inputs.parallel,
         bandwidth: inputs.bandwidth,
         retries: inputs.retries,
         cluster,
         sandboxImage: inputs['sandbox-image'],
         smoke,
+        expected,
+        keep: inputs.keep,
+        isDryRun: inputs['dry-run'] === 'true',
         reports,
     };
+}
+function bundleProblems(inputs) {
+    const { mode, bundle, archive } = inputs;
+    if (mode !== 'bundle') {
+        return bundle === undefined ? [] : [(0,lib_problems/* problem */.CC)(`\`bundle\` is for \`mode: bundle\`, and the mode is \`${mode}\``)];
+    }
+    if (bundle === undefined) {
+        return [(0,lib_problems/* problem */.CC)('`mode: bundle` needs `bundle`', 'name the file to write')];
+    }
+    const path = (0,external_node_path_namespaceObject.resolve)(bundle);
+    const others = {
+        archive,
+        ...Object.fromEntries(REPORT_KINDS.map(kind => [`report-${kind}`, inputs[`report-${kind}`]])),
+    };
+    const twice = Object.entries(others).filter(([, file]) => file !== undefined && (0,external_node_path_namespaceObject.resolve)(file) === path);
+    const fault = faultOf(path);
+    return [
+        ...twice.map(([name]) => (0,lib_problems/* problem */.CC)(`\`${name}\` and \`bundle\` name the same file`, 'give each a file of its own')),
+        ...(fault === undefined ? [] : [(0,lib_problems/* problem */.CC)(`\`bundle\`: ${(0,lib_problems/* shown */.SP)(bundle)} ${fault}`)]),
+    ];
+}
+function modeProblems(inputs, isSet) {
+    const { mode } = inputs;
+    return [
+        ...(mode === 'prune' && !isSet('keep')
+            ? [(0,lib_problems/* problem */.CC)('`mode: prune` needs `keep`', 'say how many releases of each repository stay')]
+            : []),
+        ...(mode !== 'prune' && inputs['dry-run'] === 'true'
+            ? [(0,lib_problems/* problem */.CC)(`\`dry-run\` is for \`mode: prune\`, not for \`${mode}\``, 'the dry run of a push is `mode: plan`')]
+            : []),
+        ...(mode !== 'check' && inputs.expected.length > 0
+            ? [(0,lib_problems/* problem */.CC)(`\`expected\` is for \`mode: check\`, not for \`${mode}\``, 'leave it out')]
+            : []),
+    ];
+}
+function readExpected(inputs, references, problems) {
+    if (inputs.expected.length === 0) {
+        return undefined;
+    }
+    return (0,lib_problems/* collect */.Fo)(problems, () => {
+        const all = mergeExpected(inputs.expected.map(file => parseExpected(readText('expected', file), (0,lib_problems/* shown */.SP)(file))));
+        const unknown = references.filter(reference => all.every(one => one.reference !== reference));
+        if (unknown.length > 0) {
+            throw new errors/* SideloadError */.wR('INPUT_INVALID', `\`expected\` does not have ${unknown.join(', ')} of \`images\``, {
+                hint: `it has ${all.map(({ reference }) => reference).join(', ')}`,
+            });
+        }
+        return references.length === 0 ? all : all.filter(one => one.isSandbox || references.includes(one.reference));
+    });
 }
 function aliasProblems({ alias, image }, references) {
     const how = 'write `ALIAS=IMAGE`, with the image as it is in `images`';
@@ -2415,292 +2617,6 @@ function duplicates(input, items) {
     return [...twice].map(item => (0,lib_problems/* problem */.CC)(`\`${input}\` names ${JSON.stringify(item)} more than once`, 'remove the second one'));
 }
 
-;// CONCATENATED MODULE: ./lib/image/image.js
-function referencesOf({ reference, aliases = [] }) {
-    return [reference, ...aliases];
-}
-
-;// CONCATENATED MODULE: external "node:stream"
-const external_node_stream_namespaceObject = require("node:stream");
-;// CONCATENATED MODULE: ./lib/image/digest.js
-
-
-function parseDigest(text) {
-    return typeof text === 'string' && /^sha256:[0-9a-f]{64}$/.test(text) ? text : undefined;
-}
-function digestFromHex(hex) {
-    return parseDigest(`sha256:${hex}`);
-}
-function hexOf(digest) {
-    return digest.slice('sha256:'.length);
-}
-function digestOf(bytes) {
-    return `sha256:${(0,external_node_crypto_namespaceObject.createHash)('sha256').update(bytes).digest('hex')}`;
-}
-function createTally() {
-    const hash = (0,external_node_crypto_namespaceObject.createHash)('sha256');
-    let sizeBytes = 0;
-    return {
-        add(chunk) {
-            hash.update(chunk);
-            sizeBytes += chunk.length;
-        },
-        result: () => ({ digest: `sha256:${hash.digest('hex')}`, sizeBytes }),
-    };
-}
-function createMeter() {
-    const { add, result } = createTally();
-    const stream = new external_node_stream_namespaceObject.Transform({
-        transform(chunk, _encoding, done) {
-            add(chunk);
-            done(null, chunk);
-        },
-    });
-    return { stream, result };
-}
-
-;// CONCATENATED MODULE: ./lib/image/config.js
-
-
-
-function parseConfig(bytes, what) {
-    const config = asObject(parseJson(bytes, what));
-    const os = asText(config.os);
-    const architecture = asText(config.architecture);
-    const variant = asText(config.variant);
-    if (os === undefined || architecture === undefined) {
-        throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${what} names no os and architecture`, {
-            hint: 'Say what the image is for when building it; with crane: `crane mutate --set-platform linux/amd64`.',
-        });
-    }
-    const diffIds = asList(asObject(config.rootfs).diff_ids).map(value => {
-        const diffId = parseDigest(value);
-        if (diffId === undefined) {
-            throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${what} has a diff_id that is no digest: ${JSON.stringify(value)}`);
-        }
-        return diffId;
-    });
-    if (diffIds.length === 0)
-        throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${what} names no layers`);
-    return { platform: { os, architecture, ...(variant === undefined ? {} : { variant }) }, diffIds };
-}
-function userOf(config) {
-    return asText(asObject(asObject(JSON.parse(config.toString('utf8'))).config).User) ?? '';
-}
-
-;// CONCATENATED MODULE: ./lib/image/entries.js
-
-
-
-const METADATA_MAX_BYTES = 4 << 20;
-const METADATA_TOTAL_MAX_BYTES = 16 * METADATA_MAX_BYTES;
-function entryName(name) {
-    return external_node_path_namespaceObject.posix.normalize(name).replace(/^\/+|\/+$/g, '');
-}
-function linkTarget(type, name, target) {
-    return entryName(type === 'link' ? target : external_node_path_namespaceObject.posix.join(external_node_path_namespaceObject.posix.dirname(name), target));
-}
-function findFile({ files, links }, name) {
-    let key = entryName(name);
-    for (let hops = 0; key !== undefined && hops < 8; hops += 1) {
-        const file = files.get(key);
-        if (file !== undefined)
-            return file;
-        key = links.get(key);
-    }
-    return undefined;
-}
-function missingFrom({ label, ended, sizeBytes }, what) {
-    return ended
-        ? new errors/* SideloadError */.wR('ARCHIVE_INCOMPLETE', `${label} lacks ${what}`)
-        : new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${label} ends after ${sizeBytes} bytes, before ${what}`);
-}
-async function readMetadata(label, name, file) {
-    if (file.sizeBytes > METADATA_MAX_BYTES || file.stored !== undefined) {
-        throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${name} in ${label} is not JSON of at most ${METADATA_MAX_BYTES} bytes`);
-    }
-    const chunks = [];
-    for await (const chunk of file.open())
-        chunks.push(chunk);
-    return Buffer.concat(chunks);
-}
-function memoryFile(bytes) {
-    return { sizeBytes: bytes.length, open: () => external_node_stream_namespaceObject.Readable.from([bytes], { objectMode: false }) };
-}
-
-;// CONCATENATED MODULE: ./lib/image/docker-archive.js
-
-
-
-
-
-async function readDockerArchive(entries) {
-    const file = findFile(entries, 'manifest.json');
-    if (file === undefined)
-        return [];
-    const what = `manifest.json in ${entries.label}`;
-    const manifests = parseJson(await readMetadata(entries.label, 'manifest.json', file), what);
-    if (!Array.isArray(manifests))
-        throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${what} is not a list of images`);
-    const images = [];
-    for (const manifest of manifests.map(asObject)) {
-        const names = asList(manifest.RepoTags).flatMap(tag => asText(tag) ?? []);
-        images.push({ names, variant: await readVariant(entries, asText(manifest.Config), asList(manifest.Layers)) });
-    }
-    return images;
-}
-async function readVariant(entries, configName, layerNames) {
-    const { label } = entries;
-    if (configName === undefined) {
-        throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `manifest.json in ${label} names no config for an image`);
-    }
-    const configFile = findFile(entries, configName);
-    if (configFile === undefined)
-        throw missingFrom(entries, `the image config ${configName}`);
-    const config = await readMetadata(label, configName, configFile);
-    const imageId = digestOf(config);
-    const claimed = digestFromHex(/([0-9a-f]{64})(?:\.json)?$/.exec(configName)?.[1] ?? '');
-    if (claimed !== undefined && claimed !== imageId) {
-        throw new errors/* SideloadError */.wR('ARCHIVE_CORRUPT', `the image config in ${label} should be ${claimed} and is ${imageId}`);
-    }
-    const { platform, diffIds } = parseConfig(config, `the image config ${configName} in ${label}`);
-    if (layerNames.length !== diffIds.length) {
-        throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `manifest.json in ${label} names ${layerNames.length} layers, and the config of the image ${diffIds.length}`);
-    }
-    const layers = diffIds.map((diffId, index) => {
-        const name = String(layerNames[index]);
-        const file = findFile(entries, name);
-        if (file === undefined)
-            throw missingFrom(entries, `the layer ${name} (${diffId})`);
-        return { diffId, name: `${name} in ${label}`, file };
-    });
-    return { platform, imageId, config, layers };
-}
-
-;// CONCATENATED MODULE: ./lib/image/oci-archive.js
-
-
-
-
-
-const INDEX_MAX_DEPTH = 4;
-const MANIFEST_TYPE = 'application/vnd.oci.image.manifest.v1+json';
-const CONFIG_TYPES = new Set([
-    'application/vnd.oci.image.config.v1+json',
-    'application/vnd.docker.container.image.v1+json',
-]);
-async function readOciArchive(entries) {
-    const file = findFile(entries, 'index.json');
-    if (file === undefined)
-        return [];
-    const bytes = await readMetadata(entries.label, 'index.json', file);
-    const index = asObject(parseJson(bytes, `index.json in ${entries.label}`));
-    const images = [];
-    for (const descriptor of asList(index.manifests).map(asObject)) {
-        const variants = [];
-        const faults = [];
-        await readDescriptor(entries, descriptor, 0, variants, faults);
-        if (variants.length > 0 || faults.length > 0) {
-            images.push({ ...nameOf(descriptor), digest: digestIn(descriptor, 'index.json', entries), variants, faults });
-        }
-    }
-    return images;
-}
-function nameOf(descriptor) {
-    const annotations = asObject(descriptor.annotations);
-    const refName = asText(annotations['org.opencontainers.image.ref.name']);
-    const name = asText(annotations['io.containerd.image.name']) ?? (/[/:]/.test(refName ?? '') ? refName : undefined);
-    return { name, tag: name === undefined ? refName : undefined };
-}
-async function readDescriptor(entries, descriptor, depth, variants, faults) {
-    if (isAttestation(descriptor))
-        return;
-    const digest = digestIn(descriptor, 'an index', entries);
-    const platform = asObject(descriptor.platform);
-    const built = asText(platform.architecture);
-    const what = `the manifest ${digest}${built === undefined ? '' : ` for ${asText(platform.os)}/${built}`}`;
-    await collectingFaults(faults, entries, async () => {
-        const bytes = await readBlob(entries, digest, what);
-        const manifest = asObject(parseJson(bytes, `${what} in ${entries.label}`));
-        if (manifest.manifests === undefined) {
-            const mediaType = asText(manifest.mediaType) ?? asText(descriptor.mediaType) ?? MANIFEST_TYPE;
-            const variant = await oci_archive_readManifest(entries, manifest, { digest, mediaType, bytes }, what);
-            if (variant !== undefined)
-                variants.push(variant);
-            return;
-        }
-        if (depth >= INDEX_MAX_DEPTH) {
-            throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${entries.label} nests indexes deeper than ${INDEX_MAX_DEPTH}`);
-        }
-        for (const child of asList(manifest.manifests).map(asObject)) {
-            await readDescriptor(entries, child, depth + 1, variants, faults);
-        }
-    });
-}
-function isAttestation({ annotations, platform }) {
-    const { os, architecture } = asObject(platform);
-    return (asObject(annotations)['vnd.docker.reference.type'] !== undefined || (os === 'unknown' && architecture === 'unknown'));
-}
-async function oci_archive_readManifest(entries, manifest, source, what) {
-    const { label } = entries;
-    const descriptor = asObject(manifest.config);
-    if (!CONFIG_TYPES.has(asText(descriptor.mediaType)))
-        return undefined;
-    const imageId = digestIn(descriptor, what, entries);
-    const config = await readBlob(entries, imageId, `the image config ${imageId}`);
-    const { platform, diffIds } = parseConfig(config, `the image config ${imageId} in ${label}`);
-    const descriptors = asList(manifest.layers).map(asObject);
-    if (descriptors.length !== diffIds.length) {
-        throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${what} in ${label} names ${descriptors.length} layers, and the config of the image ${diffIds.length}`);
-    }
-    const layers = diffIds.map((diffId, index) => {
-        const layer = descriptors[index] ?? {};
-        const blobDigest = digestIn(layer, what, entries);
-        if (/[+.]encrypted/.test(asText(layer.mediaType) ?? '')) {
-            throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `the layer ${blobDigest} in ${label} is encrypted`, {
-                hint: 'Decrypt the image before pushing it to nodes.',
-            });
-        }
-        const file = findFile(entries, blobName(blobDigest));
-        if (file === undefined)
-            throw missingFrom(entries, `the layer ${blobDigest}`);
-        return { diffId, blobDigest, name: `${blobDigest} in ${label}`, file };
-    });
-    const layerDigests = layers.flatMap(({ blobDigest }) => blobDigest ?? []);
-    return { platform, imageId, config, layers, manifest: { ...source, layerDigests } };
-}
-function blobName(digest) {
-    return `blobs/sha256/${hexOf(digest)}`;
-}
-function digestIn(descriptor, where, { label }) {
-    const digest = parseDigest(descriptor.digest);
-    if (digest !== undefined)
-        return digest;
-    const written = JSON.stringify(descriptor.digest);
-    throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${where} in ${label} has a digest that is none: ${written}`);
-}
-async function readBlob(entries, digest, what) {
-    const file = findFile(entries, blobName(digest));
-    if (file === undefined)
-        throw missingFrom(entries, what);
-    const bytes = await readMetadata(entries.label, blobName(digest), file);
-    const found = digestOf(bytes);
-    if (found !== digest) {
-        throw new errors/* SideloadError */.wR('ARCHIVE_CORRUPT', `${what} in ${entries.label} has the digest ${found}`);
-    }
-    return bytes;
-}
-async function collectingFaults(faults, { ended }, read) {
-    try {
-        await read();
-    }
-    catch (error) {
-        if (!(error instanceof errors/* SideloadError */.wR) || error.code === 'ARCHIVE_CORRUPT' || !ended)
-            throw error;
-        faults.push(error);
-    }
-}
-
 ;// CONCATENATED MODULE: ./lib/image/platform.js
 const BY_MACHINE = {
     x86_64: { architecture: 'amd64' },
@@ -2743,2603 +2659,8 @@ function variantOrder({ architecture, variant }) {
     return number === undefined ? Number.POSITIVE_INFINITY : Number(number);
 }
 
-;// CONCATENATED MODULE: ./lib/image/archive.js
-
-
-
-
-
-
-async function readArchive(entries, log) {
-    const { label } = entries;
-    const isOci = findFile(entries, 'index.json') !== undefined;
-    const isDocker = findFile(entries, 'manifest.json') !== undefined;
-    if (!isOci && !isDocker)
-        throw noManifest(entries);
-    const ociImages = await readOciArchive(entries);
-    const dockerImages = isDocker && needsDocker(ociImages) ? await readDockerArchive(entries) : [];
-    const named = new Map();
-    const nameless = [];
-    const faults = [];
-    const broken = [];
-    const add = (image) => {
-        if (image.name === undefined)
-            nameless.push(image);
-        else
-            named.set(image.name, mergeVariants(label, named.get(image.name), image));
-    };
-    for (const { name, tag, digest, variants, faults: own } of ociImages) {
-        faults.push(...own);
-        const image = { name: fullName(name), tag, digest, variants, format: 'OCI' };
-        if (variants.length > 0)
-            add(image);
-        else if (own[0] !== undefined)
-            broken.push({ ...image, fault: own[0] });
-    }
-    for (const { names, variant } of dockerImages) {
-        const missing = names.map(fullName).filter(name => name !== undefined && !named.has(name));
-        const known = [...named.values(), ...nameless].some(image => has(image, variant));
-        for (const name of missing)
-            add({ name, digest: undefined, variants: [variant], format: 'docker' });
-        if (names.length === 0 && !known)
-            add({ name: undefined, digest: undefined, variants: [variant], format: 'docker' });
-    }
-    const images = [...named.values(), ...joinNameless(nameless)];
-    const lost = broken.filter(({ name }) => (name === undefined ? dockerImages.length === 0 : !named.has(name)));
-    if (images.length === 0) {
-        throw faults[0] ?? new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${label} holds no container image`);
-    }
-    for (const fault of faults)
-        log(`left out: ${fault.message}`);
-    return [...images, ...lost];
-}
-function needsDocker(images) {
-    return images.length === 0 || images.some(({ variants }) => variants.length === 0);
-}
-function has(image, variant) {
-    return image.variants.some(({ imageId }) => imageId === variant.imageId);
-}
-function joinNameless(images) {
-    const tags = [...new Set(images.map(({ tag }) => tag))];
-    return tags.flatMap(tag => {
-        const group = images.filter(image => image.tag === tag);
-        const variants = group.flatMap(image => image.variants);
-        const platforms = new Set(variants.map(({ platform }) => formatPlatform(platform)));
-        const [first] = group;
-        return first === undefined || platforms.size < variants.length ? group : [{ ...first, variants }];
-    });
-}
-function isSame(first, second) {
-    const ids = ({ variants, digest }) => variants.map(({ imageId }) => imageId).join() || digest;
-    return ids(first) === ids(second);
-}
-function mergeVariants(label, first, second) {
-    if (first === undefined)
-        return second;
-    const added = second.variants.filter(variant => !has(first, variant));
-    for (const { platform } of added) {
-        const twice = first.variants.some(variant => formatPlatform(variant.platform) === formatPlatform(platform));
-        if (twice) {
-            throw new errors/* SideloadError */.wR('IMAGE_AMBIGUOUS', `${label} has two different ${first.name} for ${formatPlatform(platform)}`, {
-                hint: 'Save each image under its own name.',
-            });
-        }
-    }
-    return { ...first, variants: [...first.variants, ...added] };
-}
-function fullName(name) {
-    try {
-        return name === undefined ? undefined : normalise(name);
-    }
-    catch {
-        return undefined;
-    }
-}
-function noManifest({ label, ended, sizeBytes, files }) {
-    if (!ended) {
-        return new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${label} ends after ${sizeBytes} bytes, before its manifest`);
-    }
-    const exported = files.has('etc/passwd') || files.has('.dockerenv') || files.has('bin/sh');
-    return new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${label} has neither manifest.json nor index.json, so it is not an image archive`, exported ? { hint: 'This looks like `docker export`, a file system only: write it with `docker save`.' } : {});
-}
-
-;// CONCATENATED MODULE: external "node:stream/promises"
-const external_node_stream_promises_namespaceObject = require("node:stream/promises");
-;// CONCATENATED MODULE: external "node:zlib"
-const external_node_zlib_namespaceObject = require("node:zlib");
-var external_node_zlib_default = /*#__PURE__*/__nccwpck_require__.n(external_node_zlib_namespaceObject);
-;// CONCATENATED MODULE: external "node:child_process"
-const external_node_child_process_namespaceObject = require("node:child_process");
-;// CONCATENATED MODULE: ./lib/image/program.js
-
-
-const STDERR_MAX_CHARACTERS = 4096;
-const STDOUT_MAX_CHARACTERS = 1 << 20;
-const KILL_AFTER_MS = 5000;
-const OUTPUT_GRACE_MS = 2000;
-function startProgram(name, args, signal) {
-    const child = (0,external_node_child_process_namespaceObject.spawn)(name, args, {
-        stdio: ['pipe', 'pipe', 'pipe'],
-        env: { ...process.env, LC_ALL: 'C' },
-    });
-    child.stdin.on('error', () => { });
-    let stderr = '';
-    child.stderr.setEncoding('utf8').on('data', (text) => {
-        stderr = (stderr + text).slice(-STDERR_MAX_CHARACTERS);
-    });
-    let insist;
-    let grace;
-    const stop = () => {
-        if (insist !== undefined || child.exitCode !== null || child.signalCode !== null)
-            return;
-        child.kill();
-        insist = setTimeout(() => child.kill('SIGKILL'), KILL_AFTER_MS);
-    };
-    const exit = new Promise(resolve => {
-        let failure;
-        const end = (code, killer) => {
-            clearTimeout(insist);
-            clearTimeout(grace);
-            signal.removeEventListener('abort', stop);
-            resolve({
-                code: failure === undefined ? (code ?? undefined) : undefined,
-                missing: failure?.code === 'ENOENT',
-                reason: failure?.message ?? (killer === null ? `exited with ${code}` : `was ended by ${killer}`),
-                stderr: stderr.trim(),
-            });
-        };
-        child.on('error', error => {
-            failure ??= error;
-            if (child.pid === undefined)
-                end(null, null);
-        });
-        child.on('exit', (code, killer) => {
-            grace = setTimeout(end, OUTPUT_GRACE_MS, code, killer);
-        });
-        child.on('close', end);
-    });
-    signal.addEventListener('abort', stop);
-    if (signal.aborted)
-        stop();
-    return { stdin: child.stdin, stdout: child.stdout, exit, stop };
-}
-async function runProgram(name, args, signal) {
-    const program = startProgram(name, args, signal);
-    program.stdin.end();
-    let stdout = '';
-    program.stdout.setEncoding('utf8').on('data', (text) => {
-        stdout = (stdout + text).slice(0, STDOUT_MAX_CHARACTERS);
-    });
-    const exit = await program.exit;
-    if (signal.aborted)
-        throw new errors/* SideloadError */.wR('CANCELLED', 'cancelled', { cause: signal.reason });
-    return { ...exit, stdout };
-}
-
-;// CONCATENATED MODULE: ./lib/image/compression.js
-
-
-
-
-const MAGIC_BYTES = 4;
-const CHUNK_BYTES = 1 << 20;
-function sniffCompression(head) {
-    if (head[0] === 0x1f && head[1] === 0x8b)
-        return 'gzip';
-    if (head.length >= 4 && head.readUInt32LE(0) === 0xfd2fb528)
-        return 'zstd';
-    if (head.length >= 4 && head.readUInt32LE(0) >>> 4 === 0x184d2a5)
-        return 'zstd';
-    return 'none';
-}
-const WAYS = [
-    { compression: 'zstd', encodedPerSecond: 327e6, importedPerSecond: 112e6, sentShare: 0.52 },
-    { compression: 'gzip', encodedPerSecond: 83e6, importedPerSecond: 112e6, sentShare: 0.53 },
-    { compression: 'none', encodedPerSecond: Number.POSITIVE_INFINITY, importedPerSecond: 61e6, sentShare: 1 },
-];
-function chooseCompression(linkBytesPerSecond, available) {
-    const seconds = (way) => Math.max(1 / way.encodedPerSecond, 1 / way.importedPerSecond, linkBytesPerSecond === undefined ? 0 : way.sentShare / linkBytesPerSecond);
-    const [first = WAYS[2], ...others] = WAYS.filter(({ compression }) => available.has(compression));
-    return others.reduce((best, way) => (seconds(way) < seconds(best) ? way : best), first)
-        .compression;
-}
-async function chooseCodec(setting, signal) {
-    const zstd = setting === 'auto' || setting === 'zstd' ? await findZstd(signal) : undefined;
-    if (setting === 'zstd' && zstd === undefined) {
-        throw new errors/* SideloadError */.wR('INPUT_INVALID', '`compression: zstd` needs zstd, which this Node and this machine lack', {
-            hint: 'Install the `zstd` program on the runner, run Node 22.15 or later, or leave the choice to `auto`.',
-        });
-    }
-    const chosen = setting === 'auto'
-        ? chooseCompression(undefined, new Set(zstd === undefined ? ['gzip', 'none'] : ['zstd', 'gzip', 'none']))
-        : setting;
-    if (chosen === 'none')
-        return { name: 'nothing', compression: 'none', label: 'none' };
-    if (chosen === 'zstd' && zstd !== undefined)
-        return zstd;
-    return gzipCodec(setting === 'gzip' ? 'gzip' : 'gzip, because neither this Node nor the machine has zstd');
-}
-async function findZstd(signal) {
-    const codec = { compression: 'zstd', label: 'zstd-1' };
-    if (typeof (external_node_zlib_default()).createZstdCompress === 'function') {
-        const options = { chunkSize: CHUNK_BYTES, params: { [(external_node_zlib_default()).constants.ZSTD_c_compressionLevel]: 1 } };
-        return { ...codec, name: 'zstd', start: () => inProcess(endsOnce(external_node_zlib_default().createZstdCompress(options))) };
-    }
-    if (!(await hasZstd(signal)))
-        return undefined;
-    const args = ['-1', '-q', '-c', '-T2'];
-    return { ...codec, name: 'zstd (program)', start: signal => byProgram(startProgram('zstd', args, signal)) };
-}
-function gzipCodec(name) {
-    return {
-        name,
-        compression: 'gzip',
-        label: 'gzip-1',
-        start: () => inProcess(external_node_zlib_default().createGzip({ level: 1, chunkSize: CHUNK_BYTES })),
-    };
-}
-async function startDecompression(compression, signal) {
-    if (compression === 'gzip')
-        return inProcess(external_node_zlib_default().createGunzip({ chunkSize: CHUNK_BYTES }));
-    if (await hasZstd(signal))
-        return byProgram(startProgram('zstd', ['-d', '-q', '-c'], signal));
-    if (typeof (external_node_zlib_default()).createZstdDecompress === 'function')
-        return firstFrame();
-    throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', 'it is compressed with zstd, which this machine cannot read', {
-        hint: 'Install the `zstd` program on the runner, or run Node 22.15 or later.',
-    });
-}
-async function hasZstd(signal) {
-    return (await runProgram('zstd', ['--version'], signal)).code === 0;
-}
-function endsOnce(stream) {
-    const end = stream.end.bind(stream);
-    stream.end = () => {
-        stream.write(Buffer.alloc(0), error => {
-            if (!error)
-                end();
-        });
-        return stream;
-    };
-    return stream;
-}
-function inProcess(stream) {
-    return { stream, isProgram: false, finished: async () => { }, stop: () => stream.destroy() };
-}
-function firstFrame() {
-    const stream = external_node_zlib_default().createZstdDecompress({ chunkSize: CHUNK_BYTES });
-    let writtenBytes = 0;
-    const write = stream._transform.bind(stream);
-    stream._transform = (chunk, encoding, done) => {
-        writtenBytes += chunk.length;
-        write(chunk, encoding, done);
-    };
-    return {
-        stream,
-        isProgram: false,
-        stop: () => stream.destroy(),
-        finished: async () => {
-            if (stream.bytesWritten < writtenBytes) {
-                throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', 'it is compressed with zstd in several frames', {
-                    hint: 'Install the `zstd` program on the runner, or decompress the archive first.',
-                });
-            }
-        },
-    };
-}
-function byProgram(program) {
-    return {
-        stream: external_node_stream_namespaceObject.Duplex.from({ writable: program.stdin, readable: program.stdout }),
-        isProgram: true,
-        stop: program.stop,
-        finished: async () => {
-            const exit = await program.exit;
-            if (exit.code !== 0)
-                throw new Error(`zstd failed: ${exit.stderr || exit.reason}`);
-        },
-    };
-}
-
-;// CONCATENATED MODULE: external "node:events"
-const external_node_events_namespaceObject = require("node:events");
-;// CONCATENATED MODULE: ./lib/image/blob-file.js
-
-
-
-const READ_BYTES = 256 << 10;
-const ROOM_BYTES = 256 << 20;
-const FREE_FROM_BYTES = 16 << 10;
-function free(chunk) {
-    const memory = chunk.buffer;
-    const ends = chunk.byteOffset + chunk.length === memory.byteLength;
-    if (ends && memory.byteLength >= FREE_FROM_BYTES)
-        memory.transfer?.(0);
-}
-function writeTo(handle, makeRoom, frees = false) {
-    let position = 0;
-    const write = async (chunk) => {
-        let rest = chunk;
-        while (rest.length > 0) {
-            try {
-                const { bytesWritten } = await handle.write(rest, 0, rest.length, position);
-                position += bytesWritten;
-                rest = rest.subarray(bytesWritten);
-            }
-            catch (error) {
-                if (!isDiskFull(error) || (await makeRoom(ROOM_BYTES)) === 0)
-                    throw error;
-            }
-        }
-        if (frees)
-            free(chunk);
-    };
-    return new external_node_stream_namespaceObject.Writable({ write: (chunk, _encoding, done) => void write(chunk).then(() => done(), done) });
-}
-function isDiskFull(error) {
-    const { code } = error;
-    return code === 'ENOSPC' || code === 'EDQUOT';
-}
-function readProven(handle, { digest, sizeBytes }, onCorrupt) {
-    async function* chunks() {
-        const hash = (0,external_node_crypto_namespaceObject.createHash)('sha256');
-        for (let position = 0; position < sizeBytes;) {
-            const buffer = Buffer.allocUnsafeSlow(Math.min(READ_BYTES, sizeBytes - position));
-            const { bytesRead } = await handle.read(buffer, 0, buffer.length, position);
-            const chunk = buffer.subarray(0, bytesRead);
-            hash.update(chunk);
-            position += bytesRead;
-            if (bytesRead > 0 && position < sizeBytes) {
-                yield chunk;
-                continue;
-            }
-            const found = `sha256:${hash.digest('hex')}`;
-            if (found !== digest || position < sizeBytes) {
-                await onCorrupt();
-                const what = position < sizeBytes ? `ends after ${position} of ${sizeBytes} bytes` : `is ${found}`;
-                throw new errors/* SideloadError */.wR('CACHE_CORRUPT', `the stored layer ${digest} ${what}`);
-            }
-            yield chunk;
-        }
-    }
-    return external_node_stream_namespaceObject.Readable.from(chunks(), { objectMode: false, highWaterMark: READ_BYTES });
-}
-
-;// CONCATENATED MODULE: ./lib/image/cache-directory.js
-
-
-
-
-
-
-const ENTRY_NAME = /^([0-9a-f]{64})\.([0-9a-f]{64})\.((none|gzip|zstd)(?:-\d{1,2})?)$/;
-const PARTIAL_NAME = /^([0-9a-f]{16})-(\d+)-(\d+)-[0-9a-f]{8}\.partial$/;
-const STALE_AFTER_MS = 24 * 3600 * 1000;
-function cache_directory_nameOf({ source, blob, label }) {
-    return `${hexOf(source)}.${hexOf(blob)}.${label}`;
-}
-function partialName() {
-    return `${machineId()}-${process.pid}-${startOf(process.pid)}-${(0,external_node_crypto_namespaceObject.randomBytes)(4).toString('hex')}.partial`;
-}
-function isPartial(path) {
-    return path.endsWith('.partial');
-}
-function passedThrough({ label, compression }) {
-    return compression !== 'none' && label === compression;
-}
-async function entriesOf(directory) {
-    return (await namesIn(directory)).flatMap(name => {
-        const [, sourceHex = '', blobHex = '', label = '', compression] = ENTRY_NAME.exec(name) ?? [];
-        const [source, blob] = [digestFromHex(sourceHex), digestFromHex(blobHex)];
-        return source === undefined || blob === undefined
-            ? []
-            : [{ source, blob, label, compression: compression }];
-    });
-}
-async function listFiles(directory) {
-    const files = new Map();
-    for (const name of await namesIn(directory)) {
-        if (!ENTRY_NAME.test(name))
-            continue;
-        const path = (0,external_node_path_namespaceObject.join)(directory, name);
-        const info = await (0,promises_namespaceObject.stat)(path).catch(() => undefined);
-        if (info === undefined)
-            continue;
-        const file = files.get(info.ino) ?? { inode: info.ino, sizeBytes: info.size, usedMs: info.mtimeMs, paths: [] };
-        file.paths.push(path);
-        files.set(info.ino, file);
-    }
-    return [...files.values()].sort((a, b) => a.usedMs - b.usedMs);
-}
-async function evict(directory, wantedBytes, may) {
-    let freedBytes = 0;
-    for (const file of await listFiles(directory)) {
-        if (freedBytes >= wantedBytes)
-            break;
-        if (!may(file))
-            continue;
-        for (const path of file.paths)
-            await remove(path);
-        freedBytes += file.sizeBytes;
-    }
-    return freedBytes;
-}
-async function remove(path) {
-    await (0,promises_namespaceObject.unlink)(path).catch(() => { });
-}
-async function removeStale(directory) {
-    for (const name of await namesIn(directory)) {
-        const [, machine, pid, started] = PARTIAL_NAME.exec(name) ?? [];
-        if (machine === undefined)
-            continue;
-        const path = (0,external_node_path_namespaceObject.join)(directory, name);
-        const isGone = machine === machineId() ? startOf(Number(pid)) !== started : await isOld(path);
-        if (isGone)
-            await remove(path);
-    }
-}
-async function isOld(path) {
-    const info = await (0,promises_namespaceObject.stat)(path).catch(() => undefined);
-    return info !== undefined && Date.now() - info.mtimeMs > STALE_AFTER_MS;
-}
-async function namesIn(directory) {
-    return await (0,promises_namespaceObject.readdir)(directory).catch(() => []);
-}
-function machineId() {
-    const namespace = orEmpty(() => (0,external_node_fs_namespaceObject.readlinkSync)('/proc/self/ns/pid'));
-    const parts = [(0,external_node_os_.hostname)(), orEmpty(() => (0,external_node_fs_namespaceObject.readFileSync)('/proc/sys/kernel/random/boot_id', 'utf8')), namespace];
-    return (0,external_node_crypto_namespaceObject.createHash)('sha256').update(parts.join('\0')).digest('hex').slice(0, 16);
-}
-function startOf(pid) {
-    const text = orEmpty(() => (0,external_node_fs_namespaceObject.readFileSync)(`/proc/${pid}/stat`, 'utf8'));
-    if (text !== '')
-        return text.slice(text.lastIndexOf(')') + 2).split(' ')[19];
-    try {
-        process.kill(pid, 0);
-        return '0';
-    }
-    catch (error) {
-        return error.code === 'EPERM' ? '0' : undefined;
-    }
-}
-function orEmpty(read) {
-    try {
-        return read();
-    }
-    catch {
-        return '';
-    }
-}
-
-;// CONCATENATED MODULE: ./lib/image/cache.js
-
-
-
-
-async function openCache({ directory: wanted, maxBytes }, fallback, log) {
-    const lasting = maxBytes > 0 && (await isUsable(wanted, log)) ? wanted : undefined;
-    const directory = lasting ?? fallback;
-    const files = new Set();
-    if (lasting !== undefined)
-        await removeStale(directory);
-    const use = (file) => {
-        files.add(file);
-        return file;
-    };
-    const release = async (file) => {
-        if (!files.delete(file))
-            return;
-        await file.handle.close();
-        if (isPartial(file.path))
-            await remove(file.path);
-    };
-    return {
-        directory,
-        async create() {
-            await (0,promises_namespaceObject.mkdir)(directory, { recursive: true, mode: 0o700 });
-            const path = (0,external_node_path_namespaceObject.join)(directory, partialName());
-            return use({ handle: await (0,promises_namespaceObject.open)(path, 'wx+', 0o600), path });
-        },
-        async publish(file, entry) {
-            const path = (0,external_node_path_namespaceObject.join)(directory, cache_directory_nameOf(entry));
-            if (file.path === path)
-                return;
-            try {
-                if (isPartial(file.path)) {
-                    await (0,promises_namespaceObject.rename)(file.path, path);
-                    file.path = path;
-                }
-                else
-                    await (0,promises_namespaceObject.link)(file.path, path);
-            }
-            catch {
-            }
-        },
-        async find(source, label) {
-            const known = await entriesOf(directory);
-            const fitting = known.filter(entry => entry.source === source && (entry.label === label || passedThrough(entry)));
-            fitting.sort((a, b) => Number(b.label === label) - Number(a.label === label) || (a.blob < b.blob ? -1 : 1));
-            for (const entry of fitting) {
-                const path = (0,external_node_path_namespaceObject.join)(directory, cache_directory_nameOf(entry));
-                const handle = await (0,promises_namespaceObject.open)(path, 'r').catch(() => undefined);
-                if (handle === undefined)
-                    continue;
-                const { size: sizeBytes } = await handle.stat();
-                if (sizeBytes === 0) {
-                    await handle.close();
-                    await remove(path);
-                    continue;
-                }
-                await handle.utimes(new Date(), new Date()).catch(() => { });
-                return { entry, sizeBytes, file: use({ handle, path }) };
-            }
-            return undefined;
-        },
-        release,
-        async discard(file) {
-            const { ino } = await file.handle.stat();
-            await evict(directory, Number.POSITIVE_INFINITY, ({ inode }) => inode === ino);
-        },
-        async makeRoom(wantedBytes) {
-            const stats = await Promise.all([...files].map(({ handle }) => handle.stat()));
-            const inUse = new Set(stats.map(({ ino }) => ino));
-            return await evict(directory, wantedBytes, ({ inode }) => !inUse.has(inode));
-        },
-        async close() {
-            for (const file of [...files])
-                await release(file);
-            if (lasting === undefined)
-                return;
-            await removeStale(directory);
-            const sizeBytes = (await listFiles(directory)).reduce((sum, file) => sum + file.sizeBytes, 0);
-            await evict(directory, sizeBytes - maxBytes, () => true);
-        },
-    };
-}
-async function isUsable(directory, log) {
-    const no = (why) => {
-        log(`layers are cached for this run only: ${why}`);
-        return false;
-    };
-    if (directory === undefined)
-        return no('there is no home directory, and `cache-dir` is not set');
-    try {
-        await (0,promises_namespaceObject.mkdir)(directory, { recursive: true, mode: 0o700 });
-        const { uid, mode } = await (0,promises_namespaceObject.stat)(directory);
-        const me = process.getuid?.();
-        if ((mode & 0o002) !== 0)
-            return no(`${directory} can be written to by everybody`);
-        if (uid !== me && me !== 0)
-            return no(`${directory} belongs to another user`);
-        const trial = (0,external_node_path_namespaceObject.join)(directory, partialName());
-        await (await (0,promises_namespaceObject.open)(trial, 'wx', 0o600)).close();
-        await (0,promises_namespaceObject.unlink)(trial);
-        return true;
-    }
-    catch (error) {
-        return no((0,errors/* messageOf */.bD)(error));
-    }
-}
-
-;// CONCATENATED MODULE: ./lib/image/scratch.js
-
-
-
-
-
-
-
-
-
-
-
-
-
-async function openScratch(directory, log, signal, { compression = 'auto', cache: cacheOptions = { directory: undefined, maxBytes: 0 } } = {}) {
-    const codec = await chooseCodec(compression, signal);
-    log(`layers are compressed with ${codec.name}${compression === 'auto' ? ', as nodes take them in soonest so' : ''}`);
-    const root = await (0,promises_namespaceObject.mkdtemp)((0,external_node_path_namespaceObject.join)(directory, 'blobs-'));
-    const cache = await openCache(cacheOptions, root, log);
-    const closing = new AbortController();
-    const contents = new Map();
-    const files = new Map();
-    const writing = new Set();
-    const arrivals = new external_node_events_namespaceObject.EventEmitter().setMaxListeners(0);
-    const turn = createQueue((0,external_node_os_.availableParallelism)());
-    const remember = async (content, blob, file) => {
-        const known = contents.get(content.digest);
-        if (known !== undefined) {
-            await cache.release(file);
-            return known;
-        }
-        const open = () => readProven(file.handle, blob, () => cache.discard(file));
-        const stored = { ...content, blob: { ...blob, open } };
-        contents.set(content.digest, stored);
-        files.set(stored, file);
-        arrivals.emit(content.digest, stored);
-        return stored;
-    };
-    const write = async (source, signal, given = false) => {
-        const file = await cache.create();
-        try {
-            const sink = (frees) => writeTo(file.handle, cache.makeRoom, frees);
-            const { content, blob } = await writeBlob(source, given || ownsChunks(source), sink, codec, signal);
-            return await remember(content, blob, file);
-        }
-        catch (error) {
-            await cache.release(file);
-            throw isDiskFull(error)
-                ? new errors/* SideloadError */.wR('DISK_FULL', `no space left in ${cache.directory} on the runner`, { cause: error })
-                : error;
-        }
-        finally {
-            source.destroy();
-        }
-    };
-    const inTurn = (task, signal) => {
-        const job = turn(() => {
-            const either = AbortSignal.any([signal, closing.signal]);
-            either.throwIfAborted();
-            return task(either);
-        });
-        writing.add(job);
-        const done = () => writing.delete(job);
-        job.then(done, done);
-        return job;
-    };
-    const keep = async (content, diffId = content.digest) => {
-        const file = files.get(content);
-        if (file === undefined)
-            return;
-        const { digest: blob, compression } = content.blob;
-        const label = content.compression === 'none' ? codec.label : compression;
-        for (const source of new Set([content.digest, diffId])) {
-            await cache.publish(file, { source, blob, compression, label });
-        }
-    };
-    return {
-        directory: root,
-        signal: closing.signal,
-        write: (open, signal, chunks = 'lent') => inTurn(either => write(open(), either, chunks === 'given'), signal),
-        adopt: (open, signal) => inTurn(async (either) => (await adoptBlob(open, codec, either)) ?? (await write(open(), either)), signal),
-        async find(digest) {
-            const known = contents.get(digest);
-            if (known !== undefined || closing.signal.aborted)
-                return known;
-            const found = await cache.find(digest, codec.label);
-            if (found === undefined)
-                return undefined;
-            const { entry, sizeBytes, file } = found;
-            const isSource = passedThrough(entry) && entry.source === entry.blob;
-            const compression = isSource ? entry.compression : 'none';
-            return await remember({ digest, compression }, { digest: entry.blob, sizeBytes, compression: entry.compression }, file);
-        },
-        async passing(digest, signal) {
-            const known = contents.get(digest);
-            if (known !== undefined)
-                return known;
-            const [stored] = (await (0,external_node_events_namespaceObject.once)(arrivals, digest, { signal }));
-            return stored;
-        },
-        keep,
-        async retain(digests) {
-            for (const [digest, content] of contents) {
-                if (digests.has(digest)) {
-                    await keep(content);
-                    continue;
-                }
-                contents.delete(digest);
-                const file = files.get(content);
-                files.delete(content);
-                if (file !== undefined)
-                    await cache.release(file);
-            }
-        },
-        async close() {
-            closing.abort(new errors/* SideloadError */.wR('CANCELLED', 'the scratch directory was closed'));
-            await Promise.allSettled(writing);
-            await cache.close();
-            await (0,promises_namespaceObject.rm)(root, { recursive: true, force: true });
-        },
-    };
-}
-function ownsChunks(source) {
-    return source instanceof external_node_fs_namespaceObject.ReadStream;
-}
-async function writeBlob(source, given, sink, codec, signal) {
-    const { head, all } = await peek(source, MAGIC_BYTES);
-    const compression = sniffCompression(head);
-    const read = createTally();
-    if (compression !== 'none' || codec.start === undefined) {
-        const file = sink(false);
-        await (0,external_node_stream_promises_namespaceObject.pipeline)(tallied(all, read, given ? file : undefined), file, { signal });
-        const { digest, sizeBytes } = read.result();
-        return { content: { digest, compression }, blob: { digest, sizeBytes, compression } };
-    }
-    const sent = createMeter();
-    await through(codec.start(signal), ({ stream, isProgram }) => (0,external_node_stream_promises_namespaceObject.pipeline)(tallied(all, read, given && !isProgram ? stream : undefined), stream, sent.stream, sink(true), { signal }));
-    return {
-        content: { digest: read.result().digest, compression },
-        blob: { ...sent.result(), compression: codec.compression },
-    };
-}
-async function* tallied(chunks, tally, writer) {
-    for await (const chunk of chunks) {
-        tally.add(chunk);
-        const isWhole = chunk.length === chunk.buffer.byteLength;
-        yield chunk;
-        if (writer !== undefined && isWhole && chunk.length >= writer.writableHighWaterMark)
-            free(chunk);
-    }
-}
-async function adoptBlob(open, codec, signal) {
-    const source = open();
-    try {
-        const { head, all } = await peek(source, MAGIC_BYTES);
-        const compression = sniffCompression(head);
-        if (compression === 'none' && codec.start !== undefined)
-            return undefined;
-        const tally = createTally();
-        for await (const chunk of all) {
-            signal.throwIfAborted();
-            tally.add(chunk);
-            if (ownsChunks(source))
-                free(chunk);
-        }
-        const read = tally.result();
-        return { digest: read.digest, compression, blob: { ...read, compression, open } };
-    }
-    finally {
-        source.destroy();
-    }
-}
-function nowhere() {
-    return new external_node_stream_namespaceObject.Writable({ write: (_chunk, _encoding, done) => done() });
-}
-async function through(filter, run) {
-    try {
-        await run(filter);
-        await filter.finished();
-    }
-    finally {
-        filter.stop();
-    }
-}
-async function peek(source, sizeBytes) {
-    const chunks = source[Symbol.asyncIterator]();
-    const first = [];
-    let headBytes = 0;
-    while (headBytes < sizeBytes) {
-        const next = await chunks.next();
-        if (next.done === true)
-            break;
-        first.push(next.value);
-        headBytes += next.value.length;
-    }
-    async function* all() {
-        try {
-            yield* first;
-            first.length = 0;
-            for (let next = await chunks.next(); next.done !== true; next = await chunks.next())
-                yield next.value;
-        }
-        finally {
-            await chunks.return?.();
-        }
-    }
-    return { head: Buffer.concat(first).subarray(0, sizeBytes), all: all() };
-}
-function createQueue(limit) {
-    const waiting = [];
-    let running = 0;
-    return async (task) => {
-        if (running >= limit)
-            await new Promise(resolve => waiting.push(resolve));
-        else
-            running += 1;
-        try {
-            return await task();
-        }
-        finally {
-            const next = waiting.shift();
-            if (next === undefined)
-                running -= 1;
-            else
-                next();
-        }
-    };
-}
-
-;// CONCATENATED MODULE: ./lib/image/layer.js
-
-
-
-
-
-function createLayer(content, scratch) {
-    const passed = content.file.stored;
-    let ready = passed !== undefined && !provenByDiffId(content, passed) ? passed.blob : undefined;
-    const { diffId, blobDigest = diffId, file } = content;
-    const store = createShared(scratch.signal, async (signal) => {
-        const stored = file.stored ?? (await scratch.find(blobDigest)) ?? (await scratch.adopt(file.open, signal));
-        proveDigest(content, stored);
-        if (provenByDiffId(content, stored)) {
-            const known = await scratch.find(diffId);
-            if (known?.blob.digest !== stored.blob.digest)
-                await proveDiffId(content, stored, signal);
-            await scratch.keep(stored, diffId);
-        }
-        else
-            await scratch.keep(stored);
-        ready = stored.blob;
-        return stored.blob;
-    });
-    const known = async () => ready ?? (await scratch.find(blobDigest))?.blob;
-    return { diffId, sourceSizeBytes: file.sizeBytes, store, known };
-}
-function proveDigest({ diffId, blobDigest, name }, { digest, compression }) {
-    const wanted = blobDigest ?? (compression === 'none' ? diffId : digest);
-    if (digest !== wanted)
-        throw corrupt(name, wanted, digest);
-    if (compression === 'none' && digest !== diffId)
-        throw corrupt(name, diffId, digest);
-}
-function provenByDiffId({ blobDigest }, { compression }) {
-    return blobDigest === undefined && compression !== 'none';
-}
-async function proveDiffId({ diffId, name }, stored, signal) {
-    if (stored.compression === 'none')
-        return;
-    const meter = createMeter();
-    try {
-        await through(await startDecompression(stored.compression, signal), ({ stream }) => (0,external_node_stream_promises_namespaceObject.pipeline)(stored.blob.open(), stream, meter.stream, nowhere(), { signal }));
-    }
-    catch (error) {
-        if (signal.aborted || error instanceof errors/* SideloadError */.wR)
-            throw error;
-        throw new errors/* SideloadError */.wR('ARCHIVE_CORRUPT', `the layer ${name} cannot be decompressed`, { cause: error });
-    }
-    const { digest } = meter.result();
-    if (digest !== diffId)
-        throw corrupt(name, diffId, digest);
-}
-function corrupt(name, wanted, found) {
-    return new errors/* SideloadError */.wR('ARCHIVE_CORRUPT', `the layer ${name} should be ${wanted} and is ${found}`);
-}
-function createShared(closing, work) {
-    let current;
-    const start = () => {
-        const abort = new AbortController();
-        const promise = work(AbortSignal.any([abort.signal, closing]));
-        const job = { promise, abort, callers: 0, done: false };
-        promise.then(() => {
-            job.done = true;
-        }, () => {
-            if (current === job)
-                current = undefined;
-        });
-        return job;
-    };
-    return async (signal) => {
-        if (signal.aborted || closing.aborted)
-            throw cancelled(signal.aborted ? signal : closing);
-        current ??= start();
-        const job = current;
-        job.callers += 1;
-        let onAbort = () => { };
-        const gone = new Promise((_resolve, reject) => {
-            onAbort = () => reject(cancelled(signal));
-            signal.addEventListener('abort', onAbort);
-        });
-        try {
-            return await Promise.race([job.promise, gone]);
-        }
-        catch (error) {
-            throw closing.aborted ? cancelled(closing) : (0,errors/* toSideloadError */.Lq)(error);
-        }
-        finally {
-            signal.removeEventListener('abort', onAbort);
-            job.callers -= 1;
-            if (job.callers === 0 && signal.aborted && !job.done) {
-                if (current === job)
-                    current = undefined;
-                job.abort.abort();
-            }
-        }
-    };
-}
-function cancelled(signal) {
-    return new errors/* SideloadError */.wR('CANCELLED', 'cancelled', { cause: signal.reason });
-}
-
-;// CONCATENATED MODULE: ./lib/image/lazy.js
-
-function lazyImage(known, scratch, read) {
-    let reading;
-    const start = () => {
-        reading ??= read().then(image => {
-            if (image.imageId !== known.imageId) {
-                throw new errors/* SideloadError */.wR('IMAGE_AMBIGUOUS', `the image was ${known.imageId} and is ${image.imageId} now`, {
-                    hint: 'Something has built it anew meanwhile; run the job again.',
-                });
-            }
-            return image;
-        });
-        reading.catch(() => { });
-        return reading;
-    };
-    const { platform, imageId, user, diffIds, sizeBytes } = known;
-    return {
-        platform,
-        imageId,
-        user,
-        sizeBytes,
-        config: async () => await (await start()).config(),
-        layers: diffIds.map((diffId, index) => {
-            const stored = async () => (await scratch.find(diffId))?.blob;
-            return {
-                diffId,
-                sourceSizeBytes: undefined,
-                known: stored,
-                store: async (signal) => (await stored()) ?? (await arrival(scratch, diffId, start(), index, signal)),
-            };
-        }),
-        prefetch: start,
-    };
-}
-async function arrival(scratch, diffId, reading, index, signal) {
-    const waiting = new AbortController();
-    const passed = (async () => {
-        const content = await scratch.passing(diffId, AbortSignal.any([signal, waiting.signal]));
-        await scratch.keep(content);
-        return content.blob;
-    })();
-    const atTheEnd = reading.then(async ({ layers }) => {
-        const layer = layers[index];
-        if (layer?.diffId !== diffId) {
-            throw new errors/* SideloadError */.wR('INTERNAL', `the layer ${diffId} is none of the image that was read`);
-        }
-        return await layer.store(signal);
-    });
-    try {
-        return await Promise.race([passed, atTheEnd]);
-    }
-    finally {
-        waiting.abort();
-        for (const promise of [passed, atTheEnd])
-            promise.catch(() => { });
-    }
-}
-
-;// CONCATENATED MODULE: ./lib/image/names.js
-
-const TOLD_MAX = 3;
-function describeNames(requested, present, holder = 'the node') {
-    const full = normalise(requested);
-    if (present.includes(full))
-        return [];
-    const wanted = reference_parseReference(full);
-    const near = present
-        .map(name => ({ name, rank: nearness(wanted, full, name) }))
-        .filter(({ rank }) => rank !== undefined)
-        .toSorted((a, b) => (a.rank ?? 0) - (b.rank ?? 0));
-    return near
-        .slice(0, TOLD_MAX)
-        .map(({ name, rank }) => rank === 0
-        ? `${holder} has ${name} under that short name, where a pod does not find it; it must be ${full}`
-        : `${holder} has ${name}, the pod asks for ${full}`);
-}
-function nearness(wanted, full, name) {
-    const there = parsed(name);
-    if (there === undefined)
-        return undefined;
-    if (formatReference(there) === full)
-        return 0;
-    const sameTag = there.tag === wanted.tag && there.digest === wanted.digest;
-    if (sameTag && pathOf(there) === pathOf(wanted))
-        return 1;
-    if (sameTag && lastOf(there) === lastOf(wanted))
-        return 2;
-    return there.registry === wanted.registry && there.repository === wanted.repository ? 3 : undefined;
-}
-function parsed(name) {
-    try {
-        return reference_parseReference(normalise(name));
-    }
-    catch {
-        return undefined;
-    }
-}
-function pathOf({ repository }) {
-    return repository.replace(/^library\//, '');
-}
-function lastOf({ repository }) {
-    return repository.slice(repository.lastIndexOf('/') + 1);
-}
-function digestFate(reference, sentManifest) {
-    const { digest } = parseReference(reference);
-    if (digest === undefined)
-        return 'none';
-    return digest === sentManifest ? 'kept' : 'name only';
-}
-
-;// CONCATENATED MODULE: ./lib/image/selection.js
-
-
-
-
-const PODMAN_PREFIX = 'localhost/';
-const NOT_FOUND_HINT = 'Correct `images`, or tag the image before saving it.';
-function selectImages(images, requests, label) {
-    if (requests.length > 0)
-        return requests.map(request => selectImage(images, request, label));
-    return images.map(image => {
-        if (image.fault !== undefined)
-            throw image.fault;
-        if (image.name === undefined) {
-            throw new errors/* SideloadError */.wR('INPUT_INVALID', `${label} holds ${selection_describe(image)}`, {
-                hint: 'Set `images` to the name that pods use for it.',
-            });
-        }
-        return { reference: image.name, image };
-    });
-}
-function selectImage(images, request, label) {
-    const reference = normalise(request);
-    const image = images.find(({ name }) => name === reference) ??
-        images.find(({ name }) => name !== undefined && withoutPodmanPrefix(name) === reference) ??
-        selectByDigest(images, reference) ??
-        selectNameless(images, reference, label);
-    if (image === undefined) {
-        const names = images.flatMap(({ name }) => name ?? []);
-        const [near] = describeNames(reference, names, label);
-        throw new errors/* SideloadError */.wR('IMAGE_NOT_FOUND', `${label} does not hold ${reference}; it holds ${images.map(selection_describe).join(', ')}`, { hint: near === undefined ? NOT_FOUND_HINT : `${near}. ${NOT_FOUND_HINT}` });
-    }
-    if (image.fault !== undefined)
-        throw image.fault;
-    return { reference, image };
-}
-function selectByDigest(images, reference) {
-    const { digest } = reference_parseReference(reference);
-    if (digest === undefined)
-        return undefined;
-    for (const image of images) {
-        const variants = image.variants.filter(({ manifest }) => manifest?.digest === digest);
-        if (variants.length > 0)
-            return { ...image, variants };
-    }
-    return images.find(image => image.digest === digest);
-}
-function selectNameless(images, reference, label) {
-    const { tag } = reference_parseReference(reference);
-    if (tag === undefined)
-        return undefined;
-    const nameless = images.filter(({ name }) => name === undefined);
-    const tagged = nameless.filter(image => image.tag === tag);
-    const candidates = distinct(tagged.length === 0 && nameless.length === images.length ? nameless : tagged);
-    if (candidates.length < 2)
-        return candidates[0];
-    if (tagged.length === 0 && nameless.some(image => image.tag !== undefined))
-        return undefined;
-    const found = candidates.map(({ digest }) => digest ?? 'one without a digest').join(', ');
-    throw new errors/* SideloadError */.wR('IMAGE_AMBIGUOUS', `${label} holds several images that could be ${reference}: ${found}`, {
-        hint: 'Name one by its digest in `images`, as in `app@sha256:…`, or tag the images.',
-    });
-}
-function distinct(images) {
-    return images.filter((image, index) => images.findIndex(other => isSame(other, image)) === index);
-}
-function selection_describe({ name, tag }) {
-    if (name !== undefined)
-        return name;
-    return tag === undefined ? 'an image without a name' : `an image without a name, tagged ${tag}`;
-}
-function withoutPodmanPrefix(name) {
-    return name.startsWith(PODMAN_PREFIX) ? normalise(name.slice(PODMAN_PREFIX.length)) : name;
-}
-
-// EXTERNAL MODULE: ./node_modules/tar-stream/index.js
-var tar_stream = __nccwpck_require__(6118);
-;// CONCATENATED MODULE: ./lib/image/tar-file.js
-
-
-
-
-
-const BLOCK_BYTES = 512;
-const tar_file_READ_BYTES = 1 << 20;
-function createExtract(highWaterMark) {
-    const options = { highWaterMark, allowUnknownFormat: true };
-    return (0,tar_stream.extract)(options);
-}
-async function scanTarFile(file, path, label, signal) {
-    const { size: sizeBytes } = await file.stat();
-    const files = new Map();
-    const links = new Map();
-    let offset = 0;
-    let ended = false;
-    while (offset < sizeBytes) {
-        signal.throwIfAborted();
-        const found = await readHeader(file, offset, sizeBytes, label);
-        if (found === 'end of archive') {
-            ended = true;
-            break;
-        }
-        const { header, bodyOffset: start } = found;
-        const name = entryName(header.name);
-        const bodyBytes = header.type === 'directory' ? 0 : header.size;
-        if (start + bodyBytes > sizeBytes)
-            throw truncated(label, sizeBytes, name);
-        files.delete(name);
-        links.delete(name);
-        if (header.type === 'symlink' || header.type === 'link') {
-            links.set(name, linkTarget(header.type, name, header.linkname));
-        }
-        else if (header.type === 'file' || header.type === 'contiguous-file') {
-            files.set(name, { sizeBytes: bodyBytes, open: () => openRange(path, start, bodyBytes) });
-        }
-        offset = start + Math.ceil(bodyBytes / BLOCK_BYTES) * BLOCK_BYTES;
-        if (offset > sizeBytes)
-            throw truncated(label, sizeBytes, name);
-    }
-    return { files, links, label, sizeBytes, ended };
-}
-function truncated(label, sizeBytes, name) {
-    return new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${label} ends after ${sizeBytes} bytes, in the middle of ${name}`);
-}
-function openRange(path, start, sizeBytes) {
-    return sizeBytes === 0
-        ? external_node_stream_namespaceObject.Readable.from([])
-        : (0,external_node_fs_namespaceObject.createReadStream)(path, { start, end: start + sizeBytes - 1, highWaterMark: tar_file_READ_BYTES });
-}
-async function readHeader(file, offset, sizeBytes, label) {
-    let header;
-    const decoder = createExtract(1);
-    try {
-        const ready = listen(decoder, entry => {
-            header = entry;
-        });
-        let position = offset;
-        while (header === undefined) {
-            const block = Buffer.alloc(BLOCK_BYTES);
-            const { bytesRead } = await file.read(block, 0, BLOCK_BYTES, position);
-            if (bytesRead < BLOCK_BYTES)
-                throw truncated(label, sizeBytes, `the header at byte ${offset}`);
-            if (position === offset && block.every(byte => byte === 0))
-                return 'end of archive';
-            decoder.write(block);
-            await ready();
-            position += BLOCK_BYTES;
-        }
-        return { header, bodyOffset: position };
-    }
-    catch (error) {
-        if (error instanceof errors/* SideloadError */.wR)
-            throw error;
-        throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${label} has no tar header at byte ${offset}: ${(0,errors/* messageOf */.bD)(error)}`, {
-            cause: error,
-        });
-    }
-    finally {
-        decoder.destroy();
-    }
-}
-function listen(decoder, onEntry) {
-    let settle;
-    let failure;
-    decoder.on('entry', (header, body) => {
-        body.on('error', () => { });
-        onEntry(header);
-    });
-    decoder.on('drain', () => settle?.resolve());
-    decoder.on('error', (error) => {
-        failure = error;
-        settle?.reject(error);
-    });
-    return () => new Promise((resolve, reject) => {
-        settle = { resolve, reject };
-        if (failure !== undefined)
-            reject(failure);
-    });
-}
-
-;// CONCATENATED MODULE: ./lib/image/tar-pipe.js
-
-
-
-
-
-
-const tar_pipe_BLOCK_BYTES = 512;
-const tar_pipe_READ_BYTES = 1 << 20;
-async function readTarStream(source, stop, label, scratch, signal) {
-    const files = new Map();
-    const links = new Map();
-    const parser = createExtract(tar_pipe_READ_BYTES);
-    let sizeBytes = 0;
-    let entriesBytes = 0;
-    let metadataBytes = 0;
-    let current = 'its first header';
-    let stopped = false;
-    let sourceFailure;
-    async function* counted() {
-        try {
-            for await (const chunk of source) {
-                sizeBytes += chunk.length;
-                yield chunk;
-            }
-        }
-        catch (error) {
-            if (!stopped)
-                sourceFailure = { error };
-            throw error;
-        }
-    }
-    const store = async (entry, name, entryBytes) => {
-        if (entryBytes <= METADATA_MAX_BYTES) {
-            const bytes = await bytesOf(entry);
-            if (looksLikeJson(bytes)) {
-                metadataBytes += bytes.length;
-                if (metadataBytes > METADATA_TOTAL_MAX_BYTES) {
-                    throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${label} has more than ${METADATA_TOTAL_MAX_BYTES} bytes of JSON`);
-                }
-                files.set(name, memoryFile(bytes));
-                return;
-            }
-            files.set(name, storedFile(entryBytes, await scratch.write(() => external_node_stream_namespaceObject.Readable.from([bytes]), signal)));
-            return;
-        }
-        const claimed = digestFromHex(/(?:^|\/)([0-9a-f]{64})(?:\.tar(?:\.gz)?)?$/.exec(name)?.[1] ?? '');
-        const known = claimed === undefined ? undefined : await scratch.find(claimed);
-        if (known === undefined) {
-            files.set(name, storedFile(entryBytes, await scratch.write(() => entry, signal, 'given')));
-        }
-        else {
-            for await (const _ of entry) {
-            }
-            files.set(name, storedFile(entryBytes, known));
-        }
-    };
-    const collect = async () => {
-        for await (const entry of parser) {
-            const { name: writtenName, type, size, linkname } = entry.header;
-            const name = entryName(writtenName);
-            current = name;
-            const { byteOffset } = entry.header;
-            entriesBytes = (byteOffset ?? 0) + Math.ceil(size / tar_pipe_BLOCK_BYTES) * tar_pipe_BLOCK_BYTES;
-            files.delete(name);
-            links.delete(name);
-            if (type === 'symlink' || type === 'link')
-                links.set(name, linkTarget(type, name, linkname));
-            if (type === 'file' || type === 'contiguous-file')
-                await store(entry, name, size);
-            else
-                entry.resume();
-            current = `the header after ${name}`;
-        }
-    };
-    const feeding = (0,external_node_stream_promises_namespaceObject.pipeline)(counted(), parser, { signal });
-    const collecting = collect();
-    collecting.catch(error => {
-        parser.destroy(error);
-        stopped = true;
-        stop();
-    });
-    const failures = (await Promise.allSettled([collecting, feeding])).flatMap((side) => side.status === 'rejected' ? [side.reason] : []);
-    if (failures.length > 0) {
-        const error = failures.find(failure => failure instanceof errors/* SideloadError */.wR) ??
-            failures.find(failure => failure.code !== 'ERR_STREAM_PREMATURE_CLOSE') ??
-            failures[0];
-        if (sourceFailure !== undefined)
-            throw sourceFailure.error;
-        if (error instanceof errors/* SideloadError */.wR || signal.aborted)
-            throw error;
-        const message = (0,errors/* messageOf */.bD)(error);
-        if (message === 'Unexpected end of data')
-            throw truncated(label, sizeBytes, current);
-        if (!/header/i.test(message))
-            throw error;
-        throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${label} is not a tar archive at ${current}: ${message}`, {
-            cause: error,
-        });
-    }
-    return { files, links, label, sizeBytes, ended: sizeBytes >= entriesBytes + tar_pipe_BLOCK_BYTES };
-}
-function storedFile(sizeBytes, stored) {
-    return { sizeBytes, stored, open: stored.blob.open };
-}
-async function bytesOf(entry) {
-    const chunks = [];
-    for await (const chunk of entry)
-        chunks.push(chunk);
-    return Buffer.concat(chunks);
-}
-function looksLikeJson(bytes) {
-    return /^\s*[[{]/.test(bytes.subarray(0, 64).toString('latin1')) && !bytes.includes(0);
-}
-
-;// CONCATENATED MODULE: ./lib/image/sources/layout-directory.js
-
-
-
-
-const layout_directory_READ_BYTES = 1 << 20;
-const BLOBS = 'blobs/sha256';
-async function readLayoutDirectory(directory, label) {
-    const files = new Map();
-    for (const name of ['index.json', 'manifest.json', 'oci-layout'])
-        await addFile(files, directory, name);
-    if (!files.has('index.json') && !files.has('manifest.json')) {
-        const copied = files.size === 0 ? '' : ' any more';
-        throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${label} is a directory, and no image layout${copied}: index.json is missing`, {
-            hint: 'Name the directory that has `oci-layout` and `index.json` in it, or an archive file.',
-        });
-    }
-    const blobs = await (0,promises_namespaceObject.readdir)((0,external_node_path_namespaceObject.join)(directory, BLOBS)).catch((error) => {
-        if (error.code === 'ENOENT' || error.code === 'ENOTDIR')
-            return [];
-        throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${label} cannot be read: ${error.message}`, { cause: error });
-    });
-    for (const name of blobs)
-        await addFile(files, directory, `${BLOBS}/${name}`);
-    const sizeBytes = [...files.values()].reduce((sum, file) => sum + file.sizeBytes, 0);
-    return { files, links: new Map(), label, sizeBytes, ended: true };
-}
-async function addFile(files, directory, name) {
-    const path = (0,external_node_path_namespaceObject.join)(directory, name);
-    const info = await (0,promises_namespaceObject.stat)(path).catch(() => undefined);
-    if (info?.isFile() !== true)
-        return;
-    files.set(name, {
-        sizeBytes: info.size,
-        open: () => (0,external_node_fs_namespaceObject.createReadStream)(path, { highWaterMark: layout_directory_READ_BYTES }),
-    });
-}
-
-;// CONCATENATED MODULE: ./lib/image/sources/archive.js
-
-
-
-
-
-
-
-
-
-const archive_READ_BYTES = 1 << 20;
-const HEADER_BYTES = 512;
-const USTAR_OFFSET = 257;
-async function readArchiveFile(path, scratch, signal) {
-    const label = `the archive ${path}`;
-    const info = await (0,promises_namespaceObject.stat)(path).catch((error) => {
-        throw unreadable(path, error);
-    });
-    if (info.isDirectory())
-        return await readLayoutDirectory(path, label);
-    if (info.isFile()) {
-        const file = await (0,promises_namespaceObject.open)(path).catch((error) => {
-            throw unreadable(path, error);
-        });
-        try {
-            const head = Buffer.alloc(HEADER_BYTES);
-            const { bytesRead } = await file.read(head, 0, HEADER_BYTES, 0);
-            if (recognise(head.subarray(0, bytesRead), label) === 'none') {
-                return await scanTarFile(file, path, label, signal);
-            }
-        }
-        finally {
-            await file.close();
-        }
-    }
-    const source = (0,external_node_fs_namespaceObject.createReadStream)(path, { highWaterMark: archive_READ_BYTES, signal });
-    try {
-        const { head, all } = await peek(source, HEADER_BYTES);
-        const compression = recognise(head, label);
-        return compression === 'none'
-            ? await readTarStream(all, () => source.destroy(), label, scratch, signal)
-            : await readCompressed(all, () => source.destroy(), compression, label, scratch, signal);
-    }
-    finally {
-        source.destroy();
-    }
-}
-async function readCompressed(source, stop, compression, label, scratch, signal) {
-    const filter = await startDecompression(compression, signal).catch((error) => {
-        throw error instanceof errors/* SideloadError */.wR
-            ? new errors/* SideloadError */.wR(error.code, `${label} cannot be read: ${error.message}`, { hint: error.hint })
-            : error;
-    });
-    const feeding = (0,external_node_stream_promises_namespaceObject.pipeline)(source, filter.stream, { signal });
-    feeding.catch(() => { });
-    try {
-        const bytes = decompressed(filter.stream, filter.finished, compression, label);
-        return await readTarStream(bytes, filter.stop, label, scratch, signal);
-    }
-    finally {
-        filter.stop();
-        stop();
-        await feeding.catch(() => { });
-    }
-}
-async function* decompressed(stream, finished, compression, label) {
-    try {
-        yield* stream;
-        await finished();
-    }
-    catch (error) {
-        if (error instanceof errors/* SideloadError */.wR || error.name === 'AbortError')
-            throw error;
-        throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${label} is broken ${compression}: ${(0,errors/* messageOf */.bD)(error)}`, {
-            cause: error,
-        });
-    }
-}
-function unreadable(path, error) {
-    const why = error.code === 'ENOENT' ? 'does not exist' : `cannot be opened: ${error.message}`;
-    return new errors/* SideloadError */.wR('ARCHIVE_INVALID', `the archive ${path} ${why}`, {
-        hint: 'Check the path in `archive`, and that an earlier step of this job wrote the file on this machine.',
-        cause: error,
-    });
-}
-const FOREIGN = [
-    [/^\s*<(?:!doctype|html|\?xml)/i, 'is an HTML or XML page: a download that went wrong looks like this'],
-    [/^\s*[[{]/, 'is JSON text'],
-    [/^\xfd7zXZ/, 'is compressed with xz: decompress it first'],
-    [/^BZh/, 'is compressed with bzip2: decompress it first'],
-    [/^PK\W/, 'is a zip file'],
-    [/^version https:\/\/git-lfs/, 'is a Git LFS pointer: fetch the file itself first'],
-];
-function recognise(head, label) {
-    if (head.length === 0)
-        throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${label} is empty`);
-    const compression = sniffCompression(head);
-    const text = head.toString('latin1');
-    const isTar = text.startsWith('ustar', USTAR_OFFSET);
-    const foreign = isTar || compression !== 'none' ? undefined : FOREIGN.find(([pattern]) => pattern.test(text));
-    if (foreign !== undefined)
-        throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${label} ${foreign[1]}`);
-    return compression;
-}
-
-;// CONCATENATED MODULE: ./lib/image/sources/engine.js
-
-
-
-const ANSWER_WITHIN_MS = 60_000;
-async function ask(program, args, signal) {
-    const deadline = AbortSignal.timeout(ANSWER_WITHIN_MS);
-    try {
-        return await runProgram(program, args, AbortSignal.any([signal, deadline]));
-    }
-    catch (error) {
-        if (signal.aborted || !deadline.aborted)
-            throw error;
-        const reason = `no answer within ${ANSWER_WITHIN_MS / 1000} s`;
-        return { code: undefined, missing: false, stdout: '', stderr: '', reason };
-    }
-}
-function unavailable(engine, { missing, stderr, reason }) {
-    return {
-        state: 'unavailable',
-        reason: missing ? `${engine} is not installed` : `${engine} does not answer: ${lastLine(stderr) ?? reason}`,
-    };
-}
-async function readSaved(command, scratch, signal) {
-    const child = startProgram(command.program, command.args, signal);
-    child.stdin.end();
-    let outputEnded = false;
-    child.stdout.once('end', () => {
-        outputEnded = true;
-    });
-    const label = savedLabel(command);
-    try {
-        const entries = await readTarStream(child.stdout, () => child.stdout.destroy(), label, scratch, signal);
-        const exit = await child.exit;
-        if (exit.code !== 0)
-            throw saveFailed(command, exit);
-        return entries;
-    }
-    catch (error) {
-        if (outputEnded && !signal.aborted) {
-            const exit = await child.exit;
-            if (exit.code !== 0)
-                throw saveFailed(command, exit);
-        }
-        throw error;
-    }
-    finally {
-        child.stop();
-        child.stdout.destroy();
-        await child.exit;
-    }
-}
-function savedLabel({ engine, reference }) {
-    return `what ${engine} saved of ${reference}`;
-}
-function saveFailed({ engine, reference }, { stderr, reason }) {
-    return new errors/* SideloadError */.wR('SOURCE_UNAVAILABLE', `${engine} did not save ${reference}: ${lastLine(stderr) ?? reason}`, {
-        hint: 'Look at the engine on the runner (free disk space, its log), and run the job again.',
-    });
-}
-function lastLine(text) {
-    return text
-        .split('\n')
-        .findLast(line => line.trim() !== '')
-        ?.trim();
-}
-
-;// CONCATENATED MODULE: ./lib/image/sources/inspection.js
-
-
-function parseInspection(text) {
-    let value;
-    try {
-        value = JSON.parse(text);
-    }
-    catch {
-        return undefined;
-    }
-    const image = asObject(asList(value)[0]);
-    const id = asText(image.Id);
-    if (id === undefined)
-        return undefined;
-    const diffIds = asList(asObject(image.RootFS).Layers).flatMap(layer => asText(layer) ?? []);
-    const full = fullId(id);
-    const imageId = asText(asObject(image.Descriptor).digest) === undefined ? parseDigest(full) : undefined;
-    const isPodman = full !== id;
-    return imageId === undefined
-        ? { id: full, diffIds, isPodman }
-        : { id: full, diffIds, isPodman, imageId, ...platformOf(image), ...inspection_userOf(image), ...sizeOf(image) };
-}
-function platformOf(image) {
-    const [os, architecture, variant] = [image.Os, image.Architecture, image.Variant].map(asText);
-    if (os === undefined || architecture === undefined)
-        return {};
-    return { platform: { os, architecture, ...(variant === undefined ? {} : { variant }) } };
-}
-function inspection_userOf({ Config }) {
-    return Config === undefined || Config === null ? {} : { user: asText(asObject(Config).User) ?? '' };
-}
-function sizeOf({ Size }) {
-    return typeof Size === 'number' ? { sizeBytes: Size } : {};
-}
-function fullId(id) {
-    return `sha256:${id.replace(/^sha256:/, '')}`;
-}
-
-;// CONCATENATED MODULE: ./lib/image/sources/buildah.js
-
-
-
-
-
-function buildahEngine(program) {
-    const name = 'buildah';
-    return {
-        name,
-        async find(reference, signal) {
-            const inspect = ['inspect', '--type', 'image', '--format', '{{.FromImageID}}', reference];
-            const result = await ask(program, inspect, signal);
-            const id = result.stdout.trim();
-            if (result.code !== 0 || !/^[0-9a-f]{64}$/.test(id)) {
-                return /image not known/i.test(result.stderr) ? { state: 'absent' } : unavailable(name, result);
-            }
-            return {
-                state: 'found',
-                image: {
-                    id: fullId(id),
-                    diffIds: [],
-                    async read(scratch, signal) {
-                        const path = (0,external_node_path_namespaceObject.join)(scratch.directory, `buildah-${id}.tar`);
-                        const push = await runProgram(program, ['push', '--quiet', id, `docker-archive:${path}`], signal);
-                        if (push.code !== 0)
-                            throw saveFailed({ engine: name, reference }, push);
-                        return {
-                            ...(await readArchiveFile(path, scratch, signal)),
-                            label: savedLabel({ engine: name, reference }),
-                        };
-                    },
-                },
-            };
-        },
-    };
-}
-
-;// CONCATENATED MODULE: external "node:net"
-const external_node_net_namespaceObject = require("node:net");
-;// CONCATENATED MODULE: external "node:http"
-const external_node_http_namespaceObject = require("node:http");
-;// CONCATENATED MODULE: ./lib/image/received.js
-
-
-
-
-
-
-
-
-const SNIFF_BYTES = 512;
-const BUFFER_BYTES = 1 << 20;
-function startUpload(store, signal, fail) {
-    const content = new external_node_stream_namespaceObject.PassThrough({ highWaterMark: BUFFER_BYTES });
-    content.on('error', () => { });
-    let sizeBytes = 0;
-    let isLost = false;
-    const lose = (reason) => {
-        isLost = true;
-        content.destroy(reason);
-    };
-    const received = receive(content, () => sizeBytes, store, signal);
-    received.catch(error => {
-        if (!isLost)
-            fail(error);
-        content.destroy(error);
-    });
-    return {
-        sizeBytes: () => sizeBytes,
-        async append(body) {
-            try {
-                for await (const chunk of body) {
-                    sizeBytes += chunk.length;
-                    if (content.destroyed)
-                        break;
-                    if (!content.write(chunk))
-                        await Promise.race([(0,external_node_events_namespaceObject.once)(content, 'drain'), received]);
-                }
-            }
-            catch (error) {
-                lose(error);
-                await received;
-                throw error;
-            }
-            if (content.destroyed)
-                await received;
-        },
-        finish() {
-            content.end();
-            return received;
-        },
-        cancel() {
-            lose(new errors/* SideloadError */.wR('CANCELLED', 'the upload was cancelled'));
-        },
-    };
-}
-async function receive(source, sizeBytes, store, signal) {
-    const { head, all } = await peek(source, SNIFF_BYTES);
-    const chunks = all[Symbol.asyncIterator]();
-    const first = [];
-    if (/^\s*[[{]/.test(head.toString('latin1')) && !head.includes(0)) {
-        let readBytes = 0;
-        while (readBytes <= METADATA_MAX_BYTES) {
-            const next = await chunks.next();
-            if (next.done === true) {
-                const bytes = Buffer.concat(first);
-                return { digest: digestOf(bytes), file: memoryFile(bytes) };
-            }
-            first.push(next.value);
-            readBytes += next.value.length;
-        }
-    }
-    async function* rest() {
-        yield* first.splice(0);
-        yield* { [Symbol.asyncIterator]: () => chunks };
-    }
-    const stored = await store.write(() => Object.assign(rest(), { destroy: () => source.destroy() }), signal);
-    return { digest: stored.digest, file: { sizeBytes: sizeBytes(), stored, open: stored.blob.open } };
-}
-async function proveStored(content, store, signal) {
-    if (content.compression === 'none' || store.keep === undefined)
-        return;
-    const meter = createMeter();
-    try {
-        await through(await startDecompression(content.compression, signal), ({ stream }) => (0,external_node_stream_promises_namespaceObject.pipeline)(content.blob.open(), stream, meter.stream, nowhere(), { signal }));
-    }
-    catch {
-        return;
-    }
-    await store.keep(content, meter.result().digest);
-}
-
-;// CONCATENATED MODULE: ./lib/image/receiver.js
-
-
-
-
-
-
-
-
-class Refusal {
-    status;
-    code;
-    message;
-    headers;
-    constructor(status, code, message, headers = {}) {
-        this.status = status;
-        this.code = code;
-        this.message = message;
-        this.headers = headers;
-    }
-}
-const receiver_TAG = /^[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}$/;
-async function openReceiver(prefix, store, signal) {
-    const closing = new AbortController();
-    const state = {
-        repository: `${prefix}-${(0,external_node_crypto_namespaceObject.randomBytes)(16).toString('hex')}/image`,
-        store,
-        signal: AbortSignal.any([signal, closing.signal]),
-        blobs: new Map(),
-        manifests: new Map(),
-        tags: new Map(),
-        uploads: new Map(),
-        failure: new AbortController(),
-    };
-    let requests = 0;
-    const running = new Set();
-    const server = (0,external_node_http_namespaceObject.createServer)({ requestTimeout: 0, keepAliveTimeout: 0 }, (request, response) => {
-        if (request.url?.startsWith(`/v2/${state.repository}/`))
-            requests += 1;
-        const job = answer(state, request, response);
-        running.add(job);
-        job.finally(() => running.delete(job));
-    });
-    server.listen({ host: '127.0.0.1', port: 0 });
-    await (0,external_node_events_namespaceObject.once)(server, 'listening');
-    return {
-        host: `127.0.0.1:${server.address().port}`,
-        repository: state.repository,
-        blobs: state.blobs,
-        manifests: state.manifests,
-        tags: state.tags,
-        requests: () => requests,
-        failed: state.failure.signal,
-        async close() {
-            closing.abort();
-            for (const { upload } of state.uploads.values())
-                upload.cancel();
-            const closed = (0,external_node_events_namespaceObject.once)(server, 'close');
-            server.close();
-            server.closeAllConnections();
-            await Promise.allSettled(running);
-            await closed;
-        },
-    };
-}
-async function answer(state, request, response) {
-    response.on('error', () => { });
-    response.setHeader('Docker-Distribution-API-Version', 'registry/2.0');
-    try {
-        const [pathname = '', search] = (request.url ?? '').split('?', 2);
-        const own = `/v2/${state.repository}/`;
-        if (pathname === '/v2/' || pathname === '/v2')
-            send(response, 200, {}, '{}');
-        else if (!pathname.startsWith(own))
-            throw new Refusal(404, 'NAME_UNKNOWN', 'there is no such repository');
-        else {
-            const query = new URLSearchParams(search);
-            await route(state, { request, response, path: pathname.slice(own.length), query });
-        }
-    }
-    catch (error) {
-        if (response.headersSent || response.destroyed) {
-            response.destroy();
-            return;
-        }
-        const { status, code, message, headers } = error instanceof Refusal ? error : new Refusal(500, 'UNKNOWN', 'the content could not be stored');
-        const body = JSON.stringify({ errors: [{ code, message }] });
-        if (!request.complete)
-            response.setHeader('Connection', 'close');
-        send(response, status, { ...headers, 'Content-Type': 'application/json' }, request.method === 'HEAD' ? '' : body);
-    }
-}
-async function route(state, call) {
-    const { request, path } = call;
-    const [, kind = '', rest = ''] = /^(blobs\/uploads|blobs|manifests)\/(.*)$/.exec(path) ?? [];
-    const handler = HANDLERS[`${request.method} ${kind}${kind === 'blobs/uploads' && rest !== '' ? '/' : ''}`];
-    if (handler !== undefined)
-        await handler(state, call, rest);
-    else if (kind === '')
-        throw new Refusal(404, 'NAME_UNKNOWN', 'there is no such resource');
-    else
-        throw new Refusal(405, 'UNSUPPORTED', 'only pushing is possible here');
-}
-const HANDLERS = {
-    'HEAD blobs': sendBlob,
-    'GET blobs': sendBlob,
-    'POST blobs/uploads': beginUpload,
-    'GET blobs/uploads/': tellUpload,
-    'PATCH blobs/uploads/': appendToUpload,
-    'PUT blobs/uploads/': finishUpload,
-    'DELETE blobs/uploads/': cancelUpload,
-    'HEAD manifests': sendManifest,
-    'GET manifests': sendManifest,
-    'PUT manifests': storeManifest,
-};
-async function sendBlob(state, { request, response }, name) {
-    const digest = digestOrRefuse(name);
-    const file = state.blobs.get(digest) ?? (await findStored(state, digest));
-    if (file === undefined)
-        throw new Refusal(404, 'BLOB_UNKNOWN', 'this blob is not here');
-    const headers = { 'Docker-Content-Digest': digest, 'Content-Type': 'application/octet-stream' };
-    if (request.method === 'HEAD') {
-        send(response, 200, { ...headers, 'Content-Length': String(file.sizeBytes) });
-        return;
-    }
-    if (file.stored !== undefined)
-        throw new Refusal(405, 'UNSUPPORTED', 'layers are not handed out');
-    response.writeHead(200, { ...headers, 'Content-Length': String(file.sizeBytes) });
-    await (0,external_node_stream_promises_namespaceObject.pipeline)(file.open(), response, { signal: state.signal });
-}
-async function findStored(state, digest) {
-    const stored = await Promise.resolve(state.store.find(digest)).catch((error) => {
-        state.failure.abort(error);
-        throw error;
-    });
-    if (stored === undefined)
-        return undefined;
-    const file = { sizeBytes: stored.blob.sizeBytes, stored, open: stored.blob.open };
-    state.blobs.set(digest, file);
-    return file;
-}
-async function beginUpload(state, call) {
-    const id = (0,external_node_crypto_namespaceObject.randomUUID)();
-    const fail = (reason) => state.failure.abort(reason);
-    const session = { upload: startUpload(state.store, state.signal, fail), busy: false };
-    state.uploads.set(id, session);
-    if (call.query.has('digest')) {
-        await finishUpload(state, call, id);
-        return;
-    }
-    call.request.resume();
-    send(call.response, 202, { ...progressOf(state, id, session), 'OCI-Chunk-Min-Length': '0' });
-}
-async function tellUpload(state, { response }, id) {
-    send(response, 204, progressOf(state, id, sessionOf(state, id)));
-}
-async function appendToUpload(state, { request, response }, id) {
-    const session = sessionOf(state, id);
-    await append(state, id, session, request);
-    send(response, 202, progressOf(state, id, session));
-}
-async function finishUpload(state, { request, response, query }, id) {
-    const session = sessionOf(state, id);
-    const digest = digestOrRefuse(query.get('digest') ?? '');
-    await append(state, id, session, request);
-    const isRepeated = (await findStored(state, digest)) !== undefined;
-    state.uploads.delete(id);
-    const received = await session.upload.finish();
-    if (received.digest !== digest) {
-        throw new Refusal(400, 'DIGEST_INVALID', `the content is ${received.digest}`);
-    }
-    if (received.file.stored === undefined)
-        requireRoom(state, received.file.sizeBytes);
-    state.blobs.set(digest, received.file);
-    if (isRepeated && received.file.stored !== undefined)
-        await proveStored(received.file.stored, state.store, state.signal);
-    send(response, 201, { Location: `/v2/${state.repository}/blobs/${digest}`, 'Docker-Content-Digest': digest });
-}
-async function cancelUpload(state, { response }, id) {
-    const { upload } = sessionOf(state, id);
-    state.uploads.delete(id);
-    upload.cancel();
-    send(response, 204, {});
-}
-async function append(state, id, session, request) {
-    const { 'content-range': range, 'content-length': length } = request.headers;
-    const { upload } = session;
-    if (session.busy)
-        throw outOfOrder(state, id, session);
-    if (range !== undefined) {
-        const [, from, to] = /^(\d+)-(\d+)$/.exec(range) ?? [];
-        if (from === undefined || Number(from) !== upload.sizeBytes())
-            throw outOfOrder(state, id, session);
-        if (length !== undefined && Number(to) - Number(from) + 1 !== Number(length)) {
-            throw new Refusal(400, 'SIZE_INVALID', 'Content-Range and Content-Length contradict each other');
-        }
-    }
-    session.busy = true;
-    try {
-        await upload.append(request);
-    }
-    catch (error) {
-        state.uploads.delete(id);
-        throw error;
-    }
-    finally {
-        session.busy = false;
-    }
-}
-function outOfOrder(state, id, session) {
-    const headers = progressOf(state, id, session);
-    return new Refusal(416, 'BLOB_UPLOAD_INVALID', 'the next byte of this upload is another one', headers);
-}
-async function storeManifest(state, { request, response }, reference) {
-    const named = parseDigest(reference);
-    if (named === undefined && !receiver_TAG.test(reference))
-        throw new Refusal(400, 'NAME_INVALID', 'that is no tag');
-    const bytes = await readBody(request);
-    const digest = digestOf(bytes);
-    if (named !== undefined && named !== digest) {
-        throw new Refusal(400, 'DIGEST_INVALID', `the content is ${digest}`);
-    }
-    const inside = asText(parseManifest(bytes).mediaType);
-    const mediaType = request.headers['content-type'] ?? inside;
-    if (mediaType === undefined)
-        throw new Refusal(400, 'MANIFEST_INVALID', 'its media type is not known');
-    requireRoom(state, bytes.length);
-    state.manifests.set(digest, { digest, mediaType, bytes });
-    if (named === undefined)
-        state.tags.set(reference, digest);
-    const location = `/v2/${state.repository}/manifests/${digest}`;
-    send(response, 201, { Location: location, 'Docker-Content-Digest': digest });
-}
-async function sendManifest(state, { request, response }, reference) {
-    const digest = parseDigest(reference) ?? state.tags.get(reference);
-    const manifest = digest === undefined ? undefined : state.manifests.get(digest);
-    if (manifest === undefined)
-        throw new Refusal(404, 'MANIFEST_UNKNOWN', 'this manifest is not here');
-    const { mediaType, bytes } = manifest;
-    const headers = {
-        'Docker-Content-Digest': manifest.digest,
-        'Content-Type': mediaType,
-        'Content-Length': String(bytes.length),
-    };
-    send(response, 200, headers, request.method === 'HEAD' ? undefined : bytes);
-}
-async function readBody(request) {
-    const chunks = [];
-    let sizeBytes = 0;
-    for await (const chunk of request) {
-        sizeBytes += chunk.length;
-        if (sizeBytes > METADATA_MAX_BYTES) {
-            throw new Refusal(413, 'SIZE_INVALID', `a manifest has at most ${METADATA_MAX_BYTES} bytes`);
-        }
-        chunks.push(chunk);
-    }
-    return Buffer.concat(chunks);
-}
-function parseManifest(bytes) {
-    try {
-        return asObject(JSON.parse(bytes.toString('utf8')));
-    }
-    catch {
-        throw new Refusal(400, 'MANIFEST_INVALID', 'it is not JSON');
-    }
-}
-function requireRoom({ blobs, manifests }, sizeBytes) {
-    const inMemory = [...blobs.values()].filter(file => file.stored === undefined);
-    const blobBytes = inMemory.reduce((sum, file) => sum + file.sizeBytes, 0);
-    const manifestBytes = [...manifests.values()].reduce((sum, { bytes }) => sum + bytes.length, 0);
-    if (blobBytes + manifestBytes + sizeBytes > METADATA_TOTAL_MAX_BYTES) {
-        throw new Refusal(413, 'SIZE_INVALID', `there is room for ${METADATA_TOTAL_MAX_BYTES} bytes of JSON`);
-    }
-}
-function sessionOf({ uploads }, id) {
-    const session = uploads.get(id);
-    if (session === undefined)
-        throw new Refusal(404, 'BLOB_UPLOAD_UNKNOWN', 'there is no such upload');
-    return session;
-}
-function digestOrRefuse(text) {
-    const digest = parseDigest(text);
-    if (digest === undefined)
-        throw new Refusal(400, 'DIGEST_INVALID', 'that is no sha256 digest');
-    return digest;
-}
-function progressOf({ repository }, id, { upload }) {
-    return {
-        Location: `/v2/${repository}/blobs/uploads/${id}`,
-        Range: `0-${Math.max(0, upload.sizeBytes() - 1)}`,
-        'Docker-Upload-UUID': id,
-    };
-}
-function send(response, status, headers, body) {
-    const length = status === 204 ? {} : { 'Content-Length': String(Buffer.byteLength(body ?? '')) };
-    response.writeHead(status, { ...length, ...headers }).end(body);
-}
-
-;// CONCATENATED MODULE: ./lib/image/sources/push.js
-
-
-
-
-
-
-
-
-
-const REPOSITORY_PREFIX = 'kube-sideload';
-const push_TAG = 'pushed';
-const UNTAG_WITHIN_MS = 20_000;
-async function readPushed(command, store, signal) {
-    const receiver = await openReceiver(REPOSITORY_PREFIX, store, signal).catch((error) => {
-        throw push_refused(command, (0,errors/* messageOf */.bD)(error));
-    });
-    try {
-        await push(command, receiver, signal);
-        return await layoutOf(command, receiver);
-    }
-    finally {
-        await receiver.close();
-    }
-}
-async function readEither(push, save, scratch, signal, log) {
-    if (push !== undefined) {
-        try {
-            return await readPushed(push, scratch, signal);
-        }
-        catch (error) {
-            if (signal.aborted || !(error instanceof errors/* SideloadError */.wR) || error.code !== 'SOURCE_UNAVAILABLE')
-                throw error;
-            log(`the whole image is saved: ${error.message}`);
-        }
-    }
-    return await save();
-}
-async function push(command, receiver, signal) {
-    const { program, tags } = command;
-    const destination = `${receiver.host}/${receiver.repository}:${push_TAG}`;
-    const until = AbortSignal.any([signal, receiver.failed]);
-    try {
-        await removeLeftovers(command, signal);
-        if (tags !== undefined)
-            await must(command, await runProgram(program, tags.add(destination), until));
-        await must(command, await runProgram(program, command.push(destination), until));
-    }
-    catch (error) {
-        if (receiver.failed.aborted && !signal.aborted)
-            throw receiver.failed.reason;
-        throw error;
-    }
-    finally {
-        if (tags !== undefined)
-            await ask(program, tags.remove(destination), AbortSignal.timeout(UNTAG_WITHIN_MS)).catch(() => { });
-    }
-    if (receiver.requests() === 0)
-        throw push_refused(command, 'it pushed to another machine');
-}
-async function must(command, exit) {
-    if (exit.code !== 0)
-        throw push_refused(command, lastLine(exit.stderr) ?? exit.reason);
-}
-async function removeLeftovers({ program, tags }, signal) {
-    if (tags === undefined)
-        return;
-    const listed = await ask(program, tags.list(`127.0.0.1:*/${REPOSITORY_PREFIX}-*/*`), signal);
-    for (const name of listed.stdout.split('\n')) {
-        const port = /^127\.0\.0\.1:(\d+)\/kube-sideload-[0-9a-f]{32}\//.exec(name)?.[1];
-        if (port !== undefined && !(await listens(Number(port))))
-            await ask(program, tags.remove(name), signal);
-    }
-}
-function listens(port) {
-    return new Promise(resolve => {
-        const socket = (0,external_node_net_namespaceObject.connect)({ host: '127.0.0.1', port });
-        const end = (answer) => {
-            socket.destroy();
-            resolve(answer);
-        };
-        socket.once('connect', () => end(true));
-        socket.once('error', error => end(error.code !== 'ECONNREFUSED'));
-    });
-}
-async function layoutOf(command, { blobs, manifests, tags }) {
-    const label = `what ${command.engine} pushed of ${command.reference}`;
-    const files = new Map([...blobs].map(([digest, file]) => [push_blobName(digest), file]));
-    for (const { digest, bytes } of manifests.values())
-        files.set(push_blobName(digest), memoryFile(bytes));
-    const pushed = manifests.get(tags.get(push_TAG) ?? '');
-    if (pushed === undefined)
-        throw push_refused(command, 'no manifest arrived');
-    const config = configOf(pushed);
-    if (pushed.digest !== command.id && config !== command.id) {
-        throw push_refused(command, `${config ?? pushed.digest} arrived in place of ${command.id}`);
-    }
-    const configFile = config === undefined ? undefined : blobs.get(config);
-    const platform = configFile === undefined
-        ? undefined
-        : parseConfig(await readMetadata(label, `the image config ${config}`, configFile), label).platform;
-    const { mediaType, digest, bytes } = pushed;
-    const index = {
-        schemaVersion: 2,
-        mediaType: 'application/vnd.oci.image.index.v1+json',
-        manifests: [{ mediaType, digest, size: bytes.length, ...(platform === undefined ? {} : { platform }) }],
-    };
-    files.set('index.json', memoryFile(Buffer.from(JSON.stringify(index))));
-    const sizeBytes = [...files.values()].reduce((sum, file) => sum + file.sizeBytes, 0);
-    return { files, links: new Map(), label, sizeBytes, ended: true };
-}
-function configOf({ bytes }) {
-    return parseDigest(asObject(asObject(parseJson(bytes, 'a pushed manifest')).config).digest);
-}
-function push_blobName(digest) {
-    return `blobs/sha256/${hexOf(digest)}`;
-}
-function push_refused({ engine, reference }, why) {
-    return new errors/* SideloadError */.wR('SOURCE_UNAVAILABLE', `${engine} did not push ${reference}: ${why}`);
-}
-
-;// CONCATENATED MODULE: ./lib/image/sources/containerd.js
-
-
-
-
-const CONNECT_WITHIN = '5s';
-function nerdctlEngine({ program, namespace }) {
-    const name = engineName('nerdctl', namespace);
-    const own = namespace === undefined ? [] : ['--namespace', namespace];
-    return {
-        name,
-        async find(reference, signal) {
-            const full = normalise(reference);
-            const result = await ask(program, [...own, 'images', '--no-trunc', '--quiet', full], signal);
-            if (result.code !== 0)
-                return unavailable(name, result);
-            const id = /sha256:[0-9a-f]{64}/.exec(result.stdout)?.[0];
-            const saves = [
-                [...own, 'save', '--all-platforms', full],
-                [...own, 'save', full],
-            ];
-            return found(id, (_, scratch, signal) => readFirst(commandsOf(name, program, reference, saves), scratch, signal));
-        },
-    };
-}
-function ctrEngine({ program, namespace }, log) {
-    const name = engineName('containerd', namespace);
-    const own = [
-        ...['--connect-timeout', CONNECT_WITHIN],
-        ...(namespace === undefined ? [] : ['--namespace', namespace]),
-    ];
-    return {
-        name,
-        async find(reference, signal) {
-            const names = [...new Set([normalise(reference), reference])];
-            const filters = names.map(candidate => `name=="${candidate}"`);
-            const result = await ask(program, [...own, 'images', 'list', ...filters], signal);
-            if (result.code !== 0)
-                return unavailable(name, result);
-            const rows = result.stdout.split('\n').map(line => line.split(/\s+/));
-            const row = names.map(candidate => rows.find(([ref]) => ref === candidate)).find(match => match !== undefined);
-            const stored = row?.[0] ?? reference;
-            const exports = [['--local', '--all-platforms'], ['--local'], ['--all-platforms'], []].map(flags => [
-                ...own,
-                ...['images', 'export', ...flags, '-', stored],
-            ]);
-            const saves = commandsOf(name, program, reference, exports);
-            const push = (destination) => [...own, 'images', 'push', '--plain-http', destination, stored];
-            return found(row?.[2], (id, scratch, signal) => {
-                const save = () => readFirst(saves, scratch, signal);
-                return readEither({ engine: name, program, reference, id, push }, save, scratch, signal, log);
-            });
-        },
-    };
-}
-function engineName(tool, namespace) {
-    return namespace === undefined ? tool : `${tool} (namespace ${namespace})`;
-}
-function commandsOf(engine, program, reference, saves) {
-    return saves.map(args => ({ engine, program, args, reference }));
-}
-function found(id, read) {
-    if (id === undefined)
-        return { state: 'absent' };
-    return { state: 'found', image: { id, diffIds: [], read: (scratch, signal) => read(id, scratch, signal) } };
-}
-async function readFirst(commands, scratch, signal) {
-    let failure;
-    for (const command of commands) {
-        try {
-            return await readSaved(command, scratch, signal);
-        }
-        catch (error) {
-            if (signal.aborted || !(error instanceof errors/* SideloadError */.wR) || error.code !== 'SOURCE_UNAVAILABLE')
-                throw error;
-            failure = error;
-        }
-    }
-    throw failure;
-}
-
-;// CONCATENATED MODULE: ./lib/image/sources/podman.js
-
-
-
-function podmanEngine(program, log) {
-    const name = 'podman';
-    return {
-        name,
-        async find(reference, signal) {
-            const exists = await ask(program, ['image', 'exists', reference], signal);
-            if (exists.code === 1)
-                return { state: 'absent' };
-            if (exists.code !== 0)
-                return unavailable(name, exists);
-            const inspect = await ask(program, ['image', 'inspect', reference], signal);
-            const inspection = inspect.code === 0 ? parseInspection(inspect.stdout) : undefined;
-            if (inspection === undefined)
-                return unavailable(name, inspect);
-            const { isPodman: _, ...facts } = inspection;
-            return { state: 'found', image: { ...facts, read: podmanReader(name, program, reference, facts.id, log) } };
-        },
-    };
-}
-function podmanReader(engine, program, reference, id, log) {
-    const save = { engine, program, args: ['save', '--format', 'docker-archive', reference], reference };
-    const form = ['--compression-format', 'zstd', '--compression-level', '1', '--force-compression=false'];
-    const push = {
-        engine,
-        program,
-        reference,
-        id,
-        push: (destination) => [
-            'push',
-            '--quiet',
-            '--tls-verify=false',
-            ...form,
-            reference,
-            `docker://${destination}`,
-        ],
-    };
-    return async (scratch, signal) => {
-        const remote = process.platform !== 'linux' || [process.env.CONTAINER_HOST, process.env.CONTAINER_CONNECTION].some(Boolean);
-        if (remote)
-            log(`the whole image is saved: ${engine} runs elsewhere`);
-        return await readEither(remote ? undefined : push, () => readSaved(save, scratch, signal), scratch, signal, log);
-    };
-}
-
-;// CONCATENATED MODULE: ./lib/image/sources/docker.js
-
-
-
-
-
-
-function dockerEngine(program, log) {
-    const name = 'docker engine';
-    return {
-        name,
-        async find(reference, signal) {
-            const tagged = oneTag(reference);
-            const result = await ask(program, ['image', 'inspect', tagged], signal);
-            if (result.code !== 0) {
-                return /no such image|image not known/i.test(result.stderr) ? { state: 'absent' } : unavailable(name, result);
-            }
-            const inspection = parseInspection(result.stdout);
-            if (inspection === undefined)
-                return unavailable(name, { ...result, stderr: '', reason: 'no JSON of an image' });
-            const { isPodman, ...facts } = inspection;
-            if (isPodman)
-                return { state: 'found', image: { ...facts, read: podmanReader(name, program, reference, facts.id, log) } };
-            const save = { engine: name, program, args: ['save', tagged], reference };
-            const push = pushCommand(name, program, reference, tagged, facts.id);
-            const read = async (scratch, signal) => {
-                const way = (await isWorthPushing(facts, scratch)) && (await isHere(program, signal, log)) ? push : undefined;
-                return await readEither(way, () => readSaved(save, scratch, signal), scratch, signal, log);
-            };
-            return { state: 'found', image: { ...facts, read } };
-        },
-    };
-}
-function pushCommand(engine, program, reference, tagged, id) {
-    return {
-        engine,
-        program,
-        reference,
-        id,
-        push: destination => ['push', '--quiet', destination],
-        tags: {
-            add: destination => ['tag', tagged, destination],
-            remove: destination => ['image', 'rm', destination],
-            list: pattern => ['image', 'ls', '--filter', `reference=${pattern}`, '--format', '{{.Repository}}:{{.Tag}}'],
-        },
-    };
-}
-async function isWorthPushing({ diffIds, imageId }, scratch) {
-    if (imageId === undefined)
-        return true;
-    for (const diffId of diffIds) {
-        const digest = parseDigest(diffId);
-        if (digest !== undefined && (await scratch.find(digest)) !== undefined)
-            return true;
-    }
-    return false;
-}
-async function isHere(program, signal, log) {
-    const inspect = ['context', 'inspect', '--format', '{{.Endpoints.docker.Host}}'];
-    const host = (await ask(program, inspect, signal)).stdout.trim();
-    if (host.startsWith('unix://') && process.platform === 'linux')
-        return true;
-    log(`the whole image is saved: docker engine runs elsewhere (${host === '' ? 'no endpoint is known' : host})`);
-    return false;
-}
-function oneTag(text) {
-    const reference = reference_parseReference(text);
-    const { tag, digest } = reference;
-    return formatReference(tag === undefined && digest === undefined ? { ...reference, tag: 'latest' } : reference);
-}
-
-;// CONCATENATED MODULE: ./lib/image/sources/find.js
-
-
-
-
-
-const ROUNDS = {
-    auto: [['docker', 'podman'], ['buildah'], ['nerdctl'], ['containerd']],
-    docker: [['docker']],
-    podman: [['podman']],
-    buildah: [['podman'], ['buildah']],
-    nerdctl: [['nerdctl']],
-    containerd: [['containerd']],
-};
-function engineOf(name, options, log) {
-    const { docker = 'docker', podman = 'podman', buildah = 'buildah', nerdctl = 'nerdctl', ctr = 'ctr' } = options;
-    const namespace = options.containerdNamespace;
-    return {
-        docker: () => dockerEngine(docker, log),
-        podman: () => podmanEngine(podman, log),
-        buildah: () => buildahEngine(buildah),
-        nerdctl: () => nerdctlEngine({ program: nerdctl, namespace }),
-        containerd: () => ctrEngine({ program: ctr, namespace }, log),
-    }[name]();
-}
-async function findImage(source, reference, options, log, signal) {
-    const absent = [];
-    const reasons = [];
-    for (const round of ROUNDS[source]) {
-        const answers = await Promise.all(round.map(async (name) => {
-            const engine = engineOf(name, options, log);
-            return { engine: engine.name, answer: await engine.find(reference, signal) };
-        }));
-        for (const { engine, answer } of answers) {
-            if (answer.state === 'absent')
-                absent.push(engine);
-            if (answer.state === 'unavailable')
-                reasons.push(answer.reason);
-        }
-        const [first, second] = answers.flatMap(({ engine, answer }) => find_found(engine, answer));
-        if (first !== undefined) {
-            log([`${reference} is taken from ${first.engine}`, ...absent.map(name => `${name} lacks it`), ...reasons].join('; '));
-            return second === undefined ? first : compare(reference, first, second);
-        }
-    }
-    if (absent.length === 0) {
-        throw new errors/* SideloadError */.wR('SOURCE_UNAVAILABLE', `nobody can be asked for ${reference}: ${reasons.join('; ')}`);
-    }
-    throw new errors/* SideloadError */.wR('IMAGE_NOT_FOUND', [`no image ${reference} in ${absent.join(', ')}`, ...reasons].join('; '), {
-        hint: `Compare the name with \`docker images\`, \`podman images\` or \`nerdctl images\` on the runner; images that another user built, or that lie in another containerd namespace, are not seen.`,
-    });
-}
-function find_found(engine, answer) {
-    return answer.state === 'found' ? [{ engine, image: answer.image }] : [];
-}
-function compare(reference, first, second) {
-    if (first.image.id === second.image.id)
-        return first;
-    const layers = [first, second].map(({ image }) => image.diffIds.join());
-    if (layers[0] !== '' && layers[1] !== '' && layers[0] !== layers[1])
-        throw ambiguous(reference, first, second);
-    return { ...first, rival: { engine: second.engine, id: second.image.id } };
-}
-function ambiguous(reference, first, second) {
-    const other = 'image' in second ? second.image.id : second.id;
-    const both = [
-        [first.engine, first.image.id],
-        [second.engine, other],
-    ].map(([engine, id = '']) => `${engine} (${id.replace('sha256:', '').slice(0, 12)})`);
-    return new errors/* SideloadError */.wR('IMAGE_AMBIGUOUS', `${both.join(' and ')} have different images ${reference}`, {
-        hint: 'Set `source` to `docker` or `podman`, or remove the old one.',
-    });
-}
-
-;// CONCATENATED MODULE: ./lib/image/open.js
-
-
-
-
-
-
-
-
-
-
-
-
-async function openImages(options) {
-    const { directory, log } = options;
-    const closing = new AbortController();
-    const signal = AbortSignal.any([options.signal, closing.signal]);
-    const tasks = oneAtATime();
-    let scratch;
-    const close = async () => {
-        closing.abort();
-        await tasks.idle();
-        await scratch?.close();
-    };
-    try {
-        signal.throwIfAborted();
-        scratch = await openScratch(directory, log, signal, options);
-        const opening = { ...options, signal, scratch, layers: new Map(), needed: new Set(), inTurn: tasks.run };
-        const images = await tasks.run(async () => {
-            const opened = withAliases(await openFrom(opening), options.aliases ?? []);
-            await opening.scratch.retain(opening.needed);
-            return opened;
-        });
-        return { images, close };
-    }
-    catch (error) {
-        await close();
-        if (options.signal.aborted)
-            throw new errors/* SideloadError */.wR('CANCELLED', 'cancelled', { cause: error });
-        throw error;
-    }
-}
-async function openFrom(opening) {
-    const { archive, source, references } = opening;
-    if (source === 'archive' || (source === 'auto' && archive !== undefined)) {
-        if (archive === undefined)
-            throw new errors/* SideloadError */.wR('INPUT_INVALID', '`source: archive` needs `archive`');
-        return openArchive(opening, archive);
-    }
-    if (references.length === 0)
-        throw new errors/* SideloadError */.wR('INPUT_INVALID', '`images` is empty, and no archive is given');
-    const images = [];
-    for (const reference of references) {
-        const found = await findImage(source, reference, opening, opening.log, opening.signal);
-        images.push(await openFound(opening, found, reference));
-    }
-    return images;
-}
-async function openArchive(opening, path) {
-    const entries = await readArchiveFile(path, opening.scratch, opening.signal);
-    const images = await readArchive(entries, opening.log);
-    return selectImages(images, opening.references, entries.label).map(({ reference, image }) => sourceImage(opening, reference, `archive ${path} (${image.format})`, image));
-}
-async function openFound(opening, found, reference) {
-    const { imageId, platform, diffIds, sizeBytes, user } = found.image;
-    const digests = diffIds.flatMap(diffId => parseDigest(diffId) ?? []);
-    const isKnown = found.rival === undefined && reference_parseReference(reference).digest === undefined;
-    if (!isKnown || imageId === undefined || platform === undefined || user === undefined || digests.length === 0) {
-        return await openSaved(opening, found, reference);
-    }
-    for (const digest of digests)
-        opening.needed.add(digest);
-    const read = () => opening.inTurn(async () => {
-        const { variants } = await openSaved(opening, found, reference);
-        await opening.scratch.retain(opening.needed);
-        const [variant] = variants;
-        if (variant === undefined)
-            throw new errors/* SideloadError */.wR('IMAGE_NOT_FOUND', `${found.engine} has no image ${reference}`);
-        return variant;
-    });
-    const image = lazyImage({ imageId, platform, user, diffIds: digests, sizeBytes }, opening.scratch, read);
-    const stored = await Promise.all(digests.map(digest => opening.scratch.find(digest)));
-    if (opening.prefetch === true && stored.includes(undefined))
-        image.prefetch?.();
-    return { reference: normalise(reference), origin: found.engine, variants: [image] };
-}
-async function openSaved(opening, found, reference) {
-    const entries = await found.image.read(opening.scratch, opening.signal);
-    const images = await readArchive(entries, opening.log);
-    const [first] = images;
-    const same = first !== undefined && images.every(image => isSame(image, first));
-    const image = same
-        ? (selectByDigest(images, normalise(reference)) ?? first)
-        : selectImages(images, [reference], entries.label)[0]?.image;
-    if (image === undefined)
-        throw new errors/* SideloadError */.wR('IMAGE_NOT_FOUND', `${entries.label} holds no image`);
-    const { rival } = found;
-    if (rival !== undefined && image.variants.every(({ imageId }) => imageId !== rival.id)) {
-        throw ambiguous(reference, found, rival);
-    }
-    return sourceImage(opening, normalise(reference), found.engine, image);
-}
-function sourceImage(opening, reference, origin, image) {
-    const { digest } = reference_parseReference(reference);
-    const variants = image.variants.map(({ platform, imageId, config, layers, manifest }) => ({
-        platform,
-        imageId,
-        user: userOf(config),
-        config: async () => config,
-        layers: layers.map(content => layerOf(opening, content)),
-        ...(manifest !== undefined && manifest.digest === digest ? { manifest } : {}),
-    }));
-    return { reference, origin, variants };
-}
-function layerOf({ layers, scratch, needed }, content) {
-    const { stored } = content.file;
-    if (stored !== undefined) {
-        proveDigest(content, stored);
-        needed.add(stored.digest);
-    }
-    const key = `${content.diffId} ${content.blobDigest ?? ''}`;
-    const layer = layers.get(key) ?? createLayer(content, scratch);
-    layers.set(key, layer);
-    return layer;
-}
-function oneAtATime() {
-    let last = Promise.resolve();
-    return {
-        run(task) {
-            const job = last.then(task);
-            last = job.catch(() => { });
-            return job;
-        },
-        async idle() {
-            await last;
-        },
-    };
-}
-
-;// CONCATENATED MODULE: ./lib/node/cluster.js
-
-const ADDRESS_TYPES = ['InternalIP', 'ExternalIP', 'InternalDNS', 'ExternalDNS', 'Hostname'];
-function nodesOfCluster(objects, entries, { user, port, given, jump, sudo }) {
-    const linux = objects.filter(object => (systemOf(object) ?? 'linux') === 'linux');
-    if (linux.length === 0) {
-        throw new errors/* SideloadError */.wR('INPUT_INVALID', 'the cluster has no Linux node that `node-selector` takes', {
-            hint: 'Compare with `kubectl get nodes --show-labels`.',
-        });
-    }
-    const used = new Set();
-    const nodes = linux.map((object) => {
-        const { name } = object.metadata;
-        const [entry, other] = entries.filter(candidate => isFor(candidate, object));
-        if (entry === undefined) {
-            return {
-                label: name,
-                host: addressOf(object),
-                port,
-                user,
-                given,
-                jump,
-                sudo,
-                kubernetesName: name,
-                criSocket: undefined,
-            };
-        }
-        if (other !== undefined) {
-            throw new errors/* SideloadError */.wR('INPUT_INVALID', `${entry.label} and ${other.label} are both for the node ${name}`, {
-                hint: 'Keep one of the two.',
-            });
-        }
-        used.add(entry);
-        return { ...entry, label: name, kubernetesName: name };
-    });
-    return { nodes, unused: entries.filter(entry => !used.has(entry)) };
-}
-function isFor({ kubernetesName, host }, { metadata, status }) {
-    if (kubernetesName !== undefined) {
-        return kubernetesName === metadata.name;
-    }
-    const address = host.toLowerCase();
-    return address === metadata.name || (status?.addresses ?? []).some(one => one.address.toLowerCase() === address);
-}
-function addressOf({ metadata, status }) {
-    const addresses = status?.addresses ?? [];
-    const best = ADDRESS_TYPES.flatMap(type => addresses.find(address => address.type === type) ?? [])[0];
-    return best?.address ?? metadata.name;
-}
-function takesPods(object, platforms) {
-    const { metadata, spec, status } = object;
-    const architecture = metadata.labels?.['kubernetes.io/arch'] || status?.nodeInfo?.architecture;
-    const system = systemOf(object);
-    return (spec?.unschedulable !== true &&
-        !(spec?.taints ?? []).some(({ effect }) => effect === 'NoSchedule' || effect === 'NoExecute') &&
-        platforms.some(platform => (!system || platform.os === system) && (!architecture || platform.architecture === architecture)));
-}
-function systemOf({ metadata, status }) {
-    return metadata.labels?.['kubernetes.io/os'] || status?.nodeInfo?.operatingSystem || undefined;
-}
-function unreadiness({ status }) {
-    const ready = status?.conditions?.find(({ type }) => type === 'Ready');
-    if (ready === undefined || ready.status === 'True') {
-        return undefined;
-    }
-    return [ready.reason, ready.message].filter(text => text !== undefined && text !== '').join(': ') || ready.status;
-}
-
 ;// CONCATENATED MODULE: ./lib/node/node.js
+
 
 
 
@@ -5355,7 +2676,10 @@ function node_newNode(settings) {
         object: undefined,
         images: [],
         staged: new Set(),
+        kept: [],
         findings: [],
+        checked: [],
+        retention: undefined,
         error: undefined,
     };
 }
@@ -5411,30 +2735,837 @@ function describeImage({ reference, image, stage, held }) {
     return `needs ${reference}${there === 0 ? '' : `, and has ${there} of its ${image.layers.length} layers`}`;
 }
 function nodeReport(node) {
-    const { settings, machine, facts, images, findings, error } = node;
+    const { settings, machine, facts, images, findings, checked, retention, error } = node;
     return {
         node: settings.label,
         address: `${settings.host}:${settings.port}`,
         kubernetesName: kubernetesName(node),
         platform: machine === undefined ? undefined : formatPlatform(machine.platform),
         runtime: facts === undefined ? undefined : `${facts.runtime.name} ${facts.runtime.version}`,
-        images: images.map(({ reference, image, stage, estimate, outcome, bytesSent, smoke, error: fault }) => ({
-            reference,
-            imageId: image.imageId,
-            outcome,
-            estimatedBytes: isSent(node, { reference, stage }) ? estimate.bytes : 0,
-            isEstimateExact: estimate.isExact,
-            bytesSent,
-            smoke,
-            error: fault === undefined ? undefined : (0,report_report/* errorReport */.ZV)(fault),
-        })),
+        images: [
+            ...images.map(({ reference, image, isSandbox, stage, estimate, outcome, bytesSent, smoke, error: fault }) => ({
+                reference,
+                imageId: image.imageId,
+                ...(isSandbox && { isSandbox }),
+                outcome,
+                estimatedBytes: isSent(node, { reference, stage }) ? estimate.bytes : 0,
+                isEstimateExact: estimate.isExact,
+                bytesSent,
+                smoke,
+                error: fault === undefined ? undefined : (0,report_report/* errorReport */.ZV)(fault),
+            })),
+            ...checked,
+        ],
         bytesSent: images.reduce((sum, image) => sum + image.bytesSent, 0),
         startedAt: new Date(node.startedAtMs).toISOString(),
         endedAt: new Date(node.endedAtMs).toISOString(),
         durationMs: Math.max(0, node.endedAtMs - node.startedAtMs),
         findings,
+        retention,
         error: error === undefined ? undefined : (0,report_report/* errorReport */.ZV)(error),
     };
+}
+function shortId(imageId) {
+    return imageId.slice(0, 'sha256:'.length + 12);
+}
+function describeNode({ facts, settings: { label }, connection }) {
+    if (facts === undefined) {
+        return `${label}: unknown`;
+    }
+    const { runtime, criSocket, criSocketOrigin, distribution, platform, privilege, disk } = facts;
+    const as = connection?.becomesRootBy === 'password' ? 'root by sudo with a password' : privilege;
+    return [
+        `${label}: ${runtime.name} ${runtime.version} at ${criSocket} (from: ${criSocketOrigin})`,
+        ...(distribution === 'unknown' ? [] : [`laid out as ${distribution}`]),
+        formatPlatform(platform),
+        privilege === 'user' ? 'as a user who may load images by podman and ask for them' : `as ${as}`,
+        `${formatBytes(disk.freeBytes)} free on ${disk.path}`,
+    ].join(', ');
+}
+
+;// CONCATENATED MODULE: ./lib/image/image.js
+function referencesOf({ reference, aliases = [] }) {
+    return [reference, ...aliases];
+}
+
+;// CONCATENATED MODULE: ./lib/plan.js
+
+
+function planNode(images, { platform }, held) {
+    const chosen = images.map(({ reference, variants }) => ({
+        reference,
+        variants,
+        image: bestMatch(variants, platform),
+    }));
+    const unfit = chosen.filter(({ image }) => image === undefined);
+    if (unfit.length > 0) {
+        const faults = unfit.map(({ reference, variants }) => {
+            const built = variants.map(variant => formatPlatform(variant.platform)).join(', ');
+            return `${reference} is built for ${built}, and the node is ${formatPlatform(platform)}`;
+        });
+        throw new errors/* SideloadError */.wR('PLATFORM_MISMATCH', faults.join('\n'));
+    }
+    return chosen.flatMap(({ reference, image }) => image === undefined
+        ? []
+        : [{ reference, image, action: plan_faultOf(held.get(reference), image) === undefined ? 'keep' : 'send' }]);
+}
+function planLayers({ manifest, layers }, held) {
+    return layers.map((_, index) => held[index]?.find(({ digest }) => manifest === undefined || manifest.layerDigests[index] === digest));
+}
+function missingLayers({ image, held }) {
+    return image.layers.filter((_, index) => held[index] === undefined);
+}
+function unpackedBytes(images) {
+    const layers = new Map();
+    let wholeBytes = 0;
+    for (const image of images) {
+        const missing = missingLayers(image);
+        const isUnread = missing.some(({ sourceSizeBytes }) => sourceSizeBytes === undefined);
+        if (isUnread && missing.length === image.image.layers.length && missing.some(({ diffId }) => !layers.has(diffId))) {
+            wholeBytes += image.image.sizeBytes ?? 0;
+        }
+        for (const { diffId, sourceSizeBytes = 0 } of missing)
+            layers.set(diffId, sourceSizeBytes);
+    }
+    return [...layers.values()].reduce((sum, bytes) => sum + bytes, wholeBytes);
+}
+function sentBytes(image, blobs) {
+    const missing = missingLayers(image);
+    const known = missing.map(({ sourceSizeBytes }, index) => blobs[index]?.sizeBytes ?? sourceSizeBytes);
+    const sum = known.reduce((total, bytes) => total + (bytes ?? 0), 0);
+    return known.includes(undefined) ? Math.max(sum, image.image.sizeBytes ?? 0) : sum;
+}
+function plan_faultOf(held, image) {
+    if (held === undefined) {
+        return 'the runtime does not have it';
+    }
+    if (held.imageId !== image.imageId) {
+        return `${held.witness} reports image ID ${held.imageId}, CI built ${image.imageId}`;
+    }
+    if (held.os !== image.platform.os || held.architecture !== image.platform.architecture) {
+        return `it is for ${held.os}/${held.architecture}, not for ${formatPlatform(image.platform)}`;
+    }
+    return held.unpacked ? undefined : 'its layers are not unpacked';
+}
+
+;// CONCATENATED MODULE: external "node:stream"
+const external_node_stream_namespaceObject = require("node:stream");
+;// CONCATENATED MODULE: ./lib/image/digest.js
+
+
+function parseDigest(text) {
+    return typeof text === 'string' && /^sha256:[0-9a-f]{64}$/.test(text) ? text : undefined;
+}
+function digestFromHex(hex) {
+    return parseDigest(`sha256:${hex}`);
+}
+function hexOf(digest) {
+    return digest.slice('sha256:'.length);
+}
+function digestOf(bytes) {
+    return `sha256:${(0,external_node_crypto_namespaceObject.createHash)('sha256').update(bytes).digest('hex')}`;
+}
+function createTally() {
+    const hash = (0,external_node_crypto_namespaceObject.createHash)('sha256');
+    let sizeBytes = 0;
+    return {
+        add(chunk) {
+            hash.update(chunk);
+            sizeBytes += chunk.length;
+        },
+        result: () => ({ digest: `sha256:${hash.digest('hex')}`, sizeBytes }),
+    };
+}
+function createMeter() {
+    const { add, result } = createTally();
+    const stream = new external_node_stream_namespaceObject.Transform({
+        transform(chunk, _encoding, done) {
+            add(chunk);
+            done(null, chunk);
+        },
+    });
+    return { stream, result };
+}
+
+;// CONCATENATED MODULE: ./lib/runtime/cri.js
+function asRoot({ privilege }) {
+    return privilege === 'sudo' || privilege === 'doas' ? [privilege, '-n'] : [];
+}
+const CRI = `
+inspect_by_cri() {
+  [ -n "$CRICTL" ] || return 0
+  for attempt in 1 2 3 4 5 6 7 8 9 10; do
+    status=$(as_root $CRICTL --runtime-endpoint "unix://$SOCKET" --image-endpoint "unix://$SOCKET" inspecti -o json "$2" 2>/dev/null) && break
+    sleep 0.3
+  done
+  section "cri $1"; printf '%s' "$status"
+}
+end_imports() {
+  for attempt in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
+    running=$(printf '%s\\n' "\${1%:*}" | grep -lsaFf - /proc/[0-9]*/cmdline) || return 0
+    for process in $running; do
+      process=\${process#/proc/} process=\${process%/cmdline}
+      case $attempt in 1) as_root kill "$process" ;; 15) as_root kill -9 "$process" ;; esac 2>/dev/null
+    done
+    sleep 0.2
+  done
+}
+`;
+function eachReference(body) {
+    return `
+number=0
+for reference in $REFERENCES; do
+${body}
+  number=$((number + 1))
+done`;
+}
+function eachPair(body) {
+    return `
+set -e
+set -- $REFERENCES
+while [ $# -gt 1 ]; do
+${body}
+  shift 2
+done`;
+}
+function flatPairs(pairs) {
+    return pairs.flatMap(({ from, to }) => [from, to]);
+}
+function heldBy(heldAt) {
+    return (sections, references) => new Map(references.map((reference, number) => [reference, heldAt(sections, number)]));
+}
+function variables({ tools, criSocket }, references) {
+    const command = (name) => tools[name]?.join(' ') ?? '';
+    return {
+        CRICTL: command('crictl'),
+        CTR: command('ctr'),
+        SKOPEO: command('skopeo'),
+        PODMAN: command('podman'),
+        DOCKER: command('docker'),
+        SOCKET: criSocket,
+        REFERENCES: references.join('\n'),
+    };
+}
+function criImageId(sections, number) {
+    const answer = sections.get(`cri ${number}`);
+    if (answer === undefined) {
+        return 'unasked';
+    }
+    const id = cri_parseJson(answer)?.status?.id;
+    if (typeof id !== 'string' || id === '') {
+        return 'absent';
+    }
+    return /^[0-9a-f]{64}$/.test(id) ? `sha256:${id}` : id;
+}
+function cri_parseJson(text) {
+    try {
+        return JSON.parse(text ?? '');
+    }
+    catch {
+        return undefined;
+    }
+}
+
+;// CONCATENATED MODULE: ./lib/runtime/staging.js
+
+const STAGE_PREFIX = 'kube-sideload.invalid/';
+const STALE_AFTER_MS = 5 * 24 * 3600 * 1000;
+function stageReference(runId, number) {
+    return `${STAGE_PREFIX}${runId}:${number}`;
+}
+function partReference(stage, part) {
+    return `${stage}-${part}`;
+}
+function isPart(reference) {
+    return /:\d+-\d+$/.test(reference);
+}
+function stageName(reference) {
+    return reference.replace(/:\d+(?:-\d+)?$/, '');
+}
+function runOf(reference) {
+    return reference.slice(STAGE_PREFIX.length).replace(/[:/].*/, '');
+}
+const UNPACKED = '/var/tmp/kube-sideload.';
+function abandonedReferences(references, runId, nowMs) {
+    return references.filter(reference => {
+        if (!reference.startsWith(STAGE_PREFIX)) {
+            return false;
+        }
+        const owner = runOf(reference);
+        const start = startOfRun(owner);
+        const isKept = reference.startsWith(`${STAGE_PREFIX}${owner}/`);
+        return (owner === runId && !isKept) || (start !== undefined && nowMs - start.getTime() > STALE_AFTER_MS);
+    });
+}
+const LET_IMPORTS_END = `
+let_imports_end() {
+  for process in $(printf '%s\\n' "$2" | grep -lsaFf - /proc/[0-9]*/cmdline); do
+    process=\${process#/proc/} process=\${process%/cmdline}
+    { read -r name <"/proc/$process/comm"; } 2>/dev/null && [ "$name" = tar ] && as_root kill "$process" 2>/dev/null
+  done
+  attempt=0
+  while [ $attempt -lt 250 ]; do
+    printf '%s\\n' "\${1%:*}" | grep -qsaFf - /proc/[0-9]*/cmdline || return 0
+    attempt=$((attempt + 1))
+    sleep 0.2
+  done
+  echo 'an import of this run does not come to its end' >&2
+  exit 1
+}`;
+
+;// CONCATENATED MODULE: ./lib/runtime/containerd.js
+
+
+
+const NAMESPACE = 'k8s.io';
+const DEFAULT_SNAPSHOTTER = 'overlayfs';
+const containerd = {
+    importArchive,
+    inspect,
+    held: heldBy(heldAt),
+    layers: containerd_layers,
+    heldLayers,
+    removeOne: (facts, reference) => [...ctrOf(facts), 'images', 'rm', reference],
+    canOverlap: true,
+    lacksContent: said => /content digest sha256:[0-9a-f]+: not found/.test(said),
+    tag,
+    names: () => NAMES,
+    remove,
+};
+function importArchive(facts, stage, platform) {
+    return [
+        ...ctrOf(facts),
+        'images',
+        'import',
+        '--base-name',
+        stageName(stage),
+        '--platform',
+        `${platform.os}/${platform.architecture}`,
+        ...snapshotterFlags(facts),
+        '-',
+    ];
+}
+function ctrOf(facts) {
+    const ctr = facts.tools.ctr ?? ['ctr'];
+    return [...asRoot(facts), ...ctr, '--address', facts.criSocket, '--namespace', NAMESPACE];
+}
+function snapshotterFlags({ snapshotter = DEFAULT_SNAPSHOTTER, importFlags }) {
+    if (snapshotter === DEFAULT_SNAPSHOTTER) {
+        return [];
+    }
+    return [...(importFlags.has('--local') ? ['--local'] : []), '--snapshotter', snapshotter];
+}
+const CTR = `${CRI}
+ctr() { as_root $CTR --address "$SOCKET" --namespace ${NAMESPACE} "$@"; }`;
+const INSPECT = `${CTR}
+digest_of_config() { tr -d ' \\n\\t' | sed -n 's/.*"config":{[^}]*"digest":"\\(sha256:[0-9a-f]*\\)".*/\\1/p'; }
+${eachReference(`  manifest=$(ctr images ls "name==$reference" | sed -n '2s/^[^ ]* *[^ ]* *\\(sha256:[0-9a-f]*\\) .*/\\1/p')
+  if [ -n "$manifest" ]; then
+    section "manifest $number"; printf '%s' "$manifest"
+    section "check $number"; ctr images check --snapshotter "$SNAPSHOTTER" "name==$reference" 2>&1 | sed -n 2p
+    config=$(ctr content get "$manifest" | digest_of_config)
+    section "config-digest $number"; printf '%s' "$config"
+    section "config $number"; [ -z "$config" ] || ctr content get "$config"
+    inspect_by_cri "$number" "$reference"
+  fi`)}`;
+function inspect(facts, references) {
+    const { snapshotter = DEFAULT_SNAPSHOTTER } = facts;
+    return { body: INSPECT, variables: { ...variables(facts, references), SNAPSHOTTER: snapshotter } };
+}
+function heldAt(sections, number) {
+    if (!sections.has(`manifest ${number}`)) {
+        return undefined;
+    }
+    const config = cri_parseJson(sections.get(`config ${number}`));
+    const answer = criImageId(sections, number);
+    const imageId = answer === 'unasked' ? sections.get(`config-digest ${number}`) : answer;
+    if (imageId === undefined || imageId === '' || imageId === 'absent') {
+        return undefined;
+    }
+    return {
+        imageId,
+        os: String(config?.os),
+        architecture: String(config?.architecture),
+        unpacked: /\strue\s*$/.test(sections.get(`check ${number}`) ?? ''),
+        witness: answer === 'unasked' ? 'ctr' : 'crictl',
+    };
+}
+const LAYERS = `${CTR}
+blob() { # its bytes, out of the store's own file where that is
+  if as_root test -f "$CONTENT/blobs/sha256/\${1#sha256:}"; then as_root cat "$CONTENT/blobs/sha256/\${1#sha256:}"
+  else ctr content get "$1" 2>/dev/null
+  fi
+}
+section content
+ctr content ls | grep -F "$WANTED" | while read -r digest labels; do
+  printf '%s' "$digest"
+  case " $BLOBS " in *" $digest "*) ;; *)
+    printf ' %s %s %s' "$(blob "$digest" | wc -c)" "$(blob "$digest" | head -c 4 | od -An -tx1 | tr -d ' \\n')" "$labels" ;;
+  esac
+  echo
+done
+section snapshots
+ctr snapshots --snapshotter "$SNAPSHOTTER" ls | grep -F "$CHAINS" | sed 's/ .*//'`;
+function containerd_layers(facts, asked) {
+    const { snapshotter = DEFAULT_SNAPSHOTTER, imageRoot } = facts;
+    const blobs = asked.flatMap(({ blob }) => blob?.digest ?? []);
+    return {
+        body: asked.length === 0 ? '' : LAYERS,
+        variables: {
+            ...variables(facts, []),
+            SNAPSHOTTER: snapshotter,
+            CONTENT: `${imageRoot.replace(/\/io\.containerd\.snapshotter\.v1\.[^/]*$/, '')}/io.containerd.content.v1.content`,
+            WANTED: [...new Set([...asked.map(({ diffId }) => diffId), ...blobs])].join('\n'),
+            BLOBS: blobs.join(' '),
+            CHAINS: asked.map(({ chainId }) => chainId).join('\n'),
+        },
+    };
+}
+const MAGICS = [
+    [/^28b52ffd/, 'zstd'],
+    [/^1f8b/, 'gzip'],
+];
+function heldLayers(sections, asked) {
+    const snapshots = new Set((sections.get('snapshots') ?? '').split('\n'));
+    const whole = new Set();
+    const foreign = new Map();
+    for (const line of (sections.get('content') ?? '').split('\n')) {
+        const [text = '', size = '', magic = ''] = line.split(' ');
+        whole.add(text);
+        const digest = parseDigest(text);
+        const diffId = /[\s,]containerd\.io\/uncompressed=(sha256:[0-9a-f]{64})/.exec(line)?.[1];
+        if (digest === undefined || diffId === undefined || !/^\d+$/.test(size))
+            continue;
+        const compression = digest === diffId ? 'none' : MAGICS.find(([pattern]) => pattern.test(magic))?.[1];
+        if (compression === undefined)
+            continue;
+        foreign.set(diffId, [...(foreign.get(diffId) ?? []), { digest, sizeBytes: Number(size), compression }]);
+    }
+    return asked.map(({ diffId, chainId, blob }) => [
+        ...(blob !== undefined && (whole.has(blob.digest) || snapshots.has(chainId)) ? [blob] : []),
+        ...(foreign.get(diffId) ?? []),
+    ]);
+}
+const NAMES = `${CTR}
+has_name() { [ -n "$(ctr images ls -q "name==$1")" ]; }
+give_name() { ctr images tag --force "$1" "$2"; }
+take_name() { ctr images rm "$1"; }`;
+function tag(facts, pairs) {
+    return {
+        body: `${CTR}${eachPair('  ctr images tag --force "$1" "$2" >&2')}`,
+        variables: variables(facts, flatPairs(pairs)),
+    };
+}
+function remove(facts, references) {
+    return {
+        body: `${CTR}${eachReference(`  end_imports "$reference"
+  [ -z "$(ctr images ls -q "name==$reference")" ] || ctr images rm "$reference" >&2 || exit 1`)}`,
+        variables: variables(facts, references),
+    };
+}
+
+;// CONCATENATED MODULE: ./lib/runtime/podman-load.js
+
+
+const podmanLoad = {
+    importArchive: podman_load_importArchive,
+    inspect: podman_load_inspect,
+    tag: podman_load_tag,
+    remove: podman_load_remove,
+};
+const KEPT_BLOCKS = 4096;
+function unpackedAt(stage) {
+    return `${UNPACKED}${runOf(stage)}.${stage.slice(stage.lastIndexOf(':') + 1)}-`;
+}
+function podman_load_importArchive(facts, stage) {
+    const podman = (facts.tools.podman ?? ['podman']).join(' ');
+    const script = [
+        'umask 077',
+        `d=$(mktemp -d ${unpackedAt(stage)}XXXXXX) || exit`,
+        'kept=; trap "[ -n \\"\\$kept\\" ] || rm -rf $d" EXIT',
+        'trap "exit 1" HUP INT TERM',
+        `mkdir $d/oci && tar -xf - -C $d/oci && sudo -n ${podman} load --quiet --input $d/oci >$d/loaded` +
+            ` && find $d/oci -type f -size +${KEPT_BLOCKS} -exec rm -f {} + && kept=yes`,
+    ];
+    return ['sh', '-c', script.join('; ')];
+}
+const podman_load_INSPECT = `${CRI}${eachReference(`  case $reference in
+  "$STAGE_PREFIX"*)
+    run=\${reference#"$STAGE_PREFIX"}
+    for unpacked in "$UNPACKED\${run%:*}.\${run##*:}"-*; do
+      loaded=$(sed -n 's/.*sha256:\\([0-9a-f]\\{64\\}\\).*/\\1/p' "$unpacked/loaded" 2>/dev/null)
+      section "loaded $number"; printf '%s' "$loaded"
+      section "config $number"; cat "$unpacked/oci/blobs/sha256/$loaded" 2>/dev/null
+    done ;;
+  *)
+    inspect_by_cri "$number" "$reference"
+    section "config $number"
+    as_root $PODMAN image inspect --format '{"os":"{{.Os}}","architecture":"{{.Architecture}}","id":"{{.Id}}"}' "$reference" 2>/dev/null ;;
+  esac`)}`;
+function podman_load_inspect(facts, references) {
+    return { body: podman_load_INSPECT, variables: { ...variables(facts, references), STAGE_PREFIX: STAGE_PREFIX, UNPACKED: UNPACKED } };
+}
+function heldByPodman(sections, number) {
+    const config = cri_parseJson(sections.get(`config ${number}`));
+    const id = sections.get(`loaded ${number}`) ?? config?.id;
+    if (config === undefined || typeof id !== 'string' || !/^[0-9a-f]{64}$/.test(id)) {
+        return undefined;
+    }
+    return {
+        imageId: `sha256:${id}`,
+        os: String(config.os),
+        architecture: String(config.architecture),
+        unpacked: true,
+        witness: 'podman',
+    };
+}
+function podman_load_tag(facts, pairs) {
+    return {
+        body: eachPair(`  run=\${1#"$STAGE_PREFIX"}
+  for unpacked in "$UNPACKED\${run%:*}.\${run##*:}"-*; do
+    [ -f "$unpacked/index.json" ] || mv "$unpacked/oci/index.json" "$unpacked/index.json"
+    sed "s|\\"$1\\"|\\"$2\\"|" "$unpacked/index.json" >"$unpacked/oci/index.json"
+    rm -f "$unpacked/oci/manifest.json"
+    tar -cf "$unpacked/named.tar" -C "$unpacked/oci" .
+    as_root $PODMAN load --quiet --input "$unpacked/named.tar" >&2
+  done`),
+        variables: { ...variables(facts, flatPairs(pairs)), STAGE_PREFIX: STAGE_PREFIX, UNPACKED: UNPACKED },
+    };
+}
+function podman_load_remove(facts, references) {
+    return {
+        body: `as_root() { "$@"; }
+${LET_IMPORTS_END}${eachReference(`  run=\${reference%:*}
+  unpacked=${UNPACKED}\${run##*/}.
+  let_imports_end "$unpacked" "$unpacked"
+  rm -rf "$unpacked"*`)}`,
+        variables: variables(facts, references),
+    };
+}
+
+;// CONCATENATED MODULE: ./lib/runtime/crio.js
+
+
+
+
+const crio = {
+    importArchive: (facts, ...rest) => commandsFor(facts).importArchive(facts, ...rest),
+    inspect: (facts, references) => commandsFor(facts).inspect(facts, references),
+    held: heldBy(crio_heldAt),
+    layers: crio_layers,
+    heldLayers: crio_heldLayers,
+    removeOne: (facts, reference) => [
+        ...asRoot(facts),
+        ...(facts.tools.podman === undefined
+            ? [...(facts.tools.crictl ?? ['crictl']), '--image-endpoint', `unix://${facts.criSocket}`, 'rmi']
+            : [...facts.tools.podman, 'image', 'rm']),
+        reference,
+    ],
+    canOverlap: false,
+    lacksContent: said => /blobs\/sha256\/[0-9a-f]+: no such file/.test(said),
+    tag: (facts, pairs) => commandsFor(facts).tag(facts, pairs),
+    names: ({ privilege }) => (privilege === 'user' ? undefined : crio_NAMES),
+    remove: (facts, references) => commandsFor(facts).remove(facts, references),
+};
+function commandsFor({ privilege }) {
+    return privilege === 'user' ? podmanLoad : { importArchive: crio_importArchive, inspect: crio_inspect, tag: crio_tag, remove: crio_remove };
+}
+function crio_importArchive(facts, stage) {
+    const { skopeo, podman = ['podman'] } = facts.tools;
+    const root = [...asRoot(facts), ''].join(' ');
+    const byPodman = podman.join(' ');
+    const store = skopeo !== undefined
+        ? `${root}${skopeo.join(' ')} --tmpdir $d copy --quiet oci:$d/oci containers-storage:${stage}`
+        : `i=$(${root}env TMPDIR=$d ${byPodman} pull --quiet oci:$d/oci) && ${root}${byPodman} tag $i ${stage}`;
+    const script = [
+        `d=$(mktemp -d ${UNPACKED}${runOf(stage)}.XXXXXX) || exit`,
+        `trap "${root}rm -rf $d" EXIT`,
+        'trap "exit 1" HUP INT TERM',
+        `mkdir $d/oci && tar -xf - -C $d/oci && ${store}`,
+    ];
+    return ['sh', '-c', script.join('; ')];
+}
+const crio_INSPECT = `${CRI}${eachReference(`  inspect_by_cri "$number" "$reference"
+  section "config $number"
+  if [ -n "$SKOPEO" ]; then as_root $SKOPEO inspect --config "containers-storage:$reference" 2>/dev/null
+  else as_root $PODMAN image inspect --format '{"os":"{{.Os}}","architecture":"{{.Architecture}}","id":"{{.Id}}"}' "$reference" 2>/dev/null
+  fi`)}`;
+function crio_inspect(facts, references) {
+    return { body: crio_INSPECT, variables: variables(facts, references) };
+}
+function crio_heldAt(sections, number) {
+    const config = cri_parseJson(sections.get(`config ${number}`));
+    const imageId = criImageId(sections, number);
+    if (imageId === 'unasked') {
+        return heldByPodman(sections, number);
+    }
+    if (config === undefined || imageId === 'absent') {
+        return undefined;
+    }
+    return {
+        imageId,
+        os: String(config.os),
+        architecture: String(config.architecture),
+        unpacked: true,
+        witness: 'crictl',
+    };
+}
+const crio_LAYERS = `
+section layers
+as_root cat "$LIST" 2>/dev/null | tr '{' '\\n' | grep -F "$WANTED"`;
+function crio_layers(facts, asked) {
+    return {
+        body: asked.length === 0 || facts.privilege === 'user' ? '' : crio_LAYERS,
+        variables: {
+            LIST: `${facts.imageRoot.replace(/-images$/, '-layers')}/layers.json`,
+            WANTED: asked.map(({ diffId }) => diffId).join('\n'),
+        },
+    };
+}
+function crio_heldLayers(sections, asked) {
+    const held = new Map();
+    for (const line of (sections.get('layers') ?? '').split('\n')) {
+        const digest = parseDigest(/"diff-digest":"([^"]*)"/.exec(line)?.[1]);
+        const size = /"diff-size":(\d+)/.exec(line)?.[1];
+        if (digest !== undefined && size !== undefined) {
+            held.set(digest, { digest, sizeBytes: Number(size), compression: 'none' });
+        }
+    }
+    return asked.map(({ diffId }) => {
+        const layer = held.get(diffId);
+        return layer === undefined ? [] : [layer];
+    });
+}
+const crio_NAMES = `
+cri() { as_root $CRICTL --image-endpoint "unix://$SOCKET" "$@"; }
+has_name() {
+  if [ -n "$PODMAN" ]; then as_root $PODMAN image exists "$1"
+  else cri inspecti "$1" >/dev/null 2>&1
+  fi
+}
+give_name() {
+  if [ -n "$PODMAN" ]; then as_root $PODMAN tag "$1" "$2"
+  else as_root $SKOPEO copy --quiet "containers-storage:$1" "containers-storage:$2"
+  fi
+}
+take_name() {
+  if [ -n "$PODMAN" ]; then as_root $PODMAN image rm "$1" || as_root $PODMAN untag "$1" "$1"
+  else cri rmi "$1"
+  fi
+}`;
+function crio_tag(facts, pairs) {
+    return {
+        body: eachPair(`  if [ -n "$PODMAN" ]; then as_root $PODMAN tag "$1" "$2" >&2
+  else as_root $SKOPEO copy --quiet "containers-storage:$1" "containers-storage:$2" >&2
+  fi`),
+        variables: variables(facts, flatPairs(pairs)),
+    };
+}
+function crio_remove(facts, references) {
+    return {
+        body: `${LET_IMPORTS_END}${eachReference(`  run=\${reference%:*}
+  unpacked=${UNPACKED}\${run##*/}.
+  let_imports_end "$reference" "$unpacked"
+  as_root rm -rf "$unpacked"*
+  if [ -n "$PODMAN" ]; then
+    ! as_root $PODMAN image exists "$reference" || as_root $PODMAN image rm "$reference" >&2 || exit 1
+  else
+    ! as_root $CRICTL --image-endpoint "unix://$SOCKET" inspecti "$reference" >/dev/null 2>&1 ||
+      as_root $CRICTL --image-endpoint "unix://$SOCKET" rmi "$reference" >&2 || exit 1
+  fi`)}`,
+        variables: variables(facts, references),
+    };
+}
+
+;// CONCATENATED MODULE: ./lib/runtime/docker.js
+
+const docker = {
+    importArchive: docker_importArchive,
+    inspect: docker_inspect,
+    held: heldBy(docker_heldAt),
+    layers: docker_layers,
+    heldLayers: docker_heldLayers,
+    removeOne: (facts, reference) => [...asRoot(facts), ...(facts.tools.docker ?? ['docker']), 'image', 'rm', reference],
+    canOverlap: false,
+    lacksContent: said => /no such file or directory/.test(said),
+    tag: docker_tag,
+    names: () => docker_NAMES,
+    remove: docker_remove,
+};
+function docker_importArchive(facts) {
+    return [...asRoot(facts), ...(facts.tools.docker ?? ['docker']), 'load', '--quiet'];
+}
+const docker_INSPECT = `${CRI}${eachReference(`  image=$(as_root $DOCKER image inspect "$reference" 2>/dev/null) && {
+    section "image $number"; printf '%s' "$image"
+    inspect_by_cri "$number" "$reference"
+  }`)}`;
+function docker_inspect(facts, references) {
+    return { body: docker_INSPECT, variables: variables(facts, references) };
+}
+function docker_heldAt(sections, number) {
+    const images = cri_parseJson(sections.get(`image ${number}`));
+    const [image] = Array.isArray(images) ? images : [];
+    const answer = criImageId(sections, number);
+    const imageId = answer === 'unasked' ? image?.Id : answer;
+    if (image === undefined || typeof imageId !== 'string' || imageId === 'absent') {
+        return undefined;
+    }
+    return {
+        imageId,
+        os: String(image.Os),
+        architecture: String(image.Architecture),
+        unpacked: true,
+        witness: answer === 'unasked' ? 'docker' : 'crictl',
+    };
+}
+const docker_LAYERS = `
+section chains
+case $(as_root $DOCKER info --format '{{json .DriverStatus}}') in *io.containerd.snapshotter*) ;; *)
+  ids=$(as_root $DOCKER image ls --all --quiet --no-trunc | sort -u)
+  [ -z "$ids" ] || as_root $DOCKER image inspect --format '{{json .RootFS.Layers}}' $ids | grep -F "$WANTED" ;;
+esac`;
+function docker_layers(facts, asked) {
+    return {
+        body: asked.length === 0 ? '' : docker_LAYERS,
+        variables: { ...variables(facts, []), WANTED: asked.map(({ diffId }) => diffId).join('\n') },
+    };
+}
+function docker_heldLayers(sections, asked) {
+    const diffIds = asked.map(({ diffId }) => diffId);
+    const depths = (sections.get('chains') ?? '').split('\n').map(line => {
+        const chain = cri_parseJson(line);
+        const differs = diffIds.findIndex((diffId, index) => !Array.isArray(chain) || chain[index] !== diffId);
+        return differs < 0 ? diffIds.length : differs;
+    });
+    const depth = Math.max(0, ...depths);
+    return diffIds.map((digest, index) => (index < depth ? [{ digest, sizeBytes: 0, compression: 'none' }] : []));
+}
+const docker_NAMES = `
+has_name() { as_root $DOCKER image inspect "$1" >/dev/null 2>&1; }
+give_name() { as_root $DOCKER image tag "$1" "$2"; }
+take_name() { as_root $DOCKER image rm "$1" || as_root $DOCKER image rm --force "$1"; }`;
+function docker_tag(facts, pairs) {
+    return {
+        body: eachPair('  as_root $DOCKER image tag "$1" "$2" >&2'),
+        variables: variables(facts, flatPairs(pairs)),
+    };
+}
+function docker_remove(facts, references) {
+    return {
+        body: `${CRI}${eachReference(`  end_imports "$reference"
+  [ -z "$(as_root $DOCKER image ls --quiet "$reference")" ] || as_root $DOCKER image rm "$reference" >&2 || exit 1`)}`,
+        variables: variables(facts, references),
+    };
+}
+
+;// CONCATENATED MODULE: ./lib/runtime/detect.js
+
+
+
+const RUNTIMES = { containerd: containerd, 'cri-o': crio, docker: docker };
+function runtimeOf(name) {
+    return RUNTIMES[name];
+}
+
+;// CONCATENATED MODULE: ./lib/runtime/kept.js
+
+
+const KEPT = /^kube-sideload\.invalid\/([0-9a-z]+)\/(?:before|absent)(-at)?\/([^/]+)(\/.+):([^:]+)$/;
+const kept_NAME_MAX_LENGTH = 255;
+const SIMPLE_REGISTRY = /^([a-z0-9.-]+)(?::(\d+))?$/;
+function keptNames(runId, reference) {
+    const at = reference.indexOf('@sha256:');
+    const colon = reference.lastIndexOf(':');
+    const named = at < 0 ? reference.slice(0, colon) : reference.slice(0, at);
+    const tag = reference.slice(colon + 1);
+    const slash = named.indexOf('/');
+    const path = `${encodeRegistry(named.slice(0, slash))}${named.slice(slash)}`;
+    const [before = '', absent = ''] = ['before', 'absent'].map(kind => `${STAGE_PREFIX}${runId}/${kind}${at < 0 ? '' : '-at'}/${path}`);
+    return before.length > kept_NAME_MAX_LENGTH
+        ? undefined
+        : { reference, before: `${before}:${tag}`, absent: `${absent}:${tag}` };
+}
+function kept_parseKept(name) {
+    const match = KEPT.exec(name);
+    const [, runId = '', at, registry = '', path = '', tag = ''] = match ?? [];
+    const host = decodeRegistry(registry);
+    const reference = `${host}${path}${at === undefined ? ':' : '@sha256:'}${tag}`;
+    const kept = match === null ? undefined : keptNames(runId, reference);
+    return kept !== undefined &&
+        (host === 'localhost' || /[.:A-Z]/.test(host)) &&
+        [kept.before, kept.absent].includes(name)
+        ? { runId, kept }
+        : undefined;
+}
+function encodeRegistry(registry) {
+    const [, host, port] = SIMPLE_REGISTRY.exec(registry) ?? [];
+    if (host === undefined) {
+        return `0x${Buffer.from(registry).toString('hex')}`;
+    }
+    return port === undefined ? host : `${host}__${port}`;
+}
+function decodeRegistry(text) {
+    return /^0x[0-9a-f]+$/.test(text) ? Buffer.from(text.slice(2), 'hex').toString() : text.replace('__', ':');
+}
+function keepScript(names, facts, moves) {
+    return {
+        body: `${names}
+set -e
+set -- $REFERENCES
+while [ $# -gt 3 ]; do
+  if has_name "$2"; then give_name "$2" "$3" >&2; else give_name "$1" "$4" >&2; fi
+  shift 4
+done`,
+        variables: variables(facts, moves.flatMap(({ stage, reference, before, absent }) => [stage, reference, before, absent])),
+    };
+}
+function restoreScript(names, facts, kept) {
+    return {
+        body: `${names}
+number=0
+set -- $REFERENCES
+while [ $# -gt 2 ]; do
+  section "restored $number"
+  if has_name "$2"; then give_name "$2" "$1" >&2 && printf before
+  elif has_name "$3"; then { ! has_name "$1" || take_name "$1"; } >&2 && printf absent
+  else printf unmarked
+  fi
+  number=$((number + 1))
+  shift 3
+done`,
+        variables: variables(facts, kept.flatMap(({ reference, before, absent }) => [reference, before, absent])),
+    };
+}
+function forgetScript(names, facts, references) {
+    return {
+        body: `${names}
+for reference in $REFERENCES; do
+  ! has_name "$reference" || take_name "$reference" >&2 || exit 1
+done`,
+        variables: variables(facts, references),
+    };
+}
+
+;// CONCATENATED MODULE: ./lib/node/kubelet.js
+
+const DEFAULTS = {
+    imageGcHighThresholdPercent: 85,
+    credentialPolicy: 'NeverVerifyPreloadedImages',
+    credentialAllowlist: [],
+};
+function parseKubelet(text, gcThreshold) {
+    const settings = Object.assign({}, ...(0,yaml_dist/* parseAllDocuments */.hR)(text).map(kubelet_toObject));
+    const { imageGCHighThresholdPercent: percent, imagePullCredentialsVerificationPolicy: policy, preloadedImagesVerificationAllowlist: allowlist, } = settings;
+    const threshold = /^\d{1,3}$/.test(gcThreshold) ? Number(gcThreshold) : percent;
+    return {
+        imageGcHighThresholdPercent: typeof threshold === 'number' ? threshold : DEFAULTS.imageGcHighThresholdPercent,
+        credentialPolicy: typeof policy === 'string' && policy !== '' ? policy : DEFAULTS.credentialPolicy,
+        credentialAllowlist: Array.isArray(allowlist) ? allowlist.map(String) : DEFAULTS.credentialAllowlist,
+    };
+}
+function kubelet_toObject(document) {
+    const value = (document.errors ?? []).length === 0 ? document.toJS?.() : undefined;
+    return typeof value === 'object' && value !== null ? value : {};
 }
 
 ;// CONCATENATED MODULE: ./lib/node/script.js
@@ -5550,828 +3681,6 @@ function sudoHint(said) {
     return undefined;
 }
 
-;// CONCATENATED MODULE: external "node:timers/promises"
-const external_node_timers_promises_namespaceObject = require("node:timers/promises");
-;// CONCATENATED MODULE: ./lib/image/layout.js
-
-
-
-
-
-
-const layout_MANIFEST_TYPE = 'application/vnd.oci.image.manifest.v1+json';
-const CONFIG_TYPE = 'application/vnd.oci.image.config.v1+json';
-const LAYER_TYPES = {
-    none: 'application/vnd.oci.image.layer.v1.tar',
-    gzip: 'application/vnd.oci.image.layer.v1.tar+gzip',
-    zstd: 'application/vnd.oci.image.layer.v1.tar+zstd',
-};
-const layout_BLOCK_BYTES = 512;
-const END_OF_ARCHIVE = Buffer.alloc(2 * layout_BLOCK_BYTES);
-function layoutArchive({ reference, image, blobs }) {
-    if (blobs.length !== image.layers.length) {
-        throw new errors/* SideloadError */.wR('INTERNAL', `${blobs.length} blobs for ${image.layers.length} layers of ${reference}`);
-    }
-    const coming = blobs.map(async (blob) => await blob);
-    for (const blob of coming)
-        blob.catch(() => { });
-    const metadata = async () => metadataOf(reference, image, await image.config(), await Promise.all(coming));
-    return {
-        stream: () => external_node_stream_namespaceObject.Readable.from(tarOf(coming, metadata), { objectMode: false, highWaterMark: 1 << 20 }),
-        async summary() {
-            const all = await Promise.all(coming);
-            const { manifestDigest, files } = await metadata();
-            const sent = new Map(all.filter(isStored).map(blob => [blob.digest, blob.sizeBytes]));
-            const sizes = [LAYOUT_FILE.bytes.length, ...sent.values(), ...files.map(({ bytes }) => bytes.length)];
-            const sizeBytes = sizes.reduce((sum, size) => sum + layout_BLOCK_BYTES + size + paddingBytes(size), 0);
-            return { manifestDigest, sizeBytes: sizeBytes + END_OF_ARCHIVE.length };
-        },
-    };
-}
-const LAYOUT_FILE = { name: 'oci-layout', bytes: json({ imageLayoutVersion: '1.0.0' }) };
-function metadataOf(reference, image, config, blobs) {
-    const kept = image.manifest?.layerDigests.join() === blobs.map(blob => blob.digest).join() ? image.manifest : undefined;
-    const mediaType = kept?.mediaType ?? layout_MANIFEST_TYPE;
-    const written = json({
-        schemaVersion: 2,
-        mediaType: layout_MANIFEST_TYPE,
-        config: { mediaType: CONFIG_TYPE, digest: image.imageId, size: config.length },
-        layers: blobs.map(blob => ({
-            mediaType: LAYER_TYPES[blob.compression],
-            digest: blob.digest,
-            size: blob.sizeBytes,
-        })),
-    });
-    const manifest = kept?.bytes ?? written;
-    const manifestDigest = digestOf(manifest);
-    const { tag } = reference_parseReference(reference);
-    const index = json({
-        schemaVersion: 2,
-        mediaType: 'application/vnd.oci.image.index.v1+json',
-        manifests: [
-            {
-                mediaType,
-                digest: manifestDigest,
-                size: manifest.length,
-                annotations: {
-                    'io.containerd.image.name': reference,
-                    ...(tag === undefined ? {} : { 'org.opencontainers.image.ref.name': tag }),
-                },
-                platform: image.platform,
-            },
-        ],
-    });
-    const dockerManifest = json([
-        {
-            Config: blobPath(image.imageId),
-            RepoTags: tag === undefined ? null : [reference],
-            Layers: blobs.map(blob => blobPath(blob.digest)),
-        },
-    ]);
-    const files = [
-        { name: blobPath(image.imageId), bytes: config },
-        { name: blobPath(manifestDigest), bytes: manifest },
-        { name: 'index.json', bytes: index },
-        { name: 'manifest.json', bytes: dockerManifest },
-    ];
-    return { manifestDigest, files };
-}
-function isStored(blob) {
-    return 'open' in blob;
-}
-function json(value) {
-    return Buffer.from(JSON.stringify(value));
-}
-function blobPath(digest) {
-    return `blobs/sha256/${hexOf(digest)}`;
-}
-function paddingBytes(sizeBytes) {
-    return (layout_BLOCK_BYTES - (sizeBytes % layout_BLOCK_BYTES)) % layout_BLOCK_BYTES;
-}
-async function* tarOf(blobs, metadata) {
-    yield* memoryEntry(LAYOUT_FILE);
-    const sent = new Set();
-    for await (const blob of asTheyCome(blobs)) {
-        if (!isStored(blob) || sent.has(blob.digest))
-            continue;
-        sent.add(blob.digest);
-        yield await headerOf(blobPath(blob.digest), blob.sizeBytes);
-        yield* bodyOf(blob);
-        yield* padding(blob.sizeBytes);
-    }
-    for (const file of (await metadata()).files)
-        yield* memoryEntry(file);
-    yield END_OF_ARCHIVE;
-}
-async function* memoryEntry({ name, bytes }) {
-    yield await headerOf(name, bytes.length);
-    yield bytes;
-    yield* padding(bytes.length);
-}
-function* padding(sizeBytes) {
-    const bytes = paddingBytes(sizeBytes);
-    if (bytes > 0)
-        yield Buffer.alloc(bytes);
-}
-async function* asTheyCome(promises) {
-    const waiting = new Map(promises.map((promise, index) => [index, promise.then(value => ({ index, value }))]));
-    for (const promise of waiting.values())
-        promise.catch(() => { });
-    while (waiting.size > 0) {
-        const { index, value } = await Promise.race(waiting.values());
-        waiting.delete(index);
-        yield value;
-    }
-}
-async function* bodyOf(blob) {
-    let readBytes = 0;
-    for await (const chunk of blob.open()) {
-        readBytes += chunk.length;
-        if (readBytes > blob.sizeBytes)
-            break;
-        yield chunk;
-    }
-    if (readBytes !== blob.sizeBytes) {
-        throw new errors/* SideloadError */.wR('INTERNAL', `the stored blob ${blob.digest} is not ${blob.sizeBytes} bytes long any more`);
-    }
-}
-async function headerOf(name, sizeBytes) {
-    const tar = (0,tar_stream.pack)();
-    tar.on('error', () => { });
-    tar.entry({ name, size: sizeBytes, mtime: new Date(0), mode: 0o644 }).on('error', () => { });
-    await (0,external_node_events_namespaceObject.once)(tar, 'readable');
-    const header = tar.read();
-    tar.destroy();
-    return header;
-}
-
-;// CONCATENATED MODULE: ./lib/image/part.js
-
-function partOf({ platform, layers }, count) {
-    const lowest = layers.slice(0, count);
-    const config = Buffer.from(JSON.stringify({
-        ...platform,
-        config: {},
-        rootfs: { type: 'layers', diff_ids: lowest.map(({ diffId }) => diffId) },
-    }));
-    return { platform, imageId: digestOf(config), user: '', config: async () => config, layers: lowest };
-}
-
-;// CONCATENATED MODULE: ./lib/plan.js
-
-
-function planNode(images, { platform }, held) {
-    const chosen = images.map(({ reference, variants }) => ({
-        reference,
-        variants,
-        image: bestMatch(variants, platform),
-    }));
-    const unfit = chosen.filter(({ image }) => image === undefined);
-    if (unfit.length > 0) {
-        const faults = unfit.map(({ reference, variants }) => {
-            const built = variants.map(variant => formatPlatform(variant.platform)).join(', ');
-            return `${reference} is built for ${built}, and the node is ${formatPlatform(platform)}`;
-        });
-        throw new errors/* SideloadError */.wR('PLATFORM_MISMATCH', faults.join('\n'));
-    }
-    return chosen.flatMap(({ reference, image }) => image === undefined
-        ? []
-        : [{ reference, image, action: plan_faultOf(held.get(reference), image) === undefined ? 'keep' : 'send' }]);
-}
-function planLayers({ manifest, layers }, held) {
-    return layers.map((_, index) => held[index]?.find(({ digest }) => manifest === undefined || manifest.layerDigests[index] === digest));
-}
-function missingLayers({ image, held }) {
-    return image.layers.filter((_, index) => held[index] === undefined);
-}
-function unpackedBytes(images) {
-    const layers = new Map();
-    let wholeBytes = 0;
-    for (const image of images) {
-        const missing = missingLayers(image);
-        const isUnread = missing.some(({ sourceSizeBytes }) => sourceSizeBytes === undefined);
-        if (isUnread && missing.length === image.image.layers.length && missing.some(({ diffId }) => !layers.has(diffId))) {
-            wholeBytes += image.image.sizeBytes ?? 0;
-        }
-        for (const { diffId, sourceSizeBytes = 0 } of missing)
-            layers.set(diffId, sourceSizeBytes);
-    }
-    return [...layers.values()].reduce((sum, bytes) => sum + bytes, wholeBytes);
-}
-function sentBytes(image, blobs) {
-    const missing = missingLayers(image);
-    const known = missing.map(({ sourceSizeBytes }, index) => blobs[index]?.sizeBytes ?? sourceSizeBytes);
-    const sum = known.reduce((total, bytes) => total + (bytes ?? 0), 0);
-    return known.includes(undefined) ? Math.max(sum, image.image.sizeBytes ?? 0) : sum;
-}
-function plan_faultOf(held, image) {
-    if (held === undefined) {
-        return 'the runtime does not have it';
-    }
-    if (held.imageId !== image.imageId) {
-        return `${held.witness} reports image ID ${held.imageId}, CI built ${image.imageId}`;
-    }
-    if (held.os !== image.platform.os || held.architecture !== image.platform.architecture) {
-        return `it is for ${held.os}/${held.architecture}, not for ${formatPlatform(image.platform)}`;
-    }
-    return held.unpacked ? undefined : 'its layers are not unpacked';
-}
-
-;// CONCATENATED MODULE: ./lib/runtime/cri.js
-function asRoot({ privilege }) {
-    return privilege === 'sudo' || privilege === 'doas' ? [privilege, '-n'] : [];
-}
-const CRI = `
-inspect_by_cri() {
-  [ -n "$CRICTL" ] || return 0
-  for attempt in 1 2 3 4 5 6 7 8 9 10; do
-    status=$(as_root $CRICTL --runtime-endpoint "unix://$SOCKET" --image-endpoint "unix://$SOCKET" inspecti -o json "$2" 2>/dev/null) && break
-    sleep 0.3
-  done
-  section "cri $1"; printf '%s' "$status"
-}
-end_imports() {
-  for attempt in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
-    running=$(printf '%s\\n' "\${1%:*}" | grep -lsaFf - /proc/[0-9]*/cmdline) || return 0
-    for process in $running; do
-      process=\${process#/proc/} process=\${process%/cmdline}
-      case $attempt in 1) as_root kill "$process" ;; 15) as_root kill -9 "$process" ;; esac 2>/dev/null
-    done
-    sleep 0.2
-  done
-}
-`;
-function eachReference(body) {
-    return `
-number=0
-for reference in $REFERENCES; do
-${body}
-  number=$((number + 1))
-done`;
-}
-function eachPair(body) {
-    return `
-set -e
-set -- $REFERENCES
-while [ $# -gt 1 ]; do
-${body}
-  shift 2
-done`;
-}
-function flatPairs(pairs) {
-    return pairs.flatMap(({ from, to }) => [from, to]);
-}
-function heldBy(heldAt) {
-    return (sections, references) => new Map(references.map((reference, number) => [reference, heldAt(sections, number)]));
-}
-function variables({ tools, criSocket }, references) {
-    const command = (name) => tools[name]?.join(' ') ?? '';
-    return {
-        CRICTL: command('crictl'),
-        CTR: command('ctr'),
-        SKOPEO: command('skopeo'),
-        PODMAN: command('podman'),
-        DOCKER: command('docker'),
-        SOCKET: criSocket,
-        REFERENCES: references.join('\n'),
-    };
-}
-function criImageId(sections, number) {
-    const answer = sections.get(`cri ${number}`);
-    if (answer === undefined) {
-        return 'unasked';
-    }
-    const id = cri_parseJson(answer)?.status?.id;
-    if (typeof id !== 'string' || id === '') {
-        return 'absent';
-    }
-    return /^[0-9a-f]{64}$/.test(id) ? `sha256:${id}` : id;
-}
-function cri_parseJson(text) {
-    try {
-        return JSON.parse(text ?? '');
-    }
-    catch {
-        return undefined;
-    }
-}
-
-;// CONCATENATED MODULE: ./lib/runtime/staging.js
-
-const STAGE_PREFIX = 'kube-sideload.invalid/';
-const staging_STALE_AFTER_MS = 5 * 24 * 3600 * 1000;
-function stageReference(runId, number) {
-    return `${STAGE_PREFIX}${runId}:${number}`;
-}
-function partReference(stage, part) {
-    return `${stage}-${part}`;
-}
-function stageName(reference) {
-    return reference.replace(/:\d+(?:-\d+)?$/, '');
-}
-function runOf(reference) {
-    return stageName(reference).slice(STAGE_PREFIX.length);
-}
-const UNPACKED = '/var/tmp/kube-sideload.';
-function abandonedReferences(references, runId, nowMs) {
-    return references.filter(reference => {
-        if (!reference.startsWith(STAGE_PREFIX)) {
-            return false;
-        }
-        const owner = runOf(reference);
-        const start = startOfRun(owner);
-        return owner === runId || (start !== undefined && nowMs - start.getTime() > staging_STALE_AFTER_MS);
-    });
-}
-const LET_IMPORTS_END = `
-let_imports_end() {
-  for process in $(printf '%s\\n' "$2" | grep -lsaFf - /proc/[0-9]*/cmdline); do
-    process=\${process#/proc/} process=\${process%/cmdline}
-    { read -r name <"/proc/$process/comm"; } 2>/dev/null && [ "$name" = tar ] && as_root kill "$process" 2>/dev/null
-  done
-  attempt=0
-  while [ $attempt -lt 250 ]; do
-    printf '%s\\n' "\${1%:*}" | grep -qsaFf - /proc/[0-9]*/cmdline || return 0
-    attempt=$((attempt + 1))
-    sleep 0.2
-  done
-  echo 'an import of this run does not come to its end' >&2
-  exit 1
-}`;
-
-;// CONCATENATED MODULE: ./lib/runtime/containerd.js
-
-
-
-const NAMESPACE = 'k8s.io';
-const DEFAULT_SNAPSHOTTER = 'overlayfs';
-const containerd = {
-    importArchive,
-    inspect,
-    held: heldBy(heldAt),
-    layers: containerd_layers,
-    heldLayers,
-    canOverlap: true,
-    lacksContent: said => /content digest sha256:[0-9a-f]+: not found/.test(said),
-    tag,
-    remove: containerd_remove,
-};
-function importArchive(facts, stage, platform) {
-    return [
-        ...asRoot(facts),
-        ...(facts.tools.ctr ?? ['ctr']),
-        '--address',
-        facts.criSocket,
-        '--namespace',
-        NAMESPACE,
-        'images',
-        'import',
-        '--base-name',
-        stageName(stage),
-        '--platform',
-        `${platform.os}/${platform.architecture}`,
-        ...snapshotterFlags(facts),
-        '-',
-    ];
-}
-function snapshotterFlags({ snapshotter = DEFAULT_SNAPSHOTTER, importFlags }) {
-    if (snapshotter === DEFAULT_SNAPSHOTTER) {
-        return [];
-    }
-    return [...(importFlags.has('--local') ? ['--local'] : []), '--snapshotter', snapshotter];
-}
-const CTR = `${CRI}
-ctr() { as_root $CTR --address "$SOCKET" --namespace ${NAMESPACE} "$@"; }`;
-const INSPECT = `${CTR}
-digest_of_config() { tr -d ' \\n\\t' | sed -n 's/.*"config":{[^}]*"digest":"\\(sha256:[0-9a-f]*\\)".*/\\1/p'; }
-${eachReference(`  manifest=$(ctr images ls "name==$reference" | sed -n '2s/^[^ ]* *[^ ]* *\\(sha256:[0-9a-f]*\\) .*/\\1/p')
-  if [ -n "$manifest" ]; then
-    section "manifest $number"; printf '%s' "$manifest"
-    section "check $number"; ctr images check --snapshotter "$SNAPSHOTTER" "name==$reference" 2>&1 | sed -n 2p
-    config=$(ctr content get "$manifest" | digest_of_config)
-    section "config-digest $number"; printf '%s' "$config"
-    section "config $number"; [ -z "$config" ] || ctr content get "$config"
-    inspect_by_cri "$number" "$reference"
-  fi`)}`;
-function inspect(facts, references) {
-    const { snapshotter = DEFAULT_SNAPSHOTTER } = facts;
-    return { body: INSPECT, variables: { ...variables(facts, references), SNAPSHOTTER: snapshotter } };
-}
-function heldAt(sections, number) {
-    if (!sections.has(`manifest ${number}`)) {
-        return undefined;
-    }
-    const config = cri_parseJson(sections.get(`config ${number}`));
-    const answer = criImageId(sections, number);
-    const imageId = answer === 'unasked' ? sections.get(`config-digest ${number}`) : answer;
-    if (imageId === undefined || imageId === '' || imageId === 'absent') {
-        return undefined;
-    }
-    return {
-        imageId,
-        os: String(config?.os),
-        architecture: String(config?.architecture),
-        unpacked: /\strue\s*$/.test(sections.get(`check ${number}`) ?? ''),
-        witness: answer === 'unasked' ? 'ctr' : 'crictl',
-    };
-}
-const LAYERS = `${CTR}
-blob() { # its bytes, out of the store's own file where that is
-  if as_root test -f "$CONTENT/blobs/sha256/\${1#sha256:}"; then as_root cat "$CONTENT/blobs/sha256/\${1#sha256:}"
-  else ctr content get "$1" 2>/dev/null
-  fi
-}
-section content
-ctr content ls | grep -F "$WANTED" | while read -r digest labels; do
-  printf '%s' "$digest"
-  case " $BLOBS " in *" $digest "*) ;; *)
-    printf ' %s %s %s' "$(blob "$digest" | wc -c)" "$(blob "$digest" | head -c 4 | od -An -tx1 | tr -d ' \\n')" "$labels" ;;
-  esac
-  echo
-done
-section snapshots
-ctr snapshots --snapshotter "$SNAPSHOTTER" ls | grep -F "$CHAINS" | sed 's/ .*//'`;
-function containerd_layers(facts, asked) {
-    const { snapshotter = DEFAULT_SNAPSHOTTER, imageRoot } = facts;
-    const blobs = asked.flatMap(({ blob }) => blob?.digest ?? []);
-    return {
-        body: asked.length === 0 ? '' : LAYERS,
-        variables: {
-            ...variables(facts, []),
-            SNAPSHOTTER: snapshotter,
-            CONTENT: `${imageRoot.replace(/\/io\.containerd\.snapshotter\.v1\.[^/]*$/, '')}/io.containerd.content.v1.content`,
-            WANTED: [...new Set([...asked.map(({ diffId }) => diffId), ...blobs])].join('\n'),
-            BLOBS: blobs.join(' '),
-            CHAINS: asked.map(({ chainId }) => chainId).join('\n'),
-        },
-    };
-}
-const MAGICS = [
-    [/^28b52ffd/, 'zstd'],
-    [/^1f8b/, 'gzip'],
-];
-function heldLayers(sections, asked) {
-    const snapshots = new Set((sections.get('snapshots') ?? '').split('\n'));
-    const whole = new Set();
-    const foreign = new Map();
-    for (const line of (sections.get('content') ?? '').split('\n')) {
-        const [text = '', size = '', magic = ''] = line.split(' ');
-        whole.add(text);
-        const digest = parseDigest(text);
-        const diffId = /[\s,]containerd\.io\/uncompressed=(sha256:[0-9a-f]{64})/.exec(line)?.[1];
-        if (digest === undefined || diffId === undefined || !/^\d+$/.test(size))
-            continue;
-        const compression = digest === diffId ? 'none' : MAGICS.find(([pattern]) => pattern.test(magic))?.[1];
-        if (compression === undefined)
-            continue;
-        foreign.set(diffId, [...(foreign.get(diffId) ?? []), { digest, sizeBytes: Number(size), compression }]);
-    }
-    return asked.map(({ diffId, chainId, blob }) => [
-        ...(blob !== undefined && (whole.has(blob.digest) || snapshots.has(chainId)) ? [blob] : []),
-        ...(foreign.get(diffId) ?? []),
-    ]);
-}
-function tag(facts, pairs) {
-    return {
-        body: `${CTR}${eachPair('  ctr images tag --force "$1" "$2" >&2')}`,
-        variables: variables(facts, flatPairs(pairs)),
-    };
-}
-function containerd_remove(facts, references) {
-    return {
-        body: `${CTR}${eachReference(`  end_imports "$reference"
-  [ -z "$(ctr images ls -q "name==$reference")" ] || ctr images rm "$reference" >&2 || exit 1`)}`,
-        variables: variables(facts, references),
-    };
-}
-
-;// CONCATENATED MODULE: ./lib/runtime/podman-load.js
-
-
-const podmanLoad = {
-    importArchive: podman_load_importArchive,
-    inspect: podman_load_inspect,
-    tag: podman_load_tag,
-    remove: podman_load_remove,
-};
-const KEPT_BLOCKS = 4096;
-function unpackedAt(stage) {
-    return `${UNPACKED}${runOf(stage)}.${stage.slice(stage.lastIndexOf(':') + 1)}-`;
-}
-function podman_load_importArchive(facts, stage) {
-    const podman = (facts.tools.podman ?? ['podman']).join(' ');
-    const script = [
-        'umask 077',
-        `d=$(mktemp -d ${unpackedAt(stage)}XXXXXX) || exit`,
-        'kept=; trap "[ -n \\"\\$kept\\" ] || rm -rf $d" EXIT',
-        'trap "exit 1" HUP INT TERM',
-        `mkdir $d/oci && tar -xf - -C $d/oci && sudo -n ${podman} load --quiet --input $d/oci >$d/loaded` +
-            ` && find $d/oci -type f -size +${KEPT_BLOCKS} -exec rm -f {} + && kept=yes`,
-    ];
-    return ['sh', '-c', script.join('; ')];
-}
-const podman_load_INSPECT = `${CRI}${eachReference(`  case $reference in
-  "$STAGE_PREFIX"*)
-    run=\${reference#"$STAGE_PREFIX"}
-    for unpacked in "$UNPACKED\${run%:*}.\${run##*:}"-*; do
-      loaded=$(sed -n 's/.*sha256:\\([0-9a-f]\\{64\\}\\).*/\\1/p' "$unpacked/loaded" 2>/dev/null)
-      section "loaded $number"; printf '%s' "$loaded"
-      section "config $number"; cat "$unpacked/oci/blobs/sha256/$loaded" 2>/dev/null
-    done ;;
-  *)
-    inspect_by_cri "$number" "$reference"
-    section "config $number"
-    as_root $PODMAN image inspect --format '{"os":"{{.Os}}","architecture":"{{.Architecture}}","id":"{{.Id}}"}' "$reference" 2>/dev/null ;;
-  esac`)}`;
-function podman_load_inspect(facts, references) {
-    return { body: podman_load_INSPECT, variables: { ...variables(facts, references), STAGE_PREFIX: STAGE_PREFIX, UNPACKED: UNPACKED } };
-}
-function heldByPodman(sections, number) {
-    const config = cri_parseJson(sections.get(`config ${number}`));
-    const id = sections.get(`loaded ${number}`) ?? config?.id;
-    if (config === undefined || typeof id !== 'string' || !/^[0-9a-f]{64}$/.test(id)) {
-        return undefined;
-    }
-    return {
-        imageId: `sha256:${id}`,
-        os: String(config.os),
-        architecture: String(config.architecture),
-        unpacked: true,
-        witness: 'podman',
-    };
-}
-function podman_load_tag(facts, pairs) {
-    return {
-        body: eachPair(`  run=\${1#"$STAGE_PREFIX"}
-  for unpacked in "$UNPACKED\${run%:*}.\${run##*:}"-*; do
-    [ -f "$unpacked/index.json" ] || mv "$unpacked/oci/index.json" "$unpacked/index.json"
-    sed "s|\\"$1\\"|\\"$2\\"|" "$unpacked/index.json" >"$unpacked/oci/index.json"
-    rm -f "$unpacked/oci/manifest.json"
-    tar -cf "$unpacked/named.tar" -C "$unpacked/oci" .
-    as_root $PODMAN load --quiet --input "$unpacked/named.tar" >&2
-  done`),
-        variables: { ...variables(facts, flatPairs(pairs)), STAGE_PREFIX: STAGE_PREFIX, UNPACKED: UNPACKED },
-    };
-}
-function podman_load_remove(facts, references) {
-    return {
-        body: `as_root() { "$@"; }
-${LET_IMPORTS_END}${eachReference(`  run=\${reference%:*}
-  unpacked=${UNPACKED}\${run##*/}.
-  let_imports_end "$unpacked" "$unpacked"
-  rm -rf "$unpacked"*`)}`,
-        variables: variables(facts, references),
-    };
-}
-
-;// CONCATENATED MODULE: ./lib/runtime/crio.js
-
-
-
-
-const crio = {
-    importArchive: (facts, ...rest) => commandsFor(facts).importArchive(facts, ...rest),
-    inspect: (facts, references) => commandsFor(facts).inspect(facts, references),
-    held: heldBy(crio_heldAt),
-    layers: crio_layers,
-    heldLayers: crio_heldLayers,
-    canOverlap: false,
-    lacksContent: said => /blobs\/sha256\/[0-9a-f]+: no such file/.test(said),
-    tag: (facts, pairs) => commandsFor(facts).tag(facts, pairs),
-    remove: (facts, references) => commandsFor(facts).remove(facts, references),
-};
-function commandsFor({ privilege }) {
-    return privilege === 'user' ? podmanLoad : { importArchive: crio_importArchive, inspect: crio_inspect, tag: crio_tag, remove: crio_remove };
-}
-function crio_importArchive(facts, stage) {
-    const { skopeo, podman = ['podman'] } = facts.tools;
-    const root = [...asRoot(facts), ''].join(' ');
-    const byPodman = podman.join(' ');
-    const store = skopeo !== undefined
-        ? `${root}${skopeo.join(' ')} --tmpdir $d copy --quiet oci:$d/oci containers-storage:${stage}`
-        : `i=$(${root}env TMPDIR=$d ${byPodman} pull --quiet oci:$d/oci) && ${root}${byPodman} tag $i ${stage}`;
-    const script = [
-        `d=$(mktemp -d ${UNPACKED}${runOf(stage)}.XXXXXX) || exit`,
-        `trap "${root}rm -rf $d" EXIT`,
-        'trap "exit 1" HUP INT TERM',
-        `mkdir $d/oci && tar -xf - -C $d/oci && ${store}`,
-    ];
-    return ['sh', '-c', script.join('; ')];
-}
-const crio_INSPECT = `${CRI}${eachReference(`  inspect_by_cri "$number" "$reference"
-  section "config $number"
-  if [ -n "$SKOPEO" ]; then as_root $SKOPEO inspect --config "containers-storage:$reference" 2>/dev/null
-  else as_root $PODMAN image inspect --format '{"os":"{{.Os}}","architecture":"{{.Architecture}}","id":"{{.Id}}"}' "$reference" 2>/dev/null
-  fi`)}`;
-function crio_inspect(facts, references) {
-    return { body: crio_INSPECT, variables: variables(facts, references) };
-}
-function crio_heldAt(sections, number) {
-    const config = cri_parseJson(sections.get(`config ${number}`));
-    const imageId = criImageId(sections, number);
-    if (imageId === 'unasked') {
-        return heldByPodman(sections, number);
-    }
-    if (config === undefined || imageId === 'absent') {
-        return undefined;
-    }
-    return {
-        imageId,
-        os: String(config.os),
-        architecture: String(config.architecture),
-        unpacked: true,
-        witness: 'crictl',
-    };
-}
-const crio_LAYERS = `
-section layers
-as_root cat "$LIST" 2>/dev/null | tr '{' '\\n' | grep -F "$WANTED"`;
-function crio_layers(facts, asked) {
-    return {
-        body: asked.length === 0 || facts.privilege === 'user' ? '' : crio_LAYERS,
-        variables: {
-            LIST: `${facts.imageRoot.replace(/-images$/, '-layers')}/layers.json`,
-            WANTED: asked.map(({ diffId }) => diffId).join('\n'),
-        },
-    };
-}
-function crio_heldLayers(sections, asked) {
-    const held = new Map();
-    for (const line of (sections.get('layers') ?? '').split('\n')) {
-        const digest = parseDigest(/"diff-digest":"([^"]*)"/.exec(line)?.[1]);
-        const size = /"diff-size":(\d+)/.exec(line)?.[1];
-        if (digest !== undefined && size !== undefined) {
-            held.set(digest, { digest, sizeBytes: Number(size), compression: 'none' });
-        }
-    }
-    return asked.map(({ diffId }) => {
-        const layer = held.get(diffId);
-        return layer === undefined ? [] : [layer];
-    });
-}
-function crio_tag(facts, pairs) {
-    return {
-        body: eachPair(`  if [ -n "$PODMAN" ]; then as_root $PODMAN tag "$1" "$2" >&2
-  else as_root $SKOPEO copy --quiet "containers-storage:$1" "containers-storage:$2" >&2
-  fi`),
-        variables: variables(facts, flatPairs(pairs)),
-    };
-}
-function crio_remove(facts, references) {
-    return {
-        body: `${LET_IMPORTS_END}${eachReference(`  run=\${reference%:*}
-  unpacked=${UNPACKED}\${run##*/}.
-  let_imports_end "$reference" "$unpacked"
-  as_root rm -rf "$unpacked"*
-  if [ -n "$PODMAN" ]; then
-    ! as_root $PODMAN image exists "$reference" || as_root $PODMAN image rm "$reference" >&2 || exit 1
-  else
-    ! as_root $CRICTL --image-endpoint "unix://$SOCKET" inspecti "$reference" >/dev/null 2>&1 ||
-      as_root $CRICTL --image-endpoint "unix://$SOCKET" rmi "$reference" >&2 || exit 1
-  fi`)}`,
-        variables: variables(facts, references),
-    };
-}
-
-;// CONCATENATED MODULE: ./lib/runtime/docker.js
-
-const docker = {
-    importArchive: docker_importArchive,
-    inspect: docker_inspect,
-    held: heldBy(docker_heldAt),
-    layers: docker_layers,
-    heldLayers: docker_heldLayers,
-    canOverlap: false,
-    lacksContent: said => /no such file or directory/.test(said),
-    tag: docker_tag,
-    remove: docker_remove,
-};
-function docker_importArchive(facts) {
-    return [...asRoot(facts), ...(facts.tools.docker ?? ['docker']), 'load', '--quiet'];
-}
-const docker_INSPECT = `${CRI}${eachReference(`  image=$(as_root $DOCKER image inspect "$reference" 2>/dev/null) && {
-    section "image $number"; printf '%s' "$image"
-    inspect_by_cri "$number" "$reference"
-  }`)}`;
-function docker_inspect(facts, references) {
-    return { body: docker_INSPECT, variables: variables(facts, references) };
-}
-function docker_heldAt(sections, number) {
-    const images = cri_parseJson(sections.get(`image ${number}`));
-    const [image] = Array.isArray(images) ? images : [];
-    const answer = criImageId(sections, number);
-    const imageId = answer === 'unasked' ? image?.Id : answer;
-    if (image === undefined || typeof imageId !== 'string' || imageId === 'absent') {
-        return undefined;
-    }
-    return {
-        imageId,
-        os: String(image.Os),
-        architecture: String(image.Architecture),
-        unpacked: true,
-        witness: answer === 'unasked' ? 'docker' : 'crictl',
-    };
-}
-const docker_LAYERS = `
-section chains
-case $(as_root $DOCKER info --format '{{json .DriverStatus}}') in *io.containerd.snapshotter*) ;; *)
-  ids=$(as_root $DOCKER image ls --all --quiet --no-trunc | sort -u)
-  [ -z "$ids" ] || as_root $DOCKER image inspect --format '{{json .RootFS.Layers}}' $ids | grep -F "$WANTED" ;;
-esac`;
-function docker_layers(facts, asked) {
-    return {
-        body: asked.length === 0 ? '' : docker_LAYERS,
-        variables: { ...variables(facts, []), WANTED: asked.map(({ diffId }) => diffId).join('\n') },
-    };
-}
-function docker_heldLayers(sections, asked) {
-    const diffIds = asked.map(({ diffId }) => diffId);
-    const depths = (sections.get('chains') ?? '').split('\n').map(line => {
-        const chain = cri_parseJson(line);
-        const differs = diffIds.findIndex((diffId, index) => !Array.isArray(chain) || chain[index] !== diffId);
-        return differs < 0 ? diffIds.length : differs;
-    });
-    const depth = Math.max(0, ...depths);
-    return diffIds.map((digest, index) => (index < depth ? [{ digest, sizeBytes: 0, compression: 'none' }] : []));
-}
-function docker_tag(facts, pairs) {
-    return {
-        body: eachPair('  as_root $DOCKER image tag "$1" "$2" >&2'),
-        variables: variables(facts, flatPairs(pairs)),
-    };
-}
-function docker_remove(facts, references) {
-    return {
-        body: `${CRI}${eachReference(`  end_imports "$reference"
-  [ -z "$(as_root $DOCKER image ls --quiet "$reference")" ] || as_root $DOCKER image rm "$reference" >&2 || exit 1`)}`,
-        variables: variables(facts, references),
-    };
-}
-
-;// CONCATENATED MODULE: ./lib/runtime/detect.js
-
-
-
-const RUNTIMES = { containerd: containerd, 'cri-o': crio, docker: docker };
-function runtimeOf(name) {
-    return RUNTIMES[name];
-}
-
-;// CONCATENATED MODULE: ./lib/node/heartbeat.js
-
-const BEAT = [
-    `export LC_ALL=C PATH="$PATH:${SEARCH_PATH}"`,
-    `(trap 'kill $s; exit' TERM; while sleep 10 2>/dev/null & s=$!; wait $s; do echo >&2; done) >/dev/null & b=$!`,
-    '"$@"; c=$?; kill $b; exit $c',
-].join('; ');
-function withHeartbeat(argv) {
-    return ['/bin/sh', '-c', BEAT, 'sh', ...argv];
-}
-
-;// CONCATENATED MODULE: ./lib/image/chain-id.js
-
-function chainIds(diffIds) {
-    const chain = [];
-    for (const diffId of diffIds) {
-        const below = chain.at(-1);
-        chain.push(below === undefined ? diffId : digestOf(`${below} ${diffId}`));
-    }
-    return chain;
-}
-
-;// CONCATENATED MODULE: ./lib/node/layers.js
-
-
-
-
-
-const METADATA_BYTES = 8 * 1024;
-async function askLayers(node, images, { delta }, run) {
-    if (images.length === 0) {
-        return;
-    }
-    const { connection, facts } = node_ready(node);
-    const runtime = runtimeOf(facts.runtime.name);
-    const asked = await Promise.all(images.map(({ image }) => askedLayers(image)));
-    const sections = delta ? await runScript(connection, runtime.layers(facts, asked.flat()), run.signal) : new Map();
-    for (const [index, target] of images.entries()) {
-        target.held = delta ? planLayers(target.image, runtime.heldLayers(sections, asked[index] ?? [])) : [];
-        const blobs = missingLayers(target).map(({ diffId }) => asked[index]?.find(layer => layer.diffId === diffId)?.blob);
-        target.estimate = {
-            bytes: METADATA_BYTES + sentBytes(target, blobs),
-            isExact: !blobs.includes(undefined),
-        };
-    }
-}
-async function askedLayers({ layers }) {
-    const chain = chainIds(layers.map(({ diffId }) => diffId));
-    const blobs = await Promise.all(layers.map(async (layer) => layers_describe(await layer.known())));
-    return layers.map(({ diffId }, index) => ({ diffId, chainId: chain[index] ?? diffId, blob: blobs[index] }));
-}
-function layers_describe(blob) {
-    return blob && { digest: blob.digest, sizeBytes: blob.sizeBytes, compression: blob.compression };
-}
-
 ;// CONCATENATED MODULE: ./lib/node/space.js
 
 
@@ -6395,28 +3704,6 @@ function assertRoom(facts, reference, { archiveBytes, layersBytes }) {
             throw new errors/* SideloadError */.wR('DISK_FULL', `${reference} needs ${formatBytes(bytes)} on ${disk.path} of the node, and ${formatBytes(disk.freeBytes)} are free`);
         }
     }
-}
-
-;// CONCATENATED MODULE: ./lib/node/kubelet.js
-
-const DEFAULTS = {
-    imageGcHighThresholdPercent: 85,
-    credentialPolicy: 'NeverVerifyPreloadedImages',
-    credentialAllowlist: [],
-};
-function parseKubelet(text, gcThreshold) {
-    const settings = Object.assign({}, ...(0,yaml_dist/* parseAllDocuments */.hR)(text).map(kubelet_toObject));
-    const { imageGCHighThresholdPercent: percent, imagePullCredentialsVerificationPolicy: policy, preloadedImagesVerificationAllowlist: allowlist, } = settings;
-    const threshold = /^\d{1,3}$/.test(gcThreshold) ? Number(gcThreshold) : percent;
-    return {
-        imageGcHighThresholdPercent: typeof threshold === 'number' ? threshold : DEFAULTS.imageGcHighThresholdPercent,
-        credentialPolicy: typeof policy === 'string' && policy !== '' ? policy : DEFAULTS.credentialPolicy,
-        credentialAllowlist: Array.isArray(allowlist) ? allowlist.map(String) : DEFAULTS.credentialAllowlist,
-    };
-}
-function kubelet_toObject(document) {
-    const value = (document.errors ?? []).length === 0 ? document.toJS?.() : undefined;
-    return typeof value === 'object' && value !== null ? value : {};
 }
 
 ;// CONCATENATED MODULE: ./lib/node/facts.js
@@ -6529,6 +3816,50 @@ function sandboxOf(reference, state) {
 }
 function serverVersion(text) {
     return /^Server:[\s\S]*?^\s*Version:\s*(\S+)/m.exec(text)?.[1];
+}
+
+;// CONCATENATED MODULE: ./lib/image/chain-id.js
+
+function chainIds(diffIds) {
+    const chain = [];
+    for (const diffId of diffIds) {
+        const below = chain.at(-1);
+        chain.push(below === undefined ? diffId : digestOf(`${below} ${diffId}`));
+    }
+    return chain;
+}
+
+;// CONCATENATED MODULE: ./lib/node/layers.js
+
+
+
+
+
+const METADATA_BYTES = 8 * 1024;
+async function askLayers(node, images, { delta }, run) {
+    if (images.length === 0) {
+        return;
+    }
+    const { connection, facts } = node_ready(node);
+    const runtime = runtimeOf(facts.runtime.name);
+    const asked = await Promise.all(images.map(({ image }) => askedLayers(image)));
+    const sections = delta ? await runScript(connection, runtime.layers(facts, asked.flat()), run.signal) : new Map();
+    for (const [index, target] of images.entries()) {
+        target.held = delta ? planLayers(target.image, runtime.heldLayers(sections, asked[index] ?? [])) : [];
+        const blobs = missingLayers(target).map(({ diffId }) => asked[index]?.find(layer => layer.diffId === diffId)?.blob);
+        target.estimate = {
+            bytes: METADATA_BYTES + sentBytes(target, blobs),
+            isExact: !blobs.includes(undefined),
+        };
+    }
+}
+async function askedLayers({ layers }) {
+    const chain = chainIds(layers.map(({ diffId }) => diffId));
+    const blobs = await Promise.all(layers.map(async (layer) => layers_describe(await layer.known())));
+    return layers.map(({ diffId }, index) => ({ diffId, chainId: chain[index] ?? diffId, blob: blobs[index] }));
+}
+function layers_describe(blob) {
+    return blob && { digest: blob.digest, sizeBytes: blob.sizeBytes, compression: blob.compression };
 }
 
 ;// CONCATENATED MODULE: ./lib/node/distributions.js
@@ -6811,41 +4142,20 @@ async function planImages(node, images, sandboxes, settings, run) {
         held: [],
         isWhole: false,
         estimate: { bytes: 0, isExact: true },
+        hasMoved: false,
         outcome: action === 'send' ? 'none' : 'present',
         bytesSent: 0,
         smoke: undefined,
     }));
     await askLayers(node, node.images.filter(({ stage }) => stage !== undefined), settings, run);
 }
-async function promoteImages(node, run) {
-    const { connection, facts } = node_ready(node);
-    const runtime = runtimeOf(facts.runtime.name);
-    const pairs = node.images.flatMap(({ stage, reference }) => stage === undefined ? [] : [{ from: stage, to: reference }]);
-    if (pairs.length > 0) {
-        await runScript(connection, runtime.tag(facts, pairs), run.signal);
-        await steps_removeStaged(node, run.id, run.signal);
-    }
-    const held = await steps_inspect(node, node.images.map(image => image.reference), run.signal);
-    for (const image of node.images) {
-        await notingError(node, image, async () => {
-            const fault = plan_faultOf(held.get(image.reference), image.image);
-            if (fault !== undefined) {
-                throw new errors/* SideloadError */.wR('VERIFY_FAILED', `${image.reference} in the end: ${fault}`);
-            }
-        });
-        if (image.stage !== undefined) {
-            image.outcome = 'sent';
-        }
-    }
-}
 async function leaveNode(node, settings, ssh, runId) {
     try {
-        if (node.staged.size > 0) {
+        if (node.staged.size > 0 || node.kept.length > 0) {
             const signal = AbortSignal.timeout(CLEAN_UP_MS);
-            await steps_removeStaged(node, runId, signal).catch(async () => {
-                await node.connection?.close();
-                await steps_prepareNode(node, settings, ssh, signal);
+            await tryingTwice(node, settings, ssh, signal, async () => {
                 await steps_removeStaged(node, runId, signal);
+                await steps_forgetKept(node, signal);
             });
         }
     }
@@ -6853,13 +4163,34 @@ async function leaveNode(node, settings, ssh, runId) {
         await node.connection?.close();
     }
 }
+async function tryingTwice(node, settings, ssh, signal, act) {
+    await act().catch(async () => {
+        await node.connection?.close();
+        await steps_prepareNode(node, settings, ssh, signal);
+        await act();
+    });
+}
 async function steps_removeStaged(node, runId, signal) {
     const { connection, facts } = node_ready(node);
-    const references = new Set([...node.staged, ...abandonedReferences(facts.staged, runId, Date.now())]);
-    if (references.size > 0) {
-        await runScript(connection, runtimeOf(facts.runtime.name).remove(facts, [...references]), signal);
+    const runtime = runtimeOf(facts.runtime.name);
+    const references = [...new Set([...node.staged, ...abandonedReferences(facts.staged, runId, Date.now())])];
+    const staged = references.filter(reference => kept_parseKept(reference) === undefined);
+    if (staged.length > 0) {
+        await runScript(connection, runtime.remove(facts, staged), signal);
     }
+    await forget(node, references.filter(reference => !staged.includes(reference)), signal);
     node.staged.clear();
+}
+async function steps_forgetKept(node, signal) {
+    await forget(node, node.kept.flatMap(({ before, absent }) => [before, absent]), signal);
+    node.kept = [];
+}
+async function forget(node, references, signal) {
+    const { connection, facts } = node_ready(node);
+    const names = runtimeOf(facts.runtime.name).names(facts);
+    if (references.length > 0 && names !== undefined) {
+        await runScript(connection, forgetScript(names, facts, references), signal);
+    }
 }
 async function steps_inspect(node, references, signal) {
     const { connection, facts } = node_ready(node);
@@ -6867,528 +4198,53 @@ async function steps_inspect(node, references, signal) {
     return runtime.held(await runScript(connection, runtime.inspect(facts, references), signal), references);
 }
 
-;// CONCATENATED MODULE: ./lib/node/send.js
+;// CONCATENATED MODULE: ./lib/check.js
 
 
 
 
 
-
-
-
-
-
-
-
-
-const TRANSIENT = new Set(['SSH_LOST', 'SSH_UNREACHABLE']);
-const RETRY_AFTER_MS = { first: 1000, most: 30_000 };
-async function stageImages(node, sending) {
-    const { settings, run, log } = sending;
-    const { label } = node.settings;
-    const missing = new Map(node.images.flatMap(image => (image.stage === undefined ? [] : [[image.stage, image]])));
-    for (let attempt = 0; missing.size > 0; attempt += 1) {
-        try {
-            if (attempt > 0) {
-                await resume(node, missing, sending);
-            }
-            await stageAll(node, missing, sending);
-        }
-        catch (thrown) {
-            const error = (0,errors/* toSideloadError */.Lq)(thrown, label);
-            if (run.signal.aborted || !TRANSIENT.has(error.code) || attempt >= settings.retries) {
-                throw error;
-            }
-            const waitMs = Math.min(RETRY_AFTER_MS.most, RETRY_AFTER_MS.first * 2 ** attempt);
-            log(`${label}: ${error.message}; trying again in ${waitMs / 1000} s (${attempt + 1} of ${settings.retries})`);
-            await (0,external_node_timers_promises_namespaceObject.setTimeout)(waitMs, undefined, { signal: run.signal });
-        }
+function driftOf({ variants }, platform, held) {
+    const wanted = bestMatch(variants, platform);
+    if (wanted === undefined) {
+        const built = variants.map(variant => formatPlatform(variant.platform)).join(', ');
+        const says = `it is there for ${built}, and the node is ${formatPlatform(platform)}`;
+        return { drift: 'no-platform', says, imageId: variants[0]?.imageId ?? '' };
     }
+    const { imageId } = wanted;
+    if (held === undefined) {
+        return { drift: 'missing', says: 'the runtime does not have it', imageId };
+    }
+    if (held.imageId !== imageId) {
+        return { drift: 'other-image', says: `it is ${held.imageId}, and should be ${imageId}`, imageId };
+    }
+    return held.unpacked ? undefined : { drift: 'not-unpacked', says: 'its layers are not unpacked', imageId };
 }
-async function stageAll(node, missing, sending) {
-    let isFirst = true;
-    for (const [stage, image] of missing) {
-        if (!isFirst) {
-            await askLayers(node, [image], sending.settings, sending.run);
-        }
-        isFirst = false;
-        await notingError(node, image, () => stageImage(node, image, stage, sending));
-        missing.delete(stage);
-    }
-}
-async function resume(node, missing, { settings, ssh, run, log }) {
-    await node.connection?.close();
-    await steps_prepareNode(node, settings, ssh, run.signal);
-    const { connection, facts } = node_ready(node);
-    await runScript(connection, runtimeOf(facts.runtime.name).remove(facts, [...missing.keys()]), run.signal);
-    await askLayers(node, [...missing.values()], settings, run);
-    for (const image of missing.values()) {
-        log(`${node.settings.label}: connected again; ${describeImage(image)}`);
-    }
-}
-async function stageImage(node, target, stage, sending) {
-    const { connection, facts } = node_ready(node);
-    const runtime = runtimeOf(facts.runtime.name);
-    const refusal = await sendImage(node, target, stage, sending);
-    const fault = refusal ?? (await faultAt(node, target, stage, sending.run.signal));
-    if (fault === undefined) {
-        return;
-    }
-    const isThin = missingLayers(target).length < target.image.layers.length;
-    if (!isThin || (refusal !== undefined && !runtime.lacksContent(refusal))) {
-        throw refusal === undefined
-            ? new errors/* SideloadError */.wR('VERIFY_FAILED', `${target.reference} after the import: ${fault}`)
-            : new errors/* SideloadError */.wR('IMPORT_FAILED', refusal);
-    }
-    sending.log(`${node.settings.label}: the layers that the node has were not enough (${fault}); ${target.reference} is sent whole`);
-    await runScript(connection, runtime.remove(facts, [...node.staged]), sending.run.signal);
-    target.held = [];
-    target.isWhole = true;
-    await stageImage(node, target, stage, sending);
-}
-async function sendImage(node, target, stage, sending) {
+async function checkNode(node, expectations, run) {
     const { facts } = node_ready(node);
-    const { image } = target;
-    const known = await Promise.all(missingLayers(target).map(layer => layer.known()));
-    const archiveBytes = METADATA_BYTES + sentBytes(target, known);
-    assertRoom(facts, target.reference, { archiveBytes, layersBytes: unpackedBytes([target]) });
-    const transfer = sending.progress.start(node.settings.label, archiveBytes);
-    const failing = new AbortController();
-    const signal = AbortSignal.any([sending.run.signal, failing.signal]);
-    const { canOverlap } = runtimeOf(facts.runtime.name);
-    const held = [...target.held];
-    let end = 'failed';
-    const imports = [];
-    try {
-        for await (const count of partsOf(target, facts.privilege !== 'user', signal)) {
-            const isLast = count === image.layers.length;
-            const part = isLast ? image : partOf(image, count);
-            const reference = isLast ? stage : partReference(stage, node.staged.size + 1);
-            node.staged.add(reference);
-            const blobs = part.layers.map((layer, index) => held[index] ?? layer.store(signal));
-            const { sent, imported } = importPart(node, target, { image: part, reference, blobs, signal }, sending, transfer);
-            imports.push(imported);
-            await (canOverlap ? Promise.race([sent, imported]) : imported);
-            for (const [index, layer] of part.layers.entries())
-                held[index] ??= layers_describe(await layer.store(signal));
-        }
-        const refusal = (await Promise.all(imports)).find(said => said !== undefined);
-        end = refusal === undefined ? 'done' : 'failed';
-        return refusal;
-    }
-    finally {
-        failing.abort(new errors/* SideloadError */.wR('CANCELLED', 'another part of the image has failed'));
-        await Promise.allSettled(imports);
-        transfer.end(end);
-    }
-}
-const PART_BYTES = 32_000_000;
-async function* partsOf({ image, held, isWhole }, mayDivide, signal) {
-    const missing = [...image.layers.entries()].filter(([index]) => held[index] === undefined);
-    let bytes = 0;
-    for (const [index, layer] of isWhole || !mayDivide ? [] : missing.slice(0, -1)) {
-        bytes += (await layer.store(signal)).sizeBytes;
-        if (bytes >= PART_BYTES) {
-            bytes = 0;
-            yield index + 1;
-        }
-    }
-    yield image.layers.length;
-}
-function importPart(node, target, { image, reference, blobs, signal }, { throttle }, transfer) {
-    const { connection, facts } = node_ready(node);
-    const stdin = throttle(layoutArchive({ reference, image, blobs }).stream(), signal);
-    const sent = new Promise(resolve => {
-        stdin.once('close', () => resolve());
+    const wanted = expectations.filter(({ reference, isSandbox }) => !isSandbox || facts.sandbox?.reference === reference);
+    const references = wanted.map(({ reference }) => reference);
+    const held = await steps_inspect(node, references, run.signal);
+    node.checked = wanted.map(expectation => {
+        const { reference } = expectation;
+        const found = driftOf(expectation, facts.platform, held.get(reference));
+        const error = found === undefined
+            ? undefined
+            : (0,report_report/* errorReport */.ZV)(new errors/* SideloadError */.wR('DRIFT', `${reference}: ${found.says}`, { node: node.settings.label }));
+        return {
+            reference,
+            imageId: found?.imageId ?? held.get(reference)?.imageId ?? '',
+            outcome: found === undefined ? 'present' : 'none',
+            estimatedBytes: 0,
+            isEstimateExact: true,
+            bytesSent: 0,
+            drift: found?.drift,
+            error,
+        };
     });
-    const command = [
-        ...facts.politeness,
-        ...runtimeOf(facts.runtime.name).importArchive(facts, reference, image.platform),
-    ];
-    let sentBytes = 0;
-    const running = connection.run(withHeartbeat(command), {
-        stdin,
-        signal,
-        onStdinBytes: totalBytes => {
-            target.bytesSent += totalBytes - sentBytes;
-            sentBytes = totalBytes;
-            transfer.advance(target.bytesSent);
-        },
-    });
-    const imported = running.then(({ code, stdout, stderr }) => {
-        const said = (stderr.trim() || stdout.trim()).slice(-2000);
-        return code === 0 ? undefined : `the import ended with exit code ${code}: ${said}`;
-    });
-    imported.catch(() => { });
-    return { sent, imported };
-}
-async function faultAt(node, { image }, reference, signal) {
-    return plan_faultOf((await steps_inspect(node, [reference], signal)).get(reference), image);
-}
-
-;// CONCATENATED MODULE: ./lib/node/throttle.js
-
-
-const PIECE_BYTES = 64 * 1024;
-function createThrottle(bytesPerSecond) {
-    let freeAtMs = 0;
-    return {
-        async pass(bytes, signal) {
-            const now = performance.now();
-            const waitMs = Math.max(0, freeAtMs - now);
-            freeAtMs = Math.max(freeAtMs, now) + (1000 * bytes) / bytesPerSecond;
-            if (waitMs > 0)
-                await (0,external_node_timers_promises_namespaceObject.setTimeout)(waitMs, undefined, { signal });
-        },
-    };
-}
-function throttleOf(bytesPerSecond) {
-    if (bytesPerSecond === undefined)
-        return source => source;
-    const throttle = createThrottle(bytesPerSecond);
-    return (source, signal) => external_node_stream_namespaceObject.Readable.from(throttled(source, throttle, signal), { objectMode: false });
-}
-async function* throttled(source, throttle, signal) {
-    for await (const chunk of source) {
-        for (let start = 0; start < chunk.length; start += PIECE_BYTES) {
-            const piece = chunk.subarray(start, start + PIECE_BYTES);
-            await throttle.pass(piece.length, signal);
-            yield piece;
-        }
-    }
-}
-
-;// CONCATENATED MODULE: ./lib/preflight.js
-
-
-
-
-
-
-
-function preflight(nodes, images, options) {
-    const names = nodes.map(kubernetesName);
-    const found = nodes.flatMap((node, index) => faultsOf(node, images, options)
-        .concat(options.isSmoked ? twins(nodes, names, index) : [])
-        .map(fault => ({ node: node.settings.label, ...fault })));
-    const platforms = images.flatMap(({ variants }) => variants.map(({ platform }) => platform));
-    const missing = names.includes(undefined)
-        ? []
-        : (options.cluster ?? []).filter(object => takesPods(object, platforms) && !names.includes(object.metadata.name));
-    return [
-        ...found,
-        ...missing.map(object => ({
-            node: object.metadata.name,
-            ...warning('NODE_NOT_LISTED', 'the cluster may start pods on it, and it would not have the image'),
-        })),
-    ];
-}
-function errorOf(findings) {
-    const [first, ...others] = findings.filter(({ severity }) => severity === 'error');
-    if (first === undefined) {
-        return undefined;
-    }
-    const also = others.map(({ code, message, hint }) => `also [${code}]: ${message}\n  ${hint}`);
-    return new errors/* SideloadError */.wR(first.code, [first.message, ...also].join('\n'), { node: first.node, hint: first.hint });
-}
-function faultsOf(node, images, { isSmoked }) {
-    const { machine, facts, object, error } = node;
-    const faults = [];
-    if (error !== undefined) {
-        const { code, message, hint } = error;
-        faults.push({ severity: 'error', code, message, hint });
-    }
-    if (machine !== undefined && error?.code !== 'PLATFORM_MISMATCH') {
-        faults.push(...mismatch(images, machine));
-    }
-    if (object === 'absent' && isSmoked) {
-        const name = JSON.stringify(kubernetesName(node));
-        faults.push(fault('NODE_NOT_IN_CLUSTER', `the cluster has no node ${name}`));
-    }
-    else if (object !== undefined && object !== 'absent') {
-        const reason = unreadiness(object);
-        if (reason !== undefined) {
-            faults.push(when(isSmoked, 'NODE_NOT_READY', reason));
-        }
-    }
-    if (machine !== undefined) {
-        faults.push(...credentials(node, machine.kubelet));
-    }
-    if (facts !== undefined) {
-        faults.push(...sandbox(node, facts, isSmoked), ...disk(node, facts));
-    }
-    return faults;
-}
-function mismatch(images, machine) {
-    try {
-        planNode(images, machine, new Map());
-        return [];
-    }
-    catch (thrown) {
-        const { code, message, hint } = (0,errors/* toSideloadError */.Lq)(thrown);
-        return [{ severity: 'error', code, message, hint }];
-    }
-}
-function twins(nodes, names, index) {
-    const name = names[index];
-    const first = names.indexOf(name);
-    if (name === undefined || first === index) {
-        return [];
-    }
-    const labels = `${nodes[first]?.settings.label} and ${nodes[index]?.settings.label}`;
-    const message = `${labels} are the same Kubernetes node, ${name}`;
-    return [{ severity: 'error', code: 'INPUT_INVALID', message, hint: 'Keep one of the two addresses.' }];
-}
-function credentials({ images }, { credentialPolicy, credentialAllowlist }) {
-    if (credentialPolicy !== 'AlwaysVerify' && credentialPolicy !== 'NeverVerifyAllowlistedImages') {
-        return [];
-    }
-    const refused = images.filter(({ reference }) => credentialPolicy === 'AlwaysVerify' || !isAllowed(reference, credentialAllowlist));
-    if (refused.length === 0) {
-        return [];
-    }
-    const isCertain = refused.some(({ stage }) => stage !== undefined);
-    const names = refused.map(({ reference }) => reference).join(', ');
-    const message = `the kubelet’s imagePullCredentialsVerificationPolicy is ${credentialPolicy}, which does not let pods use ${names}`;
-    return [when(isCertain, 'IMAGE_CREDENTIALS_POLICY', message)];
-}
-function isAllowed(reference, allowlist) {
-    const { registry, repository } = reference_parseReference(reference);
-    const name = registry === undefined ? repository : `${registry}/${repository}`;
-    return allowlist.some(entry => (entry.endsWith('/*') ? name.startsWith(entry.slice(0, -1)) : name === entry));
-}
-function sandbox({ images }, { sandbox }, isSmoked) {
-    if (sandbox === undefined || sandbox.isHeld || images.some(({ reference }) => preflight_isSame(reference, sandbox.reference))) {
-        return [];
-    }
-    const message = `the CRI does not have ${sandbox.reference}, from which the sandbox of every pod is made`;
-    return [when(isSmoked, 'SANDBOX_IMAGE_MISSING', message)];
-}
-function preflight_isSame(reference, configured) {
-    try {
-        return reference === normalise(configured);
-    }
-    catch {
-        return false;
-    }
-}
-function disk({ images }, facts) {
-    const { disk, kubelet } = facts;
-    const layers = unpackedBytes(images.filter(({ stage }) => stage !== undefined));
-    const { path, sizeBytes, freeBytes } = disk;
-    const free = `${formatBytes(freeBytes)} are free on ${path}`;
-    if (layers > freeBytes) {
-        return [fault('DISK_FULL', `the layers alone are ${formatBytes(layers)}; ${free}`)];
-    }
-    const faults = [];
-    if (2 * layers > freeBytes) {
-        faults.push(warning('DISK_TIGHT', `the layers are ${formatBytes(layers)} and their archive may be as much again; ${free}`));
-    }
-    const work = otherWorkDisk(facts);
-    if (work !== undefined && layers > work.freeBytes) {
-        faults.push(warning('DISK_TIGHT', `the archive, which may be up to ${formatBytes(layers)}, is unpacked below /var/tmp; ${formatBytes(work.freeBytes)} are free on ${work.path}`));
-    }
-    const threshold = kubelet.imageGcHighThresholdPercent;
-    const usedPercent = 100 - Math.floor((100 * Math.max(0, freeBytes - 2 * layers)) / sizeBytes);
-    if (threshold < 100 && usedPercent >= threshold) {
-        const state = layers === 0 ? 'is' : 'would be up to';
-        faults.push(warning('IMAGE_GC_LIKELY', `${path} ${state} ${usedPercent} % full, and the kubelet removes unused images from ${threshold} % on`));
-    }
-    return faults;
-}
-function fault(code, message) {
-    return { severity: 'error', code, message, hint: errors/* ERRORS */.Sr[code].hint };
-}
-function warning(code, message) {
-    return { ...fault(code, message), severity: 'warning' };
-}
-function when(isCertain, code, message) {
-    return isCertain ? fault(code, message) : warning(code, message);
-}
-
-;// CONCATENATED MODULE: ./lib/report/progress.js
-
-const INTERVAL_MS = { live: 200, log: 10_000 };
-const SPARSE = { afterMs: 60_000, intervalMs: 30_000 };
-const WINDOW_MS = 5_000;
-const NAMED_NODES = 3;
-function transferProgress(host) {
-    const states = new Map();
-    let timer;
-    let shownAt = 0;
-    let begunAt = 0;
-    const show = () => {
-        const now = Date.now();
-        for (const state of states.values()) {
-            sample(state, now);
-        }
-        if (host.isLive) {
-            host.progress(liveLines([...states.values()], now, host.size));
-        }
-        else if (now - begunAt <= SPARSE.afterMs || now - shownAt >= SPARSE.intervalMs) {
-            shownAt = now;
-            host.progress([logLine([...states.values()], now)]);
-        }
-    };
-    return {
-        start(node, totalBytes) {
-            const now = Date.now();
-            const state = { node, total: totalBytes, startedAt: now, sent: 0, samples: [], end: undefined };
-            sample(state, now);
-            if (timer === undefined) {
-                begunAt = now;
-                timer = setInterval(show, host.isLive ? INTERVAL_MS.live : INTERVAL_MS.log).unref();
-            }
-            states.set(node, state);
-            return {
-                advance: sentBytes => {
-                    state.sent = sentBytes;
-                },
-                end: (how = 'done') => {
-                    state.end = how;
-                    if ([...states.values()].every(({ end }) => end !== undefined)) {
-                        clearInterval(timer);
-                        timer = undefined;
-                        states.clear();
-                        if (host.isLive) {
-                            host.progress([]);
-                        }
-                    }
-                },
-            };
-        },
-    };
-}
-function sample(state, now) {
-    state.samples.push({ at: now, sent: state.sent });
-    while ((state.samples[1]?.at ?? now) <= now - WINDOW_MS) {
-        state.samples.shift();
-    }
-}
-function bytesPerSecond({ samples, sent }, now) {
-    const [oldest] = samples;
-    const elapsedMs = oldest === undefined ? 0 : now - oldest.at;
-    return oldest === undefined || elapsedMs === 0 ? 0 : ((sent - oldest.sent) * 1000) / elapsedMs;
-}
-function percentOf(sent, total) {
-    return total === 0 ? 100 : Math.min(100, Math.floor((100 * sent) / total));
-}
-function sum(states, of) {
-    return states.reduce((total, state) => total + of(state), 0);
-}
-function progress_isSent({ sent, total }) {
-    return sent >= total;
-}
-function timeLeft(states, now) {
-    const seconds = states
-        .filter(state => state.end === undefined && !progress_isSent(state))
-        .map(state => (state.total - state.sent) / bytesPerSecond(state, now));
-    const longest = Math.max(...seconds);
-    return seconds.length === 0 || !Number.isFinite(longest)
-        ? ''
-        : `${formatDuration(Math.ceil(longest) * 1000, 0)} left`;
-}
-const BAR = 20;
-const CELLS = { percent: 4, bytes: 21, rate: 10 };
-function liveLines(states, now, { columns, rows }) {
-    const room = Math.max(1, rows - 3);
-    const sorted = [...states].sort((one, other) => Number(one.end !== undefined) - Number(other.end !== undefined));
-    const shown = new Set(states.length <= room ? states : sorted.slice(0, room - 1));
-    const width = Math.min(Math.max(...states.map(({ node }) => node.length), 'all nodes'.length), 30);
-    const line = (mark, name, sent, total, rate, rest) => {
-        const percent = percentOf(sent, total);
-        const cells = [
-            `${percent} %`.padStart(CELLS.percent + 1),
-            `${formatBytes(sent)} of ${formatBytes(total)}`.padStart(CELLS.bytes),
-            (rate > 0 ? `${formatBytes(rate)}/s` : '').padStart(CELLS.rate),
-            rest,
-        ];
-        const label = name.length > width ? `${name.slice(0, width - 1)}…` : name.padEnd(width);
-        const text = cells.join('  ');
-        const needed = width + BAR + text.length - rest.length + 6 + '10 min 10 s left'.length;
-        const bar = columns > needed ? `  ${barOf(percent)}` : '';
-        return `${mark} ${label}${bar}  ${text}`.trimEnd();
-    };
-    const lines = states
-        .filter(state => shown.has(state))
-        .map(state => {
-        const { node, sent, total, end } = state;
-        const mark = end === 'done' ? '✔' : end === 'failed' ? '✘' : ' ';
-        const rest = end ?? (progress_isSent(state) ? 'importing' : timeLeft([state], now));
-        return line(mark, node, sent, total, end === undefined && !progress_isSent(state) ? bytesPerSecond(state, now) : 0, rest);
-    });
-    const hidden = states.length - lines.length;
-    const ended = states.filter(({ end }) => end !== undefined).length;
-    const all = line(' ', 'all nodes', sum(states, ({ sent }) => sent), sum(states, ({ total }) => total), sum(states, state => (state.end === undefined ? bytesPerSecond(state, now) : 0)), timeLeft(states, now));
-    return [
-        ...lines,
-        ...(hidden > 0 ? [`  and ${hidden} more, ${ended} of ${states.length} done`] : []),
-        ...(states.length > 1 ? [all] : []),
-    ];
-}
-function barOf(percent) {
-    const filled = Math.round((percent * BAR) / 100);
-    return `${'█'.repeat(filled)}${'░'.repeat(BAR - filled)}`;
-}
-function logLine(states, now) {
-    const busy = states.filter(({ end }) => end === undefined);
-    const total = sum(states, state => state.total);
-    const percent = percentOf(sum(states, ({ sent }) => sent), total);
-    const rate = sum(busy, state => bytesPerSecond(state, now));
-    const left = timeLeft(states, now);
-    const where = states.length === 1 ? (states[0]?.node ?? '') : `${states.length} nodes`;
-    const isImporting = busy.length > 0 && busy.every(progress_isSent);
-    const behind = busy
-        .map(({ node, sent, total: all }) => ({ node, percent: percentOf(sent, all) }))
-        .sort((one, other) => one.percent - other.percent)
-        .slice(0, NAMED_NODES)
-        .map(one => `${one.node} ${one.percent} %`);
-    return [
-        `${percent} % of ${formatBytes(total)} to ${where}`,
-        isImporting ? 'importing' : `${formatBytes(rate)}/s`,
-        ...(left === '' ? [] : [left]),
-        ...(states.length === 1 ? [] : [`${states.length - busy.length} done`]),
-        ...(states.length === 1 || isImporting ? [] : [`behind: ${behind.join(', ')}`]),
-    ].join(', ');
-}
-
-;// CONCATENATED MODULE: ./lib/sandbox.js
-
-
-const NO_SANDBOX_IMAGES = { images: [], of: () => [], close: async () => { } };
-async function openSandboxImages(nodes, sent, open, log) {
-    const lacking = new Set(nodes.flatMap(node => missingOn(node) ?? []));
-    const sets = [];
-    for (const reference of lacking) {
-        if (sent.some(image => image.reference === reference || image.aliases?.includes(reference))) {
-            continue;
-        }
-        try {
-            sets.push(await open(reference));
-        }
-        catch (error) {
-            log(`${reference}, which nodes lack, cannot be sent along: ${(0,errors/* messageOf */.bD)(error)}`);
-        }
-    }
-    const images = sets.flatMap(set => set.images);
-    return {
-        images,
-        of: node => images.filter(({ reference }) => reference === missingOn(node)),
-        close: async () => {
-            await Promise.all(sets.map(set => set.close()));
-        },
-    };
-}
-function missingOn({ facts }) {
-    const sandbox = facts?.sandbox;
-    if (sandbox === undefined || sandbox.isHeld) {
-        return undefined;
-    }
-    try {
-        return normalise(sandbox.reference);
-    }
-    catch {
-        return undefined;
+    const faults = node.checked.flatMap(({ error }) => error?.message ?? []);
+    if (faults.length > 0) {
+        throw new errors/* SideloadError */.wR('DRIFT', faults.join('\n'));
     }
 }
 
@@ -7973,6 +4829,630 @@ function podName(runId) {
     return `kube-sideload-${runId}`;
 }
 
+;// CONCATENATED MODULE: external "node:timers/promises"
+const external_node_timers_promises_namespaceObject = require("node:timers/promises");
+;// CONCATENATED MODULE: ./lib/smoke/fit.js
+
+const NOBODY = 65_534;
+const LIMITS = { cpu: '500m', memory: '128Mi' };
+function firstFit(user, { security, resources }) {
+    const isNumbered = /^0*[1-9]\d*(:|$)/.test(user);
+    const level = security === 'restricted' || (security === 'auto' && isNumbered)
+        ? { level: 'restricted', runAsUser: isNumbered ? undefined : NOBODY }
+        : { level: 'image' };
+    return { security: level, resources };
+}
+async function fitPod(kubectl, first, settings, manifestOf) {
+    const changes = [];
+    let fit = first;
+    for (;;) {
+        try {
+            const pod = await kubectl.createPod(manifestOf(fit), { dryRun: true });
+            const pulled = pod.spec?.containers?.find(({ imagePullPolicy = 'Never' }) => imagePullPolicy !== 'Never');
+            if (pulled !== undefined) {
+                throw new errors/* SideloadError */.wR('PULL_FORCED', `the pod was sent with \`imagePullPolicy: Never\`, and the API server makes it ${pulled.imagePullPolicy}`);
+            }
+            return { fit, changes };
+        }
+        catch (thrown) {
+            const { code, message } = (0,errors/* toSideloadError */.Lq)(thrown);
+            const { security, resources } = fit;
+            if (code === 'POD_SECURITY' && settings.security === 'auto' && security.level === 'image') {
+                fit = { resources, security: { level: 'restricted', runAsUser: NOBODY } };
+                changes.push(`as user ${NOBODY} under Pod Security \`restricted\`, since the namespace wants it`);
+            }
+            else if (code === 'QUOTA_EXCEEDED' && /must specify [^;]*limits\./.test(message) && !hasAny(resources.limits)) {
+                fit = { security, resources: { ...resources, limits: LIMITS } };
+                changes.push(`with limits of ${LIMITS.cpu} CPU and ${LIMITS.memory}, since a quota of the namespace wants some`);
+            }
+            else {
+                throw thrown;
+            }
+        }
+    }
+}
+function hasAny(quantities) {
+    return Object.keys(quantities).length > 0;
+}
+
+;// CONCATENATED MODULE: ./lib/smoke/refusal.js
+
+function refusal_refusal(stderr) {
+    const said = stderr
+        .split('\n')
+        .filter(line => !/^[EWI]\d{4} /.test(line))
+        .join('\n')
+        .trim();
+    const message = said === '' ? stderr : said;
+    for (const [words, code, hintOf] of REFUSALS) {
+        const match = words.exec(message);
+        if (match !== null) {
+            return new errors/* SideloadError */.wR(code, message, { hint: hintOf?.(match) });
+        }
+    }
+    return new errors/* SideloadError */.wR('CLUSTER_REFUSED', message);
+}
+function isForbidden({ code, message }) {
+    return (code === 'CLUSTER_REFUSED' && /\(Forbidden\)|\(Unauthorized\)|must be logged in|provide credentials/i.test(message));
+}
+const REFUSALS = [
+    [/namespaces? "[^"]*" not found/, 'NAMESPACE_NOT_FOUND'],
+    [/violates PodSecurity/, 'POD_SECURITY'],
+    [/unable to validate against any security context constraint/, 'POD_SECURITY', () => SCC_HINT],
+    [
+        /exceeded quota|failed quota|(minimum|maximum) (cpu|memory|[a-z-]+) usage per|limit to request ratio/,
+        'QUOTA_EXCEEDED',
+    ],
+    [
+        /failed calling webhook "([^"]+)"/,
+        'CLUSTER_UNREACHABLE',
+        match => `The webhook ${match[1]} does not answer the API server: look at the service behind it.`,
+    ],
+    [/admission webhook "[^"]+" denied|ValidatingAdmissionPolicy .* denied|denied request/, 'ADMISSION_DENIED'],
+    [
+        /error looking up service account ([^ :]+)/,
+        'ADMISSION_DENIED',
+        match => `Create the service account ${match[1]}, or use another namespace.`,
+    ],
+    [
+        /cannot (\w+) resource "([^"]+)"(?: in API group "[^"]*")?(?: in the namespace "([^"]+)")?/,
+        'CLUSTER_REFUSED',
+        match => match[3] === undefined
+            ? `Let the credentials \`${match[1]}\` ${match[2]} (a ClusterRole).`
+            : `Let the credentials \`${match[1]}\` ${match[2]} in the namespace ${match[3]}; SECURITY.md lists all rights that are needed.`,
+    ],
+    [/\(Unauthorized\)|must be logged in|provide credentials/i, 'CLUSTER_REFUSED'],
+    [/\(Forbidden\): pods "[^"]*" is forbidden/, 'ADMISSION_DENIED'],
+    [/\(Forbidden\)/, 'CLUSTER_REFUSED'],
+    [
+        /server localhost:8080 was refused/,
+        'KUBECONFIG_INVALID',
+        () => 'Without a kubeconfig kubectl tries localhost:8080: pass a path or the content in `kubeconfig`.',
+    ],
+    [
+        /error loading config file|error in configuration|invalid configuration|no configuration has been provided|unable to (read|load)|getting credentials|context .* does not exist|yaml:|stat .*no such file/i,
+        'KUBECONFIG_INVALID',
+    ],
+    [
+        /was refused|no route to host|http2:|stream error|closed network connection|connection reset|EOF$|i\/o timeout|timed out|deadline exceeded|no such host|unable to connect|\((ServiceUnavailable|Timeout|ServerTimeout|TooManyRequests|InternalError|BadGateway)\)|internal error|bad gateway|x509|TLS/i,
+        'CLUSTER_UNREACHABLE',
+    ],
+];
+const SCC_HINT = 'Let the service account of the namespace use an SCC that admits the pod, such as `restricted-v2`, or set `smoke-security: restricted`.';
+
+;// CONCATENATED MODULE: ./lib/smoke/follow.js
+
+
+
+const RETRY_MS = 1000;
+const MAX_REFUSALS = 5;
+async function followPods(kubectl, options) {
+    const { labelSelector, until } = options;
+    let refusals = 0;
+    while (!until.aborted) {
+        try {
+            options.onListing?.();
+            const list = await kubectl.listPods(labelSelector);
+            if (until.aborted) {
+                return;
+            }
+            for (const pod of list.items) {
+                options.onPod(pod);
+            }
+            options.onList?.(new Set(list.items.map(pod => pod.metadata.name)));
+            if (until.aborted) {
+                return;
+            }
+            const openedAt = Date.now();
+            await kubectl.watchPods(labelSelector, list.metadata.resourceVersion, event => {
+                if (until.aborted || event.type === 'BOOKMARK' || event.type === 'ERROR') {
+                    return;
+                }
+                (event.type === 'DELETED' ? options.onDeleted : options.onPod)(event.object);
+            }, until);
+            refusals = 0;
+            await pause(RETRY_MS - (Date.now() - openedAt), until);
+        }
+        catch (error) {
+            if (until.aborted) {
+                return;
+            }
+            const trouble = (0,errors/* toSideloadError */.Lq)(error);
+            refusals = isForbidden(trouble) ? refusals + 1 : 0;
+            if (refusals >= MAX_REFUSALS) {
+                throw trouble;
+            }
+            options.onTrouble?.(trouble.message);
+            await pause(RETRY_MS, until);
+        }
+    }
+}
+async function pause(milliseconds, until) {
+    if (milliseconds > 0) {
+        await (0,external_node_timers_promises_namespaceObject.setTimeout)(milliseconds, undefined, { signal: until }).catch(() => { });
+    }
+}
+
+;// CONCATENATED MODULE: ./lib/smoke/slots.js
+function slotsFor(count) {
+    let free = count;
+    const waiting = [];
+    return async (act) => {
+        if (free > 0) {
+            free--;
+        }
+        else {
+            await new Promise(resolve => waiting.push(resolve));
+        }
+        try {
+            return await act();
+        }
+        finally {
+            const next = waiting.shift();
+            if (next === undefined) {
+                free++;
+            }
+            else {
+                next();
+            }
+        }
+    };
+}
+
+;// CONCATENATED MODULE: ./lib/smoke/smoke.js
+
+
+
+
+
+
+
+
+
+const VERBS = ['create', 'list', 'watch', 'delete'];
+const SETTLE_MS = 2000;
+const DELETE_MS = 15_000;
+const DELETE_RETRY_MS = 1000;
+const CREATE_RETRY_MS = 1000;
+const DEADLINE_MARGIN_SECONDS = 60;
+async function checkCluster(kubectl, targets, options, log) {
+    const { template } = options;
+    if (template !== undefined && targets.length > 0) {
+        assertUsed(template, targets.map(({ reference }) => reference));
+    }
+    const missing = targets.length > 0 ? await kubectl.missingVerbs(VERBS) : [];
+    if (missing.length > 0) {
+        const faults = missing.map(verb => `cannot ${verb} resource "pods"`).join(', ');
+        throw new errors/* SideloadError */.wR('CLUSTER_REFUSED', `the credentials ${faults} in the namespace of the smoke pods`, {
+            hint: `Let them ${missing.map(verb => `\`${verb}\``).join(', ')} pods there; SECURITY.md lists all rights that are needed.`,
+        });
+    }
+    const fits = new Map();
+    for (const target of targets) {
+        if (!fits.has(fitKey(target))) {
+            const first = firstFit(target.user, options);
+            const { fit, changes } = await fitPod(kubectl, first, options, one => manifest(target, 0, one, options));
+            for (const change of changes) {
+                log(`the smoke pods of ${target.reference} run ${change}`);
+            }
+            fits.set(fitKey(target), fit);
+        }
+    }
+    return fits;
+}
+function fitKey({ reference, user }) {
+    return `${reference} ${user}`;
+}
+async function runSmokePods(kubectl, targets, fits, options) {
+    try {
+        return await judgeAll(kubectl, targets, fits, options);
+    }
+    finally {
+        await smoke_deletePods(kubectl, options.runId);
+    }
+}
+async function smoke_deletePods(kubectl, runId) {
+    const deadline = AbortSignal.timeout(DELETE_MS);
+    for (;;) {
+        try {
+            return await deleteOnce(kubectl, runId);
+        }
+        catch (thrown) {
+            if (!isTemporary(thrown) || deadline.aborted) {
+                throw thrown;
+            }
+            await (0,external_node_timers_promises_namespaceObject.setTimeout)(DELETE_RETRY_MS);
+        }
+    }
+}
+async function deleteOnce(kubectl, runId) {
+    const labelSelector = selector(runId);
+    const left = new Set((await kubectl.listPods(labelSelector)).items.map(pod => pod.metadata.name));
+    if (left.size === 0) {
+        return;
+    }
+    await Promise.all([...left].map(name => kubectl.deletePod(name, 1)));
+    const gone = new AbortController();
+    const stopWhenEmpty = () => {
+        if (left.size === 0) {
+            gone.abort();
+        }
+    };
+    await followPods(kubectl, {
+        labelSelector,
+        onPod: () => { },
+        onList: names => {
+            for (const name of left) {
+                if (!names.has(name)) {
+                    left.delete(name);
+                }
+            }
+            stopWhenEmpty();
+        },
+        onDeleted: pod => {
+            left.delete(pod.metadata.name);
+            stopWhenEmpty();
+        },
+        until: AbortSignal.any([gone.signal, AbortSignal.timeout(DELETE_MS)]),
+    });
+    await Promise.all([...left].map(name => kubectl.deletePod(name, 0)));
+}
+async function judgeAll(kubectl, targets, fits, options) {
+    const { signal, expect, template } = options;
+    const pods = targets.map((target, index) => ({
+        target,
+        index,
+        name: smoke_podName(options.runId, index),
+        startedAt: 0,
+        isCreated: false,
+        isListable: false,
+        pod: undefined,
+        verdict: { state: 'pending', message: 'nothing' },
+        settling: undefined,
+        conclusion: undefined,
+        concluded: () => { },
+    }));
+    const byName = new Map(pods.map(pod => [pod.name, pod]));
+    const conclude = (watched, verdict) => {
+        if (watched.conclusion === undefined) {
+            unsettle(watched);
+            watched.conclusion = verdict;
+            watched.concluded();
+        }
+    };
+    const look = (pod) => {
+        const watched = byName.get(pod.metadata.name);
+        if (watched === undefined || watched.conclusion !== undefined) {
+            return;
+        }
+        const { imageId, reference } = watched.target;
+        const containers = template === undefined ? [] : containersOf(template, reference);
+        const verdict = judge(pod, imageId, containers.length > 0 ? { expect, containers } : { expect });
+        watched.isCreated = true;
+        watched.pod = pod;
+        watched.verdict = verdict;
+        if (verdict.state === 'running') {
+            watched.settling ??= setTimeout(() => conclude(watched, verdict), SETTLE_MS);
+        }
+        else {
+            unsettle(watched);
+            if (verdict.state !== 'pending') {
+                conclude(watched, verdict);
+            }
+        }
+    };
+    const miss = (watched) => {
+        if (watched !== undefined) {
+            conclude(watched, fail('SMOKE_DELETED', 'the pod is gone'));
+        }
+    };
+    const report = async (watched) => {
+        const result = await explain(kubectl, watched, options);
+        options.onResult(result);
+        return result;
+    };
+    const run = async (watched) => {
+        signal.throwIfAborted();
+        watched.startedAt = Date.now();
+        if (watched.conclusion !== undefined) {
+            return await report(watched);
+        }
+        const concluded = new Promise(resolve => {
+            watched.concluded = resolve;
+        });
+        const over = AbortSignal.any([AbortSignal.timeout(options.timeoutMs), signal]);
+        const timeout = new Promise(resolve => over.addEventListener('abort', () => resolve(), { once: true }));
+        const fit = fits.get(fitKey(watched.target)) ?? firstFit(watched.target.user, options);
+        try {
+            const pod = await create(kubectl, manifest(watched.target, watched.index, fit, options), over, options.onTrouble);
+            if (pod !== undefined) {
+                look(pod);
+            }
+        }
+        catch (thrown) {
+            const { code, message, hint } = (0,errors/* toSideloadError */.Lq)(thrown);
+            conclude(watched, { ...fail(code, message), hint });
+        }
+        await Promise.race([concluded, timeout]);
+        signal.throwIfAborted();
+        const result = await report(watched);
+        if (targets.length > options.parallel) {
+            await kubectl.deletePod(watched.name, 1).catch(() => { });
+        }
+        return result;
+    };
+    const finished = new AbortController();
+    const slots = slotsFor(options.parallel);
+    const running = Promise.allSettled(pods.map(watched => slots(() => run(watched)))).finally(() => finished.abort());
+    const following = followPods(kubectl, {
+        labelSelector: selector(options.runId),
+        onListing: () => {
+            for (const watched of pods) {
+                watched.isListable = watched.isCreated;
+            }
+        },
+        onPod: look,
+        onList: names => {
+            for (const watched of pods.filter(({ name, isListable }) => isListable && !names.has(name))) {
+                miss(watched);
+            }
+        },
+        onDeleted: pod => miss(byName.get(pod.metadata.name)),
+        onTrouble: message => {
+            pods.forEach(unsettle);
+            options.onTrouble(message);
+        },
+        until: AbortSignal.any([finished.signal, signal]),
+    }).catch((thrown) => {
+        const { code, message, hint } = (0,errors/* toSideloadError */.Lq)(thrown);
+        for (const watched of pods) {
+            conclude(watched, { ...fail(code, message), hint });
+        }
+    });
+    const settled = await running;
+    pods.forEach(unsettle);
+    await following;
+    return settled.map(one => {
+        if (one.status === 'rejected') {
+            throw one.reason;
+        }
+        return one.value;
+    });
+}
+function unsettle(watched) {
+    clearTimeout(watched.settling);
+    watched.settling = undefined;
+}
+async function create(kubectl, pod, over, onTrouble) {
+    for (let attempt = 1;; attempt++) {
+        try {
+            return await kubectl.createPod(pod);
+        }
+        catch (thrown) {
+            const { message } = (0,errors/* toSideloadError */.Lq)(thrown);
+            if (attempt > 1 && /\(AlreadyExists\)/.test(message)) {
+                return undefined;
+            }
+            if (!isTemporary(thrown) || over.aborted) {
+                throw thrown;
+            }
+            onTrouble(message);
+            await (0,external_node_timers_promises_namespaceObject.setTimeout)(CREATE_RETRY_MS, undefined, { signal: over }).catch(() => { });
+        }
+    }
+}
+function isTemporary(thrown) {
+    return (0,errors/* toSideloadError */.Lq)(thrown).code === 'CLUSTER_UNREACHABLE';
+}
+async function explain(kubectl, watched, { heldOn }) {
+    const { target, pod, conclusion } = watched;
+    const result = (verdict, error) => ({
+        target,
+        error,
+        message: verdict.message,
+        durationMs: Date.now() - watched.startedAt,
+    });
+    if (conclusion !== undefined && conclusion.state !== 'failed') {
+        return result(conclusion);
+    }
+    const [events, object] = await Promise.all([
+        pod === undefined ? [] : kubectl.eventsOf(pod.metadata.uid).catch(() => []),
+        kubectl.getNode(target.nodeName).catch(() => undefined),
+    ]);
+    const verdict = conclusion ?? judgeTimeout(watched.verdict, { events, node: object });
+    const isAboutName = verdict.code === 'SMOKE_IMAGE_NEVER_PULL' || verdict.code === 'SMOKE_IMAGE_INSPECT';
+    const held = isAboutName ? await heldOn(target).catch(() => namesOf(object)) : [];
+    const hasRun = ['SMOKE_CRASHED', 'SMOKE_PROBE', 'SMOKE_TIMEOUT', 'SMOKE_ENDED'].includes(verdict.code);
+    const container = failedContainer(pod);
+    const log = hasRun && container !== undefined && pod !== undefined
+        ? await kubectl.logTail(pod.metadata.name, container).catch(() => '')
+        : '';
+    const evidence = { node: target.node, reference: target.reference, pod, events, log, object, held };
+    return result(verdict, diagnose(verdict, evidence));
+}
+function failedContainer(pod) {
+    const all = [...(pod?.status?.initContainerStatuses ?? []), ...(pod?.status?.containerStatuses ?? [])];
+    const failed = all.find(({ state }) => state?.terminated !== undefined && state.terminated.exitCode !== 0);
+    const begun = all.find(({ state }) => state?.running !== undefined || state?.terminated !== undefined);
+    const one = failed ?? begun;
+    return one === undefined ? undefined : (one.name ?? CONTAINER);
+}
+function namesOf(object) {
+    return object === undefined || object === 'absent'
+        ? []
+        : (object.status?.images ?? []).flatMap(({ names }) => names ?? []);
+}
+function manifest(target, index, fit, { runId, timeoutMs, command, template }) {
+    return smokePodManifest({
+        name: smoke_podName(runId, index),
+        nodeName: target.nodeName,
+        image: target.reference,
+        command,
+        runId,
+        deadlineSeconds: Math.ceil(timeoutMs / 1000) + DEADLINE_MARGIN_SECONDS,
+        template: template !== undefined && containersOf(template, target.reference).length > 0 ? template : undefined,
+        ...fit,
+    });
+}
+function smoke_podName(runId, index) {
+    return `kube-sideload-${runId}-${index}`;
+}
+function selector(runId) {
+    return `${RUN_LABEL}=${runId}`;
+}
+
+;// CONCATENATED MODULE: ./lib/gate.js
+
+
+
+
+
+
+async function smokeByKubelet(nodes, { kubectl, fits }, settings, run, host) {
+    await runSmokePods(kubectl, smokeTargets(nodes), fits, smokeOptions(nodes, settings, run, host));
+}
+async function smokeByCri(nodes, settings, run, host) {
+    const { runId, timeoutMs, command, expect, signal, onResult } = smokeOptions(nodes, settings, run, host);
+    await node_onEach(nodes, async (node) => {
+        const { connection, facts } = node_ready(node);
+        const options = { runId, timeoutMs, command, expect, signal, onResult };
+        await runByCri(connection, facts, smokeTargets([node]), options);
+    });
+}
+function smokeTargets(nodes) {
+    return nodes.flatMap(node => node.images
+        .filter(({ isSandbox }) => !isSandbox)
+        .map(({ reference, image }) => ({
+        node: node.settings.label,
+        nodeName: kubernetesName(node) ?? node.settings.label,
+        reference,
+        imageId: image.imageId,
+        user: image.user,
+    })));
+}
+function smokeOptions(nodes, settings, run, host) {
+    const nodeOf = (target) => nodes.find(({ settings: { label } }) => label === target.node);
+    return {
+        ...settings,
+        runId: run.id,
+        signal: run.signal,
+        onResult: (result) => {
+            const { target, error, message, durationMs } = result;
+            host.info(`${target.node}: ${target.reference} ${error === undefined ? '✔' : '✘'} ${message} (${formatDuration(durationMs)})`);
+            const node = nodeOf(target);
+            const image = node?.images.find(({ reference }) => reference === target.reference);
+            if (node === undefined || image === undefined) {
+                throw new errors/* SideloadError */.wR('INTERNAL', `a verdict on ${target.reference}, which nobody asked for`);
+            }
+            node.error ??= error;
+            node.endedAtMs = Date.now();
+            image.error ??= error;
+            image.smoke = message;
+        },
+        onTrouble: message => host.info(`the Kubernetes API does not answer, trying again: ${message}`),
+        heldOn: async (target) => {
+            const node = nodeOf(target);
+            if (node === undefined) {
+                return [];
+            }
+            const { connection, facts } = node_ready(node);
+            return await namesOnNode(connection, facts, run.signal);
+        },
+    };
+}
+
+;// CONCATENATED MODULE: ./lib/node/cluster.js
+
+const ADDRESS_TYPES = ['InternalIP', 'ExternalIP', 'InternalDNS', 'ExternalDNS', 'Hostname'];
+function nodesOfCluster(objects, entries, { user, port, given, jump, sudo }) {
+    const linux = objects.filter(object => (systemOf(object) ?? 'linux') === 'linux');
+    if (linux.length === 0) {
+        throw new errors/* SideloadError */.wR('INPUT_INVALID', 'the cluster has no Linux node that `node-selector` takes', {
+            hint: 'Compare with `kubectl get nodes --show-labels`.',
+        });
+    }
+    const used = new Set();
+    const nodes = linux.map((object) => {
+        const { name } = object.metadata;
+        const [entry, other] = entries.filter(candidate => isFor(candidate, object));
+        if (entry === undefined) {
+            return {
+                label: name,
+                host: addressOf(object),
+                port,
+                user,
+                given,
+                jump,
+                sudo,
+                kubernetesName: name,
+                criSocket: undefined,
+            };
+        }
+        if (other !== undefined) {
+            throw new errors/* SideloadError */.wR('INPUT_INVALID', `${entry.label} and ${other.label} are both for the node ${name}`, {
+                hint: 'Keep one of the two.',
+            });
+        }
+        used.add(entry);
+        return { ...entry, label: name, kubernetesName: name };
+    });
+    return { nodes, unused: entries.filter(entry => !used.has(entry)) };
+}
+function isFor({ kubernetesName, host }, { metadata, status }) {
+    if (kubernetesName !== undefined) {
+        return kubernetesName === metadata.name;
+    }
+    const address = host.toLowerCase();
+    return address === metadata.name || (status?.addresses ?? []).some(one => one.address.toLowerCase() === address);
+}
+function addressOf({ metadata, status }) {
+    const addresses = status?.addresses ?? [];
+    const best = ADDRESS_TYPES.flatMap(type => addresses.find(address => address.type === type) ?? [])[0];
+    return best?.address ?? metadata.name;
+}
+function takesPods(object, platforms) {
+    const { metadata, spec, status } = object;
+    const architecture = metadata.labels?.['kubernetes.io/arch'] || status?.nodeInfo?.architecture;
+    const system = systemOf(object);
+    return (spec?.unschedulable !== true &&
+        !(spec?.taints ?? []).some(({ effect }) => effect === 'NoSchedule' || effect === 'NoExecute') &&
+        platforms.some(platform => (!system || platform.os === system) && (!architecture || platform.architecture === architecture)));
+}
+function systemOf({ metadata, status }) {
+    return metadata.labels?.['kubernetes.io/os'] || status?.nodeInfo?.operatingSystem || undefined;
+}
+function unreadiness({ status }) {
+    const ready = status?.conditions?.find(({ type }) => type === 'Ready');
+    if (ready === undefined || ready.status === 'True') {
+        return undefined;
+    }
+    return [ready.reason, ready.message].filter(text => text !== undefined && text !== '').join(': ') || ready.status;
+}
+
+;// CONCATENATED MODULE: external "node:child_process"
+const external_node_child_process_namespaceObject = require("node:child_process");
+;// CONCATENATED MODULE: external "node:events"
+const external_node_events_namespaceObject = require("node:events");
 ;// CONCATENATED MODULE: external "node:readline"
 const external_node_readline_namespaceObject = require("node:readline");
 ;// CONCATENATED MODULE: external "string_decoder"
@@ -7985,7 +5465,7 @@ var external_events_ = __nccwpck_require__(4434);
 var external_child_process_ = __nccwpck_require__(5317);
 ;// CONCATENATED MODULE: external "timers"
 const external_timers_namespaceObject = require("timers");
-;// CONCATENATED MODULE: ./node_modules/@actions/exec/lib/toolrunner.js
+;// CONCATENATED MODULE: ../../../work/main/node_modules/@actions/exec/lib/toolrunner.js
 var toolrunner_awaiter = (undefined && undefined.__awaiter) || function (thisArg, _arguments, P, generator) {
     function adopt(value) { return value instanceof P ? value : new P(function (resolve) { resolve(value); }); }
     return new (P || (P = Promise))(function (resolve, reject) {
@@ -8573,7 +6053,7 @@ class ExecState extends external_events_.EventEmitter {
     }
 }
 //# sourceMappingURL=toolrunner.js.map
-;// CONCATENATED MODULE: ./node_modules/@actions/exec/lib/exec.js
+;// CONCATENATED MODULE: ../../../work/main/node_modules/@actions/exec/lib/exec.js
 var exec_awaiter = (undefined && undefined.__awaiter) || function (thisArg, _arguments, P, generator) {
     function adopt(value) { return value instanceof P ? value : new P(function (resolve) { resolve(value); }); }
     return new (P || (P = Promise))(function (resolve, reject) {
@@ -8704,97 +6184,6 @@ async function localKubectl(program, kubeconfig) {
             return { code: code ?? -1, stderr };
         },
         close: async () => { },
-    };
-}
-
-;// CONCATENATED MODULE: ./lib/smoke/refusal.js
-
-function refusal_refusal(stderr) {
-    const said = stderr
-        .split('\n')
-        .filter(line => !/^[EWI]\d{4} /.test(line))
-        .join('\n')
-        .trim();
-    const message = said === '' ? stderr : said;
-    for (const [words, code, hintOf] of REFUSALS) {
-        const match = words.exec(message);
-        if (match !== null) {
-            return new errors/* SideloadError */.wR(code, message, { hint: hintOf?.(match) });
-        }
-    }
-    return new errors/* SideloadError */.wR('CLUSTER_REFUSED', message);
-}
-function isForbidden({ code, message }) {
-    return (code === 'CLUSTER_REFUSED' && /\(Forbidden\)|\(Unauthorized\)|must be logged in|provide credentials/i.test(message));
-}
-const REFUSALS = [
-    [/namespaces? "[^"]*" not found/, 'NAMESPACE_NOT_FOUND'],
-    [/violates PodSecurity/, 'POD_SECURITY'],
-    [/unable to validate against any security context constraint/, 'POD_SECURITY', () => SCC_HINT],
-    [
-        /exceeded quota|failed quota|(minimum|maximum) (cpu|memory|[a-z-]+) usage per|limit to request ratio/,
-        'QUOTA_EXCEEDED',
-    ],
-    [
-        /failed calling webhook "([^"]+)"/,
-        'CLUSTER_UNREACHABLE',
-        match => `The webhook ${match[1]} does not answer the API server: look at the service behind it.`,
-    ],
-    [/admission webhook "[^"]+" denied|ValidatingAdmissionPolicy .* denied|denied request/, 'ADMISSION_DENIED'],
-    [
-        /error looking up service account ([^ :]+)/,
-        'ADMISSION_DENIED',
-        match => `Create the service account ${match[1]}, or use another namespace.`,
-    ],
-    [
-        /cannot (\w+) resource "([^"]+)"(?: in API group "[^"]*")?(?: in the namespace "([^"]+)")?/,
-        'CLUSTER_REFUSED',
-        match => match[3] === undefined
-            ? `Let the credentials \`${match[1]}\` ${match[2]} (a ClusterRole).`
-            : `Let the credentials \`${match[1]}\` ${match[2]} in the namespace ${match[3]}; SECURITY.md lists all rights that are needed.`,
-    ],
-    [/\(Unauthorized\)|must be logged in|provide credentials/i, 'CLUSTER_REFUSED'],
-    [/\(Forbidden\): pods "[^"]*" is forbidden/, 'ADMISSION_DENIED'],
-    [/\(Forbidden\)/, 'CLUSTER_REFUSED'],
-    [
-        /server localhost:8080 was refused/,
-        'KUBECONFIG_INVALID',
-        () => 'Without a kubeconfig kubectl tries localhost:8080: pass a path or the content in `kubeconfig`.',
-    ],
-    [
-        /error loading config file|error in configuration|invalid configuration|no configuration has been provided|unable to (read|load)|getting credentials|context .* does not exist|yaml:|stat .*no such file/i,
-        'KUBECONFIG_INVALID',
-    ],
-    [
-        /was refused|no route to host|http2:|stream error|closed network connection|connection reset|EOF$|i\/o timeout|timed out|deadline exceeded|no such host|unable to connect|\((ServiceUnavailable|Timeout|ServerTimeout|TooManyRequests|InternalError|BadGateway)\)|internal error|bad gateway|x509|TLS/i,
-        'CLUSTER_UNREACHABLE',
-    ],
-];
-const SCC_HINT = 'Let the service account of the namespace use an SCC that admits the pod, such as `restricted-v2`, or set `smoke-security: restricted`.';
-
-;// CONCATENATED MODULE: ./lib/smoke/slots.js
-function slotsFor(count) {
-    let free = count;
-    const waiting = [];
-    return async (act) => {
-        if (free > 0) {
-            free--;
-        }
-        else {
-            await new Promise(resolve => waiting.push(resolve));
-        }
-        try {
-            return await act();
-        }
-        finally {
-            const next = waiting.shift();
-            if (next === undefined) {
-                free++;
-            }
-            else {
-                next();
-            }
-        }
     };
 }
 
@@ -9045,410 +6434,13 @@ function splitLines(onLine) {
     };
 }
 
-;// CONCATENATED MODULE: ./lib/smoke/fit.js
-
-const NOBODY = 65_534;
-const LIMITS = { cpu: '500m', memory: '128Mi' };
-function firstFit(user, { security, resources }) {
-    const isNumbered = /^0*[1-9]\d*(:|$)/.test(user);
-    const level = security === 'restricted' || (security === 'auto' && isNumbered)
-        ? { level: 'restricted', runAsUser: isNumbered ? undefined : NOBODY }
-        : { level: 'image' };
-    return { security: level, resources };
-}
-async function fitPod(kubectl, first, settings, manifestOf) {
-    const changes = [];
-    let fit = first;
-    for (;;) {
-        try {
-            const pod = await kubectl.createPod(manifestOf(fit), { dryRun: true });
-            const pulled = pod.spec?.containers?.find(({ imagePullPolicy = 'Never' }) => imagePullPolicy !== 'Never');
-            if (pulled !== undefined) {
-                throw new errors/* SideloadError */.wR('PULL_FORCED', `the pod was sent with \`imagePullPolicy: Never\`, and the API server makes it ${pulled.imagePullPolicy}`);
-            }
-            return { fit, changes };
-        }
-        catch (thrown) {
-            const { code, message } = (0,errors/* toSideloadError */.Lq)(thrown);
-            const { security, resources } = fit;
-            if (code === 'POD_SECURITY' && settings.security === 'auto' && security.level === 'image') {
-                fit = { resources, security: { level: 'restricted', runAsUser: NOBODY } };
-                changes.push(`as user ${NOBODY} under Pod Security \`restricted\`, since the namespace wants it`);
-            }
-            else if (code === 'QUOTA_EXCEEDED' && /must specify [^;]*limits\./.test(message) && !hasAny(resources.limits)) {
-                fit = { security, resources: { ...resources, limits: LIMITS } };
-                changes.push(`with limits of ${LIMITS.cpu} CPU and ${LIMITS.memory}, since a quota of the namespace wants some`);
-            }
-            else {
-                throw thrown;
-            }
-        }
-    }
-}
-function hasAny(quantities) {
-    return Object.keys(quantities).length > 0;
-}
-
-;// CONCATENATED MODULE: ./lib/smoke/follow.js
-
-
-
-const RETRY_MS = 1000;
-const MAX_REFUSALS = 5;
-async function followPods(kubectl, options) {
-    const { labelSelector, until } = options;
-    let refusals = 0;
-    while (!until.aborted) {
-        try {
-            options.onListing?.();
-            const list = await kubectl.listPods(labelSelector);
-            if (until.aborted) {
-                return;
-            }
-            for (const pod of list.items) {
-                options.onPod(pod);
-            }
-            options.onList?.(new Set(list.items.map(pod => pod.metadata.name)));
-            if (until.aborted) {
-                return;
-            }
-            const openedAt = Date.now();
-            await kubectl.watchPods(labelSelector, list.metadata.resourceVersion, event => {
-                if (until.aborted || event.type === 'BOOKMARK' || event.type === 'ERROR') {
-                    return;
-                }
-                (event.type === 'DELETED' ? options.onDeleted : options.onPod)(event.object);
-            }, until);
-            refusals = 0;
-            await pause(RETRY_MS - (Date.now() - openedAt), until);
-        }
-        catch (error) {
-            if (until.aborted) {
-                return;
-            }
-            const trouble = (0,errors/* toSideloadError */.Lq)(error);
-            refusals = isForbidden(trouble) ? refusals + 1 : 0;
-            if (refusals >= MAX_REFUSALS) {
-                throw trouble;
-            }
-            options.onTrouble?.(trouble.message);
-            await pause(RETRY_MS, until);
-        }
-    }
-}
-async function pause(milliseconds, until) {
-    if (milliseconds > 0) {
-        await (0,external_node_timers_promises_namespaceObject.setTimeout)(milliseconds, undefined, { signal: until }).catch(() => { });
-    }
-}
-
-;// CONCATENATED MODULE: ./lib/smoke/smoke.js
-
-
-
-
-
-
-
-
-
-const VERBS = ['create', 'list', 'watch', 'delete'];
-const SETTLE_MS = 2000;
-const DELETE_MS = 15_000;
-const DELETE_RETRY_MS = 1000;
-const CREATE_RETRY_MS = 1000;
-const DEADLINE_MARGIN_SECONDS = 60;
-async function checkCluster(kubectl, targets, options, log) {
-    const { template } = options;
-    if (template !== undefined && targets.length > 0) {
-        assertUsed(template, targets.map(({ reference }) => reference));
-    }
-    const missing = targets.length > 0 ? await kubectl.missingVerbs(VERBS) : [];
-    if (missing.length > 0) {
-        const faults = missing.map(verb => `cannot ${verb} resource "pods"`).join(', ');
-        throw new errors/* SideloadError */.wR('CLUSTER_REFUSED', `the credentials ${faults} in the namespace of the smoke pods`, {
-            hint: `Let them ${missing.map(verb => `\`${verb}\``).join(', ')} pods there; SECURITY.md lists all rights that are needed.`,
-        });
-    }
-    const fits = new Map();
-    for (const target of targets) {
-        if (!fits.has(fitKey(target))) {
-            const first = firstFit(target.user, options);
-            const { fit, changes } = await fitPod(kubectl, first, options, one => manifest(target, 0, one, options));
-            for (const change of changes) {
-                log(`the smoke pods of ${target.reference} run ${change}`);
-            }
-            fits.set(fitKey(target), fit);
-        }
-    }
-    return fits;
-}
-function fitKey({ reference, user }) {
-    return `${reference} ${user}`;
-}
-async function runSmokePods(kubectl, targets, fits, options) {
-    try {
-        return await judgeAll(kubectl, targets, fits, options);
-    }
-    finally {
-        await smoke_deletePods(kubectl, options.runId);
-    }
-}
-async function smoke_deletePods(kubectl, runId) {
-    const deadline = AbortSignal.timeout(DELETE_MS);
-    for (;;) {
-        try {
-            return await deleteOnce(kubectl, runId);
-        }
-        catch (thrown) {
-            if (!isTemporary(thrown) || deadline.aborted) {
-                throw thrown;
-            }
-            await (0,external_node_timers_promises_namespaceObject.setTimeout)(DELETE_RETRY_MS);
-        }
-    }
-}
-async function deleteOnce(kubectl, runId) {
-    const labelSelector = selector(runId);
-    const left = new Set((await kubectl.listPods(labelSelector)).items.map(pod => pod.metadata.name));
-    if (left.size === 0) {
-        return;
-    }
-    await Promise.all([...left].map(name => kubectl.deletePod(name, 1)));
-    const gone = new AbortController();
-    const stopWhenEmpty = () => {
-        if (left.size === 0) {
-            gone.abort();
-        }
-    };
-    await followPods(kubectl, {
-        labelSelector,
-        onPod: () => { },
-        onList: names => {
-            for (const name of left) {
-                if (!names.has(name)) {
-                    left.delete(name);
-                }
-            }
-            stopWhenEmpty();
-        },
-        onDeleted: pod => {
-            left.delete(pod.metadata.name);
-            stopWhenEmpty();
-        },
-        until: AbortSignal.any([gone.signal, AbortSignal.timeout(DELETE_MS)]),
-    });
-    await Promise.all([...left].map(name => kubectl.deletePod(name, 0)));
-}
-async function judgeAll(kubectl, targets, fits, options) {
-    const { signal, expect, template } = options;
-    const pods = targets.map((target, index) => ({
-        target,
-        index,
-        name: smoke_podName(options.runId, index),
-        startedAt: 0,
-        isCreated: false,
-        isListable: false,
-        pod: undefined,
-        verdict: { state: 'pending', message: 'nothing' },
-        settling: undefined,
-        conclusion: undefined,
-        concluded: () => { },
-    }));
-    const byName = new Map(pods.map(pod => [pod.name, pod]));
-    const conclude = (watched, verdict) => {
-        if (watched.conclusion === undefined) {
-            unsettle(watched);
-            watched.conclusion = verdict;
-            watched.concluded();
-        }
-    };
-    const look = (pod) => {
-        const watched = byName.get(pod.metadata.name);
-        if (watched === undefined || watched.conclusion !== undefined) {
-            return;
-        }
-        const { imageId, reference } = watched.target;
-        const containers = template === undefined ? [] : containersOf(template, reference);
-        const verdict = judge(pod, imageId, containers.length > 0 ? { expect, containers } : { expect });
-        watched.isCreated = true;
-        watched.pod = pod;
-        watched.verdict = verdict;
-        if (verdict.state === 'running') {
-            watched.settling ??= setTimeout(() => conclude(watched, verdict), SETTLE_MS);
-        }
-        else {
-            unsettle(watched);
-            if (verdict.state !== 'pending') {
-                conclude(watched, verdict);
-            }
-        }
-    };
-    const miss = (watched) => {
-        if (watched !== undefined) {
-            conclude(watched, fail('SMOKE_DELETED', 'the pod is gone'));
-        }
-    };
-    const report = async (watched) => {
-        const result = await explain(kubectl, watched, options);
-        options.onResult(result);
-        return result;
-    };
-    const run = async (watched) => {
-        signal.throwIfAborted();
-        watched.startedAt = Date.now();
-        if (watched.conclusion !== undefined) {
-            return await report(watched);
-        }
-        const concluded = new Promise(resolve => {
-            watched.concluded = resolve;
-        });
-        const over = AbortSignal.any([AbortSignal.timeout(options.timeoutMs), signal]);
-        const timeout = new Promise(resolve => over.addEventListener('abort', () => resolve(), { once: true }));
-        const fit = fits.get(fitKey(watched.target)) ?? firstFit(watched.target.user, options);
-        try {
-            const pod = await create(kubectl, manifest(watched.target, watched.index, fit, options), over, options.onTrouble);
-            if (pod !== undefined) {
-                look(pod);
-            }
-        }
-        catch (thrown) {
-            const { code, message, hint } = (0,errors/* toSideloadError */.Lq)(thrown);
-            conclude(watched, { ...fail(code, message), hint });
-        }
-        await Promise.race([concluded, timeout]);
-        signal.throwIfAborted();
-        const result = await report(watched);
-        if (targets.length > options.parallel) {
-            await kubectl.deletePod(watched.name, 1).catch(() => { });
-        }
-        return result;
-    };
-    const finished = new AbortController();
-    const slots = slotsFor(options.parallel);
-    const running = Promise.allSettled(pods.map(watched => slots(() => run(watched)))).finally(() => finished.abort());
-    const following = followPods(kubectl, {
-        labelSelector: selector(options.runId),
-        onListing: () => {
-            for (const watched of pods) {
-                watched.isListable = watched.isCreated;
-            }
-        },
-        onPod: look,
-        onList: names => {
-            for (const watched of pods.filter(({ name, isListable }) => isListable && !names.has(name))) {
-                miss(watched);
-            }
-        },
-        onDeleted: pod => miss(byName.get(pod.metadata.name)),
-        onTrouble: message => {
-            pods.forEach(unsettle);
-            options.onTrouble(message);
-        },
-        until: AbortSignal.any([finished.signal, signal]),
-    }).catch((thrown) => {
-        const { code, message, hint } = (0,errors/* toSideloadError */.Lq)(thrown);
-        for (const watched of pods) {
-            conclude(watched, { ...fail(code, message), hint });
-        }
-    });
-    const settled = await running;
-    pods.forEach(unsettle);
-    await following;
-    return settled.map(one => {
-        if (one.status === 'rejected') {
-            throw one.reason;
-        }
-        return one.value;
-    });
-}
-function unsettle(watched) {
-    clearTimeout(watched.settling);
-    watched.settling = undefined;
-}
-async function create(kubectl, pod, over, onTrouble) {
-    for (let attempt = 1;; attempt++) {
-        try {
-            return await kubectl.createPod(pod);
-        }
-        catch (thrown) {
-            const { message } = (0,errors/* toSideloadError */.Lq)(thrown);
-            if (attempt > 1 && /\(AlreadyExists\)/.test(message)) {
-                return undefined;
-            }
-            if (!isTemporary(thrown) || over.aborted) {
-                throw thrown;
-            }
-            onTrouble(message);
-            await (0,external_node_timers_promises_namespaceObject.setTimeout)(CREATE_RETRY_MS, undefined, { signal: over }).catch(() => { });
-        }
-    }
-}
-function isTemporary(thrown) {
-    return (0,errors/* toSideloadError */.Lq)(thrown).code === 'CLUSTER_UNREACHABLE';
-}
-async function explain(kubectl, watched, { heldOn }) {
-    const { target, pod, conclusion } = watched;
-    const result = (verdict, error) => ({
-        target,
-        error,
-        message: verdict.message,
-        durationMs: Date.now() - watched.startedAt,
-    });
-    if (conclusion !== undefined && conclusion.state !== 'failed') {
-        return result(conclusion);
-    }
-    const [events, object] = await Promise.all([
-        pod === undefined ? [] : kubectl.eventsOf(pod.metadata.uid).catch(() => []),
-        kubectl.getNode(target.nodeName).catch(() => undefined),
-    ]);
-    const verdict = conclusion ?? judgeTimeout(watched.verdict, { events, node: object });
-    const isAboutName = verdict.code === 'SMOKE_IMAGE_NEVER_PULL' || verdict.code === 'SMOKE_IMAGE_INSPECT';
-    const held = isAboutName ? await heldOn(target).catch(() => namesOf(object)) : [];
-    const hasRun = ['SMOKE_CRASHED', 'SMOKE_PROBE', 'SMOKE_TIMEOUT', 'SMOKE_ENDED'].includes(verdict.code);
-    const container = failedContainer(pod);
-    const log = hasRun && container !== undefined && pod !== undefined
-        ? await kubectl.logTail(pod.metadata.name, container).catch(() => '')
-        : '';
-    const evidence = { node: target.node, reference: target.reference, pod, events, log, object, held };
-    return result(verdict, diagnose(verdict, evidence));
-}
-function failedContainer(pod) {
-    const all = [...(pod?.status?.initContainerStatuses ?? []), ...(pod?.status?.containerStatuses ?? [])];
-    const failed = all.find(({ state }) => state?.terminated !== undefined && state.terminated.exitCode !== 0);
-    const begun = all.find(({ state }) => state?.running !== undefined || state?.terminated !== undefined);
-    const one = failed ?? begun;
-    return one === undefined ? undefined : (one.name ?? CONTAINER);
-}
-function namesOf(object) {
-    return object === undefined || object === 'absent'
-        ? []
-        : (object.status?.images ?? []).flatMap(({ names }) => names ?? []);
-}
-function manifest(target, index, fit, { runId, timeoutMs, command, template }) {
-    return smokePodManifest({
-        name: smoke_podName(runId, index),
-        nodeName: target.nodeName,
-        image: target.reference,
-        command,
-        runId,
-        deadlineSeconds: Math.ceil(timeoutMs / 1000) + DEADLINE_MARGIN_SECONDS,
-        template: template !== undefined && containersOf(template, target.reference).length > 0 ? template : undefined,
-        ...fit,
-    });
-}
-function smoke_podName(runId, index) {
-    return `kube-sideload-${runId}-${index}`;
-}
-function selector(runId) {
-    return `${RUN_LABEL}=${runId}`;
-}
-
-// EXTERNAL MODULE: ./node_modules/is-stream/index.js
-var is_stream = __nccwpck_require__(6543);
-// EXTERNAL MODULE: ./node_modules/make-dir/index.js
-var make_dir = __nccwpck_require__(6512);
-;// CONCATENATED MODULE: ./node_modules/sb-promise-queue/lib/esm/index.mjs
+;// CONCATENATED MODULE: external "node:net"
+const external_node_net_namespaceObject = require("node:net");
+// EXTERNAL MODULE: ../../../work/main/node_modules/is-stream/index.js
+var is_stream = __nccwpck_require__(8017);
+// EXTERNAL MODULE: ../../../work/main/node_modules/make-dir/index.js
+var make_dir = __nccwpck_require__(3690);
+;// CONCATENATED MODULE: ../../../work/main/node_modules/sb-promise-queue/lib/esm/index.mjs
 class PromiseQueue {
     constructor({ concurrency = 1 } = {}) {
         this.options = { concurrency };
@@ -9520,7 +6512,7 @@ class PromiseQueue {
 }
 
 
-;// CONCATENATED MODULE: ./node_modules/sb-scandir/lib/esm/index.mjs
+;// CONCATENATED MODULE: ../../../work/main/node_modules/sb-scandir/lib/esm/index.mjs
 /* @flow */
 
 
@@ -9616,9 +6608,9 @@ async function scanDirectory(path, { recursive = true, validate = null, concurre
 }
 /* harmony default export */ const esm = (scanDirectory);
 
-// EXTERNAL MODULE: ./node_modules/shell-escape/shell-escape.js
-var shell_escape = __nccwpck_require__(4646);
-;// CONCATENATED MODULE: ./node_modules/node-ssh/lib/esm/index.mjs
+// EXTERNAL MODULE: ../../../work/main/node_modules/shell-escape/shell-escape.js
+var shell_escape = __nccwpck_require__(3112);
+;// CONCATENATED MODULE: ../../../work/main/node_modules/node-ssh/lib/esm/index.mjs
 
 
 
@@ -10767,6 +7759,8 @@ function jumpHosts(options) {
     return { borrow };
 }
 
+;// CONCATENATED MODULE: external "node:stream/promises"
+const external_node_stream_promises_namespaceObject = require("node:stream/promises");
 ;// CONCATENATED MODULE: ./lib/ssh/quote.js
 
 const BARE = /^[A-Za-z0-9_@+:,./-][A-Za-z0-9_@%+=:,./-]*$/;
@@ -11403,7 +8397,7 @@ function transport_openTransport(settings, directory) {
     return { connect: (target, signal) => connect(target, { ...settings, jumps, signal }) };
 }
 
-;// CONCATENATED MODULE: ./lib/sideload.js
+;// CONCATENATED MODULE: ./lib/cluster.js
 
 
 
@@ -11415,239 +8409,7 @@ function transport_openTransport(settings, directory) {
 
 
 
-
-
-
-
-
-
-
-
-
-
-
-
-
-async function sideload(settings, host, run) {
-    const ssh = transport_openTransport(settings.ssh, run.scratch);
-    const startedAt = new Date().toISOString();
-    const stagesDone = [];
-    let nodes = settings.nodesFromCluster ? [] : settings.nodes.map(node_newNode);
-    let images;
-    let cluster;
-    let isChecked = false;
-    let unlisted = [];
-    let error;
-    let sandboxes = NO_SANDBOX_IMAGES;
-    let changed = false;
-    const stages = {
-        ...(settings.nodesFromCluster && {
-            'Read the nodes from the cluster': async () => {
-                cluster = await openCluster(settings, run);
-                nodes = (await nodesFromCluster(cluster, settings, host.info)).map(node_newNode);
-            },
-        }),
-        'Open the images and connect to the nodes': async () => {
-            const [opened] = await Promise.allSettled([
-                sideload_open(settings, host, run).then(set => {
-                    images = set;
-                }),
-                node_onEach(nodes, async (node) => {
-                    await steps_prepareNode(node, settings, ssh, run.signal);
-                    host.info(describeNode(node));
-                }),
-            ]);
-            if (opened.status === 'rejected') {
-                error = (0,errors/* toSideloadError */.Lq)(opened.reason);
-            }
-        },
-        'Check what the nodes lack': async () => {
-            const sources = images?.images ?? [];
-            if (settings.sandboxImage === 'send') {
-                const openOne = (reference) => openSandbox(reference, settings, host, run);
-                sandboxes = await openSandboxImages(nodes, sources, openOne, host.info);
-            }
-            await node_onEach(nodes, async (node) => {
-                if (settings.smoke?.by === 'cri') {
-                    assertCrictl(node_ready(node).facts);
-                }
-                await planImages(node, sources, sandboxes.of(node), settings, run);
-                for (const image of node.images) {
-                    host.info(`${node.settings.label}: ${describeImage(image)}`);
-                }
-            });
-            const [asked] = await Promise.allSettled([
-                settings.cluster === undefined
-                    ? undefined
-                    : (async () => {
-                        cluster ??= await openCluster(settings, run);
-                        await askCluster(cluster, nodes, settings, run, host);
-                    })(),
-            ]);
-            const isSmoked = settings.smoke !== undefined;
-            const findings = preflight(nodes, sources, {
-                isSmoked,
-                cluster: settings.shard === undefined ? cluster?.objects : undefined,
-            });
-            for (const node of nodes) {
-                node.findings = findings.filter(finding => finding.node === node.settings.label);
-                node.error = errorOf(node.findings) ?? node.error;
-            }
-            unlisted = findings.filter(finding => nodes.every(node => finding.node !== node.settings.label));
-            isChecked = true;
-            const isComplete = error === undefined && asked.status === 'fulfilled';
-            for (const line of findings.length > 0 || isComplete
-                ? findingsTable(findings, host.isLive ? host.size.columns : undefined)
-                : ['not all could be checked']) {
-                host.info(line);
-            }
-            if (asked.status === 'rejected') {
-                throw asked.reason;
-            }
-            changed = settings.mode === 'plan' && nodes.some(node => node.images.some(({ stage }) => stage !== undefined));
-        },
-        ...(settings.mode === 'push' && {
-            'Send what is missing': async () => {
-                const throttle = throttleOf(settings.bandwidth);
-                const sending = { settings, ssh, run, progress: transferProgress(host), throttle, log: host.info };
-                const send = async (node) => {
-                    const begunAtMs = Date.now();
-                    await stageImages(node, sending);
-                    const { bytesSent } = nodeReport(node);
-                    const duration = formatDuration(Date.now() - begunAtMs);
-                    const sent = `${formatBytes(bytesSent)} sent, imported and verified in ${duration}`;
-                    host.info(`${node.settings.label}: ${bytesSent > 0 ? sent : 'nothing to send'}`);
-                };
-                for (const group of [nodes.filter(node => !isControlPlane(node)), nodes.filter(isControlPlane)]) {
-                    await node_onEach(group, send, settings.parallel);
-                    run.signal.throwIfAborted();
-                    if (nodes.some(node => node.error !== undefined)) {
-                        break;
-                    }
-                }
-            },
-            'Move the references': async () => {
-                await node_onEach(nodes, async (node) => {
-                    changed ||= node.images.some(image => image.stage !== undefined);
-                    await promoteImages(node, run);
-                    for (const { reference, image } of node.images) {
-                        host.info(`${node.settings.label}: ${reference} is ${shortId(image.imageId)}`);
-                    }
-                });
-            },
-            'Start smoke pods': async () => {
-                if (settings.smoke?.by === 'cri') {
-                    host.info('`smoke: cri`: the verdicts are those of the nodes’ runtimes; no kubelet is asked.');
-                    await smokeByCri(nodes, settings.smoke, run, host);
-                }
-                else if (settings.smoke === undefined || cluster === undefined) {
-                    host.info('skipped: `smoke: none`. No kubelet has been asked; the check of the runtimes is all there is.');
-                }
-                else {
-                    await smoke(nodes, cluster, settings.smoke, run, host);
-                }
-            },
-        }),
-    };
-    try {
-        for (const [title, stage] of Object.entries(stages)) {
-            const begunAtMs = Date.now();
-            await host.group(title, stage).finally(() => {
-                const durationMs = Date.now() - begunAtMs;
-                stagesDone.push({ title, startedAt: new Date(begunAtMs).toISOString(), durationMs });
-            });
-            run.signal.throwIfAborted();
-            if (isChecked && (error !== undefined || nodes.some(node => node.error !== undefined))) {
-                break;
-            }
-        }
-    }
-    catch (thrown) {
-        error ??= (0,errors/* toSideloadError */.Lq)(thrown);
-    }
-    await images?.close();
-    await sandboxes.close();
-    await cluster?.kubectl.close();
-    await Promise.all(nodes.map(node => leaveNode(node, settings, ssh, run.id).catch((thrown) => {
-        node.error ??= (0,errors/* toSideloadError */.Lq)(thrown, node.settings.label);
-    })));
-    return {
-        run: run.id,
-        mode: settings.mode,
-        startedAt,
-        endedAt: new Date().toISOString(),
-        stages: stagesDone,
-        images: Object.fromEntries([...(images?.images ?? []), ...sandboxes.images].flatMap(image => {
-            const ids = image.variants.map(variant => [formatPlatform(variant.platform), variant.imageId]);
-            return referencesOf(image).map(reference => [reference, Object.fromEntries(ids)]);
-        })),
-        nodes: nodes.map(nodeReport),
-        findings: unlisted,
-        changed,
-        error: error === undefined ? undefined : (0,report_report/* errorReport */.ZV)(error),
-    };
-}
-async function sideload_cleanUp(settings, host, run) {
-    if (settings.mode === 'plan') {
-        return;
-    }
-    const cluster = settings.cluster === undefined ? undefined : await openCluster(settings, run);
-    let list = settings.nodes;
-    try {
-        if (settings.smoke?.by === 'pod' && cluster !== undefined) {
-            await deletePods(cluster.kubectl, run.id);
-        }
-        if (settings.nodesFromCluster && cluster !== undefined) {
-            list = await nodesFromCluster(cluster, settings, host.info);
-        }
-    }
-    finally {
-        await cluster?.kubectl.close();
-    }
-    const nodes = list.map(newNode);
-    const ssh = openTransport(settings.ssh, run.scratch);
-    await onEach(nodes, async (node) => {
-        await prepareNode(node, settings, ssh, run.signal);
-        await removeStaged(node, run.id, run.signal);
-        if (settings.smoke?.by === 'cri') {
-            const { connection, facts } = ready(node);
-            await removeByCri(connection, facts, run.id, run.signal);
-        }
-    });
-    for (const node of nodes) {
-        await node.connection?.close();
-        if (node.error !== undefined) {
-            host.warning(`${node.settings.label}: ${node.error.message}`);
-        }
-    }
-}
-async function sideload_open(settings, host, run) {
-    const set = await openImages({
-        references: settings.images,
-        source: settings.source,
-        archive: settings.archive,
-        aliases: settings.aliases,
-        containerdNamespace: settings.containerdNamespace,
-        compression: settings.compression,
-        cache: settings.cache,
-        directory: run.scratch,
-        prefetch: settings.mode === 'push',
-        log: host.info,
-        signal: run.signal,
-    });
-    for (const { reference, origin, variants } of set.images) {
-        for (const { platform, imageId, layers } of variants) {
-            host.info(`${reference} from ${origin}: ${formatPlatform(platform)}, ${layers.length} layers, image ID ${imageId}`);
-        }
-    }
-    return set;
-}
-async function openSandbox(reference, settings, host, run) {
-    const one = { ...settings, images: [reference], aliases: [] };
-    const elsewhere = () => sideload_open({ ...one, source: 'auto', archive: undefined }, host, run);
-    return settings.archive === undefined ? await sideload_open(one, host, run) : await sideload_open(one, host, run).catch(elsewhere);
-}
-async function openCluster({ cluster, ssh }, run) {
+async function cluster_openCluster({ cluster, ssh }, run) {
     if (cluster === undefined) {
         throw new errors/* SideloadError */.wR('INTERNAL', 'the cluster is not to be asked');
     }
@@ -11668,7 +8430,7 @@ async function openCluster({ cluster, ssh }, run) {
     const remote = await remoteKubectl(open, file, run.signal);
     return { kubectl: kubectlWith(remote, namespace), objects: undefined, fits: new Map() };
 }
-async function nodesFromCluster(cluster, settings, log) {
+async function cluster_nodesFromCluster(cluster, settings, log) {
     cluster.objects = await cluster.kubectl.listNodes(settings.nodeSelector);
     const { nodes: all, unused } = nodesOfCluster(cluster.objects, settings.nodes, settings.ssh);
     const nodes = takeShard(all.toSorted((one, other) => (one.label < other.label ? -1 : 1)), settings.shard);
@@ -11714,74 +8476,4342 @@ async function askCluster(cluster, nodes, settings, run, host) {
         }
     }));
 }
-async function smoke(nodes, { kubectl, fits }, settings, run, host) {
-    await runSmokePods(kubectl, smokeTargets(nodes), fits, smokeOptions(nodes, settings, run, host));
+
+;// CONCATENATED MODULE: ./lib/image/blob-file.js
+
+
+
+const READ_BYTES = 256 << 10;
+const ROOM_BYTES = 256 << 20;
+const FREE_FROM_BYTES = 16 << 10;
+function free(chunk) {
+    const memory = chunk.buffer;
+    const ends = chunk.byteOffset + chunk.length === memory.byteLength;
+    if (ends && memory.byteLength >= FREE_FROM_BYTES)
+        memory.transfer?.(0);
 }
-async function smokeByCri(nodes, settings, run, host) {
-    const { runId, timeoutMs, command, expect, signal, onResult } = smokeOptions(nodes, settings, run, host);
-    await node_onEach(nodes, async (node) => {
-        const { connection, facts } = node_ready(node);
-        const options = { runId, timeoutMs, command, expect, signal, onResult };
-        await runByCri(connection, facts, smokeTargets([node]), options);
-    });
+function writeTo(handle, makeRoom, frees = false) {
+    let position = 0;
+    const write = async (chunk) => {
+        let rest = chunk;
+        while (rest.length > 0) {
+            try {
+                const { bytesWritten } = await handle.write(rest, 0, rest.length, position);
+                position += bytesWritten;
+                rest = rest.subarray(bytesWritten);
+            }
+            catch (error) {
+                if (!isDiskFull(error) || (await makeRoom(ROOM_BYTES)) === 0)
+                    throw error;
+            }
+        }
+        if (frees)
+            free(chunk);
+    };
+    return new external_node_stream_namespaceObject.Writable({ write: (chunk, _encoding, done) => void write(chunk).then(() => done(), done) });
 }
-function smokeTargets(nodes) {
-    return nodes.flatMap(node => node.images
-        .filter(({ isSandbox }) => !isSandbox)
-        .map(({ reference, image }) => ({
-        node: node.settings.label,
-        nodeName: kubernetesName(node) ?? node.settings.label,
-        reference,
-        imageId: image.imageId,
-        user: image.user,
-    })));
+function isDiskFull(error) {
+    const { code } = error;
+    return code === 'ENOSPC' || code === 'EDQUOT';
 }
-function smokeOptions(nodes, settings, run, host) {
-    const nodeOf = (target) => nodes.find(({ settings: { label } }) => label === target.node);
+function readProven(handle, { digest, sizeBytes }, onCorrupt) {
+    async function* chunks() {
+        const hash = (0,external_node_crypto_namespaceObject.createHash)('sha256');
+        for (let position = 0; position < sizeBytes;) {
+            const buffer = Buffer.allocUnsafeSlow(Math.min(READ_BYTES, sizeBytes - position));
+            const { bytesRead } = await handle.read(buffer, 0, buffer.length, position);
+            const chunk = buffer.subarray(0, bytesRead);
+            hash.update(chunk);
+            position += bytesRead;
+            if (bytesRead > 0 && position < sizeBytes) {
+                yield chunk;
+                continue;
+            }
+            const found = `sha256:${hash.digest('hex')}`;
+            if (found !== digest || position < sizeBytes) {
+                await onCorrupt();
+                const what = position < sizeBytes ? `ends after ${position} of ${sizeBytes} bytes` : `is ${found}`;
+                throw new errors/* SideloadError */.wR('CACHE_CORRUPT', `the stored layer ${digest} ${what}`);
+            }
+            yield chunk;
+        }
+    }
+    return external_node_stream_namespaceObject.Readable.from(chunks(), { objectMode: false, highWaterMark: READ_BYTES });
+}
+
+// EXTERNAL MODULE: ../../../work/main/node_modules/tar-stream/index.js
+var tar_stream = __nccwpck_require__(4492);
+;// CONCATENATED MODULE: ./lib/image/layout.js
+
+
+
+
+
+
+const MANIFEST_TYPE = 'application/vnd.oci.image.manifest.v1+json';
+const INDEX_TYPE = 'application/vnd.oci.image.index.v1+json';
+const CONFIG_TYPE = 'application/vnd.oci.image.config.v1+json';
+const LAYER_TYPES = {
+    none: 'application/vnd.oci.image.layer.v1.tar',
+    gzip: 'application/vnd.oci.image.layer.v1.tar+gzip',
+    zstd: 'application/vnd.oci.image.layer.v1.tar+zstd',
+};
+const BLOCK_BYTES = 512;
+const END_OF_ARCHIVE = Buffer.alloc(2 * BLOCK_BYTES);
+function layoutArchive({ reference, image, blobs }) {
+    if (blobs.length !== image.layers.length) {
+        throw new errors/* SideloadError */.wR('INTERNAL', `${blobs.length} blobs for ${image.layers.length} layers of ${reference}`);
+    }
+    const coming = blobs.map(async (blob) => await blob);
+    for (const blob of coming)
+        blob.catch(() => { });
+    const metadata = async () => metadataOf(reference, image, await image.config(), await Promise.all(coming));
     return {
-        ...settings,
-        runId: run.id,
-        signal: run.signal,
-        onResult: (result) => {
-            const { target, error, message, durationMs } = result;
-            host.info(`${target.node}: ${target.reference} ${error === undefined ? '✔' : '✘'} ${message} (${formatDuration(durationMs)})`);
-            const node = nodeOf(target);
-            const image = node?.images.find(({ reference }) => reference === target.reference);
-            if (node === undefined || image === undefined) {
-                throw new errors/* SideloadError */.wR('INTERNAL', `a verdict on ${target.reference}, which nobody asked for`);
-            }
-            node.error ??= error;
-            node.endedAtMs = Date.now();
-            image.error ??= error;
-            image.smoke = message;
-        },
-        onTrouble: message => host.info(`the Kubernetes API does not answer, trying again: ${message}`),
-        heldOn: async (target) => {
-            const node = nodeOf(target);
-            if (node === undefined) {
-                return [];
-            }
-            const { connection, facts } = node_ready(node);
-            return await namesOnNode(connection, facts, run.signal);
+        stream: () => external_node_stream_namespaceObject.Readable.from(tarOf(coming, metadata), { objectMode: false, highWaterMark: 1 << 20 }),
+        async summary() {
+            const all = await Promise.all(coming);
+            const { manifestDigest, files } = await metadata();
+            const sent = new Map(all.filter(isStored).map(blob => [blob.digest, blob.sizeBytes]));
+            const sizes = [LAYOUT_FILE.bytes.length, ...sent.values(), ...files.map(({ bytes }) => bytes.length)];
+            const sizeBytes = sizes.reduce((sum, size) => sum + BLOCK_BYTES + size + paddingBytes(size), 0);
+            return { manifestDigest, sizeBytes: sizeBytes + END_OF_ARCHIVE.length };
         },
     };
 }
-function shortId(imageId) {
-    return imageId.slice(0, 'sha256:'.length + 12);
+const LAYOUT_FILE = { name: 'oci-layout', bytes: json({ imageLayoutVersion: '1.0.0' }) };
+function manifestOf(image, config, blobs) {
+    const kept = image.manifest?.layerDigests.join() === blobs.map(blob => blob.digest).join() ? image.manifest : undefined;
+    const mediaType = kept?.mediaType ?? MANIFEST_TYPE;
+    const written = json({
+        schemaVersion: 2,
+        mediaType: MANIFEST_TYPE,
+        config: { mediaType: CONFIG_TYPE, digest: image.imageId, size: config.length },
+        layers: blobs.map(blob => ({
+            mediaType: LAYER_TYPES[blob.compression],
+            digest: blob.digest,
+            size: blob.sizeBytes,
+        })),
+    });
+    const bytes = kept?.bytes ?? written;
+    const { platform } = image;
+    return { descriptor: { mediaType, digest: digestOf(bytes), size: bytes.length, platform }, bytes };
 }
-function describeNode({ facts, settings: { label }, connection }) {
-    if (facts === undefined) {
-        return `${label}: unknown`;
+function dockerManifest(entries) {
+    const described = entries.map(({ imageId, references, blobs }) => {
+        const tags = references.filter(reference => reference_parseReference(reference).tag !== undefined);
+        return {
+            Config: blobPath(imageId),
+            RepoTags: tags.length === 0 ? null : tags,
+            Layers: blobs.map(blob => blobPath(blob.digest)),
+        };
+    });
+    return { name: 'manifest.json', bytes: json(described) };
+}
+function metadataOf(reference, image, config, blobs) {
+    const { descriptor, bytes: manifest } = manifestOf(image, config, blobs);
+    const manifestDigest = descriptor.digest;
+    const { tag } = reference_parseReference(reference);
+    const index = indexOf([
+        {
+            ...descriptor,
+            annotations: {
+                'io.containerd.image.name': reference,
+                ...(tag === undefined ? {} : { 'org.opencontainers.image.ref.name': tag }),
+            },
+        },
+    ]);
+    const files = [
+        { name: blobPath(image.imageId), bytes: config },
+        { name: blobPath(manifestDigest), bytes: manifest },
+        { name: 'index.json', bytes: index },
+        dockerManifest([{ imageId: image.imageId, references: [reference], blobs }]),
+    ];
+    return { manifestDigest, files };
+}
+function indexOf(manifests) {
+    return json({ schemaVersion: 2, mediaType: INDEX_TYPE, manifests });
+}
+function isStored(blob) {
+    return 'open' in blob;
+}
+function json(value) {
+    return Buffer.from(JSON.stringify(value));
+}
+function blobPath(digest) {
+    return `blobs/sha256/${hexOf(digest)}`;
+}
+function paddingBytes(sizeBytes) {
+    return (BLOCK_BYTES - (sizeBytes % BLOCK_BYTES)) % BLOCK_BYTES;
+}
+async function* tarOf(blobs, metadata) {
+    yield* memoryEntry(LAYOUT_FILE);
+    const sent = new Set();
+    for await (const blob of asTheyCome(blobs)) {
+        if (!isStored(blob) || sent.has(blob.digest))
+            continue;
+        sent.add(blob.digest);
+        yield await headerOf(blobPath(blob.digest), blob.sizeBytes);
+        yield* bodyOf(blob);
+        yield* padding(blob.sizeBytes);
     }
-    const { runtime, criSocket, criSocketOrigin, distribution, platform, privilege, disk } = facts;
-    const as = connection?.becomesRootBy === 'password' ? 'root by sudo with a password' : privilege;
+    for (const file of (await metadata()).files)
+        yield* memoryEntry(file);
+    yield END_OF_ARCHIVE;
+}
+async function* memoryEntry({ name, bytes }) {
+    yield await headerOf(name, bytes.length);
+    yield bytes;
+    yield* padding(bytes.length);
+}
+function* padding(sizeBytes) {
+    const bytes = paddingBytes(sizeBytes);
+    if (bytes > 0)
+        yield Buffer.alloc(bytes);
+}
+async function* asTheyCome(promises) {
+    const waiting = new Map(promises.map((promise, index) => [index, promise.then(value => ({ index, value }))]));
+    for (const promise of waiting.values())
+        promise.catch(() => { });
+    while (waiting.size > 0) {
+        const { index, value } = await Promise.race(waiting.values());
+        waiting.delete(index);
+        yield value;
+    }
+}
+async function* bodyOf(blob) {
+    let readBytes = 0;
+    for await (const chunk of blob.open()) {
+        readBytes += chunk.length;
+        if (readBytes > blob.sizeBytes)
+            break;
+        yield chunk;
+    }
+    if (readBytes !== blob.sizeBytes) {
+        throw new errors/* SideloadError */.wR('INTERNAL', `the stored blob ${blob.digest} is not ${blob.sizeBytes} bytes long any more`);
+    }
+}
+async function headerOf(name, sizeBytes) {
+    const tar = (0,tar_stream.pack)();
+    tar.on('error', () => { });
+    tar.entry({ name, size: sizeBytes, mtime: new Date(0), mode: 0o644 }).on('error', () => { });
+    await (0,external_node_events_namespaceObject.once)(tar, 'readable');
+    const header = tar.read();
+    tar.destroy();
+    return header;
+}
+
+;// CONCATENATED MODULE: ./lib/image/bundle.js
+
+
+
+
+
+
+
+
+
+
+
+const CONTENTS_FILE = 'kube-sideload.json';
+async function writeBundle(images, { path, runId, version, signal }) {
+    const aside = partialPath(path, runId);
+    const leaving = new AbortController();
+    const stored = storeAll(images, AbortSignal.any([signal, leaving.signal]));
+    const metadata = async () => ({ files: await filesOf(images, stored, version) });
+    const tally = createTally();
+    async function* tallied() {
+        for await (const chunk of tarOf([...stored.values()].flat(), metadata)) {
+            tally.add(chunk);
+            yield chunk;
+        }
+    }
+    try {
+        await (0,promises_namespaceObject.mkdir)((0,external_node_path_namespaceObject.dirname)(aside), { recursive: true });
+        const file = await (0,promises_namespaceObject.open)(aside, 'wx');
+        await (0,external_node_stream_promises_namespaceObject.pipeline)(external_node_stream_namespaceObject.Readable.from(tallied(), { objectMode: false, highWaterMark: 1 << 20 }), file.createWriteStream(), {
+            signal,
+        });
+        await syncFile(aside);
+        await (0,promises_namespaceObject.rename)(aside, path);
+        return tally.result();
+    }
+    catch (error) {
+        await bundle_removePartial(path, runId);
+        if (signal.aborted || error instanceof errors/* SideloadError */.wR)
+            throw error;
+        if (isDiskFull(error)) {
+            throw new errors/* SideloadError */.wR('DISK_FULL', `no space left for ${path}`, { cause: error });
+        }
+        throw new errors/* SideloadError */.wR('BUNDLE_FAILED', `${path}: ${(0,errors/* messageOf */.bD)(error)}`, { cause: error });
+    }
+    finally {
+        leaving.abort(new errors/* SideloadError */.wR('CANCELLED', 'the bundle is not written any more'));
+    }
+}
+async function bundle_removePartial(path, runId) {
+    await (0,promises_namespaceObject.rm)(partialPath(path, runId), { force: true });
+}
+function partialPath(path, runId) {
+    const whole = (0,external_node_path_namespaceObject.resolve)(path);
+    return (0,external_node_path_namespaceObject.join)((0,external_node_path_namespaceObject.dirname)(whole), `.${(0,external_node_path_namespaceObject.basename)(whole)}.${runId}.partial`);
+}
+async function syncFile(path) {
+    const file = await (0,promises_namespaceObject.open)(path, 'r');
+    try {
+        await file.sync();
+    }
+    finally {
+        await file.close();
+    }
+}
+function storeAll(images, signal) {
+    const variants = images.flatMap(image => image.variants);
+    return new Map(variants.map(variant => {
+        const blobs = variant.layers.map(layer => layer.store(signal));
+        for (const blob of blobs)
+            blob.catch(() => { });
+        return [variant, blobs];
+    }));
+}
+async function filesOf(images, stored, version) {
+    const blobs = new Map();
+    const add = (bytes) => blobs.set(blobPath(digestOf(bytes)), { name: blobPath(digestOf(bytes)), bytes });
+    const laid = [];
+    for (const image of images) {
+        const described = [];
+        const variants = [];
+        for (const variant of image.variants) {
+            const layers = await Promise.all(stored.get(variant) ?? []);
+            const config = await variant.config();
+            const { descriptor, bytes } = manifestOf(variant, config, layers);
+            add(config);
+            add(bytes);
+            described.push(descriptor);
+            variants.push({ variant, manifest: descriptor.digest, blobs: layers });
+        }
+        const [only] = described;
+        if (only !== undefined && described.length === 1) {
+            laid.push({ image, descriptor: only, variants });
+            continue;
+        }
+        const index = indexOf(described);
+        add(index);
+        const descriptor = { mediaType: INDEX_TYPE, digest: digestOf(index), size: index.length };
+        laid.push({ image, descriptor, variants });
+    }
+    for (const one of laid)
+        assertDigests(one);
     return [
-        `${label}: ${runtime.name} ${runtime.version} at ${criSocket} (from: ${criSocketOrigin})`,
-        ...(distribution === 'unknown' ? [] : [`laid out as ${distribution}`]),
-        formatPlatform(platform),
-        privilege === 'user' ? 'as a user who may load images by podman and ask for them' : `as ${as}`,
-        `${formatBytes(disk.freeBytes)} free on ${disk.path}`,
+        ...blobs.values(),
+        { name: 'index.json', bytes: bundle_namesOf(laid) },
+        ...forDocker(laid),
+        { name: CONTENTS_FILE, bytes: contentsOf(laid, version) },
+    ];
+}
+function assertDigests({ image, descriptor }) {
+    for (const reference of referencesOf(image)) {
+        const { digest } = reference_parseReference(reference);
+        if (digest !== undefined && digest !== descriptor.digest) {
+            throw new errors/* SideloadError */.wR('BUNDLE_FAILED', `${reference} would have the digest ${descriptor.digest} in the bundle`, {
+                hint: 'Name the image by a tag: its layers are compressed anew, and an index of several platforms is written anew.',
+            });
+        }
+    }
+}
+function bundle_namesOf(laid) {
+    return indexOf(laid.flatMap(({ image, descriptor }) => referencesOf(image).map(reference => ({
+        ...descriptor,
+        annotations: { 'io.containerd.image.name': reference, 'org.opencontainers.image.ref.name': reference },
+    }))));
+}
+function forDocker(laid) {
+    if (laid.some(({ variants }) => variants.length !== 1))
+        return [];
+    const entries = laid.flatMap(({ image, variants }) => variants.map(({ variant, blobs }) => ({ imageId: variant.imageId, references: referencesOf(image), blobs })));
+    return [dockerManifest(entries)];
+}
+function contentsOf(laid, version) {
+    return json({
+        schemaVersion: 1,
+        tool: { name: 'kube-sideload', version },
+        created: new Date().toISOString(),
+        images: laid.map(({ image, variants }) => ({
+            reference: image.reference,
+            aliases: image.aliases ?? [],
+            platforms: Object.fromEntries(variants.map(({ variant, manifest, blobs }) => [
+                formatPlatform(variant.platform),
+                {
+                    imageId: variant.imageId,
+                    manifest,
+                    layers: variant.layers.map(({ diffId }, index) => ({
+                        diffId,
+                        blob: blobs[index]?.digest,
+                        sizeBytes: blobs[index]?.sizeBytes,
+                    })),
+                },
+            ])),
+        })),
+    });
+}
+
+;// CONCATENATED MODULE: ./lib/image/config.js
+
+
+
+function parseConfig(bytes, what) {
+    const config = asObject(parseJson(bytes, what));
+    const os = asText(config.os);
+    const architecture = asText(config.architecture);
+    const variant = asText(config.variant);
+    if (os === undefined || architecture === undefined) {
+        throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${what} names no os and architecture`, {
+            hint: 'Say what the image is for when building it; with crane: `crane mutate --set-platform linux/amd64`.',
+        });
+    }
+    const diffIds = asList(asObject(config.rootfs).diff_ids).map(value => {
+        const diffId = parseDigest(value);
+        if (diffId === undefined) {
+            throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${what} has a diff_id that is no digest: ${JSON.stringify(value)}`);
+        }
+        return diffId;
+    });
+    if (diffIds.length === 0)
+        throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${what} names no layers`);
+    return { platform: { os, architecture, ...(variant === undefined ? {} : { variant }) }, diffIds };
+}
+function userOf(config) {
+    return asText(asObject(asObject(JSON.parse(config.toString('utf8'))).config).User) ?? '';
+}
+
+;// CONCATENATED MODULE: ./lib/image/entries.js
+
+
+
+const METADATA_MAX_BYTES = 4 << 20;
+const METADATA_TOTAL_MAX_BYTES = 16 * METADATA_MAX_BYTES;
+function entryName(name) {
+    return external_node_path_namespaceObject.posix.normalize(name).replace(/^\/+|\/+$/g, '');
+}
+function linkTarget(type, name, target) {
+    return entryName(type === 'link' ? target : external_node_path_namespaceObject.posix.join(external_node_path_namespaceObject.posix.dirname(name), target));
+}
+function findFile({ files, links }, name) {
+    let key = entryName(name);
+    for (let hops = 0; key !== undefined && hops < 8; hops += 1) {
+        const file = files.get(key);
+        if (file !== undefined)
+            return file;
+        key = links.get(key);
+    }
+    return undefined;
+}
+function missingFrom({ label, ended, sizeBytes }, what) {
+    return ended
+        ? new errors/* SideloadError */.wR('ARCHIVE_INCOMPLETE', `${label} lacks ${what}`)
+        : new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${label} ends after ${sizeBytes} bytes, before ${what}`);
+}
+async function readMetadata(label, name, file) {
+    if (file.sizeBytes > METADATA_MAX_BYTES || file.stored !== undefined) {
+        throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${name} in ${label} is not JSON of at most ${METADATA_MAX_BYTES} bytes`);
+    }
+    const chunks = [];
+    for await (const chunk of file.open())
+        chunks.push(chunk);
+    return Buffer.concat(chunks);
+}
+function memoryFile(bytes) {
+    return { sizeBytes: bytes.length, open: () => external_node_stream_namespaceObject.Readable.from([bytes], { objectMode: false }) };
+}
+
+;// CONCATENATED MODULE: ./lib/image/docker-archive.js
+
+
+
+
+
+async function readDockerArchive(entries) {
+    const file = findFile(entries, 'manifest.json');
+    if (file === undefined)
+        return [];
+    const what = `manifest.json in ${entries.label}`;
+    const manifests = parseJson(await readMetadata(entries.label, 'manifest.json', file), what);
+    if (!Array.isArray(manifests))
+        throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${what} is not a list of images`);
+    const images = [];
+    for (const manifest of manifests.map(asObject)) {
+        const names = asList(manifest.RepoTags).flatMap(tag => asText(tag) ?? []);
+        images.push({ names, variant: await readVariant(entries, asText(manifest.Config), asList(manifest.Layers)) });
+    }
+    return images;
+}
+async function readVariant(entries, configName, layerNames) {
+    const { label } = entries;
+    if (configName === undefined) {
+        throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `manifest.json in ${label} names no config for an image`);
+    }
+    const configFile = findFile(entries, configName);
+    if (configFile === undefined)
+        throw missingFrom(entries, `the image config ${configName}`);
+    const config = await readMetadata(label, configName, configFile);
+    const imageId = digestOf(config);
+    const claimed = digestFromHex(/([0-9a-f]{64})(?:\.json)?$/.exec(configName)?.[1] ?? '');
+    if (claimed !== undefined && claimed !== imageId) {
+        throw new errors/* SideloadError */.wR('ARCHIVE_CORRUPT', `the image config in ${label} should be ${claimed} and is ${imageId}`);
+    }
+    const { platform, diffIds } = parseConfig(config, `the image config ${configName} in ${label}`);
+    if (layerNames.length !== diffIds.length) {
+        throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `manifest.json in ${label} names ${layerNames.length} layers, and the config of the image ${diffIds.length}`);
+    }
+    const layers = diffIds.map((diffId, index) => {
+        const name = String(layerNames[index]);
+        const file = findFile(entries, name);
+        if (file === undefined)
+            throw missingFrom(entries, `the layer ${name} (${diffId})`);
+        return { diffId, name: `${name} in ${label}`, file };
+    });
+    return { platform, imageId, config, layers };
+}
+
+;// CONCATENATED MODULE: ./lib/image/oci-archive.js
+
+
+
+
+
+const INDEX_MAX_DEPTH = 4;
+const oci_archive_MANIFEST_TYPE = 'application/vnd.oci.image.manifest.v1+json';
+const CONFIG_TYPES = new Set([
+    'application/vnd.oci.image.config.v1+json',
+    'application/vnd.docker.container.image.v1+json',
+]);
+async function readOciArchive(entries) {
+    const file = findFile(entries, 'index.json');
+    if (file === undefined)
+        return [];
+    const bytes = await readMetadata(entries.label, 'index.json', file);
+    const index = asObject(parseJson(bytes, `index.json in ${entries.label}`));
+    const images = [];
+    for (const descriptor of asList(index.manifests).map(asObject)) {
+        const variants = [];
+        const faults = [];
+        await readDescriptor(entries, descriptor, 0, variants, faults);
+        if (variants.length > 0 || faults.length > 0) {
+            images.push({ ...nameOf(descriptor), digest: digestIn(descriptor, 'index.json', entries), variants, faults });
+        }
+    }
+    return images;
+}
+function nameOf(descriptor) {
+    const annotations = asObject(descriptor.annotations);
+    const refName = asText(annotations['org.opencontainers.image.ref.name']);
+    const name = asText(annotations['io.containerd.image.name']) ?? (/[/:]/.test(refName ?? '') ? refName : undefined);
+    return { name, tag: name === undefined ? refName : undefined };
+}
+async function readDescriptor(entries, descriptor, depth, variants, faults) {
+    if (isAttestation(descriptor))
+        return;
+    const digest = digestIn(descriptor, 'an index', entries);
+    const platform = asObject(descriptor.platform);
+    const built = asText(platform.architecture);
+    const what = `the manifest ${digest}${built === undefined ? '' : ` for ${asText(platform.os)}/${built}`}`;
+    await collectingFaults(faults, entries, async () => {
+        const bytes = await readBlob(entries, digest, what);
+        const manifest = asObject(parseJson(bytes, `${what} in ${entries.label}`));
+        if (manifest.manifests === undefined) {
+            const mediaType = asText(manifest.mediaType) ?? asText(descriptor.mediaType) ?? oci_archive_MANIFEST_TYPE;
+            const variant = await oci_archive_readManifest(entries, manifest, { digest, mediaType, bytes }, what);
+            if (variant !== undefined)
+                variants.push(variant);
+            return;
+        }
+        if (depth >= INDEX_MAX_DEPTH) {
+            throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${entries.label} nests indexes deeper than ${INDEX_MAX_DEPTH}`);
+        }
+        for (const child of asList(manifest.manifests).map(asObject)) {
+            await readDescriptor(entries, child, depth + 1, variants, faults);
+        }
+    });
+}
+function isAttestation({ annotations, platform }) {
+    const { os, architecture } = asObject(platform);
+    return (asObject(annotations)['vnd.docker.reference.type'] !== undefined || (os === 'unknown' && architecture === 'unknown'));
+}
+async function oci_archive_readManifest(entries, manifest, source, what) {
+    const { label } = entries;
+    const descriptor = asObject(manifest.config);
+    if (!CONFIG_TYPES.has(asText(descriptor.mediaType)))
+        return undefined;
+    const imageId = digestIn(descriptor, what, entries);
+    const config = await readBlob(entries, imageId, `the image config ${imageId}`);
+    const { platform, diffIds } = parseConfig(config, `the image config ${imageId} in ${label}`);
+    const descriptors = asList(manifest.layers).map(asObject);
+    if (descriptors.length !== diffIds.length) {
+        throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${what} in ${label} names ${descriptors.length} layers, and the config of the image ${diffIds.length}`);
+    }
+    const layers = diffIds.map((diffId, index) => {
+        const layer = descriptors[index] ?? {};
+        const blobDigest = digestIn(layer, what, entries);
+        if (/[+.]encrypted/.test(asText(layer.mediaType) ?? '')) {
+            throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `the layer ${blobDigest} in ${label} is encrypted`, {
+                hint: 'Decrypt the image before pushing it to nodes.',
+            });
+        }
+        const file = findFile(entries, blobName(blobDigest));
+        if (file === undefined)
+            throw missingFrom(entries, `the layer ${blobDigest}`);
+        return { diffId, blobDigest, name: `${blobDigest} in ${label}`, file };
+    });
+    const layerDigests = layers.flatMap(({ blobDigest }) => blobDigest ?? []);
+    return { platform, imageId, config, layers, manifest: { ...source, layerDigests } };
+}
+function blobName(digest) {
+    return `blobs/sha256/${hexOf(digest)}`;
+}
+function digestIn(descriptor, where, { label }) {
+    const digest = parseDigest(descriptor.digest);
+    if (digest !== undefined)
+        return digest;
+    const written = JSON.stringify(descriptor.digest);
+    throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${where} in ${label} has a digest that is none: ${written}`);
+}
+async function readBlob(entries, digest, what) {
+    const file = findFile(entries, blobName(digest));
+    if (file === undefined)
+        throw missingFrom(entries, what);
+    const bytes = await readMetadata(entries.label, blobName(digest), file);
+    const found = digestOf(bytes);
+    if (found !== digest) {
+        throw new errors/* SideloadError */.wR('ARCHIVE_CORRUPT', `${what} in ${entries.label} has the digest ${found}`);
+    }
+    return bytes;
+}
+async function collectingFaults(faults, { ended }, read) {
+    try {
+        await read();
+    }
+    catch (error) {
+        if (!(error instanceof errors/* SideloadError */.wR) || error.code === 'ARCHIVE_CORRUPT' || !ended)
+            throw error;
+        faults.push(error);
+    }
+}
+
+;// CONCATENATED MODULE: ./lib/image/archive.js
+
+
+
+
+
+
+async function readArchive(entries, log) {
+    const { label } = entries;
+    const isOci = findFile(entries, 'index.json') !== undefined;
+    const isDocker = findFile(entries, 'manifest.json') !== undefined;
+    if (!isOci && !isDocker)
+        throw noManifest(entries);
+    const ociImages = await readOciArchive(entries);
+    const dockerImages = isDocker && needsDocker(ociImages) ? await readDockerArchive(entries) : [];
+    const named = new Map();
+    const nameless = [];
+    const faults = [];
+    const broken = [];
+    const add = (image) => {
+        if (image.name === undefined)
+            nameless.push(image);
+        else
+            named.set(image.name, mergeVariants(label, named.get(image.name), image));
+    };
+    for (const { name, tag, digest, variants, faults: own } of ociImages) {
+        faults.push(...own);
+        const image = { name: fullName(name), tag, digest, variants, format: 'OCI' };
+        if (variants.length > 0)
+            add(image);
+        else if (own[0] !== undefined)
+            broken.push({ ...image, fault: own[0] });
+    }
+    for (const { names, variant } of dockerImages) {
+        const missing = names.map(fullName).filter(name => name !== undefined && !named.has(name));
+        const known = [...named.values(), ...nameless].some(image => has(image, variant));
+        for (const name of missing)
+            add({ name, digest: undefined, variants: [variant], format: 'docker' });
+        if (names.length === 0 && !known)
+            add({ name: undefined, digest: undefined, variants: [variant], format: 'docker' });
+    }
+    const images = [...named.values(), ...joinNameless(nameless)];
+    const lost = broken.filter(({ name }) => (name === undefined ? dockerImages.length === 0 : !named.has(name)));
+    if (images.length === 0) {
+        throw faults[0] ?? new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${label} holds no container image`);
+    }
+    for (const fault of faults)
+        log(`left out: ${fault.message}`);
+    return [...images, ...lost];
+}
+function needsDocker(images) {
+    return images.length === 0 || images.some(({ variants }) => variants.length === 0);
+}
+function has(image, variant) {
+    return image.variants.some(({ imageId }) => imageId === variant.imageId);
+}
+function joinNameless(images) {
+    const tags = [...new Set(images.map(({ tag }) => tag))];
+    return tags.flatMap(tag => {
+        const group = images.filter(image => image.tag === tag);
+        const variants = group.flatMap(image => image.variants);
+        const platforms = new Set(variants.map(({ platform }) => formatPlatform(platform)));
+        const [first] = group;
+        return first === undefined || platforms.size < variants.length ? group : [{ ...first, variants }];
+    });
+}
+function isSame(first, second) {
+    const ids = ({ variants, digest }) => variants.map(({ imageId }) => imageId).join() || digest;
+    return ids(first) === ids(second);
+}
+function mergeVariants(label, first, second) {
+    if (first === undefined)
+        return second;
+    const added = second.variants.filter(variant => !has(first, variant));
+    for (const { platform } of added) {
+        const twice = first.variants.some(variant => formatPlatform(variant.platform) === formatPlatform(platform));
+        if (twice) {
+            throw new errors/* SideloadError */.wR('IMAGE_AMBIGUOUS', `${label} has two different ${first.name} for ${formatPlatform(platform)}`, {
+                hint: 'Save each image under its own name.',
+            });
+        }
+    }
+    return { ...first, variants: [...first.variants, ...added] };
+}
+function fullName(name) {
+    try {
+        return name === undefined ? undefined : normalise(name);
+    }
+    catch {
+        return undefined;
+    }
+}
+function noManifest({ label, ended, sizeBytes, files }) {
+    if (!ended) {
+        return new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${label} ends after ${sizeBytes} bytes, before its manifest`);
+    }
+    const exported = files.has('etc/passwd') || files.has('.dockerenv') || files.has('bin/sh');
+    return new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${label} has neither manifest.json nor index.json, so it is not an image archive`, exported ? { hint: 'This looks like `docker export`, a file system only: write it with `docker save`.' } : {});
+}
+
+;// CONCATENATED MODULE: external "node:zlib"
+const external_node_zlib_namespaceObject = require("node:zlib");
+var external_node_zlib_default = /*#__PURE__*/__nccwpck_require__.n(external_node_zlib_namespaceObject);
+;// CONCATENATED MODULE: ./lib/image/program.js
+
+
+const STDERR_MAX_CHARACTERS = 4096;
+const STDOUT_MAX_CHARACTERS = 1 << 20;
+const KILL_AFTER_MS = 5000;
+const OUTPUT_GRACE_MS = 2000;
+function startProgram(name, args, signal) {
+    const child = (0,external_node_child_process_namespaceObject.spawn)(name, args, {
+        stdio: ['pipe', 'pipe', 'pipe'],
+        env: { ...process.env, LC_ALL: 'C' },
+    });
+    child.stdin.on('error', () => { });
+    let stderr = '';
+    child.stderr.setEncoding('utf8').on('data', (text) => {
+        stderr = (stderr + text).slice(-STDERR_MAX_CHARACTERS);
+    });
+    let insist;
+    let grace;
+    const stop = () => {
+        if (insist !== undefined || child.exitCode !== null || child.signalCode !== null)
+            return;
+        child.kill();
+        insist = setTimeout(() => child.kill('SIGKILL'), KILL_AFTER_MS);
+    };
+    const exit = new Promise(resolve => {
+        let failure;
+        const end = (code, killer) => {
+            clearTimeout(insist);
+            clearTimeout(grace);
+            signal.removeEventListener('abort', stop);
+            resolve({
+                code: failure === undefined ? (code ?? undefined) : undefined,
+                missing: failure?.code === 'ENOENT',
+                reason: failure?.message ?? (killer === null ? `exited with ${code}` : `was ended by ${killer}`),
+                stderr: stderr.trim(),
+            });
+        };
+        child.on('error', error => {
+            failure ??= error;
+            if (child.pid === undefined)
+                end(null, null);
+        });
+        child.on('exit', (code, killer) => {
+            grace = setTimeout(end, OUTPUT_GRACE_MS, code, killer);
+        });
+        child.on('close', end);
+    });
+    signal.addEventListener('abort', stop);
+    if (signal.aborted)
+        stop();
+    return { stdin: child.stdin, stdout: child.stdout, exit, stop };
+}
+async function runProgram(name, args, signal) {
+    const program = startProgram(name, args, signal);
+    program.stdin.end();
+    let stdout = '';
+    program.stdout.setEncoding('utf8').on('data', (text) => {
+        stdout = (stdout + text).slice(0, STDOUT_MAX_CHARACTERS);
+    });
+    const exit = await program.exit;
+    if (signal.aborted)
+        throw new errors/* SideloadError */.wR('CANCELLED', 'cancelled', { cause: signal.reason });
+    return { ...exit, stdout };
+}
+
+;// CONCATENATED MODULE: ./lib/image/compression.js
+
+
+
+
+const MAGIC_BYTES = 4;
+const CHUNK_BYTES = 1 << 20;
+function sniffCompression(head) {
+    if (head[0] === 0x1f && head[1] === 0x8b)
+        return 'gzip';
+    if (head.length >= 4 && head.readUInt32LE(0) === 0xfd2fb528)
+        return 'zstd';
+    if (head.length >= 4 && head.readUInt32LE(0) >>> 4 === 0x184d2a5)
+        return 'zstd';
+    return 'none';
+}
+const WAYS = [
+    { compression: 'zstd', encodedPerSecond: 327e6, importedPerSecond: 112e6, sentShare: 0.52 },
+    { compression: 'gzip', encodedPerSecond: 83e6, importedPerSecond: 112e6, sentShare: 0.53 },
+    { compression: 'none', encodedPerSecond: Number.POSITIVE_INFINITY, importedPerSecond: 61e6, sentShare: 1 },
+];
+function chooseCompression(linkBytesPerSecond, available) {
+    const seconds = (way) => Math.max(1 / way.encodedPerSecond, 1 / way.importedPerSecond, linkBytesPerSecond === undefined ? 0 : way.sentShare / linkBytesPerSecond);
+    const [first = WAYS[2], ...others] = WAYS.filter(({ compression }) => available.has(compression));
+    return others.reduce((best, way) => (seconds(way) < seconds(best) ? way : best), first)
+        .compression;
+}
+async function chooseCodec(setting, signal) {
+    const zstd = setting === 'auto' || setting === 'zstd' ? await findZstd(signal) : undefined;
+    if (setting === 'zstd' && zstd === undefined) {
+        throw new errors/* SideloadError */.wR('INPUT_INVALID', '`compression: zstd` needs zstd, which this Node and this machine lack', {
+            hint: 'Install the `zstd` program on the runner, run Node 22.15 or later, or leave the choice to `auto`.',
+        });
+    }
+    const chosen = setting === 'auto'
+        ? chooseCompression(undefined, new Set(zstd === undefined ? ['gzip', 'none'] : ['zstd', 'gzip', 'none']))
+        : setting;
+    if (chosen === 'none')
+        return { name: 'nothing', compression: 'none', label: 'none' };
+    if (chosen === 'zstd' && zstd !== undefined)
+        return zstd;
+    return gzipCodec(setting === 'gzip' ? 'gzip' : 'gzip, because neither this Node nor the machine has zstd');
+}
+async function findZstd(signal) {
+    const codec = { compression: 'zstd', label: 'zstd-1' };
+    if (typeof (external_node_zlib_default()).createZstdCompress === 'function') {
+        const options = { chunkSize: CHUNK_BYTES, params: { [(external_node_zlib_default()).constants.ZSTD_c_compressionLevel]: 1 } };
+        return { ...codec, name: 'zstd', start: () => inProcess(endsOnce(external_node_zlib_default().createZstdCompress(options))) };
+    }
+    if (!(await hasZstd(signal)))
+        return undefined;
+    const args = ['-1', '-q', '-c', '-T2'];
+    return { ...codec, name: 'zstd (program)', start: signal => byProgram(startProgram('zstd', args, signal)) };
+}
+function gzipCodec(name) {
+    return {
+        name,
+        compression: 'gzip',
+        label: 'gzip-1',
+        start: () => inProcess(external_node_zlib_default().createGzip({ level: 1, chunkSize: CHUNK_BYTES })),
+    };
+}
+async function startDecompression(compression, signal) {
+    if (compression === 'gzip')
+        return inProcess(external_node_zlib_default().createGunzip({ chunkSize: CHUNK_BYTES }));
+    if (await hasZstd(signal))
+        return byProgram(startProgram('zstd', ['-d', '-q', '-c'], signal));
+    if (typeof (external_node_zlib_default()).createZstdDecompress === 'function')
+        return firstFrame();
+    throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', 'it is compressed with zstd, which this machine cannot read', {
+        hint: 'Install the `zstd` program on the runner, or run Node 22.15 or later.',
+    });
+}
+async function hasZstd(signal) {
+    return (await runProgram('zstd', ['--version'], signal)).code === 0;
+}
+function endsOnce(stream) {
+    const end = stream.end.bind(stream);
+    stream.end = () => {
+        stream.write(Buffer.alloc(0), error => {
+            if (!error)
+                end();
+        });
+        return stream;
+    };
+    return stream;
+}
+function inProcess(stream) {
+    return { stream, isProgram: false, finished: async () => { }, stop: () => stream.destroy() };
+}
+function firstFrame() {
+    const stream = external_node_zlib_default().createZstdDecompress({ chunkSize: CHUNK_BYTES });
+    let writtenBytes = 0;
+    const write = stream._transform.bind(stream);
+    stream._transform = (chunk, encoding, done) => {
+        writtenBytes += chunk.length;
+        write(chunk, encoding, done);
+    };
+    return {
+        stream,
+        isProgram: false,
+        stop: () => stream.destroy(),
+        finished: async () => {
+            if (stream.bytesWritten < writtenBytes) {
+                throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', 'it is compressed with zstd in several frames', {
+                    hint: 'Install the `zstd` program on the runner, or decompress the archive first.',
+                });
+            }
+        },
+    };
+}
+function byProgram(program) {
+    return {
+        stream: external_node_stream_namespaceObject.Duplex.from({ writable: program.stdin, readable: program.stdout }),
+        isProgram: true,
+        stop: program.stop,
+        finished: async () => {
+            const exit = await program.exit;
+            if (exit.code !== 0)
+                throw new Error(`zstd failed: ${exit.stderr || exit.reason}`);
+        },
+    };
+}
+
+;// CONCATENATED MODULE: ./lib/image/cache-directory.js
+
+
+
+
+
+
+const ENTRY_NAME = /^([0-9a-f]{64})\.([0-9a-f]{64})\.((none|gzip|zstd)(?:-\d{1,2})?)$/;
+const PARTIAL_NAME = /^([0-9a-f]{16})-(\d+)-(\d+)-[0-9a-f]{8}\.partial$/;
+const cache_directory_STALE_AFTER_MS = 24 * 3600 * 1000;
+function cache_directory_nameOf({ source, blob, label }) {
+    return `${hexOf(source)}.${hexOf(blob)}.${label}`;
+}
+function partialName() {
+    return `${machineId()}-${process.pid}-${startOf(process.pid)}-${(0,external_node_crypto_namespaceObject.randomBytes)(4).toString('hex')}.partial`;
+}
+function isPartial(path) {
+    return path.endsWith('.partial');
+}
+function passedThrough({ label, compression }) {
+    return compression !== 'none' && label === compression;
+}
+async function entriesOf(directory) {
+    return (await namesIn(directory)).flatMap(name => {
+        const [, sourceHex = '', blobHex = '', label = '', compression] = ENTRY_NAME.exec(name) ?? [];
+        const [source, blob] = [digestFromHex(sourceHex), digestFromHex(blobHex)];
+        return source === undefined || blob === undefined
+            ? []
+            : [{ source, blob, label, compression: compression }];
+    });
+}
+async function listFiles(directory) {
+    const files = new Map();
+    for (const name of await namesIn(directory)) {
+        if (!ENTRY_NAME.test(name))
+            continue;
+        const path = (0,external_node_path_namespaceObject.join)(directory, name);
+        const info = await (0,promises_namespaceObject.stat)(path).catch(() => undefined);
+        if (info === undefined)
+            continue;
+        const file = files.get(info.ino) ?? { inode: info.ino, sizeBytes: info.size, usedMs: info.mtimeMs, paths: [] };
+        file.paths.push(path);
+        files.set(info.ino, file);
+    }
+    return [...files.values()].sort((a, b) => a.usedMs - b.usedMs);
+}
+async function evict(directory, wantedBytes, may) {
+    let freedBytes = 0;
+    for (const file of await listFiles(directory)) {
+        if (freedBytes >= wantedBytes)
+            break;
+        if (!may(file))
+            continue;
+        for (const path of file.paths)
+            await cache_directory_remove(path);
+        freedBytes += file.sizeBytes;
+    }
+    return freedBytes;
+}
+async function cache_directory_remove(path) {
+    await (0,promises_namespaceObject.unlink)(path).catch(() => { });
+}
+async function removeStale(directory) {
+    for (const name of await namesIn(directory)) {
+        const [, machine, pid, started] = PARTIAL_NAME.exec(name) ?? [];
+        if (machine === undefined)
+            continue;
+        const path = (0,external_node_path_namespaceObject.join)(directory, name);
+        const isGone = machine === machineId() ? startOf(Number(pid)) !== started : await isOld(path);
+        if (isGone)
+            await cache_directory_remove(path);
+    }
+}
+async function isOld(path) {
+    const info = await (0,promises_namespaceObject.stat)(path).catch(() => undefined);
+    return info !== undefined && Date.now() - info.mtimeMs > cache_directory_STALE_AFTER_MS;
+}
+async function namesIn(directory) {
+    return await (0,promises_namespaceObject.readdir)(directory).catch(() => []);
+}
+function machineId() {
+    const namespace = orEmpty(() => (0,external_node_fs_namespaceObject.readlinkSync)('/proc/self/ns/pid'));
+    const parts = [(0,external_node_os_.hostname)(), orEmpty(() => (0,external_node_fs_namespaceObject.readFileSync)('/proc/sys/kernel/random/boot_id', 'utf8')), namespace];
+    return (0,external_node_crypto_namespaceObject.createHash)('sha256').update(parts.join('\0')).digest('hex').slice(0, 16);
+}
+function startOf(pid) {
+    const text = orEmpty(() => (0,external_node_fs_namespaceObject.readFileSync)(`/proc/${pid}/stat`, 'utf8'));
+    if (text !== '')
+        return text.slice(text.lastIndexOf(')') + 2).split(' ')[19];
+    try {
+        process.kill(pid, 0);
+        return '0';
+    }
+    catch (error) {
+        return error.code === 'EPERM' ? '0' : undefined;
+    }
+}
+function orEmpty(read) {
+    try {
+        return read();
+    }
+    catch {
+        return '';
+    }
+}
+
+;// CONCATENATED MODULE: ./lib/image/cache.js
+
+
+
+
+async function openCache({ directory: wanted, maxBytes }, fallback, log) {
+    const lasting = maxBytes > 0 && (await isUsable(wanted, log)) ? wanted : undefined;
+    const directory = lasting ?? fallback;
+    const files = new Set();
+    if (lasting !== undefined)
+        await removeStale(directory);
+    const use = (file) => {
+        files.add(file);
+        return file;
+    };
+    const release = async (file) => {
+        if (!files.delete(file))
+            return;
+        await file.handle.close();
+        if (isPartial(file.path))
+            await cache_directory_remove(file.path);
+    };
+    return {
+        directory,
+        async create() {
+            await (0,promises_namespaceObject.mkdir)(directory, { recursive: true, mode: 0o700 });
+            const path = (0,external_node_path_namespaceObject.join)(directory, partialName());
+            return use({ handle: await (0,promises_namespaceObject.open)(path, 'wx+', 0o600), path });
+        },
+        async publish(file, entry) {
+            const path = (0,external_node_path_namespaceObject.join)(directory, cache_directory_nameOf(entry));
+            if (file.path === path)
+                return;
+            try {
+                if (isPartial(file.path)) {
+                    await (0,promises_namespaceObject.rename)(file.path, path);
+                    file.path = path;
+                }
+                else
+                    await (0,promises_namespaceObject.link)(file.path, path);
+            }
+            catch {
+            }
+        },
+        async find(source, label) {
+            const known = await entriesOf(directory);
+            const fitting = known.filter(entry => entry.source === source && (entry.label === label || passedThrough(entry)));
+            fitting.sort((a, b) => Number(b.label === label) - Number(a.label === label) || (a.blob < b.blob ? -1 : 1));
+            for (const entry of fitting) {
+                const path = (0,external_node_path_namespaceObject.join)(directory, cache_directory_nameOf(entry));
+                const handle = await (0,promises_namespaceObject.open)(path, 'r').catch(() => undefined);
+                if (handle === undefined)
+                    continue;
+                const { size: sizeBytes } = await handle.stat();
+                if (sizeBytes === 0) {
+                    await handle.close();
+                    await cache_directory_remove(path);
+                    continue;
+                }
+                await handle.utimes(new Date(), new Date()).catch(() => { });
+                return { entry, sizeBytes, file: use({ handle, path }) };
+            }
+            return undefined;
+        },
+        release,
+        async discard(file) {
+            const { ino } = await file.handle.stat();
+            await evict(directory, Number.POSITIVE_INFINITY, ({ inode }) => inode === ino);
+        },
+        async makeRoom(wantedBytes) {
+            const stats = await Promise.all([...files].map(({ handle }) => handle.stat()));
+            const inUse = new Set(stats.map(({ ino }) => ino));
+            return await evict(directory, wantedBytes, ({ inode }) => !inUse.has(inode));
+        },
+        async close() {
+            for (const file of [...files])
+                await release(file);
+            if (lasting === undefined)
+                return;
+            await removeStale(directory);
+            const sizeBytes = (await listFiles(directory)).reduce((sum, file) => sum + file.sizeBytes, 0);
+            await evict(directory, sizeBytes - maxBytes, () => true);
+        },
+    };
+}
+async function isUsable(directory, log) {
+    const no = (why) => {
+        log(`layers are cached for this run only: ${why}`);
+        return false;
+    };
+    if (directory === undefined)
+        return no('there is no home directory, and `cache-dir` is not set');
+    try {
+        await (0,promises_namespaceObject.mkdir)(directory, { recursive: true, mode: 0o700 });
+        const { uid, mode } = await (0,promises_namespaceObject.stat)(directory);
+        const me = process.getuid?.();
+        if ((mode & 0o002) !== 0)
+            return no(`${directory} can be written to by everybody`);
+        if (uid !== me && me !== 0)
+            return no(`${directory} belongs to another user`);
+        const trial = (0,external_node_path_namespaceObject.join)(directory, partialName());
+        await (await (0,promises_namespaceObject.open)(trial, 'wx', 0o600)).close();
+        await (0,promises_namespaceObject.unlink)(trial);
+        return true;
+    }
+    catch (error) {
+        return no((0,errors/* messageOf */.bD)(error));
+    }
+}
+
+;// CONCATENATED MODULE: ./lib/image/scratch.js
+
+
+
+
+
+
+
+
+
+
+
+
+
+async function openScratch(directory, log, signal, { compression = 'auto', cache: cacheOptions = { directory: undefined, maxBytes: 0 } } = {}) {
+    const codec = await chooseCodec(compression, signal);
+    log(`layers are compressed with ${codec.name}${compression === 'auto' ? ', as nodes take them in soonest so' : ''}`);
+    const root = await (0,promises_namespaceObject.mkdtemp)((0,external_node_path_namespaceObject.join)(directory, 'blobs-'));
+    const cache = await openCache(cacheOptions, root, log);
+    const closing = new AbortController();
+    const contents = new Map();
+    const files = new Map();
+    const writing = new Set();
+    const arrivals = new external_node_events_namespaceObject.EventEmitter().setMaxListeners(0);
+    const turn = createQueue((0,external_node_os_.availableParallelism)());
+    const remember = async (content, blob, file) => {
+        const known = contents.get(content.digest);
+        if (known !== undefined) {
+            await cache.release(file);
+            return known;
+        }
+        const open = () => readProven(file.handle, blob, () => cache.discard(file));
+        const stored = { ...content, blob: { ...blob, open } };
+        contents.set(content.digest, stored);
+        files.set(stored, file);
+        arrivals.emit(content.digest, stored);
+        return stored;
+    };
+    const write = async (source, signal, given = false) => {
+        const file = await cache.create();
+        try {
+            const sink = (frees) => writeTo(file.handle, cache.makeRoom, frees);
+            const { content, blob } = await writeBlob(source, given || ownsChunks(source), sink, codec, signal);
+            return await remember(content, blob, file);
+        }
+        catch (error) {
+            await cache.release(file);
+            throw isDiskFull(error)
+                ? new errors/* SideloadError */.wR('DISK_FULL', `no space left in ${cache.directory} on the runner`, { cause: error })
+                : error;
+        }
+        finally {
+            source.destroy();
+        }
+    };
+    const inTurn = (task, signal) => {
+        const job = turn(() => {
+            const either = AbortSignal.any([signal, closing.signal]);
+            either.throwIfAborted();
+            return task(either);
+        });
+        writing.add(job);
+        const done = () => writing.delete(job);
+        job.then(done, done);
+        return job;
+    };
+    const keep = async (content, diffId = content.digest) => {
+        const file = files.get(content);
+        if (file === undefined)
+            return;
+        const { digest: blob, compression } = content.blob;
+        const label = content.compression === 'none' ? codec.label : compression;
+        for (const source of new Set([content.digest, diffId])) {
+            await cache.publish(file, { source, blob, compression, label });
+        }
+    };
+    return {
+        directory: root,
+        signal: closing.signal,
+        write: (open, signal, chunks = 'lent') => inTurn(either => write(open(), either, chunks === 'given'), signal),
+        adopt: (open, signal) => inTurn(async (either) => (await adoptBlob(open, codec, either)) ?? (await write(open(), either)), signal),
+        async find(digest) {
+            const known = contents.get(digest);
+            if (known !== undefined || closing.signal.aborted)
+                return known;
+            const found = await cache.find(digest, codec.label);
+            if (found === undefined)
+                return undefined;
+            const { entry, sizeBytes, file } = found;
+            const isSource = passedThrough(entry) && entry.source === entry.blob;
+            const compression = isSource ? entry.compression : 'none';
+            return await remember({ digest, compression }, { digest: entry.blob, sizeBytes, compression: entry.compression }, file);
+        },
+        async passing(digest, signal) {
+            const known = contents.get(digest);
+            if (known !== undefined)
+                return known;
+            const [stored] = (await (0,external_node_events_namespaceObject.once)(arrivals, digest, { signal }));
+            return stored;
+        },
+        keep,
+        async retain(digests) {
+            for (const [digest, content] of contents) {
+                if (digests.has(digest)) {
+                    await keep(content);
+                    continue;
+                }
+                contents.delete(digest);
+                const file = files.get(content);
+                files.delete(content);
+                if (file !== undefined)
+                    await cache.release(file);
+            }
+        },
+        async close() {
+            closing.abort(new errors/* SideloadError */.wR('CANCELLED', 'the scratch directory was closed'));
+            await Promise.allSettled(writing);
+            await cache.close();
+            await (0,promises_namespaceObject.rm)(root, { recursive: true, force: true });
+        },
+    };
+}
+function ownsChunks(source) {
+    return source instanceof external_node_fs_namespaceObject.ReadStream;
+}
+async function writeBlob(source, given, sink, codec, signal) {
+    const { head, all } = await peek(source, MAGIC_BYTES);
+    const compression = sniffCompression(head);
+    const read = createTally();
+    if (compression !== 'none' || codec.start === undefined) {
+        const file = sink(false);
+        await (0,external_node_stream_promises_namespaceObject.pipeline)(tallied(all, read, given ? file : undefined), file, { signal });
+        const { digest, sizeBytes } = read.result();
+        return { content: { digest, compression }, blob: { digest, sizeBytes, compression } };
+    }
+    const sent = createMeter();
+    await through(codec.start(signal), ({ stream, isProgram }) => (0,external_node_stream_promises_namespaceObject.pipeline)(tallied(all, read, given && !isProgram ? stream : undefined), stream, sent.stream, sink(true), { signal }));
+    return {
+        content: { digest: read.result().digest, compression },
+        blob: { ...sent.result(), compression: codec.compression },
+    };
+}
+async function* tallied(chunks, tally, writer) {
+    for await (const chunk of chunks) {
+        tally.add(chunk);
+        const isWhole = chunk.length === chunk.buffer.byteLength;
+        yield chunk;
+        if (writer !== undefined && isWhole && chunk.length >= writer.writableHighWaterMark)
+            free(chunk);
+    }
+}
+async function adoptBlob(open, codec, signal) {
+    const source = open();
+    try {
+        const { head, all } = await peek(source, MAGIC_BYTES);
+        const compression = sniffCompression(head);
+        if (compression === 'none' && codec.start !== undefined)
+            return undefined;
+        const tally = createTally();
+        for await (const chunk of all) {
+            signal.throwIfAborted();
+            tally.add(chunk);
+            if (ownsChunks(source))
+                free(chunk);
+        }
+        const read = tally.result();
+        return { digest: read.digest, compression, blob: { ...read, compression, open } };
+    }
+    finally {
+        source.destroy();
+    }
+}
+function nowhere() {
+    return new external_node_stream_namespaceObject.Writable({ write: (_chunk, _encoding, done) => done() });
+}
+async function through(filter, run) {
+    try {
+        await run(filter);
+        await filter.finished();
+    }
+    finally {
+        filter.stop();
+    }
+}
+async function peek(source, sizeBytes) {
+    const chunks = source[Symbol.asyncIterator]();
+    const first = [];
+    let headBytes = 0;
+    while (headBytes < sizeBytes) {
+        const next = await chunks.next();
+        if (next.done === true)
+            break;
+        first.push(next.value);
+        headBytes += next.value.length;
+    }
+    async function* all() {
+        try {
+            yield* first;
+            first.length = 0;
+            for (let next = await chunks.next(); next.done !== true; next = await chunks.next())
+                yield next.value;
+        }
+        finally {
+            await chunks.return?.();
+        }
+    }
+    return { head: Buffer.concat(first).subarray(0, sizeBytes), all: all() };
+}
+function createQueue(limit) {
+    const waiting = [];
+    let running = 0;
+    return async (task) => {
+        if (running >= limit)
+            await new Promise(resolve => waiting.push(resolve));
+        else
+            running += 1;
+        try {
+            return await task();
+        }
+        finally {
+            const next = waiting.shift();
+            if (next === undefined)
+                running -= 1;
+            else
+                next();
+        }
+    };
+}
+
+;// CONCATENATED MODULE: ./lib/image/layer.js
+
+
+
+
+
+function createLayer(content, scratch) {
+    const passed = content.file.stored;
+    let ready = passed !== undefined && !provenByDiffId(content, passed) ? passed.blob : undefined;
+    const { diffId, blobDigest = diffId, file } = content;
+    const store = createShared(scratch.signal, async (signal) => {
+        const stored = file.stored ?? (await scratch.find(blobDigest)) ?? (await scratch.adopt(file.open, signal));
+        proveDigest(content, stored);
+        if (provenByDiffId(content, stored)) {
+            const known = await scratch.find(diffId);
+            if (known?.blob.digest !== stored.blob.digest)
+                await proveDiffId(content, stored, signal);
+            await scratch.keep(stored, diffId);
+        }
+        else
+            await scratch.keep(stored);
+        ready = stored.blob;
+        return stored.blob;
+    });
+    const known = async () => ready ?? (await scratch.find(blobDigest))?.blob;
+    return { diffId, sourceSizeBytes: file.sizeBytes, store, known };
+}
+function proveDigest({ diffId, blobDigest, name }, { digest, compression }) {
+    const wanted = blobDigest ?? (compression === 'none' ? diffId : digest);
+    if (digest !== wanted)
+        throw corrupt(name, wanted, digest);
+    if (compression === 'none' && digest !== diffId)
+        throw corrupt(name, diffId, digest);
+}
+function provenByDiffId({ blobDigest }, { compression }) {
+    return blobDigest === undefined && compression !== 'none';
+}
+async function proveDiffId({ diffId, name }, stored, signal) {
+    if (stored.compression === 'none')
+        return;
+    const meter = createMeter();
+    try {
+        await through(await startDecompression(stored.compression, signal), ({ stream }) => (0,external_node_stream_promises_namespaceObject.pipeline)(stored.blob.open(), stream, meter.stream, nowhere(), { signal }));
+    }
+    catch (error) {
+        if (signal.aborted || error instanceof errors/* SideloadError */.wR)
+            throw error;
+        throw new errors/* SideloadError */.wR('ARCHIVE_CORRUPT', `the layer ${name} cannot be decompressed`, { cause: error });
+    }
+    const { digest } = meter.result();
+    if (digest !== diffId)
+        throw corrupt(name, diffId, digest);
+}
+function corrupt(name, wanted, found) {
+    return new errors/* SideloadError */.wR('ARCHIVE_CORRUPT', `the layer ${name} should be ${wanted} and is ${found}`);
+}
+function createShared(closing, work) {
+    let current;
+    const start = () => {
+        const abort = new AbortController();
+        const promise = work(AbortSignal.any([abort.signal, closing]));
+        const job = { promise, abort, callers: 0, done: false };
+        promise.then(() => {
+            job.done = true;
+        }, () => {
+            if (current === job)
+                current = undefined;
+        });
+        return job;
+    };
+    return async (signal) => {
+        if (signal.aborted || closing.aborted)
+            throw cancelled(signal.aborted ? signal : closing);
+        current ??= start();
+        const job = current;
+        job.callers += 1;
+        let onAbort = () => { };
+        const gone = new Promise((_resolve, reject) => {
+            onAbort = () => reject(cancelled(signal));
+            signal.addEventListener('abort', onAbort);
+        });
+        try {
+            return await Promise.race([job.promise, gone]);
+        }
+        catch (error) {
+            throw closing.aborted ? cancelled(closing) : (0,errors/* toSideloadError */.Lq)(error);
+        }
+        finally {
+            signal.removeEventListener('abort', onAbort);
+            job.callers -= 1;
+            if (job.callers === 0 && signal.aborted && !job.done) {
+                if (current === job)
+                    current = undefined;
+                job.abort.abort();
+            }
+        }
+    };
+}
+function cancelled(signal) {
+    return new errors/* SideloadError */.wR('CANCELLED', 'cancelled', { cause: signal.reason });
+}
+
+;// CONCATENATED MODULE: ./lib/image/lazy.js
+
+function lazyImage(known, scratch, read) {
+    let reading;
+    const start = () => {
+        reading ??= read().then(image => {
+            if (image.imageId !== known.imageId) {
+                throw new errors/* SideloadError */.wR('IMAGE_AMBIGUOUS', `the image was ${known.imageId} and is ${image.imageId} now`, {
+                    hint: 'Something has built it anew meanwhile; run the job again.',
+                });
+            }
+            return image;
+        });
+        reading.catch(() => { });
+        return reading;
+    };
+    const { platform, imageId, user, diffIds, sizeBytes } = known;
+    return {
+        platform,
+        imageId,
+        user,
+        sizeBytes,
+        config: async () => await (await start()).config(),
+        layers: diffIds.map((diffId, index) => {
+            const stored = async () => (await scratch.find(diffId))?.blob;
+            return {
+                diffId,
+                sourceSizeBytes: undefined,
+                known: stored,
+                store: async (signal) => (await stored()) ?? (await arrival(scratch, diffId, start(), index, signal)),
+            };
+        }),
+        prefetch: start,
+    };
+}
+async function arrival(scratch, diffId, reading, index, signal) {
+    const waiting = new AbortController();
+    const passed = (async () => {
+        const content = await scratch.passing(diffId, AbortSignal.any([signal, waiting.signal]));
+        await scratch.keep(content);
+        return content.blob;
+    })();
+    const atTheEnd = reading.then(async ({ layers }) => {
+        const layer = layers[index];
+        if (layer?.diffId !== diffId) {
+            throw new errors/* SideloadError */.wR('INTERNAL', `the layer ${diffId} is none of the image that was read`);
+        }
+        return await layer.store(signal);
+    });
+    try {
+        return await Promise.race([passed, atTheEnd]);
+    }
+    finally {
+        waiting.abort();
+        for (const promise of [passed, atTheEnd])
+            promise.catch(() => { });
+    }
+}
+
+;// CONCATENATED MODULE: ./lib/image/names.js
+
+const TOLD_MAX = 3;
+function describeNames(requested, present, holder = 'the node') {
+    const full = normalise(requested);
+    if (present.includes(full))
+        return [];
+    const wanted = reference_parseReference(full);
+    const near = present
+        .map(name => ({ name, rank: nearness(wanted, full, name) }))
+        .filter(({ rank }) => rank !== undefined)
+        .toSorted((a, b) => (a.rank ?? 0) - (b.rank ?? 0));
+    return near
+        .slice(0, TOLD_MAX)
+        .map(({ name, rank }) => rank === 0
+        ? `${holder} has ${name} under that short name, where a pod does not find it; it must be ${full}`
+        : `${holder} has ${name}, the pod asks for ${full}`);
+}
+function nearness(wanted, full, name) {
+    const there = parsed(name);
+    if (there === undefined)
+        return undefined;
+    if (formatReference(there) === full)
+        return 0;
+    const sameTag = there.tag === wanted.tag && there.digest === wanted.digest;
+    if (sameTag && pathOf(there) === pathOf(wanted))
+        return 1;
+    if (sameTag && lastOf(there) === lastOf(wanted))
+        return 2;
+    return there.registry === wanted.registry && there.repository === wanted.repository ? 3 : undefined;
+}
+function parsed(name) {
+    try {
+        return reference_parseReference(normalise(name));
+    }
+    catch {
+        return undefined;
+    }
+}
+function pathOf({ repository }) {
+    return repository.replace(/^library\//, '');
+}
+function lastOf({ repository }) {
+    return repository.slice(repository.lastIndexOf('/') + 1);
+}
+function digestFate(reference, sentManifest) {
+    const { digest } = parseReference(reference);
+    if (digest === undefined)
+        return 'none';
+    return digest === sentManifest ? 'kept' : 'name only';
+}
+
+;// CONCATENATED MODULE: ./lib/image/selection.js
+
+
+
+
+const PODMAN_PREFIX = 'localhost/';
+const NOT_FOUND_HINT = 'Correct `images`, or tag the image before saving it.';
+function selectImages(images, requests, label) {
+    if (requests.length > 0)
+        return requests.map(request => selectImage(images, request, label));
+    return images.map(image => {
+        if (image.fault !== undefined)
+            throw image.fault;
+        if (image.name === undefined) {
+            throw new errors/* SideloadError */.wR('INPUT_INVALID', `${label} holds ${selection_describe(image)}`, {
+                hint: 'Set `images` to the name that pods use for it.',
+            });
+        }
+        return { reference: image.name, image };
+    });
+}
+function selectImage(images, request, label) {
+    const reference = normalise(request);
+    const image = images.find(({ name }) => name === reference) ??
+        images.find(({ name }) => name !== undefined && withoutPodmanPrefix(name) === reference) ??
+        selectByDigest(images, reference) ??
+        selectNameless(images, reference, label);
+    if (image === undefined) {
+        const names = images.flatMap(({ name }) => name ?? []);
+        const [near] = describeNames(reference, names, label);
+        throw new errors/* SideloadError */.wR('IMAGE_NOT_FOUND', `${label} does not hold ${reference}; it holds ${images.map(selection_describe).join(', ')}`, { hint: near === undefined ? NOT_FOUND_HINT : `${near}. ${NOT_FOUND_HINT}` });
+    }
+    if (image.fault !== undefined)
+        throw image.fault;
+    return { reference, image };
+}
+function selectByDigest(images, reference) {
+    const { digest } = reference_parseReference(reference);
+    if (digest === undefined)
+        return undefined;
+    for (const image of images) {
+        const variants = image.variants.filter(({ manifest }) => manifest?.digest === digest);
+        if (variants.length > 0)
+            return { ...image, variants };
+    }
+    return images.find(image => image.digest === digest);
+}
+function selectNameless(images, reference, label) {
+    const { tag } = reference_parseReference(reference);
+    if (tag === undefined)
+        return undefined;
+    const nameless = images.filter(({ name }) => name === undefined);
+    const tagged = nameless.filter(image => image.tag === tag);
+    const candidates = distinct(tagged.length === 0 && nameless.length === images.length ? nameless : tagged);
+    if (candidates.length < 2)
+        return candidates[0];
+    if (tagged.length === 0 && nameless.some(image => image.tag !== undefined))
+        return undefined;
+    const found = candidates.map(({ digest }) => digest ?? 'one without a digest').join(', ');
+    throw new errors/* SideloadError */.wR('IMAGE_AMBIGUOUS', `${label} holds several images that could be ${reference}: ${found}`, {
+        hint: 'Name one by its digest in `images`, as in `app@sha256:…`, or tag the images.',
+    });
+}
+function distinct(images) {
+    return images.filter((image, index) => images.findIndex(other => isSame(other, image)) === index);
+}
+function selection_describe({ name, tag }) {
+    if (name !== undefined)
+        return name;
+    return tag === undefined ? 'an image without a name' : `an image without a name, tagged ${tag}`;
+}
+function withoutPodmanPrefix(name) {
+    return name.startsWith(PODMAN_PREFIX) ? normalise(name.slice(PODMAN_PREFIX.length)) : name;
+}
+
+;// CONCATENATED MODULE: ./lib/image/tar-file.js
+
+
+
+
+
+const tar_file_BLOCK_BYTES = 512;
+const tar_file_READ_BYTES = 1 << 20;
+function createExtract(highWaterMark) {
+    const options = { highWaterMark, allowUnknownFormat: true };
+    return (0,tar_stream.extract)(options);
+}
+async function scanTarFile(file, path, label, signal) {
+    const { size: sizeBytes } = await file.stat();
+    const files = new Map();
+    const links = new Map();
+    let offset = 0;
+    let ended = false;
+    while (offset < sizeBytes) {
+        signal.throwIfAborted();
+        const found = await readHeader(file, offset, sizeBytes, label);
+        if (found === 'end of archive') {
+            ended = true;
+            break;
+        }
+        const { header, bodyOffset: start } = found;
+        const name = entryName(header.name);
+        const bodyBytes = header.type === 'directory' ? 0 : header.size;
+        if (start + bodyBytes > sizeBytes)
+            throw truncated(label, sizeBytes, name);
+        files.delete(name);
+        links.delete(name);
+        if (header.type === 'symlink' || header.type === 'link') {
+            links.set(name, linkTarget(header.type, name, header.linkname));
+        }
+        else if (header.type === 'file' || header.type === 'contiguous-file') {
+            files.set(name, { sizeBytes: bodyBytes, open: () => openRange(path, start, bodyBytes) });
+        }
+        offset = start + Math.ceil(bodyBytes / tar_file_BLOCK_BYTES) * tar_file_BLOCK_BYTES;
+        if (offset > sizeBytes)
+            throw truncated(label, sizeBytes, name);
+    }
+    return { files, links, label, sizeBytes, ended };
+}
+function truncated(label, sizeBytes, name) {
+    return new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${label} ends after ${sizeBytes} bytes, in the middle of ${name}`);
+}
+function openRange(path, start, sizeBytes) {
+    return sizeBytes === 0
+        ? external_node_stream_namespaceObject.Readable.from([])
+        : (0,external_node_fs_namespaceObject.createReadStream)(path, { start, end: start + sizeBytes - 1, highWaterMark: tar_file_READ_BYTES });
+}
+async function readHeader(file, offset, sizeBytes, label) {
+    let header;
+    const decoder = createExtract(1);
+    try {
+        const ready = listen(decoder, entry => {
+            header = entry;
+        });
+        let position = offset;
+        while (header === undefined) {
+            const block = Buffer.alloc(tar_file_BLOCK_BYTES);
+            const { bytesRead } = await file.read(block, 0, tar_file_BLOCK_BYTES, position);
+            if (bytesRead < tar_file_BLOCK_BYTES)
+                throw truncated(label, sizeBytes, `the header at byte ${offset}`);
+            if (position === offset && block.every(byte => byte === 0))
+                return 'end of archive';
+            decoder.write(block);
+            await ready();
+            position += tar_file_BLOCK_BYTES;
+        }
+        return { header, bodyOffset: position };
+    }
+    catch (error) {
+        if (error instanceof errors/* SideloadError */.wR)
+            throw error;
+        throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${label} has no tar header at byte ${offset}: ${(0,errors/* messageOf */.bD)(error)}`, {
+            cause: error,
+        });
+    }
+    finally {
+        decoder.destroy();
+    }
+}
+function listen(decoder, onEntry) {
+    let settle;
+    let failure;
+    decoder.on('entry', (header, body) => {
+        body.on('error', () => { });
+        onEntry(header);
+    });
+    decoder.on('drain', () => settle?.resolve());
+    decoder.on('error', (error) => {
+        failure = error;
+        settle?.reject(error);
+    });
+    return () => new Promise((resolve, reject) => {
+        settle = { resolve, reject };
+        if (failure !== undefined)
+            reject(failure);
+    });
+}
+
+;// CONCATENATED MODULE: ./lib/image/tar-pipe.js
+
+
+
+
+
+
+const tar_pipe_BLOCK_BYTES = 512;
+const tar_pipe_READ_BYTES = 1 << 20;
+async function readTarStream(source, stop, label, scratch, signal) {
+    const files = new Map();
+    const links = new Map();
+    const parser = createExtract(tar_pipe_READ_BYTES);
+    let sizeBytes = 0;
+    let entriesBytes = 0;
+    let metadataBytes = 0;
+    let current = 'its first header';
+    let stopped = false;
+    let sourceFailure;
+    async function* counted() {
+        try {
+            for await (const chunk of source) {
+                sizeBytes += chunk.length;
+                yield chunk;
+            }
+        }
+        catch (error) {
+            if (!stopped)
+                sourceFailure = { error };
+            throw error;
+        }
+    }
+    const store = async (entry, name, entryBytes) => {
+        if (entryBytes <= METADATA_MAX_BYTES) {
+            const bytes = await bytesOf(entry);
+            if (looksLikeJson(bytes)) {
+                metadataBytes += bytes.length;
+                if (metadataBytes > METADATA_TOTAL_MAX_BYTES) {
+                    throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${label} has more than ${METADATA_TOTAL_MAX_BYTES} bytes of JSON`);
+                }
+                files.set(name, memoryFile(bytes));
+                return;
+            }
+            files.set(name, storedFile(entryBytes, await scratch.write(() => external_node_stream_namespaceObject.Readable.from([bytes]), signal)));
+            return;
+        }
+        const claimed = digestFromHex(/(?:^|\/)([0-9a-f]{64})(?:\.tar(?:\.gz)?)?$/.exec(name)?.[1] ?? '');
+        const known = claimed === undefined ? undefined : await scratch.find(claimed);
+        if (known === undefined) {
+            files.set(name, storedFile(entryBytes, await scratch.write(() => entry, signal, 'given')));
+        }
+        else {
+            for await (const _ of entry) {
+            }
+            files.set(name, storedFile(entryBytes, known));
+        }
+    };
+    const collect = async () => {
+        for await (const entry of parser) {
+            const { name: writtenName, type, size, linkname } = entry.header;
+            const name = entryName(writtenName);
+            current = name;
+            const { byteOffset } = entry.header;
+            entriesBytes = (byteOffset ?? 0) + Math.ceil(size / tar_pipe_BLOCK_BYTES) * tar_pipe_BLOCK_BYTES;
+            files.delete(name);
+            links.delete(name);
+            if (type === 'symlink' || type === 'link')
+                links.set(name, linkTarget(type, name, linkname));
+            if (type === 'file' || type === 'contiguous-file')
+                await store(entry, name, size);
+            else
+                entry.resume();
+            current = `the header after ${name}`;
+        }
+    };
+    const feeding = (0,external_node_stream_promises_namespaceObject.pipeline)(counted(), parser, { signal });
+    const collecting = collect();
+    collecting.catch(error => {
+        parser.destroy(error);
+        stopped = true;
+        stop();
+    });
+    const failures = (await Promise.allSettled([collecting, feeding])).flatMap((side) => side.status === 'rejected' ? [side.reason] : []);
+    if (failures.length > 0) {
+        const error = failures.find(failure => failure instanceof errors/* SideloadError */.wR) ??
+            failures.find(failure => failure.code !== 'ERR_STREAM_PREMATURE_CLOSE') ??
+            failures[0];
+        if (sourceFailure !== undefined)
+            throw sourceFailure.error;
+        if (error instanceof errors/* SideloadError */.wR || signal.aborted)
+            throw error;
+        const message = (0,errors/* messageOf */.bD)(error);
+        if (message === 'Unexpected end of data')
+            throw truncated(label, sizeBytes, current);
+        if (!/header/i.test(message))
+            throw error;
+        throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${label} is not a tar archive at ${current}: ${message}`, {
+            cause: error,
+        });
+    }
+    return { files, links, label, sizeBytes, ended: sizeBytes >= entriesBytes + tar_pipe_BLOCK_BYTES };
+}
+function storedFile(sizeBytes, stored) {
+    return { sizeBytes, stored, open: stored.blob.open };
+}
+async function bytesOf(entry) {
+    const chunks = [];
+    for await (const chunk of entry)
+        chunks.push(chunk);
+    return Buffer.concat(chunks);
+}
+function looksLikeJson(bytes) {
+    return /^\s*[[{]/.test(bytes.subarray(0, 64).toString('latin1')) && !bytes.includes(0);
+}
+
+;// CONCATENATED MODULE: ./lib/image/sources/layout-directory.js
+
+
+
+
+const layout_directory_READ_BYTES = 1 << 20;
+const BLOBS = 'blobs/sha256';
+async function readLayoutDirectory(directory, label) {
+    const files = new Map();
+    for (const name of ['index.json', 'manifest.json', 'oci-layout'])
+        await addFile(files, directory, name);
+    if (!files.has('index.json') && !files.has('manifest.json')) {
+        const copied = files.size === 0 ? '' : ' any more';
+        throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${label} is a directory, and no image layout${copied}: index.json is missing`, {
+            hint: 'Name the directory that has `oci-layout` and `index.json` in it, or an archive file.',
+        });
+    }
+    const blobs = await (0,promises_namespaceObject.readdir)((0,external_node_path_namespaceObject.join)(directory, BLOBS)).catch((error) => {
+        if (error.code === 'ENOENT' || error.code === 'ENOTDIR')
+            return [];
+        throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${label} cannot be read: ${error.message}`, { cause: error });
+    });
+    for (const name of blobs)
+        await addFile(files, directory, `${BLOBS}/${name}`);
+    const sizeBytes = [...files.values()].reduce((sum, file) => sum + file.sizeBytes, 0);
+    return { files, links: new Map(), label, sizeBytes, ended: true };
+}
+async function addFile(files, directory, name) {
+    const path = (0,external_node_path_namespaceObject.join)(directory, name);
+    const info = await (0,promises_namespaceObject.stat)(path).catch(() => undefined);
+    if (info?.isFile() !== true)
+        return;
+    files.set(name, {
+        sizeBytes: info.size,
+        open: () => (0,external_node_fs_namespaceObject.createReadStream)(path, { highWaterMark: layout_directory_READ_BYTES }),
+    });
+}
+
+;// CONCATENATED MODULE: ./lib/image/sources/archive.js
+
+
+
+
+
+
+
+
+
+const archive_READ_BYTES = 1 << 20;
+const HEADER_BYTES = 512;
+const USTAR_OFFSET = 257;
+async function readArchiveFile(path, scratch, signal) {
+    const label = `the archive ${path}`;
+    const info = await (0,promises_namespaceObject.stat)(path).catch((error) => {
+        throw unreadable(path, error);
+    });
+    if (info.isDirectory())
+        return await readLayoutDirectory(path, label);
+    if (info.isFile()) {
+        const file = await (0,promises_namespaceObject.open)(path).catch((error) => {
+            throw unreadable(path, error);
+        });
+        try {
+            const head = Buffer.alloc(HEADER_BYTES);
+            const { bytesRead } = await file.read(head, 0, HEADER_BYTES, 0);
+            if (recognise(head.subarray(0, bytesRead), label) === 'none') {
+                return await scanTarFile(file, path, label, signal);
+            }
+        }
+        finally {
+            await file.close();
+        }
+    }
+    const source = (0,external_node_fs_namespaceObject.createReadStream)(path, { highWaterMark: archive_READ_BYTES, signal });
+    try {
+        const { head, all } = await peek(source, HEADER_BYTES);
+        const compression = recognise(head, label);
+        return compression === 'none'
+            ? await readTarStream(all, () => source.destroy(), label, scratch, signal)
+            : await readCompressed(all, () => source.destroy(), compression, label, scratch, signal);
+    }
+    finally {
+        source.destroy();
+    }
+}
+async function readCompressed(source, stop, compression, label, scratch, signal) {
+    const filter = await startDecompression(compression, signal).catch((error) => {
+        throw error instanceof errors/* SideloadError */.wR
+            ? new errors/* SideloadError */.wR(error.code, `${label} cannot be read: ${error.message}`, { hint: error.hint })
+            : error;
+    });
+    const feeding = (0,external_node_stream_promises_namespaceObject.pipeline)(source, filter.stream, { signal });
+    feeding.catch(() => { });
+    try {
+        const bytes = decompressed(filter.stream, filter.finished, compression, label);
+        return await readTarStream(bytes, filter.stop, label, scratch, signal);
+    }
+    finally {
+        filter.stop();
+        stop();
+        await feeding.catch(() => { });
+    }
+}
+async function* decompressed(stream, finished, compression, label) {
+    try {
+        yield* stream;
+        await finished();
+    }
+    catch (error) {
+        if (error instanceof errors/* SideloadError */.wR || error.name === 'AbortError')
+            throw error;
+        throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${label} is broken ${compression}: ${(0,errors/* messageOf */.bD)(error)}`, {
+            cause: error,
+        });
+    }
+}
+function unreadable(path, error) {
+    const why = error.code === 'ENOENT' ? 'does not exist' : `cannot be opened: ${error.message}`;
+    return new errors/* SideloadError */.wR('ARCHIVE_INVALID', `the archive ${path} ${why}`, {
+        hint: 'Check the path in `archive`, and that an earlier step of this job wrote the file on this machine.',
+        cause: error,
+    });
+}
+const FOREIGN = [
+    [/^\s*<(?:!doctype|html|\?xml)/i, 'is an HTML or XML page: a download that went wrong looks like this'],
+    [/^\s*[[{]/, 'is JSON text'],
+    [/^\xfd7zXZ/, 'is compressed with xz: decompress it first'],
+    [/^BZh/, 'is compressed with bzip2: decompress it first'],
+    [/^PK\W/, 'is a zip file'],
+    [/^version https:\/\/git-lfs/, 'is a Git LFS pointer: fetch the file itself first'],
+];
+function recognise(head, label) {
+    if (head.length === 0)
+        throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${label} is empty`);
+    const compression = sniffCompression(head);
+    const text = head.toString('latin1');
+    const isTar = text.startsWith('ustar', USTAR_OFFSET);
+    const foreign = isTar || compression !== 'none' ? undefined : FOREIGN.find(([pattern]) => pattern.test(text));
+    if (foreign !== undefined)
+        throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${label} ${foreign[1]}`);
+    return compression;
+}
+
+;// CONCATENATED MODULE: ./lib/image/sources/engine.js
+
+
+
+const ANSWER_WITHIN_MS = 60_000;
+async function ask(program, args, signal) {
+    const deadline = AbortSignal.timeout(ANSWER_WITHIN_MS);
+    try {
+        return await runProgram(program, args, AbortSignal.any([signal, deadline]));
+    }
+    catch (error) {
+        if (signal.aborted || !deadline.aborted)
+            throw error;
+        const reason = `no answer within ${ANSWER_WITHIN_MS / 1000} s`;
+        return { code: undefined, missing: false, stdout: '', stderr: '', reason };
+    }
+}
+function unavailable(engine, { missing, stderr, reason }) {
+    return {
+        state: 'unavailable',
+        reason: missing ? `${engine} is not installed` : `${engine} does not answer: ${lastLine(stderr) ?? reason}`,
+    };
+}
+async function readSaved(command, scratch, signal) {
+    const child = startProgram(command.program, command.args, signal);
+    child.stdin.end();
+    let outputEnded = false;
+    child.stdout.once('end', () => {
+        outputEnded = true;
+    });
+    const label = savedLabel(command);
+    try {
+        const entries = await readTarStream(child.stdout, () => child.stdout.destroy(), label, scratch, signal);
+        const exit = await child.exit;
+        if (exit.code !== 0)
+            throw saveFailed(command, exit);
+        return entries;
+    }
+    catch (error) {
+        if (outputEnded && !signal.aborted) {
+            const exit = await child.exit;
+            if (exit.code !== 0)
+                throw saveFailed(command, exit);
+        }
+        throw error;
+    }
+    finally {
+        child.stop();
+        child.stdout.destroy();
+        await child.exit;
+    }
+}
+function savedLabel({ engine, reference }) {
+    return `what ${engine} saved of ${reference}`;
+}
+function saveFailed({ engine, reference }, { stderr, reason }) {
+    return new errors/* SideloadError */.wR('SOURCE_UNAVAILABLE', `${engine} did not save ${reference}: ${lastLine(stderr) ?? reason}`, {
+        hint: 'Look at the engine on the runner (free disk space, its log), and run the job again.',
+    });
+}
+function lastLine(text) {
+    return text
+        .split('\n')
+        .findLast(line => line.trim() !== '')
+        ?.trim();
+}
+
+;// CONCATENATED MODULE: ./lib/image/sources/inspection.js
+
+
+function parseInspection(text) {
+    let value;
+    try {
+        value = JSON.parse(text);
+    }
+    catch {
+        return undefined;
+    }
+    const image = asObject(asList(value)[0]);
+    const id = asText(image.Id);
+    if (id === undefined)
+        return undefined;
+    const diffIds = asList(asObject(image.RootFS).Layers).flatMap(layer => asText(layer) ?? []);
+    const full = fullId(id);
+    const imageId = asText(asObject(image.Descriptor).digest) === undefined ? parseDigest(full) : undefined;
+    const isPodman = full !== id;
+    return imageId === undefined
+        ? { id: full, diffIds, isPodman }
+        : { id: full, diffIds, isPodman, imageId, ...platformOf(image), ...inspection_userOf(image), ...sizeOf(image) };
+}
+function platformOf(image) {
+    const [os, architecture, variant] = [image.Os, image.Architecture, image.Variant].map(asText);
+    if (os === undefined || architecture === undefined)
+        return {};
+    return { platform: { os, architecture, ...(variant === undefined ? {} : { variant }) } };
+}
+function inspection_userOf({ Config }) {
+    return Config === undefined || Config === null ? {} : { user: asText(asObject(Config).User) ?? '' };
+}
+function sizeOf({ Size }) {
+    return typeof Size === 'number' ? { sizeBytes: Size } : {};
+}
+function fullId(id) {
+    return `sha256:${id.replace(/^sha256:/, '')}`;
+}
+
+;// CONCATENATED MODULE: ./lib/image/sources/buildah.js
+
+
+
+
+
+function buildahEngine(program) {
+    const name = 'buildah';
+    return {
+        name,
+        async find(reference, signal) {
+            const inspect = ['inspect', '--type', 'image', '--format', '{{.FromImageID}}', reference];
+            const result = await ask(program, inspect, signal);
+            const id = result.stdout.trim();
+            if (result.code !== 0 || !/^[0-9a-f]{64}$/.test(id)) {
+                return /image not known/i.test(result.stderr) ? { state: 'absent' } : unavailable(name, result);
+            }
+            return {
+                state: 'found',
+                image: {
+                    id: fullId(id),
+                    diffIds: [],
+                    async read(scratch, signal) {
+                        const path = (0,external_node_path_namespaceObject.join)(scratch.directory, `buildah-${id}.tar`);
+                        const push = await runProgram(program, ['push', '--quiet', id, `docker-archive:${path}`], signal);
+                        if (push.code !== 0)
+                            throw saveFailed({ engine: name, reference }, push);
+                        return {
+                            ...(await readArchiveFile(path, scratch, signal)),
+                            label: savedLabel({ engine: name, reference }),
+                        };
+                    },
+                },
+            };
+        },
+    };
+}
+
+;// CONCATENATED MODULE: external "node:http"
+const external_node_http_namespaceObject = require("node:http");
+;// CONCATENATED MODULE: ./lib/image/received.js
+
+
+
+
+
+
+
+
+const SNIFF_BYTES = 512;
+const BUFFER_BYTES = 1 << 20;
+function startUpload(store, signal, fail) {
+    const content = new external_node_stream_namespaceObject.PassThrough({ highWaterMark: BUFFER_BYTES });
+    content.on('error', () => { });
+    let sizeBytes = 0;
+    let isLost = false;
+    const lose = (reason) => {
+        isLost = true;
+        content.destroy(reason);
+    };
+    const received = receive(content, () => sizeBytes, store, signal);
+    received.catch(error => {
+        if (!isLost)
+            fail(error);
+        content.destroy(error);
+    });
+    return {
+        sizeBytes: () => sizeBytes,
+        async append(body) {
+            try {
+                for await (const chunk of body) {
+                    sizeBytes += chunk.length;
+                    if (content.destroyed)
+                        break;
+                    if (!content.write(chunk))
+                        await Promise.race([(0,external_node_events_namespaceObject.once)(content, 'drain'), received]);
+                }
+            }
+            catch (error) {
+                lose(error);
+                await received;
+                throw error;
+            }
+            if (content.destroyed)
+                await received;
+        },
+        finish() {
+            content.end();
+            return received;
+        },
+        cancel() {
+            lose(new errors/* SideloadError */.wR('CANCELLED', 'the upload was cancelled'));
+        },
+    };
+}
+async function receive(source, sizeBytes, store, signal) {
+    const { head, all } = await peek(source, SNIFF_BYTES);
+    const chunks = all[Symbol.asyncIterator]();
+    const first = [];
+    if (/^\s*[[{]/.test(head.toString('latin1')) && !head.includes(0)) {
+        let readBytes = 0;
+        while (readBytes <= METADATA_MAX_BYTES) {
+            const next = await chunks.next();
+            if (next.done === true) {
+                const bytes = Buffer.concat(first);
+                return { digest: digestOf(bytes), file: memoryFile(bytes) };
+            }
+            first.push(next.value);
+            readBytes += next.value.length;
+        }
+    }
+    async function* rest() {
+        yield* first.splice(0);
+        yield* { [Symbol.asyncIterator]: () => chunks };
+    }
+    const stored = await store.write(() => Object.assign(rest(), { destroy: () => source.destroy() }), signal);
+    return { digest: stored.digest, file: { sizeBytes: sizeBytes(), stored, open: stored.blob.open } };
+}
+async function proveStored(content, store, signal) {
+    if (content.compression === 'none' || store.keep === undefined)
+        return;
+    const meter = createMeter();
+    try {
+        await through(await startDecompression(content.compression, signal), ({ stream }) => (0,external_node_stream_promises_namespaceObject.pipeline)(content.blob.open(), stream, meter.stream, nowhere(), { signal }));
+    }
+    catch {
+        return;
+    }
+    await store.keep(content, meter.result().digest);
+}
+
+;// CONCATENATED MODULE: ./lib/image/receiver.js
+
+
+
+
+
+
+
+
+class Refusal {
+    status;
+    code;
+    message;
+    headers;
+    constructor(status, code, message, headers = {}) {
+        this.status = status;
+        this.code = code;
+        this.message = message;
+        this.headers = headers;
+    }
+}
+const receiver_TAG = /^[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}$/;
+async function openReceiver(prefix, store, signal) {
+    const closing = new AbortController();
+    const state = {
+        repository: `${prefix}-${(0,external_node_crypto_namespaceObject.randomBytes)(16).toString('hex')}/image`,
+        store,
+        signal: AbortSignal.any([signal, closing.signal]),
+        blobs: new Map(),
+        manifests: new Map(),
+        tags: new Map(),
+        uploads: new Map(),
+        failure: new AbortController(),
+    };
+    let requests = 0;
+    const running = new Set();
+    const server = (0,external_node_http_namespaceObject.createServer)({ requestTimeout: 0, keepAliveTimeout: 0 }, (request, response) => {
+        if (request.url?.startsWith(`/v2/${state.repository}/`))
+            requests += 1;
+        const job = answer(state, request, response);
+        running.add(job);
+        job.finally(() => running.delete(job));
+    });
+    server.listen({ host: '127.0.0.1', port: 0 });
+    await (0,external_node_events_namespaceObject.once)(server, 'listening');
+    return {
+        host: `127.0.0.1:${server.address().port}`,
+        repository: state.repository,
+        blobs: state.blobs,
+        manifests: state.manifests,
+        tags: state.tags,
+        requests: () => requests,
+        failed: state.failure.signal,
+        async close() {
+            closing.abort();
+            for (const { upload } of state.uploads.values())
+                upload.cancel();
+            const closed = (0,external_node_events_namespaceObject.once)(server, 'close');
+            server.close();
+            server.closeAllConnections();
+            await Promise.allSettled(running);
+            await closed;
+        },
+    };
+}
+async function answer(state, request, response) {
+    response.on('error', () => { });
+    response.setHeader('Docker-Distribution-API-Version', 'registry/2.0');
+    try {
+        const [pathname = '', search] = (request.url ?? '').split('?', 2);
+        const own = `/v2/${state.repository}/`;
+        if (pathname === '/v2/' || pathname === '/v2')
+            send(response, 200, {}, '{}');
+        else if (!pathname.startsWith(own))
+            throw new Refusal(404, 'NAME_UNKNOWN', 'there is no such repository');
+        else {
+            const query = new URLSearchParams(search);
+            await route(state, { request, response, path: pathname.slice(own.length), query });
+        }
+    }
+    catch (error) {
+        if (response.headersSent || response.destroyed) {
+            response.destroy();
+            return;
+        }
+        const { status, code, message, headers } = error instanceof Refusal ? error : new Refusal(500, 'UNKNOWN', 'the content could not be stored');
+        const body = JSON.stringify({ errors: [{ code, message }] });
+        if (!request.complete)
+            response.setHeader('Connection', 'close');
+        send(response, status, { ...headers, 'Content-Type': 'application/json' }, request.method === 'HEAD' ? '' : body);
+    }
+}
+async function route(state, call) {
+    const { request, path } = call;
+    const [, kind = '', rest = ''] = /^(blobs\/uploads|blobs|manifests)\/(.*)$/.exec(path) ?? [];
+    const handler = HANDLERS[`${request.method} ${kind}${kind === 'blobs/uploads' && rest !== '' ? '/' : ''}`];
+    if (handler !== undefined)
+        await handler(state, call, rest);
+    else if (kind === '')
+        throw new Refusal(404, 'NAME_UNKNOWN', 'there is no such resource');
+    else
+        throw new Refusal(405, 'UNSUPPORTED', 'only pushing is possible here');
+}
+const HANDLERS = {
+    'HEAD blobs': sendBlob,
+    'GET blobs': sendBlob,
+    'POST blobs/uploads': beginUpload,
+    'GET blobs/uploads/': tellUpload,
+    'PATCH blobs/uploads/': appendToUpload,
+    'PUT blobs/uploads/': finishUpload,
+    'DELETE blobs/uploads/': cancelUpload,
+    'HEAD manifests': sendManifest,
+    'GET manifests': sendManifest,
+    'PUT manifests': storeManifest,
+};
+async function sendBlob(state, { request, response }, name) {
+    const digest = digestOrRefuse(name);
+    const file = state.blobs.get(digest) ?? (await findStored(state, digest));
+    if (file === undefined)
+        throw new Refusal(404, 'BLOB_UNKNOWN', 'this blob is not here');
+    const headers = { 'Docker-Content-Digest': digest, 'Content-Type': 'application/octet-stream' };
+    if (request.method === 'HEAD') {
+        send(response, 200, { ...headers, 'Content-Length': String(file.sizeBytes) });
+        return;
+    }
+    if (file.stored !== undefined)
+        throw new Refusal(405, 'UNSUPPORTED', 'layers are not handed out');
+    response.writeHead(200, { ...headers, 'Content-Length': String(file.sizeBytes) });
+    await (0,external_node_stream_promises_namespaceObject.pipeline)(file.open(), response, { signal: state.signal });
+}
+async function findStored(state, digest) {
+    const stored = await Promise.resolve(state.store.find(digest)).catch((error) => {
+        state.failure.abort(error);
+        throw error;
+    });
+    if (stored === undefined)
+        return undefined;
+    const file = { sizeBytes: stored.blob.sizeBytes, stored, open: stored.blob.open };
+    state.blobs.set(digest, file);
+    return file;
+}
+async function beginUpload(state, call) {
+    const id = (0,external_node_crypto_namespaceObject.randomUUID)();
+    const fail = (reason) => state.failure.abort(reason);
+    const session = { upload: startUpload(state.store, state.signal, fail), busy: false };
+    state.uploads.set(id, session);
+    if (call.query.has('digest')) {
+        await finishUpload(state, call, id);
+        return;
+    }
+    call.request.resume();
+    send(call.response, 202, { ...progressOf(state, id, session), 'OCI-Chunk-Min-Length': '0' });
+}
+async function tellUpload(state, { response }, id) {
+    send(response, 204, progressOf(state, id, sessionOf(state, id)));
+}
+async function appendToUpload(state, { request, response }, id) {
+    const session = sessionOf(state, id);
+    await append(state, id, session, request);
+    send(response, 202, progressOf(state, id, session));
+}
+async function finishUpload(state, { request, response, query }, id) {
+    const session = sessionOf(state, id);
+    const digest = digestOrRefuse(query.get('digest') ?? '');
+    await append(state, id, session, request);
+    const isRepeated = (await findStored(state, digest)) !== undefined;
+    state.uploads.delete(id);
+    const received = await session.upload.finish();
+    if (received.digest !== digest) {
+        throw new Refusal(400, 'DIGEST_INVALID', `the content is ${received.digest}`);
+    }
+    if (received.file.stored === undefined)
+        requireRoom(state, received.file.sizeBytes);
+    state.blobs.set(digest, received.file);
+    if (isRepeated && received.file.stored !== undefined)
+        await proveStored(received.file.stored, state.store, state.signal);
+    send(response, 201, { Location: `/v2/${state.repository}/blobs/${digest}`, 'Docker-Content-Digest': digest });
+}
+async function cancelUpload(state, { response }, id) {
+    const { upload } = sessionOf(state, id);
+    state.uploads.delete(id);
+    upload.cancel();
+    send(response, 204, {});
+}
+async function append(state, id, session, request) {
+    const { 'content-range': range, 'content-length': length } = request.headers;
+    const { upload } = session;
+    if (session.busy)
+        throw outOfOrder(state, id, session);
+    if (range !== undefined) {
+        const [, from, to] = /^(\d+)-(\d+)$/.exec(range) ?? [];
+        if (from === undefined || Number(from) !== upload.sizeBytes())
+            throw outOfOrder(state, id, session);
+        if (length !== undefined && Number(to) - Number(from) + 1 !== Number(length)) {
+            throw new Refusal(400, 'SIZE_INVALID', 'Content-Range and Content-Length contradict each other');
+        }
+    }
+    session.busy = true;
+    try {
+        await upload.append(request);
+    }
+    catch (error) {
+        state.uploads.delete(id);
+        throw error;
+    }
+    finally {
+        session.busy = false;
+    }
+}
+function outOfOrder(state, id, session) {
+    const headers = progressOf(state, id, session);
+    return new Refusal(416, 'BLOB_UPLOAD_INVALID', 'the next byte of this upload is another one', headers);
+}
+async function storeManifest(state, { request, response }, reference) {
+    const named = parseDigest(reference);
+    if (named === undefined && !receiver_TAG.test(reference))
+        throw new Refusal(400, 'NAME_INVALID', 'that is no tag');
+    const bytes = await readBody(request);
+    const digest = digestOf(bytes);
+    if (named !== undefined && named !== digest) {
+        throw new Refusal(400, 'DIGEST_INVALID', `the content is ${digest}`);
+    }
+    const inside = asText(parseManifest(bytes).mediaType);
+    const mediaType = request.headers['content-type'] ?? inside;
+    if (mediaType === undefined)
+        throw new Refusal(400, 'MANIFEST_INVALID', 'its media type is not known');
+    requireRoom(state, bytes.length);
+    state.manifests.set(digest, { digest, mediaType, bytes });
+    if (named === undefined)
+        state.tags.set(reference, digest);
+    const location = `/v2/${state.repository}/manifests/${digest}`;
+    send(response, 201, { Location: location, 'Docker-Content-Digest': digest });
+}
+async function sendManifest(state, { request, response }, reference) {
+    const digest = parseDigest(reference) ?? state.tags.get(reference);
+    const manifest = digest === undefined ? undefined : state.manifests.get(digest);
+    if (manifest === undefined)
+        throw new Refusal(404, 'MANIFEST_UNKNOWN', 'this manifest is not here');
+    const { mediaType, bytes } = manifest;
+    const headers = {
+        'Docker-Content-Digest': manifest.digest,
+        'Content-Type': mediaType,
+        'Content-Length': String(bytes.length),
+    };
+    send(response, 200, headers, request.method === 'HEAD' ? undefined : bytes);
+}
+async function readBody(request) {
+    const chunks = [];
+    let sizeBytes = 0;
+    for await (const chunk of request) {
+        sizeBytes += chunk.length;
+        if (sizeBytes > METADATA_MAX_BYTES) {
+            throw new Refusal(413, 'SIZE_INVALID', `a manifest has at most ${METADATA_MAX_BYTES} bytes`);
+        }
+        chunks.push(chunk);
+    }
+    return Buffer.concat(chunks);
+}
+function parseManifest(bytes) {
+    try {
+        return asObject(JSON.parse(bytes.toString('utf8')));
+    }
+    catch {
+        throw new Refusal(400, 'MANIFEST_INVALID', 'it is not JSON');
+    }
+}
+function requireRoom({ blobs, manifests }, sizeBytes) {
+    const inMemory = [...blobs.values()].filter(file => file.stored === undefined);
+    const blobBytes = inMemory.reduce((sum, file) => sum + file.sizeBytes, 0);
+    const manifestBytes = [...manifests.values()].reduce((sum, { bytes }) => sum + bytes.length, 0);
+    if (blobBytes + manifestBytes + sizeBytes > METADATA_TOTAL_MAX_BYTES) {
+        throw new Refusal(413, 'SIZE_INVALID', `there is room for ${METADATA_TOTAL_MAX_BYTES} bytes of JSON`);
+    }
+}
+function sessionOf({ uploads }, id) {
+    const session = uploads.get(id);
+    if (session === undefined)
+        throw new Refusal(404, 'BLOB_UPLOAD_UNKNOWN', 'there is no such upload');
+    return session;
+}
+function digestOrRefuse(text) {
+    const digest = parseDigest(text);
+    if (digest === undefined)
+        throw new Refusal(400, 'DIGEST_INVALID', 'that is no sha256 digest');
+    return digest;
+}
+function progressOf({ repository }, id, { upload }) {
+    return {
+        Location: `/v2/${repository}/blobs/uploads/${id}`,
+        Range: `0-${Math.max(0, upload.sizeBytes() - 1)}`,
+        'Docker-Upload-UUID': id,
+    };
+}
+function send(response, status, headers, body) {
+    const length = status === 204 ? {} : { 'Content-Length': String(Buffer.byteLength(body ?? '')) };
+    response.writeHead(status, { ...length, ...headers }).end(body);
+}
+
+;// CONCATENATED MODULE: ./lib/image/sources/push.js
+
+
+
+
+
+
+
+
+
+const REPOSITORY_PREFIX = 'kube-sideload';
+const push_TAG = 'pushed';
+const UNTAG_WITHIN_MS = 20_000;
+async function readPushed(command, store, signal) {
+    const receiver = await openReceiver(REPOSITORY_PREFIX, store, signal).catch((error) => {
+        throw push_refused(command, (0,errors/* messageOf */.bD)(error));
+    });
+    try {
+        await push(command, receiver, signal);
+        return await layoutOf(command, receiver);
+    }
+    finally {
+        await receiver.close();
+    }
+}
+async function readEither(push, save, scratch, signal, log) {
+    if (push !== undefined) {
+        try {
+            return await readPushed(push, scratch, signal);
+        }
+        catch (error) {
+            if (signal.aborted || !(error instanceof errors/* SideloadError */.wR) || error.code !== 'SOURCE_UNAVAILABLE')
+                throw error;
+            log(`the whole image is saved: ${error.message}`);
+        }
+    }
+    return await save();
+}
+async function push(command, receiver, signal) {
+    const { program, tags } = command;
+    const destination = `${receiver.host}/${receiver.repository}:${push_TAG}`;
+    const until = AbortSignal.any([signal, receiver.failed]);
+    try {
+        await removeLeftovers(command, signal);
+        if (tags !== undefined)
+            await must(command, await runProgram(program, tags.add(destination), until));
+        await must(command, await runProgram(program, command.push(destination), until));
+    }
+    catch (error) {
+        if (receiver.failed.aborted && !signal.aborted)
+            throw receiver.failed.reason;
+        throw error;
+    }
+    finally {
+        if (tags !== undefined)
+            await ask(program, tags.remove(destination), AbortSignal.timeout(UNTAG_WITHIN_MS)).catch(() => { });
+    }
+    if (receiver.requests() === 0)
+        throw push_refused(command, 'it pushed to another machine');
+}
+async function must(command, exit) {
+    if (exit.code !== 0)
+        throw push_refused(command, lastLine(exit.stderr) ?? exit.reason);
+}
+async function removeLeftovers({ program, tags }, signal) {
+    if (tags === undefined)
+        return;
+    const listed = await ask(program, tags.list(`127.0.0.1:*/${REPOSITORY_PREFIX}-*/*`), signal);
+    for (const name of listed.stdout.split('\n')) {
+        const port = /^127\.0\.0\.1:(\d+)\/kube-sideload-[0-9a-f]{32}\//.exec(name)?.[1];
+        if (port !== undefined && !(await listens(Number(port))))
+            await ask(program, tags.remove(name), signal);
+    }
+}
+function listens(port) {
+    return new Promise(resolve => {
+        const socket = (0,external_node_net_namespaceObject.connect)({ host: '127.0.0.1', port });
+        const end = (answer) => {
+            socket.destroy();
+            resolve(answer);
+        };
+        socket.once('connect', () => end(true));
+        socket.once('error', error => end(error.code !== 'ECONNREFUSED'));
+    });
+}
+async function layoutOf(command, { blobs, manifests, tags }) {
+    const label = `what ${command.engine} pushed of ${command.reference}`;
+    const files = new Map([...blobs].map(([digest, file]) => [push_blobName(digest), file]));
+    for (const { digest, bytes } of manifests.values())
+        files.set(push_blobName(digest), memoryFile(bytes));
+    const pushed = manifests.get(tags.get(push_TAG) ?? '');
+    if (pushed === undefined)
+        throw push_refused(command, 'no manifest arrived');
+    const config = configOf(pushed);
+    if (pushed.digest !== command.id && config !== command.id) {
+        throw push_refused(command, `${config ?? pushed.digest} arrived in place of ${command.id}`);
+    }
+    const configFile = config === undefined ? undefined : blobs.get(config);
+    const platform = configFile === undefined
+        ? undefined
+        : parseConfig(await readMetadata(label, `the image config ${config}`, configFile), label).platform;
+    const { mediaType, digest, bytes } = pushed;
+    const index = {
+        schemaVersion: 2,
+        mediaType: 'application/vnd.oci.image.index.v1+json',
+        manifests: [{ mediaType, digest, size: bytes.length, ...(platform === undefined ? {} : { platform }) }],
+    };
+    files.set('index.json', memoryFile(Buffer.from(JSON.stringify(index))));
+    const sizeBytes = [...files.values()].reduce((sum, file) => sum + file.sizeBytes, 0);
+    return { files, links: new Map(), label, sizeBytes, ended: true };
+}
+function configOf({ bytes }) {
+    return parseDigest(asObject(asObject(parseJson(bytes, 'a pushed manifest')).config).digest);
+}
+function push_blobName(digest) {
+    return `blobs/sha256/${hexOf(digest)}`;
+}
+function push_refused({ engine, reference }, why) {
+    return new errors/* SideloadError */.wR('SOURCE_UNAVAILABLE', `${engine} did not push ${reference}: ${why}`);
+}
+
+;// CONCATENATED MODULE: ./lib/image/sources/containerd.js
+
+
+
+
+const CONNECT_WITHIN = '5s';
+function nerdctlEngine({ program, namespace }) {
+    const name = engineName('nerdctl', namespace);
+    const own = namespace === undefined ? [] : ['--namespace', namespace];
+    return {
+        name,
+        async find(reference, signal) {
+            const full = normalise(reference);
+            const result = await ask(program, [...own, 'images', '--no-trunc', '--quiet', full], signal);
+            if (result.code !== 0)
+                return unavailable(name, result);
+            const id = /sha256:[0-9a-f]{64}/.exec(result.stdout)?.[0];
+            const saves = [
+                [...own, 'save', '--all-platforms', full],
+                [...own, 'save', full],
+            ];
+            return found(id, (_, scratch, signal) => readFirst(commandsOf(name, program, reference, saves), scratch, signal));
+        },
+    };
+}
+function ctrEngine({ program, namespace }, log) {
+    const name = engineName('containerd', namespace);
+    const own = [
+        ...['--connect-timeout', CONNECT_WITHIN],
+        ...(namespace === undefined ? [] : ['--namespace', namespace]),
+    ];
+    return {
+        name,
+        async find(reference, signal) {
+            const names = [...new Set([normalise(reference), reference])];
+            const filters = names.map(candidate => `name=="${candidate}"`);
+            const result = await ask(program, [...own, 'images', 'list', ...filters], signal);
+            if (result.code !== 0)
+                return unavailable(name, result);
+            const rows = result.stdout.split('\n').map(line => line.split(/\s+/));
+            const row = names.map(candidate => rows.find(([ref]) => ref === candidate)).find(match => match !== undefined);
+            const stored = row?.[0] ?? reference;
+            const exports = [['--local', '--all-platforms'], ['--local'], ['--all-platforms'], []].map(flags => [
+                ...own,
+                ...['images', 'export', ...flags, '-', stored],
+            ]);
+            const saves = commandsOf(name, program, reference, exports);
+            const push = (destination) => [...own, 'images', 'push', '--plain-http', destination, stored];
+            return found(row?.[2], (id, scratch, signal) => {
+                const save = () => readFirst(saves, scratch, signal);
+                return readEither({ engine: name, program, reference, id, push }, save, scratch, signal, log);
+            });
+        },
+    };
+}
+function engineName(tool, namespace) {
+    return namespace === undefined ? tool : `${tool} (namespace ${namespace})`;
+}
+function commandsOf(engine, program, reference, saves) {
+    return saves.map(args => ({ engine, program, args, reference }));
+}
+function found(id, read) {
+    if (id === undefined)
+        return { state: 'absent' };
+    return { state: 'found', image: { id, diffIds: [], read: (scratch, signal) => read(id, scratch, signal) } };
+}
+async function readFirst(commands, scratch, signal) {
+    let failure;
+    for (const command of commands) {
+        try {
+            return await readSaved(command, scratch, signal);
+        }
+        catch (error) {
+            if (signal.aborted || !(error instanceof errors/* SideloadError */.wR) || error.code !== 'SOURCE_UNAVAILABLE')
+                throw error;
+            failure = error;
+        }
+    }
+    throw failure;
+}
+
+;// CONCATENATED MODULE: ./lib/image/sources/podman.js
+
+
+
+function podmanEngine(program, log) {
+    const name = 'podman';
+    return {
+        name,
+        async find(reference, signal) {
+            const exists = await ask(program, ['image', 'exists', reference], signal);
+            if (exists.code === 1)
+                return { state: 'absent' };
+            if (exists.code !== 0)
+                return unavailable(name, exists);
+            const inspect = await ask(program, ['image', 'inspect', reference], signal);
+            const inspection = inspect.code === 0 ? parseInspection(inspect.stdout) : undefined;
+            if (inspection === undefined)
+                return unavailable(name, inspect);
+            const { isPodman: _, ...facts } = inspection;
+            return { state: 'found', image: { ...facts, read: podmanReader(name, program, reference, facts.id, log) } };
+        },
+    };
+}
+function podmanReader(engine, program, reference, id, log) {
+    const save = { engine, program, args: ['save', '--format', 'docker-archive', reference], reference };
+    const form = ['--compression-format', 'zstd', '--compression-level', '1', '--force-compression=false'];
+    const push = {
+        engine,
+        program,
+        reference,
+        id,
+        push: (destination) => [
+            'push',
+            '--quiet',
+            '--tls-verify=false',
+            ...form,
+            reference,
+            `docker://${destination}`,
+        ],
+    };
+    return async (scratch, signal) => {
+        const remote = process.platform !== 'linux' || [process.env.CONTAINER_HOST, process.env.CONTAINER_CONNECTION].some(Boolean);
+        if (remote)
+            log(`the whole image is saved: ${engine} runs elsewhere`);
+        return await readEither(remote ? undefined : push, () => readSaved(save, scratch, signal), scratch, signal, log);
+    };
+}
+
+;// CONCATENATED MODULE: ./lib/image/sources/docker.js
+
+
+
+
+
+
+function dockerEngine(program, log) {
+    const name = 'docker engine';
+    return {
+        name,
+        async find(reference, signal) {
+            const tagged = oneTag(reference);
+            const result = await ask(program, ['image', 'inspect', tagged], signal);
+            if (result.code !== 0) {
+                return /no such image|image not known/i.test(result.stderr) ? { state: 'absent' } : unavailable(name, result);
+            }
+            const inspection = parseInspection(result.stdout);
+            if (inspection === undefined)
+                return unavailable(name, { ...result, stderr: '', reason: 'no JSON of an image' });
+            const { isPodman, ...facts } = inspection;
+            if (isPodman)
+                return { state: 'found', image: { ...facts, read: podmanReader(name, program, reference, facts.id, log) } };
+            const save = { engine: name, program, args: ['save', tagged], reference };
+            const push = pushCommand(name, program, reference, tagged, facts.id);
+            const read = async (scratch, signal) => {
+                const way = (await isWorthPushing(facts, scratch)) && (await isHere(program, signal, log)) ? push : undefined;
+                return await readEither(way, () => readSaved(save, scratch, signal), scratch, signal, log);
+            };
+            return { state: 'found', image: { ...facts, read } };
+        },
+    };
+}
+function pushCommand(engine, program, reference, tagged, id) {
+    return {
+        engine,
+        program,
+        reference,
+        id,
+        push: destination => ['push', '--quiet', destination],
+        tags: {
+            add: destination => ['tag', tagged, destination],
+            remove: destination => ['image', 'rm', destination],
+            list: pattern => ['image', 'ls', '--filter', `reference=${pattern}`, '--format', '{{.Repository}}:{{.Tag}}'],
+        },
+    };
+}
+async function isWorthPushing({ diffIds, imageId }, scratch) {
+    if (imageId === undefined)
+        return true;
+    for (const diffId of diffIds) {
+        const digest = parseDigest(diffId);
+        if (digest !== undefined && (await scratch.find(digest)) !== undefined)
+            return true;
+    }
+    return false;
+}
+async function isHere(program, signal, log) {
+    const inspect = ['context', 'inspect', '--format', '{{.Endpoints.docker.Host}}'];
+    const host = (await ask(program, inspect, signal)).stdout.trim();
+    if (host.startsWith('unix://') && process.platform === 'linux')
+        return true;
+    log(`the whole image is saved: docker engine runs elsewhere (${host === '' ? 'no endpoint is known' : host})`);
+    return false;
+}
+function oneTag(text) {
+    const reference = reference_parseReference(text);
+    const { tag, digest } = reference;
+    return formatReference(tag === undefined && digest === undefined ? { ...reference, tag: 'latest' } : reference);
+}
+
+;// CONCATENATED MODULE: ./lib/image/sources/find.js
+
+
+
+
+
+const ROUNDS = {
+    auto: [['docker', 'podman'], ['buildah'], ['nerdctl'], ['containerd']],
+    docker: [['docker']],
+    podman: [['podman']],
+    buildah: [['podman'], ['buildah']],
+    nerdctl: [['nerdctl']],
+    containerd: [['containerd']],
+};
+function engineOf(name, options, log) {
+    const { docker = 'docker', podman = 'podman', buildah = 'buildah', nerdctl = 'nerdctl', ctr = 'ctr' } = options;
+    const namespace = options.containerdNamespace;
+    return {
+        docker: () => dockerEngine(docker, log),
+        podman: () => podmanEngine(podman, log),
+        buildah: () => buildahEngine(buildah),
+        nerdctl: () => nerdctlEngine({ program: nerdctl, namespace }),
+        containerd: () => ctrEngine({ program: ctr, namespace }, log),
+    }[name]();
+}
+async function findImage(source, reference, options, log, signal) {
+    const absent = [];
+    const reasons = [];
+    for (const round of ROUNDS[source]) {
+        const answers = await Promise.all(round.map(async (name) => {
+            const engine = engineOf(name, options, log);
+            return { engine: engine.name, answer: await engine.find(reference, signal) };
+        }));
+        for (const { engine, answer } of answers) {
+            if (answer.state === 'absent')
+                absent.push(engine);
+            if (answer.state === 'unavailable')
+                reasons.push(answer.reason);
+        }
+        const [first, second] = answers.flatMap(({ engine, answer }) => find_found(engine, answer));
+        if (first !== undefined) {
+            log([`${reference} is taken from ${first.engine}`, ...absent.map(name => `${name} lacks it`), ...reasons].join('; '));
+            return second === undefined ? first : compare(reference, first, second);
+        }
+    }
+    if (absent.length === 0) {
+        throw new errors/* SideloadError */.wR('SOURCE_UNAVAILABLE', `nobody can be asked for ${reference}: ${reasons.join('; ')}`);
+    }
+    throw new errors/* SideloadError */.wR('IMAGE_NOT_FOUND', [`no image ${reference} in ${absent.join(', ')}`, ...reasons].join('; '), {
+        hint: `Compare the name with \`docker images\`, \`podman images\` or \`nerdctl images\` on the runner; images that another user built, or that lie in another containerd namespace, are not seen.`,
+    });
+}
+function find_found(engine, answer) {
+    return answer.state === 'found' ? [{ engine, image: answer.image }] : [];
+}
+function compare(reference, first, second) {
+    if (first.image.id === second.image.id)
+        return first;
+    const layers = [first, second].map(({ image }) => image.diffIds.join());
+    if (layers[0] !== '' && layers[1] !== '' && layers[0] !== layers[1])
+        throw ambiguous(reference, first, second);
+    return { ...first, rival: { engine: second.engine, id: second.image.id } };
+}
+function ambiguous(reference, first, second) {
+    const other = 'image' in second ? second.image.id : second.id;
+    const both = [
+        [first.engine, first.image.id],
+        [second.engine, other],
+    ].map(([engine, id = '']) => `${engine} (${id.replace('sha256:', '').slice(0, 12)})`);
+    return new errors/* SideloadError */.wR('IMAGE_AMBIGUOUS', `${both.join(' and ')} have different images ${reference}`, {
+        hint: 'Set `source` to `docker` or `podman`, or remove the old one.',
+    });
+}
+
+;// CONCATENATED MODULE: ./lib/image/open.js
+
+
+
+
+
+
+
+
+
+
+
+
+async function openImages(options) {
+    const { directory, log } = options;
+    const closing = new AbortController();
+    const signal = AbortSignal.any([options.signal, closing.signal]);
+    const tasks = oneAtATime();
+    let scratch;
+    const close = async () => {
+        closing.abort();
+        await tasks.idle();
+        await scratch?.close();
+    };
+    try {
+        signal.throwIfAborted();
+        scratch = await openScratch(directory, log, signal, options);
+        const opening = { ...options, signal, scratch, layers: new Map(), needed: new Set(), inTurn: tasks.run };
+        const images = await tasks.run(async () => {
+            const opened = withAliases(await openFrom(opening), options.aliases ?? []);
+            await opening.scratch.retain(opening.needed);
+            return opened;
+        });
+        return { images, close };
+    }
+    catch (error) {
+        await close();
+        if (options.signal.aborted)
+            throw new errors/* SideloadError */.wR('CANCELLED', 'cancelled', { cause: error });
+        throw error;
+    }
+}
+async function openFrom(opening) {
+    const { archive, source, references } = opening;
+    if (source === 'archive' || (source === 'auto' && archive !== undefined)) {
+        if (archive === undefined)
+            throw new errors/* SideloadError */.wR('INPUT_INVALID', '`source: archive` needs `archive`');
+        return openArchive(opening, archive);
+    }
+    if (references.length === 0)
+        throw new errors/* SideloadError */.wR('INPUT_INVALID', '`images` is empty, and no archive is given');
+    const images = [];
+    for (const reference of references) {
+        const found = await findImage(source, reference, opening, opening.log, opening.signal);
+        images.push(await openFound(opening, found, reference));
+    }
+    return images;
+}
+async function openArchive(opening, path) {
+    const entries = await readArchiveFile(path, opening.scratch, opening.signal);
+    const images = await readArchive(entries, opening.log);
+    return selectImages(images, opening.references, entries.label).map(({ reference, image }) => sourceImage(opening, reference, `archive ${path} (${image.format})`, image));
+}
+async function openFound(opening, found, reference) {
+    const { imageId, platform, diffIds, sizeBytes, user } = found.image;
+    const digests = diffIds.flatMap(diffId => parseDigest(diffId) ?? []);
+    const isKnown = found.rival === undefined && reference_parseReference(reference).digest === undefined;
+    if (!isKnown || imageId === undefined || platform === undefined || user === undefined || digests.length === 0) {
+        return await openSaved(opening, found, reference);
+    }
+    for (const digest of digests)
+        opening.needed.add(digest);
+    const read = () => opening.inTurn(async () => {
+        const { variants } = await openSaved(opening, found, reference);
+        await opening.scratch.retain(opening.needed);
+        const [variant] = variants;
+        if (variant === undefined)
+            throw new errors/* SideloadError */.wR('IMAGE_NOT_FOUND', `${found.engine} has no image ${reference}`);
+        return variant;
+    });
+    const image = lazyImage({ imageId, platform, user, diffIds: digests, sizeBytes }, opening.scratch, read);
+    const stored = await Promise.all(digests.map(digest => opening.scratch.find(digest)));
+    if (opening.prefetch === true && stored.includes(undefined))
+        image.prefetch?.();
+    return { reference: normalise(reference), origin: found.engine, variants: [image] };
+}
+async function openSaved(opening, found, reference) {
+    const entries = await found.image.read(opening.scratch, opening.signal);
+    const images = await readArchive(entries, opening.log);
+    const [first] = images;
+    const same = first !== undefined && images.every(image => isSame(image, first));
+    const image = same
+        ? (selectByDigest(images, normalise(reference)) ?? first)
+        : selectImages(images, [reference], entries.label)[0]?.image;
+    if (image === undefined)
+        throw new errors/* SideloadError */.wR('IMAGE_NOT_FOUND', `${entries.label} holds no image`);
+    const { rival } = found;
+    if (rival !== undefined && image.variants.every(({ imageId }) => imageId !== rival.id)) {
+        throw ambiguous(reference, found, rival);
+    }
+    return sourceImage(opening, normalise(reference), found.engine, image);
+}
+function sourceImage(opening, reference, origin, image) {
+    const { digest } = reference_parseReference(reference);
+    const variants = image.variants.map(({ platform, imageId, config, layers, manifest }) => ({
+        platform,
+        imageId,
+        user: userOf(config),
+        config: async () => config,
+        layers: layers.map(content => layerOf(opening, content)),
+        ...(manifest !== undefined && manifest.digest === digest ? { manifest } : {}),
+    }));
+    return { reference, origin, variants };
+}
+function layerOf({ layers, scratch, needed }, content) {
+    const { stored } = content.file;
+    if (stored !== undefined) {
+        proveDigest(content, stored);
+        needed.add(stored.digest);
+    }
+    const key = `${content.diffId} ${content.blobDigest ?? ''}`;
+    const layer = layers.get(key) ?? createLayer(content, scratch);
+    layers.set(key, layer);
+    return layer;
+}
+function oneAtATime() {
+    let last = Promise.resolve();
+    return {
+        run(task) {
+            const job = last.then(task);
+            last = job.catch(() => { });
+            return job;
+        },
+        async idle() {
+            await last;
+        },
+    };
+}
+
+;// CONCATENATED MODULE: ./lib/node/promote.js
+
+
+
+
+
+
+
+async function promoteImages(node, { atomic }, run) {
+    const { connection, facts } = node_ready(node);
+    const runtime = runtimeOf(facts.runtime.name);
+    const moving = node.images.flatMap(({ stage, reference }) => (stage === undefined ? [] : [{ stage, reference }]));
+    if (moving.length === 0) {
+        return;
+    }
+    const names = runtime.names(facts);
+    const moves = moving.flatMap(({ stage, reference }) => {
+        const kept = keptNames(run.id, reference);
+        return kept === undefined ? [] : [{ ...kept, stage }];
+    });
+    if (atomic && names !== undefined) {
+        node.kept = moves;
+        await runScript(connection, keepScript(names, facts, moves), run.signal);
+    }
+    for (const image of node.images) {
+        image.hasMoved = image.stage !== undefined;
+    }
+    const pairs = moving.map(({ stage, reference }) => ({ from: stage, to: reference }));
+    await runScript(connection, runtime.tag(facts, pairs), run.signal);
+    await steps_removeStaged(node, run.id, run.signal);
+    const held = await steps_inspect(node, node.images.map(image => image.reference), run.signal);
+    for (const image of node.images) {
+        await notingError(node, image, async () => {
+            const fault = plan_faultOf(held.get(image.reference), image.image);
+            if (fault !== undefined) {
+                throw new errors/* SideloadError */.wR('VERIFY_FAILED', `${image.reference} in the end: ${fault}`);
+            }
+        });
+        if (image.stage !== undefined) {
+            image.outcome = 'sent';
+        }
+    }
+}
+async function restoreImages(node, settings, ssh, log) {
+    const { label } = node.settings;
+    const moved = node.images.filter(({ hasMoved }) => hasMoved);
+    if (node.kept.length === 0 && moved.length === 0) {
+        return;
+    }
+    if (node.facts !== undefined && runtimeOf(node.facts.runtime.name).names(node.facts) === undefined) {
+        log(`${label}: nothing is put back: the user may load images there, and can move or remove no name`);
+        return;
+    }
+    const kept = new Set(node.kept.map(({ reference }) => reference));
+    const failed = new Map();
+    try {
+        const signal = AbortSignal.timeout(CLEAN_UP_MS);
+        await tryingTwice(node, settings, ssh, signal, async () => {
+            failed.clear();
+            const restored = await restoreKept(node, node.kept, signal, log);
+            for (const [reference, fault] of restored)
+                failed.set(reference, fault);
+        });
+        if (failed.size === 0) {
+            await steps_forgetKept(node, signal);
+        }
+    }
+    catch (thrown) {
+        for (const { reference } of moved)
+            failed.set(reference, (0,errors/* toSideloadError */.Lq)(thrown).message);
+    }
+    for (const image of moved) {
+        const fault = failed.get(image.reference) ?? (kept.has(image.reference) ? undefined : 'its name is too long to be kept');
+        if (fault === undefined) {
+            image.outcome = 'restored';
+        }
+        else {
+            const message = `${image.reference} still names the new image, or none: ${fault}`;
+            image.error = new errors/* SideloadError */.wR('RESTORE_FAILED', message, { node: label });
+            node.error ??= image.error;
+            log(`${label}: ${message}`);
+        }
+    }
+    node.kept = [];
+}
+async function promote_settleLeft(node, runId, isSettled, signal, log) {
+    const found = ready(node).facts.staged.flatMap(name => parseKept(name) ?? []);
+    const own = new Map(found.filter(one => one.runId === runId).map(({ kept }) => [kept.reference, kept]));
+    node.kept = [...own.values()];
+    if (!isSettled) {
+        const failed = await restoreKept(node, node.kept, signal, log);
+        if (failed.size > 0) {
+            const lines = [...failed].map(([reference, fault]) => `${reference}: ${fault}`);
+            throw new SideloadError('RESTORE_FAILED', lines.join('\n'));
+        }
+    }
+    await forgetKept(node, signal);
+}
+async function restoreKept(node, kept, signal, log) {
+    const { connection, facts } = node_ready(node);
+    const names = runtimeOf(facts.runtime.name).names(facts);
+    const failed = new Map();
+    if (kept.length === 0 || names === undefined) {
+        return failed;
+    }
+    const said = await runScript(connection, restoreScript(names, facts, kept), signal);
+    const marked = [...kept.entries()].map(([number, one]) => ({ ...one, state: said.get(`restored ${number}`) ?? '' }));
+    const asked = marked.filter(({ state }) => state === 'before' || state === 'absent');
+    const held = await steps_inspect(node, asked.flatMap(({ reference, before, state }) => (state === 'absent' ? [reference] : [reference, before])), signal);
+    for (const { reference, before, state } of marked) {
+        const imageId = held.get(reference)?.imageId;
+        if (state !== 'unmarked' && (state === '' || imageId !== held.get(before)?.imageId)) {
+            failed.set(reference, state === 'absent' ? 'it cannot be removed' : `what it named before is kept as ${before}`);
+        }
+        else if (state !== 'unmarked') {
+            const now = state === 'absent' ? 'gone again, as before' : `again ${imageId ?? 'what it was, which the CRI does not know'}`;
+            log(`${node.settings.label}: ${reference} is ${now}`);
+        }
+    }
+    return failed;
+}
+
+;// CONCATENATED MODULE: ./lib/retention.js
+function repositoryOf(reference) {
+    return reference.replace(/@.*$/, '').replace(/:[^/:]*$/, '');
+}
+function decide(entries, held, used, keep) {
+    const releases = new Map();
+    const isOurs = ({ reference, imageId }) => held.get(reference)?.imageId === imageId;
+    for (const entry of entries.toReversed().filter(isOurs)) {
+        const newest = releases.get(repositoryOf(entry.reference)) ?? new Set();
+        if (newest.size < keep)
+            newest.add(entry.imageId);
+        releases.set(repositoryOf(entry.reference), newest);
+    }
+    return entries.map(entry => {
+        const { reference, imageId } = entry;
+        if (held.get(reference) === undefined)
+            return { entry, fate: 'gone' };
+        if (!isOurs(entry))
+            return { entry, fate: 'changed' };
+        if (releases.get(repositoryOf(reference))?.has(imageId))
+            return { entry, fate: 'kept' };
+        return { entry, fate: used.names.has(reference) || used.ids.has(imageId) ? 'in-use' : 'remove' };
+    });
+}
+
+;// CONCATENATED MODULE: ./lib/runtime/containers.js
+
+
+const CONTAINERS = `
+section cri
+[ -z "$CRICTL" ] || as_root $CRICTL --timeout 20s --runtime-endpoint "unix://$SOCKET" ps -a -o json 2>/dev/null || exit 1
+section ctr
+[ "$RUNTIME" != containerd ] || as_root $CTR --address "$SOCKET" --namespace k8s.io containers ls || exit 1
+section docker
+[ "$RUNTIME" != docker ] || as_root $DOCKER ps --all --no-trunc --format '{{.Image}}' || exit 1
+section podman
+[ "$RUNTIME" != cri-o ] || [ -z "$PODMAN" ] ||
+  as_root $PODMAN ps --all --external --no-trunc --format '{{.ImageID}} {{.Image}}' || exit 1`;
+function containers(facts) {
+    return { body: CONTAINERS, variables: { ...variables(facts, []), RUNTIME: facts.runtime.name } };
+}
+function usedImages(sections) {
+    const answer = sections.get('cri') ?? '';
+    const parsed = cri_parseJson(answer);
+    if (answer !== '' && parsed === undefined) {
+        throw new Error('crictl ps -a -o json: the answer is no JSON');
+    }
+    const said = [
+        ...(parsed?.containers ?? []).flatMap(({ image, imageRef, imageId }) => [
+            image?.image,
+            image?.userSpecifiedImage,
+            imageRef,
+            imageId,
+        ]),
+        ...lines(sections, 'ctr')
+            .slice(1)
+            .map(line => line.split(/\s+/)[1]),
+        ...lines(sections, 'docker'),
+        ...lines(sections, 'podman').flatMap(line => line.split(' ')),
+    ].filter(text => typeof text === 'string');
+    const names = new Set();
+    const ids = new Set();
+    for (const text of said) {
+        const plain = text.replace(/^docker(?:-pullable)?:\/\//, '');
+        const id = /^(?:sha256:)?([0-9a-f]{64})$/.exec(plain)?.[1];
+        if (id !== undefined) {
+            ids.add(`sha256:${id}`);
+            continue;
+        }
+        try {
+            names.add(normalise(plain));
+        }
+        catch {
+        }
+    }
+    return { names, ids };
+}
+function lines(sections, name) {
+    return (sections.get(name) ?? '').split('\n').filter(line => line !== '');
+}
+
+;// CONCATENATED MODULE: ./lib/runtime/forget.js
+
+
+
+const FORGET = `${CTR}${eachReference(`  manifest=$(ctr images ls "name==$reference" | sed -n '2s/^[^ ]* *[^ ]* *\\(sha256:[0-9a-f]*\\) .*/\\1/p')
+  if [ -n "$manifest" ]; then
+    ctr images rm "$reference" >&2 || exit 1
+    left=$(ctr images ls -q "target.digest==$manifest") || exit 1
+    if [ -n "$left" ] && ! printf '%s\\n' "$left" | grep -qv '^sha256:'; then
+      for name in $left; do ctr images rm "$name" >&2 || exit 1; done
+    fi
+  fi`)}`;
+const FORGET_DOCKER = eachReference(`  ! as_root $DOCKER image inspect "$reference" >/dev/null 2>&1 ||
+    as_root $DOCKER image rm "$reference" >&2 || exit 1`);
+function forget_forget(facts, references) {
+    switch (facts.runtime.name) {
+        case 'containerd':
+            return { body: FORGET, variables: variables(facts, references) };
+        case 'docker':
+            return { body: FORGET_DOCKER, variables: variables(facts, references) };
+        case 'cri-o':
+            return runtimeOf('cri-o').remove(facts, references);
+    }
+}
+
+;// CONCATENATED MODULE: ./lib/node/record.js
+const DIRECTORY = '/var/lib/kube-sideload';
+function formatEntry({ reference, imageId, placedAt, run }) {
+    return [reference, imageId, placedAt, run].join(' ');
+}
+function parseRecord(text) {
+    return text.split('\n').flatMap(line => {
+        const [, reference = '', imageId = '', placedAt = '', run = ''] = /^(\S+) (sha256:[0-9a-f]{64}) (\d{1,12}) ([0-9a-z]+)$/.exec(line) ?? [];
+        return reference === '' ? [] : [{ reference, imageId, placedAt: Number(placedAt), run }];
+    });
+}
+const READ_RECORD = {
+    body: `section record
+[ ! -e ${DIRECTORY}/images ] || as_root cat ${DIRECTORY}/images || exit 1`,
+};
+function readRecord(sections) {
+    return parseRecord(sections.get('record') ?? '');
+}
+function changeRecord(added, dropped = []) {
+    return {
+        body: `as_root sh -c "$CHANGE" sh "$ADDED" "$REPLACED" "$DROPPED" >&2 || exit 1`,
+        variables: {
+            CHANGE,
+            ADDED: added.map(formatEntry).join('\n'),
+            REPLACED: added.map(({ reference }) => reference).join('\n'),
+            DROPPED: dropped.map(formatEntry).join('\n'),
+        },
+    };
+}
+const CHANGE = `umask 022
+mkdir -p ${DIRECTORY} && cd ${DIRECTORY} || exit
+if command -v flock >/dev/null; then exec 9>.lock && flock -w 30 9 || exit; fi
+nl='
+'
+{
+  [ ! -e images ] || while read -r line; do
+    case "$nl$2$nl" in *"$nl\${line%% *}$nl"*) continue ;; esac
+    case "$nl$3$nl" in *"$nl$line$nl"*) continue ;; esac
+    printf '%s\\n' "$line"
+  done <images
+  [ -z "$1" ] || printf '%s\\n' "$1"
+} >".images.$$" && mv -f ".images.$$" images || { rm -f ".images.$$"; exit 1; }
+`;
+
+;// CONCATENATED MODULE: ./lib/node/retention.js
+
+
+
+
+
+
+
+
+async function noteImages(node, run) {
+    const { connection, facts } = node_ready(node);
+    if (facts.privilege === 'user') {
+        return 'the user may not write it';
+    }
+    try {
+        const recorded = readRecord(await runScript(connection, READ_RECORD, run.signal));
+        const isRecorded = ({ reference, imageId }) => recorded.some(one => one.reference === reference && one.imageId === imageId);
+        const placedAt = Math.floor(Date.now() / 1000);
+        const added = node.images
+            .filter(({ isSandbox, outcome }) => !isSandbox && outcome !== 'none')
+            .map(({ reference, image, outcome }) => ({ reference, imageId: image.imageId, outcome }))
+            .filter(one => one.outcome === 'sent' || isRecorded(one))
+            .map(({ reference, imageId }) => ({ reference, imageId, placedAt, run: run.id }));
+        if (added.length > 0) {
+            await runScript(connection, changeRecord(added), run.signal);
+        }
+        return undefined;
+    }
+    catch (thrown) {
+        const error = (0,errors/* toSideloadError */.Lq)(thrown);
+        if (error.code !== 'REMOTE_COMMAND_FAILED') {
+            throw error;
+        }
+        return error.message;
+    }
+}
+async function retainImages(node, { keep, repositories, isDryRun }, run) {
+    const { connection, facts } = node_ready(node);
+    const recorded = readRecord(await runScript(connection, READ_RECORD, run.signal));
+    const entries = recorded.filter(({ reference }) => repositories?.has(repositoryOf(reference)) ?? true);
+    if (entries.length === 0) {
+        node.retention = [];
+        return;
+    }
+    const references = entries.map(({ reference }) => reference);
+    const used = usedOf(node, await runScript(connection, containers(facts), run.signal));
+    const named = [...used.names].filter(name => !references.includes(name));
+    const held = await steps_inspect(node, [...references, ...named], run.signal);
+    const ids = [...used.names].flatMap(name => held.get(name)?.imageId ?? []);
+    const fates = decide(entries, held, { names: used.names, ids: new Set([...used.ids, ...ids]) }, keep);
+    const noted = (isRemoved) => fates.map(({ entry: { reference, imageId, placedAt }, fate }) => ({
+        reference,
+        imageId,
+        placedAt: new Date(placedAt * 1000).toISOString(),
+        fate: fate !== 'remove' ? fate : isRemoved ? 'removed' : 'removable',
+    }));
+    node.retention = noted(false);
+    if (isDryRun) {
+        return;
+    }
+    const old = fates.filter(({ fate }) => fate === 'remove').map(({ entry }) => entry);
+    if (old.length > 0) {
+        const names = old.map(({ reference }) => reference);
+        await runScript(connection, forget_forget(facts, names), run.signal);
+        const left = await steps_inspect(node, names, run.signal);
+        const still = names.filter(name => left.get(name) !== undefined);
+        if (still.length > 0) {
+            throw new errors/* SideloadError */.wR('REMOTE_COMMAND_FAILED', `removed, and there all the same: ${still.join(', ')}`);
+        }
+    }
+    const dropped = fates.filter(({ fate }) => fate === 'remove' || fate === 'gone' || fate === 'changed');
+    if (dropped.length > 0) {
+        const script = changeRecord([], dropped.map(({ entry }) => entry));
+        await runScript(connection, script, run.signal);
+    }
+    node.retention = noted(true);
+}
+function usedOf(node, sections) {
+    try {
+        return usedImages(sections);
+    }
+    catch (thrown) {
+        throw new errors/* SideloadError */.wR('REMOTE_COMMAND_FAILED', (0,errors/* messageOf */.bD)(thrown), { node: node.settings.label });
+    }
+}
+
+;// CONCATENATED MODULE: ./lib/image/part.js
+
+function partOf({ platform, layers }, count) {
+    const lowest = layers.slice(0, count);
+    const config = Buffer.from(JSON.stringify({
+        ...platform,
+        config: {},
+        rootfs: { type: 'layers', diff_ids: lowest.map(({ diffId }) => diffId) },
+    }));
+    return { platform, imageId: digestOf(config), user: '', config: async () => config, layers: lowest };
+}
+
+;// CONCATENATED MODULE: ./lib/node/heartbeat.js
+
+const KEEP_SECONDS = 90;
+const BEAT = [
+    `export LC_ALL=C PATH="$PATH:${SEARCH_PATH}"`,
+    `(trap 'kill $s; exit' TERM; while sleep 10 2>/dev/null & s=$!; wait $s; do echo >&2; done) >/dev/null & b=$!`,
+    '"$@"; c=$?; kill $b',
+    `[ $c = 0 ] || [ "$0" = sh ] || (trap "" PIPE; echo >&2) 2>/dev/null || { (sleep ${KEEP_SECONDS}; eval "$0") >/dev/null 2>&1 & }`,
+    'exit $c',
+].join('; ');
+function withHeartbeat(argv, abandoned = []) {
+    const last = abandoned.map(command => command.join(' ')).join('; ');
+    return ['/bin/sh', '-c', BEAT, last === '' ? 'sh' : last, ...argv];
+}
+
+;// CONCATENATED MODULE: ./lib/node/send.js
+
+
+
+
+
+
+
+
+
+
+
+
+
+const TRANSIENT = new Set(['SSH_LOST', 'SSH_UNREACHABLE']);
+const RETRY_AFTER_MS = { first: 1000, most: 30_000 };
+async function stageImages(node, sending) {
+    const { settings, run, log } = sending;
+    const { label } = node.settings;
+    const missing = new Map(node.images.flatMap(image => (image.stage === undefined ? [] : [[image.stage, image]])));
+    for (let attempt = 0; missing.size > 0; attempt += 1) {
+        try {
+            if (attempt > 0) {
+                await resume(node, missing, sending);
+            }
+            await stageAll(node, missing, sending);
+        }
+        catch (thrown) {
+            const error = (0,errors/* toSideloadError */.Lq)(thrown, label);
+            if (run.signal.aborted || !TRANSIENT.has(error.code) || attempt >= settings.retries) {
+                throw error;
+            }
+            const waitMs = Math.min(RETRY_AFTER_MS.most, RETRY_AFTER_MS.first * 2 ** attempt);
+            log(`${label}: ${error.message}; trying again in ${waitMs / 1000} s (${attempt + 1} of ${settings.retries})`);
+            await (0,external_node_timers_promises_namespaceObject.setTimeout)(waitMs, undefined, { signal: run.signal });
+        }
+    }
+}
+async function stageAll(node, missing, sending) {
+    let isFirst = true;
+    for (const [stage, image] of missing) {
+        if (!isFirst) {
+            await askLayers(node, [image], sending.settings, sending.run);
+        }
+        isFirst = false;
+        await notingError(node, image, () => stageImage(node, image, stage, sending));
+        missing.delete(stage);
+    }
+}
+async function resume(node, missing, { settings, ssh, run, log }) {
+    await node.connection?.close();
+    await steps_prepareNode(node, settings, ssh, run.signal);
+    const { connection, facts } = node_ready(node);
+    await runScript(connection, runtimeOf(facts.runtime.name).remove(facts, [...missing.keys()]), run.signal);
+    await askLayers(node, [...missing.values()], settings, run);
+    for (const image of missing.values()) {
+        log(`${node.settings.label}: connected again; ${describeImage(image)}`);
+    }
+}
+async function stageImage(node, target, stage, sending) {
+    const { connection, facts } = node_ready(node);
+    const runtime = runtimeOf(facts.runtime.name);
+    const refusal = await sendImage(node, target, stage, sending);
+    const fault = refusal ?? (await faultAt(node, target, stage, sending.run.signal));
+    if (fault === undefined) {
+        return;
+    }
+    const isThin = missingLayers(target).length < target.image.layers.length;
+    if (!isThin || (refusal !== undefined && !runtime.lacksContent(refusal))) {
+        throw refusal === undefined
+            ? new errors/* SideloadError */.wR('VERIFY_FAILED', `${target.reference} after the import: ${fault}`)
+            : new errors/* SideloadError */.wR('IMPORT_FAILED', refusal);
+    }
+    sending.log(`${node.settings.label}: the layers that the node has were not enough (${fault}); ${target.reference} is sent whole`);
+    await runScript(connection, runtime.remove(facts, [...node.staged]), sending.run.signal);
+    target.held = [];
+    target.isWhole = true;
+    await stageImage(node, target, stage, sending);
+}
+async function sendImage(node, target, stage, sending) {
+    const { facts } = node_ready(node);
+    const { image } = target;
+    const known = await Promise.all(missingLayers(target).map(layer => layer.known()));
+    const archiveBytes = METADATA_BYTES + sentBytes(target, known);
+    assertRoom(facts, target.reference, { archiveBytes, layersBytes: unpackedBytes([target]) });
+    const transfer = sending.progress.start(node.settings.label, archiveBytes);
+    const failing = new AbortController();
+    const signal = AbortSignal.any([sending.run.signal, failing.signal]);
+    const { canOverlap } = runtimeOf(facts.runtime.name);
+    const held = [...target.held];
+    let end = 'failed';
+    const imports = [];
+    try {
+        for await (const count of partsOf(target, facts.privilege !== 'user', signal)) {
+            const isLast = count === image.layers.length;
+            const part = isLast ? image : partOf(image, count);
+            const reference = isLast ? stage : partReference(stage, node.staged.size + 1);
+            node.staged.add(reference);
+            const blobs = part.layers.map((layer, index) => held[index] ?? layer.store(signal));
+            const { sent, imported } = importPart(node, target, { image: part, reference, blobs, signal }, sending, transfer);
+            imports.push(imported);
+            await (canOverlap ? Promise.race([sent, imported]) : imported);
+            for (const [index, layer] of part.layers.entries())
+                held[index] ??= layers_describe(await layer.store(signal));
+        }
+        const refusal = (await Promise.all(imports)).find(said => said !== undefined);
+        end = refusal === undefined ? 'done' : 'failed';
+        return refusal;
+    }
+    finally {
+        failing.abort(new errors/* SideloadError */.wR('CANCELLED', 'another part of the image has failed'));
+        await Promise.allSettled(imports);
+        transfer.end(end);
+    }
+}
+const PART_BYTES = 32_000_000;
+async function* partsOf({ image, held, isWhole }, mayDivide, signal) {
+    const missing = [...image.layers.entries()].filter(([index]) => held[index] === undefined);
+    let bytes = 0;
+    for (const [index, layer] of isWhole || !mayDivide ? [] : missing.slice(0, -1)) {
+        bytes += (await layer.store(signal)).sizeBytes;
+        if (bytes >= PART_BYTES) {
+            bytes = 0;
+            yield index + 1;
+        }
+    }
+    yield image.layers.length;
+}
+function importPart(node, target, { image, reference, blobs, signal }, { throttle }, transfer) {
+    const { connection, facts } = node_ready(node);
+    const stdin = throttle(layoutArchive({ reference, image, blobs }).stream(), signal);
+    const sent = new Promise(resolve => {
+        stdin.once('close', () => resolve());
+    });
+    const command = [
+        ...facts.politeness,
+        ...runtimeOf(facts.runtime.name).importArchive(facts, reference, image.platform),
+    ];
+    let sentBytes = 0;
+    const parts = [...node.staged].filter(staged => isPart(staged));
+    const abandoned = parts.map(part => runtimeOf(facts.runtime.name).removeOne(facts, part));
+    const running = connection.run(withHeartbeat(command, abandoned), {
+        stdin,
+        signal,
+        onStdinBytes: totalBytes => {
+            target.bytesSent += totalBytes - sentBytes;
+            sentBytes = totalBytes;
+            transfer.advance(target.bytesSent);
+        },
+    });
+    const imported = running.then(({ code, stdout, stderr }) => {
+        const said = (stderr.trim() || stdout.trim()).slice(-2000);
+        return code === 0 ? undefined : `the import ended with exit code ${code}: ${said}`;
+    });
+    imported.catch(() => { });
+    return { sent, imported };
+}
+async function faultAt(node, { image }, reference, signal) {
+    return plan_faultOf((await steps_inspect(node, [reference], signal)).get(reference), image);
+}
+
+;// CONCATENATED MODULE: ./lib/node/throttle.js
+
+
+const PIECE_BYTES = 64 * 1024;
+function createThrottle(bytesPerSecond) {
+    let freeAtMs = 0;
+    return {
+        async pass(bytes, signal) {
+            const now = performance.now();
+            const waitMs = Math.max(0, freeAtMs - now);
+            freeAtMs = Math.max(freeAtMs, now) + (1000 * bytes) / bytesPerSecond;
+            if (waitMs > 0)
+                await (0,external_node_timers_promises_namespaceObject.setTimeout)(waitMs, undefined, { signal });
+        },
+    };
+}
+function throttleOf(bytesPerSecond) {
+    if (bytesPerSecond === undefined)
+        return source => source;
+    const throttle = createThrottle(bytesPerSecond);
+    return (source, signal) => external_node_stream_namespaceObject.Readable.from(throttled(source, throttle, signal), { objectMode: false });
+}
+async function* throttled(source, throttle, signal) {
+    for await (const chunk of source) {
+        for (let start = 0; start < chunk.length; start += PIECE_BYTES) {
+            const piece = chunk.subarray(start, start + PIECE_BYTES);
+            await throttle.pass(piece.length, signal);
+            yield piece;
+        }
+    }
+}
+
+;// CONCATENATED MODULE: ./lib/preflight.js
+
+
+
+
+
+
+
+function preflight(nodes, images, options) {
+    const names = nodes.map(kubernetesName);
+    const found = nodes.flatMap((node, index) => faultsOf(node, images, options)
+        .concat(options.isSmoked ? twins(nodes, names, index) : [])
+        .map(fault => ({ node: node.settings.label, ...fault })));
+    const platforms = images.flatMap(({ variants }) => variants.map(({ platform }) => platform));
+    const missing = names.includes(undefined)
+        ? []
+        : (options.cluster ?? []).filter(object => takesPods(object, platforms) && !names.includes(object.metadata.name));
+    return [
+        ...found,
+        ...missing.map(object => ({
+            node: object.metadata.name,
+            ...warning('NODE_NOT_LISTED', 'the cluster may start pods on it, and it would not have the image'),
+        })),
+    ];
+}
+function errorOf(findings) {
+    const [first, ...others] = findings.filter(({ severity }) => severity === 'error');
+    if (first === undefined) {
+        return undefined;
+    }
+    const also = others.map(({ code, message, hint }) => `also [${code}]: ${message}\n  ${hint}`);
+    return new errors/* SideloadError */.wR(first.code, [first.message, ...also].join('\n'), { node: first.node, hint: first.hint });
+}
+function faultsOf(node, images, { isSmoked }) {
+    const { machine, facts, object, error } = node;
+    const faults = [];
+    if (error !== undefined) {
+        const { code, message, hint } = error;
+        faults.push({ severity: 'error', code, message, hint });
+    }
+    if (machine !== undefined && error?.code !== 'PLATFORM_MISMATCH') {
+        faults.push(...mismatch(images, machine));
+    }
+    if (object === 'absent' && isSmoked) {
+        const name = JSON.stringify(kubernetesName(node));
+        faults.push(fault('NODE_NOT_IN_CLUSTER', `the cluster has no node ${name}`));
+    }
+    else if (object !== undefined && object !== 'absent') {
+        const reason = unreadiness(object);
+        if (reason !== undefined) {
+            faults.push(when(isSmoked, 'NODE_NOT_READY', reason));
+        }
+    }
+    if (machine !== undefined) {
+        faults.push(...credentials(node, machine.kubelet));
+    }
+    if (facts !== undefined) {
+        faults.push(...sandbox(node, facts, isSmoked), ...disk(node, facts));
+    }
+    return faults;
+}
+function mismatch(images, machine) {
+    try {
+        planNode(images, machine, new Map());
+        return [];
+    }
+    catch (thrown) {
+        const { code, message, hint } = (0,errors/* toSideloadError */.Lq)(thrown);
+        return [{ severity: 'error', code, message, hint }];
+    }
+}
+function twins(nodes, names, index) {
+    const name = names[index];
+    const first = names.indexOf(name);
+    if (name === undefined || first === index) {
+        return [];
+    }
+    const labels = `${nodes[first]?.settings.label} and ${nodes[index]?.settings.label}`;
+    const message = `${labels} are the same Kubernetes node, ${name}`;
+    return [{ severity: 'error', code: 'INPUT_INVALID', message, hint: 'Keep one of the two addresses.' }];
+}
+function credentials({ images }, { credentialPolicy, credentialAllowlist }) {
+    if (credentialPolicy !== 'AlwaysVerify' && credentialPolicy !== 'NeverVerifyAllowlistedImages') {
+        return [];
+    }
+    const refused = images.filter(({ reference }) => credentialPolicy === 'AlwaysVerify' || !isAllowed(reference, credentialAllowlist));
+    if (refused.length === 0) {
+        return [];
+    }
+    const isCertain = refused.some(({ stage }) => stage !== undefined);
+    const names = refused.map(({ reference }) => reference).join(', ');
+    const message = `the kubelet’s imagePullCredentialsVerificationPolicy is ${credentialPolicy}, which does not let pods use ${names}`;
+    return [when(isCertain, 'IMAGE_CREDENTIALS_POLICY', message)];
+}
+function isAllowed(reference, allowlist) {
+    const { registry, repository } = reference_parseReference(reference);
+    const name = registry === undefined ? repository : `${registry}/${repository}`;
+    return allowlist.some(entry => (entry.endsWith('/*') ? name.startsWith(entry.slice(0, -1)) : name === entry));
+}
+function sandbox({ images }, { sandbox }, isSmoked) {
+    if (sandbox === undefined || sandbox.isHeld || images.some(({ reference }) => preflight_isSame(reference, sandbox.reference))) {
+        return [];
+    }
+    const message = `the CRI does not have ${sandbox.reference}, from which the sandbox of every pod is made`;
+    return [when(isSmoked, 'SANDBOX_IMAGE_MISSING', message)];
+}
+function preflight_isSame(reference, configured) {
+    try {
+        return reference === normalise(configured);
+    }
+    catch {
+        return false;
+    }
+}
+function disk({ images }, facts) {
+    const { disk, kubelet } = facts;
+    const layers = unpackedBytes(images.filter(({ stage }) => stage !== undefined));
+    const { path, sizeBytes, freeBytes } = disk;
+    const free = `${formatBytes(freeBytes)} are free on ${path}`;
+    if (layers > freeBytes) {
+        return [fault('DISK_FULL', `the layers alone are ${formatBytes(layers)}; ${free}`)];
+    }
+    const faults = [];
+    if (2 * layers > freeBytes) {
+        faults.push(warning('DISK_TIGHT', `the layers are ${formatBytes(layers)} and their archive may be as much again; ${free}`));
+    }
+    const work = otherWorkDisk(facts);
+    if (work !== undefined && layers > work.freeBytes) {
+        faults.push(warning('DISK_TIGHT', `the archive, which may be up to ${formatBytes(layers)}, is unpacked below /var/tmp; ${formatBytes(work.freeBytes)} are free on ${work.path}`));
+    }
+    const threshold = kubelet.imageGcHighThresholdPercent;
+    const usedPercent = 100 - Math.floor((100 * Math.max(0, freeBytes - 2 * layers)) / sizeBytes);
+    if (threshold < 100 && usedPercent >= threshold) {
+        const state = layers === 0 ? 'is' : 'would be up to';
+        faults.push(warning('IMAGE_GC_LIKELY', `${path} ${state} ${usedPercent} % full, and the kubelet removes unused images from ${threshold} % on`));
+    }
+    return faults;
+}
+function fault(code, message) {
+    return { severity: 'error', code, message, hint: errors/* ERRORS */.Sr[code].hint };
+}
+function warning(code, message) {
+    return { ...fault(code, message), severity: 'warning' };
+}
+function when(isCertain, code, message) {
+    return isCertain ? fault(code, message) : warning(code, message);
+}
+
+;// CONCATENATED MODULE: ./lib/report/progress.js
+
+const INTERVAL_MS = { live: 200, log: 10_000 };
+const SPARSE = { afterMs: 60_000, intervalMs: 30_000 };
+const WINDOW_MS = 5_000;
+const NAMED_NODES = 3;
+function transferProgress(host) {
+    const states = new Map();
+    let timer;
+    let shownAt = 0;
+    let begunAt = 0;
+    const show = () => {
+        const now = Date.now();
+        for (const state of states.values()) {
+            sample(state, now);
+        }
+        if (host.isLive) {
+            host.progress(liveLines([...states.values()], now, host.size));
+        }
+        else if (now - begunAt <= SPARSE.afterMs || now - shownAt >= SPARSE.intervalMs) {
+            shownAt = now;
+            host.progress([logLine([...states.values()], now)]);
+        }
+    };
+    return {
+        start(node, totalBytes) {
+            const now = Date.now();
+            const state = { node, total: totalBytes, startedAt: now, sent: 0, samples: [], end: undefined };
+            sample(state, now);
+            if (timer === undefined) {
+                begunAt = now;
+                timer = setInterval(show, host.isLive ? INTERVAL_MS.live : INTERVAL_MS.log).unref();
+            }
+            states.set(node, state);
+            return {
+                advance: sentBytes => {
+                    state.sent = sentBytes;
+                },
+                end: (how = 'done') => {
+                    state.end = how;
+                    if ([...states.values()].every(({ end }) => end !== undefined)) {
+                        clearInterval(timer);
+                        timer = undefined;
+                        states.clear();
+                        if (host.isLive) {
+                            host.progress([]);
+                        }
+                    }
+                },
+            };
+        },
+    };
+}
+function sample(state, now) {
+    state.samples.push({ at: now, sent: state.sent });
+    while ((state.samples[1]?.at ?? now) <= now - WINDOW_MS) {
+        state.samples.shift();
+    }
+}
+function bytesPerSecond({ samples, sent }, now) {
+    const [oldest] = samples;
+    const elapsedMs = oldest === undefined ? 0 : now - oldest.at;
+    return oldest === undefined || elapsedMs === 0 ? 0 : ((sent - oldest.sent) * 1000) / elapsedMs;
+}
+function percentOf(sent, total) {
+    return total === 0 ? 100 : Math.min(100, Math.floor((100 * sent) / total));
+}
+function sum(states, of) {
+    return states.reduce((total, state) => total + of(state), 0);
+}
+function progress_isSent({ sent, total }) {
+    return sent >= total;
+}
+function timeLeft(states, now) {
+    const seconds = states
+        .filter(state => state.end === undefined && !progress_isSent(state))
+        .map(state => (state.total - state.sent) / bytesPerSecond(state, now));
+    const longest = Math.max(...seconds);
+    return seconds.length === 0 || !Number.isFinite(longest)
+        ? ''
+        : `${formatDuration(Math.ceil(longest) * 1000, 0)} left`;
+}
+const BAR = 20;
+const CELLS = { percent: 4, bytes: 21, rate: 10 };
+function liveLines(states, now, { columns, rows }) {
+    const room = Math.max(1, rows - 3);
+    const sorted = [...states].sort((one, other) => Number(one.end !== undefined) - Number(other.end !== undefined));
+    const shown = new Set(states.length <= room ? states : sorted.slice(0, room - 1));
+    const width = Math.min(Math.max(...states.map(({ node }) => node.length), 'all nodes'.length), 30);
+    const line = (mark, name, sent, total, rate, rest) => {
+        const percent = percentOf(sent, total);
+        const cells = [
+            `${percent} %`.padStart(CELLS.percent + 1),
+            `${formatBytes(sent)} of ${formatBytes(total)}`.padStart(CELLS.bytes),
+            (rate > 0 ? `${formatBytes(rate)}/s` : '').padStart(CELLS.rate),
+            rest,
+        ];
+        const label = name.length > width ? `${name.slice(0, width - 1)}…` : name.padEnd(width);
+        const text = cells.join('  ');
+        const needed = width + BAR + text.length - rest.length + 6 + '10 min 10 s left'.length;
+        const bar = columns > needed ? `  ${barOf(percent)}` : '';
+        return `${mark} ${label}${bar}  ${text}`.trimEnd();
+    };
+    const lines = states
+        .filter(state => shown.has(state))
+        .map(state => {
+        const { node, sent, total, end } = state;
+        const mark = end === 'done' ? '✔' : end === 'failed' ? '✘' : ' ';
+        const rest = end ?? (progress_isSent(state) ? 'importing' : timeLeft([state], now));
+        return line(mark, node, sent, total, end === undefined && !progress_isSent(state) ? bytesPerSecond(state, now) : 0, rest);
+    });
+    const hidden = states.length - lines.length;
+    const ended = states.filter(({ end }) => end !== undefined).length;
+    const all = line(' ', 'all nodes', sum(states, ({ sent }) => sent), sum(states, ({ total }) => total), sum(states, state => (state.end === undefined ? bytesPerSecond(state, now) : 0)), timeLeft(states, now));
+    return [
+        ...lines,
+        ...(hidden > 0 ? [`  and ${hidden} more, ${ended} of ${states.length} done`] : []),
+        ...(states.length > 1 ? [all] : []),
+    ];
+}
+function barOf(percent) {
+    const filled = Math.round((percent * BAR) / 100);
+    return `${'█'.repeat(filled)}${'░'.repeat(BAR - filled)}`;
+}
+function logLine(states, now) {
+    const busy = states.filter(({ end }) => end === undefined);
+    const total = sum(states, state => state.total);
+    const percent = percentOf(sum(states, ({ sent }) => sent), total);
+    const rate = sum(busy, state => bytesPerSecond(state, now));
+    const left = timeLeft(states, now);
+    const where = states.length === 1 ? (states[0]?.node ?? '') : `${states.length} nodes`;
+    const isImporting = busy.length > 0 && busy.every(progress_isSent);
+    const behind = busy
+        .map(({ node, sent, total: all }) => ({ node, percent: percentOf(sent, all) }))
+        .sort((one, other) => one.percent - other.percent)
+        .slice(0, NAMED_NODES)
+        .map(one => `${one.node} ${one.percent} %`);
+    return [
+        `${percent} % of ${formatBytes(total)} to ${where}`,
+        isImporting ? 'importing' : `${formatBytes(rate)}/s`,
+        ...(left === '' ? [] : [left]),
+        ...(states.length === 1 ? [] : [`${states.length - busy.length} done`]),
+        ...(states.length === 1 || isImporting ? [] : [`behind: ${behind.join(', ')}`]),
     ].join(', ');
+}
+
+;// CONCATENATED MODULE: ./lib/sandbox.js
+
+
+const NO_SANDBOX_IMAGES = { images: [], of: () => [], close: async () => { } };
+async function openSandboxImages(nodes, sent, open, log) {
+    const lacking = new Set(nodes.flatMap(node => missingOn(node) ?? []));
+    const sets = [];
+    for (const reference of lacking) {
+        if (sent.some(image => image.reference === reference || image.aliases?.includes(reference))) {
+            continue;
+        }
+        try {
+            sets.push(await open(reference));
+        }
+        catch (error) {
+            log(`${reference}, which nodes lack, cannot be sent along: ${(0,errors/* messageOf */.bD)(error)}`);
+        }
+    }
+    const images = sets.flatMap(set => set.images);
+    return {
+        images,
+        of: node => images.filter(({ reference }) => reference === missingOn(node)),
+        close: async () => {
+            await Promise.all(sets.map(set => set.close()));
+        },
+    };
+}
+function missingOn({ facts }) {
+    const sandbox = facts?.sandbox;
+    if (sandbox === undefined || sandbox.isHeld) {
+        return undefined;
+    }
+    try {
+        return normalise(sandbox.reference);
+    }
+    catch {
+        return undefined;
+    }
+}
+
+// EXTERNAL MODULE: ./lib/version.js
+var version = __nccwpck_require__(3542);
+;// CONCATENATED MODULE: ./lib/sideload.js
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+async function sideload(settings, host, run) {
+    const ssh = transport_openTransport(settings.ssh, run.scratch);
+    const startedAt = new Date().toISOString();
+    const stagesDone = [];
+    let nodes = settings.nodesFromCluster ? [] : settings.nodes.map(node_newNode);
+    let images;
+    let cluster;
+    let isChecked = false;
+    let unlisted = [];
+    let error;
+    let sandboxes = NO_SANDBOX_IMAGES;
+    let changed = false;
+    let bundle;
+    const bundling = {
+        'Open the images': async () => {
+            images = await sideload_open(settings, host, run);
+        },
+        'Write the bundle': async () => {
+            const path = settings.bundle ?? '';
+            const options = { path, runId: run.id, version: version/* VERSION */.x, signal: run.signal };
+            bundle = { path, ...(await writeBundle(images?.images ?? [], options)) };
+            host.info(`${path}: ${formatBytes(bundle.sizeBytes)}, ${bundle.digest}`);
+        },
+    };
+    const needsImages = settings.mode !== 'prune' && settings.expected === undefined;
+    const expectations = () => settings.expected ?? (images?.images ?? []).flatMap(expectationsOf);
+    const stages = {
+        ...(settings.nodesFromCluster && {
+            'Read the nodes from the cluster': async () => {
+                cluster = await cluster_openCluster(settings, run);
+                nodes = (await cluster_nodesFromCluster(cluster, settings, host.info)).map(node_newNode);
+            },
+        }),
+        [needsImages ? 'Open the images and connect to the nodes' : 'Connect to the nodes']: async () => {
+            const [opened] = await Promise.allSettled([
+                needsImages
+                    ? sideload_open(settings, host, run).then(set => {
+                        images = set;
+                    })
+                    : undefined,
+                node_onEach(nodes, async (node) => {
+                    await steps_prepareNode(node, settings, ssh, run.signal);
+                    host.info(describeNode(node));
+                }),
+            ]);
+            if (opened.status === 'rejected') {
+                error = (0,errors/* toSideloadError */.Lq)(opened.reason);
+            }
+        },
+        ...((settings.mode === 'push' || settings.mode === 'plan') && {
+            'Check what the nodes lack': async () => {
+                const sources = images?.images ?? [];
+                if (settings.sandboxImage === 'send') {
+                    const openOne = (reference) => openSandbox(reference, settings, host, run);
+                    sandboxes = await openSandboxImages(nodes, sources, openOne, host.info);
+                }
+                await node_onEach(nodes, async (node) => {
+                    if (settings.smoke?.by === 'cri') {
+                        assertCrictl(node_ready(node).facts);
+                    }
+                    await planImages(node, sources, sandboxes.of(node), settings, run);
+                    for (const image of node.images) {
+                        host.info(`${node.settings.label}: ${describeImage(image)}`);
+                    }
+                });
+                const [asked] = await Promise.allSettled([
+                    settings.cluster === undefined
+                        ? undefined
+                        : (async () => {
+                            cluster ??= await cluster_openCluster(settings, run);
+                            await askCluster(cluster, nodes, settings, run, host);
+                        })(),
+                ]);
+                const isSmoked = settings.smoke !== undefined;
+                const findings = preflight(nodes, sources, {
+                    isSmoked,
+                    cluster: settings.shard === undefined ? cluster?.objects : undefined,
+                });
+                for (const node of nodes) {
+                    node.findings = findings.filter(finding => finding.node === node.settings.label);
+                    node.error = errorOf(node.findings) ?? node.error;
+                }
+                unlisted = findings.filter(finding => nodes.every(node => finding.node !== node.settings.label));
+                isChecked = true;
+                const isComplete = error === undefined && asked.status === 'fulfilled';
+                for (const line of findings.length > 0 || isComplete
+                    ? findingsTable(findings, host.isLive ? host.size.columns : undefined)
+                    : ['not all could be checked']) {
+                    host.info(line);
+                }
+                if (asked.status === 'rejected') {
+                    throw asked.reason;
+                }
+                changed = settings.mode === 'plan' && nodes.some(node => node.images.some(({ stage }) => stage !== undefined));
+            },
+        }),
+        ...(settings.mode === 'push' && {
+            'Send what is missing': async () => {
+                const throttle = throttleOf(settings.bandwidth);
+                const sending = { settings, ssh, run, progress: transferProgress(host), throttle, log: host.info };
+                const send = async (node) => {
+                    const begunAtMs = Date.now();
+                    await stageImages(node, sending);
+                    const { bytesSent } = nodeReport(node);
+                    const duration = formatDuration(Date.now() - begunAtMs);
+                    const sent = `${formatBytes(bytesSent)} sent, imported and verified in ${duration}`;
+                    host.info(`${node.settings.label}: ${bytesSent > 0 ? sent : 'nothing to send'}`);
+                };
+                for (const group of [nodes.filter(node => !isControlPlane(node)), nodes.filter(isControlPlane)]) {
+                    await node_onEach(group, send, settings.parallel);
+                    run.signal.throwIfAborted();
+                    if (nodes.some(node => node.error !== undefined)) {
+                        break;
+                    }
+                }
+            },
+            'Move the references': async () => {
+                await node_onEach(nodes, async (node) => {
+                    changed ||= node.images.some(image => image.stage !== undefined);
+                    await promoteImages(node, settings, run);
+                    for (const { reference, image } of node.images) {
+                        host.info(`${node.settings.label}: ${reference} is ${shortId(image.imageId)}`);
+                    }
+                });
+            },
+            'Start smoke pods': async () => {
+                if (settings.smoke?.by === 'cri') {
+                    host.info('`smoke: cri`: the verdicts are those of the nodes’ runtimes; no kubelet is asked.');
+                    await smokeByCri(nodes, settings.smoke, run, host);
+                }
+                else if (settings.smoke === undefined || cluster === undefined) {
+                    host.info('skipped: `smoke: none`. No kubelet has been asked; the check of the runtimes is all there is.');
+                }
+                else {
+                    await smokeByKubelet(nodes, cluster, settings.smoke, run, host);
+                }
+            },
+            'Note what is ours': async () => {
+                await node_onEach(nodes, async (node) => {
+                    const refusal = await noteImages(node, run);
+                    if (refusal !== undefined) {
+                        host.info(`${node.settings.label}: no record of what is ours here, so nothing of it will ever be removed: ${refusal}`);
+                    }
+                });
+            },
+            ...(settings.keep !== undefined && {
+                'Remove old releases': () => removeOld(nodes, repositoriesOf(images?.images ?? []), settings, run, host),
+            }),
+        }),
+        ...(settings.mode === 'check' && {
+            'Compare the nodes with what should be there': async () => {
+                if (error !== undefined) {
+                    return;
+                }
+                const wanted = expectations();
+                await node_onEach(nodes, async (node) => {
+                    await checkNode(node, wanted, run);
+                    host.info(`${node.settings.label}: has what it should`);
+                });
+                changed = nodes.some(node => node.checked.some(({ drift }) => drift !== undefined));
+            },
+        }),
+        ...(settings.mode === 'prune' && {
+            'Remove old releases': async () => {
+                const given = settings.images.map(reference => repositoryOf(normalise(reference)));
+                await removeOld(nodes, given.length === 0 ? undefined : new Set(given), settings, run, host);
+                changed = nodes.some(node => node.retention?.some(({ fate }) => fate === 'removed'));
+            },
+        }),
+    };
+    try {
+        for (const [title, stage] of Object.entries(settings.mode === 'bundle' ? bundling : stages)) {
+            const begunAtMs = Date.now();
+            await host.group(title, stage).finally(() => {
+                const durationMs = Date.now() - begunAtMs;
+                stagesDone.push({ title, startedAt: new Date(begunAtMs).toISOString(), durationMs });
+            });
+            run.signal.throwIfAborted();
+            if (isChecked && (error !== undefined || nodes.some(node => node.error !== undefined))) {
+                break;
+            }
+        }
+    }
+    catch (thrown) {
+        error ??= (0,errors/* toSideloadError */.Lq)(thrown);
+    }
+    const hasFailed = error !== undefined || nodes.some(node => node.error !== undefined);
+    if (hasFailed && settings.atomic && nodes.some(hasMoved)) {
+        await host.group('Put back what the references named', async () => {
+            await Promise.all(nodes.map(node => restoreImages(node, settings, ssh, host.info)));
+        });
+        changed = nodes.some(node => node.images.some(image => image.hasMoved && image.outcome !== 'restored'));
+    }
+    else {
+        host.saveState('settled', 'true');
+    }
+    await images?.close();
+    await sandboxes.close();
+    await cluster?.kubectl.close();
+    await Promise.all(nodes.map(node => leaveNode(node, settings, ssh, run.id).catch((thrown) => {
+        node.error ??= (0,errors/* toSideloadError */.Lq)(thrown, node.settings.label);
+    })));
+    return {
+        run: run.id,
+        mode: settings.mode,
+        startedAt,
+        endedAt: new Date().toISOString(),
+        stages: stagesDone,
+        images: Object.fromEntries([
+            ...(settings.expected ?? []).map(({ reference, variants }) => {
+                const ids = variants.map(({ platform, imageId }) => [formatPlatform(platform), imageId]);
+                return [reference, Object.fromEntries(ids)];
+            }),
+            ...[...(images?.images ?? []), ...sandboxes.images].flatMap(image => {
+                const ids = image.variants.map(variant => [formatPlatform(variant.platform), variant.imageId]);
+                return referencesOf(image).map(reference => [reference, Object.fromEntries(ids)]);
+            }),
+        ]),
+        nodes: nodes.map(nodeReport),
+        findings: unlisted,
+        bundle,
+        changed,
+        error: error === undefined ? undefined : (0,report_report/* errorReport */.ZV)(error),
+    };
+}
+async function sideload_cleanUp(settings, host, run) {
+    if (settings.mode === 'bundle') {
+        await removePartial(settings.bundle ?? '', run.id);
+        return;
+    }
+    if (settings.mode !== 'push') {
+        return;
+    }
+    const cluster = settings.cluster === undefined ? undefined : await openCluster(settings, run);
+    let list = settings.nodes;
+    try {
+        if (settings.smoke?.by === 'pod' && cluster !== undefined) {
+            await deletePods(cluster.kubectl, run.id);
+        }
+        if (settings.nodesFromCluster && cluster !== undefined) {
+            list = await nodesFromCluster(cluster, settings, host.info);
+        }
+    }
+    finally {
+        await cluster?.kubectl.close();
+    }
+    const nodes = list.map(newNode);
+    const ssh = openTransport(settings.ssh, run.scratch);
+    await onEach(nodes, async (node) => {
+        await prepareNode(node, settings, ssh, run.signal);
+        await settleLeft(node, run.id, host.state('settled') === 'true', run.signal, host.info);
+        await removeStaged(node, run.id, run.signal);
+        if (settings.smoke?.by === 'cri') {
+            const { connection, facts } = ready(node);
+            await removeByCri(connection, facts, run.id, run.signal);
+        }
+    });
+    for (const node of nodes) {
+        await node.connection?.close();
+        if (node.error !== undefined) {
+            host.warning(`${node.settings.label}: ${node.error.message}`);
+        }
+    }
+}
+async function sideload_open(settings, host, run) {
+    const set = await openImages({
+        references: settings.images,
+        source: settings.source,
+        archive: settings.archive,
+        aliases: settings.aliases,
+        containerdNamespace: settings.containerdNamespace,
+        compression: settings.compression,
+        cache: settings.cache,
+        directory: run.scratch,
+        prefetch: settings.mode === 'push' || settings.mode === 'bundle',
+        log: host.info,
+        signal: run.signal,
+    });
+    for (const { reference, origin, variants } of set.images) {
+        for (const { platform, imageId, layers } of variants) {
+            host.info(`${reference} from ${origin}: ${formatPlatform(platform)}, ${layers.length} layers, image ID ${imageId}`);
+        }
+    }
+    return set;
+}
+function expectationsOf(image) {
+    return referencesOf(image).map(reference => ({ reference, variants: image.variants, isSandbox: false }));
+}
+function repositoriesOf(images) {
+    return new Set(images.flatMap(referencesOf).map(repositoryOf));
+}
+async function removeOld(nodes, repositories, { keep, isDryRun }, run, host) {
+    if (keep === undefined) {
+        throw new errors/* SideloadError */.wR('INTERNAL', 'nobody has said how many releases stay');
+    }
+    await node_onEach(nodes, async (node) => {
+        await retainImages(node, { keep, repositories, isDryRun }, run);
+        const { retention = [], settings } = node;
+        const told = retention.filter(({ fate }) => fate !== 'kept');
+        for (const { reference, imageId, fate } of told) {
+            host.info(`${settings.label}: ${reference} (${shortId(imageId)}) ${FATE_WORDS[fate] ?? fate}`);
+        }
+        host.info(`${settings.label}: ${retention.length - told.length} of ${retention.length} references of ours are kept`);
+    });
+}
+const FATE_WORDS = {
+    'in-use': 'is old, and stays: a container was made from it',
+    changed: 'names another image now, and stays: it is no longer ours',
+    gone: 'was gone already',
+    removable: 'would be removed',
+    removed: 'is removed',
+};
+async function openSandbox(reference, settings, host, run) {
+    const one = { ...settings, images: [reference], aliases: [] };
+    const elsewhere = () => sideload_open({ ...one, source: 'auto', archive: undefined }, host, run);
+    return settings.archive === undefined ? await sideload_open(one, host, run) : await sideload_open(one, host, run).catch(elsewhere);
+}
+function hasMoved({ kept, images }) {
+    return kept.length > 0 || images.some(image => image.hasMoved);
 }
 
 ;// CONCATENATED MODULE: ./lib/entry.js
@@ -11883,7 +12913,7 @@ async function runPost(host) {
 
 /***/ }),
 
-/***/ 2357:
+/***/ 8327:
 /***/ ((__unused_webpack_module, __webpack_exports__, __nccwpck_require__) => {
 
 "use strict";
@@ -12006,6 +13036,10 @@ const ERRORS = {
     VERIFY_FAILED: {
         title: 'The node does not hold the image that CI built',
         hint: 'Somebody may have changed the image on the node meanwhile; run the job again.',
+    },
+    RESTORE_FAILED: {
+        title: 'A node could not be put back to what it was',
+        hint: 'The message says which reference names what; push the release that is to be there.',
     },
     KUBECTL_NOT_FOUND: {
         title: 'kubectl was not found',
@@ -12137,6 +13171,14 @@ const ERRORS = {
         title: 'The pod did not run in time',
         hint: 'The last state is above; raise `smoke-timeout` for images that start slowly.',
     },
+    BUNDLE_FAILED: {
+        title: 'The bundle cannot be written',
+        hint: 'Correct what the message names, or give `bundle` another place; no part of the file is left.',
+    },
+    DRIFT: {
+        title: 'The node does not have what it should',
+        hint: 'Run the push again: it sends what is missing, and to the nodes that lack it only.',
+    },
     REPORT_FAILED: {
         title: 'A report file cannot be written',
         hint: 'Make room, or name another place in the `report-…` inputs; the nodes are as the table says.',
@@ -12174,7 +13216,7 @@ function messageOf(thrown) {
 
 /***/ }),
 
-/***/ 3201:
+/***/ 3199:
 /***/ ((__unused_webpack_module, __webpack_exports__, __nccwpck_require__) => {
 
 "use strict";
@@ -12182,10 +13224,10 @@ function messageOf(thrown) {
 /* harmony export */   B: () => (/* binding */ helpText),
 /* harmony export */   b: () => (/* binding */ commandHelp)
 /* harmony export */ });
-/* harmony import */ var _commands_js__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(3052);
-/* harmony import */ var _host_terminal_js__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(8979);
-/* harmony import */ var _inputs_js__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(6107);
-/* harmony import */ var _report_text_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(884);
+/* harmony import */ var _commands_js__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(4186);
+/* harmony import */ var _host_terminal_js__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(3439);
+/* harmony import */ var _inputs_js__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(7865);
+/* harmony import */ var _report_text_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(7702);
 
 
 
@@ -12265,14 +13307,14 @@ function endings() {
 
 /***/ }),
 
-/***/ 6456:
+/***/ 7230:
 /***/ ((__unused_webpack_module, __webpack_exports__, __nccwpck_require__) => {
 
 "use strict";
 /* harmony export */ __nccwpck_require__.d(__webpack_exports__, {
 /* harmony export */   _: () => (/* binding */ gitlabHost)
 /* harmony export */ });
-/* harmony import */ var _terminal_js__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(8979);
+/* harmony import */ var _terminal_js__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(3439);
 
 function gitlabHost(options) {
     const { stderr = process.stderr, isQuiet = false } = options;
@@ -12309,7 +13351,7 @@ function now() {
 
 /***/ }),
 
-/***/ 9385:
+/***/ 511:
 /***/ ((__unused_webpack_module, __webpack_exports__, __nccwpck_require__) => {
 
 "use strict";
@@ -12318,18 +13360,20 @@ function now() {
 /* harmony export */ });
 /* unused harmony export OUTPUTS */
 const OUTPUTS = {
-    images: 'The references that the nodes now hold, one per line.',
+    images: 'The references that the nodes (with `mode: bundle`: the file) now hold, one per line.',
     'image-ids': 'JSON: image ID (config digest) by reference and platform.',
     nodes: 'JSON: one object per node with its facts, findings, bytes sent, verdicts and error.',
     'bytes-sent': 'Bytes of image archives sent to all nodes together.',
-    changed: '`true` when some node did not have the images before (with `mode: plan`: does not have them), else `false`.',
+    changed: '`true` when some node did not have the images before (with `mode: plan` and `check`: does not have them; with `prune`: lost some), else `false`.',
+    drift: 'JSON, with `mode: check`: one object per node and image that is not as it should be, or per node that could not be asked.',
+    bundle: 'The file that `mode: bundle` has written.',
 };
 const EXIT = { ok: 0, failed: 1, usage: 2, SIGHUP: 129, SIGINT: 130, SIGTERM: 143 };
 
 
 /***/ }),
 
-/***/ 8979:
+/***/ 3439:
 /***/ ((__unused_webpack_module, __webpack_exports__, __nccwpck_require__) => {
 
 "use strict";
@@ -12345,7 +13389,7 @@ var external_node_os_ = __nccwpck_require__(8161);
 // EXTERNAL MODULE: external "node:util"
 var external_node_util_ = __nccwpck_require__(7975);
 // EXTERNAL MODULE: ./lib/report/document.js
-var report_document = __nccwpck_require__(3922);
+var report_document = __nccwpck_require__(6544);
 ;// CONCATENATED MODULE: ./lib/host/ci.js
 function ciRun(env) {
     if (isSet(env.GITLAB_CI)) {
@@ -12386,9 +13430,9 @@ function isSet(value) {
 }
 
 // EXTERNAL MODULE: ./lib/host/host.js
-var host = __nccwpck_require__(9385);
+var host = __nccwpck_require__(511);
 // EXTERNAL MODULE: ./lib/report/text.js
-var report_text = __nccwpck_require__(884);
+var report_text = __nccwpck_require__(7702);
 ;// CONCATENATED MODULE: ./lib/host/screen.js
 
 const COLUMNS = 100;
@@ -12556,7 +13600,7 @@ function clean(text) {
 
 /***/ }),
 
-/***/ 6107:
+/***/ 7865:
 /***/ ((__unused_webpack_module, __webpack_exports__, __nccwpck_require__) => {
 
 "use strict";
@@ -12567,13 +13611,13 @@ function clean(text) {
 /* harmony export */   mm: () => (/* binding */ inputSpec),
 /* harmony export */   wp: () => (/* binding */ isInputName)
 /* harmony export */ });
-/* harmony import */ var _problems_js__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(8834);
+/* harmony import */ var _problems_js__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(9720);
 
 const INPUTS = {
     mode: {
-        type: { oneOf: ['push', 'plan'] },
+        type: { oneOf: ['push', 'plan', 'check', 'prune', 'bundle'] },
         default: 'push',
-        help: '`push` does the job. `plan` says what it would send to which node and which nodes would fail, and changes nothing; it fails when the job would not start.',
+        help: '`push` does the job. `plan` says what it would send to which node and which nodes would fail, and changes nothing; it fails when the job would not start. `check` compares the nodes with what should be there, and fails when one differs. `prune` removes old images that were put there by this tool (see `keep`). `bundle` writes the images into one file, to be carried to where the nodes are, and needs no nodes, key or cluster.',
         manual: true,
     },
     images: {
@@ -12585,6 +13629,19 @@ const INPUTS = {
         type: 'list',
         help: 'Further names for the images on the nodes: `ALIAS=IMAGE`, or `ALIAS` alone when there is one image.',
     },
+    expected: {
+        type: 'list',
+        help: 'For `mode: check`: what should be there, as files that `report-json` of a push has written. No image source is then needed; `images` limits it to those. Default: `images` and `archive`, as for a push.',
+    },
+    keep: {
+        type: 'number',
+        help: 'How many releases of a repository stay on the nodes: after a push those of the repositories that it was for, with `mode: prune` all. Older ones go, if this tool has put them there and no container was made from them. Default: nothing is ever removed.',
+    },
+    'dry-run': {
+        type: { oneOf: ['true', 'false'] },
+        default: 'false',
+        help: 'With `mode: prune`: say what would be removed, and remove nothing.',
+    },
     source: {
         type: { oneOf: ['auto', 'docker', 'podman', 'buildah', 'nerdctl', 'containerd', 'archive'] },
         default: 'auto',
@@ -12594,6 +13651,10 @@ const INPUTS = {
         type: 'path',
         help: 'A tar file with the image, as `docker save`, `podman save` or an OCI exporter writes it (plain, gzip or zstd), or a directory with an OCI layout.',
         manual: true,
+    },
+    bundle: {
+        type: 'path',
+        help: 'The file that `mode: bundle` writes: an OCI archive with the images under all of their names, for every platform that the source has, compressed as they would be sent. On the other side it is the `archive`.',
     },
     'containerd-namespace': {
         type: 'text',
@@ -12717,6 +13778,11 @@ const INPUTS = {
         type: 'count',
         default: '3',
         help: 'How often a node is tried again, after a growing pause, when its connection breaks off while images are sent. What it has received whole is not sent again.',
+    },
+    atomic: {
+        type: { oneOf: ['true', 'false'] },
+        default: 'true',
+        help: 'All nodes or none: when a node fails after references have moved, its smoke pod included, every node gets back what its references named before. `false` leaves the new image on the nodes that are fine, and the job still fails.',
     },
     'sandbox-image': {
         type: { oneOf: ['report', 'send'] },
@@ -12913,7 +13979,7 @@ function formOf(type) {
 
 /***/ }),
 
-/***/ 8834:
+/***/ 9720:
 /***/ ((__unused_webpack_module, __webpack_exports__, __nccwpck_require__) => {
 
 "use strict";
@@ -12923,7 +13989,7 @@ function formOf(type) {
 /* harmony export */   Jh: () => (/* binding */ throwProblems),
 /* harmony export */   SP: () => (/* binding */ shown)
 /* harmony export */ });
-/* harmony import */ var _errors_js__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(2357);
+/* harmony import */ var _errors_js__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(8327);
 
 function problem(message, hint) {
     return { code: 'INPUT_INVALID', message, hint };
@@ -12961,7 +14027,7 @@ function throwProblems(problems) {
 
 /***/ }),
 
-/***/ 3922:
+/***/ 6544:
 /***/ ((__unused_webpack_module, __webpack_exports__, __nccwpck_require__) => {
 
 "use strict";
@@ -12969,8 +14035,8 @@ function throwProblems(problems) {
 /* harmony export */   c: () => (/* binding */ reportDocument),
 /* harmony export */   s: () => (/* binding */ jsonText)
 /* harmony export */ });
-/* harmony import */ var _version_js__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(7992);
-/* harmony import */ var _report_js__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(3101);
+/* harmony import */ var _version_js__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(3542);
+/* harmony import */ var _report_js__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(2139);
 
 
 function reportDocument(report, ci) {
@@ -12994,11 +14060,12 @@ function jsonText(document) {
 
 /***/ }),
 
-/***/ 3101:
+/***/ 2139:
 /***/ ((__unused_webpack_module, __webpack_exports__, __nccwpck_require__) => {
 
 "use strict";
 /* harmony export */ __nccwpck_require__.d(__webpack_exports__, {
+/* harmony export */   $p: () => (/* binding */ driftOf),
 /* harmony export */   Bp: () => (/* binding */ errorsOf),
 /* harmony export */   ZV: () => (/* binding */ errorReport),
 /* harmony export */   c3: () => (/* binding */ listOf),
@@ -13006,11 +14073,11 @@ function jsonText(document) {
 /* harmony export */   f$: () => (/* binding */ SCHEMA_VERSION),
 /* harmony export */   gq: () => (/* binding */ succeeded),
 /* harmony export */   pc: () => (/* binding */ redacted),
+/* harmony export */   xr: () => (/* binding */ DocumentSchema),
 /* harmony export */   yb: () => (/* binding */ bytesSent)
 /* harmony export */ });
-/* unused harmony export DocumentSchema */
-/* harmony import */ var valibot__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(7934);
-/* harmony import */ var _errors_js__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(2357);
+/* harmony import */ var valibot__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(3436);
+/* harmony import */ var _errors_js__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(8327);
 
 
 const SCHEMA_VERSION = 1;
@@ -13033,13 +14100,21 @@ const FindingSchema = valibot__WEBPACK_IMPORTED_MODULE_1__/* .pipe */ .FsL(valib
 const ImageSchema = valibot__WEBPACK_IMPORTED_MODULE_1__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_1__/* .object */ .Ikc({
     reference: text('The fully qualified reference.'),
     imageId: text('Config digest that CI built for the platform of the node.'),
-    outcome: valibot__WEBPACK_IMPORTED_MODULE_1__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_1__/* .picklist */ .KIO(['present', 'sent', 'none']), valibot__WEBPACK_IMPORTED_MODULE_1__/* .description */ .h_('`present`: the node held it already; `sent`: it was sent and verified; `none`: it did not get that far.')),
+    isSandbox: valibot__WEBPACK_IMPORTED_MODULE_1__/* .optional */ .lqM(valibot__WEBPACK_IMPORTED_MODULE_1__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_1__/* .boolean */ .zMY(), valibot__WEBPACK_IMPORTED_MODULE_1__/* .description */ .h_('Whether it was sent along for the sandboxes of pods.'))),
+    outcome: valibot__WEBPACK_IMPORTED_MODULE_1__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_1__/* .picklist */ .KIO(['present', 'sent', 'restored', 'none']), valibot__WEBPACK_IMPORTED_MODULE_1__/* .description */ .h_('`present`: the node held it already; `sent`: it was sent and verified, and is there now; `restored`: it was there, the job failed, and the reference is again what it was before; `none`: it did not get that far.')),
     estimatedBytes: count('What the layers that the node lacks amount to; 0 when it held the image already, or when the image is sent with another of its names.'),
     isEstimateExact: valibot__WEBPACK_IMPORTED_MODULE_1__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_1__/* .boolean */ .zMY(), valibot__WEBPACK_IMPORTED_MODULE_1__/* .description */ .h_('Whether that is about what would be sent, or the most that it can be, as the layers are in the source.')),
     bytesSent: count('Bytes of the archive that went over the connection.'),
     smoke: valibot__WEBPACK_IMPORTED_MODULE_1__/* .optional */ .lqM(text('The verdict of the kubelet, such as `Running`; absent when no smoke pod was asked to start.')),
+    drift: valibot__WEBPACK_IMPORTED_MODULE_1__/* .optional */ .lqM(valibot__WEBPACK_IMPORTED_MODULE_1__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_1__/* .picklist */ .KIO(['missing', 'other-image', 'not-unpacked', 'no-platform']), valibot__WEBPACK_IMPORTED_MODULE_1__/* .description */ .h_('With `mode: check`: how the node differs from what should be there; absent when it does not.'))),
     error: valibot__WEBPACK_IMPORTED_MODULE_1__/* .optional */ .lqM(ErrorSchema),
 }), valibot__WEBPACK_IMPORTED_MODULE_1__/* .readonly */ .tBZ(), valibot__WEBPACK_IMPORTED_MODULE_1__/* .description */ .h_('What became of one image on one node.'));
+const RetentionSchema = valibot__WEBPACK_IMPORTED_MODULE_1__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_1__/* .object */ .Ikc({
+    reference: text('The fully qualified reference.'),
+    imageId: text('What it named when it was put there.'),
+    placedAt: time('When that was, by the clock of the runner.'),
+    fate: valibot__WEBPACK_IMPORTED_MODULE_1__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_1__/* .picklist */ .KIO(['kept', 'in-use', 'changed', 'gone', 'removable', 'removed']), valibot__WEBPACK_IMPORTED_MODULE_1__/* .description */ .h_('`kept`: one of the newest releases; `in-use`: older, and some container was made from it; `changed`, `gone`: somebody gave the name to another image, or took it away; `removable`: older and unused, and still there; `removed`: it was, and is gone.')),
+}), valibot__WEBPACK_IMPORTED_MODULE_1__/* .readonly */ .tBZ(), valibot__WEBPACK_IMPORTED_MODULE_1__/* .description */ .h_('A reference that this tool had put on the node.'));
 const NodeSchema = valibot__WEBPACK_IMPORTED_MODULE_1__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_1__/* .object */ .Ikc({
     node: text('The node as the user named it.'),
     address: text('Host and port that were connected to.'),
@@ -13052,6 +14127,7 @@ const NodeSchema = valibot__WEBPACK_IMPORTED_MODULE_1__/* .pipe */ .FsL(valibot_
     endedAt: time('When the last thing was done or known of it.'),
     durationMs: count('Milliseconds between the two.'),
     findings: list(FindingSchema),
+    retention: valibot__WEBPACK_IMPORTED_MODULE_1__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_1__/* .optional */ .lqM(list(RetentionSchema)), valibot__WEBPACK_IMPORTED_MODULE_1__/* .description */ .h_('What became of what had been put there before; absent when that was not looked at.')),
     error: valibot__WEBPACK_IMPORTED_MODULE_1__/* .optional */ .lqM(ErrorSchema),
 }), valibot__WEBPACK_IMPORTED_MODULE_1__/* .readonly */ .tBZ(), valibot__WEBPACK_IMPORTED_MODULE_1__/* .description */ .h_('What became of one node.'));
 const StageSchema = valibot__WEBPACK_IMPORTED_MODULE_1__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_1__/* .object */ .Ikc({ title: text('As in the log.'), startedAt: time('When it began.'), durationMs: count('Milliseconds.') }), valibot__WEBPACK_IMPORTED_MODULE_1__/* .readonly */ .tBZ());
@@ -13064,7 +14140,12 @@ const reportEntries = {
     images: valibot__WEBPACK_IMPORTED_MODULE_1__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_1__/* .record */ .g1P(valibot__WEBPACK_IMPORTED_MODULE_1__/* .string */ .YjP(), valibot__WEBPACK_IMPORTED_MODULE_1__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_1__/* .record */ .g1P(valibot__WEBPACK_IMPORTED_MODULE_1__/* .string */ .YjP(), valibot__WEBPACK_IMPORTED_MODULE_1__/* .string */ .YjP()), valibot__WEBPACK_IMPORTED_MODULE_1__/* .readonly */ .tBZ())), valibot__WEBPACK_IMPORTED_MODULE_1__/* .readonly */ .tBZ(), valibot__WEBPACK_IMPORTED_MODULE_1__/* .description */ .h_('Image ID by platform, by reference.')),
     nodes: list(NodeSchema),
     findings: valibot__WEBPACK_IMPORTED_MODULE_1__/* .pipe */ .FsL(list(FindingSchema), valibot__WEBPACK_IMPORTED_MODULE_1__/* .description */ .h_('About nodes of the cluster that are not in the list.')),
-    changed: valibot__WEBPACK_IMPORTED_MODULE_1__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_1__/* .boolean */ .zMY(), valibot__WEBPACK_IMPORTED_MODULE_1__/* .description */ .h_('Whether the references of any node moved; with `mode: plan`, would move.')),
+    bundle: valibot__WEBPACK_IMPORTED_MODULE_1__/* .optional */ .lqM(valibot__WEBPACK_IMPORTED_MODULE_1__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_1__/* .object */ .Ikc({
+        path: text('Where it is, as the user named it.'),
+        sizeBytes: count('Of the whole file.'),
+        digest: text('`sha256:…` of the whole file, for comparing it after it was carried.'),
+    }), valibot__WEBPACK_IMPORTED_MODULE_1__/* .readonly */ .tBZ(), valibot__WEBPACK_IMPORTED_MODULE_1__/* .description */ .h_('The file that `mode: bundle` has written; absent otherwise, and when it was not completed.'))),
+    changed: valibot__WEBPACK_IMPORTED_MODULE_1__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_1__/* .boolean */ .zMY(), valibot__WEBPACK_IMPORTED_MODULE_1__/* .description */ .h_('Whether the references of any node moved; with `mode: plan` or `check`, would move in a push; with `prune`, whether any went.')),
     error: valibot__WEBPACK_IMPORTED_MODULE_1__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_1__/* .optional */ .lqM(ErrorSchema), valibot__WEBPACK_IMPORTED_MODULE_1__/* .description */ .h_('What stopped the run as a whole, when it was no fault of a single node.')),
 };
 const ReportSchema = valibot__WEBPACK_IMPORTED_MODULE_1__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_1__/* .object */ .Ikc(reportEntries), valibot__WEBPACK_IMPORTED_MODULE_1__/* .readonly */ .tBZ());
@@ -13090,7 +14171,15 @@ function bytesSent(report) {
     return report.nodes.reduce((sum, node) => sum + node.bytesSent, 0);
 }
 function succeeded(report) {
-    return report.error === undefined && report.nodes.length > 0 && report.nodes.every(node => node.error === undefined);
+    const isDone = report.nodes.length > 0 || report.bundle !== undefined;
+    return report.error === undefined && isDone && report.nodes.every(node => node.error === undefined);
+}
+function driftOf(report) {
+    return report.nodes.flatMap(({ node, images, error }) => {
+        const found = images.flatMap(({ reference, imageId, drift, error: fault }) => drift === undefined ? [] : [{ node, reference, imageId, drift, code: fault?.code, message: fault?.message }]);
+        const unasked = error === undefined || found.length > 0 ? [] : [{ node, drift: 'unknown', ...error }];
+        return [...found, ...unasked];
+    });
 }
 function allFindings(report) {
     return [...report.nodes.flatMap(node => node.findings), ...report.findings];
@@ -13146,7 +14235,7 @@ function redacted(report, redact) {
 
 /***/ }),
 
-/***/ 884:
+/***/ 7702:
 /***/ ((__unused_webpack_module, __webpack_exports__, __nccwpck_require__) => {
 
 "use strict";
@@ -13171,7 +14260,7 @@ function wrap(text, columns) {
 
 /***/ }),
 
-/***/ 7992:
+/***/ 3542:
 /***/ ((__unused_webpack_module, __webpack_exports__, __nccwpck_require__) => {
 
 "use strict";
@@ -13183,7 +14272,7 @@ const VERSION = '0.1.0';
 
 /***/ }),
 
-/***/ 6656:
+/***/ 9802:
 /***/ ((module) => {
 
 // Copyright 2011 Mark Cavage <mcavage@gmail.com> All rights reserved.
@@ -13203,16 +14292,16 @@ module.exports = {
 
 /***/ }),
 
-/***/ 7703:
+/***/ 5045:
 /***/ ((module, __unused_webpack_exports, __nccwpck_require__) => {
 
 // Copyright 2011 Mark Cavage <mcavage@gmail.com> All rights reserved.
 
-var errors = __nccwpck_require__(6656);
-var types = __nccwpck_require__(254);
+var errors = __nccwpck_require__(9802);
+var types = __nccwpck_require__(7900);
 
-var Reader = __nccwpck_require__(1996);
-var Writer = __nccwpck_require__(9816);
+var Reader = __nccwpck_require__(1458);
+var Writer = __nccwpck_require__(1026);
 
 
 // --- Exports
@@ -13237,16 +14326,16 @@ for (var e in errors) {
 
 /***/ }),
 
-/***/ 1996:
+/***/ 1458:
 /***/ ((module, __unused_webpack_exports, __nccwpck_require__) => {
 
 // Copyright 2011 Mark Cavage <mcavage@gmail.com> All rights reserved.
 
 var assert = __nccwpck_require__(2613);
-var Buffer = (__nccwpck_require__(2803).Buffer);
+var Buffer = (__nccwpck_require__(1441).Buffer);
 
-var ASN1 = __nccwpck_require__(254);
-var errors = __nccwpck_require__(6656);
+var ASN1 = __nccwpck_require__(7900);
+var errors = __nccwpck_require__(9802);
 
 
 // --- Globals
@@ -13506,7 +14595,7 @@ module.exports = Reader;
 
 /***/ }),
 
-/***/ 254:
+/***/ 7900:
 /***/ ((module) => {
 
 // Copyright 2011 Mark Cavage <mcavage@gmail.com> All rights reserved.
@@ -13549,15 +14638,15 @@ module.exports = {
 
 /***/ }),
 
-/***/ 9816:
+/***/ 1026:
 /***/ ((module, __unused_webpack_exports, __nccwpck_require__) => {
 
 // Copyright 2011 Mark Cavage <mcavage@gmail.com> All rights reserved.
 
 var assert = __nccwpck_require__(2613);
-var Buffer = (__nccwpck_require__(2803).Buffer);
-var ASN1 = __nccwpck_require__(254);
-var errors = __nccwpck_require__(6656);
+var Buffer = (__nccwpck_require__(1441).Buffer);
+var ASN1 = __nccwpck_require__(7900);
+var errors = __nccwpck_require__(9802);
 
 
 // --- Globals
@@ -13873,7 +14962,7 @@ module.exports = Writer;
 
 /***/ }),
 
-/***/ 9837:
+/***/ 735:
 /***/ ((module, __unused_webpack_exports, __nccwpck_require__) => {
 
 // Copyright 2011 Mark Cavage <mcavage@gmail.com> All rights reserved.
@@ -13881,7 +14970,7 @@ module.exports = Writer;
 // If you have no idea what ASN.1 or BER is, see this:
 // ftp://ftp.rsa.com/pub/pkcs/ascii/layman.asc
 
-var Ber = __nccwpck_require__(7703);
+var Ber = __nccwpck_require__(5045);
 
 
 
@@ -13900,7 +14989,7 @@ module.exports = {
 
 /***/ }),
 
-/***/ 3057:
+/***/ 976:
 /***/ ((module) => {
 
 function isBuffer(value) {
@@ -14100,13 +15189,13 @@ module.exports = {
 
 /***/ }),
 
-/***/ 686:
+/***/ 1744:
 /***/ ((module, __unused_webpack_exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var crypto_hash_sha512 = (__nccwpck_require__(668).lowlevel).crypto_hash;
+var crypto_hash_sha512 = (__nccwpck_require__(3034).lowlevel).crypto_hash;
 
 /*
  * This file is a 1:1 port from the OpenBSD blowfish.c and bcrypt_pbkdf.c. As a
@@ -14664,20 +15753,20 @@ module.exports = {
 
 /***/ }),
 
-/***/ 4982:
+/***/ 2320:
 /***/ ((module, __unused_webpack_exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-const binding = __nccwpck_require__(7318);
+const binding = __nccwpck_require__(9538);
 
 module.exports = binding.getCPUInfo;
 
 
 /***/ }),
 
-/***/ 9580:
+/***/ 4746:
 /***/ ((module, __unused_webpack_exports, __nccwpck_require__) => {
 
 module.exports = __nccwpck_require__(4434)
@@ -14685,7 +15774,7 @@ module.exports = __nccwpck_require__(4434)
 
 /***/ }),
 
-/***/ 3587:
+/***/ 8526:
 /***/ ((module) => {
 
 module.exports = class FixedFIFO {
@@ -14731,10 +15820,10 @@ module.exports = class FixedFIFO {
 
 /***/ }),
 
-/***/ 3867:
+/***/ 5181:
 /***/ ((module, __unused_webpack_exports, __nccwpck_require__) => {
 
-const FixedFIFO = __nccwpck_require__(3587)
+const FixedFIFO = __nccwpck_require__(8526)
 
 module.exports = class FastFIFO {
   constructor (hwm) {
@@ -14786,7 +15875,7 @@ module.exports = class FastFIFO {
 
 /***/ }),
 
-/***/ 6543:
+/***/ 8017:
 /***/ ((module) => {
 
 "use strict";
@@ -14822,15 +15911,15 @@ module.exports = isStream;
 
 /***/ }),
 
-/***/ 6512:
+/***/ 3690:
 /***/ ((module, __unused_webpack_exports, __nccwpck_require__) => {
 
 "use strict";
 
 const fs = __nccwpck_require__(9896);
 const path = __nccwpck_require__(6928);
-const {promisify} = __nccwpck_require__(9023);
-const semver = __nccwpck_require__(9318);
+const {promisify} = __nccwpck_require__(1404);
+const semver = __nccwpck_require__(2096);
 
 const useNativeRecursiveOption = semver.satisfies(process.version, '>=10.12.0');
 
@@ -14986,7 +16075,7 @@ module.exports.sync = (input, options) => {
 
 /***/ }),
 
-/***/ 2803:
+/***/ 1441:
 /***/ ((module, __unused_webpack_exports, __nccwpck_require__) => {
 
 "use strict";
@@ -15071,7 +16160,7 @@ module.exports = safer
 
 /***/ }),
 
-/***/ 9318:
+/***/ 2096:
 /***/ ((module, exports) => {
 
 exports = module.exports = SemVer
@@ -16926,7 +18015,7 @@ function coerce (version, options) {
 
 /***/ }),
 
-/***/ 4646:
+/***/ 3112:
 /***/ ((module) => {
 
 module.exports = shellescape;
@@ -16950,7 +18039,7 @@ function shellescape(a) {
 
 /***/ }),
 
-/***/ 5683:
+/***/ 1817:
 /***/ ((module, __unused_webpack_exports, __nccwpck_require__) => {
 
 "use strict";
@@ -16964,8 +18053,8 @@ const {
 
 const {
   CHANNEL_EXTENDED_DATATYPE: { STDERR },
-} = __nccwpck_require__(4020);
-const { bufferSlice } = __nccwpck_require__(2184);
+} = __nccwpck_require__(7882);
+const { bufferSlice } = __nccwpck_require__(1346);
 
 const PACKET_SIZE = 32 * 1024;
 const MAX_WINDOW = 2 * 1024 * 1024;
@@ -17253,7 +18342,7 @@ module.exports = {
 
 /***/ }),
 
-/***/ 3849:
+/***/ 2219:
 /***/ ((module, __unused_webpack_exports, __nccwpck_require__) => {
 
 "use strict";
@@ -17265,14 +18354,14 @@ const { resolve } = __nccwpck_require__(6928);
 const { readFile } = __nccwpck_require__(9896);
 const { execFile, spawn } = __nccwpck_require__(5317);
 
-const { isParsedKey, parseKey } = __nccwpck_require__(1789);
+const { isParsedKey, parseKey } = __nccwpck_require__(8595);
 
 const {
   makeBufferParser,
   readUInt32BE,
   writeUInt32BE,
   writeUInt32LE,
-} = __nccwpck_require__(2184);
+} = __nccwpck_require__(1346);
 
 function once(cb) {
   let called = false;
@@ -18384,7 +19473,7 @@ module.exports = {
 
 /***/ }),
 
-/***/ 6297:
+/***/ 356:
 /***/ ((module, __unused_webpack_exports, __nccwpck_require__) => {
 
 "use strict";
@@ -18420,11 +19509,11 @@ const {
   SUPPORTED_KEX,
   SUPPORTED_MAC,
   SUPPORTED_SERVER_HOST_KEY,
-} = __nccwpck_require__(4020);
-const { init: cryptoInit } = __nccwpck_require__(2888);
-const Protocol = __nccwpck_require__(7841);
-const { parseKey } = __nccwpck_require__(1789);
-const { SFTP } = __nccwpck_require__(4996);
+} = __nccwpck_require__(7882);
+const { init: cryptoInit } = __nccwpck_require__(7678);
+const Protocol = __nccwpck_require__(9055);
+const { parseKey } = __nccwpck_require__(8595);
+const { SFTP } = __nccwpck_require__(1150);
 const {
   bufferCopy,
   makeBufferParser,
@@ -18432,23 +19521,23 @@ const {
   readUInt32BE,
   sigSSHToASN1,
   writeUInt32BE,
-} = __nccwpck_require__(2184);
+} = __nccwpck_require__(1346);
 
-const { AgentContext, createAgent, isAgent } = __nccwpck_require__(3849);
+const { AgentContext, createAgent, isAgent } = __nccwpck_require__(2219);
 const {
   Channel,
   MAX_WINDOW,
   PACKET_SIZE,
   windowAdjust,
   WINDOW_THRESHOLD,
-} = __nccwpck_require__(5683);
+} = __nccwpck_require__(1817);
 const {
   ChannelManager,
   generateAlgorithmList,
   isWritable,
   onChannelOpenFailure,
   onCHANNEL_CLOSE,
-} = __nccwpck_require__(2137);
+} = __nccwpck_require__(2559);
 
 const bufferParser = makeBufferParser();
 const sigParser = makeBufferParser();
@@ -20568,7 +21657,7 @@ module.exports = Client;
 
 /***/ }),
 
-/***/ 137:
+/***/ 5095:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
@@ -20596,7 +21685,7 @@ for (const ctor of [HttpAgent, HttpsAgent]) {
       const dstPort = options.port;
 
       if (Client === undefined)
-        Client = __nccwpck_require__(6297);
+        Client = __nccwpck_require__(356);
 
       const client = new Client();
       let triedForward = false;
@@ -20660,7 +21749,7 @@ function decorateStream(stream, ctor, options) {
 
 /***/ }),
 
-/***/ 5472:
+/***/ 2638:
 /***/ ((module, __unused_webpack_exports, __nccwpck_require__) => {
 
 "use strict";
@@ -20673,33 +21762,33 @@ const {
   CygwinAgent,
   OpenSSHAgent,
   PageantAgent,
-} = __nccwpck_require__(3849);
+} = __nccwpck_require__(2219);
 const {
   SSHTTPAgent: HTTPAgent,
   SSHTTPSAgent: HTTPSAgent,
-} = __nccwpck_require__(137);
-const { parseKey } = __nccwpck_require__(1789);
+} = __nccwpck_require__(5095);
+const { parseKey } = __nccwpck_require__(8595);
 const {
   flagsToString,
   OPEN_MODE,
   STATUS_CODE,
   stringToFlags,
-} = __nccwpck_require__(4996);
+} = __nccwpck_require__(1150);
 
 module.exports = {
   AgentProtocol,
   BaseAgent,
   createAgent,
-  Client: __nccwpck_require__(6297),
+  Client: __nccwpck_require__(356),
   CygwinAgent,
   HTTPAgent,
   HTTPSAgent,
   OpenSSHAgent,
   PageantAgent,
-  Server: __nccwpck_require__(2605),
+  Server: __nccwpck_require__(5147),
   utils: {
     parseKey,
-    ...__nccwpck_require__(3489),
+    ...__nccwpck_require__(7363),
     sftp: {
       flagsToString,
       OPEN_MODE,
@@ -20712,7 +21801,7 @@ module.exports = {
 
 /***/ }),
 
-/***/ 3489:
+/***/ 7363:
 /***/ ((module, __unused_webpack_exports, __nccwpck_require__) => {
 
 "use strict";
@@ -20726,10 +21815,10 @@ const {
   randomBytes,
 } = __nccwpck_require__(6982);
 
-const { Ber } = __nccwpck_require__(9837);
-const bcrypt_pbkdf = (__nccwpck_require__(686).pbkdf);
+const { Ber } = __nccwpck_require__(735);
+const bcrypt_pbkdf = (__nccwpck_require__(1744).pbkdf);
 
-const { CIPHER_INFO } = __nccwpck_require__(2888);
+const { CIPHER_INFO } = __nccwpck_require__(7678);
 
 const SALT_LEN = 16;
 const DEFAULT_ROUNDS = 16;
@@ -21302,7 +22391,7 @@ module.exports = {
 
 /***/ }),
 
-/***/ 7841:
+/***/ 9055:
 /***/ ((module, __unused_webpack_exports, __nccwpck_require__) => {
 
 "use strict";
@@ -21346,9 +22435,9 @@ module.exports = {
 
 
 
-const { inspect } = __nccwpck_require__(9023);
+const { inspect } = __nccwpck_require__(1404);
 
-const { bindingAvailable, NullCipher, NullDecipher } = __nccwpck_require__(2888);
+const { bindingAvailable, NullCipher, NullDecipher } = __nccwpck_require__(7678);
 const {
   COMPAT_CHECKS,
   DISCONNECT_REASON,
@@ -21356,18 +22445,18 @@ const {
   MESSAGE,
   SIGNALS,
   TERMINAL_MODE,
-} = __nccwpck_require__(4020);
+} = __nccwpck_require__(7882);
 const {
   DEFAULT_KEXINIT_CLIENT,
   DEFAULT_KEXINIT_SERVER,
   KexInit,
   kexinit,
   onKEXPayload,
-} = __nccwpck_require__(4637);
+} = __nccwpck_require__(8663);
 const {
   parseKey,
-} = __nccwpck_require__(1789);
-const MESSAGE_HANDLERS = __nccwpck_require__(9244);
+} = __nccwpck_require__(8595);
+const MESSAGE_HANDLERS = __nccwpck_require__(2930);
 const {
   bufferCopy,
   bufferFill,
@@ -21375,15 +22464,15 @@ const {
   convertSignature,
   sendPacket,
   writeUInt32BE,
-} = __nccwpck_require__(2184);
+} = __nccwpck_require__(1346);
 const {
   PacketReader,
   PacketWriter,
   ZlibPacketReader,
   ZlibPacketWriter,
-} = __nccwpck_require__(4592);
+} = __nccwpck_require__(4498);
 
-const MODULE_VER = (__nccwpck_require__(8342)/* .version */ .rE);
+const MODULE_VER = (__nccwpck_require__(3968)/* .version */ .rE);
 
 const VALID_DISCONNECT_REASONS = new Map(
   Object.values(DISCONNECT_REASON).map((n) => [n, 1])
@@ -23446,7 +24535,7 @@ module.exports = Protocol;
 
 /***/ }),
 
-/***/ 4996:
+/***/ 1150:
 /***/ ((module, __unused_webpack_exports, __nccwpck_require__) => {
 
 "use strict";
@@ -23459,7 +24548,7 @@ const {
   Readable: ReadableStream,
   Writable: WritableStream
 } = __nccwpck_require__(2203);
-const { inherits, types: { isDate } } = __nccwpck_require__(9023);
+const { inherits, types: { isDate } } = __nccwpck_require__(1404);
 
 const FastBuffer = Buffer[Symbol.species];
 
@@ -23468,7 +24557,7 @@ const {
   bufferSlice,
   makeBufferParser,
   writeUInt32BE,
-} = __nccwpck_require__(2184);
+} = __nccwpck_require__(1346);
 
 const ATTR = {
   SIZE: 0x00000001,
@@ -27048,7 +28137,7 @@ const {
   ERR_INVALID_ARG_TYPE,
   ERR_OUT_OF_RANGE,
   validateNumber
-} = __nccwpck_require__(3208);
+} = __nccwpck_require__(7330);
 
 const kMinPoolSpace = 128;
 
@@ -27506,7 +28595,7 @@ module.exports = {
 
 /***/ }),
 
-/***/ 4020:
+/***/ 7882:
 /***/ ((module, __unused_webpack_exports, __nccwpck_require__) => {
 
 "use strict";
@@ -27516,10 +28605,10 @@ const crypto = __nccwpck_require__(6982);
 
 let cpuInfo;
 try {
-  cpuInfo = __nccwpck_require__(4982)();
+  cpuInfo = __nccwpck_require__(2320)();
 } catch {}
 
-const { bindingAvailable, CIPHER_INFO, MAC_INFO } = __nccwpck_require__(2888);
+const { bindingAvailable, CIPHER_INFO, MAC_INFO } = __nccwpck_require__(7678);
 
 const eddsaSupported = (() => {
   if (typeof crypto.sign === 'function'
@@ -27870,7 +28959,7 @@ module.exports.DISCONNECT_REASON_BY_VALUE =
 
 /***/ }),
 
-/***/ 2888:
+/***/ 7678:
 /***/ ((module, __unused_webpack_exports, __nccwpck_require__) => {
 
 "use strict";
@@ -27886,7 +28975,7 @@ const {
   createCipheriv, createDecipheriv, createHmac, randomFillSync, timingSafeEqual
 } = __nccwpck_require__(6982);
 
-const { readUInt32BE, writeUInt32BE } = __nccwpck_require__(2184);
+const { readUInt32BE, writeUInt32BE } = __nccwpck_require__(1346);
 
 const FastBuffer = Buffer[Symbol.species];
 const MAX_SEQNO = 2 ** 32 - 1;
@@ -27903,7 +28992,7 @@ let AESGCMDecipher;
 let ChaChaPolyDecipher;
 let GenericDecipher;
 try {
-  binding = __nccwpck_require__(490);
+  binding = __nccwpck_require__(9942);
   ({ AESGCMCipher, ChaChaPolyCipher, GenericCipher,
      AESGCMDecipher, ChaChaPolyDecipher, GenericDecipher } = binding);
 } catch {}
@@ -29457,7 +30546,7 @@ module.exports = {
     // eslint-disable-next-line no-async-promise-executor
     return new Promise(async (resolve, reject) => {
       try {
-        POLY1305_WASM_MODULE = await __nccwpck_require__(7830)();
+        POLY1305_WASM_MODULE = await __nccwpck_require__(7948)();
         POLY1305_RESULT_MALLOC = POLY1305_WASM_MODULE._malloc(16);
         poly1305_auth = POLY1305_WASM_MODULE.cwrap(
           'poly1305_auth',
@@ -29480,7 +30569,7 @@ module.exports = {
 
 /***/ }),
 
-/***/ 7830:
+/***/ 7948:
 /***/ ((module, __unused_webpack_exports, __nccwpck_require__) => {
 
 
@@ -29527,7 +30616,7 @@ else {}
 
 /***/ }),
 
-/***/ 9244:
+/***/ 2930:
 /***/ ((module, __unused_webpack_exports, __nccwpck_require__) => {
 
 "use strict";
@@ -29535,8 +30624,8 @@ else {}
 
 const MESSAGE_HANDLERS = new Array(256);
 [
-  (__nccwpck_require__(4637).HANDLERS),
-  __nccwpck_require__(9964),
+  (__nccwpck_require__(8663).HANDLERS),
+  __nccwpck_require__(6250),
 ].forEach((handlers) => {
   // eslint-disable-next-line prefer-const
   for (let [type, handler] of Object.entries(handlers)) {
@@ -29551,7 +30640,7 @@ module.exports = MESSAGE_HANDLERS;
 
 /***/ }),
 
-/***/ 9964:
+/***/ 6250:
 /***/ ((module, __unused_webpack_exports, __nccwpck_require__) => {
 
 "use strict";
@@ -29563,18 +30652,18 @@ const {
   doFatalError,
   sigSSHToASN1,
   writeUInt32BE,
-} = __nccwpck_require__(2184);
+} = __nccwpck_require__(1346);
 
 const {
   CHANNEL_OPEN_FAILURE,
   COMPAT,
   MESSAGE,
   TERMINAL_MODE,
-} = __nccwpck_require__(4020);
+} = __nccwpck_require__(7882);
 
 const {
   parseKey,
-} = __nccwpck_require__(1789);
+} = __nccwpck_require__(8595);
 
 const TERMINAL_MODE_BY_VALUE =
   Array.from(Object.entries(TERMINAL_MODE))
@@ -30844,7 +31933,7 @@ module.exports = {
 
 /***/ }),
 
-/***/ 4637:
+/***/ 8663:
 /***/ ((module, __unused_webpack_exports, __nccwpck_require__) => {
 
 "use strict";
@@ -30861,7 +31950,7 @@ const {
   randomFillSync,
 } = __nccwpck_require__(6982);
 
-const { Ber } = __nccwpck_require__(9837);
+const { Ber } = __nccwpck_require__(735);
 
 const {
   COMPAT,
@@ -30873,14 +31962,14 @@ const {
   DEFAULT_COMPRESSION,
   DISCONNECT_REASON,
   MESSAGE,
-} = __nccwpck_require__(4020);
+} = __nccwpck_require__(7882);
 const {
   CIPHER_INFO,
   createCipher,
   createDecipher,
   MAC_INFO,
-} = __nccwpck_require__(2888);
-const { parseDERKey } = __nccwpck_require__(1789);
+} = __nccwpck_require__(7678);
+const { parseDERKey } = __nccwpck_require__(8595);
 const {
   bufferFill,
   bufferParser,
@@ -30889,13 +31978,13 @@ const {
   FastBuffer,
   sigSSHToASN1,
   writeUInt32BE,
-} = __nccwpck_require__(2184);
+} = __nccwpck_require__(1346);
 const {
   PacketReader,
   PacketWriter,
   ZlibPacketReader,
   ZlibPacketWriter,
-} = __nccwpck_require__(4592);
+} = __nccwpck_require__(4498);
 
 let MESSAGE_HANDLERS;
 
@@ -32639,7 +33728,7 @@ function onKEXPayload(state, payload) {
       case MESSAGE.UNIMPLEMENTED:
       case MESSAGE.DEBUG:
         if (!MESSAGE_HANDLERS)
-          MESSAGE_HANDLERS = __nccwpck_require__(9244);
+          MESSAGE_HANDLERS = __nccwpck_require__(2930);
         return MESSAGE_HANDLERS[type](this, payload);
     }
   }
@@ -32647,7 +33736,7 @@ function onKEXPayload(state, payload) {
   switch (type) {
     case MESSAGE.DISCONNECT:
       if (!MESSAGE_HANDLERS)
-        MESSAGE_HANDLERS = __nccwpck_require__(9244);
+        MESSAGE_HANDLERS = __nccwpck_require__(2930);
       return MESSAGE_HANDLERS[type](this, payload);
     case MESSAGE.KEXINIT:
       if (!state.firstPacket) {
@@ -32760,7 +33849,7 @@ module.exports = {
 
 /***/ }),
 
-/***/ 1789:
+/***/ 8595:
 /***/ ((module, __unused_webpack_exports, __nccwpck_require__) => {
 
 "use strict";
@@ -32783,18 +33872,18 @@ const {
 } = __nccwpck_require__(6982);
 const supportedOpenSSLCiphers = getCiphers();
 
-const { Ber } = __nccwpck_require__(9837);
-const bcrypt_pbkdf = (__nccwpck_require__(686).pbkdf);
+const { Ber } = __nccwpck_require__(735);
+const bcrypt_pbkdf = (__nccwpck_require__(1744).pbkdf);
 
-const { CIPHER_INFO } = __nccwpck_require__(2888);
-const { eddsaSupported, SUPPORTED_CIPHER } = __nccwpck_require__(4020);
+const { CIPHER_INFO } = __nccwpck_require__(7678);
+const { eddsaSupported, SUPPORTED_CIPHER } = __nccwpck_require__(7882);
 const {
   bufferSlice,
   makeBufferParser,
   readString,
   readUInt32BE,
   writeUInt32BE,
-} = __nccwpck_require__(2184);
+} = __nccwpck_require__(1346);
 
 const SYM_HASH_ALGO = Symbol('Hash Algorithm');
 const SYM_PRIV_PEM = Symbol('Private key PEM');
@@ -34252,14 +35341,14 @@ module.exports = {
 
 /***/ }),
 
-/***/ 3208:
+/***/ 7330:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
 const assert = __nccwpck_require__(2613);
-const { inspect } = __nccwpck_require__(9023);
+const { inspect } = __nccwpck_require__(1404);
 
 // Only use this for integers! Decimal numbers do not work with this function.
 function addNumericalSeparator(val) {
@@ -34375,13 +35464,13 @@ exports.validateNumber = function validateNumber(value, name) {
 
 /***/ }),
 
-/***/ 2184:
+/***/ 1346:
 /***/ ((module, __unused_webpack_exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-const Ber = (__nccwpck_require__(9837).Ber);
+const Ber = (__nccwpck_require__(735).Ber);
 
 let DISCONNECT_REASON;
 
@@ -34552,7 +35641,7 @@ module.exports = {
   doFatalError: (protocol, msg, level, reason) => {
     let err;
     if (DISCONNECT_REASON === undefined)
-      ({ DISCONNECT_REASON } = __nccwpck_require__(4020));
+      ({ DISCONNECT_REASON } = __nccwpck_require__(7882));
     if (msg instanceof Error) {
       // doFatalError(protocol, err[, reason])
       err = msg;
@@ -34739,7 +35828,7 @@ module.exports = {
 
 /***/ }),
 
-/***/ 4592:
+/***/ 4498:
 /***/ ((module, __unused_webpack_exports, __nccwpck_require__) => {
 
 "use strict";
@@ -35002,7 +36091,7 @@ module.exports = {
 
 /***/ }),
 
-/***/ 2605:
+/***/ 5147:
 /***/ ((module, __unused_webpack_exports, __nccwpck_require__) => {
 
 "use strict";
@@ -35031,13 +36120,13 @@ const {
   SUPPORTED_KEX,
   SUPPORTED_MAC,
   SUPPORTED_SERVER_HOST_KEY,
-} = __nccwpck_require__(4020);
-const { init: cryptoInit } = __nccwpck_require__(2888);
-const { KexInit } = __nccwpck_require__(4637);
-const { parseKey } = __nccwpck_require__(1789);
-const Protocol = __nccwpck_require__(7841);
-const { SFTP } = __nccwpck_require__(4996);
-const { writeUInt32BE } = __nccwpck_require__(2184);
+} = __nccwpck_require__(7882);
+const { init: cryptoInit } = __nccwpck_require__(7678);
+const { KexInit } = __nccwpck_require__(8663);
+const { parseKey } = __nccwpck_require__(8595);
+const Protocol = __nccwpck_require__(9055);
+const { SFTP } = __nccwpck_require__(1150);
+const { writeUInt32BE } = __nccwpck_require__(1346);
 
 const {
   Channel,
@@ -35045,7 +36134,7 @@ const {
   PACKET_SIZE,
   windowAdjust,
   WINDOW_THRESHOLD,
-} = __nccwpck_require__(5683);
+} = __nccwpck_require__(1817);
 
 const {
   ChannelManager,
@@ -35053,7 +36142,7 @@ const {
   isWritable,
   onChannelOpenFailure,
   onCHANNEL_CLOSE,
-} = __nccwpck_require__(2137);
+} = __nccwpck_require__(2559);
 
 const MAX_PENDING_AUTHS = 10;
 
@@ -36390,13 +37479,13 @@ module.exports.IncomingClient = Client;
 
 /***/ }),
 
-/***/ 2137:
+/***/ 2559:
 /***/ ((module, __unused_webpack_exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-const { SFTP } = __nccwpck_require__(4996);
+const { SFTP } = __nccwpck_require__(1150);
 
 const MAX_CHANNEL = 2 ** 32 - 1;
 
@@ -36734,14 +37823,14 @@ module.exports = {
 
 /***/ }),
 
-/***/ 6204:
+/***/ 7682:
 /***/ ((module, __unused_webpack_exports, __nccwpck_require__) => {
 
-const { EventEmitter } = __nccwpck_require__(9580)
-const FIFO = __nccwpck_require__(3867)
-const TextDecoder = __nccwpck_require__(5553)
+const { EventEmitter } = __nccwpck_require__(4746)
+const FIFO = __nccwpck_require__(5181)
+const TextDecoder = __nccwpck_require__(844)
 
-const StreamError = __nccwpck_require__(5657)
+const StreamError = __nccwpck_require__(5883)
 
 // if we do a future major, expect queue microtask to be there always, for now a bit defensive
 const qmt =
@@ -38055,7 +39144,7 @@ module.exports = {
 
 /***/ }),
 
-/***/ 5657:
+/***/ 5883:
 /***/ ((module) => {
 
 module.exports = class StreamError extends Error {
@@ -38109,7 +39198,7 @@ module.exports = class StreamError extends Error {
 
 /***/ }),
 
-/***/ 775:
+/***/ 4113:
 /***/ ((module, __unused_webpack_exports, __nccwpck_require__) => {
 
 const constants = { // just for envs without fs
@@ -38130,13 +39219,13 @@ try {
 
 /***/ }),
 
-/***/ 5763:
+/***/ 3365:
 /***/ ((module, __unused_webpack_exports, __nccwpck_require__) => {
 
-const { Writable, Readable, getStreamError } = __nccwpck_require__(6204)
-const FIFO = __nccwpck_require__(3867)
-const b4a = __nccwpck_require__(3057)
-const headers = __nccwpck_require__(8428)
+const { Writable, Readable, getStreamError } = __nccwpck_require__(7682)
+const FIFO = __nccwpck_require__(5181)
+const b4a = __nccwpck_require__(976)
+const headers = __nccwpck_require__(574)
 
 const EMPTY = b4a.alloc(0)
 const MAX_HEADER_SIZE = 4 * 1024 * 1024 // arbitrary big number
@@ -38555,10 +39644,10 @@ function overflow (size) {
 
 /***/ }),
 
-/***/ 8428:
+/***/ 574:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
-const b4a = __nccwpck_require__(3057)
+const b4a = __nccwpck_require__(976)
 
 const ZEROS = '0000000000000000000'
 const SEVENS = '7777777777777777777'
@@ -38884,23 +39973,23 @@ function addLength (str) {
 
 /***/ }),
 
-/***/ 6118:
+/***/ 4492:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
-exports.extract = __nccwpck_require__(5763)
-exports.pack = __nccwpck_require__(861)
+exports.extract = __nccwpck_require__(3365)
+exports.pack = __nccwpck_require__(9515)
 
 
 /***/ }),
 
-/***/ 861:
+/***/ 9515:
 /***/ ((module, __unused_webpack_exports, __nccwpck_require__) => {
 
-const { Readable, Writable, getStreamError } = __nccwpck_require__(6204)
-const b4a = __nccwpck_require__(3057)
+const { Readable, Writable, getStreamError } = __nccwpck_require__(7682)
+const b4a = __nccwpck_require__(976)
 
-const constants = __nccwpck_require__(775)
-const headers = __nccwpck_require__(8428)
+const constants = __nccwpck_require__(4113)
+const headers = __nccwpck_require__(574)
 
 const DMODE = 0o755
 const FMODE = 0o644
@@ -39187,11 +40276,11 @@ function mapWritable (buf) {
 
 /***/ }),
 
-/***/ 5553:
+/***/ 844:
 /***/ ((module, __unused_webpack_exports, __nccwpck_require__) => {
 
-const PassThroughDecoder = __nccwpck_require__(7256)
-const UTF8Decoder = __nccwpck_require__(6414)
+const PassThroughDecoder = __nccwpck_require__(9646)
+const UTF8Decoder = __nccwpck_require__(2972)
 
 module.exports = class TextDecoder {
   constructor(encoding = 'utf8') {
@@ -39258,10 +40347,10 @@ function normalizeEncoding(encoding) {
 
 /***/ }),
 
-/***/ 7256:
+/***/ 9646:
 /***/ ((module, __unused_webpack_exports, __nccwpck_require__) => {
 
-const b4a = __nccwpck_require__(3057)
+const b4a = __nccwpck_require__(976)
 
 module.exports = class PassThroughDecoder {
   constructor(encoding) {
@@ -39284,10 +40373,10 @@ module.exports = class PassThroughDecoder {
 
 /***/ }),
 
-/***/ 6414:
+/***/ 2972:
 /***/ ((module, __unused_webpack_exports, __nccwpck_require__) => {
 
-const b4a = __nccwpck_require__(3057)
+const b4a = __nccwpck_require__(976)
 
 /**
  * https://encoding.spec.whatwg.org/#utf-8-decoder
@@ -39476,7 +40565,7 @@ function trailingBytesSeen(data) {
 
 /***/ }),
 
-/***/ 668:
+/***/ 3034:
 /***/ ((module, __unused_webpack_exports, __nccwpck_require__) => {
 
 (function(nacl) {
@@ -41871,7 +42960,7 @@ nacl.setPRNG = function(fn) {
 
 /***/ }),
 
-/***/ 7318:
+/***/ 9538:
 /***/ ((module) => {
 
 module.exports = eval("require")("../build/Release/cpufeatures.node");
@@ -41879,7 +42968,7 @@ module.exports = eval("require")("../build/Release/cpufeatures.node");
 
 /***/ }),
 
-/***/ 490:
+/***/ 9942:
 /***/ ((module) => {
 
 module.exports = eval("require")("./crypto/build/Release/sshcrypto.node");
@@ -42015,7 +43104,7 @@ module.exports = require("tls");
 
 /***/ }),
 
-/***/ 9023:
+/***/ 1404:
 /***/ ((module) => {
 
 "use strict";
@@ -42031,19 +43120,19 @@ module.exports = require("zlib");
 
 /***/ }),
 
-/***/ 7349:
+/***/ 2215:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var identity = __nccwpck_require__(1127);
-var Scalar = __nccwpck_require__(3301);
-var YAMLMap = __nccwpck_require__(4454);
-var YAMLSeq = __nccwpck_require__(2223);
-var resolveBlockMap = __nccwpck_require__(7103);
-var resolveBlockSeq = __nccwpck_require__(334);
-var resolveFlowCollection = __nccwpck_require__(3142);
+var identity = __nccwpck_require__(3989);
+var Scalar = __nccwpck_require__(1987);
+var YAMLMap = __nccwpck_require__(4628);
+var YAMLSeq = __nccwpck_require__(5145);
+var resolveBlockMap = __nccwpck_require__(3809);
+var resolveBlockSeq = __nccwpck_require__(5100);
+var resolveFlowCollection = __nccwpck_require__(3088);
 
 function resolveCollection(CN, ctx, token, onError, tagName, tag) {
     const coll = token.type === 'block-map'
@@ -42129,16 +43218,16 @@ exports.composeCollection = composeCollection;
 
 /***/ }),
 
-/***/ 3683:
+/***/ 6429:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var Document = __nccwpck_require__(3021);
-var composeNode = __nccwpck_require__(5937);
-var resolveEnd = __nccwpck_require__(7788);
-var resolveProps = __nccwpck_require__(4631);
+var Document = __nccwpck_require__(7927);
+var composeNode = __nccwpck_require__(9943);
+var resolveEnd = __nccwpck_require__(6202);
+var resolveProps = __nccwpck_require__(9877);
 
 function composeDoc(options, directives, { offset, start, value, end }, onError) {
     const opts = Object.assign({ _directives: directives }, options);
@@ -42182,18 +43271,18 @@ exports.composeDoc = composeDoc;
 
 /***/ }),
 
-/***/ 5937:
+/***/ 9943:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var Alias = __nccwpck_require__(4065);
-var identity = __nccwpck_require__(1127);
-var composeCollection = __nccwpck_require__(7349);
-var composeScalar = __nccwpck_require__(5413);
-var resolveEnd = __nccwpck_require__(7788);
-var utilEmptyScalarPosition = __nccwpck_require__(2599);
+var Alias = __nccwpck_require__(9051);
+var identity = __nccwpck_require__(3989);
+var composeCollection = __nccwpck_require__(2215);
+var composeScalar = __nccwpck_require__(7175);
+var resolveEnd = __nccwpck_require__(6202);
+var utilEmptyScalarPosition = __nccwpck_require__(4289);
 
 const CN = { composeNode, composeEmptyNode };
 function composeNode(ctx, token, props, onError) {
@@ -42302,16 +43391,16 @@ exports.composeNode = composeNode;
 
 /***/ }),
 
-/***/ 5413:
+/***/ 7175:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var identity = __nccwpck_require__(1127);
-var Scalar = __nccwpck_require__(3301);
-var resolveBlockScalar = __nccwpck_require__(8913);
-var resolveFlowScalar = __nccwpck_require__(6842);
+var identity = __nccwpck_require__(3989);
+var Scalar = __nccwpck_require__(1987);
+var resolveBlockScalar = __nccwpck_require__(9179);
+var resolveFlowScalar = __nccwpck_require__(7532);
 
 function composeScalar(ctx, token, tagToken, onError) {
     const { value, type, comment, range } = token.type === 'block-scalar'
@@ -42398,19 +43487,19 @@ exports.composeScalar = composeScalar;
 
 /***/ }),
 
-/***/ 9984:
+/***/ 8082:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
 var node_process = __nccwpck_require__(932);
-var directives = __nccwpck_require__(1342);
-var Document = __nccwpck_require__(3021);
-var errors = __nccwpck_require__(1464);
-var identity = __nccwpck_require__(1127);
-var composeDoc = __nccwpck_require__(3683);
-var resolveEnd = __nccwpck_require__(7788);
+var directives = __nccwpck_require__(156);
+var Document = __nccwpck_require__(7927);
+var errors = __nccwpck_require__(8718);
+var identity = __nccwpck_require__(3989);
+var composeDoc = __nccwpck_require__(6429);
+var resolveEnd = __nccwpck_require__(6202);
 
 function getErrorPos(src) {
     if (typeof src === 'number')
@@ -42630,18 +43719,18 @@ exports.Composer = Composer;
 
 /***/ }),
 
-/***/ 7103:
+/***/ 3809:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var Pair = __nccwpck_require__(7165);
-var YAMLMap = __nccwpck_require__(4454);
-var resolveProps = __nccwpck_require__(4631);
-var utilContainsNewline = __nccwpck_require__(9499);
-var utilFlowIndentCheck = __nccwpck_require__(4051);
-var utilMapIncludes = __nccwpck_require__(1187);
+var Pair = __nccwpck_require__(1363);
+var YAMLMap = __nccwpck_require__(4628);
+var resolveProps = __nccwpck_require__(9877);
+var utilContainsNewline = __nccwpck_require__(589);
+var utilFlowIndentCheck = __nccwpck_require__(1161);
+var utilMapIncludes = __nccwpck_require__(4769);
 
 const startColMsg = 'All mapping items must start at the same column';
 function resolveBlockMap({ composeNode, composeEmptyNode }, ctx, bm, onError, tag) {
@@ -42755,13 +43844,13 @@ exports.resolveBlockMap = resolveBlockMap;
 
 /***/ }),
 
-/***/ 8913:
+/***/ 9179:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var Scalar = __nccwpck_require__(3301);
+var Scalar = __nccwpck_require__(1987);
 
 function resolveBlockScalar(ctx, scalar, onError) {
     const start = scalar.offset;
@@ -42963,15 +44052,15 @@ exports.resolveBlockScalar = resolveBlockScalar;
 
 /***/ }),
 
-/***/ 334:
+/***/ 5100:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var YAMLSeq = __nccwpck_require__(2223);
-var resolveProps = __nccwpck_require__(4631);
-var utilFlowIndentCheck = __nccwpck_require__(4051);
+var YAMLSeq = __nccwpck_require__(5145);
+var resolveProps = __nccwpck_require__(9877);
+var utilFlowIndentCheck = __nccwpck_require__(1161);
 
 function resolveBlockSeq({ composeNode, composeEmptyNode }, ctx, bs, onError, tag) {
     const NodeClass = tag?.nodeClass ?? YAMLSeq.YAMLSeq;
@@ -43022,7 +44111,7 @@ exports.resolveBlockSeq = resolveBlockSeq;
 
 /***/ }),
 
-/***/ 7788:
+/***/ 6202:
 /***/ ((__unused_webpack_module, exports) => {
 
 "use strict";
@@ -43069,20 +44158,20 @@ exports.resolveEnd = resolveEnd;
 
 /***/ }),
 
-/***/ 3142:
+/***/ 3088:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var identity = __nccwpck_require__(1127);
-var Pair = __nccwpck_require__(7165);
-var YAMLMap = __nccwpck_require__(4454);
-var YAMLSeq = __nccwpck_require__(2223);
-var resolveEnd = __nccwpck_require__(7788);
-var resolveProps = __nccwpck_require__(4631);
-var utilContainsNewline = __nccwpck_require__(9499);
-var utilMapIncludes = __nccwpck_require__(1187);
+var identity = __nccwpck_require__(3989);
+var Pair = __nccwpck_require__(1363);
+var YAMLMap = __nccwpck_require__(4628);
+var YAMLSeq = __nccwpck_require__(5145);
+var resolveEnd = __nccwpck_require__(6202);
+var resolveProps = __nccwpck_require__(9877);
+var utilContainsNewline = __nccwpck_require__(589);
+var utilMapIncludes = __nccwpck_require__(4769);
 
 const blockMsg = 'Block collections are not allowed within flow collections';
 const isBlock = (token) => token && (token.type === 'block-map' || token.type === 'block-seq');
@@ -43286,14 +44375,14 @@ exports.resolveFlowCollection = resolveFlowCollection;
 
 /***/ }),
 
-/***/ 6842:
+/***/ 7532:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var Scalar = __nccwpck_require__(3301);
-var resolveEnd = __nccwpck_require__(7788);
+var Scalar = __nccwpck_require__(1987);
+var resolveEnd = __nccwpck_require__(6202);
 
 function resolveFlowScalar(scalar, strict, onError) {
     const { offset, type, source, end } = scalar;
@@ -43522,7 +44611,7 @@ exports.resolveFlowScalar = resolveFlowScalar;
 
 /***/ }),
 
-/***/ 4631:
+/***/ 9877:
 /***/ ((__unused_webpack_module, exports) => {
 
 "use strict";
@@ -43678,7 +44767,7 @@ exports.resolveProps = resolveProps;
 
 /***/ }),
 
-/***/ 9499:
+/***/ 589:
 /***/ ((__unused_webpack_module, exports) => {
 
 "use strict";
@@ -43722,7 +44811,7 @@ exports.containsNewline = containsNewline;
 
 /***/ }),
 
-/***/ 2599:
+/***/ 4289:
 /***/ ((__unused_webpack_module, exports) => {
 
 "use strict";
@@ -43758,13 +44847,13 @@ exports.emptyScalarPosition = emptyScalarPosition;
 
 /***/ }),
 
-/***/ 4051:
+/***/ 1161:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var utilContainsNewline = __nccwpck_require__(9499);
+var utilContainsNewline = __nccwpck_require__(589);
 
 function flowIndentCheck(indent, fc, onError) {
     if (fc?.type === 'flow-collection') {
@@ -43783,13 +44872,13 @@ exports.flowIndentCheck = flowIndentCheck;
 
 /***/ }),
 
-/***/ 1187:
+/***/ 4769:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var identity = __nccwpck_require__(1127);
+var identity = __nccwpck_require__(3989);
 
 function mapIncludes(ctx, items, search) {
     const { uniqueKeys } = ctx.options;
@@ -43806,23 +44895,23 @@ exports.mapIncludes = mapIncludes;
 
 /***/ }),
 
-/***/ 3021:
+/***/ 7927:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var Alias = __nccwpck_require__(4065);
-var Collection = __nccwpck_require__(101);
-var identity = __nccwpck_require__(1127);
-var Pair = __nccwpck_require__(7165);
-var toJS = __nccwpck_require__(4043);
-var Schema = __nccwpck_require__(5840);
-var stringifyDocument = __nccwpck_require__(6829);
-var anchors = __nccwpck_require__(1596);
-var applyReviver = __nccwpck_require__(3661);
-var createNode = __nccwpck_require__(2404);
-var directives = __nccwpck_require__(1342);
+var Alias = __nccwpck_require__(9051);
+var Collection = __nccwpck_require__(1347);
+var identity = __nccwpck_require__(3989);
+var Pair = __nccwpck_require__(1363);
+var toJS = __nccwpck_require__(3953);
+var Schema = __nccwpck_require__(9922);
+var stringifyDocument = __nccwpck_require__(6203);
+var anchors = __nccwpck_require__(9010);
+var applyReviver = __nccwpck_require__(9067);
+var createNode = __nccwpck_require__(4466);
+var directives = __nccwpck_require__(156);
 
 class Document {
     constructor(value, replacer, options) {
@@ -44151,14 +45240,14 @@ exports.Document = Document;
 
 /***/ }),
 
-/***/ 1596:
+/***/ 9010:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var identity = __nccwpck_require__(1127);
-var visit = __nccwpck_require__(204);
+var identity = __nccwpck_require__(3989);
+var visit = __nccwpck_require__(2130);
 
 /**
  * Verify that the input string is a valid anchor.
@@ -44235,7 +45324,7 @@ exports.findNewAnchor = findNewAnchor;
 
 /***/ }),
 
-/***/ 3661:
+/***/ 9067:
 /***/ ((__unused_webpack_module, exports) => {
 
 "use strict";
@@ -44300,15 +45389,15 @@ exports.applyReviver = applyReviver;
 
 /***/ }),
 
-/***/ 2404:
+/***/ 4466:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var Alias = __nccwpck_require__(4065);
-var identity = __nccwpck_require__(1127);
-var Scalar = __nccwpck_require__(3301);
+var Alias = __nccwpck_require__(9051);
+var identity = __nccwpck_require__(3989);
+var Scalar = __nccwpck_require__(1987);
 
 const defaultTagPrefix = 'tag:yaml.org,2002:';
 function findTagObject(value, tagName, tags) {
@@ -44398,14 +45487,14 @@ exports.createNode = createNode;
 
 /***/ }),
 
-/***/ 1342:
+/***/ 156:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var identity = __nccwpck_require__(1127);
-var visit = __nccwpck_require__(204);
+var identity = __nccwpck_require__(3989);
+var visit = __nccwpck_require__(2130);
 
 const escapeChars = {
     '!': '%21',
@@ -44584,7 +45673,7 @@ exports.Directives = Directives;
 
 /***/ }),
 
-/***/ 1464:
+/***/ 8718:
 /***/ ((__unused_webpack_module, exports) => {
 
 "use strict";
@@ -44654,29 +45743,29 @@ exports.prettifyError = prettifyError;
 
 /***/ }),
 
-/***/ 8815:
+/***/ 8905:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 var __webpack_unused_export__;
 
 
-var composer = __nccwpck_require__(9984);
-var Document = __nccwpck_require__(3021);
-var Schema = __nccwpck_require__(5840);
-var errors = __nccwpck_require__(1464);
-var Alias = __nccwpck_require__(4065);
-var identity = __nccwpck_require__(1127);
-var Pair = __nccwpck_require__(7165);
-var Scalar = __nccwpck_require__(3301);
-var YAMLMap = __nccwpck_require__(4454);
-var YAMLSeq = __nccwpck_require__(2223);
-var cst = __nccwpck_require__(3461);
-var lexer = __nccwpck_require__(361);
-var lineCounter = __nccwpck_require__(6628);
-var parser = __nccwpck_require__(3456);
-var publicApi = __nccwpck_require__(4047);
-var visit = __nccwpck_require__(204);
+var composer = __nccwpck_require__(8082);
+var Document = __nccwpck_require__(7927);
+var Schema = __nccwpck_require__(9922);
+var errors = __nccwpck_require__(8718);
+var Alias = __nccwpck_require__(9051);
+var identity = __nccwpck_require__(3989);
+var Pair = __nccwpck_require__(1363);
+var Scalar = __nccwpck_require__(1987);
+var YAMLMap = __nccwpck_require__(4628);
+var YAMLSeq = __nccwpck_require__(5145);
+var cst = __nccwpck_require__(4975);
+var lexer = __nccwpck_require__(5463);
+var lineCounter = __nccwpck_require__(6222);
+var parser = __nccwpck_require__(5522);
+var publicApi = __nccwpck_require__(8721);
+var visit = __nccwpck_require__(2130);
 
 
 
@@ -44713,7 +45802,7 @@ __webpack_unused_export__ = visit.visitAsync;
 
 /***/ }),
 
-/***/ 7249:
+/***/ 9023:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
@@ -44740,17 +45829,17 @@ exports.warn = warn;
 
 /***/ }),
 
-/***/ 4065:
+/***/ 9051:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var anchors = __nccwpck_require__(1596);
-var visit = __nccwpck_require__(204);
-var identity = __nccwpck_require__(1127);
-var Node = __nccwpck_require__(6673);
-var toJS = __nccwpck_require__(4043);
+var anchors = __nccwpck_require__(9010);
+var visit = __nccwpck_require__(2130);
+var identity = __nccwpck_require__(3989);
+var Node = __nccwpck_require__(1867);
+var toJS = __nccwpck_require__(3953);
 
 class Alias extends Node.NodeBase {
     constructor(source) {
@@ -44868,15 +45957,15 @@ exports.Alias = Alias;
 
 /***/ }),
 
-/***/ 101:
+/***/ 1347:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var createNode = __nccwpck_require__(2404);
-var identity = __nccwpck_require__(1127);
-var Node = __nccwpck_require__(6673);
+var createNode = __nccwpck_require__(4466);
+var identity = __nccwpck_require__(3989);
+var Node = __nccwpck_require__(1867);
 
 function collectionFromPath(schema, path, value) {
     let v = value;
@@ -45027,15 +46116,15 @@ exports.isEmptyPath = isEmptyPath;
 
 /***/ }),
 
-/***/ 6673:
+/***/ 1867:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var applyReviver = __nccwpck_require__(3661);
-var identity = __nccwpck_require__(1127);
-var toJS = __nccwpck_require__(4043);
+var applyReviver = __nccwpck_require__(9067);
+var identity = __nccwpck_require__(3989);
+var toJS = __nccwpck_require__(3953);
 
 class NodeBase {
     constructor(type) {
@@ -45075,16 +46164,16 @@ exports.NodeBase = NodeBase;
 
 /***/ }),
 
-/***/ 7165:
+/***/ 1363:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var createNode = __nccwpck_require__(2404);
-var stringifyPair = __nccwpck_require__(9748);
-var addPairToJSMap = __nccwpck_require__(7104);
-var identity = __nccwpck_require__(1127);
+var createNode = __nccwpck_require__(4466);
+var stringifyPair = __nccwpck_require__(738);
+var addPairToJSMap = __nccwpck_require__(3202);
+var identity = __nccwpck_require__(3989);
 
 function createPair(key, value, ctx) {
     const k = createNode.createNode(key, undefined, ctx);
@@ -45122,15 +46211,15 @@ exports.createPair = createPair;
 
 /***/ }),
 
-/***/ 3301:
+/***/ 1987:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var identity = __nccwpck_require__(1127);
-var Node = __nccwpck_require__(6673);
-var toJS = __nccwpck_require__(4043);
+var identity = __nccwpck_require__(3989);
+var Node = __nccwpck_require__(1867);
+var toJS = __nccwpck_require__(3953);
 
 const isScalarValue = (value) => !value || (typeof value !== 'function' && typeof value !== 'object');
 class Scalar extends Node.NodeBase {
@@ -45157,18 +46246,18 @@ exports.isScalarValue = isScalarValue;
 
 /***/ }),
 
-/***/ 4454:
+/***/ 4628:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var stringifyCollection = __nccwpck_require__(1212);
-var addPairToJSMap = __nccwpck_require__(7104);
-var Collection = __nccwpck_require__(101);
-var identity = __nccwpck_require__(1127);
-var Pair = __nccwpck_require__(7165);
-var Scalar = __nccwpck_require__(3301);
+var stringifyCollection = __nccwpck_require__(4618);
+var addPairToJSMap = __nccwpck_require__(3202);
+var Collection = __nccwpck_require__(1347);
+var identity = __nccwpck_require__(3989);
+var Pair = __nccwpck_require__(1363);
+var Scalar = __nccwpck_require__(1987);
 
 function findPair(items, key) {
     const k = identity.isScalar(key) ? key.value : key;
@@ -45312,18 +46401,18 @@ exports.findPair = findPair;
 
 /***/ }),
 
-/***/ 2223:
+/***/ 5145:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var createNode = __nccwpck_require__(2404);
-var stringifyCollection = __nccwpck_require__(1212);
-var Collection = __nccwpck_require__(101);
-var identity = __nccwpck_require__(1127);
-var Scalar = __nccwpck_require__(3301);
-var toJS = __nccwpck_require__(4043);
+var createNode = __nccwpck_require__(4466);
+var stringifyCollection = __nccwpck_require__(4618);
+var Collection = __nccwpck_require__(1347);
+var identity = __nccwpck_require__(3989);
+var Scalar = __nccwpck_require__(1987);
+var toJS = __nccwpck_require__(3953);
 
 class YAMLSeq extends Collection.Collection {
     static get tagName() {
@@ -45435,17 +46524,17 @@ exports.YAMLSeq = YAMLSeq;
 
 /***/ }),
 
-/***/ 7104:
+/***/ 3202:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var log = __nccwpck_require__(7249);
-var merge = __nccwpck_require__(452);
-var stringify = __nccwpck_require__(2148);
-var identity = __nccwpck_require__(1127);
-var toJS = __nccwpck_require__(4043);
+var log = __nccwpck_require__(9023);
+var merge = __nccwpck_require__(8534);
+var stringify = __nccwpck_require__(2014);
+var identity = __nccwpck_require__(3989);
+var toJS = __nccwpck_require__(3953);
 
 function addPairToJSMap(ctx, map, { key, value }) {
     if (identity.isNode(key) && key.addToJSMap)
@@ -45508,7 +46597,7 @@ exports.addPairToJSMap = addPairToJSMap;
 
 /***/ }),
 
-/***/ 1127:
+/***/ 3989:
 /***/ ((__unused_webpack_module, exports) => {
 
 "use strict";
@@ -45569,13 +46658,13 @@ exports.isSeq = isSeq;
 
 /***/ }),
 
-/***/ 4043:
+/***/ 3953:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var identity = __nccwpck_require__(1127);
+var identity = __nccwpck_require__(3989);
 
 /**
  * Recursively convert any node or its contents to native JavaScript
@@ -45616,16 +46705,16 @@ exports.toJS = toJS;
 
 /***/ }),
 
-/***/ 110:
+/***/ 3640:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var resolveBlockScalar = __nccwpck_require__(8913);
-var resolveFlowScalar = __nccwpck_require__(6842);
-var errors = __nccwpck_require__(1464);
-var stringifyString = __nccwpck_require__(3069);
+var resolveBlockScalar = __nccwpck_require__(9179);
+var resolveFlowScalar = __nccwpck_require__(7532);
+var errors = __nccwpck_require__(8718);
+var stringifyString = __nccwpck_require__(3591);
 
 function resolveAsScalar(token, strict = true, onError) {
     if (token) {
@@ -45842,7 +46931,7 @@ exports.setScalarValue = setScalarValue;
 
 /***/ }),
 
-/***/ 1733:
+/***/ 4867:
 /***/ ((__unused_webpack_module, exports) => {
 
 "use strict";
@@ -45913,7 +47002,7 @@ exports.stringify = stringify;
 
 /***/ }),
 
-/***/ 7715:
+/***/ 2629:
 /***/ ((__unused_webpack_module, exports) => {
 
 "use strict";
@@ -46020,15 +47109,15 @@ exports.visit = visit;
 
 /***/ }),
 
-/***/ 3461:
+/***/ 4975:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var cstScalar = __nccwpck_require__(110);
-var cstStringify = __nccwpck_require__(1733);
-var cstVisit = __nccwpck_require__(7715);
+var cstScalar = __nccwpck_require__(3640);
+var cstStringify = __nccwpck_require__(4867);
+var cstVisit = __nccwpck_require__(2629);
 
 /** The byte order mark */
 const BOM = '\u{FEFF}';
@@ -46140,13 +47229,13 @@ exports.tokenType = tokenType;
 
 /***/ }),
 
-/***/ 361:
+/***/ 5463:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var cst = __nccwpck_require__(3461);
+var cst = __nccwpck_require__(4975);
 
 /*
 START -> stream
@@ -46871,7 +47960,7 @@ exports.Lexer = Lexer;
 
 /***/ }),
 
-/***/ 6628:
+/***/ 6222:
 /***/ ((__unused_webpack_module, exports) => {
 
 "use strict";
@@ -46920,15 +48009,15 @@ exports.LineCounter = LineCounter;
 
 /***/ }),
 
-/***/ 3456:
+/***/ 5522:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
 var node_process = __nccwpck_require__(932);
-var cst = __nccwpck_require__(3461);
-var lexer = __nccwpck_require__(361);
+var cst = __nccwpck_require__(4975);
+var lexer = __nccwpck_require__(5463);
 
 function includesToken(list, type) {
     for (let i = 0; i < list.length; ++i)
@@ -47908,19 +48997,19 @@ exports.Parser = Parser;
 
 /***/ }),
 
-/***/ 4047:
+/***/ 8721:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var composer = __nccwpck_require__(9984);
-var Document = __nccwpck_require__(3021);
-var errors = __nccwpck_require__(1464);
-var log = __nccwpck_require__(7249);
-var identity = __nccwpck_require__(1127);
-var lineCounter = __nccwpck_require__(6628);
-var parser = __nccwpck_require__(3456);
+var composer = __nccwpck_require__(8082);
+var Document = __nccwpck_require__(7927);
+var errors = __nccwpck_require__(8718);
+var log = __nccwpck_require__(9023);
+var identity = __nccwpck_require__(3989);
+var lineCounter = __nccwpck_require__(6222);
+var parser = __nccwpck_require__(5522);
 
 function parseOptions(options) {
     const prettyErrors = options.prettyErrors !== false;
@@ -48023,17 +49112,17 @@ exports.stringify = stringify;
 
 /***/ }),
 
-/***/ 5840:
+/***/ 9922:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var identity = __nccwpck_require__(1127);
-var map = __nccwpck_require__(7451);
-var seq = __nccwpck_require__(1706);
-var string = __nccwpck_require__(6464);
-var tags = __nccwpck_require__(18);
+var identity = __nccwpck_require__(3989);
+var map = __nccwpck_require__(4169);
+var seq = __nccwpck_require__(2708);
+var string = __nccwpck_require__(6706);
+var tags = __nccwpck_require__(5108);
 
 const sortMapEntriesByKey = (a, b) => a.key < b.key ? -1 : a.key > b.key ? 1 : 0;
 class Schema {
@@ -48070,14 +49159,14 @@ exports.Schema = Schema;
 
 /***/ }),
 
-/***/ 7451:
+/***/ 4169:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var identity = __nccwpck_require__(1127);
-var YAMLMap = __nccwpck_require__(4454);
+var identity = __nccwpck_require__(3989);
+var YAMLMap = __nccwpck_require__(4628);
 
 const map = {
     collection: 'map',
@@ -48097,13 +49186,13 @@ exports.map = map;
 
 /***/ }),
 
-/***/ 3632:
+/***/ 1654:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var Scalar = __nccwpck_require__(3301);
+var Scalar = __nccwpck_require__(1987);
 
 const nullTag = {
     identify: value => value == null,
@@ -48122,14 +49211,14 @@ exports.nullTag = nullTag;
 
 /***/ }),
 
-/***/ 1706:
+/***/ 2708:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var identity = __nccwpck_require__(1127);
-var YAMLSeq = __nccwpck_require__(2223);
+var identity = __nccwpck_require__(3989);
+var YAMLSeq = __nccwpck_require__(5145);
 
 const seq = {
     collection: 'seq',
@@ -48149,13 +49238,13 @@ exports.seq = seq;
 
 /***/ }),
 
-/***/ 6464:
+/***/ 6706:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var stringifyString = __nccwpck_require__(3069);
+var stringifyString = __nccwpck_require__(3591);
 
 const string = {
     identify: value => typeof value === 'string',
@@ -48173,13 +49262,13 @@ exports.string = string;
 
 /***/ }),
 
-/***/ 3959:
+/***/ 8777:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var Scalar = __nccwpck_require__(3301);
+var Scalar = __nccwpck_require__(1987);
 
 const boolTag = {
     identify: value => typeof value === 'boolean',
@@ -48202,14 +49291,14 @@ exports.boolTag = boolTag;
 
 /***/ }),
 
-/***/ 8405:
+/***/ 5359:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var Scalar = __nccwpck_require__(3301);
-var stringifyNumber = __nccwpck_require__(8689);
+var Scalar = __nccwpck_require__(1987);
+var stringifyNumber = __nccwpck_require__(5767);
 
 const floatNaN = {
     identify: value => typeof value === 'number',
@@ -48257,13 +49346,13 @@ exports.floatNaN = floatNaN;
 
 /***/ }),
 
-/***/ 9874:
+/***/ 2336:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var stringifyNumber = __nccwpck_require__(8689);
+var stringifyNumber = __nccwpck_require__(5767);
 
 const intIdentify = (value) => typeof value === 'bigint' || Number.isInteger(value);
 const intResolve = (str, offset, radix, { intAsBigInt }) => (intAsBigInt ? BigInt(str) : parseInt(str.substring(offset), radix));
@@ -48307,19 +49396,19 @@ exports.intOct = intOct;
 
 /***/ }),
 
-/***/ 896:
+/***/ 4230:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var map = __nccwpck_require__(7451);
-var _null = __nccwpck_require__(3632);
-var seq = __nccwpck_require__(1706);
-var string = __nccwpck_require__(6464);
-var bool = __nccwpck_require__(3959);
-var float = __nccwpck_require__(8405);
-var int = __nccwpck_require__(9874);
+var map = __nccwpck_require__(4169);
+var _null = __nccwpck_require__(1654);
+var seq = __nccwpck_require__(2708);
+var string = __nccwpck_require__(6706);
+var bool = __nccwpck_require__(8777);
+var float = __nccwpck_require__(5359);
+var int = __nccwpck_require__(2336);
 
 const schema = [
     map.map,
@@ -48340,15 +49429,15 @@ exports.schema = schema;
 
 /***/ }),
 
-/***/ 3559:
+/***/ 6145:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var Scalar = __nccwpck_require__(3301);
-var map = __nccwpck_require__(7451);
-var seq = __nccwpck_require__(1706);
+var Scalar = __nccwpck_require__(1987);
+var map = __nccwpck_require__(4169);
+var seq = __nccwpck_require__(2708);
 
 function intIdentify(value) {
     return typeof value === 'bigint' || Number.isInteger(value);
@@ -48412,28 +49501,28 @@ exports.schema = schema;
 
 /***/ }),
 
-/***/ 18:
+/***/ 5108:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var map = __nccwpck_require__(7451);
-var _null = __nccwpck_require__(3632);
-var seq = __nccwpck_require__(1706);
-var string = __nccwpck_require__(6464);
-var bool = __nccwpck_require__(3959);
-var float = __nccwpck_require__(8405);
-var int = __nccwpck_require__(9874);
-var schema = __nccwpck_require__(896);
-var schema$1 = __nccwpck_require__(3559);
-var binary = __nccwpck_require__(6083);
-var merge = __nccwpck_require__(452);
-var omap = __nccwpck_require__(303);
-var pairs = __nccwpck_require__(8385);
-var schema$2 = __nccwpck_require__(5913);
-var set = __nccwpck_require__(1528);
-var timestamp = __nccwpck_require__(6752);
+var map = __nccwpck_require__(4169);
+var _null = __nccwpck_require__(1654);
+var seq = __nccwpck_require__(2708);
+var string = __nccwpck_require__(6706);
+var bool = __nccwpck_require__(8777);
+var float = __nccwpck_require__(5359);
+var int = __nccwpck_require__(2336);
+var schema = __nccwpck_require__(4230);
+var schema$1 = __nccwpck_require__(6145);
+var binary = __nccwpck_require__(1717);
+var merge = __nccwpck_require__(8534);
+var omap = __nccwpck_require__(9465);
+var pairs = __nccwpck_require__(8635);
+var schema$2 = __nccwpck_require__(3879);
+var set = __nccwpck_require__(9542);
+var timestamp = __nccwpck_require__(5222);
 
 const schemas = new Map([
     ['core', schema.schema],
@@ -48519,15 +49608,15 @@ exports.getTags = getTags;
 
 /***/ }),
 
-/***/ 6083:
+/***/ 1717:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
 var node_buffer = __nccwpck_require__(181);
-var Scalar = __nccwpck_require__(3301);
-var stringifyString = __nccwpck_require__(3069);
+var Scalar = __nccwpck_require__(1987);
+var stringifyString = __nccwpck_require__(3591);
 
 const binary = {
     identify: value => value instanceof Uint8Array, // Buffer inherits from Uint8Array
@@ -48597,13 +49686,13 @@ exports.binary = binary;
 
 /***/ }),
 
-/***/ 8398:
+/***/ 5760:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var Scalar = __nccwpck_require__(3301);
+var Scalar = __nccwpck_require__(1987);
 
 function boolStringify({ value, source }, ctx) {
     const boolObj = value ? trueTag : falseTag;
@@ -48634,14 +49723,14 @@ exports.trueTag = trueTag;
 
 /***/ }),
 
-/***/ 5782:
+/***/ 1328:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var Scalar = __nccwpck_require__(3301);
-var stringifyNumber = __nccwpck_require__(8689);
+var Scalar = __nccwpck_require__(1987);
+var stringifyNumber = __nccwpck_require__(5767);
 
 const floatNaN = {
     identify: value => typeof value === 'number',
@@ -48692,13 +49781,13 @@ exports.floatNaN = floatNaN;
 
 /***/ }),
 
-/***/ 873:
+/***/ 1135:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var stringifyNumber = __nccwpck_require__(8689);
+var stringifyNumber = __nccwpck_require__(5767);
 
 const intIdentify = (value) => typeof value === 'bigint' || Number.isInteger(value);
 function intResolve(str, offset, radix, { intAsBigInt }) {
@@ -48776,14 +49865,14 @@ exports.intOct = intOct;
 
 /***/ }),
 
-/***/ 452:
+/***/ 8534:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var identity = __nccwpck_require__(1127);
-var Scalar = __nccwpck_require__(3301);
+var identity = __nccwpck_require__(3989);
+var Scalar = __nccwpck_require__(1987);
 
 // If the value associated with a merge key is a single mapping node, each of
 // its key/value pairs is inserted into the current mapping, unless the key
@@ -48855,17 +49944,17 @@ exports.merge = merge;
 
 /***/ }),
 
-/***/ 303:
+/***/ 9465:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var identity = __nccwpck_require__(1127);
-var toJS = __nccwpck_require__(4043);
-var YAMLMap = __nccwpck_require__(4454);
-var YAMLSeq = __nccwpck_require__(2223);
-var pairs = __nccwpck_require__(8385);
+var identity = __nccwpck_require__(3989);
+var toJS = __nccwpck_require__(3953);
+var YAMLMap = __nccwpck_require__(4628);
+var YAMLSeq = __nccwpck_require__(5145);
+var pairs = __nccwpck_require__(8635);
 
 class YAMLOMap extends YAMLSeq.YAMLSeq {
     constructor() {
@@ -48940,16 +50029,16 @@ exports.omap = omap;
 
 /***/ }),
 
-/***/ 8385:
+/***/ 8635:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var identity = __nccwpck_require__(1127);
-var Pair = __nccwpck_require__(7165);
-var Scalar = __nccwpck_require__(3301);
-var YAMLSeq = __nccwpck_require__(2223);
+var identity = __nccwpck_require__(3989);
+var Pair = __nccwpck_require__(1363);
+var Scalar = __nccwpck_require__(1987);
+var YAMLSeq = __nccwpck_require__(5145);
 
 function resolvePairs(seq, onError) {
     if (identity.isSeq(seq)) {
@@ -49030,25 +50119,25 @@ exports.resolvePairs = resolvePairs;
 
 /***/ }),
 
-/***/ 5913:
+/***/ 3879:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var map = __nccwpck_require__(7451);
-var _null = __nccwpck_require__(3632);
-var seq = __nccwpck_require__(1706);
-var string = __nccwpck_require__(6464);
-var binary = __nccwpck_require__(6083);
-var bool = __nccwpck_require__(8398);
-var float = __nccwpck_require__(5782);
-var int = __nccwpck_require__(873);
-var merge = __nccwpck_require__(452);
-var omap = __nccwpck_require__(303);
-var pairs = __nccwpck_require__(8385);
-var set = __nccwpck_require__(1528);
-var timestamp = __nccwpck_require__(6752);
+var map = __nccwpck_require__(4169);
+var _null = __nccwpck_require__(1654);
+var seq = __nccwpck_require__(2708);
+var string = __nccwpck_require__(6706);
+var binary = __nccwpck_require__(1717);
+var bool = __nccwpck_require__(5760);
+var float = __nccwpck_require__(1328);
+var int = __nccwpck_require__(1135);
+var merge = __nccwpck_require__(8534);
+var omap = __nccwpck_require__(9465);
+var pairs = __nccwpck_require__(8635);
+var set = __nccwpck_require__(9542);
+var timestamp = __nccwpck_require__(5222);
 
 const schema = [
     map.map,
@@ -49079,15 +50168,15 @@ exports.schema = schema;
 
 /***/ }),
 
-/***/ 1528:
+/***/ 9542:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var identity = __nccwpck_require__(1127);
-var Pair = __nccwpck_require__(7165);
-var YAMLMap = __nccwpck_require__(4454);
+var identity = __nccwpck_require__(3989);
+var Pair = __nccwpck_require__(1363);
+var YAMLMap = __nccwpck_require__(4628);
 
 class YAMLSet extends YAMLMap.YAMLMap {
     constructor(schema) {
@@ -49183,13 +50272,13 @@ exports.set = set;
 
 /***/ }),
 
-/***/ 6752:
+/***/ 5222:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var stringifyNumber = __nccwpck_require__(8689);
+var stringifyNumber = __nccwpck_require__(5767);
 
 /** Internal types handle bigint as number, because TS can't figure it out. */
 function parseSexagesimal(str, asBigInt) {
@@ -49296,7 +50385,7 @@ exports.timestamp = timestamp;
 
 /***/ }),
 
-/***/ 4475:
+/***/ 117:
 /***/ ((__unused_webpack_module, exports) => {
 
 "use strict";
@@ -49455,16 +50544,16 @@ exports.foldFlowLines = foldFlowLines;
 
 /***/ }),
 
-/***/ 2148:
+/***/ 2014:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var anchors = __nccwpck_require__(1596);
-var identity = __nccwpck_require__(1127);
-var stringifyComment = __nccwpck_require__(9799);
-var stringifyString = __nccwpck_require__(3069);
+var anchors = __nccwpck_require__(9010);
+var identity = __nccwpck_require__(3989);
+var stringifyComment = __nccwpck_require__(7001);
+var stringifyString = __nccwpck_require__(3591);
 
 function createStringifyContext(doc, options) {
     const opt = Object.assign({
@@ -49595,15 +50684,15 @@ exports.stringify = stringify;
 
 /***/ }),
 
-/***/ 1212:
+/***/ 4618:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var identity = __nccwpck_require__(1127);
-var stringify = __nccwpck_require__(2148);
-var stringifyComment = __nccwpck_require__(9799);
+var identity = __nccwpck_require__(3989);
+var stringify = __nccwpck_require__(2014);
+var stringifyComment = __nccwpck_require__(7001);
 
 function stringifyCollection(collection, ctx, options) {
     const flow = ctx.inFlow ?? collection.flow;
@@ -49758,7 +50847,7 @@ exports.stringifyCollection = stringifyCollection;
 
 /***/ }),
 
-/***/ 9799:
+/***/ 7001:
 /***/ ((__unused_webpack_module, exports) => {
 
 "use strict";
@@ -49790,15 +50879,15 @@ exports.stringifyComment = stringifyComment;
 
 /***/ }),
 
-/***/ 6829:
+/***/ 6203:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var identity = __nccwpck_require__(1127);
-var stringify = __nccwpck_require__(2148);
-var stringifyComment = __nccwpck_require__(9799);
+var identity = __nccwpck_require__(3989);
+var stringify = __nccwpck_require__(2014);
+var stringifyComment = __nccwpck_require__(7001);
 
 function stringifyDocument(doc, options) {
     const lines = [];
@@ -49885,7 +50974,7 @@ exports.stringifyDocument = stringifyDocument;
 
 /***/ }),
 
-/***/ 8689:
+/***/ 5767:
 /***/ ((__unused_webpack_module, exports) => {
 
 "use strict";
@@ -49920,16 +51009,16 @@ exports.stringifyNumber = stringifyNumber;
 
 /***/ }),
 
-/***/ 9748:
+/***/ 738:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var identity = __nccwpck_require__(1127);
-var Scalar = __nccwpck_require__(3301);
-var stringify = __nccwpck_require__(2148);
-var stringifyComment = __nccwpck_require__(9799);
+var identity = __nccwpck_require__(3989);
+var Scalar = __nccwpck_require__(1987);
+var stringify = __nccwpck_require__(2014);
+var stringifyComment = __nccwpck_require__(7001);
 
 function stringifyPair({ key, value }, ctx, onComment, onChompKeep) {
     const { allNullValues, doc, indent, indentStep, options: { commentString, indentSeq, simpleKeys } } = ctx;
@@ -50080,14 +51169,14 @@ exports.stringifyPair = stringifyPair;
 
 /***/ }),
 
-/***/ 3069:
+/***/ 3591:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var Scalar = __nccwpck_require__(3301);
-var foldFlowLines = __nccwpck_require__(4475);
+var Scalar = __nccwpck_require__(1987);
+var foldFlowLines = __nccwpck_require__(117);
 
 const getFoldOptions = (ctx, isBlock) => ({
     indentAtStart: isBlock ? ctx.indent.length : ctx.indentAtStart,
@@ -50426,13 +51515,13 @@ exports.stringifyString = stringifyString;
 
 /***/ }),
 
-/***/ 204:
+/***/ 2130:
 /***/ ((__unused_webpack_module, exports, __nccwpck_require__) => {
 
 "use strict";
 
 
-var identity = __nccwpck_require__(1127);
+var identity = __nccwpck_require__(3989);
 
 const BREAK = Symbol('break visit');
 const SKIP = Symbol('skip children');
@@ -50670,11 +51759,12 @@ exports.visitAsync = visitAsync;
 
 /***/ }),
 
-/***/ 7934:
+/***/ 3436:
 /***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
 
 "use strict";
 /* harmony export */ __nccwpck_require__.d(__webpack_exports__, {
+/* harmony export */   BuJ: () => (/* binding */ getDotPath),
 /* harmony export */   FsL: () => (/* binding */ pipe),
 /* harmony export */   Ikc: () => (/* binding */ object),
 /* harmony export */   KCZ: () => (/* binding */ union),
@@ -50700,7 +51790,7 @@ exports.visitAsync = visitAsync;
 /* harmony export */   z6Y: () => (/* binding */ check),
 /* harmony export */   zMY: () => (/* binding */ boolean)
 /* harmony export */ });
-/* unused harmony exports BASE64_REGEX, BIC_REGEX, CUID2_REGEX, DECIMAL_REGEX, DIGITS_REGEX, DOMAIN_REGEX, EMAIL_REGEX, EMOJI_REGEX, HEXADECIMAL_REGEX, HEX_COLOR_REGEX, IMEI_REGEX, IPV4_REGEX, IPV6_REGEX, IP_REGEX, ISO_DATE_REGEX, ISO_DATE_TIME_REGEX, ISO_DATE_TIME_SECOND_REGEX, ISO_TIMESTAMP_REGEX, ISO_TIME_REGEX, ISO_TIME_SECOND_REGEX, ISO_WEEK_REGEX, ISRC_REGEX, JWS_COMPACT_REGEX, KSUID_REGEX, MAC48_REGEX, MAC64_REGEX, MAC_REGEX, NANO_ID_REGEX, OCTAL_REGEX, RFC_EMAIL_REGEX, SLUG_REGEX, ULID_REGEX, UUID_REGEX, ValiError, _addIssue, _cloneDataset, _formatCase, _getByteCount, _getCodePointCount, _getGraphemeCount, _getLastMetadata, _getWordCount, _isLuhnAlgo, _isSameValueZero, _isValidObjectKey, _isValueMatch, _joinExpects, _standardSchema, _stringify, any, args, argsAsync, arrayAsync, assert, awaitAsync, base64, bic, bigint, blob, brand, bytes, cache, cacheAsync, checkAsync, checkItems, checkItemsAsync, codePoints, config, creditCard, cuid2, custom, customAsync, date, decimal, deleteGlobalConfig, deleteGlobalMessage, deleteSchemaMessage, deleteSpecificMessage, digits, domain, email, emoji, empty, endsWith, entries, entriesFromList, entriesFromObjects, enum, enum_, everyItem, exactOptional, exactOptionalAsync, examples, excludes, fallback, fallbackAsync, file, filterItems, findItem, finite, flatten, flavor, forward, forwardAsync, function, function_, getDefault, getDefaults, getDefaultsAsync, getDescription, getDotPath, getExamples, getFallback, getFallbacks, getFallbacksAsync, getGlobalConfig, getGlobalMessage, getMetadata, getSchemaMessage, getSpecificMessage, getTitle, graphemes, gtValue, guard, hash, hexColor, hexadecimal, imei, includes, instance, intersect, intersectAsync, ip, ipv4, ipv6, is, isOfKind, isOfType, isValiError, isbn, isoDate, isoDateTime, isoDateTimeSecond, isoTime, isoTimeSecond, isoWeek, isrc, jwsCompact, keyof, ksuid, lazyAsync, length, looseObject, looseObjectAsync, looseTuple, looseTupleAsync, ltValue, mac, mac48, mac64, map, mapAsync, mapItems, maxBytes, maxCodePoints, maxEntries, maxGraphemes, maxLength, maxSize, maxWords, message, metadata, mimeType, minBytes, minCodePoints, minEntries, minGraphemes, minLength, minSize, minWords, multipleOf, nan, nanoid, never, nonNullable, nonNullableAsync, nonNullish, nonNullishAsync, nonOptional, nonOptionalAsync, normalize, notBytes, notCodePoints, notEntries, notGraphemes, notLength, notSize, notValue, notValues, notWords, null, null_, nullable, nullableAsync, nullish, nullishAsync, objectAsync, objectWithRest, objectWithRestAsync, octal, omit, optionalAsync, parse, parseAsync, parseBoolean, parseJson, parser, parserAsync, partial, partialAsync, partialCheck, partialCheckAsync, pick, pipeAsync, promise, rawCheck, rawCheckAsync, rawTransform, rawTransformAsync, recordAsync, reduceItems, required, requiredAsync, returns, returnsAsync, rfcEmail, safeInteger, safeParseAsync, safeParser, safeParserAsync, set, setAsync, setGlobalConfig, setGlobalMessage, setSchemaMessage, setSpecificMessage, size, slug, someItem, sortItems, startsWith, strictObjectAsync, strictTuple, strictTupleAsync, stringifyJson, summarize, symbol, title, toBigint, toBoolean, toCamelCase, toDate, toKebabCase, toLowerCase, toMaxValue, toMinValue, toNumber, toPascalCase, toSnakeCase, toString, toUpperCase, transform, transformAsync, trim, trimEnd, trimStart, tuple, tupleAsync, tupleWithRest, tupleWithRestAsync, ulid, undefined, undefined_, undefinedable, undefinedableAsync, unionAsync, unwrap, url, uuid, value, values, variant, variantAsync, void, void_, words */
+/* unused harmony exports BASE64_REGEX, BIC_REGEX, CUID2_REGEX, DECIMAL_REGEX, DIGITS_REGEX, DOMAIN_REGEX, EMAIL_REGEX, EMOJI_REGEX, HEXADECIMAL_REGEX, HEX_COLOR_REGEX, IMEI_REGEX, IPV4_REGEX, IPV6_REGEX, IP_REGEX, ISO_DATE_REGEX, ISO_DATE_TIME_REGEX, ISO_DATE_TIME_SECOND_REGEX, ISO_TIMESTAMP_REGEX, ISO_TIME_REGEX, ISO_TIME_SECOND_REGEX, ISO_WEEK_REGEX, ISRC_REGEX, JWS_COMPACT_REGEX, KSUID_REGEX, MAC48_REGEX, MAC64_REGEX, MAC_REGEX, NANO_ID_REGEX, OCTAL_REGEX, RFC_EMAIL_REGEX, SLUG_REGEX, ULID_REGEX, UUID_REGEX, ValiError, _addIssue, _cloneDataset, _formatCase, _getByteCount, _getCodePointCount, _getGraphemeCount, _getLastMetadata, _getWordCount, _isLuhnAlgo, _isSameValueZero, _isValidObjectKey, _isValueMatch, _joinExpects, _standardSchema, _stringify, any, args, argsAsync, arrayAsync, assert, awaitAsync, base64, bic, bigint, blob, brand, bytes, cache, cacheAsync, checkAsync, checkItems, checkItemsAsync, codePoints, config, creditCard, cuid2, custom, customAsync, date, decimal, deleteGlobalConfig, deleteGlobalMessage, deleteSchemaMessage, deleteSpecificMessage, digits, domain, email, emoji, empty, endsWith, entries, entriesFromList, entriesFromObjects, enum, enum_, everyItem, exactOptional, exactOptionalAsync, examples, excludes, fallback, fallbackAsync, file, filterItems, findItem, finite, flatten, flavor, forward, forwardAsync, function, function_, getDefault, getDefaults, getDefaultsAsync, getDescription, getExamples, getFallback, getFallbacks, getFallbacksAsync, getGlobalConfig, getGlobalMessage, getMetadata, getSchemaMessage, getSpecificMessage, getTitle, graphemes, gtValue, guard, hash, hexColor, hexadecimal, imei, includes, instance, intersect, intersectAsync, ip, ipv4, ipv6, is, isOfKind, isOfType, isValiError, isbn, isoDate, isoDateTime, isoDateTimeSecond, isoTime, isoTimeSecond, isoWeek, isrc, jwsCompact, keyof, ksuid, lazyAsync, length, looseObject, looseObjectAsync, looseTuple, looseTupleAsync, ltValue, mac, mac48, mac64, map, mapAsync, mapItems, maxBytes, maxCodePoints, maxEntries, maxGraphemes, maxLength, maxSize, maxWords, message, metadata, mimeType, minBytes, minCodePoints, minEntries, minGraphemes, minLength, minSize, minWords, multipleOf, nan, nanoid, never, nonNullable, nonNullableAsync, nonNullish, nonNullishAsync, nonOptional, nonOptionalAsync, normalize, notBytes, notCodePoints, notEntries, notGraphemes, notLength, notSize, notValue, notValues, notWords, null, null_, nullable, nullableAsync, nullish, nullishAsync, objectAsync, objectWithRest, objectWithRestAsync, octal, omit, optionalAsync, parse, parseAsync, parseBoolean, parseJson, parser, parserAsync, partial, partialAsync, partialCheck, partialCheckAsync, pick, pipeAsync, promise, rawCheck, rawCheckAsync, rawTransform, rawTransformAsync, recordAsync, reduceItems, required, requiredAsync, returns, returnsAsync, rfcEmail, safeInteger, safeParseAsync, safeParser, safeParserAsync, set, setAsync, setGlobalConfig, setGlobalMessage, setSchemaMessage, setSpecificMessage, size, slug, someItem, sortItems, startsWith, strictObjectAsync, strictTuple, strictTupleAsync, stringifyJson, summarize, symbol, title, toBigint, toBoolean, toCamelCase, toDate, toKebabCase, toLowerCase, toMaxValue, toMinValue, toNumber, toPascalCase, toSnakeCase, toString, toUpperCase, transform, transformAsync, trim, trimEnd, trimStart, tuple, tupleAsync, tupleWithRest, tupleWithRestAsync, ulid, undefined, undefined_, undefinedable, undefinedableAsync, unionAsync, unwrap, url, uuid, value, values, variant, variantAsync, void, void_, words */
 //#region src/storages/globalConfig/globalConfig.ts
 let store$4;
 const DEFAULT_CONFIG = {
@@ -58281,7 +59371,7 @@ function unwrap(schema) {
 
 /***/ }),
 
-/***/ 8342:
+/***/ 3968:
 /***/ ((module) => {
 
 "use strict";
@@ -58439,7 +59529,7 @@ module.exports = {"rE":"1.17.0"};
 /******/ 	// startup
 /******/ 	// Load entry module and return exports
 /******/ 	// This entry module used 'module' so it can't be inlined
-/******/ 	var __webpack_exports__ = __nccwpck_require__(4006);
+/******/ 	var __webpack_exports__ = __nccwpck_require__(5188);
 /******/ 	module.exports = __webpack_exports__;
 /******/ 	
 /******/ })()

@@ -21,7 +21,7 @@ function formatEntry({ reference, imageId, placedAt, run }: RecordEntry): string
 }
 
 /** Lines that are not of this form are nobody's: they prove nothing. */
-export function parseRecord(text: string): readonly RecordEntry[] {
+function parseRecord(text: string): readonly RecordEntry[] {
   return text.split('\n').flatMap(line => {
     const [, reference = '', imageId = '', placedAt = '', run = ''] =
       /^(\S+) (sha256:[0-9a-f]{64}) (\d{1,12}) ([0-9a-z]+)$/.exec(line) ?? [];

@@ -40,10 +40,15 @@ export function keptNames(runId: string, reference: string): Kept | undefined {
 export function parseKept(name: string): { readonly runId: string; readonly kept: Kept } | undefined {
   const match = KEPT.exec(name);
   const [, runId = '', at, registry = '', path = '', tag = ''] = match ?? [];
-  const reference = `${decodeRegistry(registry)}${path}${at === undefined ? ':' : '@sha256:'}${tag}`;
+  const host = decodeRegistry(registry);
+  const reference = `${host}${path}${at === undefined ? ':' : '@sha256:'}${tag}`;
   const kept = match === null ? undefined : keptNames(runId, reference);
-  // Only what would be written again in the same way is ours.
-  return kept !== undefined && [kept.before, kept.absent].includes(name) ? { runId, kept } : undefined;
+  // Only what would be written again in the same way is ours, and names a registry (distribution: a dot, a port, capitals).
+  return kept !== undefined &&
+    (host === 'localhost' || /[.:A-Z]/.test(host)) &&
+    [kept.before, kept.absent].includes(name)
+    ? { runId, kept }
+    : undefined;
 }
 
 /** In a path a registry may have neither a port nor capitals: `__` cannot be part of one, nor can a `0x` without a dot. */
