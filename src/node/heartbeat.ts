@@ -12,7 +12,7 @@ const BEAT = [
   `export LC_ALL=C PATH="$PATH:${SEARCH_PATH}"`,
   `(trap 'kill $s; exit' TERM; while sleep 10 2>/dev/null & s=$!; wait $s; do echo >&2; done) >/dev/null & b=$!`,
   '"$@"; c=$?; kill $b',
-  `[ $c = 0 ] || [ "$0" = sh ] || (trap "" PIPE; echo >&2) 2>/dev/null || { (sleep ${KEEP_SECONDS}; eval "$0") >/dev/null 2>&1 & }`,
+  `[ $c = 0 ] || [ "$0" = sh ] || (trap "" PIPE; echo >&2) || { (sleep ${KEEP_SECONDS}; eval "$0") >/dev/null 2>&1 & }`,
   'exit $c',
 ].join('; ');
 

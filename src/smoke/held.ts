@@ -1,5 +1,6 @@
 import type { NodeFacts } from '../node/facts.ts';
 import { runScript } from '../node/script.ts';
+import { STAGE_PREFIX } from '../runtime/staging.ts';
 import type { SshConnection } from '../ssh/connect.ts';
 
 const LIST = `
@@ -30,5 +31,5 @@ export async function namesOnNode(
   const sections = await runScript(connection, { body: LIST, variables }, signal);
   return (sections.get('names') ?? '')
     .split('\n')
-    .filter(name => /[^:@]+[:@]/.test(name) && !name.startsWith('sha256:'));
+    .filter(name => /[^:@]+[:@]/.test(name) && !name.startsWith('sha256:') && !name.startsWith(STAGE_PREFIX));
 }

@@ -47,6 +47,7 @@ describe('the record of a real run', () => {
       'Send what is missing',
       'Move the references',
       'Start smoke pods',
+      'Note what is ours',
     ]);
     expect(junit).toContain('tests="3" failures="0" errors="0" skipped="0"');
     expect(dotenv).toContain('KUBE_SIDELOAD_CHANGED=true\n');
