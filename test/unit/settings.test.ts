@@ -52,6 +52,32 @@ function failure(texts: Texts, env: NodeJS.ProcessEnv = {}): SideloadError {
   return expect.unreachable('it should have failed');
 }
 
+describe('mode bundle', () => {
+  const BUNDLE: Texts = { mode: 'bundle', images: 'app:1' };
+
+  it('needs neither nodes nor a key, host keys or a kubeconfig, and reads none', () => {
+    const elsewhere = { nodes: 'not a node', 'ssh-private-key-file': '/nonexistent/key', kubeconfig: '/nonexistent' };
+    for (const texts of [{}, elsewhere]) {
+      const settings = read({ ...BUNDLE, ...texts, bundle: join(home, 'app.tar') });
+      expect(settings).toMatchObject({ bundle: join(home, 'app.tar'), nodes: [], nodesFromCluster: false });
+      expect(settings).toMatchObject({ cluster: undefined, smoke: undefined, ssh: { authentication: {} } });
+    }
+  });
+
+  it('wants a place that can be written and is no other file of the job', () => {
+    expect(failure(BUNDLE).message).toContain('`mode: bundle` needs `bundle`');
+    expect(failure({ ...BUNDLE, bundle: home }).message).toMatch(/`bundle`: .* is a directory/);
+    const path = join(home, 'app.tar');
+    const twice = failure({ ...BUNDLE, images: '', archive: path, bundle: path, 'report-json': path });
+    expect(twice.message).toContain('`archive` and `bundle` name the same file');
+    expect(twice.message).toContain('`report-json` and `bundle` name the same file');
+  });
+
+  it('is the only one that takes `bundle`', () => {
+    expect(failure({ ...GOOD, bundle: join(home, 'app.tar') }).message).toContain('`bundle` is for `mode: bundle`');
+  });
+});
+
 describe('keeps layers', () => {
   const cacheOf = (texts: Texts, env: NodeJS.ProcessEnv = {}) => read({ ...GOOD, ...texts }, env).cache;
 
