@@ -189,7 +189,7 @@ export async function referencesOn(lab: Lab, name: string): Promise<readonly str
   };
   // cri-dockerd lists familiar names.
   const tags = images.flatMap(image => image.repoTags).filter(tag => !tag.startsWith('<none>'));
-  return node.runtime === 'docker' ? tags.map(normalise) : tags;
+  return (node.runtime === 'docker' ? tags.map(normalise) : tags).toSorted();
 }
 
 async function inTemporaryDirectory<T>(body: (directory: string) => Promise<T>): Promise<T> {

@@ -13830,7 +13830,7 @@ function crio_importArchive(facts, stage) {
         `d=$(mktemp -d ${UNPACKED}${runOf(stage)}.XXXXXX) || exit`,
         `trap "${root}rm -rf $d" EXIT`,
         'trap "exit 1" HUP INT TERM',
-        `mkdir $d/oci && tar -xf - -C $d/oci && ${store}`,
+        `mkdir $d/oci && tar -xf - -C $d/oci && { (trap "" HUP INT; ${store}) >$d/said 2>&1 || { cat $d/said >&2; exit 1; }; }`,
     ];
     return ['sh', '-c', script.join('; ')];
 }

@@ -44,7 +44,8 @@ function importArchive(facts: NodeFacts, stage: string): readonly string[] {
     `d=$(mktemp -d ${UNPACKED}${runOf(stage)}.XXXXXX) || exit`,
     `trap "${root}rm -rf $d" EXIT`,
     'trap "exit 1" HUP INT TERM',
-    `mkdir $d/oci && tar -xf - -C $d/oci && ${store}`,
+    // Half an image would make CRI-O list none at all: neither a hang-up nor a reader that has gone may end what stores it.
+    `mkdir $d/oci && tar -xf - -C $d/oci && { (trap "" HUP INT; ${store}) >$d/said 2>&1 || { cat $d/said >&2; exit 1; }; }`,
   ];
   return ['sh', '-c', script.join('; ')];
 }

@@ -143,7 +143,7 @@ it('a sandbox image that is missing stops the job, and is sent along when asked'
     [['docker.io/library/sandboxed:1', PAUSE], []],
     [['docker.io/library/sandboxed:1'], []],
   ]);
-  expect(planned.log).toMatch(/ registry\.k8s\.io\/pause:3\.10 +send +up to .* none$/m);
+  expect(planned.log).toMatch(/ registry\.k8s\.io\/pause:3\.10 +send +\S.* none$/m);
   expect(await referencesOn(lab, 'n1')).not.toContain(PAUSE);
   const healed = await push(two, { lab });
   expect(healed.nodes[0]?.images.map(({ outcome, smoke }) => [outcome, smoke])).toEqual([

@@ -33,7 +33,7 @@ describe('push to a real cluster', () => {
       for (const node of lab.nodes) {
         expect(await criImageId(lab, node, reference)).toBe(built);
       }
-      expect(outcome.nodes.map(({ images }) => images)).toEqual(
+      expect(outcome.nodes.map(({ images }) => images)).toMatchObject(
         lab.nodes.map(() => [
           {
             reference,

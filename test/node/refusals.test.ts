@@ -126,7 +126,7 @@ describe('all nodes or none', () => {
     await setRate(n3, '16mbit');
     try {
       const outcome = await push(
-        { ...reach(lab), archive: big.file, images: 'refused:1', 'connect-timeout': '5s', retries: '1' },
+        { ...reach(lab), archive: big.file, images: 'refused:1', 'connect-timeout': '5s', retries: '0' },
         {
           lab,
           onLine: line => {

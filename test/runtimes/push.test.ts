@@ -108,7 +108,7 @@ describe('one run for containerd 1.6, 1.7 and 2, CRI-O and Docker, and the emula
         },
       },
     );
-    expect(outcome.code).toBe(1);
+    expect(outcome.code).toBe(143);
     for (const node of lab.nodes) {
       expect(await referencesOn(lab, node.name), node.kind).not.toContain(image.reference);
     }
@@ -278,7 +278,7 @@ describe('CRI-O, for a user who may do nothing by sudo but load images by podman
       });
       process.kill(pid, 'SIGTERM');
       const outcome = await pushing;
-      expect(outcome.code).toBe(1);
+      expect(outcome.code).toBe(143);
       expect(outcome.nodes[0]?.images[0]?.outcome).toBe('none');
       expect(await referencesOn(lab, node.name)).not.toContain(image.reference);
     } finally {
