@@ -1,22 +1,22 @@
-import { SideloadError, toSideloadError } from './errors.ts';
+import { askCluster, type Cluster, nodesFromCluster, openCluster } from './cluster.ts';
+import { type SideloadError, toSideloadError } from './errors.ts';
+import { smokeByCri, smokeByKubelet } from './gate.ts';
 import type { Host } from './host/host.ts';
 import { type ImageSet, referencesOf } from './image/image.ts';
 import { openImages } from './image/open.ts';
 import { formatPlatform } from './image/platform.ts';
-import { nodesOfCluster } from './node/cluster.ts';
 import {
   describeImage,
+  describeNode,
   isControlPlane,
-  kubernetesName,
   type Node,
   newNode,
   nodeReport,
   onEach,
   ready,
+  shortId,
 } from './node/node.ts';
-import { becomeRoot } from './node/root.ts';
 import { stageImages } from './node/send.ts';
-import { takeShard } from './node/shard.ts';
 import { leaveNode, planImages, prepareNode, promoteImages, removeStaged } from './node/steps.ts';
 import { throttleOf } from './node/throttle.ts';
 import { errorOf, preflight } from './preflight.ts';
@@ -24,23 +24,11 @@ import { transferProgress } from './report/progress.ts';
 import { errorReport, type Finding, type Report, type StageReport } from './report/report.ts';
 import { findingsTable } from './report/table.ts';
 import { formatBytes, formatDuration } from './report/units.ts';
-import { type Run, writeSecret } from './run.ts';
+import type { Run } from './run.ts';
 import { NO_SANDBOX_IMAGES, openSandboxImages } from './sandbox.ts';
-import type { NodeSettings, Settings, SmokeSettings } from './settings.ts';
-import { assertCrictl, removeByCri, runByCri } from './smoke/cri.ts';
-import { namesOnNode } from './smoke/held.ts';
-import { findKubectl, type Kubectl, kubectlWith } from './smoke/kubectl.ts';
-import type { NodeObject } from './smoke/objects.ts';
-import { remoteKubectl } from './smoke/remote-kubectl.ts';
-import {
-  checkCluster,
-  deletePods,
-  type Fits,
-  runSmokePods,
-  type SmokeOptions,
-  type SmokeResult,
-  type SmokeTarget,
-} from './smoke/smoke.ts';
+import type { Settings } from './settings.ts';
+import { assertCrictl, removeByCri } from './smoke/cri.ts';
+import { deletePods } from './smoke/smoke.ts';
 import { openTransport } from './ssh/transport.ts';
 
 /**
@@ -165,7 +153,7 @@ export async function sideload(settings: Settings, host: Host, run: Run): Promis
         } else if (settings.smoke === undefined || cluster === undefined) {
           host.info('skipped: `smoke: none`. No kubelet has been asked; the check of the runtimes is all there is.');
         } else {
-          await smoke(nodes, cluster, settings.smoke, run, host);
+          await smokeByKubelet(nodes, cluster, settings.smoke, run, host);
         }
       },
     }),
@@ -280,190 +268,4 @@ async function openSandbox(reference: string, settings: Settings, host: Host, ru
   const one = { ...settings, images: [reference], aliases: [] };
   const elsewhere = () => open({ ...one, source: 'auto', archive: undefined }, host, run);
   return settings.archive === undefined ? await open(one, host, run) : await open(one, host, run).catch(elsewhere);
-}
-
-/** The cluster as this run sees it. */
-interface Cluster {
-  readonly kubectl: Kubectl;
-  /** The nodes that `node-selector` takes; `undefined` when they have not been read, or may not be. */
-  objects: readonly NodeObject[] | undefined;
-  /** How the cluster admits the smoke pods. */
-  fits: Fits;
-}
-
-async function openCluster({ cluster, ssh }: Settings, run: Run): Promise<Cluster> {
-  if (cluster === undefined) {
-    throw new SideloadError('INTERNAL', 'the cluster is not to be asked');
-  }
-  const { kubectl, kubeconfig, namespace } = cluster;
-  const file =
-    kubeconfig !== undefined && 'content' in kubeconfig
-      ? await writeSecret(run, 'kubeconfig', kubeconfig.content)
-      : kubeconfig?.path;
-  if (typeof kubectl === 'string') {
-    const local = await findKubectl({ program: kubectl, kubeconfig: file, namespace });
-    return { kubectl: local, objects: undefined, fits: new Map() };
-  }
-  const transport = openTransport(ssh, run.scratch);
-  // As the connections to nodes, it outlives a cancellation, to clean up over it.
-  const lifetime = new AbortController().signal;
-  const open = async () => {
-    const connection = await transport.connect({ ...kubectl, given: ssh.given, jump: ssh.jump }, lifetime);
-    return await becomeRoot(connection, { sudo: ssh.sudo, password: ssh.sudoPassword }, run.signal);
-  };
-  const remote = await remoteKubectl(open, file, run.signal);
-  return { kubectl: kubectlWith(remote, namespace), objects: undefined, fits: new Map() };
-}
-
-async function nodesFromCluster(
-  cluster: Cluster,
-  settings: Settings,
-  log: (line: string) => void,
-): Promise<readonly NodeSettings[]> {
-  cluster.objects = await cluster.kubectl.listNodes(settings.nodeSelector);
-  const { nodes: all, unused } = nodesOfCluster(cluster.objects, settings.nodes, settings.ssh);
-  // All shards must see the same order.
-  const nodes = takeShard(
-    all.toSorted((one, other) => (one.label < other.label ? -1 : 1)),
-    settings.shard,
-  );
-  const labels = unused.map(({ label }) => label).join(', ');
-  if (unused.length > 0 && settings.nodesOrigin === 'input') {
-    throw new SideloadError('INPUT_INVALID', `\`nodes\` has ${labels}, which \`nodes-from-cluster\` does not find`, {
-      hint: 'Write the Kubernetes name after the address, as in `10.0.0.11=worker-1`, or see whether `node-selector` takes the node.',
-    });
-  }
-  const foreign = cluster.objects.length - all.length;
-  if (foreign > 0) {
-    log(`left out, as they do not run Linux: ${foreign} of ${cluster.objects.length} nodes`);
-  }
-  if (unused.length > 0) {
-    log(`left out, as nodes that the cluster does not name or \`node-selector\` does not take: ${labels}`);
-  }
-  for (const { label, host, port, user } of nodes) {
-    const object = cluster.objects.find(({ metadata }) => metadata.name === label);
-    const runtime = object?.status?.nodeInfo?.containerRuntimeVersion ?? 'an unknown runtime';
-    const cordoned = object?.spec?.unschedulable === true ? ', cordoned' : '';
-    log(`${label}: ${user}@${host}:${port}, ${runtime} by the cluster's word${cordoned}`);
-  }
-  return nodes;
-}
-
-/** Whether the cluster would take the smoke pods, and what it says of the nodes. Makes nothing. */
-async function askCluster(
-  cluster: Cluster,
-  nodes: readonly Node[],
-  settings: Settings,
-  run: Run,
-  host: Host,
-): Promise<void> {
-  const { kubectl } = cluster;
-  if (settings.smoke?.by === 'pod') {
-    const options = smokeOptions(nodes, settings.smoke, run, host);
-    cluster.fits = await checkCluster(kubectl, smokeTargets(nodes), options, host.info);
-  }
-  cluster.objects ??= await kubectl.listNodes(settings.nodeSelector).catch((thrown: unknown) => {
-    const refused = toSideloadError(thrown);
-    if (refused.code !== 'CLUSTER_REFUSED') {
-      throw refused;
-    }
-    host.info('the credentials may not list nodes: whether the list has every node that could run it is not checked');
-    return undefined;
-  });
-  await Promise.all(
-    nodes.map(async node => {
-      const name = kubernetesName(node);
-      if (name !== undefined) {
-        node.object = cluster.objects?.find(({ metadata }) => metadata.name === name) ?? (await kubectl.getNode(name));
-      }
-    }),
-  );
-}
-
-/** What the kubelets say is noted as it comes: it stays in the record even when the pods cannot be deleted. */
-async function smoke(
-  nodes: readonly Node[],
-  { kubectl, fits }: Cluster,
-  settings: SmokeSettings,
-  run: Run,
-  host: Host,
-): Promise<void> {
-  await runSmokePods(kubectl, smokeTargets(nodes), fits, smokeOptions(nodes, settings, run, host));
-}
-
-/** The same by the runtimes' own word. */
-async function smokeByCri(nodes: readonly Node[], settings: SmokeSettings, run: Run, host: Host): Promise<void> {
-  const { runId, timeoutMs, command, expect, signal, onResult } = smokeOptions(nodes, settings, run, host);
-  await onEach(nodes, async node => {
-    const { connection, facts } = ready(node);
-    const options = { runId, timeoutMs, command, expect, signal, onResult };
-    await runByCri(connection, facts, smokeTargets([node]), options);
-  });
-}
-
-function smokeTargets(nodes: readonly Node[]): readonly SmokeTarget[] {
-  return nodes.flatMap(node =>
-    node.images
-      .filter(({ isSandbox }) => !isSandbox)
-      .map(({ reference, image }) => ({
-        node: node.settings.label,
-        nodeName: kubernetesName(node) ?? node.settings.label,
-        reference,
-        imageId: image.imageId,
-        user: image.user,
-      })),
-  );
-}
-
-function smokeOptions(nodes: readonly Node[], settings: SmokeSettings, run: Run, host: Host): SmokeOptions {
-  const nodeOf = (target: SmokeTarget) => nodes.find(({ settings: { label } }) => label === target.node);
-  return {
-    ...settings,
-    runId: run.id,
-    signal: run.signal,
-    onResult: (result: SmokeResult) => {
-      const { target, error, message, durationMs } = result;
-      host.info(
-        `${target.node}: ${target.reference} ${error === undefined ? '✔' : '✘'} ${message} (${formatDuration(durationMs)})`,
-      );
-      const node = nodeOf(target);
-      const image = node?.images.find(({ reference }) => reference === target.reference);
-      if (node === undefined || image === undefined) {
-        throw new SideloadError('INTERNAL', `a verdict on ${target.reference}, which nobody asked for`);
-      }
-      node.error ??= error;
-      node.endedAtMs = Date.now();
-      image.error ??= error;
-      image.smoke = message;
-    },
-    onTrouble: message => host.info(`the Kubernetes API does not answer, trying again: ${message}`),
-    heldOn: async target => {
-      const node = nodeOf(target);
-      if (node === undefined) {
-        return [];
-      }
-      const { connection, facts } = ready(node);
-      return await namesOnNode(connection, facts, run.signal);
-    },
-  };
-}
-
-/** Enough of a digest to tell images apart; the log has the whole of it once, with the image. */
-function shortId(imageId: string): string {
-  return imageId.slice(0, 'sha256:'.length + 12);
-}
-
-function describeNode({ facts, settings: { label }, connection }: Node): string {
-  if (facts === undefined) {
-    return `${label}: unknown`;
-  }
-  const { runtime, criSocket, criSocketOrigin, distribution, platform, privilege, disk } = facts;
-  const as = connection?.becomesRootBy === 'password' ? 'root by sudo with a password' : privilege;
-  return [
-    `${label}: ${runtime.name} ${runtime.version} at ${criSocket} (from: ${criSocketOrigin})`,
-    ...(distribution === 'unknown' ? [] : [`laid out as ${distribution}`]),
-    formatPlatform(platform),
-    privilege === 'user' ? 'as a user who may load images by podman and ask for them' : `as ${as}`,
-    `${formatBytes(disk.freeBytes)} free on ${disk.path}`,
-  ].join(', ');
 }

@@ -2,6 +2,7 @@ import { SideloadError, toSideloadError } from '../errors.ts';
 import type { BlobDescriptor, PlatformImage } from '../image/image.ts';
 import { formatPlatform } from '../image/platform.ts';
 import { errorReport, type Finding, type ImageReport, type NodeReport } from '../report/report.ts';
+import { formatBytes } from '../report/units.ts';
 import type { NodeSettings } from '../settings.ts';
 import type { NodeObject } from '../smoke/objects.ts';
 import type { SshConnection } from '../ssh/connect.ts';
@@ -167,4 +168,24 @@ export function nodeReport(node: Node): NodeReport {
     findings,
     error: error === undefined ? undefined : errorReport(error),
   };
+}
+
+/** Enough of a digest to tell images apart; the log has the whole of it once, with the image. */
+export function shortId(imageId: string): string {
+  return imageId.slice(0, 'sha256:'.length + 12);
+}
+
+export function describeNode({ facts, settings: { label }, connection }: Node): string {
+  if (facts === undefined) {
+    return `${label}: unknown`;
+  }
+  const { runtime, criSocket, criSocketOrigin, distribution, platform, privilege, disk } = facts;
+  const as = connection?.becomesRootBy === 'password' ? 'root by sudo with a password' : privilege;
+  return [
+    `${label}: ${runtime.name} ${runtime.version} at ${criSocket} (from: ${criSocketOrigin})`,
+    ...(distribution === 'unknown' ? [] : [`laid out as ${distribution}`]),
+    formatPlatform(platform),
+    privilege === 'user' ? 'as a user who may load images by podman and ask for them' : `as ${as}`,
+    `${formatBytes(disk.freeBytes)} free on ${disk.path}`,
+  ].join(', ');
 }
