@@ -12,7 +12,7 @@ __nccwpck_require__.r(__webpack_exports__);
 /* harmony import */ var node_util__WEBPACK_IMPORTED_MODULE_0___default = /*#__PURE__*/__nccwpck_require__.n(node_util__WEBPACK_IMPORTED_MODULE_0__);
 /* harmony import */ var _commands_js__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(3052);
 /* harmony import */ var _completion_js__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(3992);
-/* harmony import */ var _entry_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(51);
+/* harmony import */ var _entry_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(6075);
 /* harmony import */ var _help_js__WEBPACK_IMPORTED_MODULE_4__ = __nccwpck_require__(3201);
 /* harmony import */ var _host_gitlab_js__WEBPACK_IMPORTED_MODULE_5__ = __nccwpck_require__(6456);
 /* harmony import */ var _host_host_js__WEBPACK_IMPORTED_MODULE_6__ = __nccwpck_require__(9385);
@@ -294,7 +294,7 @@ function fish() {
 
 /***/ }),
 
-/***/ 51:
+/***/ 6075:
 /***/ ((__unused_webpack_module, __webpack_exports__, __nccwpck_require__) => {
 
 "use strict";
@@ -2415,292 +2415,6 @@ function duplicates(input, items) {
     return [...twice].map(item => (0,lib_problems/* problem */.CC)(`\`${input}\` names ${JSON.stringify(item)} more than once`, 'remove the second one'));
 }
 
-;// CONCATENATED MODULE: ./lib/image/image.js
-function referencesOf({ reference, aliases = [] }) {
-    return [reference, ...aliases];
-}
-
-;// CONCATENATED MODULE: external "node:stream"
-const external_node_stream_namespaceObject = require("node:stream");
-;// CONCATENATED MODULE: ./lib/image/digest.js
-
-
-function parseDigest(text) {
-    return typeof text === 'string' && /^sha256:[0-9a-f]{64}$/.test(text) ? text : undefined;
-}
-function digestFromHex(hex) {
-    return parseDigest(`sha256:${hex}`);
-}
-function hexOf(digest) {
-    return digest.slice('sha256:'.length);
-}
-function digestOf(bytes) {
-    return `sha256:${(0,external_node_crypto_namespaceObject.createHash)('sha256').update(bytes).digest('hex')}`;
-}
-function createTally() {
-    const hash = (0,external_node_crypto_namespaceObject.createHash)('sha256');
-    let sizeBytes = 0;
-    return {
-        add(chunk) {
-            hash.update(chunk);
-            sizeBytes += chunk.length;
-        },
-        result: () => ({ digest: `sha256:${hash.digest('hex')}`, sizeBytes }),
-    };
-}
-function createMeter() {
-    const { add, result } = createTally();
-    const stream = new external_node_stream_namespaceObject.Transform({
-        transform(chunk, _encoding, done) {
-            add(chunk);
-            done(null, chunk);
-        },
-    });
-    return { stream, result };
-}
-
-;// CONCATENATED MODULE: ./lib/image/config.js
-
-
-
-function parseConfig(bytes, what) {
-    const config = asObject(parseJson(bytes, what));
-    const os = asText(config.os);
-    const architecture = asText(config.architecture);
-    const variant = asText(config.variant);
-    if (os === undefined || architecture === undefined) {
-        throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${what} names no os and architecture`, {
-            hint: 'Say what the image is for when building it; with crane: `crane mutate --set-platform linux/amd64`.',
-        });
-    }
-    const diffIds = asList(asObject(config.rootfs).diff_ids).map(value => {
-        const diffId = parseDigest(value);
-        if (diffId === undefined) {
-            throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${what} has a diff_id that is no digest: ${JSON.stringify(value)}`);
-        }
-        return diffId;
-    });
-    if (diffIds.length === 0)
-        throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${what} names no layers`);
-    return { platform: { os, architecture, ...(variant === undefined ? {} : { variant }) }, diffIds };
-}
-function userOf(config) {
-    return asText(asObject(asObject(JSON.parse(config.toString('utf8'))).config).User) ?? '';
-}
-
-;// CONCATENATED MODULE: ./lib/image/entries.js
-
-
-
-const METADATA_MAX_BYTES = 4 << 20;
-const METADATA_TOTAL_MAX_BYTES = 16 * METADATA_MAX_BYTES;
-function entryName(name) {
-    return external_node_path_namespaceObject.posix.normalize(name).replace(/^\/+|\/+$/g, '');
-}
-function linkTarget(type, name, target) {
-    return entryName(type === 'link' ? target : external_node_path_namespaceObject.posix.join(external_node_path_namespaceObject.posix.dirname(name), target));
-}
-function findFile({ files, links }, name) {
-    let key = entryName(name);
-    for (let hops = 0; key !== undefined && hops < 8; hops += 1) {
-        const file = files.get(key);
-        if (file !== undefined)
-            return file;
-        key = links.get(key);
-    }
-    return undefined;
-}
-function missingFrom({ label, ended, sizeBytes }, what) {
-    return ended
-        ? new errors/* SideloadError */.wR('ARCHIVE_INCOMPLETE', `${label} lacks ${what}`)
-        : new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${label} ends after ${sizeBytes} bytes, before ${what}`);
-}
-async function readMetadata(label, name, file) {
-    if (file.sizeBytes > METADATA_MAX_BYTES || file.stored !== undefined) {
-        throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${name} in ${label} is not JSON of at most ${METADATA_MAX_BYTES} bytes`);
-    }
-    const chunks = [];
-    for await (const chunk of file.open())
-        chunks.push(chunk);
-    return Buffer.concat(chunks);
-}
-function memoryFile(bytes) {
-    return { sizeBytes: bytes.length, open: () => external_node_stream_namespaceObject.Readable.from([bytes], { objectMode: false }) };
-}
-
-;// CONCATENATED MODULE: ./lib/image/docker-archive.js
-
-
-
-
-
-async function readDockerArchive(entries) {
-    const file = findFile(entries, 'manifest.json');
-    if (file === undefined)
-        return [];
-    const what = `manifest.json in ${entries.label}`;
-    const manifests = parseJson(await readMetadata(entries.label, 'manifest.json', file), what);
-    if (!Array.isArray(manifests))
-        throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${what} is not a list of images`);
-    const images = [];
-    for (const manifest of manifests.map(asObject)) {
-        const names = asList(manifest.RepoTags).flatMap(tag => asText(tag) ?? []);
-        images.push({ names, variant: await readVariant(entries, asText(manifest.Config), asList(manifest.Layers)) });
-    }
-    return images;
-}
-async function readVariant(entries, configName, layerNames) {
-    const { label } = entries;
-    if (configName === undefined) {
-        throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `manifest.json in ${label} names no config for an image`);
-    }
-    const configFile = findFile(entries, configName);
-    if (configFile === undefined)
-        throw missingFrom(entries, `the image config ${configName}`);
-    const config = await readMetadata(label, configName, configFile);
-    const imageId = digestOf(config);
-    const claimed = digestFromHex(/([0-9a-f]{64})(?:\.json)?$/.exec(configName)?.[1] ?? '');
-    if (claimed !== undefined && claimed !== imageId) {
-        throw new errors/* SideloadError */.wR('ARCHIVE_CORRUPT', `the image config in ${label} should be ${claimed} and is ${imageId}`);
-    }
-    const { platform, diffIds } = parseConfig(config, `the image config ${configName} in ${label}`);
-    if (layerNames.length !== diffIds.length) {
-        throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `manifest.json in ${label} names ${layerNames.length} layers, and the config of the image ${diffIds.length}`);
-    }
-    const layers = diffIds.map((diffId, index) => {
-        const name = String(layerNames[index]);
-        const file = findFile(entries, name);
-        if (file === undefined)
-            throw missingFrom(entries, `the layer ${name} (${diffId})`);
-        return { diffId, name: `${name} in ${label}`, file };
-    });
-    return { platform, imageId, config, layers };
-}
-
-;// CONCATENATED MODULE: ./lib/image/oci-archive.js
-
-
-
-
-
-const INDEX_MAX_DEPTH = 4;
-const MANIFEST_TYPE = 'application/vnd.oci.image.manifest.v1+json';
-const CONFIG_TYPES = new Set([
-    'application/vnd.oci.image.config.v1+json',
-    'application/vnd.docker.container.image.v1+json',
-]);
-async function readOciArchive(entries) {
-    const file = findFile(entries, 'index.json');
-    if (file === undefined)
-        return [];
-    const bytes = await readMetadata(entries.label, 'index.json', file);
-    const index = asObject(parseJson(bytes, `index.json in ${entries.label}`));
-    const images = [];
-    for (const descriptor of asList(index.manifests).map(asObject)) {
-        const variants = [];
-        const faults = [];
-        await readDescriptor(entries, descriptor, 0, variants, faults);
-        if (variants.length > 0 || faults.length > 0) {
-            images.push({ ...nameOf(descriptor), digest: digestIn(descriptor, 'index.json', entries), variants, faults });
-        }
-    }
-    return images;
-}
-function nameOf(descriptor) {
-    const annotations = asObject(descriptor.annotations);
-    const refName = asText(annotations['org.opencontainers.image.ref.name']);
-    const name = asText(annotations['io.containerd.image.name']) ?? (/[/:]/.test(refName ?? '') ? refName : undefined);
-    return { name, tag: name === undefined ? refName : undefined };
-}
-async function readDescriptor(entries, descriptor, depth, variants, faults) {
-    if (isAttestation(descriptor))
-        return;
-    const digest = digestIn(descriptor, 'an index', entries);
-    const platform = asObject(descriptor.platform);
-    const built = asText(platform.architecture);
-    const what = `the manifest ${digest}${built === undefined ? '' : ` for ${asText(platform.os)}/${built}`}`;
-    await collectingFaults(faults, entries, async () => {
-        const bytes = await readBlob(entries, digest, what);
-        const manifest = asObject(parseJson(bytes, `${what} in ${entries.label}`));
-        if (manifest.manifests === undefined) {
-            const mediaType = asText(manifest.mediaType) ?? asText(descriptor.mediaType) ?? MANIFEST_TYPE;
-            const variant = await oci_archive_readManifest(entries, manifest, { digest, mediaType, bytes }, what);
-            if (variant !== undefined)
-                variants.push(variant);
-            return;
-        }
-        if (depth >= INDEX_MAX_DEPTH) {
-            throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${entries.label} nests indexes deeper than ${INDEX_MAX_DEPTH}`);
-        }
-        for (const child of asList(manifest.manifests).map(asObject)) {
-            await readDescriptor(entries, child, depth + 1, variants, faults);
-        }
-    });
-}
-function isAttestation({ annotations, platform }) {
-    const { os, architecture } = asObject(platform);
-    return (asObject(annotations)['vnd.docker.reference.type'] !== undefined || (os === 'unknown' && architecture === 'unknown'));
-}
-async function oci_archive_readManifest(entries, manifest, source, what) {
-    const { label } = entries;
-    const descriptor = asObject(manifest.config);
-    if (!CONFIG_TYPES.has(asText(descriptor.mediaType)))
-        return undefined;
-    const imageId = digestIn(descriptor, what, entries);
-    const config = await readBlob(entries, imageId, `the image config ${imageId}`);
-    const { platform, diffIds } = parseConfig(config, `the image config ${imageId} in ${label}`);
-    const descriptors = asList(manifest.layers).map(asObject);
-    if (descriptors.length !== diffIds.length) {
-        throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${what} in ${label} names ${descriptors.length} layers, and the config of the image ${diffIds.length}`);
-    }
-    const layers = diffIds.map((diffId, index) => {
-        const layer = descriptors[index] ?? {};
-        const blobDigest = digestIn(layer, what, entries);
-        if (/[+.]encrypted/.test(asText(layer.mediaType) ?? '')) {
-            throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `the layer ${blobDigest} in ${label} is encrypted`, {
-                hint: 'Decrypt the image before pushing it to nodes.',
-            });
-        }
-        const file = findFile(entries, blobName(blobDigest));
-        if (file === undefined)
-            throw missingFrom(entries, `the layer ${blobDigest}`);
-        return { diffId, blobDigest, name: `${blobDigest} in ${label}`, file };
-    });
-    const layerDigests = layers.flatMap(({ blobDigest }) => blobDigest ?? []);
-    return { platform, imageId, config, layers, manifest: { ...source, layerDigests } };
-}
-function blobName(digest) {
-    return `blobs/sha256/${hexOf(digest)}`;
-}
-function digestIn(descriptor, where, { label }) {
-    const digest = parseDigest(descriptor.digest);
-    if (digest !== undefined)
-        return digest;
-    const written = JSON.stringify(descriptor.digest);
-    throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${where} in ${label} has a digest that is none: ${written}`);
-}
-async function readBlob(entries, digest, what) {
-    const file = findFile(entries, blobName(digest));
-    if (file === undefined)
-        throw missingFrom(entries, what);
-    const bytes = await readMetadata(entries.label, blobName(digest), file);
-    const found = digestOf(bytes);
-    if (found !== digest) {
-        throw new errors/* SideloadError */.wR('ARCHIVE_CORRUPT', `${what} in ${entries.label} has the digest ${found}`);
-    }
-    return bytes;
-}
-async function collectingFaults(faults, { ended }, read) {
-    try {
-        await read();
-    }
-    catch (error) {
-        if (!(error instanceof errors/* SideloadError */.wR) || error.code === 'ARCHIVE_CORRUPT' || !ended)
-            throw error;
-        faults.push(error);
-    }
-}
-
 ;// CONCATENATED MODULE: ./lib/image/platform.js
 const BY_MACHINE = {
     x86_64: { architecture: 'amd64' },
@@ -2743,2603 +2457,8 @@ function variantOrder({ architecture, variant }) {
     return number === undefined ? Number.POSITIVE_INFINITY : Number(number);
 }
 
-;// CONCATENATED MODULE: ./lib/image/archive.js
-
-
-
-
-
-
-async function readArchive(entries, log) {
-    const { label } = entries;
-    const isOci = findFile(entries, 'index.json') !== undefined;
-    const isDocker = findFile(entries, 'manifest.json') !== undefined;
-    if (!isOci && !isDocker)
-        throw noManifest(entries);
-    const ociImages = await readOciArchive(entries);
-    const dockerImages = isDocker && needsDocker(ociImages) ? await readDockerArchive(entries) : [];
-    const named = new Map();
-    const nameless = [];
-    const faults = [];
-    const broken = [];
-    const add = (image) => {
-        if (image.name === undefined)
-            nameless.push(image);
-        else
-            named.set(image.name, mergeVariants(label, named.get(image.name), image));
-    };
-    for (const { name, tag, digest, variants, faults: own } of ociImages) {
-        faults.push(...own);
-        const image = { name: fullName(name), tag, digest, variants, format: 'OCI' };
-        if (variants.length > 0)
-            add(image);
-        else if (own[0] !== undefined)
-            broken.push({ ...image, fault: own[0] });
-    }
-    for (const { names, variant } of dockerImages) {
-        const missing = names.map(fullName).filter(name => name !== undefined && !named.has(name));
-        const known = [...named.values(), ...nameless].some(image => has(image, variant));
-        for (const name of missing)
-            add({ name, digest: undefined, variants: [variant], format: 'docker' });
-        if (names.length === 0 && !known)
-            add({ name: undefined, digest: undefined, variants: [variant], format: 'docker' });
-    }
-    const images = [...named.values(), ...joinNameless(nameless)];
-    const lost = broken.filter(({ name }) => (name === undefined ? dockerImages.length === 0 : !named.has(name)));
-    if (images.length === 0) {
-        throw faults[0] ?? new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${label} holds no container image`);
-    }
-    for (const fault of faults)
-        log(`left out: ${fault.message}`);
-    return [...images, ...lost];
-}
-function needsDocker(images) {
-    return images.length === 0 || images.some(({ variants }) => variants.length === 0);
-}
-function has(image, variant) {
-    return image.variants.some(({ imageId }) => imageId === variant.imageId);
-}
-function joinNameless(images) {
-    const tags = [...new Set(images.map(({ tag }) => tag))];
-    return tags.flatMap(tag => {
-        const group = images.filter(image => image.tag === tag);
-        const variants = group.flatMap(image => image.variants);
-        const platforms = new Set(variants.map(({ platform }) => formatPlatform(platform)));
-        const [first] = group;
-        return first === undefined || platforms.size < variants.length ? group : [{ ...first, variants }];
-    });
-}
-function isSame(first, second) {
-    const ids = ({ variants, digest }) => variants.map(({ imageId }) => imageId).join() || digest;
-    return ids(first) === ids(second);
-}
-function mergeVariants(label, first, second) {
-    if (first === undefined)
-        return second;
-    const added = second.variants.filter(variant => !has(first, variant));
-    for (const { platform } of added) {
-        const twice = first.variants.some(variant => formatPlatform(variant.platform) === formatPlatform(platform));
-        if (twice) {
-            throw new errors/* SideloadError */.wR('IMAGE_AMBIGUOUS', `${label} has two different ${first.name} for ${formatPlatform(platform)}`, {
-                hint: 'Save each image under its own name.',
-            });
-        }
-    }
-    return { ...first, variants: [...first.variants, ...added] };
-}
-function fullName(name) {
-    try {
-        return name === undefined ? undefined : normalise(name);
-    }
-    catch {
-        return undefined;
-    }
-}
-function noManifest({ label, ended, sizeBytes, files }) {
-    if (!ended) {
-        return new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${label} ends after ${sizeBytes} bytes, before its manifest`);
-    }
-    const exported = files.has('etc/passwd') || files.has('.dockerenv') || files.has('bin/sh');
-    return new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${label} has neither manifest.json nor index.json, so it is not an image archive`, exported ? { hint: 'This looks like `docker export`, a file system only: write it with `docker save`.' } : {});
-}
-
-;// CONCATENATED MODULE: external "node:stream/promises"
-const external_node_stream_promises_namespaceObject = require("node:stream/promises");
-;// CONCATENATED MODULE: external "node:zlib"
-const external_node_zlib_namespaceObject = require("node:zlib");
-var external_node_zlib_default = /*#__PURE__*/__nccwpck_require__.n(external_node_zlib_namespaceObject);
-;// CONCATENATED MODULE: external "node:child_process"
-const external_node_child_process_namespaceObject = require("node:child_process");
-;// CONCATENATED MODULE: ./lib/image/program.js
-
-
-const STDERR_MAX_CHARACTERS = 4096;
-const STDOUT_MAX_CHARACTERS = 1 << 20;
-const KILL_AFTER_MS = 5000;
-const OUTPUT_GRACE_MS = 2000;
-function startProgram(name, args, signal) {
-    const child = (0,external_node_child_process_namespaceObject.spawn)(name, args, {
-        stdio: ['pipe', 'pipe', 'pipe'],
-        env: { ...process.env, LC_ALL: 'C' },
-    });
-    child.stdin.on('error', () => { });
-    let stderr = '';
-    child.stderr.setEncoding('utf8').on('data', (text) => {
-        stderr = (stderr + text).slice(-STDERR_MAX_CHARACTERS);
-    });
-    let insist;
-    let grace;
-    const stop = () => {
-        if (insist !== undefined || child.exitCode !== null || child.signalCode !== null)
-            return;
-        child.kill();
-        insist = setTimeout(() => child.kill('SIGKILL'), KILL_AFTER_MS);
-    };
-    const exit = new Promise(resolve => {
-        let failure;
-        const end = (code, killer) => {
-            clearTimeout(insist);
-            clearTimeout(grace);
-            signal.removeEventListener('abort', stop);
-            resolve({
-                code: failure === undefined ? (code ?? undefined) : undefined,
-                missing: failure?.code === 'ENOENT',
-                reason: failure?.message ?? (killer === null ? `exited with ${code}` : `was ended by ${killer}`),
-                stderr: stderr.trim(),
-            });
-        };
-        child.on('error', error => {
-            failure ??= error;
-            if (child.pid === undefined)
-                end(null, null);
-        });
-        child.on('exit', (code, killer) => {
-            grace = setTimeout(end, OUTPUT_GRACE_MS, code, killer);
-        });
-        child.on('close', end);
-    });
-    signal.addEventListener('abort', stop);
-    if (signal.aborted)
-        stop();
-    return { stdin: child.stdin, stdout: child.stdout, exit, stop };
-}
-async function runProgram(name, args, signal) {
-    const program = startProgram(name, args, signal);
-    program.stdin.end();
-    let stdout = '';
-    program.stdout.setEncoding('utf8').on('data', (text) => {
-        stdout = (stdout + text).slice(0, STDOUT_MAX_CHARACTERS);
-    });
-    const exit = await program.exit;
-    if (signal.aborted)
-        throw new errors/* SideloadError */.wR('CANCELLED', 'cancelled', { cause: signal.reason });
-    return { ...exit, stdout };
-}
-
-;// CONCATENATED MODULE: ./lib/image/compression.js
-
-
-
-
-const MAGIC_BYTES = 4;
-const CHUNK_BYTES = 1 << 20;
-function sniffCompression(head) {
-    if (head[0] === 0x1f && head[1] === 0x8b)
-        return 'gzip';
-    if (head.length >= 4 && head.readUInt32LE(0) === 0xfd2fb528)
-        return 'zstd';
-    if (head.length >= 4 && head.readUInt32LE(0) >>> 4 === 0x184d2a5)
-        return 'zstd';
-    return 'none';
-}
-const WAYS = [
-    { compression: 'zstd', encodedPerSecond: 327e6, importedPerSecond: 112e6, sentShare: 0.52 },
-    { compression: 'gzip', encodedPerSecond: 83e6, importedPerSecond: 112e6, sentShare: 0.53 },
-    { compression: 'none', encodedPerSecond: Number.POSITIVE_INFINITY, importedPerSecond: 61e6, sentShare: 1 },
-];
-function chooseCompression(linkBytesPerSecond, available) {
-    const seconds = (way) => Math.max(1 / way.encodedPerSecond, 1 / way.importedPerSecond, linkBytesPerSecond === undefined ? 0 : way.sentShare / linkBytesPerSecond);
-    const [first = WAYS[2], ...others] = WAYS.filter(({ compression }) => available.has(compression));
-    return others.reduce((best, way) => (seconds(way) < seconds(best) ? way : best), first)
-        .compression;
-}
-async function chooseCodec(setting, signal) {
-    const zstd = setting === 'auto' || setting === 'zstd' ? await findZstd(signal) : undefined;
-    if (setting === 'zstd' && zstd === undefined) {
-        throw new errors/* SideloadError */.wR('INPUT_INVALID', '`compression: zstd` needs zstd, which this Node and this machine lack', {
-            hint: 'Install the `zstd` program on the runner, run Node 22.15 or later, or leave the choice to `auto`.',
-        });
-    }
-    const chosen = setting === 'auto'
-        ? chooseCompression(undefined, new Set(zstd === undefined ? ['gzip', 'none'] : ['zstd', 'gzip', 'none']))
-        : setting;
-    if (chosen === 'none')
-        return { name: 'nothing', compression: 'none', label: 'none' };
-    if (chosen === 'zstd' && zstd !== undefined)
-        return zstd;
-    return gzipCodec(setting === 'gzip' ? 'gzip' : 'gzip, because neither this Node nor the machine has zstd');
-}
-async function findZstd(signal) {
-    const codec = { compression: 'zstd', label: 'zstd-1' };
-    if (typeof (external_node_zlib_default()).createZstdCompress === 'function') {
-        const options = { chunkSize: CHUNK_BYTES, params: { [(external_node_zlib_default()).constants.ZSTD_c_compressionLevel]: 1 } };
-        return { ...codec, name: 'zstd', start: () => inProcess(endsOnce(external_node_zlib_default().createZstdCompress(options))) };
-    }
-    if (!(await hasZstd(signal)))
-        return undefined;
-    const args = ['-1', '-q', '-c', '-T2'];
-    return { ...codec, name: 'zstd (program)', start: signal => byProgram(startProgram('zstd', args, signal)) };
-}
-function gzipCodec(name) {
-    return {
-        name,
-        compression: 'gzip',
-        label: 'gzip-1',
-        start: () => inProcess(external_node_zlib_default().createGzip({ level: 1, chunkSize: CHUNK_BYTES })),
-    };
-}
-async function startDecompression(compression, signal) {
-    if (compression === 'gzip')
-        return inProcess(external_node_zlib_default().createGunzip({ chunkSize: CHUNK_BYTES }));
-    if (await hasZstd(signal))
-        return byProgram(startProgram('zstd', ['-d', '-q', '-c'], signal));
-    if (typeof (external_node_zlib_default()).createZstdDecompress === 'function')
-        return firstFrame();
-    throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', 'it is compressed with zstd, which this machine cannot read', {
-        hint: 'Install the `zstd` program on the runner, or run Node 22.15 or later.',
-    });
-}
-async function hasZstd(signal) {
-    return (await runProgram('zstd', ['--version'], signal)).code === 0;
-}
-function endsOnce(stream) {
-    const end = stream.end.bind(stream);
-    stream.end = () => {
-        stream.write(Buffer.alloc(0), error => {
-            if (!error)
-                end();
-        });
-        return stream;
-    };
-    return stream;
-}
-function inProcess(stream) {
-    return { stream, isProgram: false, finished: async () => { }, stop: () => stream.destroy() };
-}
-function firstFrame() {
-    const stream = external_node_zlib_default().createZstdDecompress({ chunkSize: CHUNK_BYTES });
-    let writtenBytes = 0;
-    const write = stream._transform.bind(stream);
-    stream._transform = (chunk, encoding, done) => {
-        writtenBytes += chunk.length;
-        write(chunk, encoding, done);
-    };
-    return {
-        stream,
-        isProgram: false,
-        stop: () => stream.destroy(),
-        finished: async () => {
-            if (stream.bytesWritten < writtenBytes) {
-                throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', 'it is compressed with zstd in several frames', {
-                    hint: 'Install the `zstd` program on the runner, or decompress the archive first.',
-                });
-            }
-        },
-    };
-}
-function byProgram(program) {
-    return {
-        stream: external_node_stream_namespaceObject.Duplex.from({ writable: program.stdin, readable: program.stdout }),
-        isProgram: true,
-        stop: program.stop,
-        finished: async () => {
-            const exit = await program.exit;
-            if (exit.code !== 0)
-                throw new Error(`zstd failed: ${exit.stderr || exit.reason}`);
-        },
-    };
-}
-
-;// CONCATENATED MODULE: external "node:events"
-const external_node_events_namespaceObject = require("node:events");
-;// CONCATENATED MODULE: ./lib/image/blob-file.js
-
-
-
-const READ_BYTES = 256 << 10;
-const ROOM_BYTES = 256 << 20;
-const FREE_FROM_BYTES = 16 << 10;
-function free(chunk) {
-    const memory = chunk.buffer;
-    const ends = chunk.byteOffset + chunk.length === memory.byteLength;
-    if (ends && memory.byteLength >= FREE_FROM_BYTES)
-        memory.transfer?.(0);
-}
-function writeTo(handle, makeRoom, frees = false) {
-    let position = 0;
-    const write = async (chunk) => {
-        let rest = chunk;
-        while (rest.length > 0) {
-            try {
-                const { bytesWritten } = await handle.write(rest, 0, rest.length, position);
-                position += bytesWritten;
-                rest = rest.subarray(bytesWritten);
-            }
-            catch (error) {
-                if (!isDiskFull(error) || (await makeRoom(ROOM_BYTES)) === 0)
-                    throw error;
-            }
-        }
-        if (frees)
-            free(chunk);
-    };
-    return new external_node_stream_namespaceObject.Writable({ write: (chunk, _encoding, done) => void write(chunk).then(() => done(), done) });
-}
-function isDiskFull(error) {
-    const { code } = error;
-    return code === 'ENOSPC' || code === 'EDQUOT';
-}
-function readProven(handle, { digest, sizeBytes }, onCorrupt) {
-    async function* chunks() {
-        const hash = (0,external_node_crypto_namespaceObject.createHash)('sha256');
-        for (let position = 0; position < sizeBytes;) {
-            const buffer = Buffer.allocUnsafeSlow(Math.min(READ_BYTES, sizeBytes - position));
-            const { bytesRead } = await handle.read(buffer, 0, buffer.length, position);
-            const chunk = buffer.subarray(0, bytesRead);
-            hash.update(chunk);
-            position += bytesRead;
-            if (bytesRead > 0 && position < sizeBytes) {
-                yield chunk;
-                continue;
-            }
-            const found = `sha256:${hash.digest('hex')}`;
-            if (found !== digest || position < sizeBytes) {
-                await onCorrupt();
-                const what = position < sizeBytes ? `ends after ${position} of ${sizeBytes} bytes` : `is ${found}`;
-                throw new errors/* SideloadError */.wR('CACHE_CORRUPT', `the stored layer ${digest} ${what}`);
-            }
-            yield chunk;
-        }
-    }
-    return external_node_stream_namespaceObject.Readable.from(chunks(), { objectMode: false, highWaterMark: READ_BYTES });
-}
-
-;// CONCATENATED MODULE: ./lib/image/cache-directory.js
-
-
-
-
-
-
-const ENTRY_NAME = /^([0-9a-f]{64})\.([0-9a-f]{64})\.((none|gzip|zstd)(?:-\d{1,2})?)$/;
-const PARTIAL_NAME = /^([0-9a-f]{16})-(\d+)-(\d+)-[0-9a-f]{8}\.partial$/;
-const STALE_AFTER_MS = 24 * 3600 * 1000;
-function cache_directory_nameOf({ source, blob, label }) {
-    return `${hexOf(source)}.${hexOf(blob)}.${label}`;
-}
-function partialName() {
-    return `${machineId()}-${process.pid}-${startOf(process.pid)}-${(0,external_node_crypto_namespaceObject.randomBytes)(4).toString('hex')}.partial`;
-}
-function isPartial(path) {
-    return path.endsWith('.partial');
-}
-function passedThrough({ label, compression }) {
-    return compression !== 'none' && label === compression;
-}
-async function entriesOf(directory) {
-    return (await namesIn(directory)).flatMap(name => {
-        const [, sourceHex = '', blobHex = '', label = '', compression] = ENTRY_NAME.exec(name) ?? [];
-        const [source, blob] = [digestFromHex(sourceHex), digestFromHex(blobHex)];
-        return source === undefined || blob === undefined
-            ? []
-            : [{ source, blob, label, compression: compression }];
-    });
-}
-async function listFiles(directory) {
-    const files = new Map();
-    for (const name of await namesIn(directory)) {
-        if (!ENTRY_NAME.test(name))
-            continue;
-        const path = (0,external_node_path_namespaceObject.join)(directory, name);
-        const info = await (0,promises_namespaceObject.stat)(path).catch(() => undefined);
-        if (info === undefined)
-            continue;
-        const file = files.get(info.ino) ?? { inode: info.ino, sizeBytes: info.size, usedMs: info.mtimeMs, paths: [] };
-        file.paths.push(path);
-        files.set(info.ino, file);
-    }
-    return [...files.values()].sort((a, b) => a.usedMs - b.usedMs);
-}
-async function evict(directory, wantedBytes, may) {
-    let freedBytes = 0;
-    for (const file of await listFiles(directory)) {
-        if (freedBytes >= wantedBytes)
-            break;
-        if (!may(file))
-            continue;
-        for (const path of file.paths)
-            await remove(path);
-        freedBytes += file.sizeBytes;
-    }
-    return freedBytes;
-}
-async function remove(path) {
-    await (0,promises_namespaceObject.unlink)(path).catch(() => { });
-}
-async function removeStale(directory) {
-    for (const name of await namesIn(directory)) {
-        const [, machine, pid, started] = PARTIAL_NAME.exec(name) ?? [];
-        if (machine === undefined)
-            continue;
-        const path = (0,external_node_path_namespaceObject.join)(directory, name);
-        const isGone = machine === machineId() ? startOf(Number(pid)) !== started : await isOld(path);
-        if (isGone)
-            await remove(path);
-    }
-}
-async function isOld(path) {
-    const info = await (0,promises_namespaceObject.stat)(path).catch(() => undefined);
-    return info !== undefined && Date.now() - info.mtimeMs > STALE_AFTER_MS;
-}
-async function namesIn(directory) {
-    return await (0,promises_namespaceObject.readdir)(directory).catch(() => []);
-}
-function machineId() {
-    const namespace = orEmpty(() => (0,external_node_fs_namespaceObject.readlinkSync)('/proc/self/ns/pid'));
-    const parts = [(0,external_node_os_.hostname)(), orEmpty(() => (0,external_node_fs_namespaceObject.readFileSync)('/proc/sys/kernel/random/boot_id', 'utf8')), namespace];
-    return (0,external_node_crypto_namespaceObject.createHash)('sha256').update(parts.join('\0')).digest('hex').slice(0, 16);
-}
-function startOf(pid) {
-    const text = orEmpty(() => (0,external_node_fs_namespaceObject.readFileSync)(`/proc/${pid}/stat`, 'utf8'));
-    if (text !== '')
-        return text.slice(text.lastIndexOf(')') + 2).split(' ')[19];
-    try {
-        process.kill(pid, 0);
-        return '0';
-    }
-    catch (error) {
-        return error.code === 'EPERM' ? '0' : undefined;
-    }
-}
-function orEmpty(read) {
-    try {
-        return read();
-    }
-    catch {
-        return '';
-    }
-}
-
-;// CONCATENATED MODULE: ./lib/image/cache.js
-
-
-
-
-async function openCache({ directory: wanted, maxBytes }, fallback, log) {
-    const lasting = maxBytes > 0 && (await isUsable(wanted, log)) ? wanted : undefined;
-    const directory = lasting ?? fallback;
-    const files = new Set();
-    if (lasting !== undefined)
-        await removeStale(directory);
-    const use = (file) => {
-        files.add(file);
-        return file;
-    };
-    const release = async (file) => {
-        if (!files.delete(file))
-            return;
-        await file.handle.close();
-        if (isPartial(file.path))
-            await remove(file.path);
-    };
-    return {
-        directory,
-        async create() {
-            await (0,promises_namespaceObject.mkdir)(directory, { recursive: true, mode: 0o700 });
-            const path = (0,external_node_path_namespaceObject.join)(directory, partialName());
-            return use({ handle: await (0,promises_namespaceObject.open)(path, 'wx+', 0o600), path });
-        },
-        async publish(file, entry) {
-            const path = (0,external_node_path_namespaceObject.join)(directory, cache_directory_nameOf(entry));
-            if (file.path === path)
-                return;
-            try {
-                if (isPartial(file.path)) {
-                    await (0,promises_namespaceObject.rename)(file.path, path);
-                    file.path = path;
-                }
-                else
-                    await (0,promises_namespaceObject.link)(file.path, path);
-            }
-            catch {
-            }
-        },
-        async find(source, label) {
-            const known = await entriesOf(directory);
-            const fitting = known.filter(entry => entry.source === source && (entry.label === label || passedThrough(entry)));
-            fitting.sort((a, b) => Number(b.label === label) - Number(a.label === label) || (a.blob < b.blob ? -1 : 1));
-            for (const entry of fitting) {
-                const path = (0,external_node_path_namespaceObject.join)(directory, cache_directory_nameOf(entry));
-                const handle = await (0,promises_namespaceObject.open)(path, 'r').catch(() => undefined);
-                if (handle === undefined)
-                    continue;
-                const { size: sizeBytes } = await handle.stat();
-                if (sizeBytes === 0) {
-                    await handle.close();
-                    await remove(path);
-                    continue;
-                }
-                await handle.utimes(new Date(), new Date()).catch(() => { });
-                return { entry, sizeBytes, file: use({ handle, path }) };
-            }
-            return undefined;
-        },
-        release,
-        async discard(file) {
-            const { ino } = await file.handle.stat();
-            await evict(directory, Number.POSITIVE_INFINITY, ({ inode }) => inode === ino);
-        },
-        async makeRoom(wantedBytes) {
-            const stats = await Promise.all([...files].map(({ handle }) => handle.stat()));
-            const inUse = new Set(stats.map(({ ino }) => ino));
-            return await evict(directory, wantedBytes, ({ inode }) => !inUse.has(inode));
-        },
-        async close() {
-            for (const file of [...files])
-                await release(file);
-            if (lasting === undefined)
-                return;
-            await removeStale(directory);
-            const sizeBytes = (await listFiles(directory)).reduce((sum, file) => sum + file.sizeBytes, 0);
-            await evict(directory, sizeBytes - maxBytes, () => true);
-        },
-    };
-}
-async function isUsable(directory, log) {
-    const no = (why) => {
-        log(`layers are cached for this run only: ${why}`);
-        return false;
-    };
-    if (directory === undefined)
-        return no('there is no home directory, and `cache-dir` is not set');
-    try {
-        await (0,promises_namespaceObject.mkdir)(directory, { recursive: true, mode: 0o700 });
-        const { uid, mode } = await (0,promises_namespaceObject.stat)(directory);
-        const me = process.getuid?.();
-        if ((mode & 0o002) !== 0)
-            return no(`${directory} can be written to by everybody`);
-        if (uid !== me && me !== 0)
-            return no(`${directory} belongs to another user`);
-        const trial = (0,external_node_path_namespaceObject.join)(directory, partialName());
-        await (await (0,promises_namespaceObject.open)(trial, 'wx', 0o600)).close();
-        await (0,promises_namespaceObject.unlink)(trial);
-        return true;
-    }
-    catch (error) {
-        return no((0,errors/* messageOf */.bD)(error));
-    }
-}
-
-;// CONCATENATED MODULE: ./lib/image/scratch.js
-
-
-
-
-
-
-
-
-
-
-
-
-
-async function openScratch(directory, log, signal, { compression = 'auto', cache: cacheOptions = { directory: undefined, maxBytes: 0 } } = {}) {
-    const codec = await chooseCodec(compression, signal);
-    log(`layers are compressed with ${codec.name}${compression === 'auto' ? ', as nodes take them in soonest so' : ''}`);
-    const root = await (0,promises_namespaceObject.mkdtemp)((0,external_node_path_namespaceObject.join)(directory, 'blobs-'));
-    const cache = await openCache(cacheOptions, root, log);
-    const closing = new AbortController();
-    const contents = new Map();
-    const files = new Map();
-    const writing = new Set();
-    const arrivals = new external_node_events_namespaceObject.EventEmitter().setMaxListeners(0);
-    const turn = createQueue((0,external_node_os_.availableParallelism)());
-    const remember = async (content, blob, file) => {
-        const known = contents.get(content.digest);
-        if (known !== undefined) {
-            await cache.release(file);
-            return known;
-        }
-        const open = () => readProven(file.handle, blob, () => cache.discard(file));
-        const stored = { ...content, blob: { ...blob, open } };
-        contents.set(content.digest, stored);
-        files.set(stored, file);
-        arrivals.emit(content.digest, stored);
-        return stored;
-    };
-    const write = async (source, signal, given = false) => {
-        const file = await cache.create();
-        try {
-            const sink = (frees) => writeTo(file.handle, cache.makeRoom, frees);
-            const { content, blob } = await writeBlob(source, given || ownsChunks(source), sink, codec, signal);
-            return await remember(content, blob, file);
-        }
-        catch (error) {
-            await cache.release(file);
-            throw isDiskFull(error)
-                ? new errors/* SideloadError */.wR('DISK_FULL', `no space left in ${cache.directory} on the runner`, { cause: error })
-                : error;
-        }
-        finally {
-            source.destroy();
-        }
-    };
-    const inTurn = (task, signal) => {
-        const job = turn(() => {
-            const either = AbortSignal.any([signal, closing.signal]);
-            either.throwIfAborted();
-            return task(either);
-        });
-        writing.add(job);
-        const done = () => writing.delete(job);
-        job.then(done, done);
-        return job;
-    };
-    const keep = async (content, diffId = content.digest) => {
-        const file = files.get(content);
-        if (file === undefined)
-            return;
-        const { digest: blob, compression } = content.blob;
-        const label = content.compression === 'none' ? codec.label : compression;
-        for (const source of new Set([content.digest, diffId])) {
-            await cache.publish(file, { source, blob, compression, label });
-        }
-    };
-    return {
-        directory: root,
-        signal: closing.signal,
-        write: (open, signal, chunks = 'lent') => inTurn(either => write(open(), either, chunks === 'given'), signal),
-        adopt: (open, signal) => inTurn(async (either) => (await adoptBlob(open, codec, either)) ?? (await write(open(), either)), signal),
-        async find(digest) {
-            const known = contents.get(digest);
-            if (known !== undefined || closing.signal.aborted)
-                return known;
-            const found = await cache.find(digest, codec.label);
-            if (found === undefined)
-                return undefined;
-            const { entry, sizeBytes, file } = found;
-            const isSource = passedThrough(entry) && entry.source === entry.blob;
-            const compression = isSource ? entry.compression : 'none';
-            return await remember({ digest, compression }, { digest: entry.blob, sizeBytes, compression: entry.compression }, file);
-        },
-        async passing(digest, signal) {
-            const known = contents.get(digest);
-            if (known !== undefined)
-                return known;
-            const [stored] = (await (0,external_node_events_namespaceObject.once)(arrivals, digest, { signal }));
-            return stored;
-        },
-        keep,
-        async retain(digests) {
-            for (const [digest, content] of contents) {
-                if (digests.has(digest)) {
-                    await keep(content);
-                    continue;
-                }
-                contents.delete(digest);
-                const file = files.get(content);
-                files.delete(content);
-                if (file !== undefined)
-                    await cache.release(file);
-            }
-        },
-        async close() {
-            closing.abort(new errors/* SideloadError */.wR('CANCELLED', 'the scratch directory was closed'));
-            await Promise.allSettled(writing);
-            await cache.close();
-            await (0,promises_namespaceObject.rm)(root, { recursive: true, force: true });
-        },
-    };
-}
-function ownsChunks(source) {
-    return source instanceof external_node_fs_namespaceObject.ReadStream;
-}
-async function writeBlob(source, given, sink, codec, signal) {
-    const { head, all } = await peek(source, MAGIC_BYTES);
-    const compression = sniffCompression(head);
-    const read = createTally();
-    if (compression !== 'none' || codec.start === undefined) {
-        const file = sink(false);
-        await (0,external_node_stream_promises_namespaceObject.pipeline)(tallied(all, read, given ? file : undefined), file, { signal });
-        const { digest, sizeBytes } = read.result();
-        return { content: { digest, compression }, blob: { digest, sizeBytes, compression } };
-    }
-    const sent = createMeter();
-    await through(codec.start(signal), ({ stream, isProgram }) => (0,external_node_stream_promises_namespaceObject.pipeline)(tallied(all, read, given && !isProgram ? stream : undefined), stream, sent.stream, sink(true), { signal }));
-    return {
-        content: { digest: read.result().digest, compression },
-        blob: { ...sent.result(), compression: codec.compression },
-    };
-}
-async function* tallied(chunks, tally, writer) {
-    for await (const chunk of chunks) {
-        tally.add(chunk);
-        const isWhole = chunk.length === chunk.buffer.byteLength;
-        yield chunk;
-        if (writer !== undefined && isWhole && chunk.length >= writer.writableHighWaterMark)
-            free(chunk);
-    }
-}
-async function adoptBlob(open, codec, signal) {
-    const source = open();
-    try {
-        const { head, all } = await peek(source, MAGIC_BYTES);
-        const compression = sniffCompression(head);
-        if (compression === 'none' && codec.start !== undefined)
-            return undefined;
-        const tally = createTally();
-        for await (const chunk of all) {
-            signal.throwIfAborted();
-            tally.add(chunk);
-            if (ownsChunks(source))
-                free(chunk);
-        }
-        const read = tally.result();
-        return { digest: read.digest, compression, blob: { ...read, compression, open } };
-    }
-    finally {
-        source.destroy();
-    }
-}
-function nowhere() {
-    return new external_node_stream_namespaceObject.Writable({ write: (_chunk, _encoding, done) => done() });
-}
-async function through(filter, run) {
-    try {
-        await run(filter);
-        await filter.finished();
-    }
-    finally {
-        filter.stop();
-    }
-}
-async function peek(source, sizeBytes) {
-    const chunks = source[Symbol.asyncIterator]();
-    const first = [];
-    let headBytes = 0;
-    while (headBytes < sizeBytes) {
-        const next = await chunks.next();
-        if (next.done === true)
-            break;
-        first.push(next.value);
-        headBytes += next.value.length;
-    }
-    async function* all() {
-        try {
-            yield* first;
-            first.length = 0;
-            for (let next = await chunks.next(); next.done !== true; next = await chunks.next())
-                yield next.value;
-        }
-        finally {
-            await chunks.return?.();
-        }
-    }
-    return { head: Buffer.concat(first).subarray(0, sizeBytes), all: all() };
-}
-function createQueue(limit) {
-    const waiting = [];
-    let running = 0;
-    return async (task) => {
-        if (running >= limit)
-            await new Promise(resolve => waiting.push(resolve));
-        else
-            running += 1;
-        try {
-            return await task();
-        }
-        finally {
-            const next = waiting.shift();
-            if (next === undefined)
-                running -= 1;
-            else
-                next();
-        }
-    };
-}
-
-;// CONCATENATED MODULE: ./lib/image/layer.js
-
-
-
-
-
-function createLayer(content, scratch) {
-    const passed = content.file.stored;
-    let ready = passed !== undefined && !provenByDiffId(content, passed) ? passed.blob : undefined;
-    const { diffId, blobDigest = diffId, file } = content;
-    const store = createShared(scratch.signal, async (signal) => {
-        const stored = file.stored ?? (await scratch.find(blobDigest)) ?? (await scratch.adopt(file.open, signal));
-        proveDigest(content, stored);
-        if (provenByDiffId(content, stored)) {
-            const known = await scratch.find(diffId);
-            if (known?.blob.digest !== stored.blob.digest)
-                await proveDiffId(content, stored, signal);
-            await scratch.keep(stored, diffId);
-        }
-        else
-            await scratch.keep(stored);
-        ready = stored.blob;
-        return stored.blob;
-    });
-    const known = async () => ready ?? (await scratch.find(blobDigest))?.blob;
-    return { diffId, sourceSizeBytes: file.sizeBytes, store, known };
-}
-function proveDigest({ diffId, blobDigest, name }, { digest, compression }) {
-    const wanted = blobDigest ?? (compression === 'none' ? diffId : digest);
-    if (digest !== wanted)
-        throw corrupt(name, wanted, digest);
-    if (compression === 'none' && digest !== diffId)
-        throw corrupt(name, diffId, digest);
-}
-function provenByDiffId({ blobDigest }, { compression }) {
-    return blobDigest === undefined && compression !== 'none';
-}
-async function proveDiffId({ diffId, name }, stored, signal) {
-    if (stored.compression === 'none')
-        return;
-    const meter = createMeter();
-    try {
-        await through(await startDecompression(stored.compression, signal), ({ stream }) => (0,external_node_stream_promises_namespaceObject.pipeline)(stored.blob.open(), stream, meter.stream, nowhere(), { signal }));
-    }
-    catch (error) {
-        if (signal.aborted || error instanceof errors/* SideloadError */.wR)
-            throw error;
-        throw new errors/* SideloadError */.wR('ARCHIVE_CORRUPT', `the layer ${name} cannot be decompressed`, { cause: error });
-    }
-    const { digest } = meter.result();
-    if (digest !== diffId)
-        throw corrupt(name, diffId, digest);
-}
-function corrupt(name, wanted, found) {
-    return new errors/* SideloadError */.wR('ARCHIVE_CORRUPT', `the layer ${name} should be ${wanted} and is ${found}`);
-}
-function createShared(closing, work) {
-    let current;
-    const start = () => {
-        const abort = new AbortController();
-        const promise = work(AbortSignal.any([abort.signal, closing]));
-        const job = { promise, abort, callers: 0, done: false };
-        promise.then(() => {
-            job.done = true;
-        }, () => {
-            if (current === job)
-                current = undefined;
-        });
-        return job;
-    };
-    return async (signal) => {
-        if (signal.aborted || closing.aborted)
-            throw cancelled(signal.aborted ? signal : closing);
-        current ??= start();
-        const job = current;
-        job.callers += 1;
-        let onAbort = () => { };
-        const gone = new Promise((_resolve, reject) => {
-            onAbort = () => reject(cancelled(signal));
-            signal.addEventListener('abort', onAbort);
-        });
-        try {
-            return await Promise.race([job.promise, gone]);
-        }
-        catch (error) {
-            throw closing.aborted ? cancelled(closing) : (0,errors/* toSideloadError */.Lq)(error);
-        }
-        finally {
-            signal.removeEventListener('abort', onAbort);
-            job.callers -= 1;
-            if (job.callers === 0 && signal.aborted && !job.done) {
-                if (current === job)
-                    current = undefined;
-                job.abort.abort();
-            }
-        }
-    };
-}
-function cancelled(signal) {
-    return new errors/* SideloadError */.wR('CANCELLED', 'cancelled', { cause: signal.reason });
-}
-
-;// CONCATENATED MODULE: ./lib/image/lazy.js
-
-function lazyImage(known, scratch, read) {
-    let reading;
-    const start = () => {
-        reading ??= read().then(image => {
-            if (image.imageId !== known.imageId) {
-                throw new errors/* SideloadError */.wR('IMAGE_AMBIGUOUS', `the image was ${known.imageId} and is ${image.imageId} now`, {
-                    hint: 'Something has built it anew meanwhile; run the job again.',
-                });
-            }
-            return image;
-        });
-        reading.catch(() => { });
-        return reading;
-    };
-    const { platform, imageId, user, diffIds, sizeBytes } = known;
-    return {
-        platform,
-        imageId,
-        user,
-        sizeBytes,
-        config: async () => await (await start()).config(),
-        layers: diffIds.map((diffId, index) => {
-            const stored = async () => (await scratch.find(diffId))?.blob;
-            return {
-                diffId,
-                sourceSizeBytes: undefined,
-                known: stored,
-                store: async (signal) => (await stored()) ?? (await arrival(scratch, diffId, start(), index, signal)),
-            };
-        }),
-        prefetch: start,
-    };
-}
-async function arrival(scratch, diffId, reading, index, signal) {
-    const waiting = new AbortController();
-    const passed = (async () => {
-        const content = await scratch.passing(diffId, AbortSignal.any([signal, waiting.signal]));
-        await scratch.keep(content);
-        return content.blob;
-    })();
-    const atTheEnd = reading.then(async ({ layers }) => {
-        const layer = layers[index];
-        if (layer?.diffId !== diffId) {
-            throw new errors/* SideloadError */.wR('INTERNAL', `the layer ${diffId} is none of the image that was read`);
-        }
-        return await layer.store(signal);
-    });
-    try {
-        return await Promise.race([passed, atTheEnd]);
-    }
-    finally {
-        waiting.abort();
-        for (const promise of [passed, atTheEnd])
-            promise.catch(() => { });
-    }
-}
-
-;// CONCATENATED MODULE: ./lib/image/names.js
-
-const TOLD_MAX = 3;
-function describeNames(requested, present, holder = 'the node') {
-    const full = normalise(requested);
-    if (present.includes(full))
-        return [];
-    const wanted = reference_parseReference(full);
-    const near = present
-        .map(name => ({ name, rank: nearness(wanted, full, name) }))
-        .filter(({ rank }) => rank !== undefined)
-        .toSorted((a, b) => (a.rank ?? 0) - (b.rank ?? 0));
-    return near
-        .slice(0, TOLD_MAX)
-        .map(({ name, rank }) => rank === 0
-        ? `${holder} has ${name} under that short name, where a pod does not find it; it must be ${full}`
-        : `${holder} has ${name}, the pod asks for ${full}`);
-}
-function nearness(wanted, full, name) {
-    const there = parsed(name);
-    if (there === undefined)
-        return undefined;
-    if (formatReference(there) === full)
-        return 0;
-    const sameTag = there.tag === wanted.tag && there.digest === wanted.digest;
-    if (sameTag && pathOf(there) === pathOf(wanted))
-        return 1;
-    if (sameTag && lastOf(there) === lastOf(wanted))
-        return 2;
-    return there.registry === wanted.registry && there.repository === wanted.repository ? 3 : undefined;
-}
-function parsed(name) {
-    try {
-        return reference_parseReference(normalise(name));
-    }
-    catch {
-        return undefined;
-    }
-}
-function pathOf({ repository }) {
-    return repository.replace(/^library\//, '');
-}
-function lastOf({ repository }) {
-    return repository.slice(repository.lastIndexOf('/') + 1);
-}
-function digestFate(reference, sentManifest) {
-    const { digest } = parseReference(reference);
-    if (digest === undefined)
-        return 'none';
-    return digest === sentManifest ? 'kept' : 'name only';
-}
-
-;// CONCATENATED MODULE: ./lib/image/selection.js
-
-
-
-
-const PODMAN_PREFIX = 'localhost/';
-const NOT_FOUND_HINT = 'Correct `images`, or tag the image before saving it.';
-function selectImages(images, requests, label) {
-    if (requests.length > 0)
-        return requests.map(request => selectImage(images, request, label));
-    return images.map(image => {
-        if (image.fault !== undefined)
-            throw image.fault;
-        if (image.name === undefined) {
-            throw new errors/* SideloadError */.wR('INPUT_INVALID', `${label} holds ${selection_describe(image)}`, {
-                hint: 'Set `images` to the name that pods use for it.',
-            });
-        }
-        return { reference: image.name, image };
-    });
-}
-function selectImage(images, request, label) {
-    const reference = normalise(request);
-    const image = images.find(({ name }) => name === reference) ??
-        images.find(({ name }) => name !== undefined && withoutPodmanPrefix(name) === reference) ??
-        selectByDigest(images, reference) ??
-        selectNameless(images, reference, label);
-    if (image === undefined) {
-        const names = images.flatMap(({ name }) => name ?? []);
-        const [near] = describeNames(reference, names, label);
-        throw new errors/* SideloadError */.wR('IMAGE_NOT_FOUND', `${label} does not hold ${reference}; it holds ${images.map(selection_describe).join(', ')}`, { hint: near === undefined ? NOT_FOUND_HINT : `${near}. ${NOT_FOUND_HINT}` });
-    }
-    if (image.fault !== undefined)
-        throw image.fault;
-    return { reference, image };
-}
-function selectByDigest(images, reference) {
-    const { digest } = reference_parseReference(reference);
-    if (digest === undefined)
-        return undefined;
-    for (const image of images) {
-        const variants = image.variants.filter(({ manifest }) => manifest?.digest === digest);
-        if (variants.length > 0)
-            return { ...image, variants };
-    }
-    return images.find(image => image.digest === digest);
-}
-function selectNameless(images, reference, label) {
-    const { tag } = reference_parseReference(reference);
-    if (tag === undefined)
-        return undefined;
-    const nameless = images.filter(({ name }) => name === undefined);
-    const tagged = nameless.filter(image => image.tag === tag);
-    const candidates = distinct(tagged.length === 0 && nameless.length === images.length ? nameless : tagged);
-    if (candidates.length < 2)
-        return candidates[0];
-    if (tagged.length === 0 && nameless.some(image => image.tag !== undefined))
-        return undefined;
-    const found = candidates.map(({ digest }) => digest ?? 'one without a digest').join(', ');
-    throw new errors/* SideloadError */.wR('IMAGE_AMBIGUOUS', `${label} holds several images that could be ${reference}: ${found}`, {
-        hint: 'Name one by its digest in `images`, as in `app@sha256:…`, or tag the images.',
-    });
-}
-function distinct(images) {
-    return images.filter((image, index) => images.findIndex(other => isSame(other, image)) === index);
-}
-function selection_describe({ name, tag }) {
-    if (name !== undefined)
-        return name;
-    return tag === undefined ? 'an image without a name' : `an image without a name, tagged ${tag}`;
-}
-function withoutPodmanPrefix(name) {
-    return name.startsWith(PODMAN_PREFIX) ? normalise(name.slice(PODMAN_PREFIX.length)) : name;
-}
-
-// EXTERNAL MODULE: ./node_modules/tar-stream/index.js
-var tar_stream = __nccwpck_require__(6118);
-;// CONCATENATED MODULE: ./lib/image/tar-file.js
-
-
-
-
-
-const BLOCK_BYTES = 512;
-const tar_file_READ_BYTES = 1 << 20;
-function createExtract(highWaterMark) {
-    const options = { highWaterMark, allowUnknownFormat: true };
-    return (0,tar_stream.extract)(options);
-}
-async function scanTarFile(file, path, label, signal) {
-    const { size: sizeBytes } = await file.stat();
-    const files = new Map();
-    const links = new Map();
-    let offset = 0;
-    let ended = false;
-    while (offset < sizeBytes) {
-        signal.throwIfAborted();
-        const found = await readHeader(file, offset, sizeBytes, label);
-        if (found === 'end of archive') {
-            ended = true;
-            break;
-        }
-        const { header, bodyOffset: start } = found;
-        const name = entryName(header.name);
-        const bodyBytes = header.type === 'directory' ? 0 : header.size;
-        if (start + bodyBytes > sizeBytes)
-            throw truncated(label, sizeBytes, name);
-        files.delete(name);
-        links.delete(name);
-        if (header.type === 'symlink' || header.type === 'link') {
-            links.set(name, linkTarget(header.type, name, header.linkname));
-        }
-        else if (header.type === 'file' || header.type === 'contiguous-file') {
-            files.set(name, { sizeBytes: bodyBytes, open: () => openRange(path, start, bodyBytes) });
-        }
-        offset = start + Math.ceil(bodyBytes / BLOCK_BYTES) * BLOCK_BYTES;
-        if (offset > sizeBytes)
-            throw truncated(label, sizeBytes, name);
-    }
-    return { files, links, label, sizeBytes, ended };
-}
-function truncated(label, sizeBytes, name) {
-    return new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${label} ends after ${sizeBytes} bytes, in the middle of ${name}`);
-}
-function openRange(path, start, sizeBytes) {
-    return sizeBytes === 0
-        ? external_node_stream_namespaceObject.Readable.from([])
-        : (0,external_node_fs_namespaceObject.createReadStream)(path, { start, end: start + sizeBytes - 1, highWaterMark: tar_file_READ_BYTES });
-}
-async function readHeader(file, offset, sizeBytes, label) {
-    let header;
-    const decoder = createExtract(1);
-    try {
-        const ready = listen(decoder, entry => {
-            header = entry;
-        });
-        let position = offset;
-        while (header === undefined) {
-            const block = Buffer.alloc(BLOCK_BYTES);
-            const { bytesRead } = await file.read(block, 0, BLOCK_BYTES, position);
-            if (bytesRead < BLOCK_BYTES)
-                throw truncated(label, sizeBytes, `the header at byte ${offset}`);
-            if (position === offset && block.every(byte => byte === 0))
-                return 'end of archive';
-            decoder.write(block);
-            await ready();
-            position += BLOCK_BYTES;
-        }
-        return { header, bodyOffset: position };
-    }
-    catch (error) {
-        if (error instanceof errors/* SideloadError */.wR)
-            throw error;
-        throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${label} has no tar header at byte ${offset}: ${(0,errors/* messageOf */.bD)(error)}`, {
-            cause: error,
-        });
-    }
-    finally {
-        decoder.destroy();
-    }
-}
-function listen(decoder, onEntry) {
-    let settle;
-    let failure;
-    decoder.on('entry', (header, body) => {
-        body.on('error', () => { });
-        onEntry(header);
-    });
-    decoder.on('drain', () => settle?.resolve());
-    decoder.on('error', (error) => {
-        failure = error;
-        settle?.reject(error);
-    });
-    return () => new Promise((resolve, reject) => {
-        settle = { resolve, reject };
-        if (failure !== undefined)
-            reject(failure);
-    });
-}
-
-;// CONCATENATED MODULE: ./lib/image/tar-pipe.js
-
-
-
-
-
-
-const tar_pipe_BLOCK_BYTES = 512;
-const tar_pipe_READ_BYTES = 1 << 20;
-async function readTarStream(source, stop, label, scratch, signal) {
-    const files = new Map();
-    const links = new Map();
-    const parser = createExtract(tar_pipe_READ_BYTES);
-    let sizeBytes = 0;
-    let entriesBytes = 0;
-    let metadataBytes = 0;
-    let current = 'its first header';
-    let stopped = false;
-    let sourceFailure;
-    async function* counted() {
-        try {
-            for await (const chunk of source) {
-                sizeBytes += chunk.length;
-                yield chunk;
-            }
-        }
-        catch (error) {
-            if (!stopped)
-                sourceFailure = { error };
-            throw error;
-        }
-    }
-    const store = async (entry, name, entryBytes) => {
-        if (entryBytes <= METADATA_MAX_BYTES) {
-            const bytes = await bytesOf(entry);
-            if (looksLikeJson(bytes)) {
-                metadataBytes += bytes.length;
-                if (metadataBytes > METADATA_TOTAL_MAX_BYTES) {
-                    throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${label} has more than ${METADATA_TOTAL_MAX_BYTES} bytes of JSON`);
-                }
-                files.set(name, memoryFile(bytes));
-                return;
-            }
-            files.set(name, storedFile(entryBytes, await scratch.write(() => external_node_stream_namespaceObject.Readable.from([bytes]), signal)));
-            return;
-        }
-        const claimed = digestFromHex(/(?:^|\/)([0-9a-f]{64})(?:\.tar(?:\.gz)?)?$/.exec(name)?.[1] ?? '');
-        const known = claimed === undefined ? undefined : await scratch.find(claimed);
-        if (known === undefined) {
-            files.set(name, storedFile(entryBytes, await scratch.write(() => entry, signal, 'given')));
-        }
-        else {
-            for await (const _ of entry) {
-            }
-            files.set(name, storedFile(entryBytes, known));
-        }
-    };
-    const collect = async () => {
-        for await (const entry of parser) {
-            const { name: writtenName, type, size, linkname } = entry.header;
-            const name = entryName(writtenName);
-            current = name;
-            const { byteOffset } = entry.header;
-            entriesBytes = (byteOffset ?? 0) + Math.ceil(size / tar_pipe_BLOCK_BYTES) * tar_pipe_BLOCK_BYTES;
-            files.delete(name);
-            links.delete(name);
-            if (type === 'symlink' || type === 'link')
-                links.set(name, linkTarget(type, name, linkname));
-            if (type === 'file' || type === 'contiguous-file')
-                await store(entry, name, size);
-            else
-                entry.resume();
-            current = `the header after ${name}`;
-        }
-    };
-    const feeding = (0,external_node_stream_promises_namespaceObject.pipeline)(counted(), parser, { signal });
-    const collecting = collect();
-    collecting.catch(error => {
-        parser.destroy(error);
-        stopped = true;
-        stop();
-    });
-    const failures = (await Promise.allSettled([collecting, feeding])).flatMap((side) => side.status === 'rejected' ? [side.reason] : []);
-    if (failures.length > 0) {
-        const error = failures.find(failure => failure instanceof errors/* SideloadError */.wR) ??
-            failures.find(failure => failure.code !== 'ERR_STREAM_PREMATURE_CLOSE') ??
-            failures[0];
-        if (sourceFailure !== undefined)
-            throw sourceFailure.error;
-        if (error instanceof errors/* SideloadError */.wR || signal.aborted)
-            throw error;
-        const message = (0,errors/* messageOf */.bD)(error);
-        if (message === 'Unexpected end of data')
-            throw truncated(label, sizeBytes, current);
-        if (!/header/i.test(message))
-            throw error;
-        throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${label} is not a tar archive at ${current}: ${message}`, {
-            cause: error,
-        });
-    }
-    return { files, links, label, sizeBytes, ended: sizeBytes >= entriesBytes + tar_pipe_BLOCK_BYTES };
-}
-function storedFile(sizeBytes, stored) {
-    return { sizeBytes, stored, open: stored.blob.open };
-}
-async function bytesOf(entry) {
-    const chunks = [];
-    for await (const chunk of entry)
-        chunks.push(chunk);
-    return Buffer.concat(chunks);
-}
-function looksLikeJson(bytes) {
-    return /^\s*[[{]/.test(bytes.subarray(0, 64).toString('latin1')) && !bytes.includes(0);
-}
-
-;// CONCATENATED MODULE: ./lib/image/sources/layout-directory.js
-
-
-
-
-const layout_directory_READ_BYTES = 1 << 20;
-const BLOBS = 'blobs/sha256';
-async function readLayoutDirectory(directory, label) {
-    const files = new Map();
-    for (const name of ['index.json', 'manifest.json', 'oci-layout'])
-        await addFile(files, directory, name);
-    if (!files.has('index.json') && !files.has('manifest.json')) {
-        const copied = files.size === 0 ? '' : ' any more';
-        throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${label} is a directory, and no image layout${copied}: index.json is missing`, {
-            hint: 'Name the directory that has `oci-layout` and `index.json` in it, or an archive file.',
-        });
-    }
-    const blobs = await (0,promises_namespaceObject.readdir)((0,external_node_path_namespaceObject.join)(directory, BLOBS)).catch((error) => {
-        if (error.code === 'ENOENT' || error.code === 'ENOTDIR')
-            return [];
-        throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${label} cannot be read: ${error.message}`, { cause: error });
-    });
-    for (const name of blobs)
-        await addFile(files, directory, `${BLOBS}/${name}`);
-    const sizeBytes = [...files.values()].reduce((sum, file) => sum + file.sizeBytes, 0);
-    return { files, links: new Map(), label, sizeBytes, ended: true };
-}
-async function addFile(files, directory, name) {
-    const path = (0,external_node_path_namespaceObject.join)(directory, name);
-    const info = await (0,promises_namespaceObject.stat)(path).catch(() => undefined);
-    if (info?.isFile() !== true)
-        return;
-    files.set(name, {
-        sizeBytes: info.size,
-        open: () => (0,external_node_fs_namespaceObject.createReadStream)(path, { highWaterMark: layout_directory_READ_BYTES }),
-    });
-}
-
-;// CONCATENATED MODULE: ./lib/image/sources/archive.js
-
-
-
-
-
-
-
-
-
-const archive_READ_BYTES = 1 << 20;
-const HEADER_BYTES = 512;
-const USTAR_OFFSET = 257;
-async function readArchiveFile(path, scratch, signal) {
-    const label = `the archive ${path}`;
-    const info = await (0,promises_namespaceObject.stat)(path).catch((error) => {
-        throw unreadable(path, error);
-    });
-    if (info.isDirectory())
-        return await readLayoutDirectory(path, label);
-    if (info.isFile()) {
-        const file = await (0,promises_namespaceObject.open)(path).catch((error) => {
-            throw unreadable(path, error);
-        });
-        try {
-            const head = Buffer.alloc(HEADER_BYTES);
-            const { bytesRead } = await file.read(head, 0, HEADER_BYTES, 0);
-            if (recognise(head.subarray(0, bytesRead), label) === 'none') {
-                return await scanTarFile(file, path, label, signal);
-            }
-        }
-        finally {
-            await file.close();
-        }
-    }
-    const source = (0,external_node_fs_namespaceObject.createReadStream)(path, { highWaterMark: archive_READ_BYTES, signal });
-    try {
-        const { head, all } = await peek(source, HEADER_BYTES);
-        const compression = recognise(head, label);
-        return compression === 'none'
-            ? await readTarStream(all, () => source.destroy(), label, scratch, signal)
-            : await readCompressed(all, () => source.destroy(), compression, label, scratch, signal);
-    }
-    finally {
-        source.destroy();
-    }
-}
-async function readCompressed(source, stop, compression, label, scratch, signal) {
-    const filter = await startDecompression(compression, signal).catch((error) => {
-        throw error instanceof errors/* SideloadError */.wR
-            ? new errors/* SideloadError */.wR(error.code, `${label} cannot be read: ${error.message}`, { hint: error.hint })
-            : error;
-    });
-    const feeding = (0,external_node_stream_promises_namespaceObject.pipeline)(source, filter.stream, { signal });
-    feeding.catch(() => { });
-    try {
-        const bytes = decompressed(filter.stream, filter.finished, compression, label);
-        return await readTarStream(bytes, filter.stop, label, scratch, signal);
-    }
-    finally {
-        filter.stop();
-        stop();
-        await feeding.catch(() => { });
-    }
-}
-async function* decompressed(stream, finished, compression, label) {
-    try {
-        yield* stream;
-        await finished();
-    }
-    catch (error) {
-        if (error instanceof errors/* SideloadError */.wR || error.name === 'AbortError')
-            throw error;
-        throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${label} is broken ${compression}: ${(0,errors/* messageOf */.bD)(error)}`, {
-            cause: error,
-        });
-    }
-}
-function unreadable(path, error) {
-    const why = error.code === 'ENOENT' ? 'does not exist' : `cannot be opened: ${error.message}`;
-    return new errors/* SideloadError */.wR('ARCHIVE_INVALID', `the archive ${path} ${why}`, {
-        hint: 'Check the path in `archive`, and that an earlier step of this job wrote the file on this machine.',
-        cause: error,
-    });
-}
-const FOREIGN = [
-    [/^\s*<(?:!doctype|html|\?xml)/i, 'is an HTML or XML page: a download that went wrong looks like this'],
-    [/^\s*[[{]/, 'is JSON text'],
-    [/^\xfd7zXZ/, 'is compressed with xz: decompress it first'],
-    [/^BZh/, 'is compressed with bzip2: decompress it first'],
-    [/^PK\W/, 'is a zip file'],
-    [/^version https:\/\/git-lfs/, 'is a Git LFS pointer: fetch the file itself first'],
-];
-function recognise(head, label) {
-    if (head.length === 0)
-        throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${label} is empty`);
-    const compression = sniffCompression(head);
-    const text = head.toString('latin1');
-    const isTar = text.startsWith('ustar', USTAR_OFFSET);
-    const foreign = isTar || compression !== 'none' ? undefined : FOREIGN.find(([pattern]) => pattern.test(text));
-    if (foreign !== undefined)
-        throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${label} ${foreign[1]}`);
-    return compression;
-}
-
-;// CONCATENATED MODULE: ./lib/image/sources/engine.js
-
-
-
-const ANSWER_WITHIN_MS = 60_000;
-async function ask(program, args, signal) {
-    const deadline = AbortSignal.timeout(ANSWER_WITHIN_MS);
-    try {
-        return await runProgram(program, args, AbortSignal.any([signal, deadline]));
-    }
-    catch (error) {
-        if (signal.aborted || !deadline.aborted)
-            throw error;
-        const reason = `no answer within ${ANSWER_WITHIN_MS / 1000} s`;
-        return { code: undefined, missing: false, stdout: '', stderr: '', reason };
-    }
-}
-function unavailable(engine, { missing, stderr, reason }) {
-    return {
-        state: 'unavailable',
-        reason: missing ? `${engine} is not installed` : `${engine} does not answer: ${lastLine(stderr) ?? reason}`,
-    };
-}
-async function readSaved(command, scratch, signal) {
-    const child = startProgram(command.program, command.args, signal);
-    child.stdin.end();
-    let outputEnded = false;
-    child.stdout.once('end', () => {
-        outputEnded = true;
-    });
-    const label = savedLabel(command);
-    try {
-        const entries = await readTarStream(child.stdout, () => child.stdout.destroy(), label, scratch, signal);
-        const exit = await child.exit;
-        if (exit.code !== 0)
-            throw saveFailed(command, exit);
-        return entries;
-    }
-    catch (error) {
-        if (outputEnded && !signal.aborted) {
-            const exit = await child.exit;
-            if (exit.code !== 0)
-                throw saveFailed(command, exit);
-        }
-        throw error;
-    }
-    finally {
-        child.stop();
-        child.stdout.destroy();
-        await child.exit;
-    }
-}
-function savedLabel({ engine, reference }) {
-    return `what ${engine} saved of ${reference}`;
-}
-function saveFailed({ engine, reference }, { stderr, reason }) {
-    return new errors/* SideloadError */.wR('SOURCE_UNAVAILABLE', `${engine} did not save ${reference}: ${lastLine(stderr) ?? reason}`, {
-        hint: 'Look at the engine on the runner (free disk space, its log), and run the job again.',
-    });
-}
-function lastLine(text) {
-    return text
-        .split('\n')
-        .findLast(line => line.trim() !== '')
-        ?.trim();
-}
-
-;// CONCATENATED MODULE: ./lib/image/sources/inspection.js
-
-
-function parseInspection(text) {
-    let value;
-    try {
-        value = JSON.parse(text);
-    }
-    catch {
-        return undefined;
-    }
-    const image = asObject(asList(value)[0]);
-    const id = asText(image.Id);
-    if (id === undefined)
-        return undefined;
-    const diffIds = asList(asObject(image.RootFS).Layers).flatMap(layer => asText(layer) ?? []);
-    const full = fullId(id);
-    const imageId = asText(asObject(image.Descriptor).digest) === undefined ? parseDigest(full) : undefined;
-    const isPodman = full !== id;
-    return imageId === undefined
-        ? { id: full, diffIds, isPodman }
-        : { id: full, diffIds, isPodman, imageId, ...platformOf(image), ...inspection_userOf(image), ...sizeOf(image) };
-}
-function platformOf(image) {
-    const [os, architecture, variant] = [image.Os, image.Architecture, image.Variant].map(asText);
-    if (os === undefined || architecture === undefined)
-        return {};
-    return { platform: { os, architecture, ...(variant === undefined ? {} : { variant }) } };
-}
-function inspection_userOf({ Config }) {
-    return Config === undefined || Config === null ? {} : { user: asText(asObject(Config).User) ?? '' };
-}
-function sizeOf({ Size }) {
-    return typeof Size === 'number' ? { sizeBytes: Size } : {};
-}
-function fullId(id) {
-    return `sha256:${id.replace(/^sha256:/, '')}`;
-}
-
-;// CONCATENATED MODULE: ./lib/image/sources/buildah.js
-
-
-
-
-
-function buildahEngine(program) {
-    const name = 'buildah';
-    return {
-        name,
-        async find(reference, signal) {
-            const inspect = ['inspect', '--type', 'image', '--format', '{{.FromImageID}}', reference];
-            const result = await ask(program, inspect, signal);
-            const id = result.stdout.trim();
-            if (result.code !== 0 || !/^[0-9a-f]{64}$/.test(id)) {
-                return /image not known/i.test(result.stderr) ? { state: 'absent' } : unavailable(name, result);
-            }
-            return {
-                state: 'found',
-                image: {
-                    id: fullId(id),
-                    diffIds: [],
-                    async read(scratch, signal) {
-                        const path = (0,external_node_path_namespaceObject.join)(scratch.directory, `buildah-${id}.tar`);
-                        const push = await runProgram(program, ['push', '--quiet', id, `docker-archive:${path}`], signal);
-                        if (push.code !== 0)
-                            throw saveFailed({ engine: name, reference }, push);
-                        return {
-                            ...(await readArchiveFile(path, scratch, signal)),
-                            label: savedLabel({ engine: name, reference }),
-                        };
-                    },
-                },
-            };
-        },
-    };
-}
-
-;// CONCATENATED MODULE: external "node:net"
-const external_node_net_namespaceObject = require("node:net");
-;// CONCATENATED MODULE: external "node:http"
-const external_node_http_namespaceObject = require("node:http");
-;// CONCATENATED MODULE: ./lib/image/received.js
-
-
-
-
-
-
-
-
-const SNIFF_BYTES = 512;
-const BUFFER_BYTES = 1 << 20;
-function startUpload(store, signal, fail) {
-    const content = new external_node_stream_namespaceObject.PassThrough({ highWaterMark: BUFFER_BYTES });
-    content.on('error', () => { });
-    let sizeBytes = 0;
-    let isLost = false;
-    const lose = (reason) => {
-        isLost = true;
-        content.destroy(reason);
-    };
-    const received = receive(content, () => sizeBytes, store, signal);
-    received.catch(error => {
-        if (!isLost)
-            fail(error);
-        content.destroy(error);
-    });
-    return {
-        sizeBytes: () => sizeBytes,
-        async append(body) {
-            try {
-                for await (const chunk of body) {
-                    sizeBytes += chunk.length;
-                    if (content.destroyed)
-                        break;
-                    if (!content.write(chunk))
-                        await Promise.race([(0,external_node_events_namespaceObject.once)(content, 'drain'), received]);
-                }
-            }
-            catch (error) {
-                lose(error);
-                await received;
-                throw error;
-            }
-            if (content.destroyed)
-                await received;
-        },
-        finish() {
-            content.end();
-            return received;
-        },
-        cancel() {
-            lose(new errors/* SideloadError */.wR('CANCELLED', 'the upload was cancelled'));
-        },
-    };
-}
-async function receive(source, sizeBytes, store, signal) {
-    const { head, all } = await peek(source, SNIFF_BYTES);
-    const chunks = all[Symbol.asyncIterator]();
-    const first = [];
-    if (/^\s*[[{]/.test(head.toString('latin1')) && !head.includes(0)) {
-        let readBytes = 0;
-        while (readBytes <= METADATA_MAX_BYTES) {
-            const next = await chunks.next();
-            if (next.done === true) {
-                const bytes = Buffer.concat(first);
-                return { digest: digestOf(bytes), file: memoryFile(bytes) };
-            }
-            first.push(next.value);
-            readBytes += next.value.length;
-        }
-    }
-    async function* rest() {
-        yield* first.splice(0);
-        yield* { [Symbol.asyncIterator]: () => chunks };
-    }
-    const stored = await store.write(() => Object.assign(rest(), { destroy: () => source.destroy() }), signal);
-    return { digest: stored.digest, file: { sizeBytes: sizeBytes(), stored, open: stored.blob.open } };
-}
-async function proveStored(content, store, signal) {
-    if (content.compression === 'none' || store.keep === undefined)
-        return;
-    const meter = createMeter();
-    try {
-        await through(await startDecompression(content.compression, signal), ({ stream }) => (0,external_node_stream_promises_namespaceObject.pipeline)(content.blob.open(), stream, meter.stream, nowhere(), { signal }));
-    }
-    catch {
-        return;
-    }
-    await store.keep(content, meter.result().digest);
-}
-
-;// CONCATENATED MODULE: ./lib/image/receiver.js
-
-
-
-
-
-
-
-
-class Refusal {
-    status;
-    code;
-    message;
-    headers;
-    constructor(status, code, message, headers = {}) {
-        this.status = status;
-        this.code = code;
-        this.message = message;
-        this.headers = headers;
-    }
-}
-const receiver_TAG = /^[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}$/;
-async function openReceiver(prefix, store, signal) {
-    const closing = new AbortController();
-    const state = {
-        repository: `${prefix}-${(0,external_node_crypto_namespaceObject.randomBytes)(16).toString('hex')}/image`,
-        store,
-        signal: AbortSignal.any([signal, closing.signal]),
-        blobs: new Map(),
-        manifests: new Map(),
-        tags: new Map(),
-        uploads: new Map(),
-        failure: new AbortController(),
-    };
-    let requests = 0;
-    const running = new Set();
-    const server = (0,external_node_http_namespaceObject.createServer)({ requestTimeout: 0, keepAliveTimeout: 0 }, (request, response) => {
-        if (request.url?.startsWith(`/v2/${state.repository}/`))
-            requests += 1;
-        const job = answer(state, request, response);
-        running.add(job);
-        job.finally(() => running.delete(job));
-    });
-    server.listen({ host: '127.0.0.1', port: 0 });
-    await (0,external_node_events_namespaceObject.once)(server, 'listening');
-    return {
-        host: `127.0.0.1:${server.address().port}`,
-        repository: state.repository,
-        blobs: state.blobs,
-        manifests: state.manifests,
-        tags: state.tags,
-        requests: () => requests,
-        failed: state.failure.signal,
-        async close() {
-            closing.abort();
-            for (const { upload } of state.uploads.values())
-                upload.cancel();
-            const closed = (0,external_node_events_namespaceObject.once)(server, 'close');
-            server.close();
-            server.closeAllConnections();
-            await Promise.allSettled(running);
-            await closed;
-        },
-    };
-}
-async function answer(state, request, response) {
-    response.on('error', () => { });
-    response.setHeader('Docker-Distribution-API-Version', 'registry/2.0');
-    try {
-        const [pathname = '', search] = (request.url ?? '').split('?', 2);
-        const own = `/v2/${state.repository}/`;
-        if (pathname === '/v2/' || pathname === '/v2')
-            send(response, 200, {}, '{}');
-        else if (!pathname.startsWith(own))
-            throw new Refusal(404, 'NAME_UNKNOWN', 'there is no such repository');
-        else {
-            const query = new URLSearchParams(search);
-            await route(state, { request, response, path: pathname.slice(own.length), query });
-        }
-    }
-    catch (error) {
-        if (response.headersSent || response.destroyed) {
-            response.destroy();
-            return;
-        }
-        const { status, code, message, headers } = error instanceof Refusal ? error : new Refusal(500, 'UNKNOWN', 'the content could not be stored');
-        const body = JSON.stringify({ errors: [{ code, message }] });
-        if (!request.complete)
-            response.setHeader('Connection', 'close');
-        send(response, status, { ...headers, 'Content-Type': 'application/json' }, request.method === 'HEAD' ? '' : body);
-    }
-}
-async function route(state, call) {
-    const { request, path } = call;
-    const [, kind = '', rest = ''] = /^(blobs\/uploads|blobs|manifests)\/(.*)$/.exec(path) ?? [];
-    const handler = HANDLERS[`${request.method} ${kind}${kind === 'blobs/uploads' && rest !== '' ? '/' : ''}`];
-    if (handler !== undefined)
-        await handler(state, call, rest);
-    else if (kind === '')
-        throw new Refusal(404, 'NAME_UNKNOWN', 'there is no such resource');
-    else
-        throw new Refusal(405, 'UNSUPPORTED', 'only pushing is possible here');
-}
-const HANDLERS = {
-    'HEAD blobs': sendBlob,
-    'GET blobs': sendBlob,
-    'POST blobs/uploads': beginUpload,
-    'GET blobs/uploads/': tellUpload,
-    'PATCH blobs/uploads/': appendToUpload,
-    'PUT blobs/uploads/': finishUpload,
-    'DELETE blobs/uploads/': cancelUpload,
-    'HEAD manifests': sendManifest,
-    'GET manifests': sendManifest,
-    'PUT manifests': storeManifest,
-};
-async function sendBlob(state, { request, response }, name) {
-    const digest = digestOrRefuse(name);
-    const file = state.blobs.get(digest) ?? (await findStored(state, digest));
-    if (file === undefined)
-        throw new Refusal(404, 'BLOB_UNKNOWN', 'this blob is not here');
-    const headers = { 'Docker-Content-Digest': digest, 'Content-Type': 'application/octet-stream' };
-    if (request.method === 'HEAD') {
-        send(response, 200, { ...headers, 'Content-Length': String(file.sizeBytes) });
-        return;
-    }
-    if (file.stored !== undefined)
-        throw new Refusal(405, 'UNSUPPORTED', 'layers are not handed out');
-    response.writeHead(200, { ...headers, 'Content-Length': String(file.sizeBytes) });
-    await (0,external_node_stream_promises_namespaceObject.pipeline)(file.open(), response, { signal: state.signal });
-}
-async function findStored(state, digest) {
-    const stored = await Promise.resolve(state.store.find(digest)).catch((error) => {
-        state.failure.abort(error);
-        throw error;
-    });
-    if (stored === undefined)
-        return undefined;
-    const file = { sizeBytes: stored.blob.sizeBytes, stored, open: stored.blob.open };
-    state.blobs.set(digest, file);
-    return file;
-}
-async function beginUpload(state, call) {
-    const id = (0,external_node_crypto_namespaceObject.randomUUID)();
-    const fail = (reason) => state.failure.abort(reason);
-    const session = { upload: startUpload(state.store, state.signal, fail), busy: false };
-    state.uploads.set(id, session);
-    if (call.query.has('digest')) {
-        await finishUpload(state, call, id);
-        return;
-    }
-    call.request.resume();
-    send(call.response, 202, { ...progressOf(state, id, session), 'OCI-Chunk-Min-Length': '0' });
-}
-async function tellUpload(state, { response }, id) {
-    send(response, 204, progressOf(state, id, sessionOf(state, id)));
-}
-async function appendToUpload(state, { request, response }, id) {
-    const session = sessionOf(state, id);
-    await append(state, id, session, request);
-    send(response, 202, progressOf(state, id, session));
-}
-async function finishUpload(state, { request, response, query }, id) {
-    const session = sessionOf(state, id);
-    const digest = digestOrRefuse(query.get('digest') ?? '');
-    await append(state, id, session, request);
-    const isRepeated = (await findStored(state, digest)) !== undefined;
-    state.uploads.delete(id);
-    const received = await session.upload.finish();
-    if (received.digest !== digest) {
-        throw new Refusal(400, 'DIGEST_INVALID', `the content is ${received.digest}`);
-    }
-    if (received.file.stored === undefined)
-        requireRoom(state, received.file.sizeBytes);
-    state.blobs.set(digest, received.file);
-    if (isRepeated && received.file.stored !== undefined)
-        await proveStored(received.file.stored, state.store, state.signal);
-    send(response, 201, { Location: `/v2/${state.repository}/blobs/${digest}`, 'Docker-Content-Digest': digest });
-}
-async function cancelUpload(state, { response }, id) {
-    const { upload } = sessionOf(state, id);
-    state.uploads.delete(id);
-    upload.cancel();
-    send(response, 204, {});
-}
-async function append(state, id, session, request) {
-    const { 'content-range': range, 'content-length': length } = request.headers;
-    const { upload } = session;
-    if (session.busy)
-        throw outOfOrder(state, id, session);
-    if (range !== undefined) {
-        const [, from, to] = /^(\d+)-(\d+)$/.exec(range) ?? [];
-        if (from === undefined || Number(from) !== upload.sizeBytes())
-            throw outOfOrder(state, id, session);
-        if (length !== undefined && Number(to) - Number(from) + 1 !== Number(length)) {
-            throw new Refusal(400, 'SIZE_INVALID', 'Content-Range and Content-Length contradict each other');
-        }
-    }
-    session.busy = true;
-    try {
-        await upload.append(request);
-    }
-    catch (error) {
-        state.uploads.delete(id);
-        throw error;
-    }
-    finally {
-        session.busy = false;
-    }
-}
-function outOfOrder(state, id, session) {
-    const headers = progressOf(state, id, session);
-    return new Refusal(416, 'BLOB_UPLOAD_INVALID', 'the next byte of this upload is another one', headers);
-}
-async function storeManifest(state, { request, response }, reference) {
-    const named = parseDigest(reference);
-    if (named === undefined && !receiver_TAG.test(reference))
-        throw new Refusal(400, 'NAME_INVALID', 'that is no tag');
-    const bytes = await readBody(request);
-    const digest = digestOf(bytes);
-    if (named !== undefined && named !== digest) {
-        throw new Refusal(400, 'DIGEST_INVALID', `the content is ${digest}`);
-    }
-    const inside = asText(parseManifest(bytes).mediaType);
-    const mediaType = request.headers['content-type'] ?? inside;
-    if (mediaType === undefined)
-        throw new Refusal(400, 'MANIFEST_INVALID', 'its media type is not known');
-    requireRoom(state, bytes.length);
-    state.manifests.set(digest, { digest, mediaType, bytes });
-    if (named === undefined)
-        state.tags.set(reference, digest);
-    const location = `/v2/${state.repository}/manifests/${digest}`;
-    send(response, 201, { Location: location, 'Docker-Content-Digest': digest });
-}
-async function sendManifest(state, { request, response }, reference) {
-    const digest = parseDigest(reference) ?? state.tags.get(reference);
-    const manifest = digest === undefined ? undefined : state.manifests.get(digest);
-    if (manifest === undefined)
-        throw new Refusal(404, 'MANIFEST_UNKNOWN', 'this manifest is not here');
-    const { mediaType, bytes } = manifest;
-    const headers = {
-        'Docker-Content-Digest': manifest.digest,
-        'Content-Type': mediaType,
-        'Content-Length': String(bytes.length),
-    };
-    send(response, 200, headers, request.method === 'HEAD' ? undefined : bytes);
-}
-async function readBody(request) {
-    const chunks = [];
-    let sizeBytes = 0;
-    for await (const chunk of request) {
-        sizeBytes += chunk.length;
-        if (sizeBytes > METADATA_MAX_BYTES) {
-            throw new Refusal(413, 'SIZE_INVALID', `a manifest has at most ${METADATA_MAX_BYTES} bytes`);
-        }
-        chunks.push(chunk);
-    }
-    return Buffer.concat(chunks);
-}
-function parseManifest(bytes) {
-    try {
-        return asObject(JSON.parse(bytes.toString('utf8')));
-    }
-    catch {
-        throw new Refusal(400, 'MANIFEST_INVALID', 'it is not JSON');
-    }
-}
-function requireRoom({ blobs, manifests }, sizeBytes) {
-    const inMemory = [...blobs.values()].filter(file => file.stored === undefined);
-    const blobBytes = inMemory.reduce((sum, file) => sum + file.sizeBytes, 0);
-    const manifestBytes = [...manifests.values()].reduce((sum, { bytes }) => sum + bytes.length, 0);
-    if (blobBytes + manifestBytes + sizeBytes > METADATA_TOTAL_MAX_BYTES) {
-        throw new Refusal(413, 'SIZE_INVALID', `there is room for ${METADATA_TOTAL_MAX_BYTES} bytes of JSON`);
-    }
-}
-function sessionOf({ uploads }, id) {
-    const session = uploads.get(id);
-    if (session === undefined)
-        throw new Refusal(404, 'BLOB_UPLOAD_UNKNOWN', 'there is no such upload');
-    return session;
-}
-function digestOrRefuse(text) {
-    const digest = parseDigest(text);
-    if (digest === undefined)
-        throw new Refusal(400, 'DIGEST_INVALID', 'that is no sha256 digest');
-    return digest;
-}
-function progressOf({ repository }, id, { upload }) {
-    return {
-        Location: `/v2/${repository}/blobs/uploads/${id}`,
-        Range: `0-${Math.max(0, upload.sizeBytes() - 1)}`,
-        'Docker-Upload-UUID': id,
-    };
-}
-function send(response, status, headers, body) {
-    const length = status === 204 ? {} : { 'Content-Length': String(Buffer.byteLength(body ?? '')) };
-    response.writeHead(status, { ...length, ...headers }).end(body);
-}
-
-;// CONCATENATED MODULE: ./lib/image/sources/push.js
-
-
-
-
-
-
-
-
-
-const REPOSITORY_PREFIX = 'kube-sideload';
-const push_TAG = 'pushed';
-const UNTAG_WITHIN_MS = 20_000;
-async function readPushed(command, store, signal) {
-    const receiver = await openReceiver(REPOSITORY_PREFIX, store, signal).catch((error) => {
-        throw push_refused(command, (0,errors/* messageOf */.bD)(error));
-    });
-    try {
-        await push(command, receiver, signal);
-        return await layoutOf(command, receiver);
-    }
-    finally {
-        await receiver.close();
-    }
-}
-async function readEither(push, save, scratch, signal, log) {
-    if (push !== undefined) {
-        try {
-            return await readPushed(push, scratch, signal);
-        }
-        catch (error) {
-            if (signal.aborted || !(error instanceof errors/* SideloadError */.wR) || error.code !== 'SOURCE_UNAVAILABLE')
-                throw error;
-            log(`the whole image is saved: ${error.message}`);
-        }
-    }
-    return await save();
-}
-async function push(command, receiver, signal) {
-    const { program, tags } = command;
-    const destination = `${receiver.host}/${receiver.repository}:${push_TAG}`;
-    const until = AbortSignal.any([signal, receiver.failed]);
-    try {
-        await removeLeftovers(command, signal);
-        if (tags !== undefined)
-            await must(command, await runProgram(program, tags.add(destination), until));
-        await must(command, await runProgram(program, command.push(destination), until));
-    }
-    catch (error) {
-        if (receiver.failed.aborted && !signal.aborted)
-            throw receiver.failed.reason;
-        throw error;
-    }
-    finally {
-        if (tags !== undefined)
-            await ask(program, tags.remove(destination), AbortSignal.timeout(UNTAG_WITHIN_MS)).catch(() => { });
-    }
-    if (receiver.requests() === 0)
-        throw push_refused(command, 'it pushed to another machine');
-}
-async function must(command, exit) {
-    if (exit.code !== 0)
-        throw push_refused(command, lastLine(exit.stderr) ?? exit.reason);
-}
-async function removeLeftovers({ program, tags }, signal) {
-    if (tags === undefined)
-        return;
-    const listed = await ask(program, tags.list(`127.0.0.1:*/${REPOSITORY_PREFIX}-*/*`), signal);
-    for (const name of listed.stdout.split('\n')) {
-        const port = /^127\.0\.0\.1:(\d+)\/kube-sideload-[0-9a-f]{32}\//.exec(name)?.[1];
-        if (port !== undefined && !(await listens(Number(port))))
-            await ask(program, tags.remove(name), signal);
-    }
-}
-function listens(port) {
-    return new Promise(resolve => {
-        const socket = (0,external_node_net_namespaceObject.connect)({ host: '127.0.0.1', port });
-        const end = (answer) => {
-            socket.destroy();
-            resolve(answer);
-        };
-        socket.once('connect', () => end(true));
-        socket.once('error', error => end(error.code !== 'ECONNREFUSED'));
-    });
-}
-async function layoutOf(command, { blobs, manifests, tags }) {
-    const label = `what ${command.engine} pushed of ${command.reference}`;
-    const files = new Map([...blobs].map(([digest, file]) => [push_blobName(digest), file]));
-    for (const { digest, bytes } of manifests.values())
-        files.set(push_blobName(digest), memoryFile(bytes));
-    const pushed = manifests.get(tags.get(push_TAG) ?? '');
-    if (pushed === undefined)
-        throw push_refused(command, 'no manifest arrived');
-    const config = configOf(pushed);
-    if (pushed.digest !== command.id && config !== command.id) {
-        throw push_refused(command, `${config ?? pushed.digest} arrived in place of ${command.id}`);
-    }
-    const configFile = config === undefined ? undefined : blobs.get(config);
-    const platform = configFile === undefined
-        ? undefined
-        : parseConfig(await readMetadata(label, `the image config ${config}`, configFile), label).platform;
-    const { mediaType, digest, bytes } = pushed;
-    const index = {
-        schemaVersion: 2,
-        mediaType: 'application/vnd.oci.image.index.v1+json',
-        manifests: [{ mediaType, digest, size: bytes.length, ...(platform === undefined ? {} : { platform }) }],
-    };
-    files.set('index.json', memoryFile(Buffer.from(JSON.stringify(index))));
-    const sizeBytes = [...files.values()].reduce((sum, file) => sum + file.sizeBytes, 0);
-    return { files, links: new Map(), label, sizeBytes, ended: true };
-}
-function configOf({ bytes }) {
-    return parseDigest(asObject(asObject(parseJson(bytes, 'a pushed manifest')).config).digest);
-}
-function push_blobName(digest) {
-    return `blobs/sha256/${hexOf(digest)}`;
-}
-function push_refused({ engine, reference }, why) {
-    return new errors/* SideloadError */.wR('SOURCE_UNAVAILABLE', `${engine} did not push ${reference}: ${why}`);
-}
-
-;// CONCATENATED MODULE: ./lib/image/sources/containerd.js
-
-
-
-
-const CONNECT_WITHIN = '5s';
-function nerdctlEngine({ program, namespace }) {
-    const name = engineName('nerdctl', namespace);
-    const own = namespace === undefined ? [] : ['--namespace', namespace];
-    return {
-        name,
-        async find(reference, signal) {
-            const full = normalise(reference);
-            const result = await ask(program, [...own, 'images', '--no-trunc', '--quiet', full], signal);
-            if (result.code !== 0)
-                return unavailable(name, result);
-            const id = /sha256:[0-9a-f]{64}/.exec(result.stdout)?.[0];
-            const saves = [
-                [...own, 'save', '--all-platforms', full],
-                [...own, 'save', full],
-            ];
-            return found(id, (_, scratch, signal) => readFirst(commandsOf(name, program, reference, saves), scratch, signal));
-        },
-    };
-}
-function ctrEngine({ program, namespace }, log) {
-    const name = engineName('containerd', namespace);
-    const own = [
-        ...['--connect-timeout', CONNECT_WITHIN],
-        ...(namespace === undefined ? [] : ['--namespace', namespace]),
-    ];
-    return {
-        name,
-        async find(reference, signal) {
-            const names = [...new Set([normalise(reference), reference])];
-            const filters = names.map(candidate => `name=="${candidate}"`);
-            const result = await ask(program, [...own, 'images', 'list', ...filters], signal);
-            if (result.code !== 0)
-                return unavailable(name, result);
-            const rows = result.stdout.split('\n').map(line => line.split(/\s+/));
-            const row = names.map(candidate => rows.find(([ref]) => ref === candidate)).find(match => match !== undefined);
-            const stored = row?.[0] ?? reference;
-            const exports = [['--local', '--all-platforms'], ['--local'], ['--all-platforms'], []].map(flags => [
-                ...own,
-                ...['images', 'export', ...flags, '-', stored],
-            ]);
-            const saves = commandsOf(name, program, reference, exports);
-            const push = (destination) => [...own, 'images', 'push', '--plain-http', destination, stored];
-            return found(row?.[2], (id, scratch, signal) => {
-                const save = () => readFirst(saves, scratch, signal);
-                return readEither({ engine: name, program, reference, id, push }, save, scratch, signal, log);
-            });
-        },
-    };
-}
-function engineName(tool, namespace) {
-    return namespace === undefined ? tool : `${tool} (namespace ${namespace})`;
-}
-function commandsOf(engine, program, reference, saves) {
-    return saves.map(args => ({ engine, program, args, reference }));
-}
-function found(id, read) {
-    if (id === undefined)
-        return { state: 'absent' };
-    return { state: 'found', image: { id, diffIds: [], read: (scratch, signal) => read(id, scratch, signal) } };
-}
-async function readFirst(commands, scratch, signal) {
-    let failure;
-    for (const command of commands) {
-        try {
-            return await readSaved(command, scratch, signal);
-        }
-        catch (error) {
-            if (signal.aborted || !(error instanceof errors/* SideloadError */.wR) || error.code !== 'SOURCE_UNAVAILABLE')
-                throw error;
-            failure = error;
-        }
-    }
-    throw failure;
-}
-
-;// CONCATENATED MODULE: ./lib/image/sources/podman.js
-
-
-
-function podmanEngine(program, log) {
-    const name = 'podman';
-    return {
-        name,
-        async find(reference, signal) {
-            const exists = await ask(program, ['image', 'exists', reference], signal);
-            if (exists.code === 1)
-                return { state: 'absent' };
-            if (exists.code !== 0)
-                return unavailable(name, exists);
-            const inspect = await ask(program, ['image', 'inspect', reference], signal);
-            const inspection = inspect.code === 0 ? parseInspection(inspect.stdout) : undefined;
-            if (inspection === undefined)
-                return unavailable(name, inspect);
-            const { isPodman: _, ...facts } = inspection;
-            return { state: 'found', image: { ...facts, read: podmanReader(name, program, reference, facts.id, log) } };
-        },
-    };
-}
-function podmanReader(engine, program, reference, id, log) {
-    const save = { engine, program, args: ['save', '--format', 'docker-archive', reference], reference };
-    const form = ['--compression-format', 'zstd', '--compression-level', '1', '--force-compression=false'];
-    const push = {
-        engine,
-        program,
-        reference,
-        id,
-        push: (destination) => [
-            'push',
-            '--quiet',
-            '--tls-verify=false',
-            ...form,
-            reference,
-            `docker://${destination}`,
-        ],
-    };
-    return async (scratch, signal) => {
-        const remote = process.platform !== 'linux' || [process.env.CONTAINER_HOST, process.env.CONTAINER_CONNECTION].some(Boolean);
-        if (remote)
-            log(`the whole image is saved: ${engine} runs elsewhere`);
-        return await readEither(remote ? undefined : push, () => readSaved(save, scratch, signal), scratch, signal, log);
-    };
-}
-
-;// CONCATENATED MODULE: ./lib/image/sources/docker.js
-
-
-
-
-
-
-function dockerEngine(program, log) {
-    const name = 'docker engine';
-    return {
-        name,
-        async find(reference, signal) {
-            const tagged = oneTag(reference);
-            const result = await ask(program, ['image', 'inspect', tagged], signal);
-            if (result.code !== 0) {
-                return /no such image|image not known/i.test(result.stderr) ? { state: 'absent' } : unavailable(name, result);
-            }
-            const inspection = parseInspection(result.stdout);
-            if (inspection === undefined)
-                return unavailable(name, { ...result, stderr: '', reason: 'no JSON of an image' });
-            const { isPodman, ...facts } = inspection;
-            if (isPodman)
-                return { state: 'found', image: { ...facts, read: podmanReader(name, program, reference, facts.id, log) } };
-            const save = { engine: name, program, args: ['save', tagged], reference };
-            const push = pushCommand(name, program, reference, tagged, facts.id);
-            const read = async (scratch, signal) => {
-                const way = (await isWorthPushing(facts, scratch)) && (await isHere(program, signal, log)) ? push : undefined;
-                return await readEither(way, () => readSaved(save, scratch, signal), scratch, signal, log);
-            };
-            return { state: 'found', image: { ...facts, read } };
-        },
-    };
-}
-function pushCommand(engine, program, reference, tagged, id) {
-    return {
-        engine,
-        program,
-        reference,
-        id,
-        push: destination => ['push', '--quiet', destination],
-        tags: {
-            add: destination => ['tag', tagged, destination],
-            remove: destination => ['image', 'rm', destination],
-            list: pattern => ['image', 'ls', '--filter', `reference=${pattern}`, '--format', '{{.Repository}}:{{.Tag}}'],
-        },
-    };
-}
-async function isWorthPushing({ diffIds, imageId }, scratch) {
-    if (imageId === undefined)
-        return true;
-    for (const diffId of diffIds) {
-        const digest = parseDigest(diffId);
-        if (digest !== undefined && (await scratch.find(digest)) !== undefined)
-            return true;
-    }
-    return false;
-}
-async function isHere(program, signal, log) {
-    const inspect = ['context', 'inspect', '--format', '{{.Endpoints.docker.Host}}'];
-    const host = (await ask(program, inspect, signal)).stdout.trim();
-    if (host.startsWith('unix://') && process.platform === 'linux')
-        return true;
-    log(`the whole image is saved: docker engine runs elsewhere (${host === '' ? 'no endpoint is known' : host})`);
-    return false;
-}
-function oneTag(text) {
-    const reference = reference_parseReference(text);
-    const { tag, digest } = reference;
-    return formatReference(tag === undefined && digest === undefined ? { ...reference, tag: 'latest' } : reference);
-}
-
-;// CONCATENATED MODULE: ./lib/image/sources/find.js
-
-
-
-
-
-const ROUNDS = {
-    auto: [['docker', 'podman'], ['buildah'], ['nerdctl'], ['containerd']],
-    docker: [['docker']],
-    podman: [['podman']],
-    buildah: [['podman'], ['buildah']],
-    nerdctl: [['nerdctl']],
-    containerd: [['containerd']],
-};
-function engineOf(name, options, log) {
-    const { docker = 'docker', podman = 'podman', buildah = 'buildah', nerdctl = 'nerdctl', ctr = 'ctr' } = options;
-    const namespace = options.containerdNamespace;
-    return {
-        docker: () => dockerEngine(docker, log),
-        podman: () => podmanEngine(podman, log),
-        buildah: () => buildahEngine(buildah),
-        nerdctl: () => nerdctlEngine({ program: nerdctl, namespace }),
-        containerd: () => ctrEngine({ program: ctr, namespace }, log),
-    }[name]();
-}
-async function findImage(source, reference, options, log, signal) {
-    const absent = [];
-    const reasons = [];
-    for (const round of ROUNDS[source]) {
-        const answers = await Promise.all(round.map(async (name) => {
-            const engine = engineOf(name, options, log);
-            return { engine: engine.name, answer: await engine.find(reference, signal) };
-        }));
-        for (const { engine, answer } of answers) {
-            if (answer.state === 'absent')
-                absent.push(engine);
-            if (answer.state === 'unavailable')
-                reasons.push(answer.reason);
-        }
-        const [first, second] = answers.flatMap(({ engine, answer }) => find_found(engine, answer));
-        if (first !== undefined) {
-            log([`${reference} is taken from ${first.engine}`, ...absent.map(name => `${name} lacks it`), ...reasons].join('; '));
-            return second === undefined ? first : compare(reference, first, second);
-        }
-    }
-    if (absent.length === 0) {
-        throw new errors/* SideloadError */.wR('SOURCE_UNAVAILABLE', `nobody can be asked for ${reference}: ${reasons.join('; ')}`);
-    }
-    throw new errors/* SideloadError */.wR('IMAGE_NOT_FOUND', [`no image ${reference} in ${absent.join(', ')}`, ...reasons].join('; '), {
-        hint: `Compare the name with \`docker images\`, \`podman images\` or \`nerdctl images\` on the runner; images that another user built, or that lie in another containerd namespace, are not seen.`,
-    });
-}
-function find_found(engine, answer) {
-    return answer.state === 'found' ? [{ engine, image: answer.image }] : [];
-}
-function compare(reference, first, second) {
-    if (first.image.id === second.image.id)
-        return first;
-    const layers = [first, second].map(({ image }) => image.diffIds.join());
-    if (layers[0] !== '' && layers[1] !== '' && layers[0] !== layers[1])
-        throw ambiguous(reference, first, second);
-    return { ...first, rival: { engine: second.engine, id: second.image.id } };
-}
-function ambiguous(reference, first, second) {
-    const other = 'image' in second ? second.image.id : second.id;
-    const both = [
-        [first.engine, first.image.id],
-        [second.engine, other],
-    ].map(([engine, id = '']) => `${engine} (${id.replace('sha256:', '').slice(0, 12)})`);
-    return new errors/* SideloadError */.wR('IMAGE_AMBIGUOUS', `${both.join(' and ')} have different images ${reference}`, {
-        hint: 'Set `source` to `docker` or `podman`, or remove the old one.',
-    });
-}
-
-;// CONCATENATED MODULE: ./lib/image/open.js
-
-
-
-
-
-
-
-
-
-
-
-
-async function openImages(options) {
-    const { directory, log } = options;
-    const closing = new AbortController();
-    const signal = AbortSignal.any([options.signal, closing.signal]);
-    const tasks = oneAtATime();
-    let scratch;
-    const close = async () => {
-        closing.abort();
-        await tasks.idle();
-        await scratch?.close();
-    };
-    try {
-        signal.throwIfAborted();
-        scratch = await openScratch(directory, log, signal, options);
-        const opening = { ...options, signal, scratch, layers: new Map(), needed: new Set(), inTurn: tasks.run };
-        const images = await tasks.run(async () => {
-            const opened = withAliases(await openFrom(opening), options.aliases ?? []);
-            await opening.scratch.retain(opening.needed);
-            return opened;
-        });
-        return { images, close };
-    }
-    catch (error) {
-        await close();
-        if (options.signal.aborted)
-            throw new errors/* SideloadError */.wR('CANCELLED', 'cancelled', { cause: error });
-        throw error;
-    }
-}
-async function openFrom(opening) {
-    const { archive, source, references } = opening;
-    if (source === 'archive' || (source === 'auto' && archive !== undefined)) {
-        if (archive === undefined)
-            throw new errors/* SideloadError */.wR('INPUT_INVALID', '`source: archive` needs `archive`');
-        return openArchive(opening, archive);
-    }
-    if (references.length === 0)
-        throw new errors/* SideloadError */.wR('INPUT_INVALID', '`images` is empty, and no archive is given');
-    const images = [];
-    for (const reference of references) {
-        const found = await findImage(source, reference, opening, opening.log, opening.signal);
-        images.push(await openFound(opening, found, reference));
-    }
-    return images;
-}
-async function openArchive(opening, path) {
-    const entries = await readArchiveFile(path, opening.scratch, opening.signal);
-    const images = await readArchive(entries, opening.log);
-    return selectImages(images, opening.references, entries.label).map(({ reference, image }) => sourceImage(opening, reference, `archive ${path} (${image.format})`, image));
-}
-async function openFound(opening, found, reference) {
-    const { imageId, platform, diffIds, sizeBytes, user } = found.image;
-    const digests = diffIds.flatMap(diffId => parseDigest(diffId) ?? []);
-    const isKnown = found.rival === undefined && reference_parseReference(reference).digest === undefined;
-    if (!isKnown || imageId === undefined || platform === undefined || user === undefined || digests.length === 0) {
-        return await openSaved(opening, found, reference);
-    }
-    for (const digest of digests)
-        opening.needed.add(digest);
-    const read = () => opening.inTurn(async () => {
-        const { variants } = await openSaved(opening, found, reference);
-        await opening.scratch.retain(opening.needed);
-        const [variant] = variants;
-        if (variant === undefined)
-            throw new errors/* SideloadError */.wR('IMAGE_NOT_FOUND', `${found.engine} has no image ${reference}`);
-        return variant;
-    });
-    const image = lazyImage({ imageId, platform, user, diffIds: digests, sizeBytes }, opening.scratch, read);
-    const stored = await Promise.all(digests.map(digest => opening.scratch.find(digest)));
-    if (opening.prefetch === true && stored.includes(undefined))
-        image.prefetch?.();
-    return { reference: normalise(reference), origin: found.engine, variants: [image] };
-}
-async function openSaved(opening, found, reference) {
-    const entries = await found.image.read(opening.scratch, opening.signal);
-    const images = await readArchive(entries, opening.log);
-    const [first] = images;
-    const same = first !== undefined && images.every(image => isSame(image, first));
-    const image = same
-        ? (selectByDigest(images, normalise(reference)) ?? first)
-        : selectImages(images, [reference], entries.label)[0]?.image;
-    if (image === undefined)
-        throw new errors/* SideloadError */.wR('IMAGE_NOT_FOUND', `${entries.label} holds no image`);
-    const { rival } = found;
-    if (rival !== undefined && image.variants.every(({ imageId }) => imageId !== rival.id)) {
-        throw ambiguous(reference, found, rival);
-    }
-    return sourceImage(opening, normalise(reference), found.engine, image);
-}
-function sourceImage(opening, reference, origin, image) {
-    const { digest } = reference_parseReference(reference);
-    const variants = image.variants.map(({ platform, imageId, config, layers, manifest }) => ({
-        platform,
-        imageId,
-        user: userOf(config),
-        config: async () => config,
-        layers: layers.map(content => layerOf(opening, content)),
-        ...(manifest !== undefined && manifest.digest === digest ? { manifest } : {}),
-    }));
-    return { reference, origin, variants };
-}
-function layerOf({ layers, scratch, needed }, content) {
-    const { stored } = content.file;
-    if (stored !== undefined) {
-        proveDigest(content, stored);
-        needed.add(stored.digest);
-    }
-    const key = `${content.diffId} ${content.blobDigest ?? ''}`;
-    const layer = layers.get(key) ?? createLayer(content, scratch);
-    layers.set(key, layer);
-    return layer;
-}
-function oneAtATime() {
-    let last = Promise.resolve();
-    return {
-        run(task) {
-            const job = last.then(task);
-            last = job.catch(() => { });
-            return job;
-        },
-        async idle() {
-            await last;
-        },
-    };
-}
-
-;// CONCATENATED MODULE: ./lib/node/cluster.js
-
-const ADDRESS_TYPES = ['InternalIP', 'ExternalIP', 'InternalDNS', 'ExternalDNS', 'Hostname'];
-function nodesOfCluster(objects, entries, { user, port, given, jump, sudo }) {
-    const linux = objects.filter(object => (systemOf(object) ?? 'linux') === 'linux');
-    if (linux.length === 0) {
-        throw new errors/* SideloadError */.wR('INPUT_INVALID', 'the cluster has no Linux node that `node-selector` takes', {
-            hint: 'Compare with `kubectl get nodes --show-labels`.',
-        });
-    }
-    const used = new Set();
-    const nodes = linux.map((object) => {
-        const { name } = object.metadata;
-        const [entry, other] = entries.filter(candidate => isFor(candidate, object));
-        if (entry === undefined) {
-            return {
-                label: name,
-                host: addressOf(object),
-                port,
-                user,
-                given,
-                jump,
-                sudo,
-                kubernetesName: name,
-                criSocket: undefined,
-            };
-        }
-        if (other !== undefined) {
-            throw new errors/* SideloadError */.wR('INPUT_INVALID', `${entry.label} and ${other.label} are both for the node ${name}`, {
-                hint: 'Keep one of the two.',
-            });
-        }
-        used.add(entry);
-        return { ...entry, label: name, kubernetesName: name };
-    });
-    return { nodes, unused: entries.filter(entry => !used.has(entry)) };
-}
-function isFor({ kubernetesName, host }, { metadata, status }) {
-    if (kubernetesName !== undefined) {
-        return kubernetesName === metadata.name;
-    }
-    const address = host.toLowerCase();
-    return address === metadata.name || (status?.addresses ?? []).some(one => one.address.toLowerCase() === address);
-}
-function addressOf({ metadata, status }) {
-    const addresses = status?.addresses ?? [];
-    const best = ADDRESS_TYPES.flatMap(type => addresses.find(address => address.type === type) ?? [])[0];
-    return best?.address ?? metadata.name;
-}
-function takesPods(object, platforms) {
-    const { metadata, spec, status } = object;
-    const architecture = metadata.labels?.['kubernetes.io/arch'] || status?.nodeInfo?.architecture;
-    const system = systemOf(object);
-    return (spec?.unschedulable !== true &&
-        !(spec?.taints ?? []).some(({ effect }) => effect === 'NoSchedule' || effect === 'NoExecute') &&
-        platforms.some(platform => (!system || platform.os === system) && (!architecture || platform.architecture === architecture)));
-}
-function systemOf({ metadata, status }) {
-    return metadata.labels?.['kubernetes.io/os'] || status?.nodeInfo?.operatingSystem || undefined;
-}
-function unreadiness({ status }) {
-    const ready = status?.conditions?.find(({ type }) => type === 'Ready');
-    if (ready === undefined || ready.status === 'True') {
-        return undefined;
-    }
-    return [ready.reason, ready.message].filter(text => text !== undefined && text !== '').join(': ') || ready.status;
-}
-
 ;// CONCATENATED MODULE: ./lib/node/node.js
+
 
 
 
@@ -5436,6 +2555,23 @@ function nodeReport(node) {
         error: error === undefined ? undefined : (0,report_report/* errorReport */.ZV)(error),
     };
 }
+function shortId(imageId) {
+    return imageId.slice(0, 'sha256:'.length + 12);
+}
+function describeNode({ facts, settings: { label }, connection }) {
+    if (facts === undefined) {
+        return `${label}: unknown`;
+    }
+    const { runtime, criSocket, criSocketOrigin, distribution, platform, privilege, disk } = facts;
+    const as = connection?.becomesRootBy === 'password' ? 'root by sudo with a password' : privilege;
+    return [
+        `${label}: ${runtime.name} ${runtime.version} at ${criSocket} (from: ${criSocketOrigin})`,
+        ...(distribution === 'unknown' ? [] : [`laid out as ${distribution}`]),
+        formatPlatform(platform),
+        privilege === 'user' ? 'as a user who may load images by podman and ask for them' : `as ${as}`,
+        `${formatBytes(disk.freeBytes)} free on ${disk.path}`,
+    ].join(', ');
+}
 
 ;// CONCATENATED MODULE: ./lib/node/script.js
 
@@ -5483,1913 +2619,6 @@ function parseSections(stdout, mark) {
         sections.set(part.slice(0, newline), part.slice(newline + 1).trim());
     }
     return sections;
-}
-
-;// CONCATENATED MODULE: ./lib/node/root.js
-
-
-
-const ASK = `
-section uid; id -u
-section sudo; command -v sudo
-section without-password; sudo -n -k true >/dev/null 2>&1 && printf yes
-`;
-const SUDO = `export LC_ALL=C PATH="$PATH:${SEARCH_PATH}"; exec sudo -k -S -p "" -- /bin/sh -c "$0" "$@"`;
-const AFTER_MARK = 'IFS= read -r line; [ "$line" = "$0" ] && exec "$@"; echo "$0 is not what came" >&2; exit 97';
-const UNREAD = 97;
-async function becomeRoot(connection, { sudo, password }, signal) {
-    const plain = { ...connection, becomesRootBy: sudo };
-    if (password === undefined || sudo === 'doas' || sudo === 'none') {
-        return plain;
-    }
-    const sections = await runScript({ ...connection, becomesRootBy: 'none' }, { body: ASK }, signal);
-    if (sections.get('uid') === '0' || sections.get('sudo') === '' || sections.get('without-password') === 'yes') {
-        return plain;
-    }
-    const argv = ['/bin/sh', '-c', SUDO.replace('/bin/sh -c "$0" "$@"', 'true')];
-    const { code, stderr } = await connection.run(argv, { stdin: `${password}\n`, signal });
-    if (code !== 0) {
-        throw root_refusal(connection, stderr.trim());
-    }
-    return {
-        ...connection,
-        becomesRootBy: 'password',
-        run: (command, options) => runByPassword(connection, password, command, options),
-    };
-}
-async function runByPassword(connection, password, command, options = {}) {
-    const mark = (0,external_node_crypto_namespaceObject.randomBytes)(12).toString('hex');
-    const result = await connection.run(['/bin/sh', '-c', SUDO, AFTER_MARK, mark, ...command], {
-        ...options,
-        preamble: `${password}\n${mark}\n`,
-    });
-    if (result.code === UNREAD && result.stderr.includes(mark)) {
-        throw new errors/* SideloadError */.wR('SUDO_REFUSED', 'sudo did not ask for its password this time; nothing was run', {
-            node: connection.target.label,
-            hint: 'The sudoers file asks for some commands and not for others: give the user `NOPASSWD` for all of them, and leave out `sudo-password`.',
-        });
-    }
-    return result;
-}
-function root_refusal({ target }, said) {
-    const isWrong = /try again|incorrect password|no password was provided|authentication failure/i.test(said);
-    return new errors/* SideloadError */.wR('SUDO_REFUSED', isWrong
-        ? `sudo does not take the password of ${target.user}`
-        : `sudo refused ${target.user}: ${said || 'without a word'}`, {
-        node: target.label,
-        hint: isWrong ? 'Correct the secret; try it on the node with `sudo -k -v`, as this user.' : sudoHint(said),
-    });
-}
-function sudoHint(said) {
-    if (/must have a tty/.test(said)) {
-        return 'Its sudoers has `requiretty`, and a terminal would garble the image: add `Defaults:USER !requiretty`.';
-    }
-    if (/password is required|Authentication required/i.test(said)) {
-        return 'Give the user `NOPASSWD` (doas: `nopass`), or pass `sudo-password`.';
-    }
-    return undefined;
-}
-
-;// CONCATENATED MODULE: external "node:timers/promises"
-const external_node_timers_promises_namespaceObject = require("node:timers/promises");
-;// CONCATENATED MODULE: ./lib/image/layout.js
-
-
-
-
-
-
-const layout_MANIFEST_TYPE = 'application/vnd.oci.image.manifest.v1+json';
-const CONFIG_TYPE = 'application/vnd.oci.image.config.v1+json';
-const LAYER_TYPES = {
-    none: 'application/vnd.oci.image.layer.v1.tar',
-    gzip: 'application/vnd.oci.image.layer.v1.tar+gzip',
-    zstd: 'application/vnd.oci.image.layer.v1.tar+zstd',
-};
-const layout_BLOCK_BYTES = 512;
-const END_OF_ARCHIVE = Buffer.alloc(2 * layout_BLOCK_BYTES);
-function layoutArchive({ reference, image, blobs }) {
-    if (blobs.length !== image.layers.length) {
-        throw new errors/* SideloadError */.wR('INTERNAL', `${blobs.length} blobs for ${image.layers.length} layers of ${reference}`);
-    }
-    const coming = blobs.map(async (blob) => await blob);
-    for (const blob of coming)
-        blob.catch(() => { });
-    const metadata = async () => metadataOf(reference, image, await image.config(), await Promise.all(coming));
-    return {
-        stream: () => external_node_stream_namespaceObject.Readable.from(tarOf(coming, metadata), { objectMode: false, highWaterMark: 1 << 20 }),
-        async summary() {
-            const all = await Promise.all(coming);
-            const { manifestDigest, files } = await metadata();
-            const sent = new Map(all.filter(isStored).map(blob => [blob.digest, blob.sizeBytes]));
-            const sizes = [LAYOUT_FILE.bytes.length, ...sent.values(), ...files.map(({ bytes }) => bytes.length)];
-            const sizeBytes = sizes.reduce((sum, size) => sum + layout_BLOCK_BYTES + size + paddingBytes(size), 0);
-            return { manifestDigest, sizeBytes: sizeBytes + END_OF_ARCHIVE.length };
-        },
-    };
-}
-const LAYOUT_FILE = { name: 'oci-layout', bytes: json({ imageLayoutVersion: '1.0.0' }) };
-function metadataOf(reference, image, config, blobs) {
-    const kept = image.manifest?.layerDigests.join() === blobs.map(blob => blob.digest).join() ? image.manifest : undefined;
-    const mediaType = kept?.mediaType ?? layout_MANIFEST_TYPE;
-    const written = json({
-        schemaVersion: 2,
-        mediaType: layout_MANIFEST_TYPE,
-        config: { mediaType: CONFIG_TYPE, digest: image.imageId, size: config.length },
-        layers: blobs.map(blob => ({
-            mediaType: LAYER_TYPES[blob.compression],
-            digest: blob.digest,
-            size: blob.sizeBytes,
-        })),
-    });
-    const manifest = kept?.bytes ?? written;
-    const manifestDigest = digestOf(manifest);
-    const { tag } = reference_parseReference(reference);
-    const index = json({
-        schemaVersion: 2,
-        mediaType: 'application/vnd.oci.image.index.v1+json',
-        manifests: [
-            {
-                mediaType,
-                digest: manifestDigest,
-                size: manifest.length,
-                annotations: {
-                    'io.containerd.image.name': reference,
-                    ...(tag === undefined ? {} : { 'org.opencontainers.image.ref.name': tag }),
-                },
-                platform: image.platform,
-            },
-        ],
-    });
-    const dockerManifest = json([
-        {
-            Config: blobPath(image.imageId),
-            RepoTags: tag === undefined ? null : [reference],
-            Layers: blobs.map(blob => blobPath(blob.digest)),
-        },
-    ]);
-    const files = [
-        { name: blobPath(image.imageId), bytes: config },
-        { name: blobPath(manifestDigest), bytes: manifest },
-        { name: 'index.json', bytes: index },
-        { name: 'manifest.json', bytes: dockerManifest },
-    ];
-    return { manifestDigest, files };
-}
-function isStored(blob) {
-    return 'open' in blob;
-}
-function json(value) {
-    return Buffer.from(JSON.stringify(value));
-}
-function blobPath(digest) {
-    return `blobs/sha256/${hexOf(digest)}`;
-}
-function paddingBytes(sizeBytes) {
-    return (layout_BLOCK_BYTES - (sizeBytes % layout_BLOCK_BYTES)) % layout_BLOCK_BYTES;
-}
-async function* tarOf(blobs, metadata) {
-    yield* memoryEntry(LAYOUT_FILE);
-    const sent = new Set();
-    for await (const blob of asTheyCome(blobs)) {
-        if (!isStored(blob) || sent.has(blob.digest))
-            continue;
-        sent.add(blob.digest);
-        yield await headerOf(blobPath(blob.digest), blob.sizeBytes);
-        yield* bodyOf(blob);
-        yield* padding(blob.sizeBytes);
-    }
-    for (const file of (await metadata()).files)
-        yield* memoryEntry(file);
-    yield END_OF_ARCHIVE;
-}
-async function* memoryEntry({ name, bytes }) {
-    yield await headerOf(name, bytes.length);
-    yield bytes;
-    yield* padding(bytes.length);
-}
-function* padding(sizeBytes) {
-    const bytes = paddingBytes(sizeBytes);
-    if (bytes > 0)
-        yield Buffer.alloc(bytes);
-}
-async function* asTheyCome(promises) {
-    const waiting = new Map(promises.map((promise, index) => [index, promise.then(value => ({ index, value }))]));
-    for (const promise of waiting.values())
-        promise.catch(() => { });
-    while (waiting.size > 0) {
-        const { index, value } = await Promise.race(waiting.values());
-        waiting.delete(index);
-        yield value;
-    }
-}
-async function* bodyOf(blob) {
-    let readBytes = 0;
-    for await (const chunk of blob.open()) {
-        readBytes += chunk.length;
-        if (readBytes > blob.sizeBytes)
-            break;
-        yield chunk;
-    }
-    if (readBytes !== blob.sizeBytes) {
-        throw new errors/* SideloadError */.wR('INTERNAL', `the stored blob ${blob.digest} is not ${blob.sizeBytes} bytes long any more`);
-    }
-}
-async function headerOf(name, sizeBytes) {
-    const tar = (0,tar_stream.pack)();
-    tar.on('error', () => { });
-    tar.entry({ name, size: sizeBytes, mtime: new Date(0), mode: 0o644 }).on('error', () => { });
-    await (0,external_node_events_namespaceObject.once)(tar, 'readable');
-    const header = tar.read();
-    tar.destroy();
-    return header;
-}
-
-;// CONCATENATED MODULE: ./lib/image/part.js
-
-function partOf({ platform, layers }, count) {
-    const lowest = layers.slice(0, count);
-    const config = Buffer.from(JSON.stringify({
-        ...platform,
-        config: {},
-        rootfs: { type: 'layers', diff_ids: lowest.map(({ diffId }) => diffId) },
-    }));
-    return { platform, imageId: digestOf(config), user: '', config: async () => config, layers: lowest };
-}
-
-;// CONCATENATED MODULE: ./lib/plan.js
-
-
-function planNode(images, { platform }, held) {
-    const chosen = images.map(({ reference, variants }) => ({
-        reference,
-        variants,
-        image: bestMatch(variants, platform),
-    }));
-    const unfit = chosen.filter(({ image }) => image === undefined);
-    if (unfit.length > 0) {
-        const faults = unfit.map(({ reference, variants }) => {
-            const built = variants.map(variant => formatPlatform(variant.platform)).join(', ');
-            return `${reference} is built for ${built}, and the node is ${formatPlatform(platform)}`;
-        });
-        throw new errors/* SideloadError */.wR('PLATFORM_MISMATCH', faults.join('\n'));
-    }
-    return chosen.flatMap(({ reference, image }) => image === undefined
-        ? []
-        : [{ reference, image, action: plan_faultOf(held.get(reference), image) === undefined ? 'keep' : 'send' }]);
-}
-function planLayers({ manifest, layers }, held) {
-    return layers.map((_, index) => held[index]?.find(({ digest }) => manifest === undefined || manifest.layerDigests[index] === digest));
-}
-function missingLayers({ image, held }) {
-    return image.layers.filter((_, index) => held[index] === undefined);
-}
-function unpackedBytes(images) {
-    const layers = new Map();
-    let wholeBytes = 0;
-    for (const image of images) {
-        const missing = missingLayers(image);
-        const isUnread = missing.some(({ sourceSizeBytes }) => sourceSizeBytes === undefined);
-        if (isUnread && missing.length === image.image.layers.length && missing.some(({ diffId }) => !layers.has(diffId))) {
-            wholeBytes += image.image.sizeBytes ?? 0;
-        }
-        for (const { diffId, sourceSizeBytes = 0 } of missing)
-            layers.set(diffId, sourceSizeBytes);
-    }
-    return [...layers.values()].reduce((sum, bytes) => sum + bytes, wholeBytes);
-}
-function sentBytes(image, blobs) {
-    const missing = missingLayers(image);
-    const known = missing.map(({ sourceSizeBytes }, index) => blobs[index]?.sizeBytes ?? sourceSizeBytes);
-    const sum = known.reduce((total, bytes) => total + (bytes ?? 0), 0);
-    return known.includes(undefined) ? Math.max(sum, image.image.sizeBytes ?? 0) : sum;
-}
-function plan_faultOf(held, image) {
-    if (held === undefined) {
-        return 'the runtime does not have it';
-    }
-    if (held.imageId !== image.imageId) {
-        return `${held.witness} reports image ID ${held.imageId}, CI built ${image.imageId}`;
-    }
-    if (held.os !== image.platform.os || held.architecture !== image.platform.architecture) {
-        return `it is for ${held.os}/${held.architecture}, not for ${formatPlatform(image.platform)}`;
-    }
-    return held.unpacked ? undefined : 'its layers are not unpacked';
-}
-
-;// CONCATENATED MODULE: ./lib/runtime/cri.js
-function asRoot({ privilege }) {
-    return privilege === 'sudo' || privilege === 'doas' ? [privilege, '-n'] : [];
-}
-const CRI = `
-inspect_by_cri() {
-  [ -n "$CRICTL" ] || return 0
-  for attempt in 1 2 3 4 5 6 7 8 9 10; do
-    status=$(as_root $CRICTL --runtime-endpoint "unix://$SOCKET" --image-endpoint "unix://$SOCKET" inspecti -o json "$2" 2>/dev/null) && break
-    sleep 0.3
-  done
-  section "cri $1"; printf '%s' "$status"
-}
-end_imports() {
-  for attempt in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
-    running=$(printf '%s\\n' "\${1%:*}" | grep -lsaFf - /proc/[0-9]*/cmdline) || return 0
-    for process in $running; do
-      process=\${process#/proc/} process=\${process%/cmdline}
-      case $attempt in 1) as_root kill "$process" ;; 15) as_root kill -9 "$process" ;; esac 2>/dev/null
-    done
-    sleep 0.2
-  done
-}
-`;
-function eachReference(body) {
-    return `
-number=0
-for reference in $REFERENCES; do
-${body}
-  number=$((number + 1))
-done`;
-}
-function eachPair(body) {
-    return `
-set -e
-set -- $REFERENCES
-while [ $# -gt 1 ]; do
-${body}
-  shift 2
-done`;
-}
-function flatPairs(pairs) {
-    return pairs.flatMap(({ from, to }) => [from, to]);
-}
-function heldBy(heldAt) {
-    return (sections, references) => new Map(references.map((reference, number) => [reference, heldAt(sections, number)]));
-}
-function variables({ tools, criSocket }, references) {
-    const command = (name) => tools[name]?.join(' ') ?? '';
-    return {
-        CRICTL: command('crictl'),
-        CTR: command('ctr'),
-        SKOPEO: command('skopeo'),
-        PODMAN: command('podman'),
-        DOCKER: command('docker'),
-        SOCKET: criSocket,
-        REFERENCES: references.join('\n'),
-    };
-}
-function criImageId(sections, number) {
-    const answer = sections.get(`cri ${number}`);
-    if (answer === undefined) {
-        return 'unasked';
-    }
-    const id = cri_parseJson(answer)?.status?.id;
-    if (typeof id !== 'string' || id === '') {
-        return 'absent';
-    }
-    return /^[0-9a-f]{64}$/.test(id) ? `sha256:${id}` : id;
-}
-function cri_parseJson(text) {
-    try {
-        return JSON.parse(text ?? '');
-    }
-    catch {
-        return undefined;
-    }
-}
-
-;// CONCATENATED MODULE: ./lib/runtime/staging.js
-
-const STAGE_PREFIX = 'kube-sideload.invalid/';
-const staging_STALE_AFTER_MS = 5 * 24 * 3600 * 1000;
-function stageReference(runId, number) {
-    return `${STAGE_PREFIX}${runId}:${number}`;
-}
-function partReference(stage, part) {
-    return `${stage}-${part}`;
-}
-function stageName(reference) {
-    return reference.replace(/:\d+(?:-\d+)?$/, '');
-}
-function runOf(reference) {
-    return stageName(reference).slice(STAGE_PREFIX.length);
-}
-const UNPACKED = '/var/tmp/kube-sideload.';
-function abandonedReferences(references, runId, nowMs) {
-    return references.filter(reference => {
-        if (!reference.startsWith(STAGE_PREFIX)) {
-            return false;
-        }
-        const owner = runOf(reference);
-        const start = startOfRun(owner);
-        return owner === runId || (start !== undefined && nowMs - start.getTime() > staging_STALE_AFTER_MS);
-    });
-}
-const LET_IMPORTS_END = `
-let_imports_end() {
-  for process in $(printf '%s\\n' "$2" | grep -lsaFf - /proc/[0-9]*/cmdline); do
-    process=\${process#/proc/} process=\${process%/cmdline}
-    { read -r name <"/proc/$process/comm"; } 2>/dev/null && [ "$name" = tar ] && as_root kill "$process" 2>/dev/null
-  done
-  attempt=0
-  while [ $attempt -lt 250 ]; do
-    printf '%s\\n' "\${1%:*}" | grep -qsaFf - /proc/[0-9]*/cmdline || return 0
-    attempt=$((attempt + 1))
-    sleep 0.2
-  done
-  echo 'an import of this run does not come to its end' >&2
-  exit 1
-}`;
-
-;// CONCATENATED MODULE: ./lib/runtime/containerd.js
-
-
-
-const NAMESPACE = 'k8s.io';
-const DEFAULT_SNAPSHOTTER = 'overlayfs';
-const containerd = {
-    importArchive,
-    inspect,
-    held: heldBy(heldAt),
-    layers: containerd_layers,
-    heldLayers,
-    canOverlap: true,
-    lacksContent: said => /content digest sha256:[0-9a-f]+: not found/.test(said),
-    tag,
-    remove: containerd_remove,
-};
-function importArchive(facts, stage, platform) {
-    return [
-        ...asRoot(facts),
-        ...(facts.tools.ctr ?? ['ctr']),
-        '--address',
-        facts.criSocket,
-        '--namespace',
-        NAMESPACE,
-        'images',
-        'import',
-        '--base-name',
-        stageName(stage),
-        '--platform',
-        `${platform.os}/${platform.architecture}`,
-        ...snapshotterFlags(facts),
-        '-',
-    ];
-}
-function snapshotterFlags({ snapshotter = DEFAULT_SNAPSHOTTER, importFlags }) {
-    if (snapshotter === DEFAULT_SNAPSHOTTER) {
-        return [];
-    }
-    return [...(importFlags.has('--local') ? ['--local'] : []), '--snapshotter', snapshotter];
-}
-const CTR = `${CRI}
-ctr() { as_root $CTR --address "$SOCKET" --namespace ${NAMESPACE} "$@"; }`;
-const INSPECT = `${CTR}
-digest_of_config() { tr -d ' \\n\\t' | sed -n 's/.*"config":{[^}]*"digest":"\\(sha256:[0-9a-f]*\\)".*/\\1/p'; }
-${eachReference(`  manifest=$(ctr images ls "name==$reference" | sed -n '2s/^[^ ]* *[^ ]* *\\(sha256:[0-9a-f]*\\) .*/\\1/p')
-  if [ -n "$manifest" ]; then
-    section "manifest $number"; printf '%s' "$manifest"
-    section "check $number"; ctr images check --snapshotter "$SNAPSHOTTER" "name==$reference" 2>&1 | sed -n 2p
-    config=$(ctr content get "$manifest" | digest_of_config)
-    section "config-digest $number"; printf '%s' "$config"
-    section "config $number"; [ -z "$config" ] || ctr content get "$config"
-    inspect_by_cri "$number" "$reference"
-  fi`)}`;
-function inspect(facts, references) {
-    const { snapshotter = DEFAULT_SNAPSHOTTER } = facts;
-    return { body: INSPECT, variables: { ...variables(facts, references), SNAPSHOTTER: snapshotter } };
-}
-function heldAt(sections, number) {
-    if (!sections.has(`manifest ${number}`)) {
-        return undefined;
-    }
-    const config = cri_parseJson(sections.get(`config ${number}`));
-    const answer = criImageId(sections, number);
-    const imageId = answer === 'unasked' ? sections.get(`config-digest ${number}`) : answer;
-    if (imageId === undefined || imageId === '' || imageId === 'absent') {
-        return undefined;
-    }
-    return {
-        imageId,
-        os: String(config?.os),
-        architecture: String(config?.architecture),
-        unpacked: /\strue\s*$/.test(sections.get(`check ${number}`) ?? ''),
-        witness: answer === 'unasked' ? 'ctr' : 'crictl',
-    };
-}
-const LAYERS = `${CTR}
-blob() { # its bytes, out of the store's own file where that is
-  if as_root test -f "$CONTENT/blobs/sha256/\${1#sha256:}"; then as_root cat "$CONTENT/blobs/sha256/\${1#sha256:}"
-  else ctr content get "$1" 2>/dev/null
-  fi
-}
-section content
-ctr content ls | grep -F "$WANTED" | while read -r digest labels; do
-  printf '%s' "$digest"
-  case " $BLOBS " in *" $digest "*) ;; *)
-    printf ' %s %s %s' "$(blob "$digest" | wc -c)" "$(blob "$digest" | head -c 4 | od -An -tx1 | tr -d ' \\n')" "$labels" ;;
-  esac
-  echo
-done
-section snapshots
-ctr snapshots --snapshotter "$SNAPSHOTTER" ls | grep -F "$CHAINS" | sed 's/ .*//'`;
-function containerd_layers(facts, asked) {
-    const { snapshotter = DEFAULT_SNAPSHOTTER, imageRoot } = facts;
-    const blobs = asked.flatMap(({ blob }) => blob?.digest ?? []);
-    return {
-        body: asked.length === 0 ? '' : LAYERS,
-        variables: {
-            ...variables(facts, []),
-            SNAPSHOTTER: snapshotter,
-            CONTENT: `${imageRoot.replace(/\/io\.containerd\.snapshotter\.v1\.[^/]*$/, '')}/io.containerd.content.v1.content`,
-            WANTED: [...new Set([...asked.map(({ diffId }) => diffId), ...blobs])].join('\n'),
-            BLOBS: blobs.join(' '),
-            CHAINS: asked.map(({ chainId }) => chainId).join('\n'),
-        },
-    };
-}
-const MAGICS = [
-    [/^28b52ffd/, 'zstd'],
-    [/^1f8b/, 'gzip'],
-];
-function heldLayers(sections, asked) {
-    const snapshots = new Set((sections.get('snapshots') ?? '').split('\n'));
-    const whole = new Set();
-    const foreign = new Map();
-    for (const line of (sections.get('content') ?? '').split('\n')) {
-        const [text = '', size = '', magic = ''] = line.split(' ');
-        whole.add(text);
-        const digest = parseDigest(text);
-        const diffId = /[\s,]containerd\.io\/uncompressed=(sha256:[0-9a-f]{64})/.exec(line)?.[1];
-        if (digest === undefined || diffId === undefined || !/^\d+$/.test(size))
-            continue;
-        const compression = digest === diffId ? 'none' : MAGICS.find(([pattern]) => pattern.test(magic))?.[1];
-        if (compression === undefined)
-            continue;
-        foreign.set(diffId, [...(foreign.get(diffId) ?? []), { digest, sizeBytes: Number(size), compression }]);
-    }
-    return asked.map(({ diffId, chainId, blob }) => [
-        ...(blob !== undefined && (whole.has(blob.digest) || snapshots.has(chainId)) ? [blob] : []),
-        ...(foreign.get(diffId) ?? []),
-    ]);
-}
-function tag(facts, pairs) {
-    return {
-        body: `${CTR}${eachPair('  ctr images tag --force "$1" "$2" >&2')}`,
-        variables: variables(facts, flatPairs(pairs)),
-    };
-}
-function containerd_remove(facts, references) {
-    return {
-        body: `${CTR}${eachReference(`  end_imports "$reference"
-  [ -z "$(ctr images ls -q "name==$reference")" ] || ctr images rm "$reference" >&2 || exit 1`)}`,
-        variables: variables(facts, references),
-    };
-}
-
-;// CONCATENATED MODULE: ./lib/runtime/podman-load.js
-
-
-const podmanLoad = {
-    importArchive: podman_load_importArchive,
-    inspect: podman_load_inspect,
-    tag: podman_load_tag,
-    remove: podman_load_remove,
-};
-const KEPT_BLOCKS = 4096;
-function unpackedAt(stage) {
-    return `${UNPACKED}${runOf(stage)}.${stage.slice(stage.lastIndexOf(':') + 1)}-`;
-}
-function podman_load_importArchive(facts, stage) {
-    const podman = (facts.tools.podman ?? ['podman']).join(' ');
-    const script = [
-        'umask 077',
-        `d=$(mktemp -d ${unpackedAt(stage)}XXXXXX) || exit`,
-        'kept=; trap "[ -n \\"\\$kept\\" ] || rm -rf $d" EXIT',
-        'trap "exit 1" HUP INT TERM',
-        `mkdir $d/oci && tar -xf - -C $d/oci && sudo -n ${podman} load --quiet --input $d/oci >$d/loaded` +
-            ` && find $d/oci -type f -size +${KEPT_BLOCKS} -exec rm -f {} + && kept=yes`,
-    ];
-    return ['sh', '-c', script.join('; ')];
-}
-const podman_load_INSPECT = `${CRI}${eachReference(`  case $reference in
-  "$STAGE_PREFIX"*)
-    run=\${reference#"$STAGE_PREFIX"}
-    for unpacked in "$UNPACKED\${run%:*}.\${run##*:}"-*; do
-      loaded=$(sed -n 's/.*sha256:\\([0-9a-f]\\{64\\}\\).*/\\1/p' "$unpacked/loaded" 2>/dev/null)
-      section "loaded $number"; printf '%s' "$loaded"
-      section "config $number"; cat "$unpacked/oci/blobs/sha256/$loaded" 2>/dev/null
-    done ;;
-  *)
-    inspect_by_cri "$number" "$reference"
-    section "config $number"
-    as_root $PODMAN image inspect --format '{"os":"{{.Os}}","architecture":"{{.Architecture}}","id":"{{.Id}}"}' "$reference" 2>/dev/null ;;
-  esac`)}`;
-function podman_load_inspect(facts, references) {
-    return { body: podman_load_INSPECT, variables: { ...variables(facts, references), STAGE_PREFIX: STAGE_PREFIX, UNPACKED: UNPACKED } };
-}
-function heldByPodman(sections, number) {
-    const config = cri_parseJson(sections.get(`config ${number}`));
-    const id = sections.get(`loaded ${number}`) ?? config?.id;
-    if (config === undefined || typeof id !== 'string' || !/^[0-9a-f]{64}$/.test(id)) {
-        return undefined;
-    }
-    return {
-        imageId: `sha256:${id}`,
-        os: String(config.os),
-        architecture: String(config.architecture),
-        unpacked: true,
-        witness: 'podman',
-    };
-}
-function podman_load_tag(facts, pairs) {
-    return {
-        body: eachPair(`  run=\${1#"$STAGE_PREFIX"}
-  for unpacked in "$UNPACKED\${run%:*}.\${run##*:}"-*; do
-    [ -f "$unpacked/index.json" ] || mv "$unpacked/oci/index.json" "$unpacked/index.json"
-    sed "s|\\"$1\\"|\\"$2\\"|" "$unpacked/index.json" >"$unpacked/oci/index.json"
-    rm -f "$unpacked/oci/manifest.json"
-    tar -cf "$unpacked/named.tar" -C "$unpacked/oci" .
-    as_root $PODMAN load --quiet --input "$unpacked/named.tar" >&2
-  done`),
-        variables: { ...variables(facts, flatPairs(pairs)), STAGE_PREFIX: STAGE_PREFIX, UNPACKED: UNPACKED },
-    };
-}
-function podman_load_remove(facts, references) {
-    return {
-        body: `as_root() { "$@"; }
-${LET_IMPORTS_END}${eachReference(`  run=\${reference%:*}
-  unpacked=${UNPACKED}\${run##*/}.
-  let_imports_end "$unpacked" "$unpacked"
-  rm -rf "$unpacked"*`)}`,
-        variables: variables(facts, references),
-    };
-}
-
-;// CONCATENATED MODULE: ./lib/runtime/crio.js
-
-
-
-
-const crio = {
-    importArchive: (facts, ...rest) => commandsFor(facts).importArchive(facts, ...rest),
-    inspect: (facts, references) => commandsFor(facts).inspect(facts, references),
-    held: heldBy(crio_heldAt),
-    layers: crio_layers,
-    heldLayers: crio_heldLayers,
-    canOverlap: false,
-    lacksContent: said => /blobs\/sha256\/[0-9a-f]+: no such file/.test(said),
-    tag: (facts, pairs) => commandsFor(facts).tag(facts, pairs),
-    remove: (facts, references) => commandsFor(facts).remove(facts, references),
-};
-function commandsFor({ privilege }) {
-    return privilege === 'user' ? podmanLoad : { importArchive: crio_importArchive, inspect: crio_inspect, tag: crio_tag, remove: crio_remove };
-}
-function crio_importArchive(facts, stage) {
-    const { skopeo, podman = ['podman'] } = facts.tools;
-    const root = [...asRoot(facts), ''].join(' ');
-    const byPodman = podman.join(' ');
-    const store = skopeo !== undefined
-        ? `${root}${skopeo.join(' ')} --tmpdir $d copy --quiet oci:$d/oci containers-storage:${stage}`
-        : `i=$(${root}env TMPDIR=$d ${byPodman} pull --quiet oci:$d/oci) && ${root}${byPodman} tag $i ${stage}`;
-    const script = [
-        `d=$(mktemp -d ${UNPACKED}${runOf(stage)}.XXXXXX) || exit`,
-        `trap "${root}rm -rf $d" EXIT`,
-        'trap "exit 1" HUP INT TERM',
-        `mkdir $d/oci && tar -xf - -C $d/oci && { (trap "" HUP INT; ${store}) >$d/said 2>&1 || { cat $d/said >&2; exit 1; }; }`,
-    ];
-    return ['sh', '-c', script.join('; ')];
-}
-const crio_INSPECT = `${CRI}${eachReference(`  inspect_by_cri "$number" "$reference"
-  section "config $number"
-  if [ -n "$SKOPEO" ]; then as_root $SKOPEO inspect --config "containers-storage:$reference" 2>/dev/null
-  else as_root $PODMAN image inspect --format '{"os":"{{.Os}}","architecture":"{{.Architecture}}","id":"{{.Id}}"}' "$reference" 2>/dev/null
-  fi`)}`;
-function crio_inspect(facts, references) {
-    return { body: crio_INSPECT, variables: variables(facts, references) };
-}
-function crio_heldAt(sections, number) {
-    const config = cri_parseJson(sections.get(`config ${number}`));
-    const imageId = criImageId(sections, number);
-    if (imageId === 'unasked') {
-        return heldByPodman(sections, number);
-    }
-    if (config === undefined || imageId === 'absent') {
-        return undefined;
-    }
-    return {
-        imageId,
-        os: String(config.os),
-        architecture: String(config.architecture),
-        unpacked: true,
-        witness: 'crictl',
-    };
-}
-const crio_LAYERS = `
-section layers
-as_root cat "$LIST" 2>/dev/null | tr '{' '\\n' | grep -F "$WANTED"`;
-function crio_layers(facts, asked) {
-    return {
-        body: asked.length === 0 || facts.privilege === 'user' ? '' : crio_LAYERS,
-        variables: {
-            LIST: `${facts.imageRoot.replace(/-images$/, '-layers')}/layers.json`,
-            WANTED: asked.map(({ diffId }) => diffId).join('\n'),
-        },
-    };
-}
-function crio_heldLayers(sections, asked) {
-    const held = new Map();
-    for (const line of (sections.get('layers') ?? '').split('\n')) {
-        const digest = parseDigest(/"diff-digest":"([^"]*)"/.exec(line)?.[1]);
-        const size = /"diff-size":(\d+)/.exec(line)?.[1];
-        if (digest !== undefined && size !== undefined) {
-            held.set(digest, { digest, sizeBytes: Number(size), compression: 'none' });
-        }
-    }
-    return asked.map(({ diffId }) => {
-        const layer = held.get(diffId);
-        return layer === undefined ? [] : [layer];
-    });
-}
-function crio_tag(facts, pairs) {
-    return {
-        body: eachPair(`  if [ -n "$PODMAN" ]; then as_root $PODMAN tag "$1" "$2" >&2
-  else as_root $SKOPEO copy --quiet "containers-storage:$1" "containers-storage:$2" >&2
-  fi`),
-        variables: variables(facts, flatPairs(pairs)),
-    };
-}
-function crio_remove(facts, references) {
-    return {
-        body: `${LET_IMPORTS_END}${eachReference(`  run=\${reference%:*}
-  unpacked=${UNPACKED}\${run##*/}.
-  let_imports_end "$reference" "$unpacked"
-  as_root rm -rf "$unpacked"*
-  if [ -n "$PODMAN" ]; then
-    ! as_root $PODMAN image exists "$reference" || as_root $PODMAN image rm "$reference" >&2 || exit 1
-  else
-    ! as_root $CRICTL --image-endpoint "unix://$SOCKET" inspecti "$reference" >/dev/null 2>&1 ||
-      as_root $CRICTL --image-endpoint "unix://$SOCKET" rmi "$reference" >&2 || exit 1
-  fi`)}`,
-        variables: variables(facts, references),
-    };
-}
-
-;// CONCATENATED MODULE: ./lib/runtime/docker.js
-
-const docker = {
-    importArchive: docker_importArchive,
-    inspect: docker_inspect,
-    held: heldBy(docker_heldAt),
-    layers: docker_layers,
-    heldLayers: docker_heldLayers,
-    canOverlap: false,
-    lacksContent: said => /no such file or directory/.test(said),
-    tag: docker_tag,
-    remove: docker_remove,
-};
-function docker_importArchive(facts) {
-    return [...asRoot(facts), ...(facts.tools.docker ?? ['docker']), 'load', '--quiet'];
-}
-const docker_INSPECT = `${CRI}${eachReference(`  image=$(as_root $DOCKER image inspect "$reference" 2>/dev/null) && {
-    section "image $number"; printf '%s' "$image"
-    inspect_by_cri "$number" "$reference"
-  }`)}`;
-function docker_inspect(facts, references) {
-    return { body: docker_INSPECT, variables: variables(facts, references) };
-}
-function docker_heldAt(sections, number) {
-    const images = cri_parseJson(sections.get(`image ${number}`));
-    const [image] = Array.isArray(images) ? images : [];
-    const answer = criImageId(sections, number);
-    const imageId = answer === 'unasked' ? image?.Id : answer;
-    if (image === undefined || typeof imageId !== 'string' || imageId === 'absent') {
-        return undefined;
-    }
-    return {
-        imageId,
-        os: String(image.Os),
-        architecture: String(image.Architecture),
-        unpacked: true,
-        witness: answer === 'unasked' ? 'docker' : 'crictl',
-    };
-}
-const docker_LAYERS = `
-section chains
-case $(as_root $DOCKER info --format '{{json .DriverStatus}}') in *io.containerd.snapshotter*) ;; *)
-  ids=$(as_root $DOCKER image ls --all --quiet --no-trunc | sort -u)
-  [ -z "$ids" ] || as_root $DOCKER image inspect --format '{{json .RootFS.Layers}}' $ids | grep -F "$WANTED" ;;
-esac`;
-function docker_layers(facts, asked) {
-    return {
-        body: asked.length === 0 ? '' : docker_LAYERS,
-        variables: { ...variables(facts, []), WANTED: asked.map(({ diffId }) => diffId).join('\n') },
-    };
-}
-function docker_heldLayers(sections, asked) {
-    const diffIds = asked.map(({ diffId }) => diffId);
-    const depths = (sections.get('chains') ?? '').split('\n').map(line => {
-        const chain = cri_parseJson(line);
-        const differs = diffIds.findIndex((diffId, index) => !Array.isArray(chain) || chain[index] !== diffId);
-        return differs < 0 ? diffIds.length : differs;
-    });
-    const depth = Math.max(0, ...depths);
-    return diffIds.map((digest, index) => (index < depth ? [{ digest, sizeBytes: 0, compression: 'none' }] : []));
-}
-function docker_tag(facts, pairs) {
-    return {
-        body: eachPair('  as_root $DOCKER image tag "$1" "$2" >&2'),
-        variables: variables(facts, flatPairs(pairs)),
-    };
-}
-function docker_remove(facts, references) {
-    return {
-        body: `${CRI}${eachReference(`  end_imports "$reference"
-  [ -z "$(as_root $DOCKER image ls --quiet "$reference")" ] || as_root $DOCKER image rm "$reference" >&2 || exit 1`)}`,
-        variables: variables(facts, references),
-    };
-}
-
-;// CONCATENATED MODULE: ./lib/runtime/detect.js
-
-
-
-const RUNTIMES = { containerd: containerd, 'cri-o': crio, docker: docker };
-function runtimeOf(name) {
-    return RUNTIMES[name];
-}
-
-;// CONCATENATED MODULE: ./lib/node/heartbeat.js
-
-const BEAT = [
-    `export LC_ALL=C PATH="$PATH:${SEARCH_PATH}"`,
-    `(trap 'kill $s; exit' TERM; while sleep 10 2>/dev/null & s=$!; wait $s; do echo >&2; done) >/dev/null & b=$!`,
-    '"$@"; c=$?; kill $b; exit $c',
-].join('; ');
-function withHeartbeat(argv) {
-    return ['/bin/sh', '-c', BEAT, 'sh', ...argv];
-}
-
-;// CONCATENATED MODULE: ./lib/image/chain-id.js
-
-function chainIds(diffIds) {
-    const chain = [];
-    for (const diffId of diffIds) {
-        const below = chain.at(-1);
-        chain.push(below === undefined ? diffId : digestOf(`${below} ${diffId}`));
-    }
-    return chain;
-}
-
-;// CONCATENATED MODULE: ./lib/node/layers.js
-
-
-
-
-
-const METADATA_BYTES = 8 * 1024;
-async function askLayers(node, images, { delta }, run) {
-    if (images.length === 0) {
-        return;
-    }
-    const { connection, facts } = node_ready(node);
-    const runtime = runtimeOf(facts.runtime.name);
-    const asked = await Promise.all(images.map(({ image }) => askedLayers(image)));
-    const sections = delta ? await runScript(connection, runtime.layers(facts, asked.flat()), run.signal) : new Map();
-    for (const [index, target] of images.entries()) {
-        target.held = delta ? planLayers(target.image, runtime.heldLayers(sections, asked[index] ?? [])) : [];
-        const blobs = missingLayers(target).map(({ diffId }) => asked[index]?.find(layer => layer.diffId === diffId)?.blob);
-        target.estimate = {
-            bytes: METADATA_BYTES + sentBytes(target, blobs),
-            isExact: !blobs.includes(undefined),
-        };
-    }
-}
-async function askedLayers({ layers }) {
-    const chain = chainIds(layers.map(({ diffId }) => diffId));
-    const blobs = await Promise.all(layers.map(async (layer) => layers_describe(await layer.known())));
-    return layers.map(({ diffId }, index) => ({ diffId, chainId: chain[index] ?? diffId, blob: blobs[index] }));
-}
-function layers_describe(blob) {
-    return blob && { digest: blob.digest, sizeBytes: blob.sizeBytes, compression: blob.compression };
-}
-
-;// CONCATENATED MODULE: ./lib/node/space.js
-
-
-function parseDisk(line) {
-    const [, sizeKib, freeKib, path] = /\s(\d+)\s+\d+\s+(\d+)\s+\d+%\s+(\S.*)$/.exec(line) ?? [];
-    return sizeKib === undefined || freeKib === undefined || path === undefined
-        ? undefined
-        : { path, sizeBytes: Number(sizeKib) * 1024, freeBytes: Number(freeKib) * 1024 };
-}
-function otherWorkDisk({ disk, workDisk }) {
-    return workDisk === undefined || workDisk.path === disk.path ? undefined : workDisk;
-}
-function assertRoom(facts, reference, { archiveBytes, layersBytes }) {
-    const work = otherWorkDisk(facts);
-    const needs = [
-        ...(work === undefined ? [] : [{ disk: work, bytes: archiveBytes }]),
-        { disk: facts.disk, bytes: archiveBytes + layersBytes },
-    ];
-    for (const { disk, bytes } of needs) {
-        if (bytes > disk.freeBytes) {
-            throw new errors/* SideloadError */.wR('DISK_FULL', `${reference} needs ${formatBytes(bytes)} on ${disk.path} of the node, and ${formatBytes(disk.freeBytes)} are free`);
-        }
-    }
-}
-
-;// CONCATENATED MODULE: ./lib/node/kubelet.js
-
-const DEFAULTS = {
-    imageGcHighThresholdPercent: 85,
-    credentialPolicy: 'NeverVerifyPreloadedImages',
-    credentialAllowlist: [],
-};
-function parseKubelet(text, gcThreshold) {
-    const settings = Object.assign({}, ...(0,yaml_dist/* parseAllDocuments */.hR)(text).map(kubelet_toObject));
-    const { imageGCHighThresholdPercent: percent, imagePullCredentialsVerificationPolicy: policy, preloadedImagesVerificationAllowlist: allowlist, } = settings;
-    const threshold = /^\d{1,3}$/.test(gcThreshold) ? Number(gcThreshold) : percent;
-    return {
-        imageGcHighThresholdPercent: typeof threshold === 'number' ? threshold : DEFAULTS.imageGcHighThresholdPercent,
-        credentialPolicy: typeof policy === 'string' && policy !== '' ? policy : DEFAULTS.credentialPolicy,
-        credentialAllowlist: Array.isArray(allowlist) ? allowlist.map(String) : DEFAULTS.credentialAllowlist,
-    };
-}
-function kubelet_toObject(document) {
-    const value = (document.errors ?? []).length === 0 ? document.toJS?.() : undefined;
-    return typeof value === 'object' && value !== null ? value : {};
-}
-
-;// CONCATENATED MODULE: ./lib/node/facts.js
-
-
-
-
-
-const RUNTIME_NAMES = ['containerd', 'cri-o', 'docker'];
-const TOOL_NAMES = ['ctr', 'crictl', 'skopeo', 'podman', 'docker'];
-const CLIENTS = {
-    containerd: ['ctr'],
-    'cri-o': ['skopeo', 'podman'],
-    docker: ['docker'],
-};
-const PRIVILEGES = { 'sudo -n': 'sudo', 'doas -n': 'doas' };
-function parseMachine(sections, label) {
-    const fail = (code, message) => new errors/* SideloadError */.wR(code, message, { node: label });
-    const text = (name) => sections.get(name) ?? '';
-    const refusal = sections.get('sudo-refused');
-    const allowed = text('sudo-allows').split(/\s+/);
-    const mayLoad = allowed.includes('load') && allowed.includes('inspect');
-    if (refusal !== undefined && !mayLoad) {
-        const message = refusalText(text('as-root'), refusal, allowed);
-        throw new errors/* SideloadError */.wR('SUDO_REFUSED', message, { node: label, hint: sudoHint(refusal) });
-    }
-    const platform = fromUname(text('machine'));
-    if (platform === undefined) {
-        throw fail('PROBE_FAILED', `unknown machine ${JSON.stringify(text('machine'))} (uname -m)`);
-    }
-    return {
-        platform,
-        kubernetesName: text('kubernetes-name'),
-        privilege: refusal !== undefined ? 'user' : text('uid') === '0' ? 'root' : (PRIVILEGES[text('as-root')] ?? 'none'),
-        kubelet: parseKubelet(text('kubelet-configuration'), text('kubelet-gc-threshold')),
-    };
-}
-function refusalText(command, refusal, allowed = []) {
-    const said = `\`${command}\` refused: ${refusal || 'without a word'}`;
-    return allowed.includes('load')
-        ? `${said}\nit allows \`podman load\`, but not \`podman image inspect\`, and nobody could say what the node has`
-        : said;
-}
-function parseFacts(sections, label) {
-    const fail = (code, message) => new errors/* SideloadError */.wR(code, message, { node: label });
-    const text = (name) => sections.get(name) ?? '';
-    const machine = parseMachine(sections, label);
-    const criSocket = text('socket');
-    if (criSocket === '') {
-        throw fail('RUNTIME_NOT_FOUND', 'no kubelet runs, and none of the well-known CRI sockets exists');
-    }
-    const origin = text('socket-origin');
-    if (text('socket-state') !== 'present') {
-        throw fail('RUNTIME_NOT_RUNNING', `the CRI socket ${criSocket} (from: ${origin}) does not exist`);
-    }
-    const tools = Object.fromEntries(TOOL_NAMES.flatMap(name => (text(name) === '' ? [] : [[name, text(name).split(' ')]])));
-    const criName = /^RuntimeName: *(\S+)/m.exec(text('cri-version'))?.[1];
-    const runtime = RUNTIME_NAMES.find(name => name === (criName ?? text('runtime')));
-    if (runtime === undefined && criName !== undefined) {
-        throw fail('RUNTIME_UNSUPPORTED', `the runtime behind ${criSocket} is ${criName}`);
-    }
-    if (runtime === undefined && Object.keys(tools).length === 0) {
-        throw fail('RUNTIME_NOT_FOUND', `the node has no client program for the runtime behind ${criSocket}`);
-    }
-    if (machine.privilege === 'user' && runtime !== 'cri-o') {
-        throw fail('SUDO_REFUSED', refusalText(text('as-root'), text('sudo-refused')));
-    }
-    if (runtime === 'cri-o' && tools.crictl === undefined && machine.privilege !== 'user') {
-        throw new errors/* SideloadError */.wR('RUNTIME_NOT_FOUND', 'the runtime is CRI-O, and the node has no crictl, which alone says what CRI-O holds', {
-            node: label,
-            hint: 'Install crictl on the node (package cri-tools), in a directory where the user’s PATH or /usr/local/bin has it.',
-        });
-    }
-    const unasked = machine.privilege === 'user' && tools.crictl === undefined ? 'of unknown version' : undefined;
-    const version = serverVersion(text('client-version')) ?? /^RuntimeVersion: *(\S+)/m.exec(text('cri-version'))?.[1] ?? unasked;
-    if (runtime === undefined || version === undefined) {
-        const said = text('client-version') || text('cri-version');
-        throw fail('RUNTIME_NOT_RUNNING', `the runtime behind ${criSocket} does not answer${said === '' ? '' : `: ${said}`}`);
-    }
-    const clients = CLIENTS[runtime];
-    if (!clients.some(client => tools[client] !== undefined)) {
-        throw fail('RUNTIME_NOT_FOUND', `${runtime} runs, but ${clients.join(' or ')} is not installed on the node`);
-    }
-    const disk = parseDisk(text('disk'));
-    if (disk === undefined) {
-        throw fail('PROBE_FAILED', `cannot tell the free disk space: ${text('disk')}`);
-    }
-    return {
-        ...machine,
-        distribution: text('distribution') || 'unknown',
-        criSocket,
-        criSocketOrigin: origin,
-        runtime: { name: runtime, version },
-        tools,
-        politeness: text('politeness')
-            .split(' ')
-            .filter(word => word !== ''),
-        importFlags: new Set(text('import-help').match(/--[a-z][a-z-]+/g) ?? []),
-        snapshotter: text('snapshotter') || undefined,
-        staged: `${text('staged')}\n${text('staged-imports')}`.split(/\s+/).filter(reference => reference !== ''),
-        imageRoot: text('image-root'),
-        disk,
-        workDisk: parseDisk(text('work-disk')),
-        sandbox: sandboxOf(text('sandbox-image'), text('sandbox-state')),
-    };
-}
-function sandboxOf(reference, state) {
-    const isHeld = state === 'held';
-    return reference === '' || !(isHeld || /no such image|not found/i.test(state)) ? undefined : { reference, isHeld };
-}
-function serverVersion(text) {
-    return /^Server:[\s\S]*?^\s*Version:\s*(\S+)/m.exec(text)?.[1];
-}
-
-;// CONCATENATED MODULE: ./lib/node/distributions.js
-const DISTRIBUTIONS = [
-    {
-        name: 'kubeadm',
-        runtime: 'containerd',
-        socket: '/run/containerd/containerd.sock',
-        client: 'ctr',
-        crictl: 'crictl',
-    },
-    {
-        name: 'k3s',
-        runtime: 'containerd',
-        socket: '/run/k3s/containerd/containerd.sock',
-        client: 'k3s ctr',
-        crictl: 'k3s crictl',
-        kubelet: '/etc/rancher/k3s/config.yaml',
-    },
-    {
-        name: 'RKE2',
-        runtime: 'containerd',
-        socket: '/run/k3s/containerd/containerd.sock',
-        client: '/var/lib/rancher/rke2/bin/ctr',
-        crictl: '/var/lib/rancher/rke2/bin/crictl',
-    },
-    { name: 'k0s', runtime: 'containerd', socket: '/run/k0s/containerd.sock', client: 'k0s ctr', crictl: 'crictl' },
-    {
-        name: 'MicroK8s',
-        runtime: 'containerd',
-        socket: '/var/snap/microk8s/common/run/containerd.sock',
-        client: 'microk8s ctr',
-        crictl: 'crictl',
-        kubelet: '/var/snap/microk8s/current/args/kubelet',
-    },
-    { name: 'CRI-O', runtime: 'cri-o', socket: '/run/crio/crio.sock', client: 'skopeo', crictl: 'crictl' },
-    { name: 'CRI-O', runtime: 'cri-o', socket: '/run/crio/crio.sock', client: 'podman', crictl: 'crictl' },
-    { name: 'cri-dockerd', runtime: 'docker', socket: '/run/cri-dockerd.sock', client: 'docker', crictl: 'crictl' },
-];
-function distributionRows() {
-    return DISTRIBUTIONS.map(({ name, runtime, socket, client, crictl, kubelet = '' }) => [name, runtime, socket, client, crictl, kubelet].join('|')).join('\n');
-}
-
-;// CONCATENATED MODULE: ./lib/node/probe.js
-
-
-
-const PROBE = `
-section uid; id -u
-section as-root; printf '%s' "$AS_ROOT"
-limited=
-may() { sudo -n -l "$@" >/dev/null 2>&1; } # whether sudo lets the user run this command
-if ! refusal=$(as_root true 2>&1); then
-  section sudo-refused; printf '%s' "$refusal"
-  podman=$(command -v podman) || { section end; exit 0; }
-  # What one command needs of root, sudo may still allow; the rest is asked for as the user.
-  section sudo-allows
-  may "$podman" load --quiet --input "\${UNPACKED}x/oci" && echo load
-  may "$podman" image inspect x && echo inspect
-  as_root() { case $1 in */crictl | */podman) sudo -n "$@" ;; *) "$@" ;; esac; }
-  limited=yes
-fi
-section machine; uname -m
-
-kubelet=
-for process in /proc/[0-9]*; do
-  { read -r name <"$process/comm"; } 2>/dev/null || continue
-  if [ "$name" = kubelet ]; then kubelet=$process; break; fi
-done
-flag() { # flag NAME: its value on the kubelet's command line, as --name=value or --name value
-  printf '%s\\n' "$arguments" | sed -n -e "s/^--$1=//p" -e "/^--$1\\$/{n;p;}" | tail -n 1
-}
-configuration() { # the kubelet's configuration file and its drop-ins, in the order in which they apply
-  config=$(flag config) drop_ins=$(flag config-dir)
-  [ -z "$config" ] || as_root cat "$config"
-  [ -z "$drop_ins" ] || as_root ls "$drop_ins" | while read -r file; do
-    case $file in *.conf) printf '\\n---\\n'; as_root cat "$drop_ins/$file" </dev/null ;; esac
-  done
-}
-embedded() { # the command line of a kubelet that is part of another process, from the settings of its distribution
-  while IFS='|' read -r row_name row_runtime row_socket row_client row_crictl row_kubelet; do
-    { [ -n "$row_kubelet" ] && as_root test -S "$row_socket" && as_root test -f "$row_kubelet"; } </dev/null || continue
-    case $row_kubelet in
-    *.yaml) # of k3s (docs.k3s.io: kubelet-arg, node-name)
-      as_root cat "$row_kubelet" | tr -d "[]\\"'" | sed -n -e 's/^node-name: */--hostname-override=/p' \
-        -e '/^kubelet-arg *:/,/^[^ #-]/{s/^kubelet-arg *: *//;s/^ *- *//;s/, */\\n--/g;s/^-*\\([a-z][a-z-]*=\\)/--\\1/p;}' ;;
-    *) # of MicroK8s: a flag a line, with variables of the snap
-      as_root cat "$row_kubelet" | sed -e 's|\${SNAP_COMMON}|/var/snap/microk8s/common|g' \
-        -e 's|\${SNAP_DATA}|/var/snap/microk8s/current|g' -e 's|\${SNAP}|/snap/microk8s/current|g' ;;
-    esac
-    break
-  done <<END
-$DISTRIBUTIONS
-END
-}
-endpoint= origin='kubelet command line' hostname=
-if [ -n "$kubelet" ]; then arguments=$(as_root cat "$kubelet/cmdline" | tr '\\0' '\\n')
-else arguments=$(embedded) origin='kubelet settings of the distribution'; fi
-if [ -n "$arguments" ]; then
-  hostname=$(flag hostname-override)
-  endpoint=$(flag container-runtime-endpoint)
-  configuration=$(configuration)
-  section kubelet-configuration; printf '%s' "$configuration"
-  section kubelet-gc-threshold; flag image-gc-high-threshold
-  if [ -z "$endpoint" ]; then
-    endpoint=$(printf '%s\\n' "$configuration" | tr '{,}' '\\n\\n\\n' |
-      sed -n 's/^ *"\\{0,1\\}containerRuntimeEndpoint"\\{0,1\\} *: *//p' | tr -d "\\"', " | tail -n 1)
-    origin='kubelet config file'
-  fi
-fi
-if [ -n "$CRI_SOCKET" ]; then endpoint=$CRI_SOCKET origin=input; fi
-if [ -z "$endpoint" ]; then
-  while IFS='|' read -r row_name row_runtime row_socket row_client row_crictl row_kubelet; do
-    if as_root test -S "$row_socket" </dev/null; then endpoint=$row_socket origin='well-known socket'; break; fi
-  done <<END
-$DISTRIBUTIONS
-END
-fi
-socket=\${endpoint#unix://}
-[ -n "$hostname" ] || hostname=$(uname -n | tr '[:upper:]' '[:lower:]')
-section kubernetes-name; printf '%s' "$hostname"
-section socket; printf '%s' "$socket"
-section socket-origin; printf '%s' "$origin"
-if [ -z "$socket" ] || ! as_root test -S "$socket"; then section end; exit 0; fi
-section socket-state; printf present
-
-command_of() { # the command with its program as an absolute path; nothing when the program is not there
-  set -- $1
-  program=$(command -v "$1") || return 0
-  shift
-  printf '%s' "$program\${*:+ $*}"
-}
-runtime= client= crictl= ctr=
-while IFS='|' read -r row_name row_runtime row_socket row_client row_crictl row_kubelet; do
-  [ "$row_socket" = "\${socket#/var}" ] || [ "$row_socket" = "$socket" ] || continue
-  client=$(command_of "$row_client")
-  [ -n "$client" ] || continue
-  runtime=$row_runtime crictl=$(command_of "$row_crictl")
-  section distribution; printf '%s' "$row_name"
-  break
-done <<END
-$DISTRIBUTIONS
-END
-crictl=\${crictl:-$(command_of crictl)}
-[ -z "$limited" ] || may $crictl version || crictl=
-
-sandbox_of_containerd() { # of version 2, whose CRI does not tell: from its configuration, merged, else as it is written
-  for process in $(grep -lsx containerd /proc/[0-9]*/comm); do
-    process=\${process%/comm}
-    arguments=$(as_root cat "$process/cmdline" | tr '\\0' '\\n')
-    config=$(flag config)
-    [ -n "$config" ] || config=$(printf '%s\\n' "$arguments" | sed -n '/^-c$/{n;p;}')
-    config=\${config:-/etc/containerd/config.toml}
-    { as_root containerd --config "$config" config dump 2>/dev/null || as_root cat "$config" 2>/dev/null; } |
-      sed -n "s/^ *sandbox\\(_image\\)\\{0,1\\} *= *['\\"]\\([^'\\"]*\\)['\\"].*/\\2/p"
-  done | head -n 1
-}
-
-root= answers=
-if [ -n "$crictl" ]; then
-  section crictl; printf '%s' "$crictl"
-  cri() { as_root $crictl --timeout 5s --runtime-endpoint "unix://$socket" --image-endpoint "unix://$socket" "$@"; }
-  version=$(cri version 2>&1) && {
-    root=$(cri imagefsinfo 2>/dev/null | sed -n 's/.*"mountpoint": *"\\([^"]*\\)".*/\\1/p' | head -n 1)
-    found=$(printf '%s\\n' "$version" | sed -n 's/^RuntimeName: *//p')
-    runtime=\${found:-$runtime} answers=yes
-  }
-  section cri-version; printf '%s' "$version"
-fi
-[ -n "$runtime" ] || runtime=containerd
-section runtime; printf '%s' "$runtime"
-
-case $runtime in
-containerd)
-  case $client in *ctr) ctr=$client ;; *) ctr=$(command_of ctr) ;; esac
-  snapshotter=$(printf '%s' "$root" | sed -n 's/.*io\\.containerd\\.snapshotter\\.v1\\.//p')
-  if [ -n "$ctr" ]; then
-    section ctr; printf '%s' "$ctr"
-    section client-version; as_root $ctr --connect-timeout 5s --timeout 5s --address "$socket" version 2>&1
-    section import-help; $ctr images import --help 2>&1
-    section staged; as_root $ctr --address "$socket" --namespace k8s.io images ls -q 2>/dev/null | grep "^$STAGE_PREFIX"
-  fi
-  section snapshotter; printf '%s' "$snapshotter"
-  root=\${root:-/var/lib/containerd}
-  ;;
-cri-o)
-  section podman; command_of podman
-  [ -n "$limited" ] || { section skopeo; command_of skopeo; }
-  section staged; cri images -o json 2>/dev/null | tr -d '", ' | grep "^$STAGE_PREFIX"
-  root=\${root:-/var/lib/containers}
-  section work-disk; df -Pk "\${UNPACKED%/*}" | sed -n 2p
-  ;;
-docker)
-  section docker; command_of docker
-  section client-version; as_root docker version 2>&1
-  section staged; as_root docker image ls --format '{{.Repository}}:{{.Tag}}' 2>/dev/null | grep "^$STAGE_PREFIX"
-  root=$(as_root docker info --format '{{.DockerRootDir}}' 2>/dev/null)
-  root=\${root:-/var/lib/docker}
-  ;;
-esac
-section staged-imports
-ls -d "$UNPACKED"* 2>/dev/null | sed -n "s|^$UNPACKED\\([0-9a-z]*\\)\\..*|$STAGE_PREFIX\\1:0|p"
-for process in $(printf '%s\\n' "$STAGE_PREFIX" | grep -lsaFf - /proc/[0-9]*/cmdline); do
-  { tr '\\0' '\\n' <"$process"; } 2>/dev/null | sed -n "s|.*\\($STAGE_PREFIX[0-9a-z]*\\).*|\\1:0|p"
-done
-sandbox=
-if [ -n "$answers" ]; then
-  sandbox=$(cri info 2>/dev/null | sed -n 's/.*"sandboxImage": *"\\([^"]*\\)".*/\\1/p' | head -n 1)
-fi
-[ -n "$sandbox" ] || [ "$runtime" != containerd ] || sandbox=$(sandbox_of_containerd)
-if [ -n "$sandbox" ]; then
-  section sandbox-image; printf '%s' "$sandbox"
-  section sandbox-state
-  if [ -n "$answers" ]; then
-    said=$(cri inspecti -q "$sandbox" 2>&1 >/dev/null) && said=held
-    printf '%s' "$said"
-  elif [ -n "$ctr" ]; then
-    # Without crictl: the CRI of containerd keeps its images here, under full names.
-    case $sandbox in *.*/*)
-      if held=$(as_root $ctr --address "$socket" --namespace k8s.io images ls -q "name==$sandbox" 2>/dev/null); then
-        if [ -n "$held" ]; then printf held; else printf 'not found'; fi
-      fi ;;
-    esac
-  fi
-fi
-section politeness
-! command -v nice >/dev/null || printf '%s' 'nice -n 10 '
-! command -v ionice >/dev/null || printf '%s' 'ionice -c 2 -n 7'
-section image-root; printf '%s' "$root"
-while ! as_root test -d "$root"; do root=\${root%/*}; [ -n "$root" ] || root=/; done
-section disk; as_root df -Pk "$root" | sed -n 2p
-`;
-async function probe(connection, criSocket, signal) {
-    return await runScript(connection, {
-        body: PROBE,
-        variables: { CRI_SOCKET: criSocket ?? '', DISTRIBUTIONS: distributionRows(), STAGE_PREFIX: STAGE_PREFIX, UNPACKED: UNPACKED },
-    }, signal);
-}
-
-;// CONCATENATED MODULE: ./lib/node/steps.js
-
-
-
-
-
-
-
-
-
-
-
-const CLEAN_UP_MS = 60_000;
-async function steps_prepareNode(node, settings, ssh, signal) {
-    const lifetime = new AbortController();
-    const abandon = () => lifetime.abort(signal.reason);
-    signal.throwIfAborted();
-    signal.addEventListener('abort', abandon);
-    try {
-        node.connection = await ssh.connect(node.settings, lifetime.signal);
-        const { sudo } = node.settings;
-        node.connection = await becomeRoot(node.connection, { sudo, password: settings.ssh.sudoPassword }, signal);
-    }
-    finally {
-        signal.removeEventListener('abort', abandon);
-    }
-    const sections = await probe(node.connection, node.settings.criSocket ?? settings.criSocket, signal);
-    node.machine = parseMachine(sections, node.settings.label);
-    node.facts = parseFacts(sections, node.settings.label);
-}
-async function planImages(node, images, sandboxes, settings, run) {
-    const wanted = [...images, ...sandboxes].flatMap(image => referencesOf(image).map(reference => ({ ...image, reference })));
-    const held = await steps_inspect(node, wanted.map(image => image.reference), run.signal);
-    const plans = planNode(wanted, node_ready(node).facts, held);
-    const imageIds = [...new Set(plans.map(({ image }) => image.imageId))];
-    node.images = plans.map(({ reference, image, action }) => ({
-        reference,
-        image,
-        isSandbox: sandboxes.some(sandbox => sandbox.reference === reference),
-        stage: action === 'send' ? stageReference(run.id, imageIds.indexOf(image.imageId)) : undefined,
-        held: [],
-        isWhole: false,
-        estimate: { bytes: 0, isExact: true },
-        outcome: action === 'send' ? 'none' : 'present',
-        bytesSent: 0,
-        smoke: undefined,
-    }));
-    await askLayers(node, node.images.filter(({ stage }) => stage !== undefined), settings, run);
-}
-async function promoteImages(node, run) {
-    const { connection, facts } = node_ready(node);
-    const runtime = runtimeOf(facts.runtime.name);
-    const pairs = node.images.flatMap(({ stage, reference }) => stage === undefined ? [] : [{ from: stage, to: reference }]);
-    if (pairs.length > 0) {
-        await runScript(connection, runtime.tag(facts, pairs), run.signal);
-        await steps_removeStaged(node, run.id, run.signal);
-    }
-    const held = await steps_inspect(node, node.images.map(image => image.reference), run.signal);
-    for (const image of node.images) {
-        await notingError(node, image, async () => {
-            const fault = plan_faultOf(held.get(image.reference), image.image);
-            if (fault !== undefined) {
-                throw new errors/* SideloadError */.wR('VERIFY_FAILED', `${image.reference} in the end: ${fault}`);
-            }
-        });
-        if (image.stage !== undefined) {
-            image.outcome = 'sent';
-        }
-    }
-}
-async function leaveNode(node, settings, ssh, runId) {
-    try {
-        if (node.staged.size > 0) {
-            const signal = AbortSignal.timeout(CLEAN_UP_MS);
-            await steps_removeStaged(node, runId, signal).catch(async () => {
-                await node.connection?.close();
-                await steps_prepareNode(node, settings, ssh, signal);
-                await steps_removeStaged(node, runId, signal);
-            });
-        }
-    }
-    finally {
-        await node.connection?.close();
-    }
-}
-async function steps_removeStaged(node, runId, signal) {
-    const { connection, facts } = node_ready(node);
-    const references = new Set([...node.staged, ...abandonedReferences(facts.staged, runId, Date.now())]);
-    if (references.size > 0) {
-        await runScript(connection, runtimeOf(facts.runtime.name).remove(facts, [...references]), signal);
-    }
-    node.staged.clear();
-}
-async function steps_inspect(node, references, signal) {
-    const { connection, facts } = node_ready(node);
-    const runtime = runtimeOf(facts.runtime.name);
-    return runtime.held(await runScript(connection, runtime.inspect(facts, references), signal), references);
-}
-
-;// CONCATENATED MODULE: ./lib/node/send.js
-
-
-
-
-
-
-
-
-
-
-
-
-
-const TRANSIENT = new Set(['SSH_LOST', 'SSH_UNREACHABLE']);
-const RETRY_AFTER_MS = { first: 1000, most: 30_000 };
-async function stageImages(node, sending) {
-    const { settings, run, log } = sending;
-    const { label } = node.settings;
-    const missing = new Map(node.images.flatMap(image => (image.stage === undefined ? [] : [[image.stage, image]])));
-    for (let attempt = 0; missing.size > 0; attempt += 1) {
-        try {
-            if (attempt > 0) {
-                await resume(node, missing, sending);
-            }
-            await stageAll(node, missing, sending);
-        }
-        catch (thrown) {
-            const error = (0,errors/* toSideloadError */.Lq)(thrown, label);
-            if (run.signal.aborted || !TRANSIENT.has(error.code) || attempt >= settings.retries) {
-                throw error;
-            }
-            const waitMs = Math.min(RETRY_AFTER_MS.most, RETRY_AFTER_MS.first * 2 ** attempt);
-            log(`${label}: ${error.message}; trying again in ${waitMs / 1000} s (${attempt + 1} of ${settings.retries})`);
-            await (0,external_node_timers_promises_namespaceObject.setTimeout)(waitMs, undefined, { signal: run.signal });
-        }
-    }
-}
-async function stageAll(node, missing, sending) {
-    let isFirst = true;
-    for (const [stage, image] of missing) {
-        if (!isFirst) {
-            await askLayers(node, [image], sending.settings, sending.run);
-        }
-        isFirst = false;
-        await notingError(node, image, () => stageImage(node, image, stage, sending));
-        missing.delete(stage);
-    }
-}
-async function resume(node, missing, { settings, ssh, run, log }) {
-    await node.connection?.close();
-    await steps_prepareNode(node, settings, ssh, run.signal);
-    const { connection, facts } = node_ready(node);
-    await runScript(connection, runtimeOf(facts.runtime.name).remove(facts, [...missing.keys()]), run.signal);
-    await askLayers(node, [...missing.values()], settings, run);
-    for (const image of missing.values()) {
-        log(`${node.settings.label}: connected again; ${describeImage(image)}`);
-    }
-}
-async function stageImage(node, target, stage, sending) {
-    const { connection, facts } = node_ready(node);
-    const runtime = runtimeOf(facts.runtime.name);
-    const refusal = await sendImage(node, target, stage, sending);
-    const fault = refusal ?? (await faultAt(node, target, stage, sending.run.signal));
-    if (fault === undefined) {
-        return;
-    }
-    const isThin = missingLayers(target).length < target.image.layers.length;
-    if (!isThin || (refusal !== undefined && !runtime.lacksContent(refusal))) {
-        throw refusal === undefined
-            ? new errors/* SideloadError */.wR('VERIFY_FAILED', `${target.reference} after the import: ${fault}`)
-            : new errors/* SideloadError */.wR('IMPORT_FAILED', refusal);
-    }
-    sending.log(`${node.settings.label}: the layers that the node has were not enough (${fault}); ${target.reference} is sent whole`);
-    await runScript(connection, runtime.remove(facts, [...node.staged]), sending.run.signal);
-    target.held = [];
-    target.isWhole = true;
-    await stageImage(node, target, stage, sending);
-}
-async function sendImage(node, target, stage, sending) {
-    const { facts } = node_ready(node);
-    const { image } = target;
-    const known = await Promise.all(missingLayers(target).map(layer => layer.known()));
-    const archiveBytes = METADATA_BYTES + sentBytes(target, known);
-    assertRoom(facts, target.reference, { archiveBytes, layersBytes: unpackedBytes([target]) });
-    const transfer = sending.progress.start(node.settings.label, archiveBytes);
-    const failing = new AbortController();
-    const signal = AbortSignal.any([sending.run.signal, failing.signal]);
-    const { canOverlap } = runtimeOf(facts.runtime.name);
-    const held = [...target.held];
-    let end = 'failed';
-    const imports = [];
-    try {
-        for await (const count of partsOf(target, facts.privilege !== 'user', signal)) {
-            const isLast = count === image.layers.length;
-            const part = isLast ? image : partOf(image, count);
-            const reference = isLast ? stage : partReference(stage, node.staged.size + 1);
-            node.staged.add(reference);
-            const blobs = part.layers.map((layer, index) => held[index] ?? layer.store(signal));
-            const { sent, imported } = importPart(node, target, { image: part, reference, blobs, signal }, sending, transfer);
-            imports.push(imported);
-            await (canOverlap ? Promise.race([sent, imported]) : imported);
-            for (const [index, layer] of part.layers.entries())
-                held[index] ??= layers_describe(await layer.store(signal));
-        }
-        const refusal = (await Promise.all(imports)).find(said => said !== undefined);
-        end = refusal === undefined ? 'done' : 'failed';
-        return refusal;
-    }
-    finally {
-        failing.abort(new errors/* SideloadError */.wR('CANCELLED', 'another part of the image has failed'));
-        await Promise.allSettled(imports);
-        transfer.end(end);
-    }
-}
-const PART_BYTES = 32_000_000;
-async function* partsOf({ image, held, isWhole }, mayDivide, signal) {
-    const missing = [...image.layers.entries()].filter(([index]) => held[index] === undefined);
-    let bytes = 0;
-    for (const [index, layer] of isWhole || !mayDivide ? [] : missing.slice(0, -1)) {
-        bytes += (await layer.store(signal)).sizeBytes;
-        if (bytes >= PART_BYTES) {
-            bytes = 0;
-            yield index + 1;
-        }
-    }
-    yield image.layers.length;
-}
-function importPart(node, target, { image, reference, blobs, signal }, { throttle }, transfer) {
-    const { connection, facts } = node_ready(node);
-    const stdin = throttle(layoutArchive({ reference, image, blobs }).stream(), signal);
-    const sent = new Promise(resolve => {
-        stdin.once('close', () => resolve());
-    });
-    const command = [
-        ...facts.politeness,
-        ...runtimeOf(facts.runtime.name).importArchive(facts, reference, image.platform),
-    ];
-    let sentBytes = 0;
-    const running = connection.run(withHeartbeat(command), {
-        stdin,
-        signal,
-        onStdinBytes: totalBytes => {
-            target.bytesSent += totalBytes - sentBytes;
-            sentBytes = totalBytes;
-            transfer.advance(target.bytesSent);
-        },
-    });
-    const imported = running.then(({ code, stdout, stderr }) => {
-        const said = (stderr.trim() || stdout.trim()).slice(-2000);
-        return code === 0 ? undefined : `the import ended with exit code ${code}: ${said}`;
-    });
-    imported.catch(() => { });
-    return { sent, imported };
-}
-async function faultAt(node, { image }, reference, signal) {
-    return plan_faultOf((await steps_inspect(node, [reference], signal)).get(reference), image);
-}
-
-;// CONCATENATED MODULE: ./lib/node/throttle.js
-
-
-const PIECE_BYTES = 64 * 1024;
-function createThrottle(bytesPerSecond) {
-    let freeAtMs = 0;
-    return {
-        async pass(bytes, signal) {
-            const now = performance.now();
-            const waitMs = Math.max(0, freeAtMs - now);
-            freeAtMs = Math.max(freeAtMs, now) + (1000 * bytes) / bytesPerSecond;
-            if (waitMs > 0)
-                await (0,external_node_timers_promises_namespaceObject.setTimeout)(waitMs, undefined, { signal });
-        },
-    };
-}
-function throttleOf(bytesPerSecond) {
-    if (bytesPerSecond === undefined)
-        return source => source;
-    const throttle = createThrottle(bytesPerSecond);
-    return (source, signal) => external_node_stream_namespaceObject.Readable.from(throttled(source, throttle, signal), { objectMode: false });
-}
-async function* throttled(source, throttle, signal) {
-    for await (const chunk of source) {
-        for (let start = 0; start < chunk.length; start += PIECE_BYTES) {
-            const piece = chunk.subarray(start, start + PIECE_BYTES);
-            await throttle.pass(piece.length, signal);
-            yield piece;
-        }
-    }
-}
-
-;// CONCATENATED MODULE: ./lib/preflight.js
-
-
-
-
-
-
-
-function preflight(nodes, images, options) {
-    const names = nodes.map(kubernetesName);
-    const found = nodes.flatMap((node, index) => faultsOf(node, images, options)
-        .concat(options.isSmoked ? twins(nodes, names, index) : [])
-        .map(fault => ({ node: node.settings.label, ...fault })));
-    const platforms = images.flatMap(({ variants }) => variants.map(({ platform }) => platform));
-    const missing = names.includes(undefined)
-        ? []
-        : (options.cluster ?? []).filter(object => takesPods(object, platforms) && !names.includes(object.metadata.name));
-    return [
-        ...found,
-        ...missing.map(object => ({
-            node: object.metadata.name,
-            ...warning('NODE_NOT_LISTED', 'the cluster may start pods on it, and it would not have the image'),
-        })),
-    ];
-}
-function errorOf(findings) {
-    const [first, ...others] = findings.filter(({ severity }) => severity === 'error');
-    if (first === undefined) {
-        return undefined;
-    }
-    const also = others.map(({ code, message, hint }) => `also [${code}]: ${message}\n  ${hint}`);
-    return new errors/* SideloadError */.wR(first.code, [first.message, ...also].join('\n'), { node: first.node, hint: first.hint });
-}
-function faultsOf(node, images, { isSmoked }) {
-    const { machine, facts, object, error } = node;
-    const faults = [];
-    if (error !== undefined) {
-        const { code, message, hint } = error;
-        faults.push({ severity: 'error', code, message, hint });
-    }
-    if (machine !== undefined && error?.code !== 'PLATFORM_MISMATCH') {
-        faults.push(...mismatch(images, machine));
-    }
-    if (object === 'absent' && isSmoked) {
-        const name = JSON.stringify(kubernetesName(node));
-        faults.push(fault('NODE_NOT_IN_CLUSTER', `the cluster has no node ${name}`));
-    }
-    else if (object !== undefined && object !== 'absent') {
-        const reason = unreadiness(object);
-        if (reason !== undefined) {
-            faults.push(when(isSmoked, 'NODE_NOT_READY', reason));
-        }
-    }
-    if (machine !== undefined) {
-        faults.push(...credentials(node, machine.kubelet));
-    }
-    if (facts !== undefined) {
-        faults.push(...sandbox(node, facts, isSmoked), ...disk(node, facts));
-    }
-    return faults;
-}
-function mismatch(images, machine) {
-    try {
-        planNode(images, machine, new Map());
-        return [];
-    }
-    catch (thrown) {
-        const { code, message, hint } = (0,errors/* toSideloadError */.Lq)(thrown);
-        return [{ severity: 'error', code, message, hint }];
-    }
-}
-function twins(nodes, names, index) {
-    const name = names[index];
-    const first = names.indexOf(name);
-    if (name === undefined || first === index) {
-        return [];
-    }
-    const labels = `${nodes[first]?.settings.label} and ${nodes[index]?.settings.label}`;
-    const message = `${labels} are the same Kubernetes node, ${name}`;
-    return [{ severity: 'error', code: 'INPUT_INVALID', message, hint: 'Keep one of the two addresses.' }];
-}
-function credentials({ images }, { credentialPolicy, credentialAllowlist }) {
-    if (credentialPolicy !== 'AlwaysVerify' && credentialPolicy !== 'NeverVerifyAllowlistedImages') {
-        return [];
-    }
-    const refused = images.filter(({ reference }) => credentialPolicy === 'AlwaysVerify' || !isAllowed(reference, credentialAllowlist));
-    if (refused.length === 0) {
-        return [];
-    }
-    const isCertain = refused.some(({ stage }) => stage !== undefined);
-    const names = refused.map(({ reference }) => reference).join(', ');
-    const message = `the kubelet’s imagePullCredentialsVerificationPolicy is ${credentialPolicy}, which does not let pods use ${names}`;
-    return [when(isCertain, 'IMAGE_CREDENTIALS_POLICY', message)];
-}
-function isAllowed(reference, allowlist) {
-    const { registry, repository } = reference_parseReference(reference);
-    const name = registry === undefined ? repository : `${registry}/${repository}`;
-    return allowlist.some(entry => (entry.endsWith('/*') ? name.startsWith(entry.slice(0, -1)) : name === entry));
-}
-function sandbox({ images }, { sandbox }, isSmoked) {
-    if (sandbox === undefined || sandbox.isHeld || images.some(({ reference }) => preflight_isSame(reference, sandbox.reference))) {
-        return [];
-    }
-    const message = `the CRI does not have ${sandbox.reference}, from which the sandbox of every pod is made`;
-    return [when(isSmoked, 'SANDBOX_IMAGE_MISSING', message)];
-}
-function preflight_isSame(reference, configured) {
-    try {
-        return reference === normalise(configured);
-    }
-    catch {
-        return false;
-    }
-}
-function disk({ images }, facts) {
-    const { disk, kubelet } = facts;
-    const layers = unpackedBytes(images.filter(({ stage }) => stage !== undefined));
-    const { path, sizeBytes, freeBytes } = disk;
-    const free = `${formatBytes(freeBytes)} are free on ${path}`;
-    if (layers > freeBytes) {
-        return [fault('DISK_FULL', `the layers alone are ${formatBytes(layers)}; ${free}`)];
-    }
-    const faults = [];
-    if (2 * layers > freeBytes) {
-        faults.push(warning('DISK_TIGHT', `the layers are ${formatBytes(layers)} and their archive may be as much again; ${free}`));
-    }
-    const work = otherWorkDisk(facts);
-    if (work !== undefined && layers > work.freeBytes) {
-        faults.push(warning('DISK_TIGHT', `the archive, which may be up to ${formatBytes(layers)}, is unpacked below /var/tmp; ${formatBytes(work.freeBytes)} are free on ${work.path}`));
-    }
-    const threshold = kubelet.imageGcHighThresholdPercent;
-    const usedPercent = 100 - Math.floor((100 * Math.max(0, freeBytes - 2 * layers)) / sizeBytes);
-    if (threshold < 100 && usedPercent >= threshold) {
-        const state = layers === 0 ? 'is' : 'would be up to';
-        faults.push(warning('IMAGE_GC_LIKELY', `${path} ${state} ${usedPercent} % full, and the kubelet removes unused images from ${threshold} % on`));
-    }
-    return faults;
-}
-function fault(code, message) {
-    return { severity: 'error', code, message, hint: errors/* ERRORS */.Sr[code].hint };
-}
-function warning(code, message) {
-    return { ...fault(code, message), severity: 'warning' };
-}
-function when(isCertain, code, message) {
-    return isCertain ? fault(code, message) : warning(code, message);
-}
-
-;// CONCATENATED MODULE: ./lib/report/progress.js
-
-const INTERVAL_MS = { live: 200, log: 10_000 };
-const SPARSE = { afterMs: 60_000, intervalMs: 30_000 };
-const WINDOW_MS = 5_000;
-const NAMED_NODES = 3;
-function transferProgress(host) {
-    const states = new Map();
-    let timer;
-    let shownAt = 0;
-    let begunAt = 0;
-    const show = () => {
-        const now = Date.now();
-        for (const state of states.values()) {
-            sample(state, now);
-        }
-        if (host.isLive) {
-            host.progress(liveLines([...states.values()], now, host.size));
-        }
-        else if (now - begunAt <= SPARSE.afterMs || now - shownAt >= SPARSE.intervalMs) {
-            shownAt = now;
-            host.progress([logLine([...states.values()], now)]);
-        }
-    };
-    return {
-        start(node, totalBytes) {
-            const now = Date.now();
-            const state = { node, total: totalBytes, startedAt: now, sent: 0, samples: [], end: undefined };
-            sample(state, now);
-            if (timer === undefined) {
-                begunAt = now;
-                timer = setInterval(show, host.isLive ? INTERVAL_MS.live : INTERVAL_MS.log).unref();
-            }
-            states.set(node, state);
-            return {
-                advance: sentBytes => {
-                    state.sent = sentBytes;
-                },
-                end: (how = 'done') => {
-                    state.end = how;
-                    if ([...states.values()].every(({ end }) => end !== undefined)) {
-                        clearInterval(timer);
-                        timer = undefined;
-                        states.clear();
-                        if (host.isLive) {
-                            host.progress([]);
-                        }
-                    }
-                },
-            };
-        },
-    };
-}
-function sample(state, now) {
-    state.samples.push({ at: now, sent: state.sent });
-    while ((state.samples[1]?.at ?? now) <= now - WINDOW_MS) {
-        state.samples.shift();
-    }
-}
-function bytesPerSecond({ samples, sent }, now) {
-    const [oldest] = samples;
-    const elapsedMs = oldest === undefined ? 0 : now - oldest.at;
-    return oldest === undefined || elapsedMs === 0 ? 0 : ((sent - oldest.sent) * 1000) / elapsedMs;
-}
-function percentOf(sent, total) {
-    return total === 0 ? 100 : Math.min(100, Math.floor((100 * sent) / total));
-}
-function sum(states, of) {
-    return states.reduce((total, state) => total + of(state), 0);
-}
-function progress_isSent({ sent, total }) {
-    return sent >= total;
-}
-function timeLeft(states, now) {
-    const seconds = states
-        .filter(state => state.end === undefined && !progress_isSent(state))
-        .map(state => (state.total - state.sent) / bytesPerSecond(state, now));
-    const longest = Math.max(...seconds);
-    return seconds.length === 0 || !Number.isFinite(longest)
-        ? ''
-        : `${formatDuration(Math.ceil(longest) * 1000, 0)} left`;
-}
-const BAR = 20;
-const CELLS = { percent: 4, bytes: 21, rate: 10 };
-function liveLines(states, now, { columns, rows }) {
-    const room = Math.max(1, rows - 3);
-    const sorted = [...states].sort((one, other) => Number(one.end !== undefined) - Number(other.end !== undefined));
-    const shown = new Set(states.length <= room ? states : sorted.slice(0, room - 1));
-    const width = Math.min(Math.max(...states.map(({ node }) => node.length), 'all nodes'.length), 30);
-    const line = (mark, name, sent, total, rate, rest) => {
-        const percent = percentOf(sent, total);
-        const cells = [
-            `${percent} %`.padStart(CELLS.percent + 1),
-            `${formatBytes(sent)} of ${formatBytes(total)}`.padStart(CELLS.bytes),
-            (rate > 0 ? `${formatBytes(rate)}/s` : '').padStart(CELLS.rate),
-            rest,
-        ];
-        const label = name.length > width ? `${name.slice(0, width - 1)}…` : name.padEnd(width);
-        const text = cells.join('  ');
-        const needed = width + BAR + text.length - rest.length + 6 + '10 min 10 s left'.length;
-        const bar = columns > needed ? `  ${barOf(percent)}` : '';
-        return `${mark} ${label}${bar}  ${text}`.trimEnd();
-    };
-    const lines = states
-        .filter(state => shown.has(state))
-        .map(state => {
-        const { node, sent, total, end } = state;
-        const mark = end === 'done' ? '✔' : end === 'failed' ? '✘' : ' ';
-        const rest = end ?? (progress_isSent(state) ? 'importing' : timeLeft([state], now));
-        return line(mark, node, sent, total, end === undefined && !progress_isSent(state) ? bytesPerSecond(state, now) : 0, rest);
-    });
-    const hidden = states.length - lines.length;
-    const ended = states.filter(({ end }) => end !== undefined).length;
-    const all = line(' ', 'all nodes', sum(states, ({ sent }) => sent), sum(states, ({ total }) => total), sum(states, state => (state.end === undefined ? bytesPerSecond(state, now) : 0)), timeLeft(states, now));
-    return [
-        ...lines,
-        ...(hidden > 0 ? [`  and ${hidden} more, ${ended} of ${states.length} done`] : []),
-        ...(states.length > 1 ? [all] : []),
-    ];
-}
-function barOf(percent) {
-    const filled = Math.round((percent * BAR) / 100);
-    return `${'█'.repeat(filled)}${'░'.repeat(BAR - filled)}`;
-}
-function logLine(states, now) {
-    const busy = states.filter(({ end }) => end === undefined);
-    const total = sum(states, state => state.total);
-    const percent = percentOf(sum(states, ({ sent }) => sent), total);
-    const rate = sum(busy, state => bytesPerSecond(state, now));
-    const left = timeLeft(states, now);
-    const where = states.length === 1 ? (states[0]?.node ?? '') : `${states.length} nodes`;
-    const isImporting = busy.length > 0 && busy.every(progress_isSent);
-    const behind = busy
-        .map(({ node, sent, total: all }) => ({ node, percent: percentOf(sent, all) }))
-        .sort((one, other) => one.percent - other.percent)
-        .slice(0, NAMED_NODES)
-        .map(one => `${one.node} ${one.percent} %`);
-    return [
-        `${percent} % of ${formatBytes(total)} to ${where}`,
-        isImporting ? 'importing' : `${formatBytes(rate)}/s`,
-        ...(left === '' ? [] : [left]),
-        ...(states.length === 1 ? [] : [`${states.length - busy.length} done`]),
-        ...(states.length === 1 || isImporting ? [] : [`behind: ${behind.join(', ')}`]),
-    ].join(', ');
-}
-
-;// CONCATENATED MODULE: ./lib/sandbox.js
-
-
-const NO_SANDBOX_IMAGES = { images: [], of: () => [], close: async () => { } };
-async function openSandboxImages(nodes, sent, open, log) {
-    const lacking = new Set(nodes.flatMap(node => missingOn(node) ?? []));
-    const sets = [];
-    for (const reference of lacking) {
-        if (sent.some(image => image.reference === reference || image.aliases?.includes(reference))) {
-            continue;
-        }
-        try {
-            sets.push(await open(reference));
-        }
-        catch (error) {
-            log(`${reference}, which nodes lack, cannot be sent along: ${(0,errors/* messageOf */.bD)(error)}`);
-        }
-    }
-    const images = sets.flatMap(set => set.images);
-    return {
-        images,
-        of: node => images.filter(({ reference }) => reference === missingOn(node)),
-        close: async () => {
-            await Promise.all(sets.map(set => set.close()));
-        },
-    };
-}
-function missingOn({ facts }) {
-    const sandbox = facts?.sandbox;
-    if (sandbox === undefined || sandbox.isHeld) {
-        return undefined;
-    }
-    try {
-        return normalise(sandbox.reference);
-    }
-    catch {
-        return undefined;
-    }
 }
 
 ;// CONCATENATED MODULE: ./lib/smoke/verdict.js
@@ -7728,7 +2957,7 @@ function specOf({ spec }) {
 
 
 
-const cri_CLEAN_UP_MS = 60_000;
+const CLEAN_UP_MS = 60_000;
 const MARGIN_MS = 60_000;
 const WORD = 'by the runtime’s word, no kubelet was asked';
 const FUNCTIONS = `
@@ -7838,7 +3067,7 @@ async function runByCri(connection, facts, targets, options) {
         }
     }
     catch (thrown) {
-        await cri_removeByCri(connection, facts, options.runId, AbortSignal.timeout(cri_CLEAN_UP_MS)).catch(() => { });
+        await cri_removeByCri(connection, facts, options.runId, AbortSignal.timeout(CLEAN_UP_MS)).catch(() => { });
         throw thrown;
     }
 }
@@ -7973,6 +3202,695 @@ function podName(runId) {
     return `kube-sideload-${runId}`;
 }
 
+;// CONCATENATED MODULE: external "node:timers/promises"
+const external_node_timers_promises_namespaceObject = require("node:timers/promises");
+;// CONCATENATED MODULE: ./lib/smoke/fit.js
+
+const NOBODY = 65_534;
+const LIMITS = { cpu: '500m', memory: '128Mi' };
+function firstFit(user, { security, resources }) {
+    const isNumbered = /^0*[1-9]\d*(:|$)/.test(user);
+    const level = security === 'restricted' || (security === 'auto' && isNumbered)
+        ? { level: 'restricted', runAsUser: isNumbered ? undefined : NOBODY }
+        : { level: 'image' };
+    return { security: level, resources };
+}
+async function fitPod(kubectl, first, settings, manifestOf) {
+    const changes = [];
+    let fit = first;
+    for (;;) {
+        try {
+            const pod = await kubectl.createPod(manifestOf(fit), { dryRun: true });
+            const pulled = pod.spec?.containers?.find(({ imagePullPolicy = 'Never' }) => imagePullPolicy !== 'Never');
+            if (pulled !== undefined) {
+                throw new errors/* SideloadError */.wR('PULL_FORCED', `the pod was sent with \`imagePullPolicy: Never\`, and the API server makes it ${pulled.imagePullPolicy}`);
+            }
+            return { fit, changes };
+        }
+        catch (thrown) {
+            const { code, message } = (0,errors/* toSideloadError */.Lq)(thrown);
+            const { security, resources } = fit;
+            if (code === 'POD_SECURITY' && settings.security === 'auto' && security.level === 'image') {
+                fit = { resources, security: { level: 'restricted', runAsUser: NOBODY } };
+                changes.push(`as user ${NOBODY} under Pod Security \`restricted\`, since the namespace wants it`);
+            }
+            else if (code === 'QUOTA_EXCEEDED' && /must specify [^;]*limits\./.test(message) && !hasAny(resources.limits)) {
+                fit = { security, resources: { ...resources, limits: LIMITS } };
+                changes.push(`with limits of ${LIMITS.cpu} CPU and ${LIMITS.memory}, since a quota of the namespace wants some`);
+            }
+            else {
+                throw thrown;
+            }
+        }
+    }
+}
+function hasAny(quantities) {
+    return Object.keys(quantities).length > 0;
+}
+
+;// CONCATENATED MODULE: ./lib/smoke/refusal.js
+
+function refusal_refusal(stderr) {
+    const said = stderr
+        .split('\n')
+        .filter(line => !/^[EWI]\d{4} /.test(line))
+        .join('\n')
+        .trim();
+    const message = said === '' ? stderr : said;
+    for (const [words, code, hintOf] of REFUSALS) {
+        const match = words.exec(message);
+        if (match !== null) {
+            return new errors/* SideloadError */.wR(code, message, { hint: hintOf?.(match) });
+        }
+    }
+    return new errors/* SideloadError */.wR('CLUSTER_REFUSED', message);
+}
+function isForbidden({ code, message }) {
+    return (code === 'CLUSTER_REFUSED' && /\(Forbidden\)|\(Unauthorized\)|must be logged in|provide credentials/i.test(message));
+}
+const REFUSALS = [
+    [/namespaces? "[^"]*" not found/, 'NAMESPACE_NOT_FOUND'],
+    [/violates PodSecurity/, 'POD_SECURITY'],
+    [/unable to validate against any security context constraint/, 'POD_SECURITY', () => SCC_HINT],
+    [
+        /exceeded quota|failed quota|(minimum|maximum) (cpu|memory|[a-z-]+) usage per|limit to request ratio/,
+        'QUOTA_EXCEEDED',
+    ],
+    [
+        /failed calling webhook "([^"]+)"/,
+        'CLUSTER_UNREACHABLE',
+        match => `The webhook ${match[1]} does not answer the API server: look at the service behind it.`,
+    ],
+    [/admission webhook "[^"]+" denied|ValidatingAdmissionPolicy .* denied|denied request/, 'ADMISSION_DENIED'],
+    [
+        /error looking up service account ([^ :]+)/,
+        'ADMISSION_DENIED',
+        match => `Create the service account ${match[1]}, or use another namespace.`,
+    ],
+    [
+        /cannot (\w+) resource "([^"]+)"(?: in API group "[^"]*")?(?: in the namespace "([^"]+)")?/,
+        'CLUSTER_REFUSED',
+        match => match[3] === undefined
+            ? `Let the credentials \`${match[1]}\` ${match[2]} (a ClusterRole).`
+            : `Let the credentials \`${match[1]}\` ${match[2]} in the namespace ${match[3]}; SECURITY.md lists all rights that are needed.`,
+    ],
+    [/\(Unauthorized\)|must be logged in|provide credentials/i, 'CLUSTER_REFUSED'],
+    [/\(Forbidden\): pods "[^"]*" is forbidden/, 'ADMISSION_DENIED'],
+    [/\(Forbidden\)/, 'CLUSTER_REFUSED'],
+    [
+        /server localhost:8080 was refused/,
+        'KUBECONFIG_INVALID',
+        () => 'Without a kubeconfig kubectl tries localhost:8080: pass a path or the content in `kubeconfig`.',
+    ],
+    [
+        /error loading config file|error in configuration|invalid configuration|no configuration has been provided|unable to (read|load)|getting credentials|context .* does not exist|yaml:|stat .*no such file/i,
+        'KUBECONFIG_INVALID',
+    ],
+    [
+        /was refused|no route to host|http2:|stream error|closed network connection|connection reset|EOF$|i\/o timeout|timed out|deadline exceeded|no such host|unable to connect|\((ServiceUnavailable|Timeout|ServerTimeout|TooManyRequests|InternalError|BadGateway)\)|internal error|bad gateway|x509|TLS/i,
+        'CLUSTER_UNREACHABLE',
+    ],
+];
+const SCC_HINT = 'Let the service account of the namespace use an SCC that admits the pod, such as `restricted-v2`, or set `smoke-security: restricted`.';
+
+;// CONCATENATED MODULE: ./lib/smoke/follow.js
+
+
+
+const RETRY_MS = 1000;
+const MAX_REFUSALS = 5;
+async function followPods(kubectl, options) {
+    const { labelSelector, until } = options;
+    let refusals = 0;
+    while (!until.aborted) {
+        try {
+            options.onListing?.();
+            const list = await kubectl.listPods(labelSelector);
+            if (until.aborted) {
+                return;
+            }
+            for (const pod of list.items) {
+                options.onPod(pod);
+            }
+            options.onList?.(new Set(list.items.map(pod => pod.metadata.name)));
+            if (until.aborted) {
+                return;
+            }
+            const openedAt = Date.now();
+            await kubectl.watchPods(labelSelector, list.metadata.resourceVersion, event => {
+                if (until.aborted || event.type === 'BOOKMARK' || event.type === 'ERROR') {
+                    return;
+                }
+                (event.type === 'DELETED' ? options.onDeleted : options.onPod)(event.object);
+            }, until);
+            refusals = 0;
+            await pause(RETRY_MS - (Date.now() - openedAt), until);
+        }
+        catch (error) {
+            if (until.aborted) {
+                return;
+            }
+            const trouble = (0,errors/* toSideloadError */.Lq)(error);
+            refusals = isForbidden(trouble) ? refusals + 1 : 0;
+            if (refusals >= MAX_REFUSALS) {
+                throw trouble;
+            }
+            options.onTrouble?.(trouble.message);
+            await pause(RETRY_MS, until);
+        }
+    }
+}
+async function pause(milliseconds, until) {
+    if (milliseconds > 0) {
+        await (0,external_node_timers_promises_namespaceObject.setTimeout)(milliseconds, undefined, { signal: until }).catch(() => { });
+    }
+}
+
+;// CONCATENATED MODULE: ./lib/smoke/slots.js
+function slotsFor(count) {
+    let free = count;
+    const waiting = [];
+    return async (act) => {
+        if (free > 0) {
+            free--;
+        }
+        else {
+            await new Promise(resolve => waiting.push(resolve));
+        }
+        try {
+            return await act();
+        }
+        finally {
+            const next = waiting.shift();
+            if (next === undefined) {
+                free++;
+            }
+            else {
+                next();
+            }
+        }
+    };
+}
+
+;// CONCATENATED MODULE: ./lib/smoke/smoke.js
+
+
+
+
+
+
+
+
+
+const VERBS = ['create', 'list', 'watch', 'delete'];
+const SETTLE_MS = 2000;
+const DELETE_MS = 15_000;
+const DELETE_RETRY_MS = 1000;
+const CREATE_RETRY_MS = 1000;
+const DEADLINE_MARGIN_SECONDS = 60;
+async function checkCluster(kubectl, targets, options, log) {
+    const { template } = options;
+    if (template !== undefined && targets.length > 0) {
+        assertUsed(template, targets.map(({ reference }) => reference));
+    }
+    const missing = targets.length > 0 ? await kubectl.missingVerbs(VERBS) : [];
+    if (missing.length > 0) {
+        const faults = missing.map(verb => `cannot ${verb} resource "pods"`).join(', ');
+        throw new errors/* SideloadError */.wR('CLUSTER_REFUSED', `the credentials ${faults} in the namespace of the smoke pods`, {
+            hint: `Let them ${missing.map(verb => `\`${verb}\``).join(', ')} pods there; SECURITY.md lists all rights that are needed.`,
+        });
+    }
+    const fits = new Map();
+    for (const target of targets) {
+        if (!fits.has(fitKey(target))) {
+            const first = firstFit(target.user, options);
+            const { fit, changes } = await fitPod(kubectl, first, options, one => manifest(target, 0, one, options));
+            for (const change of changes) {
+                log(`the smoke pods of ${target.reference} run ${change}`);
+            }
+            fits.set(fitKey(target), fit);
+        }
+    }
+    return fits;
+}
+function fitKey({ reference, user }) {
+    return `${reference} ${user}`;
+}
+async function runSmokePods(kubectl, targets, fits, options) {
+    try {
+        return await judgeAll(kubectl, targets, fits, options);
+    }
+    finally {
+        await smoke_deletePods(kubectl, options.runId);
+    }
+}
+async function smoke_deletePods(kubectl, runId) {
+    const deadline = AbortSignal.timeout(DELETE_MS);
+    for (;;) {
+        try {
+            return await deleteOnce(kubectl, runId);
+        }
+        catch (thrown) {
+            if (!isTemporary(thrown) || deadline.aborted) {
+                throw thrown;
+            }
+            await (0,external_node_timers_promises_namespaceObject.setTimeout)(DELETE_RETRY_MS);
+        }
+    }
+}
+async function deleteOnce(kubectl, runId) {
+    const labelSelector = selector(runId);
+    const left = new Set((await kubectl.listPods(labelSelector)).items.map(pod => pod.metadata.name));
+    if (left.size === 0) {
+        return;
+    }
+    await Promise.all([...left].map(name => kubectl.deletePod(name, 1)));
+    const gone = new AbortController();
+    const stopWhenEmpty = () => {
+        if (left.size === 0) {
+            gone.abort();
+        }
+    };
+    await followPods(kubectl, {
+        labelSelector,
+        onPod: () => { },
+        onList: names => {
+            for (const name of left) {
+                if (!names.has(name)) {
+                    left.delete(name);
+                }
+            }
+            stopWhenEmpty();
+        },
+        onDeleted: pod => {
+            left.delete(pod.metadata.name);
+            stopWhenEmpty();
+        },
+        until: AbortSignal.any([gone.signal, AbortSignal.timeout(DELETE_MS)]),
+    });
+    await Promise.all([...left].map(name => kubectl.deletePod(name, 0)));
+}
+async function judgeAll(kubectl, targets, fits, options) {
+    const { signal, expect, template } = options;
+    const pods = targets.map((target, index) => ({
+        target,
+        index,
+        name: smoke_podName(options.runId, index),
+        startedAt: 0,
+        isCreated: false,
+        isListable: false,
+        pod: undefined,
+        verdict: { state: 'pending', message: 'nothing' },
+        settling: undefined,
+        conclusion: undefined,
+        concluded: () => { },
+    }));
+    const byName = new Map(pods.map(pod => [pod.name, pod]));
+    const conclude = (watched, verdict) => {
+        if (watched.conclusion === undefined) {
+            unsettle(watched);
+            watched.conclusion = verdict;
+            watched.concluded();
+        }
+    };
+    const look = (pod) => {
+        const watched = byName.get(pod.metadata.name);
+        if (watched === undefined || watched.conclusion !== undefined) {
+            return;
+        }
+        const { imageId, reference } = watched.target;
+        const containers = template === undefined ? [] : containersOf(template, reference);
+        const verdict = judge(pod, imageId, containers.length > 0 ? { expect, containers } : { expect });
+        watched.isCreated = true;
+        watched.pod = pod;
+        watched.verdict = verdict;
+        if (verdict.state === 'running') {
+            watched.settling ??= setTimeout(() => conclude(watched, verdict), SETTLE_MS);
+        }
+        else {
+            unsettle(watched);
+            if (verdict.state !== 'pending') {
+                conclude(watched, verdict);
+            }
+        }
+    };
+    const miss = (watched) => {
+        if (watched !== undefined) {
+            conclude(watched, fail('SMOKE_DELETED', 'the pod is gone'));
+        }
+    };
+    const report = async (watched) => {
+        const result = await explain(kubectl, watched, options);
+        options.onResult(result);
+        return result;
+    };
+    const run = async (watched) => {
+        signal.throwIfAborted();
+        watched.startedAt = Date.now();
+        if (watched.conclusion !== undefined) {
+            return await report(watched);
+        }
+        const concluded = new Promise(resolve => {
+            watched.concluded = resolve;
+        });
+        const over = AbortSignal.any([AbortSignal.timeout(options.timeoutMs), signal]);
+        const timeout = new Promise(resolve => over.addEventListener('abort', () => resolve(), { once: true }));
+        const fit = fits.get(fitKey(watched.target)) ?? firstFit(watched.target.user, options);
+        try {
+            const pod = await create(kubectl, manifest(watched.target, watched.index, fit, options), over, options.onTrouble);
+            if (pod !== undefined) {
+                look(pod);
+            }
+        }
+        catch (thrown) {
+            const { code, message, hint } = (0,errors/* toSideloadError */.Lq)(thrown);
+            conclude(watched, { ...fail(code, message), hint });
+        }
+        await Promise.race([concluded, timeout]);
+        signal.throwIfAborted();
+        const result = await report(watched);
+        if (targets.length > options.parallel) {
+            await kubectl.deletePod(watched.name, 1).catch(() => { });
+        }
+        return result;
+    };
+    const finished = new AbortController();
+    const slots = slotsFor(options.parallel);
+    const running = Promise.allSettled(pods.map(watched => slots(() => run(watched)))).finally(() => finished.abort());
+    const following = followPods(kubectl, {
+        labelSelector: selector(options.runId),
+        onListing: () => {
+            for (const watched of pods) {
+                watched.isListable = watched.isCreated;
+            }
+        },
+        onPod: look,
+        onList: names => {
+            for (const watched of pods.filter(({ name, isListable }) => isListable && !names.has(name))) {
+                miss(watched);
+            }
+        },
+        onDeleted: pod => miss(byName.get(pod.metadata.name)),
+        onTrouble: message => {
+            pods.forEach(unsettle);
+            options.onTrouble(message);
+        },
+        until: AbortSignal.any([finished.signal, signal]),
+    }).catch((thrown) => {
+        const { code, message, hint } = (0,errors/* toSideloadError */.Lq)(thrown);
+        for (const watched of pods) {
+            conclude(watched, { ...fail(code, message), hint });
+        }
+    });
+    const settled = await running;
+    pods.forEach(unsettle);
+    await following;
+    return settled.map(one => {
+        if (one.status === 'rejected') {
+            throw one.reason;
+        }
+        return one.value;
+    });
+}
+function unsettle(watched) {
+    clearTimeout(watched.settling);
+    watched.settling = undefined;
+}
+async function create(kubectl, pod, over, onTrouble) {
+    for (let attempt = 1;; attempt++) {
+        try {
+            return await kubectl.createPod(pod);
+        }
+        catch (thrown) {
+            const { message } = (0,errors/* toSideloadError */.Lq)(thrown);
+            if (attempt > 1 && /\(AlreadyExists\)/.test(message)) {
+                return undefined;
+            }
+            if (!isTemporary(thrown) || over.aborted) {
+                throw thrown;
+            }
+            onTrouble(message);
+            await (0,external_node_timers_promises_namespaceObject.setTimeout)(CREATE_RETRY_MS, undefined, { signal: over }).catch(() => { });
+        }
+    }
+}
+function isTemporary(thrown) {
+    return (0,errors/* toSideloadError */.Lq)(thrown).code === 'CLUSTER_UNREACHABLE';
+}
+async function explain(kubectl, watched, { heldOn }) {
+    const { target, pod, conclusion } = watched;
+    const result = (verdict, error) => ({
+        target,
+        error,
+        message: verdict.message,
+        durationMs: Date.now() - watched.startedAt,
+    });
+    if (conclusion !== undefined && conclusion.state !== 'failed') {
+        return result(conclusion);
+    }
+    const [events, object] = await Promise.all([
+        pod === undefined ? [] : kubectl.eventsOf(pod.metadata.uid).catch(() => []),
+        kubectl.getNode(target.nodeName).catch(() => undefined),
+    ]);
+    const verdict = conclusion ?? judgeTimeout(watched.verdict, { events, node: object });
+    const isAboutName = verdict.code === 'SMOKE_IMAGE_NEVER_PULL' || verdict.code === 'SMOKE_IMAGE_INSPECT';
+    const held = isAboutName ? await heldOn(target).catch(() => namesOf(object)) : [];
+    const hasRun = ['SMOKE_CRASHED', 'SMOKE_PROBE', 'SMOKE_TIMEOUT', 'SMOKE_ENDED'].includes(verdict.code);
+    const container = failedContainer(pod);
+    const log = hasRun && container !== undefined && pod !== undefined
+        ? await kubectl.logTail(pod.metadata.name, container).catch(() => '')
+        : '';
+    const evidence = { node: target.node, reference: target.reference, pod, events, log, object, held };
+    return result(verdict, diagnose(verdict, evidence));
+}
+function failedContainer(pod) {
+    const all = [...(pod?.status?.initContainerStatuses ?? []), ...(pod?.status?.containerStatuses ?? [])];
+    const failed = all.find(({ state }) => state?.terminated !== undefined && state.terminated.exitCode !== 0);
+    const begun = all.find(({ state }) => state?.running !== undefined || state?.terminated !== undefined);
+    const one = failed ?? begun;
+    return one === undefined ? undefined : (one.name ?? CONTAINER);
+}
+function namesOf(object) {
+    return object === undefined || object === 'absent'
+        ? []
+        : (object.status?.images ?? []).flatMap(({ names }) => names ?? []);
+}
+function manifest(target, index, fit, { runId, timeoutMs, command, template }) {
+    return smokePodManifest({
+        name: smoke_podName(runId, index),
+        nodeName: target.nodeName,
+        image: target.reference,
+        command,
+        runId,
+        deadlineSeconds: Math.ceil(timeoutMs / 1000) + DEADLINE_MARGIN_SECONDS,
+        template: template !== undefined && containersOf(template, target.reference).length > 0 ? template : undefined,
+        ...fit,
+    });
+}
+function smoke_podName(runId, index) {
+    return `kube-sideload-${runId}-${index}`;
+}
+function selector(runId) {
+    return `${RUN_LABEL}=${runId}`;
+}
+
+;// CONCATENATED MODULE: ./lib/gate.js
+
+
+
+
+
+
+async function smokeByKubelet(nodes, { kubectl, fits }, settings, run, host) {
+    await runSmokePods(kubectl, smokeTargets(nodes), fits, smokeOptions(nodes, settings, run, host));
+}
+async function smokeByCri(nodes, settings, run, host) {
+    const { runId, timeoutMs, command, expect, signal, onResult } = smokeOptions(nodes, settings, run, host);
+    await node_onEach(nodes, async (node) => {
+        const { connection, facts } = node_ready(node);
+        const options = { runId, timeoutMs, command, expect, signal, onResult };
+        await runByCri(connection, facts, smokeTargets([node]), options);
+    });
+}
+function smokeTargets(nodes) {
+    return nodes.flatMap(node => node.images
+        .filter(({ isSandbox }) => !isSandbox)
+        .map(({ reference, image }) => ({
+        node: node.settings.label,
+        nodeName: kubernetesName(node) ?? node.settings.label,
+        reference,
+        imageId: image.imageId,
+        user: image.user,
+    })));
+}
+function smokeOptions(nodes, settings, run, host) {
+    const nodeOf = (target) => nodes.find(({ settings: { label } }) => label === target.node);
+    return {
+        ...settings,
+        runId: run.id,
+        signal: run.signal,
+        onResult: (result) => {
+            const { target, error, message, durationMs } = result;
+            host.info(`${target.node}: ${target.reference} ${error === undefined ? '✔' : '✘'} ${message} (${formatDuration(durationMs)})`);
+            const node = nodeOf(target);
+            const image = node?.images.find(({ reference }) => reference === target.reference);
+            if (node === undefined || image === undefined) {
+                throw new errors/* SideloadError */.wR('INTERNAL', `a verdict on ${target.reference}, which nobody asked for`);
+            }
+            node.error ??= error;
+            node.endedAtMs = Date.now();
+            image.error ??= error;
+            image.smoke = message;
+        },
+        onTrouble: message => host.info(`the Kubernetes API does not answer, trying again: ${message}`),
+        heldOn: async (target) => {
+            const node = nodeOf(target);
+            if (node === undefined) {
+                return [];
+            }
+            const { connection, facts } = node_ready(node);
+            return await namesOnNode(connection, facts, run.signal);
+        },
+    };
+}
+
+;// CONCATENATED MODULE: ./lib/node/cluster.js
+
+const ADDRESS_TYPES = ['InternalIP', 'ExternalIP', 'InternalDNS', 'ExternalDNS', 'Hostname'];
+function nodesOfCluster(objects, entries, { user, port, given, jump, sudo }) {
+    const linux = objects.filter(object => (systemOf(object) ?? 'linux') === 'linux');
+    if (linux.length === 0) {
+        throw new errors/* SideloadError */.wR('INPUT_INVALID', 'the cluster has no Linux node that `node-selector` takes', {
+            hint: 'Compare with `kubectl get nodes --show-labels`.',
+        });
+    }
+    const used = new Set();
+    const nodes = linux.map((object) => {
+        const { name } = object.metadata;
+        const [entry, other] = entries.filter(candidate => isFor(candidate, object));
+        if (entry === undefined) {
+            return {
+                label: name,
+                host: addressOf(object),
+                port,
+                user,
+                given,
+                jump,
+                sudo,
+                kubernetesName: name,
+                criSocket: undefined,
+            };
+        }
+        if (other !== undefined) {
+            throw new errors/* SideloadError */.wR('INPUT_INVALID', `${entry.label} and ${other.label} are both for the node ${name}`, {
+                hint: 'Keep one of the two.',
+            });
+        }
+        used.add(entry);
+        return { ...entry, label: name, kubernetesName: name };
+    });
+    return { nodes, unused: entries.filter(entry => !used.has(entry)) };
+}
+function isFor({ kubernetesName, host }, { metadata, status }) {
+    if (kubernetesName !== undefined) {
+        return kubernetesName === metadata.name;
+    }
+    const address = host.toLowerCase();
+    return address === metadata.name || (status?.addresses ?? []).some(one => one.address.toLowerCase() === address);
+}
+function addressOf({ metadata, status }) {
+    const addresses = status?.addresses ?? [];
+    const best = ADDRESS_TYPES.flatMap(type => addresses.find(address => address.type === type) ?? [])[0];
+    return best?.address ?? metadata.name;
+}
+function takesPods(object, platforms) {
+    const { metadata, spec, status } = object;
+    const architecture = metadata.labels?.['kubernetes.io/arch'] || status?.nodeInfo?.architecture;
+    const system = systemOf(object);
+    return (spec?.unschedulable !== true &&
+        !(spec?.taints ?? []).some(({ effect }) => effect === 'NoSchedule' || effect === 'NoExecute') &&
+        platforms.some(platform => (!system || platform.os === system) && (!architecture || platform.architecture === architecture)));
+}
+function systemOf({ metadata, status }) {
+    return metadata.labels?.['kubernetes.io/os'] || status?.nodeInfo?.operatingSystem || undefined;
+}
+function unreadiness({ status }) {
+    const ready = status?.conditions?.find(({ type }) => type === 'Ready');
+    if (ready === undefined || ready.status === 'True') {
+        return undefined;
+    }
+    return [ready.reason, ready.message].filter(text => text !== undefined && text !== '').join(': ') || ready.status;
+}
+
+;// CONCATENATED MODULE: ./lib/node/root.js
+
+
+
+const ASK = `
+section uid; id -u
+section sudo; command -v sudo
+section without-password; sudo -n -k true >/dev/null 2>&1 && printf yes
+`;
+const SUDO = `export LC_ALL=C PATH="$PATH:${SEARCH_PATH}"; exec sudo -k -S -p "" -- /bin/sh -c "$0" "$@"`;
+const AFTER_MARK = 'IFS= read -r line; [ "$line" = "$0" ] && exec "$@"; echo "$0 is not what came" >&2; exit 97';
+const UNREAD = 97;
+async function becomeRoot(connection, { sudo, password }, signal) {
+    const plain = { ...connection, becomesRootBy: sudo };
+    if (password === undefined || sudo === 'doas' || sudo === 'none') {
+        return plain;
+    }
+    const sections = await runScript({ ...connection, becomesRootBy: 'none' }, { body: ASK }, signal);
+    if (sections.get('uid') === '0' || sections.get('sudo') === '' || sections.get('without-password') === 'yes') {
+        return plain;
+    }
+    const argv = ['/bin/sh', '-c', SUDO.replace('/bin/sh -c "$0" "$@"', 'true')];
+    const { code, stderr } = await connection.run(argv, { stdin: `${password}\n`, signal });
+    if (code !== 0) {
+        throw root_refusal(connection, stderr.trim());
+    }
+    return {
+        ...connection,
+        becomesRootBy: 'password',
+        run: (command, options) => runByPassword(connection, password, command, options),
+    };
+}
+async function runByPassword(connection, password, command, options = {}) {
+    const mark = (0,external_node_crypto_namespaceObject.randomBytes)(12).toString('hex');
+    const result = await connection.run(['/bin/sh', '-c', SUDO, AFTER_MARK, mark, ...command], {
+        ...options,
+        preamble: `${password}\n${mark}\n`,
+    });
+    if (result.code === UNREAD && result.stderr.includes(mark)) {
+        throw new errors/* SideloadError */.wR('SUDO_REFUSED', 'sudo did not ask for its password this time; nothing was run', {
+            node: connection.target.label,
+            hint: 'The sudoers file asks for some commands and not for others: give the user `NOPASSWD` for all of them, and leave out `sudo-password`.',
+        });
+    }
+    return result;
+}
+function root_refusal({ target }, said) {
+    const isWrong = /try again|incorrect password|no password was provided|authentication failure/i.test(said);
+    return new errors/* SideloadError */.wR('SUDO_REFUSED', isWrong
+        ? `sudo does not take the password of ${target.user}`
+        : `sudo refused ${target.user}: ${said || 'without a word'}`, {
+        node: target.label,
+        hint: isWrong ? 'Correct the secret; try it on the node with `sudo -k -v`, as this user.' : sudoHint(said),
+    });
+}
+function sudoHint(said) {
+    if (/must have a tty/.test(said)) {
+        return 'Its sudoers has `requiretty`, and a terminal would garble the image: add `Defaults:USER !requiretty`.';
+    }
+    if (/password is required|Authentication required/i.test(said)) {
+        return 'Give the user `NOPASSWD` (doas: `nopass`), or pass `sudo-password`.';
+    }
+    return undefined;
+}
+
+;// CONCATENATED MODULE: external "node:child_process"
+const external_node_child_process_namespaceObject = require("node:child_process");
+;// CONCATENATED MODULE: external "node:events"
+const external_node_events_namespaceObject = require("node:events");
 ;// CONCATENATED MODULE: external "node:readline"
 const external_node_readline_namespaceObject = require("node:readline");
 ;// CONCATENATED MODULE: external "string_decoder"
@@ -8707,97 +4625,6 @@ async function localKubectl(program, kubeconfig) {
     };
 }
 
-;// CONCATENATED MODULE: ./lib/smoke/refusal.js
-
-function refusal_refusal(stderr) {
-    const said = stderr
-        .split('\n')
-        .filter(line => !/^[EWI]\d{4} /.test(line))
-        .join('\n')
-        .trim();
-    const message = said === '' ? stderr : said;
-    for (const [words, code, hintOf] of REFUSALS) {
-        const match = words.exec(message);
-        if (match !== null) {
-            return new errors/* SideloadError */.wR(code, message, { hint: hintOf?.(match) });
-        }
-    }
-    return new errors/* SideloadError */.wR('CLUSTER_REFUSED', message);
-}
-function isForbidden({ code, message }) {
-    return (code === 'CLUSTER_REFUSED' && /\(Forbidden\)|\(Unauthorized\)|must be logged in|provide credentials/i.test(message));
-}
-const REFUSALS = [
-    [/namespaces? "[^"]*" not found/, 'NAMESPACE_NOT_FOUND'],
-    [/violates PodSecurity/, 'POD_SECURITY'],
-    [/unable to validate against any security context constraint/, 'POD_SECURITY', () => SCC_HINT],
-    [
-        /exceeded quota|failed quota|(minimum|maximum) (cpu|memory|[a-z-]+) usage per|limit to request ratio/,
-        'QUOTA_EXCEEDED',
-    ],
-    [
-        /failed calling webhook "([^"]+)"/,
-        'CLUSTER_UNREACHABLE',
-        match => `The webhook ${match[1]} does not answer the API server: look at the service behind it.`,
-    ],
-    [/admission webhook "[^"]+" denied|ValidatingAdmissionPolicy .* denied|denied request/, 'ADMISSION_DENIED'],
-    [
-        /error looking up service account ([^ :]+)/,
-        'ADMISSION_DENIED',
-        match => `Create the service account ${match[1]}, or use another namespace.`,
-    ],
-    [
-        /cannot (\w+) resource "([^"]+)"(?: in API group "[^"]*")?(?: in the namespace "([^"]+)")?/,
-        'CLUSTER_REFUSED',
-        match => match[3] === undefined
-            ? `Let the credentials \`${match[1]}\` ${match[2]} (a ClusterRole).`
-            : `Let the credentials \`${match[1]}\` ${match[2]} in the namespace ${match[3]}; SECURITY.md lists all rights that are needed.`,
-    ],
-    [/\(Unauthorized\)|must be logged in|provide credentials/i, 'CLUSTER_REFUSED'],
-    [/\(Forbidden\): pods "[^"]*" is forbidden/, 'ADMISSION_DENIED'],
-    [/\(Forbidden\)/, 'CLUSTER_REFUSED'],
-    [
-        /server localhost:8080 was refused/,
-        'KUBECONFIG_INVALID',
-        () => 'Without a kubeconfig kubectl tries localhost:8080: pass a path or the content in `kubeconfig`.',
-    ],
-    [
-        /error loading config file|error in configuration|invalid configuration|no configuration has been provided|unable to (read|load)|getting credentials|context .* does not exist|yaml:|stat .*no such file/i,
-        'KUBECONFIG_INVALID',
-    ],
-    [
-        /was refused|no route to host|http2:|stream error|closed network connection|connection reset|EOF$|i\/o timeout|timed out|deadline exceeded|no such host|unable to connect|\((ServiceUnavailable|Timeout|ServerTimeout|TooManyRequests|InternalError|BadGateway)\)|internal error|bad gateway|x509|TLS/i,
-        'CLUSTER_UNREACHABLE',
-    ],
-];
-const SCC_HINT = 'Let the service account of the namespace use an SCC that admits the pod, such as `restricted-v2`, or set `smoke-security: restricted`.';
-
-;// CONCATENATED MODULE: ./lib/smoke/slots.js
-function slotsFor(count) {
-    let free = count;
-    const waiting = [];
-    return async (act) => {
-        if (free > 0) {
-            free--;
-        }
-        else {
-            await new Promise(resolve => waiting.push(resolve));
-        }
-        try {
-            return await act();
-        }
-        finally {
-            const next = waiting.shift();
-            if (next === undefined) {
-                free++;
-            }
-            else {
-                next();
-            }
-        }
-    };
-}
-
 ;// CONCATENATED MODULE: ./lib/smoke/kubectl.js
 
 
@@ -8905,6 +4732,8 @@ function parse(json) {
     }
 }
 
+;// CONCATENATED MODULE: external "node:stream"
+const external_node_stream_namespaceObject = require("node:stream");
 ;// CONCATENATED MODULE: ./lib/smoke/remote-kubectl.js
 
 
@@ -8933,7 +4762,7 @@ const CONTROL_PLANES = [
 ];
 const PROGRAMS = ['kubectl', 'oc', 'k3s kubectl', 'k0s kubectl', 'microk8s kubectl'];
 const FIND = `
-section uid; id -u
+section as-root; printf '%s' "$AS_ROOT"
 if ! refusal=$(as_root true 2>&1); then section sudo-refused; printf '%s' "$refusal"; section end; exit 0; fi
 program_of() { # the first of the lines on standard input that is there, its program as an absolute path
   while read -r candidate; do
@@ -8995,10 +4824,10 @@ async function remoteKubectl(open, kubeconfig, signal) {
         }
     }
     return {
-        run: (args, input) => over(one => one.run([...command.sudo, ...command.argv, ...args], { stdin: input, maxOutputBytes: MAX_OUTPUT_BYTES })),
+        run: (args, input) => over(one => one.run([...command.asRoot, ...command.argv, ...args], { stdin: input, maxOutputBytes: MAX_OUTPUT_BYTES })),
         stream: (args, onLine, watchSignal) => over(one => {
             const lines = splitLines(onLine);
-            return one.run([...command.sudo, 'sh', '-c', WHILE_OPEN, 'sh', ...command.argv, ...args], {
+            return one.run([...command.asRoot, 'sh', '-c', WHILE_OPEN, 'sh', ...command.argv, ...args], {
                 stdin: new external_node_stream_namespaceObject.PassThrough(),
                 onStdout: lines,
                 signal: watchSignal,
@@ -9017,7 +4846,8 @@ async function find(connection, kubeconfig, signal) {
     const sections = await runScript(connection, { body: FIND, variables }, signal);
     const refused = sections.get('sudo-refused');
     if (refused !== undefined) {
-        throw new errors/* SideloadError */.wR('SUDO_REFUSED', `\`sudo -n\` refused: ${refused || 'without a word'}`);
+        const words = sections.get('as-root');
+        throw new errors/* SideloadError */.wR('SUDO_REFUSED', `\`${words}\` refused: ${refused || 'without a word'}`);
     }
     const file = sections.get('kubeconfig') ?? '';
     if (file === '') {
@@ -9030,8 +4860,8 @@ async function find(connection, kubeconfig, signal) {
     if (program === '') {
         throw new errors/* SideloadError */.wR('KUBECTL_NOT_FOUND', `${connection.target.label} has none of ${PROGRAMS.join(', ')}`);
     }
-    const sudo = sections.get('uid') === '0' ? [] : ['sudo', '-n'];
-    return { sudo, argv: [...program.split(' '), `--kubeconfig=${file}`] };
+    const asRoot = (sections.get('as-root') ?? '').split(' ').filter(word => word !== '');
+    return { asRoot, argv: [...program.split(' '), `--kubeconfig=${file}`] };
 }
 function splitLines(onLine) {
     const decoder = new TextDecoder();
@@ -9045,405 +4875,8 @@ function splitLines(onLine) {
     };
 }
 
-;// CONCATENATED MODULE: ./lib/smoke/fit.js
-
-const NOBODY = 65_534;
-const LIMITS = { cpu: '500m', memory: '128Mi' };
-function firstFit(user, { security, resources }) {
-    const isNumbered = /^0*[1-9]\d*(:|$)/.test(user);
-    const level = security === 'restricted' || (security === 'auto' && isNumbered)
-        ? { level: 'restricted', runAsUser: isNumbered ? undefined : NOBODY }
-        : { level: 'image' };
-    return { security: level, resources };
-}
-async function fitPod(kubectl, first, settings, manifestOf) {
-    const changes = [];
-    let fit = first;
-    for (;;) {
-        try {
-            const pod = await kubectl.createPod(manifestOf(fit), { dryRun: true });
-            const pulled = pod.spec?.containers?.find(({ imagePullPolicy = 'Never' }) => imagePullPolicy !== 'Never');
-            if (pulled !== undefined) {
-                throw new errors/* SideloadError */.wR('PULL_FORCED', `the pod was sent with \`imagePullPolicy: Never\`, and the API server makes it ${pulled.imagePullPolicy}`);
-            }
-            return { fit, changes };
-        }
-        catch (thrown) {
-            const { code, message } = (0,errors/* toSideloadError */.Lq)(thrown);
-            const { security, resources } = fit;
-            if (code === 'POD_SECURITY' && settings.security === 'auto' && security.level === 'image') {
-                fit = { resources, security: { level: 'restricted', runAsUser: NOBODY } };
-                changes.push(`as user ${NOBODY} under Pod Security \`restricted\`, since the namespace wants it`);
-            }
-            else if (code === 'QUOTA_EXCEEDED' && /must specify [^;]*limits\./.test(message) && !hasAny(resources.limits)) {
-                fit = { security, resources: { ...resources, limits: LIMITS } };
-                changes.push(`with limits of ${LIMITS.cpu} CPU and ${LIMITS.memory}, since a quota of the namespace wants some`);
-            }
-            else {
-                throw thrown;
-            }
-        }
-    }
-}
-function hasAny(quantities) {
-    return Object.keys(quantities).length > 0;
-}
-
-;// CONCATENATED MODULE: ./lib/smoke/follow.js
-
-
-
-const RETRY_MS = 1000;
-const MAX_REFUSALS = 5;
-async function followPods(kubectl, options) {
-    const { labelSelector, until } = options;
-    let refusals = 0;
-    while (!until.aborted) {
-        try {
-            options.onListing?.();
-            const list = await kubectl.listPods(labelSelector);
-            if (until.aborted) {
-                return;
-            }
-            for (const pod of list.items) {
-                options.onPod(pod);
-            }
-            options.onList?.(new Set(list.items.map(pod => pod.metadata.name)));
-            if (until.aborted) {
-                return;
-            }
-            const openedAt = Date.now();
-            await kubectl.watchPods(labelSelector, list.metadata.resourceVersion, event => {
-                if (until.aborted || event.type === 'BOOKMARK' || event.type === 'ERROR') {
-                    return;
-                }
-                (event.type === 'DELETED' ? options.onDeleted : options.onPod)(event.object);
-            }, until);
-            refusals = 0;
-            await pause(RETRY_MS - (Date.now() - openedAt), until);
-        }
-        catch (error) {
-            if (until.aborted) {
-                return;
-            }
-            const trouble = (0,errors/* toSideloadError */.Lq)(error);
-            refusals = isForbidden(trouble) ? refusals + 1 : 0;
-            if (refusals >= MAX_REFUSALS) {
-                throw trouble;
-            }
-            options.onTrouble?.(trouble.message);
-            await pause(RETRY_MS, until);
-        }
-    }
-}
-async function pause(milliseconds, until) {
-    if (milliseconds > 0) {
-        await (0,external_node_timers_promises_namespaceObject.setTimeout)(milliseconds, undefined, { signal: until }).catch(() => { });
-    }
-}
-
-;// CONCATENATED MODULE: ./lib/smoke/smoke.js
-
-
-
-
-
-
-
-
-
-const VERBS = ['create', 'list', 'watch', 'delete'];
-const SETTLE_MS = 2000;
-const DELETE_MS = 15_000;
-const DELETE_RETRY_MS = 1000;
-const CREATE_RETRY_MS = 1000;
-const DEADLINE_MARGIN_SECONDS = 60;
-async function checkCluster(kubectl, targets, options, log) {
-    const { template } = options;
-    if (template !== undefined && targets.length > 0) {
-        assertUsed(template, targets.map(({ reference }) => reference));
-    }
-    const missing = targets.length > 0 ? await kubectl.missingVerbs(VERBS) : [];
-    if (missing.length > 0) {
-        const faults = missing.map(verb => `cannot ${verb} resource "pods"`).join(', ');
-        throw new errors/* SideloadError */.wR('CLUSTER_REFUSED', `the credentials ${faults} in the namespace of the smoke pods`, {
-            hint: `Let them ${missing.map(verb => `\`${verb}\``).join(', ')} pods there; SECURITY.md lists all rights that are needed.`,
-        });
-    }
-    const fits = new Map();
-    for (const target of targets) {
-        if (!fits.has(fitKey(target))) {
-            const first = firstFit(target.user, options);
-            const { fit, changes } = await fitPod(kubectl, first, options, one => manifest(target, 0, one, options));
-            for (const change of changes) {
-                log(`the smoke pods of ${target.reference} run ${change}`);
-            }
-            fits.set(fitKey(target), fit);
-        }
-    }
-    return fits;
-}
-function fitKey({ reference, user }) {
-    return `${reference} ${user}`;
-}
-async function runSmokePods(kubectl, targets, fits, options) {
-    try {
-        return await judgeAll(kubectl, targets, fits, options);
-    }
-    finally {
-        await smoke_deletePods(kubectl, options.runId);
-    }
-}
-async function smoke_deletePods(kubectl, runId) {
-    const deadline = AbortSignal.timeout(DELETE_MS);
-    for (;;) {
-        try {
-            return await deleteOnce(kubectl, runId);
-        }
-        catch (thrown) {
-            if (!isTemporary(thrown) || deadline.aborted) {
-                throw thrown;
-            }
-            await (0,external_node_timers_promises_namespaceObject.setTimeout)(DELETE_RETRY_MS);
-        }
-    }
-}
-async function deleteOnce(kubectl, runId) {
-    const labelSelector = selector(runId);
-    const left = new Set((await kubectl.listPods(labelSelector)).items.map(pod => pod.metadata.name));
-    if (left.size === 0) {
-        return;
-    }
-    await Promise.all([...left].map(name => kubectl.deletePod(name, 1)));
-    const gone = new AbortController();
-    const stopWhenEmpty = () => {
-        if (left.size === 0) {
-            gone.abort();
-        }
-    };
-    await followPods(kubectl, {
-        labelSelector,
-        onPod: () => { },
-        onList: names => {
-            for (const name of left) {
-                if (!names.has(name)) {
-                    left.delete(name);
-                }
-            }
-            stopWhenEmpty();
-        },
-        onDeleted: pod => {
-            left.delete(pod.metadata.name);
-            stopWhenEmpty();
-        },
-        until: AbortSignal.any([gone.signal, AbortSignal.timeout(DELETE_MS)]),
-    });
-    await Promise.all([...left].map(name => kubectl.deletePod(name, 0)));
-}
-async function judgeAll(kubectl, targets, fits, options) {
-    const { signal, expect, template } = options;
-    const pods = targets.map((target, index) => ({
-        target,
-        index,
-        name: smoke_podName(options.runId, index),
-        startedAt: 0,
-        isCreated: false,
-        isListable: false,
-        pod: undefined,
-        verdict: { state: 'pending', message: 'nothing' },
-        settling: undefined,
-        conclusion: undefined,
-        concluded: () => { },
-    }));
-    const byName = new Map(pods.map(pod => [pod.name, pod]));
-    const conclude = (watched, verdict) => {
-        if (watched.conclusion === undefined) {
-            unsettle(watched);
-            watched.conclusion = verdict;
-            watched.concluded();
-        }
-    };
-    const look = (pod) => {
-        const watched = byName.get(pod.metadata.name);
-        if (watched === undefined || watched.conclusion !== undefined) {
-            return;
-        }
-        const { imageId, reference } = watched.target;
-        const containers = template === undefined ? [] : containersOf(template, reference);
-        const verdict = judge(pod, imageId, containers.length > 0 ? { expect, containers } : { expect });
-        watched.isCreated = true;
-        watched.pod = pod;
-        watched.verdict = verdict;
-        if (verdict.state === 'running') {
-            watched.settling ??= setTimeout(() => conclude(watched, verdict), SETTLE_MS);
-        }
-        else {
-            unsettle(watched);
-            if (verdict.state !== 'pending') {
-                conclude(watched, verdict);
-            }
-        }
-    };
-    const miss = (watched) => {
-        if (watched !== undefined) {
-            conclude(watched, fail('SMOKE_DELETED', 'the pod is gone'));
-        }
-    };
-    const report = async (watched) => {
-        const result = await explain(kubectl, watched, options);
-        options.onResult(result);
-        return result;
-    };
-    const run = async (watched) => {
-        signal.throwIfAborted();
-        watched.startedAt = Date.now();
-        if (watched.conclusion !== undefined) {
-            return await report(watched);
-        }
-        const concluded = new Promise(resolve => {
-            watched.concluded = resolve;
-        });
-        const over = AbortSignal.any([AbortSignal.timeout(options.timeoutMs), signal]);
-        const timeout = new Promise(resolve => over.addEventListener('abort', () => resolve(), { once: true }));
-        const fit = fits.get(fitKey(watched.target)) ?? firstFit(watched.target.user, options);
-        try {
-            const pod = await create(kubectl, manifest(watched.target, watched.index, fit, options), over, options.onTrouble);
-            if (pod !== undefined) {
-                look(pod);
-            }
-        }
-        catch (thrown) {
-            const { code, message, hint } = (0,errors/* toSideloadError */.Lq)(thrown);
-            conclude(watched, { ...fail(code, message), hint });
-        }
-        await Promise.race([concluded, timeout]);
-        signal.throwIfAborted();
-        const result = await report(watched);
-        if (targets.length > options.parallel) {
-            await kubectl.deletePod(watched.name, 1).catch(() => { });
-        }
-        return result;
-    };
-    const finished = new AbortController();
-    const slots = slotsFor(options.parallel);
-    const running = Promise.allSettled(pods.map(watched => slots(() => run(watched)))).finally(() => finished.abort());
-    const following = followPods(kubectl, {
-        labelSelector: selector(options.runId),
-        onListing: () => {
-            for (const watched of pods) {
-                watched.isListable = watched.isCreated;
-            }
-        },
-        onPod: look,
-        onList: names => {
-            for (const watched of pods.filter(({ name, isListable }) => isListable && !names.has(name))) {
-                miss(watched);
-            }
-        },
-        onDeleted: pod => miss(byName.get(pod.metadata.name)),
-        onTrouble: message => {
-            pods.forEach(unsettle);
-            options.onTrouble(message);
-        },
-        until: AbortSignal.any([finished.signal, signal]),
-    }).catch((thrown) => {
-        const { code, message, hint } = (0,errors/* toSideloadError */.Lq)(thrown);
-        for (const watched of pods) {
-            conclude(watched, { ...fail(code, message), hint });
-        }
-    });
-    const settled = await running;
-    pods.forEach(unsettle);
-    await following;
-    return settled.map(one => {
-        if (one.status === 'rejected') {
-            throw one.reason;
-        }
-        return one.value;
-    });
-}
-function unsettle(watched) {
-    clearTimeout(watched.settling);
-    watched.settling = undefined;
-}
-async function create(kubectl, pod, over, onTrouble) {
-    for (let attempt = 1;; attempt++) {
-        try {
-            return await kubectl.createPod(pod);
-        }
-        catch (thrown) {
-            const { message } = (0,errors/* toSideloadError */.Lq)(thrown);
-            if (attempt > 1 && /\(AlreadyExists\)/.test(message)) {
-                return undefined;
-            }
-            if (!isTemporary(thrown) || over.aborted) {
-                throw thrown;
-            }
-            onTrouble(message);
-            await (0,external_node_timers_promises_namespaceObject.setTimeout)(CREATE_RETRY_MS, undefined, { signal: over }).catch(() => { });
-        }
-    }
-}
-function isTemporary(thrown) {
-    return (0,errors/* toSideloadError */.Lq)(thrown).code === 'CLUSTER_UNREACHABLE';
-}
-async function explain(kubectl, watched, { heldOn }) {
-    const { target, pod, conclusion } = watched;
-    const result = (verdict, error) => ({
-        target,
-        error,
-        message: verdict.message,
-        durationMs: Date.now() - watched.startedAt,
-    });
-    if (conclusion !== undefined && conclusion.state !== 'failed') {
-        return result(conclusion);
-    }
-    const [events, object] = await Promise.all([
-        pod === undefined ? [] : kubectl.eventsOf(pod.metadata.uid).catch(() => []),
-        kubectl.getNode(target.nodeName).catch(() => undefined),
-    ]);
-    const verdict = conclusion ?? judgeTimeout(watched.verdict, { events, node: object });
-    const isAboutName = verdict.code === 'SMOKE_IMAGE_NEVER_PULL' || verdict.code === 'SMOKE_IMAGE_INSPECT';
-    const held = isAboutName ? await heldOn(target).catch(() => namesOf(object)) : [];
-    const hasRun = ['SMOKE_CRASHED', 'SMOKE_PROBE', 'SMOKE_TIMEOUT', 'SMOKE_ENDED'].includes(verdict.code);
-    const container = failedContainer(pod);
-    const log = hasRun && container !== undefined && pod !== undefined
-        ? await kubectl.logTail(pod.metadata.name, container).catch(() => '')
-        : '';
-    const evidence = { node: target.node, reference: target.reference, pod, events, log, object, held };
-    return result(verdict, diagnose(verdict, evidence));
-}
-function failedContainer(pod) {
-    const all = [...(pod?.status?.initContainerStatuses ?? []), ...(pod?.status?.containerStatuses ?? [])];
-    const failed = all.find(({ state }) => state?.terminated !== undefined && state.terminated.exitCode !== 0);
-    const begun = all.find(({ state }) => state?.running !== undefined || state?.terminated !== undefined);
-    const one = failed ?? begun;
-    return one === undefined ? undefined : (one.name ?? CONTAINER);
-}
-function namesOf(object) {
-    return object === undefined || object === 'absent'
-        ? []
-        : (object.status?.images ?? []).flatMap(({ names }) => names ?? []);
-}
-function manifest(target, index, fit, { runId, timeoutMs, command, template }) {
-    return smokePodManifest({
-        name: smoke_podName(runId, index),
-        nodeName: target.nodeName,
-        image: target.reference,
-        command,
-        runId,
-        deadlineSeconds: Math.ceil(timeoutMs / 1000) + DEADLINE_MARGIN_SECONDS,
-        template: template !== undefined && containersOf(template, target.reference).length > 0 ? template : undefined,
-        ...fit,
-    });
-}
-function smoke_podName(runId, index) {
-    return `kube-sideload-${runId}-${index}`;
-}
-function selector(runId) {
-    return `${RUN_LABEL}=${runId}`;
-}
-
+;// CONCATENATED MODULE: external "node:net"
+const external_node_net_namespaceObject = require("node:net");
 // EXTERNAL MODULE: ./node_modules/is-stream/index.js
 var is_stream = __nccwpck_require__(6543);
 // EXTERNAL MODULE: ./node_modules/make-dir/index.js
@@ -10767,6 +6200,39 @@ function jumpHosts(options) {
     return { borrow };
 }
 
+;// CONCATENATED MODULE: external "node:stream/promises"
+const external_node_stream_promises_namespaceObject = require("node:stream/promises");
+;// CONCATENATED MODULE: ./lib/ssh/output.js
+
+const output_MAX_OUTPUT_BYTES = 16 * 1024 * 1024;
+function commandOutput(program, label, { maxOutputBytes = output_MAX_OUTPUT_BYTES, onStdout }, fail) {
+    let outputBytes = 0;
+    const keepIn = (parts) => (chunk) => {
+        outputBytes += chunk.length;
+        if (outputBytes <= maxOutputBytes)
+            parts.push(chunk);
+        else {
+            const message = `${program} printed more than ${maxOutputBytes} bytes`;
+            fail(new errors/* SideloadError */.wR('REMOTE_COMMAND_FAILED', message, { node: label }));
+        }
+    };
+    const handOver = (chunk) => {
+        try {
+            onStdout?.(chunk);
+        }
+        catch (error) {
+            fail(error);
+        }
+    };
+    const stdout = [];
+    const stderr = [];
+    return {
+        stdout: onStdout === undefined ? keepIn(stdout) : handOver,
+        stderr: keepIn(stderr),
+        texts: () => ({ stdout: Buffer.concat(stdout).toString(), stderr: Buffer.concat(stderr).toString() }),
+    };
+}
+
 ;// CONCATENATED MODULE: ./lib/ssh/quote.js
 
 const BARE = /^[A-Za-z0-9_@+:,./-][A-Za-z0-9_@%+=:,./-]*$/;
@@ -10792,9 +6258,10 @@ function quoted(argument, isProgram) {
 
 
 
+
 function runCommand(session, argv, options) {
     const { client, label, ended } = session;
-    const { stdin, preamble, signal, maxOutputBytes = 16 * 1024 * 1024, onStdinBytes, onStdout } = options;
+    const { stdin, preamble, signal, onStdinBytes } = options;
     const source = stdin instanceof external_node_stream_namespaceObject.Readable
         ? stdin
         : external_node_stream_namespaceObject.Readable.from(stdin === undefined || stdin.length === 0 ? [] : [Buffer.from(stdin)]);
@@ -10802,9 +6269,6 @@ function runCommand(session, argv, options) {
         let channel;
         let exit;
         let isSettled = false;
-        let outputBytes = 0;
-        const stdout = [];
-        const stderr = [];
         const input = new AbortController();
         const settle = (failure) => {
             if (isSettled)
@@ -10819,30 +6283,13 @@ function runCommand(session, argv, options) {
             if (failure !== undefined)
                 reject(failure.error);
             else if (exit !== undefined) {
-                resolve({ ...exit, stdout: Buffer.concat(stdout).toString(), stderr: Buffer.concat(stderr).toString() });
+                resolve({ ...exit, ...output.texts() });
             }
         };
         const fail = (error) => settle({ error });
         const onAbort = () => fail(signal?.reason);
         const onEnded = () => fail(ended.reason);
-        const collect = (parts) => (chunk) => {
-            outputBytes += chunk.length;
-            if (outputBytes <= maxOutputBytes)
-                parts.push(chunk);
-            else {
-                const message = `${argv[0]} printed more than ${maxOutputBytes} bytes`;
-                fail(new errors/* SideloadError */.wR('REMOTE_COMMAND_FAILED', message, { node: label }));
-            }
-        };
-        const handOver = (chunk) => {
-            try {
-                if (!isSettled)
-                    onStdout?.(chunk);
-            }
-            catch (error) {
-                fail(error);
-            }
-        };
+        const output = commandOutput(argv[0], label, options, fail);
         source.on('error', fail);
         if (ended.aborted)
             return onEnded();
@@ -10864,8 +6311,11 @@ function runCommand(session, argv, options) {
             }
             channel = opened;
             opened.on('error', fail);
-            opened.on('data', onStdout === undefined ? collect(stdout) : handOver);
-            opened.stderr.on('data', collect(stderr));
+            opened.on('data', (chunk) => {
+                if (!isSettled)
+                    output.stdout(chunk);
+            });
+            opened.stderr.on('data', output.stderr);
             opened.on('exit', (code, name) => {
                 exit = code === null ? { code: signalCode(name), signal: name ?? 'unknown' } : { code };
             });
@@ -11024,6 +6474,7 @@ function opensshError(stderr, target) {
 
 
 
+
 const FAILED = 255;
 const openssh_run_RETRIES = 2;
 const LAST_WORDS_MS = 250;
@@ -11057,8 +6508,9 @@ function runByClient(client, argv, options) {
     running.then(forget, forget);
     return running;
 }
-function runOnce(client, argv, line, input, { preamble, signal, maxOutputBytes = 16 * 1024 * 1024, onStdinBytes }) {
+function runOnce(client, argv, line, input, options) {
     const { label, ended } = client;
+    const { preamble, signal, onStdinBytes } = options;
     return new Promise((resolve, reject) => {
         if (ended.aborted)
             return reject(ended.reason);
@@ -11066,10 +6518,7 @@ function runOnce(client, argv, line, input, { preamble, signal, maxOutputBytes =
             return reject(signal.reason);
         const child = client.start(line);
         let failure;
-        let outputBytes = 0;
         let isOver = false;
-        const stdout = [];
-        const stderr = [];
         const fail = (error) => {
             failure ??= { error };
             child.kill('SIGKILL');
@@ -11078,17 +6527,12 @@ function runOnce(client, argv, line, input, { preamble, signal, maxOutputBytes =
         const onEnded = () => fail(ended.reason);
         ended.addEventListener('abort', onEnded);
         signal?.addEventListener('abort', onAbort);
-        const collect = (parts) => (chunk) => {
-            outputBytes += chunk.length;
-            if (outputBytes <= maxOutputBytes)
-                parts.push(chunk);
-            else {
-                const message = `${argv[0]} printed more than ${maxOutputBytes} bytes`;
-                fail(new errors/* SideloadError */.wR('REMOTE_COMMAND_FAILED', message, { node: label }));
-            }
-        };
-        child.stdout?.on('data', collect(stdout));
-        child.stderr?.on('data', collect(stderr));
+        const output = commandOutput(argv[0], label, options, fail);
+        child.stdout?.on('data', (chunk) => {
+            if (failure === undefined)
+                output.stdout(chunk);
+        });
+        child.stderr?.on('data', output.stderr);
         child.once('error', error => {
             fail(error);
             onOver(null, null);
@@ -11108,7 +6552,7 @@ function runOnce(client, argv, line, input, { preamble, signal, maxOutputBytes =
             signal?.removeEventListener('abort', onAbort);
             for (const stream of child.stdio)
                 stream?.destroy();
-            const said = Buffer.concat(stderr).toString();
+            const { stdout, stderr: said } = output.texts();
             void (async () => {
                 if (failure !== undefined)
                     throw failure.error;
@@ -11124,7 +6568,7 @@ function runOnce(client, argv, line, input, { preamble, signal, maxOutputBytes =
                     const message = `The node refused to start ${argv[0]}: ${said.trim().slice(-500)}`;
                     throw new errors/* SideloadError */.wR('REMOTE_COMMAND_FAILED', message, { node: label });
                 }
-                return { code, stdout: Buffer.concat(stdout).toString(), stderr: said };
+                return { code, stdout, stderr: said };
             })().then(resolve, reject);
         };
         child.once('close', onOver);
@@ -11403,12 +6847,4731 @@ function transport_openTransport(settings, directory) {
     return { connect: (target, signal) => connect(target, { ...settings, jumps, signal }) };
 }
 
+;// CONCATENATED MODULE: ./lib/cluster.js
+
+
+
+
+
+
+
+
+
+
+
+async function cluster_openCluster({ cluster, ssh }, run) {
+    if (cluster === undefined) {
+        throw new errors/* SideloadError */.wR('INTERNAL', 'the cluster is not to be asked');
+    }
+    const { kubectl, kubeconfig, namespace } = cluster;
+    const file = kubeconfig !== undefined && 'content' in kubeconfig
+        ? await writeSecret(run, 'kubeconfig', kubeconfig.content)
+        : kubeconfig?.path;
+    if (typeof kubectl === 'string') {
+        const local = await findKubectl({ program: kubectl, kubeconfig: file, namespace });
+        return { kubectl: local, objects: undefined, fits: new Map() };
+    }
+    const transport = transport_openTransport(ssh, run.scratch);
+    const lifetime = new AbortController().signal;
+    const open = async () => {
+        const connection = await transport.connect({ ...kubectl, given: ssh.given, jump: ssh.jump }, lifetime);
+        return await becomeRoot(connection, { sudo: ssh.sudo, password: ssh.sudoPassword }, run.signal);
+    };
+    const remote = await remoteKubectl(open, file, run.signal);
+    return { kubectl: kubectlWith(remote, namespace), objects: undefined, fits: new Map() };
+}
+async function cluster_nodesFromCluster(cluster, settings, log) {
+    cluster.objects = await cluster.kubectl.listNodes(settings.nodeSelector);
+    const { nodes: all, unused } = nodesOfCluster(cluster.objects, settings.nodes, settings.ssh);
+    const nodes = takeShard(all.toSorted((one, other) => (one.label < other.label ? -1 : 1)), settings.shard);
+    const labels = unused.map(({ label }) => label).join(', ');
+    if (unused.length > 0 && settings.nodesOrigin === 'input') {
+        throw new errors/* SideloadError */.wR('INPUT_INVALID', `\`nodes\` has ${labels}, which \`nodes-from-cluster\` does not find`, {
+            hint: 'Write the Kubernetes name after the address, as in `10.0.0.11=worker-1`, or see whether `node-selector` takes the node.',
+        });
+    }
+    const foreign = cluster.objects.length - all.length;
+    if (foreign > 0) {
+        log(`left out, as they do not run Linux: ${foreign} of ${cluster.objects.length} nodes`);
+    }
+    if (unused.length > 0) {
+        log(`left out, as nodes that the cluster does not name or \`node-selector\` does not take: ${labels}`);
+    }
+    for (const { label, host, port, user } of nodes) {
+        const object = cluster.objects.find(({ metadata }) => metadata.name === label);
+        const runtime = object?.status?.nodeInfo?.containerRuntimeVersion ?? 'an unknown runtime';
+        const cordoned = object?.spec?.unschedulable === true ? ', cordoned' : '';
+        log(`${label}: ${user}@${host}:${port}, ${runtime} by the cluster's word${cordoned}`);
+    }
+    return nodes;
+}
+async function askCluster(cluster, nodes, settings, run, host) {
+    const { kubectl } = cluster;
+    if (settings.smoke?.by === 'pod') {
+        const options = smokeOptions(nodes, settings.smoke, run, host);
+        cluster.fits = await checkCluster(kubectl, smokeTargets(nodes), options, host.info);
+    }
+    cluster.objects ??= await kubectl.listNodes(settings.nodeSelector).catch((thrown) => {
+        const refused = (0,errors/* toSideloadError */.Lq)(thrown);
+        if (refused.code !== 'CLUSTER_REFUSED') {
+            throw refused;
+        }
+        host.info('the credentials may not list nodes: whether the list has every node that could run it is not checked');
+        return undefined;
+    });
+    await Promise.all(nodes.map(async (node) => {
+        const name = kubernetesName(node);
+        if (name !== undefined) {
+            node.object = cluster.objects?.find(({ metadata }) => metadata.name === name) ?? (await kubectl.getNode(name));
+        }
+    }));
+}
+
+;// CONCATENATED MODULE: ./lib/image/image.js
+function referencesOf({ reference, aliases = [] }) {
+    return [reference, ...aliases];
+}
+
+;// CONCATENATED MODULE: ./lib/image/digest.js
+
+
+function parseDigest(text) {
+    return typeof text === 'string' && /^sha256:[0-9a-f]{64}$/.test(text) ? text : undefined;
+}
+function digestFromHex(hex) {
+    return parseDigest(`sha256:${hex}`);
+}
+function hexOf(digest) {
+    return digest.slice('sha256:'.length);
+}
+function digestOf(bytes) {
+    return `sha256:${(0,external_node_crypto_namespaceObject.createHash)('sha256').update(bytes).digest('hex')}`;
+}
+function createTally() {
+    const hash = (0,external_node_crypto_namespaceObject.createHash)('sha256');
+    let sizeBytes = 0;
+    return {
+        add(chunk) {
+            hash.update(chunk);
+            sizeBytes += chunk.length;
+        },
+        result: () => ({ digest: `sha256:${hash.digest('hex')}`, sizeBytes }),
+    };
+}
+function createMeter() {
+    const { add, result } = createTally();
+    const stream = new external_node_stream_namespaceObject.Transform({
+        transform(chunk, _encoding, done) {
+            add(chunk);
+            done(null, chunk);
+        },
+    });
+    return { stream, result };
+}
+
+;// CONCATENATED MODULE: ./lib/image/config.js
+
+
+
+function parseConfig(bytes, what) {
+    const config = asObject(parseJson(bytes, what));
+    const os = asText(config.os);
+    const architecture = asText(config.architecture);
+    const variant = asText(config.variant);
+    if (os === undefined || architecture === undefined) {
+        throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${what} names no os and architecture`, {
+            hint: 'Say what the image is for when building it; with crane: `crane mutate --set-platform linux/amd64`.',
+        });
+    }
+    const diffIds = asList(asObject(config.rootfs).diff_ids).map(value => {
+        const diffId = parseDigest(value);
+        if (diffId === undefined) {
+            throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${what} has a diff_id that is no digest: ${JSON.stringify(value)}`);
+        }
+        return diffId;
+    });
+    if (diffIds.length === 0)
+        throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${what} names no layers`);
+    return { platform: { os, architecture, ...(variant === undefined ? {} : { variant }) }, diffIds };
+}
+function userOf(config) {
+    return asText(asObject(asObject(JSON.parse(config.toString('utf8'))).config).User) ?? '';
+}
+
+;// CONCATENATED MODULE: ./lib/image/entries.js
+
+
+
+const METADATA_MAX_BYTES = 4 << 20;
+const METADATA_TOTAL_MAX_BYTES = 16 * METADATA_MAX_BYTES;
+function entryName(name) {
+    return external_node_path_namespaceObject.posix.normalize(name).replace(/^\/+|\/+$/g, '');
+}
+function linkTarget(type, name, target) {
+    return entryName(type === 'link' ? target : external_node_path_namespaceObject.posix.join(external_node_path_namespaceObject.posix.dirname(name), target));
+}
+function findFile({ files, links }, name) {
+    let key = entryName(name);
+    for (let hops = 0; key !== undefined && hops < 8; hops += 1) {
+        const file = files.get(key);
+        if (file !== undefined)
+            return file;
+        key = links.get(key);
+    }
+    return undefined;
+}
+function missingFrom({ label, ended, sizeBytes }, what) {
+    return ended
+        ? new errors/* SideloadError */.wR('ARCHIVE_INCOMPLETE', `${label} lacks ${what}`)
+        : new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${label} ends after ${sizeBytes} bytes, before ${what}`);
+}
+async function readMetadata(label, name, file) {
+    if (file.sizeBytes > METADATA_MAX_BYTES || file.stored !== undefined) {
+        throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${name} in ${label} is not JSON of at most ${METADATA_MAX_BYTES} bytes`);
+    }
+    const chunks = [];
+    for await (const chunk of file.open())
+        chunks.push(chunk);
+    return Buffer.concat(chunks);
+}
+function memoryFile(bytes) {
+    return { sizeBytes: bytes.length, open: () => external_node_stream_namespaceObject.Readable.from([bytes], { objectMode: false }) };
+}
+
+;// CONCATENATED MODULE: ./lib/image/docker-archive.js
+
+
+
+
+
+async function readDockerArchive(entries) {
+    const file = findFile(entries, 'manifest.json');
+    if (file === undefined)
+        return [];
+    const what = `manifest.json in ${entries.label}`;
+    const manifests = parseJson(await readMetadata(entries.label, 'manifest.json', file), what);
+    if (!Array.isArray(manifests))
+        throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${what} is not a list of images`);
+    const images = [];
+    for (const manifest of manifests.map(asObject)) {
+        const names = asList(manifest.RepoTags).flatMap(tag => asText(tag) ?? []);
+        images.push({ names, variant: await readVariant(entries, asText(manifest.Config), asList(manifest.Layers)) });
+    }
+    return images;
+}
+async function readVariant(entries, configName, layerNames) {
+    const { label } = entries;
+    if (configName === undefined) {
+        throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `manifest.json in ${label} names no config for an image`);
+    }
+    const configFile = findFile(entries, configName);
+    if (configFile === undefined)
+        throw missingFrom(entries, `the image config ${configName}`);
+    const config = await readMetadata(label, configName, configFile);
+    const imageId = digestOf(config);
+    const claimed = digestFromHex(/([0-9a-f]{64})(?:\.json)?$/.exec(configName)?.[1] ?? '');
+    if (claimed !== undefined && claimed !== imageId) {
+        throw new errors/* SideloadError */.wR('ARCHIVE_CORRUPT', `the image config in ${label} should be ${claimed} and is ${imageId}`);
+    }
+    const { platform, diffIds } = parseConfig(config, `the image config ${configName} in ${label}`);
+    if (layerNames.length !== diffIds.length) {
+        throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `manifest.json in ${label} names ${layerNames.length} layers, and the config of the image ${diffIds.length}`);
+    }
+    const layers = diffIds.map((diffId, index) => {
+        const name = String(layerNames[index]);
+        const file = findFile(entries, name);
+        if (file === undefined)
+            throw missingFrom(entries, `the layer ${name} (${diffId})`);
+        return { diffId, name: `${name} in ${label}`, file };
+    });
+    return { platform, imageId, config, layers };
+}
+
+;// CONCATENATED MODULE: ./lib/image/oci-archive.js
+
+
+
+
+
+const INDEX_MAX_DEPTH = 4;
+const MANIFEST_TYPE = 'application/vnd.oci.image.manifest.v1+json';
+const CONFIG_TYPES = new Set([
+    'application/vnd.oci.image.config.v1+json',
+    'application/vnd.docker.container.image.v1+json',
+]);
+async function readOciArchive(entries) {
+    const file = findFile(entries, 'index.json');
+    if (file === undefined)
+        return [];
+    const bytes = await readMetadata(entries.label, 'index.json', file);
+    const index = asObject(parseJson(bytes, `index.json in ${entries.label}`));
+    const images = [];
+    for (const descriptor of asList(index.manifests).map(asObject)) {
+        const variants = [];
+        const faults = [];
+        await readDescriptor(entries, descriptor, 0, variants, faults);
+        if (variants.length > 0 || faults.length > 0) {
+            images.push({ ...nameOf(descriptor), digest: digestIn(descriptor, 'index.json', entries), variants, faults });
+        }
+    }
+    return images;
+}
+function nameOf(descriptor) {
+    const annotations = asObject(descriptor.annotations);
+    const refName = asText(annotations['org.opencontainers.image.ref.name']);
+    const name = asText(annotations['io.containerd.image.name']) ?? (/[/:]/.test(refName ?? '') ? refName : undefined);
+    return { name, tag: name === undefined ? refName : undefined };
+}
+async function readDescriptor(entries, descriptor, depth, variants, faults) {
+    if (isAttestation(descriptor))
+        return;
+    const digest = digestIn(descriptor, 'an index', entries);
+    const platform = asObject(descriptor.platform);
+    const built = asText(platform.architecture);
+    const what = `the manifest ${digest}${built === undefined ? '' : ` for ${asText(platform.os)}/${built}`}`;
+    await collectingFaults(faults, entries, async () => {
+        const bytes = await readBlob(entries, digest, what);
+        const manifest = asObject(parseJson(bytes, `${what} in ${entries.label}`));
+        if (manifest.manifests === undefined) {
+            const mediaType = asText(manifest.mediaType) ?? asText(descriptor.mediaType) ?? MANIFEST_TYPE;
+            const variant = await oci_archive_readManifest(entries, manifest, { digest, mediaType, bytes }, what);
+            if (variant !== undefined)
+                variants.push(variant);
+            return;
+        }
+        if (depth >= INDEX_MAX_DEPTH) {
+            throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${entries.label} nests indexes deeper than ${INDEX_MAX_DEPTH}`);
+        }
+        for (const child of asList(manifest.manifests).map(asObject)) {
+            await readDescriptor(entries, child, depth + 1, variants, faults);
+        }
+    });
+}
+function isAttestation({ annotations, platform }) {
+    const { os, architecture } = asObject(platform);
+    return (asObject(annotations)['vnd.docker.reference.type'] !== undefined || (os === 'unknown' && architecture === 'unknown'));
+}
+async function oci_archive_readManifest(entries, manifest, source, what) {
+    const { label } = entries;
+    const descriptor = asObject(manifest.config);
+    if (!CONFIG_TYPES.has(asText(descriptor.mediaType)))
+        return undefined;
+    const imageId = digestIn(descriptor, what, entries);
+    const config = await readBlob(entries, imageId, `the image config ${imageId}`);
+    const { platform, diffIds } = parseConfig(config, `the image config ${imageId} in ${label}`);
+    const descriptors = asList(manifest.layers).map(asObject);
+    if (descriptors.length !== diffIds.length) {
+        throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${what} in ${label} names ${descriptors.length} layers, and the config of the image ${diffIds.length}`);
+    }
+    const layers = diffIds.map((diffId, index) => {
+        const layer = descriptors[index] ?? {};
+        const blobDigest = digestIn(layer, what, entries);
+        if (/[+.]encrypted/.test(asText(layer.mediaType) ?? '')) {
+            throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `the layer ${blobDigest} in ${label} is encrypted`, {
+                hint: 'Decrypt the image before pushing it to nodes.',
+            });
+        }
+        const file = findFile(entries, blobName(blobDigest));
+        if (file === undefined)
+            throw missingFrom(entries, `the layer ${blobDigest}`);
+        return { diffId, blobDigest, name: `${blobDigest} in ${label}`, file };
+    });
+    const layerDigests = layers.flatMap(({ blobDigest }) => blobDigest ?? []);
+    return { platform, imageId, config, layers, manifest: { ...source, layerDigests } };
+}
+function blobName(digest) {
+    return `blobs/sha256/${hexOf(digest)}`;
+}
+function digestIn(descriptor, where, { label }) {
+    const digest = parseDigest(descriptor.digest);
+    if (digest !== undefined)
+        return digest;
+    const written = JSON.stringify(descriptor.digest);
+    throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${where} in ${label} has a digest that is none: ${written}`);
+}
+async function readBlob(entries, digest, what) {
+    const file = findFile(entries, blobName(digest));
+    if (file === undefined)
+        throw missingFrom(entries, what);
+    const bytes = await readMetadata(entries.label, blobName(digest), file);
+    const found = digestOf(bytes);
+    if (found !== digest) {
+        throw new errors/* SideloadError */.wR('ARCHIVE_CORRUPT', `${what} in ${entries.label} has the digest ${found}`);
+    }
+    return bytes;
+}
+async function collectingFaults(faults, { ended }, read) {
+    try {
+        await read();
+    }
+    catch (error) {
+        if (!(error instanceof errors/* SideloadError */.wR) || error.code === 'ARCHIVE_CORRUPT' || !ended)
+            throw error;
+        faults.push(error);
+    }
+}
+
+;// CONCATENATED MODULE: ./lib/image/archive.js
+
+
+
+
+
+
+async function readArchive(entries, log) {
+    const { label } = entries;
+    const isOci = findFile(entries, 'index.json') !== undefined;
+    const isDocker = findFile(entries, 'manifest.json') !== undefined;
+    if (!isOci && !isDocker)
+        throw noManifest(entries);
+    const ociImages = await readOciArchive(entries);
+    const dockerImages = isDocker && needsDocker(ociImages) ? await readDockerArchive(entries) : [];
+    const named = new Map();
+    const nameless = [];
+    const faults = [];
+    const broken = [];
+    const add = (image) => {
+        if (image.name === undefined)
+            nameless.push(image);
+        else
+            named.set(image.name, mergeVariants(label, named.get(image.name), image));
+    };
+    for (const { name, tag, digest, variants, faults: own } of ociImages) {
+        faults.push(...own);
+        const image = { name: fullName(name), tag, digest, variants, format: 'OCI' };
+        if (variants.length > 0)
+            add(image);
+        else if (own[0] !== undefined)
+            broken.push({ ...image, fault: own[0] });
+    }
+    for (const { names, variant } of dockerImages) {
+        const missing = names.map(fullName).filter(name => name !== undefined && !named.has(name));
+        const known = [...named.values(), ...nameless].some(image => has(image, variant));
+        for (const name of missing)
+            add({ name, digest: undefined, variants: [variant], format: 'docker' });
+        if (names.length === 0 && !known)
+            add({ name: undefined, digest: undefined, variants: [variant], format: 'docker' });
+    }
+    const images = [...named.values(), ...joinNameless(nameless)];
+    const lost = broken.filter(({ name }) => (name === undefined ? dockerImages.length === 0 : !named.has(name)));
+    if (images.length === 0) {
+        throw faults[0] ?? new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${label} holds no container image`);
+    }
+    for (const fault of faults)
+        log(`left out: ${fault.message}`);
+    return [...images, ...lost];
+}
+function needsDocker(images) {
+    return images.length === 0 || images.some(({ variants }) => variants.length === 0);
+}
+function has(image, variant) {
+    return image.variants.some(({ imageId }) => imageId === variant.imageId);
+}
+function joinNameless(images) {
+    const tags = [...new Set(images.map(({ tag }) => tag))];
+    return tags.flatMap(tag => {
+        const group = images.filter(image => image.tag === tag);
+        const variants = group.flatMap(image => image.variants);
+        const platforms = new Set(variants.map(({ platform }) => formatPlatform(platform)));
+        const [first] = group;
+        return first === undefined || platforms.size < variants.length ? group : [{ ...first, variants }];
+    });
+}
+function isSame(first, second) {
+    const ids = ({ variants, digest }) => variants.map(({ imageId }) => imageId).join() || digest;
+    return ids(first) === ids(second);
+}
+function mergeVariants(label, first, second) {
+    if (first === undefined)
+        return second;
+    const added = second.variants.filter(variant => !has(first, variant));
+    for (const { platform } of added) {
+        const twice = first.variants.some(variant => formatPlatform(variant.platform) === formatPlatform(platform));
+        if (twice) {
+            throw new errors/* SideloadError */.wR('IMAGE_AMBIGUOUS', `${label} has two different ${first.name} for ${formatPlatform(platform)}`, {
+                hint: 'Save each image under its own name.',
+            });
+        }
+    }
+    return { ...first, variants: [...first.variants, ...added] };
+}
+function fullName(name) {
+    try {
+        return name === undefined ? undefined : normalise(name);
+    }
+    catch {
+        return undefined;
+    }
+}
+function noManifest({ label, ended, sizeBytes, files }) {
+    if (!ended) {
+        return new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${label} ends after ${sizeBytes} bytes, before its manifest`);
+    }
+    const exported = files.has('etc/passwd') || files.has('.dockerenv') || files.has('bin/sh');
+    return new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${label} has neither manifest.json nor index.json, so it is not an image archive`, exported ? { hint: 'This looks like `docker export`, a file system only: write it with `docker save`.' } : {});
+}
+
+;// CONCATENATED MODULE: external "node:zlib"
+const external_node_zlib_namespaceObject = require("node:zlib");
+var external_node_zlib_default = /*#__PURE__*/__nccwpck_require__.n(external_node_zlib_namespaceObject);
+;// CONCATENATED MODULE: ./lib/image/program.js
+
+
+const STDERR_MAX_CHARACTERS = 4096;
+const STDOUT_MAX_CHARACTERS = 1 << 20;
+const KILL_AFTER_MS = 5000;
+const OUTPUT_GRACE_MS = 2000;
+function startProgram(name, args, signal) {
+    const child = (0,external_node_child_process_namespaceObject.spawn)(name, args, {
+        stdio: ['pipe', 'pipe', 'pipe'],
+        env: { ...process.env, LC_ALL: 'C' },
+    });
+    child.stdin.on('error', () => { });
+    let stderr = '';
+    child.stderr.setEncoding('utf8').on('data', (text) => {
+        stderr = (stderr + text).slice(-STDERR_MAX_CHARACTERS);
+    });
+    let insist;
+    let grace;
+    const stop = () => {
+        if (insist !== undefined || child.exitCode !== null || child.signalCode !== null)
+            return;
+        child.kill();
+        insist = setTimeout(() => child.kill('SIGKILL'), KILL_AFTER_MS);
+    };
+    const exit = new Promise(resolve => {
+        let failure;
+        const end = (code, killer) => {
+            clearTimeout(insist);
+            clearTimeout(grace);
+            signal.removeEventListener('abort', stop);
+            resolve({
+                code: failure === undefined ? (code ?? undefined) : undefined,
+                missing: failure?.code === 'ENOENT',
+                reason: failure?.message ?? (killer === null ? `exited with ${code}` : `was ended by ${killer}`),
+                stderr: stderr.trim(),
+            });
+        };
+        child.on('error', error => {
+            failure ??= error;
+            if (child.pid === undefined)
+                end(null, null);
+        });
+        child.on('exit', (code, killer) => {
+            grace = setTimeout(end, OUTPUT_GRACE_MS, code, killer);
+        });
+        child.on('close', end);
+    });
+    signal.addEventListener('abort', stop);
+    if (signal.aborted)
+        stop();
+    return { stdin: child.stdin, stdout: child.stdout, exit, stop };
+}
+async function runProgram(name, args, signal) {
+    const program = startProgram(name, args, signal);
+    program.stdin.end();
+    let stdout = '';
+    program.stdout.setEncoding('utf8').on('data', (text) => {
+        stdout = (stdout + text).slice(0, STDOUT_MAX_CHARACTERS);
+    });
+    const exit = await program.exit;
+    if (signal.aborted)
+        throw new errors/* SideloadError */.wR('CANCELLED', 'cancelled', { cause: signal.reason });
+    return { ...exit, stdout };
+}
+
+;// CONCATENATED MODULE: ./lib/image/compression.js
+
+
+
+
+const MAGIC_BYTES = 4;
+const CHUNK_BYTES = 1 << 20;
+function sniffCompression(head) {
+    if (head[0] === 0x1f && head[1] === 0x8b)
+        return 'gzip';
+    if (head.length >= 4 && head.readUInt32LE(0) === 0xfd2fb528)
+        return 'zstd';
+    if (head.length >= 4 && head.readUInt32LE(0) >>> 4 === 0x184d2a5)
+        return 'zstd';
+    return 'none';
+}
+const WAYS = [
+    { compression: 'zstd', encodedPerSecond: 327e6, importedPerSecond: 112e6, sentShare: 0.52 },
+    { compression: 'gzip', encodedPerSecond: 83e6, importedPerSecond: 112e6, sentShare: 0.53 },
+    { compression: 'none', encodedPerSecond: Number.POSITIVE_INFINITY, importedPerSecond: 61e6, sentShare: 1 },
+];
+function chooseCompression(linkBytesPerSecond, available) {
+    const seconds = (way) => Math.max(1 / way.encodedPerSecond, 1 / way.importedPerSecond, linkBytesPerSecond === undefined ? 0 : way.sentShare / linkBytesPerSecond);
+    const [first = WAYS[2], ...others] = WAYS.filter(({ compression }) => available.has(compression));
+    return others.reduce((best, way) => (seconds(way) < seconds(best) ? way : best), first)
+        .compression;
+}
+async function chooseCodec(setting, signal) {
+    const zstd = setting === 'auto' || setting === 'zstd' ? await findZstd(signal) : undefined;
+    if (setting === 'zstd' && zstd === undefined) {
+        throw new errors/* SideloadError */.wR('INPUT_INVALID', '`compression: zstd` needs zstd, which this Node and this machine lack', {
+            hint: 'Install the `zstd` program on the runner, run Node 22.15 or later, or leave the choice to `auto`.',
+        });
+    }
+    const chosen = setting === 'auto'
+        ? chooseCompression(undefined, new Set(zstd === undefined ? ['gzip', 'none'] : ['zstd', 'gzip', 'none']))
+        : setting;
+    if (chosen === 'none')
+        return { name: 'nothing', compression: 'none', label: 'none' };
+    if (chosen === 'zstd' && zstd !== undefined)
+        return zstd;
+    return gzipCodec(setting === 'gzip' ? 'gzip' : 'gzip, because neither this Node nor the machine has zstd');
+}
+async function findZstd(signal) {
+    const codec = { compression: 'zstd', label: 'zstd-1' };
+    if (typeof (external_node_zlib_default()).createZstdCompress === 'function') {
+        const options = { chunkSize: CHUNK_BYTES, params: { [(external_node_zlib_default()).constants.ZSTD_c_compressionLevel]: 1 } };
+        return { ...codec, name: 'zstd', start: () => inProcess(endsOnce(external_node_zlib_default().createZstdCompress(options))) };
+    }
+    if (!(await hasZstd(signal)))
+        return undefined;
+    const args = ['-1', '-q', '-c', '-T2'];
+    return { ...codec, name: 'zstd (program)', start: signal => byProgram(startProgram('zstd', args, signal)) };
+}
+function gzipCodec(name) {
+    return {
+        name,
+        compression: 'gzip',
+        label: 'gzip-1',
+        start: () => inProcess(external_node_zlib_default().createGzip({ level: 1, chunkSize: CHUNK_BYTES })),
+    };
+}
+async function startDecompression(compression, signal) {
+    if (compression === 'gzip')
+        return inProcess(external_node_zlib_default().createGunzip({ chunkSize: CHUNK_BYTES }));
+    if (await hasZstd(signal))
+        return byProgram(startProgram('zstd', ['-d', '-q', '-c'], signal));
+    if (typeof (external_node_zlib_default()).createZstdDecompress === 'function')
+        return firstFrame();
+    throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', 'it is compressed with zstd, which this machine cannot read', {
+        hint: 'Install the `zstd` program on the runner, or run Node 22.15 or later.',
+    });
+}
+async function hasZstd(signal) {
+    return (await runProgram('zstd', ['--version'], signal)).code === 0;
+}
+function endsOnce(stream) {
+    const end = stream.end.bind(stream);
+    stream.end = () => {
+        stream.write(Buffer.alloc(0), error => {
+            if (!error)
+                end();
+        });
+        return stream;
+    };
+    return stream;
+}
+function inProcess(stream) {
+    return { stream, isProgram: false, finished: async () => { }, stop: () => stream.destroy() };
+}
+function firstFrame() {
+    const stream = external_node_zlib_default().createZstdDecompress({ chunkSize: CHUNK_BYTES });
+    let writtenBytes = 0;
+    const write = stream._transform.bind(stream);
+    stream._transform = (chunk, encoding, done) => {
+        writtenBytes += chunk.length;
+        write(chunk, encoding, done);
+    };
+    return {
+        stream,
+        isProgram: false,
+        stop: () => stream.destroy(),
+        finished: async () => {
+            if (stream.bytesWritten < writtenBytes) {
+                throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', 'it is compressed with zstd in several frames', {
+                    hint: 'Install the `zstd` program on the runner, or decompress the archive first.',
+                });
+            }
+        },
+    };
+}
+function byProgram(program) {
+    return {
+        stream: external_node_stream_namespaceObject.Duplex.from({ writable: program.stdin, readable: program.stdout }),
+        isProgram: true,
+        stop: program.stop,
+        finished: async () => {
+            const exit = await program.exit;
+            if (exit.code !== 0)
+                throw new Error(`zstd failed: ${exit.stderr || exit.reason}`);
+        },
+    };
+}
+
+;// CONCATENATED MODULE: ./lib/image/blob-file.js
+
+
+
+const READ_BYTES = 256 << 10;
+const ROOM_BYTES = 256 << 20;
+const FREE_FROM_BYTES = 16 << 10;
+function free(chunk) {
+    const memory = chunk.buffer;
+    const ends = chunk.byteOffset + chunk.length === memory.byteLength;
+    if (ends && memory.byteLength >= FREE_FROM_BYTES)
+        memory.transfer?.(0);
+}
+function writeTo(handle, makeRoom, frees = false) {
+    let position = 0;
+    const write = async (chunk) => {
+        let rest = chunk;
+        while (rest.length > 0) {
+            try {
+                const { bytesWritten } = await handle.write(rest, 0, rest.length, position);
+                position += bytesWritten;
+                rest = rest.subarray(bytesWritten);
+            }
+            catch (error) {
+                if (!isDiskFull(error) || (await makeRoom(ROOM_BYTES)) === 0)
+                    throw error;
+            }
+        }
+        if (frees)
+            free(chunk);
+    };
+    return new external_node_stream_namespaceObject.Writable({ write: (chunk, _encoding, done) => void write(chunk).then(() => done(), done) });
+}
+function isDiskFull(error) {
+    const { code } = error;
+    return code === 'ENOSPC' || code === 'EDQUOT';
+}
+function readProven(handle, { digest, sizeBytes }, onCorrupt) {
+    async function* chunks() {
+        const hash = (0,external_node_crypto_namespaceObject.createHash)('sha256');
+        for (let position = 0; position < sizeBytes;) {
+            const buffer = Buffer.allocUnsafeSlow(Math.min(READ_BYTES, sizeBytes - position));
+            const { bytesRead } = await handle.read(buffer, 0, buffer.length, position);
+            const chunk = buffer.subarray(0, bytesRead);
+            hash.update(chunk);
+            position += bytesRead;
+            if (bytesRead > 0 && position < sizeBytes) {
+                yield chunk;
+                continue;
+            }
+            const found = `sha256:${hash.digest('hex')}`;
+            if (found !== digest || position < sizeBytes) {
+                await onCorrupt();
+                const what = position < sizeBytes ? `ends after ${position} of ${sizeBytes} bytes` : `is ${found}`;
+                throw new errors/* SideloadError */.wR('CACHE_CORRUPT', `the stored layer ${digest} ${what}`);
+            }
+            yield chunk;
+        }
+    }
+    return external_node_stream_namespaceObject.Readable.from(chunks(), { objectMode: false, highWaterMark: READ_BYTES });
+}
+
+;// CONCATENATED MODULE: ./lib/image/cache-directory.js
+
+
+
+
+
+
+const ENTRY_NAME = /^([0-9a-f]{64})\.([0-9a-f]{64})\.((none|gzip|zstd)(?:-\d{1,2})?)$/;
+const PARTIAL_NAME = /^([0-9a-f]{16})-(\d+)-(\d+)-[0-9a-f]{8}\.partial$/;
+const STALE_AFTER_MS = 24 * 3600 * 1000;
+function cache_directory_nameOf({ source, blob, label }) {
+    return `${hexOf(source)}.${hexOf(blob)}.${label}`;
+}
+function partialName() {
+    return `${machineId()}-${process.pid}-${startOf(process.pid)}-${(0,external_node_crypto_namespaceObject.randomBytes)(4).toString('hex')}.partial`;
+}
+function isPartial(path) {
+    return path.endsWith('.partial');
+}
+function passedThrough({ label, compression }) {
+    return compression !== 'none' && label === compression;
+}
+async function entriesOf(directory) {
+    return (await namesIn(directory)).flatMap(name => {
+        const [, sourceHex = '', blobHex = '', label = '', compression] = ENTRY_NAME.exec(name) ?? [];
+        const [source, blob] = [digestFromHex(sourceHex), digestFromHex(blobHex)];
+        return source === undefined || blob === undefined
+            ? []
+            : [{ source, blob, label, compression: compression }];
+    });
+}
+async function listFiles(directory) {
+    const files = new Map();
+    for (const name of await namesIn(directory)) {
+        if (!ENTRY_NAME.test(name))
+            continue;
+        const path = (0,external_node_path_namespaceObject.join)(directory, name);
+        const info = await (0,promises_namespaceObject.stat)(path).catch(() => undefined);
+        if (info === undefined)
+            continue;
+        const file = files.get(info.ino) ?? { inode: info.ino, sizeBytes: info.size, usedMs: info.mtimeMs, paths: [] };
+        file.paths.push(path);
+        files.set(info.ino, file);
+    }
+    return [...files.values()].sort((a, b) => a.usedMs - b.usedMs);
+}
+async function evict(directory, wantedBytes, may) {
+    let freedBytes = 0;
+    for (const file of await listFiles(directory)) {
+        if (freedBytes >= wantedBytes)
+            break;
+        if (!may(file))
+            continue;
+        for (const path of file.paths)
+            await remove(path);
+        freedBytes += file.sizeBytes;
+    }
+    return freedBytes;
+}
+async function remove(path) {
+    await (0,promises_namespaceObject.unlink)(path).catch(() => { });
+}
+async function removeStale(directory) {
+    for (const name of await namesIn(directory)) {
+        const [, machine, pid, started] = PARTIAL_NAME.exec(name) ?? [];
+        if (machine === undefined)
+            continue;
+        const path = (0,external_node_path_namespaceObject.join)(directory, name);
+        const isGone = machine === machineId() ? startOf(Number(pid)) !== started : await isOld(path);
+        if (isGone)
+            await remove(path);
+    }
+}
+async function isOld(path) {
+    const info = await (0,promises_namespaceObject.stat)(path).catch(() => undefined);
+    return info !== undefined && Date.now() - info.mtimeMs > STALE_AFTER_MS;
+}
+async function namesIn(directory) {
+    return await (0,promises_namespaceObject.readdir)(directory).catch(() => []);
+}
+function machineId() {
+    const namespace = orEmpty(() => (0,external_node_fs_namespaceObject.readlinkSync)('/proc/self/ns/pid'));
+    const parts = [(0,external_node_os_.hostname)(), orEmpty(() => (0,external_node_fs_namespaceObject.readFileSync)('/proc/sys/kernel/random/boot_id', 'utf8')), namespace];
+    return (0,external_node_crypto_namespaceObject.createHash)('sha256').update(parts.join('\0')).digest('hex').slice(0, 16);
+}
+function startOf(pid) {
+    const text = orEmpty(() => (0,external_node_fs_namespaceObject.readFileSync)(`/proc/${pid}/stat`, 'utf8'));
+    if (text !== '')
+        return text.slice(text.lastIndexOf(')') + 2).split(' ')[19];
+    try {
+        process.kill(pid, 0);
+        return '0';
+    }
+    catch (error) {
+        return error.code === 'EPERM' ? '0' : undefined;
+    }
+}
+function orEmpty(read) {
+    try {
+        return read();
+    }
+    catch {
+        return '';
+    }
+}
+
+;// CONCATENATED MODULE: ./lib/image/cache.js
+
+
+
+
+async function openCache({ directory: wanted, maxBytes }, fallback, log) {
+    const lasting = maxBytes > 0 && (await isUsable(wanted, log)) ? wanted : undefined;
+    const directory = lasting ?? fallback;
+    const files = new Set();
+    if (lasting !== undefined)
+        await removeStale(directory);
+    const use = (file) => {
+        files.add(file);
+        return file;
+    };
+    const release = async (file) => {
+        if (!files.delete(file))
+            return;
+        await file.handle.close();
+        if (isPartial(file.path))
+            await remove(file.path);
+    };
+    return {
+        directory,
+        async create() {
+            await (0,promises_namespaceObject.mkdir)(directory, { recursive: true, mode: 0o700 });
+            const path = (0,external_node_path_namespaceObject.join)(directory, partialName());
+            return use({ handle: await (0,promises_namespaceObject.open)(path, 'wx+', 0o600), path });
+        },
+        async publish(file, entry) {
+            const path = (0,external_node_path_namespaceObject.join)(directory, cache_directory_nameOf(entry));
+            if (file.path === path)
+                return;
+            try {
+                if (isPartial(file.path)) {
+                    await (0,promises_namespaceObject.rename)(file.path, path);
+                    file.path = path;
+                }
+                else
+                    await (0,promises_namespaceObject.link)(file.path, path);
+            }
+            catch {
+            }
+        },
+        async find(source, label) {
+            const known = await entriesOf(directory);
+            const fitting = known.filter(entry => entry.source === source && (entry.label === label || passedThrough(entry)));
+            fitting.sort((a, b) => Number(b.label === label) - Number(a.label === label) || (a.blob < b.blob ? -1 : 1));
+            for (const entry of fitting) {
+                const path = (0,external_node_path_namespaceObject.join)(directory, cache_directory_nameOf(entry));
+                const handle = await (0,promises_namespaceObject.open)(path, 'r').catch(() => undefined);
+                if (handle === undefined)
+                    continue;
+                const { size: sizeBytes } = await handle.stat();
+                if (sizeBytes === 0) {
+                    await handle.close();
+                    await remove(path);
+                    continue;
+                }
+                await handle.utimes(new Date(), new Date()).catch(() => { });
+                return { entry, sizeBytes, file: use({ handle, path }) };
+            }
+            return undefined;
+        },
+        release,
+        async discard(file) {
+            const { ino } = await file.handle.stat();
+            await evict(directory, Number.POSITIVE_INFINITY, ({ inode }) => inode === ino);
+        },
+        async makeRoom(wantedBytes) {
+            const stats = await Promise.all([...files].map(({ handle }) => handle.stat()));
+            const inUse = new Set(stats.map(({ ino }) => ino));
+            return await evict(directory, wantedBytes, ({ inode }) => !inUse.has(inode));
+        },
+        async close() {
+            for (const file of [...files])
+                await release(file);
+            if (lasting === undefined)
+                return;
+            await removeStale(directory);
+            const sizeBytes = (await listFiles(directory)).reduce((sum, file) => sum + file.sizeBytes, 0);
+            await evict(directory, sizeBytes - maxBytes, () => true);
+        },
+    };
+}
+async function isUsable(directory, log) {
+    const no = (why) => {
+        log(`layers are cached for this run only: ${why}`);
+        return false;
+    };
+    if (directory === undefined)
+        return no('there is no home directory, and `cache-dir` is not set');
+    try {
+        await (0,promises_namespaceObject.mkdir)(directory, { recursive: true, mode: 0o700 });
+        const { uid, mode } = await (0,promises_namespaceObject.stat)(directory);
+        const me = process.getuid?.();
+        if ((mode & 0o002) !== 0)
+            return no(`${directory} can be written to by everybody`);
+        if (uid !== me && me !== 0)
+            return no(`${directory} belongs to another user`);
+        const trial = (0,external_node_path_namespaceObject.join)(directory, partialName());
+        await (await (0,promises_namespaceObject.open)(trial, 'wx', 0o600)).close();
+        await (0,promises_namespaceObject.unlink)(trial);
+        return true;
+    }
+    catch (error) {
+        return no((0,errors/* messageOf */.bD)(error));
+    }
+}
+
+;// CONCATENATED MODULE: ./lib/image/scratch.js
+
+
+
+
+
+
+
+
+
+
+
+
+
+async function openScratch(directory, log, signal, { compression = 'auto', cache: cacheOptions = { directory: undefined, maxBytes: 0 } } = {}) {
+    const codec = await chooseCodec(compression, signal);
+    log(`layers are compressed with ${codec.name}${compression === 'auto' ? ', as nodes take them in soonest so' : ''}`);
+    const root = await (0,promises_namespaceObject.mkdtemp)((0,external_node_path_namespaceObject.join)(directory, 'blobs-'));
+    const cache = await openCache(cacheOptions, root, log);
+    const closing = new AbortController();
+    const contents = new Map();
+    const files = new Map();
+    const writing = new Set();
+    const arrivals = new external_node_events_namespaceObject.EventEmitter().setMaxListeners(0);
+    const turn = createQueue((0,external_node_os_.availableParallelism)());
+    const remember = async (content, blob, file) => {
+        const known = contents.get(content.digest);
+        if (known !== undefined) {
+            await cache.release(file);
+            return known;
+        }
+        const open = () => readProven(file.handle, blob, () => cache.discard(file));
+        const stored = { ...content, blob: { ...blob, open } };
+        contents.set(content.digest, stored);
+        files.set(stored, file);
+        arrivals.emit(content.digest, stored);
+        return stored;
+    };
+    const write = async (source, signal, given = false) => {
+        const file = await cache.create();
+        try {
+            const sink = (frees) => writeTo(file.handle, cache.makeRoom, frees);
+            const { content, blob } = await writeBlob(source, given || ownsChunks(source), sink, codec, signal);
+            return await remember(content, blob, file);
+        }
+        catch (error) {
+            await cache.release(file);
+            throw isDiskFull(error)
+                ? new errors/* SideloadError */.wR('DISK_FULL', `no space left in ${cache.directory} on the runner`, { cause: error })
+                : error;
+        }
+        finally {
+            source.destroy();
+        }
+    };
+    const inTurn = (task, signal) => {
+        const job = turn(() => {
+            const either = AbortSignal.any([signal, closing.signal]);
+            either.throwIfAborted();
+            return task(either);
+        });
+        writing.add(job);
+        const done = () => writing.delete(job);
+        job.then(done, done);
+        return job;
+    };
+    const keep = async (content, diffId = content.digest) => {
+        const file = files.get(content);
+        if (file === undefined)
+            return;
+        const { digest: blob, compression } = content.blob;
+        const label = content.compression === 'none' ? codec.label : compression;
+        for (const source of new Set([content.digest, diffId])) {
+            await cache.publish(file, { source, blob, compression, label });
+        }
+    };
+    return {
+        directory: root,
+        signal: closing.signal,
+        write: (open, signal, chunks = 'lent') => inTurn(either => write(open(), either, chunks === 'given'), signal),
+        adopt: (open, signal) => inTurn(async (either) => (await adoptBlob(open, codec, either)) ?? (await write(open(), either)), signal),
+        async find(digest) {
+            const known = contents.get(digest);
+            if (known !== undefined || closing.signal.aborted)
+                return known;
+            const found = await cache.find(digest, codec.label);
+            if (found === undefined)
+                return undefined;
+            const { entry, sizeBytes, file } = found;
+            const isSource = passedThrough(entry) && entry.source === entry.blob;
+            const compression = isSource ? entry.compression : 'none';
+            return await remember({ digest, compression }, { digest: entry.blob, sizeBytes, compression: entry.compression }, file);
+        },
+        async passing(digest, signal) {
+            const known = contents.get(digest);
+            if (known !== undefined)
+                return known;
+            const [stored] = (await (0,external_node_events_namespaceObject.once)(arrivals, digest, { signal }));
+            return stored;
+        },
+        keep,
+        async retain(digests) {
+            for (const [digest, content] of contents) {
+                if (digests.has(digest)) {
+                    await keep(content);
+                    continue;
+                }
+                contents.delete(digest);
+                const file = files.get(content);
+                files.delete(content);
+                if (file !== undefined)
+                    await cache.release(file);
+            }
+        },
+        async close() {
+            closing.abort(new errors/* SideloadError */.wR('CANCELLED', 'the scratch directory was closed'));
+            await Promise.allSettled(writing);
+            await cache.close();
+            await (0,promises_namespaceObject.rm)(root, { recursive: true, force: true });
+        },
+    };
+}
+function ownsChunks(source) {
+    return source instanceof external_node_fs_namespaceObject.ReadStream;
+}
+async function writeBlob(source, given, sink, codec, signal) {
+    const { head, all } = await peek(source, MAGIC_BYTES);
+    const compression = sniffCompression(head);
+    const read = createTally();
+    if (compression !== 'none' || codec.start === undefined) {
+        const file = sink(false);
+        await (0,external_node_stream_promises_namespaceObject.pipeline)(tallied(all, read, given ? file : undefined), file, { signal });
+        const { digest, sizeBytes } = read.result();
+        return { content: { digest, compression }, blob: { digest, sizeBytes, compression } };
+    }
+    const sent = createMeter();
+    await through(codec.start(signal), ({ stream, isProgram }) => (0,external_node_stream_promises_namespaceObject.pipeline)(tallied(all, read, given && !isProgram ? stream : undefined), stream, sent.stream, sink(true), { signal }));
+    return {
+        content: { digest: read.result().digest, compression },
+        blob: { ...sent.result(), compression: codec.compression },
+    };
+}
+async function* tallied(chunks, tally, writer) {
+    for await (const chunk of chunks) {
+        tally.add(chunk);
+        const isWhole = chunk.length === chunk.buffer.byteLength;
+        yield chunk;
+        if (writer !== undefined && isWhole && chunk.length >= writer.writableHighWaterMark)
+            free(chunk);
+    }
+}
+async function adoptBlob(open, codec, signal) {
+    const source = open();
+    try {
+        const { head, all } = await peek(source, MAGIC_BYTES);
+        const compression = sniffCompression(head);
+        if (compression === 'none' && codec.start !== undefined)
+            return undefined;
+        const tally = createTally();
+        for await (const chunk of all) {
+            signal.throwIfAborted();
+            tally.add(chunk);
+            if (ownsChunks(source))
+                free(chunk);
+        }
+        const read = tally.result();
+        return { digest: read.digest, compression, blob: { ...read, compression, open } };
+    }
+    finally {
+        source.destroy();
+    }
+}
+function nowhere() {
+    return new external_node_stream_namespaceObject.Writable({ write: (_chunk, _encoding, done) => done() });
+}
+async function through(filter, run) {
+    try {
+        await run(filter);
+        await filter.finished();
+    }
+    finally {
+        filter.stop();
+    }
+}
+async function peek(source, sizeBytes) {
+    const chunks = source[Symbol.asyncIterator]();
+    const first = [];
+    let headBytes = 0;
+    while (headBytes < sizeBytes) {
+        const next = await chunks.next();
+        if (next.done === true)
+            break;
+        first.push(next.value);
+        headBytes += next.value.length;
+    }
+    async function* all() {
+        try {
+            yield* first;
+            first.length = 0;
+            for (let next = await chunks.next(); next.done !== true; next = await chunks.next())
+                yield next.value;
+        }
+        finally {
+            await chunks.return?.();
+        }
+    }
+    return { head: Buffer.concat(first).subarray(0, sizeBytes), all: all() };
+}
+function createQueue(limit) {
+    const waiting = [];
+    let running = 0;
+    return async (task) => {
+        if (running >= limit)
+            await new Promise(resolve => waiting.push(resolve));
+        else
+            running += 1;
+        try {
+            return await task();
+        }
+        finally {
+            const next = waiting.shift();
+            if (next === undefined)
+                running -= 1;
+            else
+                next();
+        }
+    };
+}
+
+;// CONCATENATED MODULE: ./lib/image/layer.js
+
+
+
+
+
+function createLayer(content, scratch) {
+    const passed = content.file.stored;
+    let ready = passed !== undefined && !provenByDiffId(content, passed) ? passed.blob : undefined;
+    const { diffId, blobDigest = diffId, file } = content;
+    const store = createShared(scratch.signal, async (signal) => {
+        const stored = file.stored ?? (await scratch.find(blobDigest)) ?? (await scratch.adopt(file.open, signal));
+        proveDigest(content, stored);
+        if (provenByDiffId(content, stored)) {
+            const known = await scratch.find(diffId);
+            if (known?.blob.digest !== stored.blob.digest)
+                await proveDiffId(content, stored, signal);
+            await scratch.keep(stored, diffId);
+        }
+        else
+            await scratch.keep(stored);
+        ready = stored.blob;
+        return stored.blob;
+    });
+    const known = async () => ready ?? (await scratch.find(blobDigest))?.blob;
+    return { diffId, sourceSizeBytes: file.sizeBytes, store, known };
+}
+function proveDigest({ diffId, blobDigest, name }, { digest, compression }) {
+    const wanted = blobDigest ?? (compression === 'none' ? diffId : digest);
+    if (digest !== wanted)
+        throw corrupt(name, wanted, digest);
+    if (compression === 'none' && digest !== diffId)
+        throw corrupt(name, diffId, digest);
+}
+function provenByDiffId({ blobDigest }, { compression }) {
+    return blobDigest === undefined && compression !== 'none';
+}
+async function proveDiffId({ diffId, name }, stored, signal) {
+    if (stored.compression === 'none')
+        return;
+    const meter = createMeter();
+    try {
+        await through(await startDecompression(stored.compression, signal), ({ stream }) => (0,external_node_stream_promises_namespaceObject.pipeline)(stored.blob.open(), stream, meter.stream, nowhere(), { signal }));
+    }
+    catch (error) {
+        if (signal.aborted || error instanceof errors/* SideloadError */.wR)
+            throw error;
+        throw new errors/* SideloadError */.wR('ARCHIVE_CORRUPT', `the layer ${name} cannot be decompressed`, { cause: error });
+    }
+    const { digest } = meter.result();
+    if (digest !== diffId)
+        throw corrupt(name, diffId, digest);
+}
+function corrupt(name, wanted, found) {
+    return new errors/* SideloadError */.wR('ARCHIVE_CORRUPT', `the layer ${name} should be ${wanted} and is ${found}`);
+}
+function createShared(closing, work) {
+    let current;
+    const start = () => {
+        const abort = new AbortController();
+        const promise = work(AbortSignal.any([abort.signal, closing]));
+        const job = { promise, abort, callers: 0, done: false };
+        promise.then(() => {
+            job.done = true;
+        }, () => {
+            if (current === job)
+                current = undefined;
+        });
+        return job;
+    };
+    return async (signal) => {
+        if (signal.aborted || closing.aborted)
+            throw cancelled(signal.aborted ? signal : closing);
+        current ??= start();
+        const job = current;
+        job.callers += 1;
+        let onAbort = () => { };
+        const gone = new Promise((_resolve, reject) => {
+            onAbort = () => reject(cancelled(signal));
+            signal.addEventListener('abort', onAbort);
+        });
+        try {
+            return await Promise.race([job.promise, gone]);
+        }
+        catch (error) {
+            throw closing.aborted ? cancelled(closing) : (0,errors/* toSideloadError */.Lq)(error);
+        }
+        finally {
+            signal.removeEventListener('abort', onAbort);
+            job.callers -= 1;
+            if (job.callers === 0 && signal.aborted && !job.done) {
+                if (current === job)
+                    current = undefined;
+                job.abort.abort();
+            }
+        }
+    };
+}
+function cancelled(signal) {
+    return new errors/* SideloadError */.wR('CANCELLED', 'cancelled', { cause: signal.reason });
+}
+
+;// CONCATENATED MODULE: ./lib/image/lazy.js
+
+function lazyImage(known, scratch, read) {
+    let reading;
+    const start = () => {
+        reading ??= read().then(image => {
+            if (image.imageId !== known.imageId) {
+                throw new errors/* SideloadError */.wR('IMAGE_AMBIGUOUS', `the image was ${known.imageId} and is ${image.imageId} now`, {
+                    hint: 'Something has built it anew meanwhile; run the job again.',
+                });
+            }
+            return image;
+        });
+        reading.catch(() => { });
+        return reading;
+    };
+    const { platform, imageId, user, diffIds, sizeBytes } = known;
+    return {
+        platform,
+        imageId,
+        user,
+        sizeBytes,
+        config: async () => await (await start()).config(),
+        layers: diffIds.map((diffId, index) => {
+            const stored = async () => (await scratch.find(diffId))?.blob;
+            return {
+                diffId,
+                sourceSizeBytes: undefined,
+                known: stored,
+                store: async (signal) => (await stored()) ?? (await arrival(scratch, diffId, start(), index, signal)),
+            };
+        }),
+        prefetch: start,
+    };
+}
+async function arrival(scratch, diffId, reading, index, signal) {
+    const waiting = new AbortController();
+    const passed = (async () => {
+        const content = await scratch.passing(diffId, AbortSignal.any([signal, waiting.signal]));
+        await scratch.keep(content);
+        return content.blob;
+    })();
+    const atTheEnd = reading.then(async ({ layers }) => {
+        const layer = layers[index];
+        if (layer?.diffId !== diffId) {
+            throw new errors/* SideloadError */.wR('INTERNAL', `the layer ${diffId} is none of the image that was read`);
+        }
+        return await layer.store(signal);
+    });
+    try {
+        return await Promise.race([passed, atTheEnd]);
+    }
+    finally {
+        waiting.abort();
+        for (const promise of [passed, atTheEnd])
+            promise.catch(() => { });
+    }
+}
+
+;// CONCATENATED MODULE: ./lib/image/names.js
+
+const TOLD_MAX = 3;
+function describeNames(requested, present, holder = 'the node') {
+    const full = normalise(requested);
+    if (present.includes(full))
+        return [];
+    const wanted = reference_parseReference(full);
+    const near = present
+        .map(name => ({ name, rank: nearness(wanted, full, name) }))
+        .filter(({ rank }) => rank !== undefined)
+        .toSorted((a, b) => (a.rank ?? 0) - (b.rank ?? 0));
+    return near
+        .slice(0, TOLD_MAX)
+        .map(({ name, rank }) => rank === 0
+        ? `${holder} has ${name} under that short name, where a pod does not find it; it must be ${full}`
+        : `${holder} has ${name}, the pod asks for ${full}`);
+}
+function nearness(wanted, full, name) {
+    const there = parsed(name);
+    if (there === undefined)
+        return undefined;
+    if (formatReference(there) === full)
+        return 0;
+    const sameTag = there.tag === wanted.tag && there.digest === wanted.digest;
+    if (sameTag && pathOf(there) === pathOf(wanted))
+        return 1;
+    if (sameTag && lastOf(there) === lastOf(wanted))
+        return 2;
+    return there.registry === wanted.registry && there.repository === wanted.repository ? 3 : undefined;
+}
+function parsed(name) {
+    try {
+        return reference_parseReference(normalise(name));
+    }
+    catch {
+        return undefined;
+    }
+}
+function pathOf({ repository }) {
+    return repository.replace(/^library\//, '');
+}
+function lastOf({ repository }) {
+    return repository.slice(repository.lastIndexOf('/') + 1);
+}
+function digestFate(reference, sentManifest) {
+    const { digest } = parseReference(reference);
+    if (digest === undefined)
+        return 'none';
+    return digest === sentManifest ? 'kept' : 'name only';
+}
+
+;// CONCATENATED MODULE: ./lib/image/selection.js
+
+
+
+
+const PODMAN_PREFIX = 'localhost/';
+const NOT_FOUND_HINT = 'Correct `images`, or tag the image before saving it.';
+function selectImages(images, requests, label) {
+    if (requests.length > 0)
+        return requests.map(request => selectImage(images, request, label));
+    return images.map(image => {
+        if (image.fault !== undefined)
+            throw image.fault;
+        if (image.name === undefined) {
+            throw new errors/* SideloadError */.wR('INPUT_INVALID', `${label} holds ${selection_describe(image)}`, {
+                hint: 'Set `images` to the name that pods use for it.',
+            });
+        }
+        return { reference: image.name, image };
+    });
+}
+function selectImage(images, request, label) {
+    const reference = normalise(request);
+    const image = images.find(({ name }) => name === reference) ??
+        images.find(({ name }) => name !== undefined && withoutPodmanPrefix(name) === reference) ??
+        selectByDigest(images, reference) ??
+        selectNameless(images, reference, label);
+    if (image === undefined) {
+        const names = images.flatMap(({ name }) => name ?? []);
+        const [near] = describeNames(reference, names, label);
+        throw new errors/* SideloadError */.wR('IMAGE_NOT_FOUND', `${label} does not hold ${reference}; it holds ${images.map(selection_describe).join(', ')}`, { hint: near === undefined ? NOT_FOUND_HINT : `${near}. ${NOT_FOUND_HINT}` });
+    }
+    if (image.fault !== undefined)
+        throw image.fault;
+    return { reference, image };
+}
+function selectByDigest(images, reference) {
+    const { digest } = reference_parseReference(reference);
+    if (digest === undefined)
+        return undefined;
+    for (const image of images) {
+        const variants = image.variants.filter(({ manifest }) => manifest?.digest === digest);
+        if (variants.length > 0)
+            return { ...image, variants };
+    }
+    return images.find(image => image.digest === digest);
+}
+function selectNameless(images, reference, label) {
+    const { tag } = reference_parseReference(reference);
+    if (tag === undefined)
+        return undefined;
+    const nameless = images.filter(({ name }) => name === undefined);
+    const tagged = nameless.filter(image => image.tag === tag);
+    const candidates = distinct(tagged.length === 0 && nameless.length === images.length ? nameless : tagged);
+    if (candidates.length < 2)
+        return candidates[0];
+    if (tagged.length === 0 && nameless.some(image => image.tag !== undefined))
+        return undefined;
+    const found = candidates.map(({ digest }) => digest ?? 'one without a digest').join(', ');
+    throw new errors/* SideloadError */.wR('IMAGE_AMBIGUOUS', `${label} holds several images that could be ${reference}: ${found}`, {
+        hint: 'Name one by its digest in `images`, as in `app@sha256:…`, or tag the images.',
+    });
+}
+function distinct(images) {
+    return images.filter((image, index) => images.findIndex(other => isSame(other, image)) === index);
+}
+function selection_describe({ name, tag }) {
+    if (name !== undefined)
+        return name;
+    return tag === undefined ? 'an image without a name' : `an image without a name, tagged ${tag}`;
+}
+function withoutPodmanPrefix(name) {
+    return name.startsWith(PODMAN_PREFIX) ? normalise(name.slice(PODMAN_PREFIX.length)) : name;
+}
+
+// EXTERNAL MODULE: ./node_modules/tar-stream/index.js
+var tar_stream = __nccwpck_require__(6118);
+;// CONCATENATED MODULE: ./lib/image/tar-file.js
+
+
+
+
+
+const BLOCK_BYTES = 512;
+const tar_file_READ_BYTES = 1 << 20;
+function createExtract(highWaterMark) {
+    const options = { highWaterMark, allowUnknownFormat: true };
+    return (0,tar_stream.extract)(options);
+}
+async function scanTarFile(file, path, label, signal) {
+    const { size: sizeBytes } = await file.stat();
+    const files = new Map();
+    const links = new Map();
+    let offset = 0;
+    let ended = false;
+    while (offset < sizeBytes) {
+        signal.throwIfAborted();
+        const found = await readHeader(file, offset, sizeBytes, label);
+        if (found === 'end of archive') {
+            ended = true;
+            break;
+        }
+        const { header, bodyOffset: start } = found;
+        const name = entryName(header.name);
+        const bodyBytes = header.type === 'directory' ? 0 : header.size;
+        if (start + bodyBytes > sizeBytes)
+            throw truncated(label, sizeBytes, name);
+        files.delete(name);
+        links.delete(name);
+        if (header.type === 'symlink' || header.type === 'link') {
+            links.set(name, linkTarget(header.type, name, header.linkname));
+        }
+        else if (header.type === 'file' || header.type === 'contiguous-file') {
+            files.set(name, { sizeBytes: bodyBytes, open: () => openRange(path, start, bodyBytes) });
+        }
+        offset = start + Math.ceil(bodyBytes / BLOCK_BYTES) * BLOCK_BYTES;
+        if (offset > sizeBytes)
+            throw truncated(label, sizeBytes, name);
+    }
+    return { files, links, label, sizeBytes, ended };
+}
+function truncated(label, sizeBytes, name) {
+    return new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${label} ends after ${sizeBytes} bytes, in the middle of ${name}`);
+}
+function openRange(path, start, sizeBytes) {
+    return sizeBytes === 0
+        ? external_node_stream_namespaceObject.Readable.from([])
+        : (0,external_node_fs_namespaceObject.createReadStream)(path, { start, end: start + sizeBytes - 1, highWaterMark: tar_file_READ_BYTES });
+}
+async function readHeader(file, offset, sizeBytes, label) {
+    let header;
+    const decoder = createExtract(1);
+    try {
+        const ready = listen(decoder, entry => {
+            header = entry;
+        });
+        let position = offset;
+        while (header === undefined) {
+            const block = Buffer.alloc(BLOCK_BYTES);
+            const { bytesRead } = await file.read(block, 0, BLOCK_BYTES, position);
+            if (bytesRead < BLOCK_BYTES)
+                throw truncated(label, sizeBytes, `the header at byte ${offset}`);
+            if (position === offset && block.every(byte => byte === 0))
+                return 'end of archive';
+            decoder.write(block);
+            await ready();
+            position += BLOCK_BYTES;
+        }
+        return { header, bodyOffset: position };
+    }
+    catch (error) {
+        if (error instanceof errors/* SideloadError */.wR)
+            throw error;
+        throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${label} has no tar header at byte ${offset}: ${(0,errors/* messageOf */.bD)(error)}`, {
+            cause: error,
+        });
+    }
+    finally {
+        decoder.destroy();
+    }
+}
+function listen(decoder, onEntry) {
+    let settle;
+    let failure;
+    decoder.on('entry', (header, body) => {
+        body.on('error', () => { });
+        onEntry(header);
+    });
+    decoder.on('drain', () => settle?.resolve());
+    decoder.on('error', (error) => {
+        failure = error;
+        settle?.reject(error);
+    });
+    return () => new Promise((resolve, reject) => {
+        settle = { resolve, reject };
+        if (failure !== undefined)
+            reject(failure);
+    });
+}
+
+;// CONCATENATED MODULE: ./lib/image/tar-pipe.js
+
+
+
+
+
+
+const tar_pipe_BLOCK_BYTES = 512;
+const tar_pipe_READ_BYTES = 1 << 20;
+async function readTarStream(source, stop, label, scratch, signal) {
+    const files = new Map();
+    const links = new Map();
+    const parser = createExtract(tar_pipe_READ_BYTES);
+    let sizeBytes = 0;
+    let entriesBytes = 0;
+    let metadataBytes = 0;
+    let current = 'its first header';
+    let stopped = false;
+    let sourceFailure;
+    async function* counted() {
+        try {
+            for await (const chunk of source) {
+                sizeBytes += chunk.length;
+                yield chunk;
+            }
+        }
+        catch (error) {
+            if (!stopped)
+                sourceFailure = { error };
+            throw error;
+        }
+    }
+    const store = async (entry, name, entryBytes) => {
+        if (entryBytes <= METADATA_MAX_BYTES) {
+            const bytes = await bytesOf(entry);
+            if (looksLikeJson(bytes)) {
+                metadataBytes += bytes.length;
+                if (metadataBytes > METADATA_TOTAL_MAX_BYTES) {
+                    throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${label} has more than ${METADATA_TOTAL_MAX_BYTES} bytes of JSON`);
+                }
+                files.set(name, memoryFile(bytes));
+                return;
+            }
+            files.set(name, storedFile(entryBytes, await scratch.write(() => external_node_stream_namespaceObject.Readable.from([bytes]), signal)));
+            return;
+        }
+        const claimed = digestFromHex(/(?:^|\/)([0-9a-f]{64})(?:\.tar(?:\.gz)?)?$/.exec(name)?.[1] ?? '');
+        const known = claimed === undefined ? undefined : await scratch.find(claimed);
+        if (known === undefined) {
+            files.set(name, storedFile(entryBytes, await scratch.write(() => entry, signal, 'given')));
+        }
+        else {
+            for await (const _ of entry) {
+            }
+            files.set(name, storedFile(entryBytes, known));
+        }
+    };
+    const collect = async () => {
+        for await (const entry of parser) {
+            const { name: writtenName, type, size, linkname } = entry.header;
+            const name = entryName(writtenName);
+            current = name;
+            const { byteOffset } = entry.header;
+            entriesBytes = (byteOffset ?? 0) + Math.ceil(size / tar_pipe_BLOCK_BYTES) * tar_pipe_BLOCK_BYTES;
+            files.delete(name);
+            links.delete(name);
+            if (type === 'symlink' || type === 'link')
+                links.set(name, linkTarget(type, name, linkname));
+            if (type === 'file' || type === 'contiguous-file')
+                await store(entry, name, size);
+            else
+                entry.resume();
+            current = `the header after ${name}`;
+        }
+    };
+    const feeding = (0,external_node_stream_promises_namespaceObject.pipeline)(counted(), parser, { signal });
+    const collecting = collect();
+    collecting.catch(error => {
+        parser.destroy(error);
+        stopped = true;
+        stop();
+    });
+    const failures = (await Promise.allSettled([collecting, feeding])).flatMap((side) => side.status === 'rejected' ? [side.reason] : []);
+    if (failures.length > 0) {
+        const error = failures.find(failure => failure instanceof errors/* SideloadError */.wR) ??
+            failures.find(failure => failure.code !== 'ERR_STREAM_PREMATURE_CLOSE') ??
+            failures[0];
+        if (sourceFailure !== undefined)
+            throw sourceFailure.error;
+        if (error instanceof errors/* SideloadError */.wR || signal.aborted)
+            throw error;
+        const message = (0,errors/* messageOf */.bD)(error);
+        if (message === 'Unexpected end of data')
+            throw truncated(label, sizeBytes, current);
+        if (!/header/i.test(message))
+            throw error;
+        throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${label} is not a tar archive at ${current}: ${message}`, {
+            cause: error,
+        });
+    }
+    return { files, links, label, sizeBytes, ended: sizeBytes >= entriesBytes + tar_pipe_BLOCK_BYTES };
+}
+function storedFile(sizeBytes, stored) {
+    return { sizeBytes, stored, open: stored.blob.open };
+}
+async function bytesOf(entry) {
+    const chunks = [];
+    for await (const chunk of entry)
+        chunks.push(chunk);
+    return Buffer.concat(chunks);
+}
+function looksLikeJson(bytes) {
+    return /^\s*[[{]/.test(bytes.subarray(0, 64).toString('latin1')) && !bytes.includes(0);
+}
+
+;// CONCATENATED MODULE: ./lib/image/sources/layout-directory.js
+
+
+
+
+const layout_directory_READ_BYTES = 1 << 20;
+const BLOBS = 'blobs/sha256';
+async function readLayoutDirectory(directory, label) {
+    const files = new Map();
+    for (const name of ['index.json', 'manifest.json', 'oci-layout'])
+        await addFile(files, directory, name);
+    if (!files.has('index.json') && !files.has('manifest.json')) {
+        const copied = files.size === 0 ? '' : ' any more';
+        throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${label} is a directory, and no image layout${copied}: index.json is missing`, {
+            hint: 'Name the directory that has `oci-layout` and `index.json` in it, or an archive file.',
+        });
+    }
+    const blobs = await (0,promises_namespaceObject.readdir)((0,external_node_path_namespaceObject.join)(directory, BLOBS)).catch((error) => {
+        if (error.code === 'ENOENT' || error.code === 'ENOTDIR')
+            return [];
+        throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${label} cannot be read: ${error.message}`, { cause: error });
+    });
+    for (const name of blobs)
+        await addFile(files, directory, `${BLOBS}/${name}`);
+    const sizeBytes = [...files.values()].reduce((sum, file) => sum + file.sizeBytes, 0);
+    return { files, links: new Map(), label, sizeBytes, ended: true };
+}
+async function addFile(files, directory, name) {
+    const path = (0,external_node_path_namespaceObject.join)(directory, name);
+    const info = await (0,promises_namespaceObject.stat)(path).catch(() => undefined);
+    if (info?.isFile() !== true)
+        return;
+    files.set(name, {
+        sizeBytes: info.size,
+        open: () => (0,external_node_fs_namespaceObject.createReadStream)(path, { highWaterMark: layout_directory_READ_BYTES }),
+    });
+}
+
+;// CONCATENATED MODULE: ./lib/image/sources/archive.js
+
+
+
+
+
+
+
+
+
+const archive_READ_BYTES = 1 << 20;
+const HEADER_BYTES = 512;
+const USTAR_OFFSET = 257;
+async function readArchiveFile(path, scratch, signal) {
+    const label = `the archive ${path}`;
+    const info = await (0,promises_namespaceObject.stat)(path).catch((error) => {
+        throw unreadable(path, error);
+    });
+    if (info.isDirectory())
+        return await readLayoutDirectory(path, label);
+    if (info.isFile()) {
+        const file = await (0,promises_namespaceObject.open)(path).catch((error) => {
+            throw unreadable(path, error);
+        });
+        try {
+            const head = Buffer.alloc(HEADER_BYTES);
+            const { bytesRead } = await file.read(head, 0, HEADER_BYTES, 0);
+            if (recognise(head.subarray(0, bytesRead), label) === 'none') {
+                return await scanTarFile(file, path, label, signal);
+            }
+        }
+        finally {
+            await file.close();
+        }
+    }
+    const source = (0,external_node_fs_namespaceObject.createReadStream)(path, { highWaterMark: archive_READ_BYTES, signal });
+    try {
+        const { head, all } = await peek(source, HEADER_BYTES);
+        const compression = recognise(head, label);
+        return compression === 'none'
+            ? await readTarStream(all, () => source.destroy(), label, scratch, signal)
+            : await readCompressed(all, () => source.destroy(), compression, label, scratch, signal);
+    }
+    finally {
+        source.destroy();
+    }
+}
+async function readCompressed(source, stop, compression, label, scratch, signal) {
+    const filter = await startDecompression(compression, signal).catch((error) => {
+        throw error instanceof errors/* SideloadError */.wR
+            ? new errors/* SideloadError */.wR(error.code, `${label} cannot be read: ${error.message}`, { hint: error.hint })
+            : error;
+    });
+    const feeding = (0,external_node_stream_promises_namespaceObject.pipeline)(source, filter.stream, { signal });
+    feeding.catch(() => { });
+    try {
+        const bytes = decompressed(filter.stream, filter.finished, compression, label);
+        return await readTarStream(bytes, filter.stop, label, scratch, signal);
+    }
+    finally {
+        filter.stop();
+        stop();
+        await feeding.catch(() => { });
+    }
+}
+async function* decompressed(stream, finished, compression, label) {
+    try {
+        yield* stream;
+        await finished();
+    }
+    catch (error) {
+        if (error instanceof errors/* SideloadError */.wR || error.name === 'AbortError')
+            throw error;
+        throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${label} is broken ${compression}: ${(0,errors/* messageOf */.bD)(error)}`, {
+            cause: error,
+        });
+    }
+}
+function unreadable(path, error) {
+    const why = error.code === 'ENOENT' ? 'does not exist' : `cannot be opened: ${error.message}`;
+    return new errors/* SideloadError */.wR('ARCHIVE_INVALID', `the archive ${path} ${why}`, {
+        hint: 'Check the path in `archive`, and that an earlier step of this job wrote the file on this machine.',
+        cause: error,
+    });
+}
+const FOREIGN = [
+    [/^\s*<(?:!doctype|html|\?xml)/i, 'is an HTML or XML page: a download that went wrong looks like this'],
+    [/^\s*[[{]/, 'is JSON text'],
+    [/^\xfd7zXZ/, 'is compressed with xz: decompress it first'],
+    [/^BZh/, 'is compressed with bzip2: decompress it first'],
+    [/^PK\W/, 'is a zip file'],
+    [/^version https:\/\/git-lfs/, 'is a Git LFS pointer: fetch the file itself first'],
+];
+function recognise(head, label) {
+    if (head.length === 0)
+        throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${label} is empty`);
+    const compression = sniffCompression(head);
+    const text = head.toString('latin1');
+    const isTar = text.startsWith('ustar', USTAR_OFFSET);
+    const foreign = isTar || compression !== 'none' ? undefined : FOREIGN.find(([pattern]) => pattern.test(text));
+    if (foreign !== undefined)
+        throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${label} ${foreign[1]}`);
+    return compression;
+}
+
+;// CONCATENATED MODULE: ./lib/image/sources/engine.js
+
+
+
+const ANSWER_WITHIN_MS = 60_000;
+async function ask(program, args, signal) {
+    const deadline = AbortSignal.timeout(ANSWER_WITHIN_MS);
+    try {
+        return await runProgram(program, args, AbortSignal.any([signal, deadline]));
+    }
+    catch (error) {
+        if (signal.aborted || !deadline.aborted)
+            throw error;
+        const reason = `no answer within ${ANSWER_WITHIN_MS / 1000} s`;
+        return { code: undefined, missing: false, stdout: '', stderr: '', reason };
+    }
+}
+function unavailable(engine, { missing, stderr, reason }) {
+    return {
+        state: 'unavailable',
+        reason: missing ? `${engine} is not installed` : `${engine} does not answer: ${lastLine(stderr) ?? reason}`,
+    };
+}
+async function readSaved(command, scratch, signal) {
+    const child = startProgram(command.program, command.args, signal);
+    child.stdin.end();
+    let outputEnded = false;
+    child.stdout.once('end', () => {
+        outputEnded = true;
+    });
+    const label = savedLabel(command);
+    try {
+        const entries = await readTarStream(child.stdout, () => child.stdout.destroy(), label, scratch, signal);
+        const exit = await child.exit;
+        if (exit.code !== 0)
+            throw saveFailed(command, exit);
+        return entries;
+    }
+    catch (error) {
+        if (outputEnded && !signal.aborted) {
+            const exit = await child.exit;
+            if (exit.code !== 0)
+                throw saveFailed(command, exit);
+        }
+        throw error;
+    }
+    finally {
+        child.stop();
+        child.stdout.destroy();
+        await child.exit;
+    }
+}
+function savedLabel({ engine, reference }) {
+    return `what ${engine} saved of ${reference}`;
+}
+function saveFailed({ engine, reference }, { stderr, reason }) {
+    return new errors/* SideloadError */.wR('SOURCE_UNAVAILABLE', `${engine} did not save ${reference}: ${lastLine(stderr) ?? reason}`, {
+        hint: 'Look at the engine on the runner (free disk space, its log), and run the job again.',
+    });
+}
+function lastLine(text) {
+    return text
+        .split('\n')
+        .findLast(line => line.trim() !== '')
+        ?.trim();
+}
+
+;// CONCATENATED MODULE: ./lib/image/sources/inspection.js
+
+
+function parseInspection(text) {
+    let value;
+    try {
+        value = JSON.parse(text);
+    }
+    catch {
+        return undefined;
+    }
+    const image = asObject(asList(value)[0]);
+    const id = asText(image.Id);
+    if (id === undefined)
+        return undefined;
+    const diffIds = asList(asObject(image.RootFS).Layers).flatMap(layer => asText(layer) ?? []);
+    const full = fullId(id);
+    const imageId = asText(asObject(image.Descriptor).digest) === undefined ? parseDigest(full) : undefined;
+    const isPodman = full !== id;
+    return imageId === undefined
+        ? { id: full, diffIds, isPodman }
+        : { id: full, diffIds, isPodman, imageId, ...platformOf(image), ...inspection_userOf(image), ...sizeOf(image) };
+}
+function platformOf(image) {
+    const [os, architecture, variant] = [image.Os, image.Architecture, image.Variant].map(asText);
+    if (os === undefined || architecture === undefined)
+        return {};
+    return { platform: { os, architecture, ...(variant === undefined ? {} : { variant }) } };
+}
+function inspection_userOf({ Config }) {
+    return Config === undefined || Config === null ? {} : { user: asText(asObject(Config).User) ?? '' };
+}
+function sizeOf({ Size }) {
+    return typeof Size === 'number' ? { sizeBytes: Size } : {};
+}
+function fullId(id) {
+    return `sha256:${id.replace(/^sha256:/, '')}`;
+}
+
+;// CONCATENATED MODULE: ./lib/image/sources/buildah.js
+
+
+
+
+
+function buildahEngine(program) {
+    const name = 'buildah';
+    return {
+        name,
+        async find(reference, signal) {
+            const inspect = ['inspect', '--type', 'image', '--format', '{{.FromImageID}}', reference];
+            const result = await ask(program, inspect, signal);
+            const id = result.stdout.trim();
+            if (result.code !== 0 || !/^[0-9a-f]{64}$/.test(id)) {
+                return /image not known/i.test(result.stderr) ? { state: 'absent' } : unavailable(name, result);
+            }
+            return {
+                state: 'found',
+                image: {
+                    id: fullId(id),
+                    diffIds: [],
+                    async read(scratch, signal) {
+                        const path = (0,external_node_path_namespaceObject.join)(scratch.directory, `buildah-${id}.tar`);
+                        const push = await runProgram(program, ['push', '--quiet', id, `docker-archive:${path}`], signal);
+                        if (push.code !== 0)
+                            throw saveFailed({ engine: name, reference }, push);
+                        return {
+                            ...(await readArchiveFile(path, scratch, signal)),
+                            label: savedLabel({ engine: name, reference }),
+                        };
+                    },
+                },
+            };
+        },
+    };
+}
+
+;// CONCATENATED MODULE: external "node:http"
+const external_node_http_namespaceObject = require("node:http");
+;// CONCATENATED MODULE: ./lib/image/received.js
+
+
+
+
+
+
+
+
+const SNIFF_BYTES = 512;
+const BUFFER_BYTES = 1 << 20;
+function startUpload(store, signal, fail) {
+    const content = new external_node_stream_namespaceObject.PassThrough({ highWaterMark: BUFFER_BYTES });
+    content.on('error', () => { });
+    let sizeBytes = 0;
+    let isLost = false;
+    const lose = (reason) => {
+        isLost = true;
+        content.destroy(reason);
+    };
+    const received = receive(content, () => sizeBytes, store, signal);
+    received.catch(error => {
+        if (!isLost)
+            fail(error);
+        content.destroy(error);
+    });
+    return {
+        sizeBytes: () => sizeBytes,
+        async append(body) {
+            try {
+                for await (const chunk of body) {
+                    sizeBytes += chunk.length;
+                    if (content.destroyed)
+                        break;
+                    if (!content.write(chunk))
+                        await Promise.race([(0,external_node_events_namespaceObject.once)(content, 'drain'), received]);
+                }
+            }
+            catch (error) {
+                lose(error);
+                await received;
+                throw error;
+            }
+            if (content.destroyed)
+                await received;
+        },
+        finish() {
+            content.end();
+            return received;
+        },
+        cancel() {
+            lose(new errors/* SideloadError */.wR('CANCELLED', 'the upload was cancelled'));
+        },
+    };
+}
+async function receive(source, sizeBytes, store, signal) {
+    const { head, all } = await peek(source, SNIFF_BYTES);
+    const chunks = all[Symbol.asyncIterator]();
+    const first = [];
+    if (/^\s*[[{]/.test(head.toString('latin1')) && !head.includes(0)) {
+        let readBytes = 0;
+        while (readBytes <= METADATA_MAX_BYTES) {
+            const next = await chunks.next();
+            if (next.done === true) {
+                const bytes = Buffer.concat(first);
+                return { digest: digestOf(bytes), file: memoryFile(bytes) };
+            }
+            first.push(next.value);
+            readBytes += next.value.length;
+        }
+    }
+    async function* rest() {
+        yield* first.splice(0);
+        yield* { [Symbol.asyncIterator]: () => chunks };
+    }
+    const stored = await store.write(() => Object.assign(rest(), { destroy: () => source.destroy() }), signal);
+    return { digest: stored.digest, file: { sizeBytes: sizeBytes(), stored, open: stored.blob.open } };
+}
+async function proveStored(content, store, signal) {
+    if (content.compression === 'none' || store.keep === undefined)
+        return;
+    const meter = createMeter();
+    try {
+        await through(await startDecompression(content.compression, signal), ({ stream }) => (0,external_node_stream_promises_namespaceObject.pipeline)(content.blob.open(), stream, meter.stream, nowhere(), { signal }));
+    }
+    catch {
+        return;
+    }
+    await store.keep(content, meter.result().digest);
+}
+
+;// CONCATENATED MODULE: ./lib/image/receiver.js
+
+
+
+
+
+
+
+
+class Refusal {
+    status;
+    code;
+    message;
+    headers;
+    constructor(status, code, message, headers = {}) {
+        this.status = status;
+        this.code = code;
+        this.message = message;
+        this.headers = headers;
+    }
+}
+const receiver_TAG = /^[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}$/;
+async function openReceiver(prefix, store, signal) {
+    const closing = new AbortController();
+    const state = {
+        repository: `${prefix}-${(0,external_node_crypto_namespaceObject.randomBytes)(16).toString('hex')}/image`,
+        store,
+        signal: AbortSignal.any([signal, closing.signal]),
+        blobs: new Map(),
+        manifests: new Map(),
+        tags: new Map(),
+        uploads: new Map(),
+        failure: new AbortController(),
+    };
+    let requests = 0;
+    const running = new Set();
+    const server = (0,external_node_http_namespaceObject.createServer)({ requestTimeout: 0, keepAliveTimeout: 0 }, (request, response) => {
+        if (request.url?.startsWith(`/v2/${state.repository}/`))
+            requests += 1;
+        const job = answer(state, request, response);
+        running.add(job);
+        job.finally(() => running.delete(job));
+    });
+    server.listen({ host: '127.0.0.1', port: 0 });
+    await (0,external_node_events_namespaceObject.once)(server, 'listening');
+    return {
+        host: `127.0.0.1:${server.address().port}`,
+        repository: state.repository,
+        blobs: state.blobs,
+        manifests: state.manifests,
+        tags: state.tags,
+        requests: () => requests,
+        failed: state.failure.signal,
+        async close() {
+            closing.abort();
+            for (const { upload } of state.uploads.values())
+                upload.cancel();
+            const closed = (0,external_node_events_namespaceObject.once)(server, 'close');
+            server.close();
+            server.closeAllConnections();
+            await Promise.allSettled(running);
+            await closed;
+        },
+    };
+}
+async function answer(state, request, response) {
+    response.on('error', () => { });
+    response.setHeader('Docker-Distribution-API-Version', 'registry/2.0');
+    try {
+        const [pathname = '', search] = (request.url ?? '').split('?', 2);
+        const own = `/v2/${state.repository}/`;
+        if (pathname === '/v2/' || pathname === '/v2')
+            send(response, 200, {}, '{}');
+        else if (!pathname.startsWith(own))
+            throw new Refusal(404, 'NAME_UNKNOWN', 'there is no such repository');
+        else {
+            const query = new URLSearchParams(search);
+            await route(state, { request, response, path: pathname.slice(own.length), query });
+        }
+    }
+    catch (error) {
+        if (response.headersSent || response.destroyed) {
+            response.destroy();
+            return;
+        }
+        const { status, code, message, headers } = error instanceof Refusal ? error : new Refusal(500, 'UNKNOWN', 'the content could not be stored');
+        const body = JSON.stringify({ errors: [{ code, message }] });
+        if (!request.complete)
+            response.setHeader('Connection', 'close');
+        send(response, status, { ...headers, 'Content-Type': 'application/json' }, request.method === 'HEAD' ? '' : body);
+    }
+}
+async function route(state, call) {
+    const { request, path } = call;
+    const [, kind = '', rest = ''] = /^(blobs\/uploads|blobs|manifests)\/(.*)$/.exec(path) ?? [];
+    const handler = HANDLERS[`${request.method} ${kind}${kind === 'blobs/uploads' && rest !== '' ? '/' : ''}`];
+    if (handler !== undefined)
+        await handler(state, call, rest);
+    else if (kind === '')
+        throw new Refusal(404, 'NAME_UNKNOWN', 'there is no such resource');
+    else
+        throw new Refusal(405, 'UNSUPPORTED', 'only pushing is possible here');
+}
+const HANDLERS = {
+    'HEAD blobs': sendBlob,
+    'GET blobs': sendBlob,
+    'POST blobs/uploads': beginUpload,
+    'GET blobs/uploads/': tellUpload,
+    'PATCH blobs/uploads/': appendToUpload,
+    'PUT blobs/uploads/': finishUpload,
+    'DELETE blobs/uploads/': cancelUpload,
+    'HEAD manifests': sendManifest,
+    'GET manifests': sendManifest,
+    'PUT manifests': storeManifest,
+};
+async function sendBlob(state, { request, response }, name) {
+    const digest = digestOrRefuse(name);
+    const file = state.blobs.get(digest) ?? (await findStored(state, digest));
+    if (file === undefined)
+        throw new Refusal(404, 'BLOB_UNKNOWN', 'this blob is not here');
+    const headers = { 'Docker-Content-Digest': digest, 'Content-Type': 'application/octet-stream' };
+    if (request.method === 'HEAD') {
+        send(response, 200, { ...headers, 'Content-Length': String(file.sizeBytes) });
+        return;
+    }
+    if (file.stored !== undefined)
+        throw new Refusal(405, 'UNSUPPORTED', 'layers are not handed out');
+    response.writeHead(200, { ...headers, 'Content-Length': String(file.sizeBytes) });
+    await (0,external_node_stream_promises_namespaceObject.pipeline)(file.open(), response, { signal: state.signal });
+}
+async function findStored(state, digest) {
+    const stored = await Promise.resolve(state.store.find(digest)).catch((error) => {
+        state.failure.abort(error);
+        throw error;
+    });
+    if (stored === undefined)
+        return undefined;
+    const file = { sizeBytes: stored.blob.sizeBytes, stored, open: stored.blob.open };
+    state.blobs.set(digest, file);
+    return file;
+}
+async function beginUpload(state, call) {
+    const id = (0,external_node_crypto_namespaceObject.randomUUID)();
+    const fail = (reason) => state.failure.abort(reason);
+    const session = { upload: startUpload(state.store, state.signal, fail), busy: false };
+    state.uploads.set(id, session);
+    if (call.query.has('digest')) {
+        await finishUpload(state, call, id);
+        return;
+    }
+    call.request.resume();
+    send(call.response, 202, { ...progressOf(state, id, session), 'OCI-Chunk-Min-Length': '0' });
+}
+async function tellUpload(state, { response }, id) {
+    send(response, 204, progressOf(state, id, sessionOf(state, id)));
+}
+async function appendToUpload(state, { request, response }, id) {
+    const session = sessionOf(state, id);
+    await append(state, id, session, request);
+    send(response, 202, progressOf(state, id, session));
+}
+async function finishUpload(state, { request, response, query }, id) {
+    const session = sessionOf(state, id);
+    const digest = digestOrRefuse(query.get('digest') ?? '');
+    await append(state, id, session, request);
+    const isRepeated = (await findStored(state, digest)) !== undefined;
+    state.uploads.delete(id);
+    const received = await session.upload.finish();
+    if (received.digest !== digest) {
+        throw new Refusal(400, 'DIGEST_INVALID', `the content is ${received.digest}`);
+    }
+    if (received.file.stored === undefined)
+        requireRoom(state, received.file.sizeBytes);
+    state.blobs.set(digest, received.file);
+    if (isRepeated && received.file.stored !== undefined)
+        await proveStored(received.file.stored, state.store, state.signal);
+    send(response, 201, { Location: `/v2/${state.repository}/blobs/${digest}`, 'Docker-Content-Digest': digest });
+}
+async function cancelUpload(state, { response }, id) {
+    const { upload } = sessionOf(state, id);
+    state.uploads.delete(id);
+    upload.cancel();
+    send(response, 204, {});
+}
+async function append(state, id, session, request) {
+    const { 'content-range': range, 'content-length': length } = request.headers;
+    const { upload } = session;
+    if (session.busy)
+        throw outOfOrder(state, id, session);
+    if (range !== undefined) {
+        const [, from, to] = /^(\d+)-(\d+)$/.exec(range) ?? [];
+        if (from === undefined || Number(from) !== upload.sizeBytes())
+            throw outOfOrder(state, id, session);
+        if (length !== undefined && Number(to) - Number(from) + 1 !== Number(length)) {
+            throw new Refusal(400, 'SIZE_INVALID', 'Content-Range and Content-Length contradict each other');
+        }
+    }
+    session.busy = true;
+    try {
+        await upload.append(request);
+    }
+    catch (error) {
+        state.uploads.delete(id);
+        throw error;
+    }
+    finally {
+        session.busy = false;
+    }
+}
+function outOfOrder(state, id, session) {
+    const headers = progressOf(state, id, session);
+    return new Refusal(416, 'BLOB_UPLOAD_INVALID', 'the next byte of this upload is another one', headers);
+}
+async function storeManifest(state, { request, response }, reference) {
+    const named = parseDigest(reference);
+    if (named === undefined && !receiver_TAG.test(reference))
+        throw new Refusal(400, 'NAME_INVALID', 'that is no tag');
+    const bytes = await readBody(request);
+    const digest = digestOf(bytes);
+    if (named !== undefined && named !== digest) {
+        throw new Refusal(400, 'DIGEST_INVALID', `the content is ${digest}`);
+    }
+    const inside = asText(parseManifest(bytes).mediaType);
+    const mediaType = request.headers['content-type'] ?? inside;
+    if (mediaType === undefined)
+        throw new Refusal(400, 'MANIFEST_INVALID', 'its media type is not known');
+    requireRoom(state, bytes.length);
+    state.manifests.set(digest, { digest, mediaType, bytes });
+    if (named === undefined)
+        state.tags.set(reference, digest);
+    const location = `/v2/${state.repository}/manifests/${digest}`;
+    send(response, 201, { Location: location, 'Docker-Content-Digest': digest });
+}
+async function sendManifest(state, { request, response }, reference) {
+    const digest = parseDigest(reference) ?? state.tags.get(reference);
+    const manifest = digest === undefined ? undefined : state.manifests.get(digest);
+    if (manifest === undefined)
+        throw new Refusal(404, 'MANIFEST_UNKNOWN', 'this manifest is not here');
+    const { mediaType, bytes } = manifest;
+    const headers = {
+        'Docker-Content-Digest': manifest.digest,
+        'Content-Type': mediaType,
+        'Content-Length': String(bytes.length),
+    };
+    send(response, 200, headers, request.method === 'HEAD' ? undefined : bytes);
+}
+async function readBody(request) {
+    const chunks = [];
+    let sizeBytes = 0;
+    for await (const chunk of request) {
+        sizeBytes += chunk.length;
+        if (sizeBytes > METADATA_MAX_BYTES) {
+            throw new Refusal(413, 'SIZE_INVALID', `a manifest has at most ${METADATA_MAX_BYTES} bytes`);
+        }
+        chunks.push(chunk);
+    }
+    return Buffer.concat(chunks);
+}
+function parseManifest(bytes) {
+    try {
+        return asObject(JSON.parse(bytes.toString('utf8')));
+    }
+    catch {
+        throw new Refusal(400, 'MANIFEST_INVALID', 'it is not JSON');
+    }
+}
+function requireRoom({ blobs, manifests }, sizeBytes) {
+    const inMemory = [...blobs.values()].filter(file => file.stored === undefined);
+    const blobBytes = inMemory.reduce((sum, file) => sum + file.sizeBytes, 0);
+    const manifestBytes = [...manifests.values()].reduce((sum, { bytes }) => sum + bytes.length, 0);
+    if (blobBytes + manifestBytes + sizeBytes > METADATA_TOTAL_MAX_BYTES) {
+        throw new Refusal(413, 'SIZE_INVALID', `there is room for ${METADATA_TOTAL_MAX_BYTES} bytes of JSON`);
+    }
+}
+function sessionOf({ uploads }, id) {
+    const session = uploads.get(id);
+    if (session === undefined)
+        throw new Refusal(404, 'BLOB_UPLOAD_UNKNOWN', 'there is no such upload');
+    return session;
+}
+function digestOrRefuse(text) {
+    const digest = parseDigest(text);
+    if (digest === undefined)
+        throw new Refusal(400, 'DIGEST_INVALID', 'that is no sha256 digest');
+    return digest;
+}
+function progressOf({ repository }, id, { upload }) {
+    return {
+        Location: `/v2/${repository}/blobs/uploads/${id}`,
+        Range: `0-${Math.max(0, upload.sizeBytes() - 1)}`,
+        'Docker-Upload-UUID': id,
+    };
+}
+function send(response, status, headers, body) {
+    const length = status === 204 ? {} : { 'Content-Length': String(Buffer.byteLength(body ?? '')) };
+    response.writeHead(status, { ...length, ...headers }).end(body);
+}
+
+;// CONCATENATED MODULE: ./lib/image/sources/push.js
+
+
+
+
+
+
+
+
+
+const REPOSITORY_PREFIX = 'kube-sideload';
+const push_TAG = 'pushed';
+const UNTAG_WITHIN_MS = 20_000;
+async function readPushed(command, store, signal) {
+    const receiver = await openReceiver(REPOSITORY_PREFIX, store, signal).catch((error) => {
+        throw push_refused(command, (0,errors/* messageOf */.bD)(error));
+    });
+    try {
+        await push(command, receiver, signal);
+        return await layoutOf(command, receiver);
+    }
+    finally {
+        await receiver.close();
+    }
+}
+async function readEither(push, save, scratch, signal, log) {
+    if (push !== undefined) {
+        try {
+            return await readPushed(push, scratch, signal);
+        }
+        catch (error) {
+            if (signal.aborted || !(error instanceof errors/* SideloadError */.wR) || error.code !== 'SOURCE_UNAVAILABLE')
+                throw error;
+            log(`the whole image is saved: ${error.message}`);
+        }
+    }
+    return await save();
+}
+async function push(command, receiver, signal) {
+    const { program, tags } = command;
+    const destination = `${receiver.host}/${receiver.repository}:${push_TAG}`;
+    const until = AbortSignal.any([signal, receiver.failed]);
+    try {
+        await removeLeftovers(command, signal);
+        if (tags !== undefined)
+            await must(command, await runProgram(program, tags.add(destination), until));
+        await must(command, await runProgram(program, command.push(destination), until));
+    }
+    catch (error) {
+        if (receiver.failed.aborted && !signal.aborted)
+            throw receiver.failed.reason;
+        throw error;
+    }
+    finally {
+        if (tags !== undefined)
+            await ask(program, tags.remove(destination), AbortSignal.timeout(UNTAG_WITHIN_MS)).catch(() => { });
+    }
+    if (receiver.requests() === 0)
+        throw push_refused(command, 'it pushed to another machine');
+}
+async function must(command, exit) {
+    if (exit.code !== 0)
+        throw push_refused(command, lastLine(exit.stderr) ?? exit.reason);
+}
+async function removeLeftovers({ program, tags }, signal) {
+    if (tags === undefined)
+        return;
+    const listed = await ask(program, tags.list(`127.0.0.1:*/${REPOSITORY_PREFIX}-*/*`), signal);
+    for (const name of listed.stdout.split('\n')) {
+        const port = /^127\.0\.0\.1:(\d+)\/kube-sideload-[0-9a-f]{32}\//.exec(name)?.[1];
+        if (port !== undefined && !(await listens(Number(port))))
+            await ask(program, tags.remove(name), signal);
+    }
+}
+function listens(port) {
+    return new Promise(resolve => {
+        const socket = (0,external_node_net_namespaceObject.connect)({ host: '127.0.0.1', port });
+        const end = (answer) => {
+            socket.destroy();
+            resolve(answer);
+        };
+        socket.once('connect', () => end(true));
+        socket.once('error', error => end(error.code !== 'ECONNREFUSED'));
+    });
+}
+async function layoutOf(command, { blobs, manifests, tags }) {
+    const label = `what ${command.engine} pushed of ${command.reference}`;
+    const files = new Map([...blobs].map(([digest, file]) => [push_blobName(digest), file]));
+    for (const { digest, bytes } of manifests.values())
+        files.set(push_blobName(digest), memoryFile(bytes));
+    const pushed = manifests.get(tags.get(push_TAG) ?? '');
+    if (pushed === undefined)
+        throw push_refused(command, 'no manifest arrived');
+    const config = configOf(pushed);
+    if (pushed.digest !== command.id && config !== command.id) {
+        throw push_refused(command, `${config ?? pushed.digest} arrived in place of ${command.id}`);
+    }
+    const configFile = config === undefined ? undefined : blobs.get(config);
+    const platform = configFile === undefined
+        ? undefined
+        : parseConfig(await readMetadata(label, `the image config ${config}`, configFile), label).platform;
+    const { mediaType, digest, bytes } = pushed;
+    const index = {
+        schemaVersion: 2,
+        mediaType: 'application/vnd.oci.image.index.v1+json',
+        manifests: [{ mediaType, digest, size: bytes.length, ...(platform === undefined ? {} : { platform }) }],
+    };
+    files.set('index.json', memoryFile(Buffer.from(JSON.stringify(index))));
+    const sizeBytes = [...files.values()].reduce((sum, file) => sum + file.sizeBytes, 0);
+    return { files, links: new Map(), label, sizeBytes, ended: true };
+}
+function configOf({ bytes }) {
+    return parseDigest(asObject(asObject(parseJson(bytes, 'a pushed manifest')).config).digest);
+}
+function push_blobName(digest) {
+    return `blobs/sha256/${hexOf(digest)}`;
+}
+function push_refused({ engine, reference }, why) {
+    return new errors/* SideloadError */.wR('SOURCE_UNAVAILABLE', `${engine} did not push ${reference}: ${why}`);
+}
+
+;// CONCATENATED MODULE: ./lib/image/sources/containerd.js
+
+
+
+
+const CONNECT_WITHIN = '5s';
+function nerdctlEngine({ program, namespace }) {
+    const name = engineName('nerdctl', namespace);
+    const own = namespace === undefined ? [] : ['--namespace', namespace];
+    return {
+        name,
+        async find(reference, signal) {
+            const full = normalise(reference);
+            const result = await ask(program, [...own, 'images', '--no-trunc', '--quiet', full], signal);
+            if (result.code !== 0)
+                return unavailable(name, result);
+            const id = /sha256:[0-9a-f]{64}/.exec(result.stdout)?.[0];
+            const saves = [
+                [...own, 'save', '--all-platforms', full],
+                [...own, 'save', full],
+            ];
+            return found(id, (_, scratch, signal) => readFirst(commandsOf(name, program, reference, saves), scratch, signal));
+        },
+    };
+}
+function ctrEngine({ program, namespace }, log) {
+    const name = engineName('containerd', namespace);
+    const own = [
+        ...['--connect-timeout', CONNECT_WITHIN],
+        ...(namespace === undefined ? [] : ['--namespace', namespace]),
+    ];
+    return {
+        name,
+        async find(reference, signal) {
+            const names = [...new Set([normalise(reference), reference])];
+            const filters = names.map(candidate => `name=="${candidate}"`);
+            const result = await ask(program, [...own, 'images', 'list', ...filters], signal);
+            if (result.code !== 0)
+                return unavailable(name, result);
+            const rows = result.stdout.split('\n').map(line => line.split(/\s+/));
+            const row = names.map(candidate => rows.find(([ref]) => ref === candidate)).find(match => match !== undefined);
+            const stored = row?.[0] ?? reference;
+            const exports = [['--local', '--all-platforms'], ['--local'], ['--all-platforms'], []].map(flags => [
+                ...own,
+                ...['images', 'export', ...flags, '-', stored],
+            ]);
+            const saves = commandsOf(name, program, reference, exports);
+            const push = (destination) => [...own, 'images', 'push', '--plain-http', destination, stored];
+            return found(row?.[2], (id, scratch, signal) => {
+                const save = () => readFirst(saves, scratch, signal);
+                return readEither({ engine: name, program, reference, id, push }, save, scratch, signal, log);
+            });
+        },
+    };
+}
+function engineName(tool, namespace) {
+    return namespace === undefined ? tool : `${tool} (namespace ${namespace})`;
+}
+function commandsOf(engine, program, reference, saves) {
+    return saves.map(args => ({ engine, program, args, reference }));
+}
+function found(id, read) {
+    if (id === undefined)
+        return { state: 'absent' };
+    return { state: 'found', image: { id, diffIds: [], read: (scratch, signal) => read(id, scratch, signal) } };
+}
+async function readFirst(commands, scratch, signal) {
+    let failure;
+    for (const command of commands) {
+        try {
+            return await readSaved(command, scratch, signal);
+        }
+        catch (error) {
+            if (signal.aborted || !(error instanceof errors/* SideloadError */.wR) || error.code !== 'SOURCE_UNAVAILABLE')
+                throw error;
+            failure = error;
+        }
+    }
+    throw failure;
+}
+
+;// CONCATENATED MODULE: ./lib/image/sources/podman.js
+
+
+
+function podmanEngine(program, log) {
+    const name = 'podman';
+    return {
+        name,
+        async find(reference, signal) {
+            const exists = await ask(program, ['image', 'exists', reference], signal);
+            if (exists.code === 1)
+                return { state: 'absent' };
+            if (exists.code !== 0)
+                return unavailable(name, exists);
+            const inspect = await ask(program, ['image', 'inspect', reference], signal);
+            const inspection = inspect.code === 0 ? parseInspection(inspect.stdout) : undefined;
+            if (inspection === undefined)
+                return unavailable(name, inspect);
+            const { isPodman: _, ...facts } = inspection;
+            return { state: 'found', image: { ...facts, read: podmanReader(name, program, reference, facts.id, log) } };
+        },
+    };
+}
+function podmanReader(engine, program, reference, id, log) {
+    const save = { engine, program, args: ['save', '--format', 'docker-archive', reference], reference };
+    const form = ['--compression-format', 'zstd', '--compression-level', '1', '--force-compression=false'];
+    const push = {
+        engine,
+        program,
+        reference,
+        id,
+        push: (destination) => [
+            'push',
+            '--quiet',
+            '--tls-verify=false',
+            ...form,
+            reference,
+            `docker://${destination}`,
+        ],
+    };
+    return async (scratch, signal) => {
+        const remote = process.platform !== 'linux' || [process.env.CONTAINER_HOST, process.env.CONTAINER_CONNECTION].some(Boolean);
+        if (remote)
+            log(`the whole image is saved: ${engine} runs elsewhere`);
+        return await readEither(remote ? undefined : push, () => readSaved(save, scratch, signal), scratch, signal, log);
+    };
+}
+
+;// CONCATENATED MODULE: ./lib/image/sources/docker.js
+
+
+
+
+
+
+function dockerEngine(program, log) {
+    const name = 'docker engine';
+    return {
+        name,
+        async find(reference, signal) {
+            const tagged = oneTag(reference);
+            const result = await ask(program, ['image', 'inspect', tagged], signal);
+            if (result.code !== 0) {
+                return /no such image|image not known/i.test(result.stderr) ? { state: 'absent' } : unavailable(name, result);
+            }
+            const inspection = parseInspection(result.stdout);
+            if (inspection === undefined)
+                return unavailable(name, { ...result, stderr: '', reason: 'no JSON of an image' });
+            const { isPodman, ...facts } = inspection;
+            if (isPodman)
+                return { state: 'found', image: { ...facts, read: podmanReader(name, program, reference, facts.id, log) } };
+            const save = { engine: name, program, args: ['save', tagged], reference };
+            const push = pushCommand(name, program, reference, tagged, facts.id);
+            const read = async (scratch, signal) => {
+                const way = (await isWorthPushing(facts, scratch)) && (await isHere(program, signal, log)) ? push : undefined;
+                return await readEither(way, () => readSaved(save, scratch, signal), scratch, signal, log);
+            };
+            return { state: 'found', image: { ...facts, read } };
+        },
+    };
+}
+function pushCommand(engine, program, reference, tagged, id) {
+    return {
+        engine,
+        program,
+        reference,
+        id,
+        push: destination => ['push', '--quiet', destination],
+        tags: {
+            add: destination => ['tag', tagged, destination],
+            remove: destination => ['image', 'rm', destination],
+            list: pattern => ['image', 'ls', '--filter', `reference=${pattern}`, '--format', '{{.Repository}}:{{.Tag}}'],
+        },
+    };
+}
+async function isWorthPushing({ diffIds, imageId }, scratch) {
+    if (imageId === undefined)
+        return true;
+    for (const diffId of diffIds) {
+        const digest = parseDigest(diffId);
+        if (digest !== undefined && (await scratch.find(digest)) !== undefined)
+            return true;
+    }
+    return false;
+}
+async function isHere(program, signal, log) {
+    const inspect = ['context', 'inspect', '--format', '{{.Endpoints.docker.Host}}'];
+    const host = (await ask(program, inspect, signal)).stdout.trim();
+    if (host.startsWith('unix://') && process.platform === 'linux')
+        return true;
+    log(`the whole image is saved: docker engine runs elsewhere (${host === '' ? 'no endpoint is known' : host})`);
+    return false;
+}
+function oneTag(text) {
+    const reference = reference_parseReference(text);
+    const { tag, digest } = reference;
+    return formatReference(tag === undefined && digest === undefined ? { ...reference, tag: 'latest' } : reference);
+}
+
+;// CONCATENATED MODULE: ./lib/image/sources/find.js
+
+
+
+
+
+const ROUNDS = {
+    auto: [['docker', 'podman'], ['buildah'], ['nerdctl'], ['containerd']],
+    docker: [['docker']],
+    podman: [['podman']],
+    buildah: [['podman'], ['buildah']],
+    nerdctl: [['nerdctl']],
+    containerd: [['containerd']],
+};
+function engineOf(name, options, log) {
+    const { docker = 'docker', podman = 'podman', buildah = 'buildah', nerdctl = 'nerdctl', ctr = 'ctr' } = options;
+    const namespace = options.containerdNamespace;
+    return {
+        docker: () => dockerEngine(docker, log),
+        podman: () => podmanEngine(podman, log),
+        buildah: () => buildahEngine(buildah),
+        nerdctl: () => nerdctlEngine({ program: nerdctl, namespace }),
+        containerd: () => ctrEngine({ program: ctr, namespace }, log),
+    }[name]();
+}
+async function findImage(source, reference, options, log, signal) {
+    const absent = [];
+    const reasons = [];
+    for (const round of ROUNDS[source]) {
+        const answers = await Promise.all(round.map(async (name) => {
+            const engine = engineOf(name, options, log);
+            return { engine: engine.name, answer: await engine.find(reference, signal) };
+        }));
+        for (const { engine, answer } of answers) {
+            if (answer.state === 'absent')
+                absent.push(engine);
+            if (answer.state === 'unavailable')
+                reasons.push(answer.reason);
+        }
+        const [first, second] = answers.flatMap(({ engine, answer }) => find_found(engine, answer));
+        if (first !== undefined) {
+            log([`${reference} is taken from ${first.engine}`, ...absent.map(name => `${name} lacks it`), ...reasons].join('; '));
+            return second === undefined ? first : compare(reference, first, second);
+        }
+    }
+    if (absent.length === 0) {
+        throw new errors/* SideloadError */.wR('SOURCE_UNAVAILABLE', `nobody can be asked for ${reference}: ${reasons.join('; ')}`);
+    }
+    throw new errors/* SideloadError */.wR('IMAGE_NOT_FOUND', [`no image ${reference} in ${absent.join(', ')}`, ...reasons].join('; '), {
+        hint: `Compare the name with \`docker images\`, \`podman images\` or \`nerdctl images\` on the runner; images that another user built, or that lie in another containerd namespace, are not seen.`,
+    });
+}
+function find_found(engine, answer) {
+    return answer.state === 'found' ? [{ engine, image: answer.image }] : [];
+}
+function compare(reference, first, second) {
+    if (first.image.id === second.image.id)
+        return first;
+    const layers = [first, second].map(({ image }) => image.diffIds.join());
+    if (layers[0] !== '' && layers[1] !== '' && layers[0] !== layers[1])
+        throw ambiguous(reference, first, second);
+    return { ...first, rival: { engine: second.engine, id: second.image.id } };
+}
+function ambiguous(reference, first, second) {
+    const other = 'image' in second ? second.image.id : second.id;
+    const both = [
+        [first.engine, first.image.id],
+        [second.engine, other],
+    ].map(([engine, id = '']) => `${engine} (${id.replace('sha256:', '').slice(0, 12)})`);
+    return new errors/* SideloadError */.wR('IMAGE_AMBIGUOUS', `${both.join(' and ')} have different images ${reference}`, {
+        hint: 'Set `source` to `docker` or `podman`, or remove the old one.',
+    });
+}
+
+;// CONCATENATED MODULE: ./lib/image/open.js
+
+
+
+
+
+
+
+
+
+
+
+
+async function openImages(options) {
+    const { directory, log } = options;
+    const closing = new AbortController();
+    const signal = AbortSignal.any([options.signal, closing.signal]);
+    const tasks = oneAtATime();
+    let scratch;
+    const close = async () => {
+        closing.abort();
+        await tasks.idle();
+        await scratch?.close();
+    };
+    try {
+        signal.throwIfAborted();
+        scratch = await openScratch(directory, log, signal, options);
+        const opening = { ...options, signal, scratch, layers: new Map(), needed: new Set(), inTurn: tasks.run };
+        const images = await tasks.run(async () => {
+            const opened = withAliases(await openFrom(opening), options.aliases ?? []);
+            await opening.scratch.retain(opening.needed);
+            return opened;
+        });
+        return { images, close };
+    }
+    catch (error) {
+        await close();
+        if (options.signal.aborted)
+            throw new errors/* SideloadError */.wR('CANCELLED', 'cancelled', { cause: error });
+        throw error;
+    }
+}
+async function openFrom(opening) {
+    const { archive, source, references } = opening;
+    if (source === 'archive' || (source === 'auto' && archive !== undefined)) {
+        if (archive === undefined)
+            throw new errors/* SideloadError */.wR('INPUT_INVALID', '`source: archive` needs `archive`');
+        return openArchive(opening, archive);
+    }
+    if (references.length === 0)
+        throw new errors/* SideloadError */.wR('INPUT_INVALID', '`images` is empty, and no archive is given');
+    const images = [];
+    for (const reference of references) {
+        const found = await findImage(source, reference, opening, opening.log, opening.signal);
+        images.push(await openFound(opening, found, reference));
+    }
+    return images;
+}
+async function openArchive(opening, path) {
+    const entries = await readArchiveFile(path, opening.scratch, opening.signal);
+    const images = await readArchive(entries, opening.log);
+    return selectImages(images, opening.references, entries.label).map(({ reference, image }) => sourceImage(opening, reference, `archive ${path} (${image.format})`, image));
+}
+async function openFound(opening, found, reference) {
+    const { imageId, platform, diffIds, sizeBytes, user } = found.image;
+    const digests = diffIds.flatMap(diffId => parseDigest(diffId) ?? []);
+    const isKnown = found.rival === undefined && reference_parseReference(reference).digest === undefined;
+    if (!isKnown || imageId === undefined || platform === undefined || user === undefined || digests.length === 0) {
+        return await openSaved(opening, found, reference);
+    }
+    for (const digest of digests)
+        opening.needed.add(digest);
+    const read = () => opening.inTurn(async () => {
+        const { variants } = await openSaved(opening, found, reference);
+        await opening.scratch.retain(opening.needed);
+        const [variant] = variants;
+        if (variant === undefined)
+            throw new errors/* SideloadError */.wR('IMAGE_NOT_FOUND', `${found.engine} has no image ${reference}`);
+        return variant;
+    });
+    const image = lazyImage({ imageId, platform, user, diffIds: digests, sizeBytes }, opening.scratch, read);
+    const stored = await Promise.all(digests.map(digest => opening.scratch.find(digest)));
+    if (opening.prefetch === true && stored.includes(undefined))
+        image.prefetch?.();
+    return { reference: normalise(reference), origin: found.engine, variants: [image] };
+}
+async function openSaved(opening, found, reference) {
+    const entries = await found.image.read(opening.scratch, opening.signal);
+    const images = await readArchive(entries, opening.log);
+    const [first] = images;
+    const same = first !== undefined && images.every(image => isSame(image, first));
+    const image = same
+        ? (selectByDigest(images, normalise(reference)) ?? first)
+        : selectImages(images, [reference], entries.label)[0]?.image;
+    if (image === undefined)
+        throw new errors/* SideloadError */.wR('IMAGE_NOT_FOUND', `${entries.label} holds no image`);
+    const { rival } = found;
+    if (rival !== undefined && image.variants.every(({ imageId }) => imageId !== rival.id)) {
+        throw ambiguous(reference, found, rival);
+    }
+    return sourceImage(opening, normalise(reference), found.engine, image);
+}
+function sourceImage(opening, reference, origin, image) {
+    const { digest } = reference_parseReference(reference);
+    const variants = image.variants.map(({ platform, imageId, config, layers, manifest }) => ({
+        platform,
+        imageId,
+        user: userOf(config),
+        config: async () => config,
+        layers: layers.map(content => layerOf(opening, content)),
+        ...(manifest !== undefined && manifest.digest === digest ? { manifest } : {}),
+    }));
+    return { reference, origin, variants };
+}
+function layerOf({ layers, scratch, needed }, content) {
+    const { stored } = content.file;
+    if (stored !== undefined) {
+        proveDigest(content, stored);
+        needed.add(stored.digest);
+    }
+    const key = `${content.diffId} ${content.blobDigest ?? ''}`;
+    const layer = layers.get(key) ?? createLayer(content, scratch);
+    layers.set(key, layer);
+    return layer;
+}
+function oneAtATime() {
+    let last = Promise.resolve();
+    return {
+        run(task) {
+            const job = last.then(task);
+            last = job.catch(() => { });
+            return job;
+        },
+        async idle() {
+            await last;
+        },
+    };
+}
+
+;// CONCATENATED MODULE: ./lib/image/layout.js
+
+
+
+
+
+
+const layout_MANIFEST_TYPE = 'application/vnd.oci.image.manifest.v1+json';
+const CONFIG_TYPE = 'application/vnd.oci.image.config.v1+json';
+const LAYER_TYPES = {
+    none: 'application/vnd.oci.image.layer.v1.tar',
+    gzip: 'application/vnd.oci.image.layer.v1.tar+gzip',
+    zstd: 'application/vnd.oci.image.layer.v1.tar+zstd',
+};
+const layout_BLOCK_BYTES = 512;
+const END_OF_ARCHIVE = Buffer.alloc(2 * layout_BLOCK_BYTES);
+function layoutArchive({ reference, image, blobs }) {
+    if (blobs.length !== image.layers.length) {
+        throw new errors/* SideloadError */.wR('INTERNAL', `${blobs.length} blobs for ${image.layers.length} layers of ${reference}`);
+    }
+    const coming = blobs.map(async (blob) => await blob);
+    for (const blob of coming)
+        blob.catch(() => { });
+    const metadata = async () => metadataOf(reference, image, await image.config(), await Promise.all(coming));
+    return {
+        stream: () => external_node_stream_namespaceObject.Readable.from(tarOf(coming, metadata), { objectMode: false, highWaterMark: 1 << 20 }),
+        async summary() {
+            const all = await Promise.all(coming);
+            const { manifestDigest, files } = await metadata();
+            const sent = new Map(all.filter(isStored).map(blob => [blob.digest, blob.sizeBytes]));
+            const sizes = [LAYOUT_FILE.bytes.length, ...sent.values(), ...files.map(({ bytes }) => bytes.length)];
+            const sizeBytes = sizes.reduce((sum, size) => sum + layout_BLOCK_BYTES + size + paddingBytes(size), 0);
+            return { manifestDigest, sizeBytes: sizeBytes + END_OF_ARCHIVE.length };
+        },
+    };
+}
+const LAYOUT_FILE = { name: 'oci-layout', bytes: json({ imageLayoutVersion: '1.0.0' }) };
+function metadataOf(reference, image, config, blobs) {
+    const kept = image.manifest?.layerDigests.join() === blobs.map(blob => blob.digest).join() ? image.manifest : undefined;
+    const mediaType = kept?.mediaType ?? layout_MANIFEST_TYPE;
+    const written = json({
+        schemaVersion: 2,
+        mediaType: layout_MANIFEST_TYPE,
+        config: { mediaType: CONFIG_TYPE, digest: image.imageId, size: config.length },
+        layers: blobs.map(blob => ({
+            mediaType: LAYER_TYPES[blob.compression],
+            digest: blob.digest,
+            size: blob.sizeBytes,
+        })),
+    });
+    const manifest = kept?.bytes ?? written;
+    const manifestDigest = digestOf(manifest);
+    const { tag } = reference_parseReference(reference);
+    const index = json({
+        schemaVersion: 2,
+        mediaType: 'application/vnd.oci.image.index.v1+json',
+        manifests: [
+            {
+                mediaType,
+                digest: manifestDigest,
+                size: manifest.length,
+                annotations: {
+                    'io.containerd.image.name': reference,
+                    ...(tag === undefined ? {} : { 'org.opencontainers.image.ref.name': tag }),
+                },
+                platform: image.platform,
+            },
+        ],
+    });
+    const dockerManifest = json([
+        {
+            Config: blobPath(image.imageId),
+            RepoTags: tag === undefined ? null : [reference],
+            Layers: blobs.map(blob => blobPath(blob.digest)),
+        },
+    ]);
+    const files = [
+        { name: blobPath(image.imageId), bytes: config },
+        { name: blobPath(manifestDigest), bytes: manifest },
+        { name: 'index.json', bytes: index },
+        { name: 'manifest.json', bytes: dockerManifest },
+    ];
+    return { manifestDigest, files };
+}
+function isStored(blob) {
+    return 'open' in blob;
+}
+function json(value) {
+    return Buffer.from(JSON.stringify(value));
+}
+function blobPath(digest) {
+    return `blobs/sha256/${hexOf(digest)}`;
+}
+function paddingBytes(sizeBytes) {
+    return (layout_BLOCK_BYTES - (sizeBytes % layout_BLOCK_BYTES)) % layout_BLOCK_BYTES;
+}
+async function* tarOf(blobs, metadata) {
+    yield* memoryEntry(LAYOUT_FILE);
+    const sent = new Set();
+    for await (const blob of asTheyCome(blobs)) {
+        if (!isStored(blob) || sent.has(blob.digest))
+            continue;
+        sent.add(blob.digest);
+        yield await headerOf(blobPath(blob.digest), blob.sizeBytes);
+        yield* bodyOf(blob);
+        yield* padding(blob.sizeBytes);
+    }
+    for (const file of (await metadata()).files)
+        yield* memoryEntry(file);
+    yield END_OF_ARCHIVE;
+}
+async function* memoryEntry({ name, bytes }) {
+    yield await headerOf(name, bytes.length);
+    yield bytes;
+    yield* padding(bytes.length);
+}
+function* padding(sizeBytes) {
+    const bytes = paddingBytes(sizeBytes);
+    if (bytes > 0)
+        yield Buffer.alloc(bytes);
+}
+async function* asTheyCome(promises) {
+    const waiting = new Map(promises.map((promise, index) => [index, promise.then(value => ({ index, value }))]));
+    for (const promise of waiting.values())
+        promise.catch(() => { });
+    while (waiting.size > 0) {
+        const { index, value } = await Promise.race(waiting.values());
+        waiting.delete(index);
+        yield value;
+    }
+}
+async function* bodyOf(blob) {
+    let readBytes = 0;
+    for await (const chunk of blob.open()) {
+        readBytes += chunk.length;
+        if (readBytes > blob.sizeBytes)
+            break;
+        yield chunk;
+    }
+    if (readBytes !== blob.sizeBytes) {
+        throw new errors/* SideloadError */.wR('INTERNAL', `the stored blob ${blob.digest} is not ${blob.sizeBytes} bytes long any more`);
+    }
+}
+async function headerOf(name, sizeBytes) {
+    const tar = (0,tar_stream.pack)();
+    tar.on('error', () => { });
+    tar.entry({ name, size: sizeBytes, mtime: new Date(0), mode: 0o644 }).on('error', () => { });
+    await (0,external_node_events_namespaceObject.once)(tar, 'readable');
+    const header = tar.read();
+    tar.destroy();
+    return header;
+}
+
+;// CONCATENATED MODULE: ./lib/image/part.js
+
+function partOf({ platform, layers }, count) {
+    const lowest = layers.slice(0, count);
+    const config = Buffer.from(JSON.stringify({
+        ...platform,
+        config: {},
+        rootfs: { type: 'layers', diff_ids: lowest.map(({ diffId }) => diffId) },
+    }));
+    return { platform, imageId: digestOf(config), user: '', config: async () => config, layers: lowest };
+}
+
+;// CONCATENATED MODULE: ./lib/plan.js
+
+
+function planNode(images, { platform }, held) {
+    const chosen = images.map(({ reference, variants }) => ({
+        reference,
+        variants,
+        image: bestMatch(variants, platform),
+    }));
+    const unfit = chosen.filter(({ image }) => image === undefined);
+    if (unfit.length > 0) {
+        const faults = unfit.map(({ reference, variants }) => {
+            const built = variants.map(variant => formatPlatform(variant.platform)).join(', ');
+            return `${reference} is built for ${built}, and the node is ${formatPlatform(platform)}`;
+        });
+        throw new errors/* SideloadError */.wR('PLATFORM_MISMATCH', faults.join('\n'));
+    }
+    return chosen.flatMap(({ reference, image }) => image === undefined
+        ? []
+        : [{ reference, image, action: plan_faultOf(held.get(reference), image) === undefined ? 'keep' : 'send' }]);
+}
+function planLayers({ manifest, layers }, held) {
+    return layers.map((_, index) => held[index]?.find(({ digest }) => manifest === undefined || manifest.layerDigests[index] === digest));
+}
+function missingLayers({ image, held }) {
+    return image.layers.filter((_, index) => held[index] === undefined);
+}
+function unpackedBytes(images) {
+    const layers = new Map();
+    let wholeBytes = 0;
+    for (const image of images) {
+        const missing = missingLayers(image);
+        const isUnread = missing.some(({ sourceSizeBytes }) => sourceSizeBytes === undefined);
+        if (isUnread && missing.length === image.image.layers.length && missing.some(({ diffId }) => !layers.has(diffId))) {
+            wholeBytes += image.image.sizeBytes ?? 0;
+        }
+        for (const { diffId, sourceSizeBytes = 0 } of missing)
+            layers.set(diffId, sourceSizeBytes);
+    }
+    return [...layers.values()].reduce((sum, bytes) => sum + bytes, wholeBytes);
+}
+function sentBytes(image, blobs) {
+    const missing = missingLayers(image);
+    const known = missing.map(({ sourceSizeBytes }, index) => blobs[index]?.sizeBytes ?? sourceSizeBytes);
+    const sum = known.reduce((total, bytes) => total + (bytes ?? 0), 0);
+    return known.includes(undefined) ? Math.max(sum, image.image.sizeBytes ?? 0) : sum;
+}
+function plan_faultOf(held, image) {
+    if (held === undefined) {
+        return 'the runtime does not have it';
+    }
+    if (held.imageId !== image.imageId) {
+        return `${held.witness} reports image ID ${held.imageId}, CI built ${image.imageId}`;
+    }
+    if (held.os !== image.platform.os || held.architecture !== image.platform.architecture) {
+        return `it is for ${held.os}/${held.architecture}, not for ${formatPlatform(image.platform)}`;
+    }
+    return held.unpacked ? undefined : 'its layers are not unpacked';
+}
+
+;// CONCATENATED MODULE: ./lib/runtime/cri.js
+function asRoot({ privilege }) {
+    return privilege === 'sudo' || privilege === 'doas' ? [privilege, '-n'] : [];
+}
+const CRI = `
+inspect_by_cri() {
+  [ -n "$CRICTL" ] || return 0
+  for attempt in 1 2 3 4 5 6 7 8 9 10; do
+    status=$(as_root $CRICTL --runtime-endpoint "unix://$SOCKET" --image-endpoint "unix://$SOCKET" inspecti -o json "$2" 2>/dev/null) && break
+    sleep 0.3
+  done
+  section "cri $1"; printf '%s' "$status"
+}
+end_imports() {
+  for attempt in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
+    running=$(printf '%s\\n' "\${1%:*}" | grep -lsaFf - /proc/[0-9]*/cmdline) || return 0
+    for process in $running; do
+      process=\${process#/proc/} process=\${process%/cmdline}
+      case $attempt in 1) as_root kill "$process" ;; 15) as_root kill -9 "$process" ;; esac 2>/dev/null
+    done
+    sleep 0.2
+  done
+}
+`;
+function eachReference(body) {
+    return `
+number=0
+for reference in $REFERENCES; do
+${body}
+  number=$((number + 1))
+done`;
+}
+function eachPair(body) {
+    return `
+set -e
+set -- $REFERENCES
+while [ $# -gt 1 ]; do
+${body}
+  shift 2
+done`;
+}
+function flatPairs(pairs) {
+    return pairs.flatMap(({ from, to }) => [from, to]);
+}
+function heldBy(heldAt) {
+    return (sections, references) => new Map(references.map((reference, number) => [reference, heldAt(sections, number)]));
+}
+function variables({ tools, criSocket }, references) {
+    const command = (name) => tools[name]?.join(' ') ?? '';
+    return {
+        CRICTL: command('crictl'),
+        CTR: command('ctr'),
+        SKOPEO: command('skopeo'),
+        PODMAN: command('podman'),
+        DOCKER: command('docker'),
+        SOCKET: criSocket,
+        REFERENCES: references.join('\n'),
+    };
+}
+function criImageId(sections, number) {
+    const answer = sections.get(`cri ${number}`);
+    if (answer === undefined) {
+        return 'unasked';
+    }
+    const id = cri_parseJson(answer)?.status?.id;
+    if (typeof id !== 'string' || id === '') {
+        return 'absent';
+    }
+    return /^[0-9a-f]{64}$/.test(id) ? `sha256:${id}` : id;
+}
+function cri_parseJson(text) {
+    try {
+        return JSON.parse(text ?? '');
+    }
+    catch {
+        return undefined;
+    }
+}
+
+;// CONCATENATED MODULE: ./lib/runtime/staging.js
+
+const STAGE_PREFIX = 'kube-sideload.invalid/';
+const staging_STALE_AFTER_MS = 5 * 24 * 3600 * 1000;
+function stageReference(runId, number) {
+    return `${STAGE_PREFIX}${runId}:${number}`;
+}
+function partReference(stage, part) {
+    return `${stage}-${part}`;
+}
+function stageName(reference) {
+    return reference.replace(/:\d+(?:-\d+)?$/, '');
+}
+function runOf(reference) {
+    return stageName(reference).slice(STAGE_PREFIX.length);
+}
+const UNPACKED = '/var/tmp/kube-sideload.';
+function abandonedReferences(references, runId, nowMs) {
+    return references.filter(reference => {
+        if (!reference.startsWith(STAGE_PREFIX)) {
+            return false;
+        }
+        const owner = runOf(reference);
+        const start = startOfRun(owner);
+        return owner === runId || (start !== undefined && nowMs - start.getTime() > staging_STALE_AFTER_MS);
+    });
+}
+const LET_IMPORTS_END = `
+let_imports_end() {
+  for process in $(printf '%s\\n' "$2" | grep -lsaFf - /proc/[0-9]*/cmdline); do
+    process=\${process#/proc/} process=\${process%/cmdline}
+    { read -r name <"/proc/$process/comm"; } 2>/dev/null && [ "$name" = tar ] && as_root kill "$process" 2>/dev/null
+  done
+  attempt=0
+  while [ $attempt -lt 250 ]; do
+    printf '%s\\n' "\${1%:*}" | grep -qsaFf - /proc/[0-9]*/cmdline || return 0
+    attempt=$((attempt + 1))
+    sleep 0.2
+  done
+  echo 'an import of this run does not come to its end' >&2
+  exit 1
+}`;
+
+;// CONCATENATED MODULE: ./lib/runtime/containerd.js
+
+
+
+const NAMESPACE = 'k8s.io';
+const DEFAULT_SNAPSHOTTER = 'overlayfs';
+const containerd = {
+    importArchive,
+    inspect,
+    held: heldBy(heldAt),
+    layers: containerd_layers,
+    heldLayers,
+    canOverlap: true,
+    lacksContent: said => /content digest sha256:[0-9a-f]+: not found/.test(said),
+    tag,
+    remove: containerd_remove,
+};
+function importArchive(facts, stage, platform) {
+    return [
+        ...asRoot(facts),
+        ...(facts.tools.ctr ?? ['ctr']),
+        '--address',
+        facts.criSocket,
+        '--namespace',
+        NAMESPACE,
+        'images',
+        'import',
+        '--base-name',
+        stageName(stage),
+        '--platform',
+        `${platform.os}/${platform.architecture}`,
+        ...snapshotterFlags(facts),
+        '-',
+    ];
+}
+function snapshotterFlags({ snapshotter = DEFAULT_SNAPSHOTTER, importFlags }) {
+    if (snapshotter === DEFAULT_SNAPSHOTTER) {
+        return [];
+    }
+    return [...(importFlags.has('--local') ? ['--local'] : []), '--snapshotter', snapshotter];
+}
+const CTR = `${CRI}
+ctr() { as_root $CTR --address "$SOCKET" --namespace ${NAMESPACE} "$@"; }`;
+const INSPECT = `${CTR}
+digest_of_config() { tr -d ' \\n\\t' | sed -n 's/.*"config":{[^}]*"digest":"\\(sha256:[0-9a-f]*\\)".*/\\1/p'; }
+${eachReference(`  manifest=$(ctr images ls "name==$reference" | sed -n '2s/^[^ ]* *[^ ]* *\\(sha256:[0-9a-f]*\\) .*/\\1/p')
+  if [ -n "$manifest" ]; then
+    section "manifest $number"; printf '%s' "$manifest"
+    section "check $number"; ctr images check --snapshotter "$SNAPSHOTTER" "name==$reference" 2>&1 | sed -n 2p
+    config=$(ctr content get "$manifest" | digest_of_config)
+    section "config-digest $number"; printf '%s' "$config"
+    section "config $number"; [ -z "$config" ] || ctr content get "$config"
+    inspect_by_cri "$number" "$reference"
+  fi`)}`;
+function inspect(facts, references) {
+    const { snapshotter = DEFAULT_SNAPSHOTTER } = facts;
+    return { body: INSPECT, variables: { ...variables(facts, references), SNAPSHOTTER: snapshotter } };
+}
+function heldAt(sections, number) {
+    if (!sections.has(`manifest ${number}`)) {
+        return undefined;
+    }
+    const config = cri_parseJson(sections.get(`config ${number}`));
+    const answer = criImageId(sections, number);
+    const imageId = answer === 'unasked' ? sections.get(`config-digest ${number}`) : answer;
+    if (imageId === undefined || imageId === '' || imageId === 'absent') {
+        return undefined;
+    }
+    return {
+        imageId,
+        os: String(config?.os),
+        architecture: String(config?.architecture),
+        unpacked: /\strue\s*$/.test(sections.get(`check ${number}`) ?? ''),
+        witness: answer === 'unasked' ? 'ctr' : 'crictl',
+    };
+}
+const LAYERS = `${CTR}
+blob() { # its bytes, out of the store's own file where that is
+  if as_root test -f "$CONTENT/blobs/sha256/\${1#sha256:}"; then as_root cat "$CONTENT/blobs/sha256/\${1#sha256:}"
+  else ctr content get "$1" 2>/dev/null
+  fi
+}
+section content
+ctr content ls | grep -F "$WANTED" | while read -r digest labels; do
+  printf '%s' "$digest"
+  case " $BLOBS " in *" $digest "*) ;; *)
+    printf ' %s %s %s' "$(blob "$digest" | wc -c)" "$(blob "$digest" | head -c 4 | od -An -tx1 | tr -d ' \\n')" "$labels" ;;
+  esac
+  echo
+done
+section snapshots
+ctr snapshots --snapshotter "$SNAPSHOTTER" ls | grep -F "$CHAINS" | sed 's/ .*//'`;
+function containerd_layers(facts, asked) {
+    const { snapshotter = DEFAULT_SNAPSHOTTER, imageRoot } = facts;
+    const blobs = asked.flatMap(({ blob }) => blob?.digest ?? []);
+    return {
+        body: asked.length === 0 ? '' : LAYERS,
+        variables: {
+            ...variables(facts, []),
+            SNAPSHOTTER: snapshotter,
+            CONTENT: `${imageRoot.replace(/\/io\.containerd\.snapshotter\.v1\.[^/]*$/, '')}/io.containerd.content.v1.content`,
+            WANTED: [...new Set([...asked.map(({ diffId }) => diffId), ...blobs])].join('\n'),
+            BLOBS: blobs.join(' '),
+            CHAINS: asked.map(({ chainId }) => chainId).join('\n'),
+        },
+    };
+}
+const MAGICS = [
+    [/^28b52ffd/, 'zstd'],
+    [/^1f8b/, 'gzip'],
+];
+function heldLayers(sections, asked) {
+    const snapshots = new Set((sections.get('snapshots') ?? '').split('\n'));
+    const whole = new Set();
+    const foreign = new Map();
+    for (const line of (sections.get('content') ?? '').split('\n')) {
+        const [text = '', size = '', magic = ''] = line.split(' ');
+        whole.add(text);
+        const digest = parseDigest(text);
+        const diffId = /[\s,]containerd\.io\/uncompressed=(sha256:[0-9a-f]{64})/.exec(line)?.[1];
+        if (digest === undefined || diffId === undefined || !/^\d+$/.test(size))
+            continue;
+        const compression = digest === diffId ? 'none' : MAGICS.find(([pattern]) => pattern.test(magic))?.[1];
+        if (compression === undefined)
+            continue;
+        foreign.set(diffId, [...(foreign.get(diffId) ?? []), { digest, sizeBytes: Number(size), compression }]);
+    }
+    return asked.map(({ diffId, chainId, blob }) => [
+        ...(blob !== undefined && (whole.has(blob.digest) || snapshots.has(chainId)) ? [blob] : []),
+        ...(foreign.get(diffId) ?? []),
+    ]);
+}
+function tag(facts, pairs) {
+    return {
+        body: `${CTR}${eachPair('  ctr images tag --force "$1" "$2" >&2')}`,
+        variables: variables(facts, flatPairs(pairs)),
+    };
+}
+function containerd_remove(facts, references) {
+    return {
+        body: `${CTR}${eachReference(`  end_imports "$reference"
+  [ -z "$(ctr images ls -q "name==$reference")" ] || ctr images rm "$reference" >&2 || exit 1`)}`,
+        variables: variables(facts, references),
+    };
+}
+
+;// CONCATENATED MODULE: ./lib/runtime/podman-load.js
+
+
+const podmanLoad = {
+    importArchive: podman_load_importArchive,
+    inspect: podman_load_inspect,
+    tag: podman_load_tag,
+    remove: podman_load_remove,
+};
+const KEPT_BLOCKS = 4096;
+function unpackedAt(stage) {
+    return `${UNPACKED}${runOf(stage)}.${stage.slice(stage.lastIndexOf(':') + 1)}-`;
+}
+function podman_load_importArchive(facts, stage) {
+    const podman = (facts.tools.podman ?? ['podman']).join(' ');
+    const script = [
+        'umask 077',
+        `d=$(mktemp -d ${unpackedAt(stage)}XXXXXX) || exit`,
+        'kept=; trap "[ -n \\"\\$kept\\" ] || rm -rf $d" EXIT',
+        'trap "exit 1" HUP INT TERM',
+        `mkdir $d/oci && tar -xf - -C $d/oci && sudo -n ${podman} load --quiet --input $d/oci >$d/loaded` +
+            ` && find $d/oci -type f -size +${KEPT_BLOCKS} -exec rm -f {} + && kept=yes`,
+    ];
+    return ['sh', '-c', script.join('; ')];
+}
+const podman_load_INSPECT = `${CRI}${eachReference(`  case $reference in
+  "$STAGE_PREFIX"*)
+    run=\${reference#"$STAGE_PREFIX"}
+    for unpacked in "$UNPACKED\${run%:*}.\${run##*:}"-*; do
+      loaded=$(sed -n 's/.*sha256:\\([0-9a-f]\\{64\\}\\).*/\\1/p' "$unpacked/loaded" 2>/dev/null)
+      section "loaded $number"; printf '%s' "$loaded"
+      section "config $number"; cat "$unpacked/oci/blobs/sha256/$loaded" 2>/dev/null
+    done ;;
+  *)
+    inspect_by_cri "$number" "$reference"
+    section "config $number"
+    as_root $PODMAN image inspect --format '{"os":"{{.Os}}","architecture":"{{.Architecture}}","id":"{{.Id}}"}' "$reference" 2>/dev/null ;;
+  esac`)}`;
+function podman_load_inspect(facts, references) {
+    return { body: podman_load_INSPECT, variables: { ...variables(facts, references), STAGE_PREFIX: STAGE_PREFIX, UNPACKED: UNPACKED } };
+}
+function heldByPodman(sections, number) {
+    const config = cri_parseJson(sections.get(`config ${number}`));
+    const id = sections.get(`loaded ${number}`) ?? config?.id;
+    if (config === undefined || typeof id !== 'string' || !/^[0-9a-f]{64}$/.test(id)) {
+        return undefined;
+    }
+    return {
+        imageId: `sha256:${id}`,
+        os: String(config.os),
+        architecture: String(config.architecture),
+        unpacked: true,
+        witness: 'podman',
+    };
+}
+function podman_load_tag(facts, pairs) {
+    return {
+        body: eachPair(`  run=\${1#"$STAGE_PREFIX"}
+  for unpacked in "$UNPACKED\${run%:*}.\${run##*:}"-*; do
+    [ -f "$unpacked/index.json" ] || mv "$unpacked/oci/index.json" "$unpacked/index.json"
+    sed "s|\\"$1\\"|\\"$2\\"|" "$unpacked/index.json" >"$unpacked/oci/index.json"
+    rm -f "$unpacked/oci/manifest.json"
+    tar -cf "$unpacked/named.tar" -C "$unpacked/oci" .
+    as_root $PODMAN load --quiet --input "$unpacked/named.tar" >&2
+  done`),
+        variables: { ...variables(facts, flatPairs(pairs)), STAGE_PREFIX: STAGE_PREFIX, UNPACKED: UNPACKED },
+    };
+}
+function podman_load_remove(facts, references) {
+    return {
+        body: `as_root() { "$@"; }
+${LET_IMPORTS_END}${eachReference(`  run=\${reference%:*}
+  unpacked=${UNPACKED}\${run##*/}.
+  let_imports_end "$unpacked" "$unpacked"
+  rm -rf "$unpacked"*`)}`,
+        variables: variables(facts, references),
+    };
+}
+
+;// CONCATENATED MODULE: ./lib/runtime/crio.js
+
+
+
+
+const crio = {
+    importArchive: (facts, ...rest) => commandsFor(facts).importArchive(facts, ...rest),
+    inspect: (facts, references) => commandsFor(facts).inspect(facts, references),
+    held: heldBy(crio_heldAt),
+    layers: crio_layers,
+    heldLayers: crio_heldLayers,
+    canOverlap: false,
+    lacksContent: said => /blobs\/sha256\/[0-9a-f]+: no such file/.test(said),
+    tag: (facts, pairs) => commandsFor(facts).tag(facts, pairs),
+    remove: (facts, references) => commandsFor(facts).remove(facts, references),
+};
+function commandsFor({ privilege }) {
+    return privilege === 'user' ? podmanLoad : { importArchive: crio_importArchive, inspect: crio_inspect, tag: crio_tag, remove: crio_remove };
+}
+function crio_importArchive(facts, stage) {
+    const { skopeo, podman = ['podman'] } = facts.tools;
+    const root = [...asRoot(facts), ''].join(' ');
+    const byPodman = podman.join(' ');
+    const store = skopeo !== undefined
+        ? `${root}${skopeo.join(' ')} --tmpdir $d copy --quiet oci:$d/oci containers-storage:${stage}`
+        : `i=$(${root}env TMPDIR=$d ${byPodman} pull --quiet oci:$d/oci) && ${root}${byPodman} tag $i ${stage}`;
+    const script = [
+        `d=$(mktemp -d ${UNPACKED}${runOf(stage)}.XXXXXX) || exit`,
+        `trap "${root}rm -rf $d" EXIT`,
+        'trap "exit 1" HUP INT TERM',
+        `mkdir $d/oci && tar -xf - -C $d/oci && { (trap "" HUP INT; ${store}) >$d/said 2>&1 || { cat $d/said >&2; exit 1; }; }`,
+    ];
+    return ['sh', '-c', script.join('; ')];
+}
+const crio_INSPECT = `${CRI}${eachReference(`  inspect_by_cri "$number" "$reference"
+  section "config $number"
+  if [ -n "$SKOPEO" ]; then as_root $SKOPEO inspect --config "containers-storage:$reference" 2>/dev/null
+  else as_root $PODMAN image inspect --format '{"os":"{{.Os}}","architecture":"{{.Architecture}}","id":"{{.Id}}"}' "$reference" 2>/dev/null
+  fi`)}`;
+function crio_inspect(facts, references) {
+    return { body: crio_INSPECT, variables: variables(facts, references) };
+}
+function crio_heldAt(sections, number) {
+    const config = cri_parseJson(sections.get(`config ${number}`));
+    const imageId = criImageId(sections, number);
+    if (imageId === 'unasked') {
+        return heldByPodman(sections, number);
+    }
+    if (config === undefined || imageId === 'absent') {
+        return undefined;
+    }
+    return {
+        imageId,
+        os: String(config.os),
+        architecture: String(config.architecture),
+        unpacked: true,
+        witness: 'crictl',
+    };
+}
+const crio_LAYERS = `
+section layers
+as_root cat "$LIST" 2>/dev/null | tr '{' '\\n' | grep -F "$WANTED"`;
+function crio_layers(facts, asked) {
+    return {
+        body: asked.length === 0 || facts.privilege === 'user' ? '' : crio_LAYERS,
+        variables: {
+            LIST: `${facts.imageRoot.replace(/-images$/, '-layers')}/layers.json`,
+            WANTED: asked.map(({ diffId }) => diffId).join('\n'),
+        },
+    };
+}
+function crio_heldLayers(sections, asked) {
+    const held = new Map();
+    for (const line of (sections.get('layers') ?? '').split('\n')) {
+        const digest = parseDigest(/"diff-digest":"([^"]*)"/.exec(line)?.[1]);
+        const size = /"diff-size":(\d+)/.exec(line)?.[1];
+        if (digest !== undefined && size !== undefined) {
+            held.set(digest, { digest, sizeBytes: Number(size), compression: 'none' });
+        }
+    }
+    return asked.map(({ diffId }) => {
+        const layer = held.get(diffId);
+        return layer === undefined ? [] : [layer];
+    });
+}
+function crio_tag(facts, pairs) {
+    return {
+        body: eachPair(`  if [ -n "$PODMAN" ]; then as_root $PODMAN tag "$1" "$2" >&2
+  else as_root $SKOPEO copy --quiet "containers-storage:$1" "containers-storage:$2" >&2
+  fi`),
+        variables: variables(facts, flatPairs(pairs)),
+    };
+}
+function crio_remove(facts, references) {
+    return {
+        body: `${LET_IMPORTS_END}${eachReference(`  run=\${reference%:*}
+  unpacked=${UNPACKED}\${run##*/}.
+  let_imports_end "$reference" "$unpacked"
+  as_root rm -rf "$unpacked"*
+  if [ -n "$PODMAN" ]; then
+    ! as_root $PODMAN image exists "$reference" || as_root $PODMAN image rm "$reference" >&2 || exit 1
+  else
+    ! as_root $CRICTL --image-endpoint "unix://$SOCKET" inspecti "$reference" >/dev/null 2>&1 ||
+      as_root $CRICTL --image-endpoint "unix://$SOCKET" rmi "$reference" >&2 || exit 1
+  fi`)}`,
+        variables: variables(facts, references),
+    };
+}
+
+;// CONCATENATED MODULE: ./lib/runtime/docker.js
+
+const docker = {
+    importArchive: docker_importArchive,
+    inspect: docker_inspect,
+    held: heldBy(docker_heldAt),
+    layers: docker_layers,
+    heldLayers: docker_heldLayers,
+    canOverlap: false,
+    lacksContent: said => /no such file or directory/.test(said),
+    tag: docker_tag,
+    remove: docker_remove,
+};
+function docker_importArchive(facts) {
+    return [...asRoot(facts), ...(facts.tools.docker ?? ['docker']), 'load', '--quiet'];
+}
+const docker_INSPECT = `${CRI}${eachReference(`  image=$(as_root $DOCKER image inspect "$reference" 2>/dev/null) && {
+    section "image $number"; printf '%s' "$image"
+    inspect_by_cri "$number" "$reference"
+  }`)}`;
+function docker_inspect(facts, references) {
+    return { body: docker_INSPECT, variables: variables(facts, references) };
+}
+function docker_heldAt(sections, number) {
+    const images = cri_parseJson(sections.get(`image ${number}`));
+    const [image] = Array.isArray(images) ? images : [];
+    const answer = criImageId(sections, number);
+    const imageId = answer === 'unasked' ? image?.Id : answer;
+    if (image === undefined || typeof imageId !== 'string' || imageId === 'absent') {
+        return undefined;
+    }
+    return {
+        imageId,
+        os: String(image.Os),
+        architecture: String(image.Architecture),
+        unpacked: true,
+        witness: answer === 'unasked' ? 'docker' : 'crictl',
+    };
+}
+const docker_LAYERS = `
+section chains
+case $(as_root $DOCKER info --format '{{json .DriverStatus}}') in *io.containerd.snapshotter*) ;; *)
+  ids=$(as_root $DOCKER image ls --all --quiet --no-trunc | sort -u)
+  [ -z "$ids" ] || as_root $DOCKER image inspect --format '{{json .RootFS.Layers}}' $ids | grep -F "$WANTED" ;;
+esac`;
+function docker_layers(facts, asked) {
+    return {
+        body: asked.length === 0 ? '' : docker_LAYERS,
+        variables: { ...variables(facts, []), WANTED: asked.map(({ diffId }) => diffId).join('\n') },
+    };
+}
+function docker_heldLayers(sections, asked) {
+    const diffIds = asked.map(({ diffId }) => diffId);
+    const depths = (sections.get('chains') ?? '').split('\n').map(line => {
+        const chain = cri_parseJson(line);
+        const differs = diffIds.findIndex((diffId, index) => !Array.isArray(chain) || chain[index] !== diffId);
+        return differs < 0 ? diffIds.length : differs;
+    });
+    const depth = Math.max(0, ...depths);
+    return diffIds.map((digest, index) => (index < depth ? [{ digest, sizeBytes: 0, compression: 'none' }] : []));
+}
+function docker_tag(facts, pairs) {
+    return {
+        body: eachPair('  as_root $DOCKER image tag "$1" "$2" >&2'),
+        variables: variables(facts, flatPairs(pairs)),
+    };
+}
+function docker_remove(facts, references) {
+    return {
+        body: `${CRI}${eachReference(`  end_imports "$reference"
+  [ -z "$(as_root $DOCKER image ls --quiet "$reference")" ] || as_root $DOCKER image rm "$reference" >&2 || exit 1`)}`,
+        variables: variables(facts, references),
+    };
+}
+
+;// CONCATENATED MODULE: ./lib/runtime/detect.js
+
+
+
+const RUNTIMES = { containerd: containerd, 'cri-o': crio, docker: docker };
+function runtimeOf(name) {
+    return RUNTIMES[name];
+}
+
+;// CONCATENATED MODULE: ./lib/node/heartbeat.js
+
+const BEAT = [
+    `export LC_ALL=C PATH="$PATH:${SEARCH_PATH}"`,
+    `(trap 'kill $s; exit' TERM; while sleep 10 2>/dev/null & s=$!; wait $s; do echo >&2; done) >/dev/null & b=$!`,
+    '"$@"; c=$?; kill $b; exit $c',
+].join('; ');
+function withHeartbeat(argv) {
+    return ['/bin/sh', '-c', BEAT, 'sh', ...argv];
+}
+
+;// CONCATENATED MODULE: ./lib/image/chain-id.js
+
+function chainIds(diffIds) {
+    const chain = [];
+    for (const diffId of diffIds) {
+        const below = chain.at(-1);
+        chain.push(below === undefined ? diffId : digestOf(`${below} ${diffId}`));
+    }
+    return chain;
+}
+
+;// CONCATENATED MODULE: ./lib/node/layers.js
+
+
+
+
+
+const METADATA_BYTES = 8 * 1024;
+async function askLayers(node, images, { delta }, run) {
+    if (images.length === 0) {
+        return;
+    }
+    const { connection, facts } = node_ready(node);
+    const runtime = runtimeOf(facts.runtime.name);
+    const asked = await Promise.all(images.map(({ image }) => askedLayers(image)));
+    const sections = delta ? await runScript(connection, runtime.layers(facts, asked.flat()), run.signal) : new Map();
+    for (const [index, target] of images.entries()) {
+        target.held = delta ? planLayers(target.image, runtime.heldLayers(sections, asked[index] ?? [])) : [];
+        const blobs = missingLayers(target).map(({ diffId }) => asked[index]?.find(layer => layer.diffId === diffId)?.blob);
+        target.estimate = {
+            bytes: METADATA_BYTES + sentBytes(target, blobs),
+            isExact: !blobs.includes(undefined),
+        };
+    }
+}
+async function askedLayers({ layers }) {
+    const chain = chainIds(layers.map(({ diffId }) => diffId));
+    const blobs = await Promise.all(layers.map(async (layer) => layers_describe(await layer.known())));
+    return layers.map(({ diffId }, index) => ({ diffId, chainId: chain[index] ?? diffId, blob: blobs[index] }));
+}
+function layers_describe(blob) {
+    return blob && { digest: blob.digest, sizeBytes: blob.sizeBytes, compression: blob.compression };
+}
+
+;// CONCATENATED MODULE: ./lib/node/space.js
+
+
+function parseDisk(line) {
+    const [, sizeKib, freeKib, path] = /\s(\d+)\s+\d+\s+(\d+)\s+\d+%\s+(\S.*)$/.exec(line) ?? [];
+    return sizeKib === undefined || freeKib === undefined || path === undefined
+        ? undefined
+        : { path, sizeBytes: Number(sizeKib) * 1024, freeBytes: Number(freeKib) * 1024 };
+}
+function otherWorkDisk({ disk, workDisk }) {
+    return workDisk === undefined || workDisk.path === disk.path ? undefined : workDisk;
+}
+function assertRoom(facts, reference, { archiveBytes, layersBytes }) {
+    const work = otherWorkDisk(facts);
+    const needs = [
+        ...(work === undefined ? [] : [{ disk: work, bytes: archiveBytes }]),
+        { disk: facts.disk, bytes: archiveBytes + layersBytes },
+    ];
+    for (const { disk, bytes } of needs) {
+        if (bytes > disk.freeBytes) {
+            throw new errors/* SideloadError */.wR('DISK_FULL', `${reference} needs ${formatBytes(bytes)} on ${disk.path} of the node, and ${formatBytes(disk.freeBytes)} are free`);
+        }
+    }
+}
+
+;// CONCATENATED MODULE: ./lib/node/kubelet.js
+
+const DEFAULTS = {
+    imageGcHighThresholdPercent: 85,
+    credentialPolicy: 'NeverVerifyPreloadedImages',
+    credentialAllowlist: [],
+};
+function parseKubelet(text, gcThreshold) {
+    const settings = Object.assign({}, ...(0,yaml_dist/* parseAllDocuments */.hR)(text).map(kubelet_toObject));
+    const { imageGCHighThresholdPercent: percent, imagePullCredentialsVerificationPolicy: policy, preloadedImagesVerificationAllowlist: allowlist, } = settings;
+    const threshold = /^\d{1,3}$/.test(gcThreshold) ? Number(gcThreshold) : percent;
+    return {
+        imageGcHighThresholdPercent: typeof threshold === 'number' ? threshold : DEFAULTS.imageGcHighThresholdPercent,
+        credentialPolicy: typeof policy === 'string' && policy !== '' ? policy : DEFAULTS.credentialPolicy,
+        credentialAllowlist: Array.isArray(allowlist) ? allowlist.map(String) : DEFAULTS.credentialAllowlist,
+    };
+}
+function kubelet_toObject(document) {
+    const value = (document.errors ?? []).length === 0 ? document.toJS?.() : undefined;
+    return typeof value === 'object' && value !== null ? value : {};
+}
+
+;// CONCATENATED MODULE: ./lib/node/facts.js
+
+
+
+
+
+const RUNTIME_NAMES = ['containerd', 'cri-o', 'docker'];
+const TOOL_NAMES = ['ctr', 'crictl', 'skopeo', 'podman', 'docker'];
+const CLIENTS = {
+    containerd: ['ctr'],
+    'cri-o': ['skopeo', 'podman'],
+    docker: ['docker'],
+};
+const PRIVILEGES = { 'sudo -n': 'sudo', 'doas -n': 'doas' };
+function parseMachine(sections, label) {
+    const fail = (code, message) => new errors/* SideloadError */.wR(code, message, { node: label });
+    const text = (name) => sections.get(name) ?? '';
+    const refusal = sections.get('sudo-refused');
+    const allowed = text('sudo-allows').split(/\s+/);
+    const mayLoad = allowed.includes('load') && allowed.includes('inspect');
+    if (refusal !== undefined && !mayLoad) {
+        const message = refusalText(text('as-root'), refusal, allowed);
+        throw new errors/* SideloadError */.wR('SUDO_REFUSED', message, { node: label, hint: sudoHint(refusal) });
+    }
+    const platform = fromUname(text('machine'));
+    if (platform === undefined) {
+        throw fail('PROBE_FAILED', `unknown machine ${JSON.stringify(text('machine'))} (uname -m)`);
+    }
+    return {
+        platform,
+        kubernetesName: text('kubernetes-name'),
+        privilege: refusal !== undefined ? 'user' : text('uid') === '0' ? 'root' : (PRIVILEGES[text('as-root')] ?? 'none'),
+        kubelet: parseKubelet(text('kubelet-configuration'), text('kubelet-gc-threshold')),
+    };
+}
+function refusalText(command, refusal, allowed = []) {
+    const said = `\`${command}\` refused: ${refusal || 'without a word'}`;
+    return allowed.includes('load')
+        ? `${said}\nit allows \`podman load\`, but not \`podman image inspect\`, and nobody could say what the node has`
+        : said;
+}
+function parseFacts(sections, label) {
+    const fail = (code, message) => new errors/* SideloadError */.wR(code, message, { node: label });
+    const text = (name) => sections.get(name) ?? '';
+    const machine = parseMachine(sections, label);
+    const criSocket = text('socket');
+    if (criSocket === '') {
+        throw fail('RUNTIME_NOT_FOUND', 'no kubelet runs, and none of the well-known CRI sockets exists');
+    }
+    const origin = text('socket-origin');
+    if (text('socket-state') !== 'present') {
+        throw fail('RUNTIME_NOT_RUNNING', `the CRI socket ${criSocket} (from: ${origin}) does not exist`);
+    }
+    const tools = Object.fromEntries(TOOL_NAMES.flatMap(name => (text(name) === '' ? [] : [[name, text(name).split(' ')]])));
+    const criName = /^RuntimeName: *(\S+)/m.exec(text('cri-version'))?.[1];
+    const runtime = RUNTIME_NAMES.find(name => name === (criName ?? text('runtime')));
+    if (runtime === undefined && criName !== undefined) {
+        throw fail('RUNTIME_UNSUPPORTED', `the runtime behind ${criSocket} is ${criName}`);
+    }
+    if (runtime === undefined && Object.keys(tools).length === 0) {
+        throw fail('RUNTIME_NOT_FOUND', `the node has no client program for the runtime behind ${criSocket}`);
+    }
+    if (machine.privilege === 'user' && runtime !== 'cri-o') {
+        throw fail('SUDO_REFUSED', refusalText(text('as-root'), text('sudo-refused')));
+    }
+    if (runtime === 'cri-o' && tools.crictl === undefined && machine.privilege !== 'user') {
+        throw new errors/* SideloadError */.wR('RUNTIME_NOT_FOUND', 'the runtime is CRI-O, and the node has no crictl, which alone says what CRI-O holds', {
+            node: label,
+            hint: 'Install crictl on the node (package cri-tools), in a directory where the user’s PATH or /usr/local/bin has it.',
+        });
+    }
+    const unasked = machine.privilege === 'user' && tools.crictl === undefined ? 'of unknown version' : undefined;
+    const version = serverVersion(text('client-version')) ?? /^RuntimeVersion: *(\S+)/m.exec(text('cri-version'))?.[1] ?? unasked;
+    if (runtime === undefined || version === undefined) {
+        const said = text('client-version') || text('cri-version');
+        throw fail('RUNTIME_NOT_RUNNING', `the runtime behind ${criSocket} does not answer${said === '' ? '' : `: ${said}`}`);
+    }
+    const clients = CLIENTS[runtime];
+    if (!clients.some(client => tools[client] !== undefined)) {
+        throw fail('RUNTIME_NOT_FOUND', `${runtime} runs, but ${clients.join(' or ')} is not installed on the node`);
+    }
+    const disk = parseDisk(text('disk'));
+    if (disk === undefined) {
+        throw fail('PROBE_FAILED', `cannot tell the free disk space: ${text('disk')}`);
+    }
+    return {
+        ...machine,
+        distribution: text('distribution') || 'unknown',
+        criSocket,
+        criSocketOrigin: origin,
+        runtime: { name: runtime, version },
+        tools,
+        politeness: text('politeness')
+            .split(' ')
+            .filter(word => word !== ''),
+        importFlags: new Set(text('import-help').match(/--[a-z][a-z-]+/g) ?? []),
+        snapshotter: text('snapshotter') || undefined,
+        staged: `${text('staged')}\n${text('staged-imports')}`.split(/\s+/).filter(reference => reference !== ''),
+        imageRoot: text('image-root'),
+        disk,
+        workDisk: parseDisk(text('work-disk')),
+        sandbox: sandboxOf(text('sandbox-image'), text('sandbox-state')),
+    };
+}
+function sandboxOf(reference, state) {
+    const isHeld = state === 'held';
+    return reference === '' || !(isHeld || /no such image|not found/i.test(state)) ? undefined : { reference, isHeld };
+}
+function serverVersion(text) {
+    return /^Server:[\s\S]*?^\s*Version:\s*(\S+)/m.exec(text)?.[1];
+}
+
+;// CONCATENATED MODULE: ./lib/node/distributions.js
+const DISTRIBUTIONS = [
+    {
+        name: 'kubeadm',
+        runtime: 'containerd',
+        socket: '/run/containerd/containerd.sock',
+        client: 'ctr',
+        crictl: 'crictl',
+    },
+    {
+        name: 'k3s',
+        runtime: 'containerd',
+        socket: '/run/k3s/containerd/containerd.sock',
+        client: 'k3s ctr',
+        crictl: 'k3s crictl',
+        kubelet: '/etc/rancher/k3s/config.yaml',
+    },
+    {
+        name: 'RKE2',
+        runtime: 'containerd',
+        socket: '/run/k3s/containerd/containerd.sock',
+        client: '/var/lib/rancher/rke2/bin/ctr',
+        crictl: '/var/lib/rancher/rke2/bin/crictl',
+    },
+    { name: 'k0s', runtime: 'containerd', socket: '/run/k0s/containerd.sock', client: 'k0s ctr', crictl: 'crictl' },
+    {
+        name: 'MicroK8s',
+        runtime: 'containerd',
+        socket: '/var/snap/microk8s/common/run/containerd.sock',
+        client: 'microk8s ctr',
+        crictl: 'crictl',
+        kubelet: '/var/snap/microk8s/current/args/kubelet',
+    },
+    { name: 'CRI-O', runtime: 'cri-o', socket: '/run/crio/crio.sock', client: 'skopeo', crictl: 'crictl' },
+    { name: 'CRI-O', runtime: 'cri-o', socket: '/run/crio/crio.sock', client: 'podman', crictl: 'crictl' },
+    { name: 'cri-dockerd', runtime: 'docker', socket: '/run/cri-dockerd.sock', client: 'docker', crictl: 'crictl' },
+];
+function distributionRows() {
+    return DISTRIBUTIONS.map(({ name, runtime, socket, client, crictl, kubelet = '' }) => [name, runtime, socket, client, crictl, kubelet].join('|')).join('\n');
+}
+
+;// CONCATENATED MODULE: ./lib/node/probe.js
+
+
+
+const PROBE = `
+section uid; id -u
+section as-root; printf '%s' "$AS_ROOT"
+limited=
+may() { sudo -n -l "$@" >/dev/null 2>&1; } # whether sudo lets the user run this command
+if ! refusal=$(as_root true 2>&1); then
+  section sudo-refused; printf '%s' "$refusal"
+  podman=$(command -v podman) || { section end; exit 0; }
+  # What one command needs of root, sudo may still allow; the rest is asked for as the user.
+  section sudo-allows
+  may "$podman" load --quiet --input "\${UNPACKED}x/oci" && echo load
+  may "$podman" image inspect x && echo inspect
+  as_root() { case $1 in */crictl | */podman) sudo -n "$@" ;; *) "$@" ;; esac; }
+  limited=yes
+fi
+section machine; uname -m
+
+kubelet=
+for process in /proc/[0-9]*; do
+  { read -r name <"$process/comm"; } 2>/dev/null || continue
+  if [ "$name" = kubelet ]; then kubelet=$process; break; fi
+done
+flag() { # flag NAME: its value on the kubelet's command line, as --name=value or --name value
+  printf '%s\\n' "$arguments" | sed -n -e "s/^--$1=//p" -e "/^--$1\\$/{n;p;}" | tail -n 1
+}
+configuration() { # the kubelet's configuration file and its drop-ins, in the order in which they apply
+  config=$(flag config) drop_ins=$(flag config-dir)
+  [ -z "$config" ] || as_root cat "$config"
+  [ -z "$drop_ins" ] || as_root ls "$drop_ins" | while read -r file; do
+    case $file in *.conf) printf '\\n---\\n'; as_root cat "$drop_ins/$file" </dev/null ;; esac
+  done
+}
+embedded() { # the command line of a kubelet that is part of another process, from the settings of its distribution
+  while IFS='|' read -r row_name row_runtime row_socket row_client row_crictl row_kubelet; do
+    { [ -n "$row_kubelet" ] && as_root test -S "$row_socket" && as_root test -f "$row_kubelet"; } </dev/null || continue
+    case $row_kubelet in
+    *.yaml) # of k3s (docs.k3s.io: kubelet-arg, node-name)
+      as_root cat "$row_kubelet" | tr -d "[]\\"'" | sed -n -e 's/^node-name: */--hostname-override=/p' \
+        -e '/^kubelet-arg *:/,/^[^ #-]/{s/^kubelet-arg *: *//;s/^ *- *//;s/, */\\n--/g;s/^-*\\([a-z][a-z-]*=\\)/--\\1/p;}' ;;
+    *) # of MicroK8s: a flag a line, with variables of the snap
+      as_root cat "$row_kubelet" | sed -e 's|\${SNAP_COMMON}|/var/snap/microk8s/common|g' \
+        -e 's|\${SNAP_DATA}|/var/snap/microk8s/current|g' -e 's|\${SNAP}|/snap/microk8s/current|g' ;;
+    esac
+    break
+  done <<END
+$DISTRIBUTIONS
+END
+}
+endpoint= origin='kubelet command line' hostname=
+if [ -n "$kubelet" ]; then arguments=$(as_root cat "$kubelet/cmdline" | tr '\\0' '\\n')
+else arguments=$(embedded) origin='kubelet settings of the distribution'; fi
+if [ -n "$arguments" ]; then
+  hostname=$(flag hostname-override)
+  endpoint=$(flag container-runtime-endpoint)
+  configuration=$(configuration)
+  section kubelet-configuration; printf '%s' "$configuration"
+  section kubelet-gc-threshold; flag image-gc-high-threshold
+  if [ -z "$endpoint" ]; then
+    endpoint=$(printf '%s\\n' "$configuration" | tr '{,}' '\\n\\n\\n' |
+      sed -n 's/^ *"\\{0,1\\}containerRuntimeEndpoint"\\{0,1\\} *: *//p' | tr -d "\\"', " | tail -n 1)
+    origin='kubelet config file'
+  fi
+fi
+if [ -n "$CRI_SOCKET" ]; then endpoint=$CRI_SOCKET origin=input; fi
+if [ -z "$endpoint" ]; then
+  while IFS='|' read -r row_name row_runtime row_socket row_client row_crictl row_kubelet; do
+    if as_root test -S "$row_socket" </dev/null; then endpoint=$row_socket origin='well-known socket'; break; fi
+  done <<END
+$DISTRIBUTIONS
+END
+fi
+socket=\${endpoint#unix://}
+[ -n "$hostname" ] || hostname=$(uname -n | tr '[:upper:]' '[:lower:]')
+section kubernetes-name; printf '%s' "$hostname"
+section socket; printf '%s' "$socket"
+section socket-origin; printf '%s' "$origin"
+if [ -z "$socket" ] || ! as_root test -S "$socket"; then section end; exit 0; fi
+section socket-state; printf present
+
+command_of() { # the command with its program as an absolute path; nothing when the program is not there
+  set -- $1
+  program=$(command -v "$1") || return 0
+  shift
+  printf '%s' "$program\${*:+ $*}"
+}
+runtime= client= crictl= ctr=
+while IFS='|' read -r row_name row_runtime row_socket row_client row_crictl row_kubelet; do
+  [ "$row_socket" = "\${socket#/var}" ] || [ "$row_socket" = "$socket" ] || continue
+  client=$(command_of "$row_client")
+  [ -n "$client" ] || continue
+  runtime=$row_runtime crictl=$(command_of "$row_crictl")
+  section distribution; printf '%s' "$row_name"
+  break
+done <<END
+$DISTRIBUTIONS
+END
+crictl=\${crictl:-$(command_of crictl)}
+[ -z "$limited" ] || may $crictl version || crictl=
+
+sandbox_of_containerd() { # of version 2, whose CRI does not tell: from its configuration, merged, else as it is written
+  for process in $(grep -lsx containerd /proc/[0-9]*/comm); do
+    process=\${process%/comm}
+    arguments=$(as_root cat "$process/cmdline" | tr '\\0' '\\n')
+    config=$(flag config)
+    [ -n "$config" ] || config=$(printf '%s\\n' "$arguments" | sed -n '/^-c$/{n;p;}')
+    config=\${config:-/etc/containerd/config.toml}
+    { as_root containerd --config "$config" config dump 2>/dev/null || as_root cat "$config" 2>/dev/null; } |
+      sed -n "s/^ *sandbox\\(_image\\)\\{0,1\\} *= *['\\"]\\([^'\\"]*\\)['\\"].*/\\2/p"
+  done | head -n 1
+}
+
+root= answers=
+if [ -n "$crictl" ]; then
+  section crictl; printf '%s' "$crictl"
+  cri() { as_root $crictl --timeout 5s --runtime-endpoint "unix://$socket" --image-endpoint "unix://$socket" "$@"; }
+  version=$(cri version 2>&1) && {
+    root=$(cri imagefsinfo 2>/dev/null | sed -n 's/.*"mountpoint": *"\\([^"]*\\)".*/\\1/p' | head -n 1)
+    found=$(printf '%s\\n' "$version" | sed -n 's/^RuntimeName: *//p')
+    runtime=\${found:-$runtime} answers=yes
+  }
+  section cri-version; printf '%s' "$version"
+fi
+[ -n "$runtime" ] || runtime=containerd
+section runtime; printf '%s' "$runtime"
+
+case $runtime in
+containerd)
+  case $client in *ctr) ctr=$client ;; *) ctr=$(command_of ctr) ;; esac
+  snapshotter=$(printf '%s' "$root" | sed -n 's/.*io\\.containerd\\.snapshotter\\.v1\\.//p')
+  if [ -n "$ctr" ]; then
+    section ctr; printf '%s' "$ctr"
+    section client-version; as_root $ctr --connect-timeout 5s --timeout 5s --address "$socket" version 2>&1
+    section import-help; $ctr images import --help 2>&1
+    section staged; as_root $ctr --address "$socket" --namespace k8s.io images ls -q 2>/dev/null | grep "^$STAGE_PREFIX"
+  fi
+  section snapshotter; printf '%s' "$snapshotter"
+  root=\${root:-/var/lib/containerd}
+  ;;
+cri-o)
+  section podman; command_of podman
+  [ -n "$limited" ] || { section skopeo; command_of skopeo; }
+  section staged; cri images -o json 2>/dev/null | tr -d '", ' | grep "^$STAGE_PREFIX"
+  root=\${root:-/var/lib/containers}
+  section work-disk; df -Pk "\${UNPACKED%/*}" | sed -n 2p
+  ;;
+docker)
+  section docker; command_of docker
+  section client-version; as_root docker version 2>&1
+  section staged; as_root docker image ls --format '{{.Repository}}:{{.Tag}}' 2>/dev/null | grep "^$STAGE_PREFIX"
+  root=$(as_root docker info --format '{{.DockerRootDir}}' 2>/dev/null)
+  root=\${root:-/var/lib/docker}
+  ;;
+esac
+section staged-imports
+ls -d "$UNPACKED"* 2>/dev/null | sed -n "s|^$UNPACKED\\([0-9a-z]*\\)\\..*|$STAGE_PREFIX\\1:0|p"
+for process in $(printf '%s\\n' "$STAGE_PREFIX" | grep -lsaFf - /proc/[0-9]*/cmdline); do
+  { tr '\\0' '\\n' <"$process"; } 2>/dev/null | sed -n "s|.*\\($STAGE_PREFIX[0-9a-z]*\\).*|\\1:0|p"
+done
+sandbox=
+if [ -n "$answers" ]; then
+  sandbox=$(cri info 2>/dev/null | sed -n 's/.*"sandboxImage": *"\\([^"]*\\)".*/\\1/p' | head -n 1)
+fi
+[ -n "$sandbox" ] || [ "$runtime" != containerd ] || sandbox=$(sandbox_of_containerd)
+if [ -n "$sandbox" ]; then
+  section sandbox-image; printf '%s' "$sandbox"
+  section sandbox-state
+  if [ -n "$answers" ]; then
+    said=$(cri inspecti -q "$sandbox" 2>&1 >/dev/null) && said=held
+    printf '%s' "$said"
+  elif [ -n "$ctr" ]; then
+    # Without crictl: the CRI of containerd keeps its images here, under full names.
+    case $sandbox in *.*/*)
+      if held=$(as_root $ctr --address "$socket" --namespace k8s.io images ls -q "name==$sandbox" 2>/dev/null); then
+        if [ -n "$held" ]; then printf held; else printf 'not found'; fi
+      fi ;;
+    esac
+  fi
+fi
+section politeness
+! command -v nice >/dev/null || printf '%s' 'nice -n 10 '
+! command -v ionice >/dev/null || printf '%s' 'ionice -c 2 -n 7'
+section image-root; printf '%s' "$root"
+while ! as_root test -d "$root"; do root=\${root%/*}; [ -n "$root" ] || root=/; done
+section disk; as_root df -Pk "$root" | sed -n 2p
+`;
+async function probe(connection, criSocket, signal) {
+    return await runScript(connection, {
+        body: PROBE,
+        variables: { CRI_SOCKET: criSocket ?? '', DISTRIBUTIONS: distributionRows(), STAGE_PREFIX: STAGE_PREFIX, UNPACKED: UNPACKED },
+    }, signal);
+}
+
+;// CONCATENATED MODULE: ./lib/node/steps.js
+
+
+
+
+
+
+
+
+
+
+
+const steps_CLEAN_UP_MS = 60_000;
+async function steps_prepareNode(node, settings, ssh, signal) {
+    const lifetime = new AbortController();
+    const abandon = () => lifetime.abort(signal.reason);
+    signal.throwIfAborted();
+    signal.addEventListener('abort', abandon);
+    try {
+        node.connection = await ssh.connect(node.settings, lifetime.signal);
+        const { sudo } = node.settings;
+        node.connection = await becomeRoot(node.connection, { sudo, password: settings.ssh.sudoPassword }, signal);
+    }
+    finally {
+        signal.removeEventListener('abort', abandon);
+    }
+    const sections = await probe(node.connection, node.settings.criSocket ?? settings.criSocket, signal);
+    node.machine = parseMachine(sections, node.settings.label);
+    node.facts = parseFacts(sections, node.settings.label);
+}
+async function planImages(node, images, sandboxes, settings, run) {
+    const wanted = [...images, ...sandboxes].flatMap(image => referencesOf(image).map(reference => ({ ...image, reference })));
+    const held = await steps_inspect(node, wanted.map(image => image.reference), run.signal);
+    const plans = planNode(wanted, node_ready(node).facts, held);
+    const imageIds = [...new Set(plans.map(({ image }) => image.imageId))];
+    node.images = plans.map(({ reference, image, action }) => ({
+        reference,
+        image,
+        isSandbox: sandboxes.some(sandbox => sandbox.reference === reference),
+        stage: action === 'send' ? stageReference(run.id, imageIds.indexOf(image.imageId)) : undefined,
+        held: [],
+        isWhole: false,
+        estimate: { bytes: 0, isExact: true },
+        outcome: action === 'send' ? 'none' : 'present',
+        bytesSent: 0,
+        smoke: undefined,
+    }));
+    await askLayers(node, node.images.filter(({ stage }) => stage !== undefined), settings, run);
+}
+async function promoteImages(node, run) {
+    const { connection, facts } = node_ready(node);
+    const runtime = runtimeOf(facts.runtime.name);
+    const pairs = node.images.flatMap(({ stage, reference }) => stage === undefined ? [] : [{ from: stage, to: reference }]);
+    if (pairs.length > 0) {
+        await runScript(connection, runtime.tag(facts, pairs), run.signal);
+        await steps_removeStaged(node, run.id, run.signal);
+    }
+    const held = await steps_inspect(node, node.images.map(image => image.reference), run.signal);
+    for (const image of node.images) {
+        await notingError(node, image, async () => {
+            const fault = plan_faultOf(held.get(image.reference), image.image);
+            if (fault !== undefined) {
+                throw new errors/* SideloadError */.wR('VERIFY_FAILED', `${image.reference} in the end: ${fault}`);
+            }
+        });
+        if (image.stage !== undefined) {
+            image.outcome = 'sent';
+        }
+    }
+}
+async function leaveNode(node, settings, ssh, runId) {
+    try {
+        if (node.staged.size > 0) {
+            const signal = AbortSignal.timeout(steps_CLEAN_UP_MS);
+            await steps_removeStaged(node, runId, signal).catch(async () => {
+                await node.connection?.close();
+                await steps_prepareNode(node, settings, ssh, signal);
+                await steps_removeStaged(node, runId, signal);
+            });
+        }
+    }
+    finally {
+        await node.connection?.close();
+    }
+}
+async function steps_removeStaged(node, runId, signal) {
+    const { connection, facts } = node_ready(node);
+    const references = new Set([...node.staged, ...abandonedReferences(facts.staged, runId, Date.now())]);
+    if (references.size > 0) {
+        await runScript(connection, runtimeOf(facts.runtime.name).remove(facts, [...references]), signal);
+    }
+    node.staged.clear();
+}
+async function steps_inspect(node, references, signal) {
+    const { connection, facts } = node_ready(node);
+    const runtime = runtimeOf(facts.runtime.name);
+    return runtime.held(await runScript(connection, runtime.inspect(facts, references), signal), references);
+}
+
+;// CONCATENATED MODULE: ./lib/node/send.js
+
+
+
+
+
+
+
+
+
+
+
+
+
+const TRANSIENT = new Set(['SSH_LOST', 'SSH_UNREACHABLE']);
+const RETRY_AFTER_MS = { first: 1000, most: 30_000 };
+async function stageImages(node, sending) {
+    const { settings, run, log } = sending;
+    const { label } = node.settings;
+    const missing = new Map(node.images.flatMap(image => (image.stage === undefined ? [] : [[image.stage, image]])));
+    for (let attempt = 0; missing.size > 0; attempt += 1) {
+        try {
+            if (attempt > 0) {
+                await resume(node, missing, sending);
+            }
+            await stageAll(node, missing, sending);
+        }
+        catch (thrown) {
+            const error = (0,errors/* toSideloadError */.Lq)(thrown, label);
+            if (run.signal.aborted || !TRANSIENT.has(error.code) || attempt >= settings.retries) {
+                throw error;
+            }
+            const waitMs = Math.min(RETRY_AFTER_MS.most, RETRY_AFTER_MS.first * 2 ** attempt);
+            log(`${label}: ${error.message}; trying again in ${waitMs / 1000} s (${attempt + 1} of ${settings.retries})`);
+            await (0,external_node_timers_promises_namespaceObject.setTimeout)(waitMs, undefined, { signal: run.signal });
+        }
+    }
+}
+async function stageAll(node, missing, sending) {
+    let isFirst = true;
+    for (const [stage, image] of missing) {
+        if (!isFirst) {
+            await askLayers(node, [image], sending.settings, sending.run);
+        }
+        isFirst = false;
+        await notingError(node, image, () => stageImage(node, image, stage, sending));
+        missing.delete(stage);
+    }
+}
+async function resume(node, missing, { settings, ssh, run, log }) {
+    await node.connection?.close();
+    await steps_prepareNode(node, settings, ssh, run.signal);
+    const { connection, facts } = node_ready(node);
+    await runScript(connection, runtimeOf(facts.runtime.name).remove(facts, [...missing.keys()]), run.signal);
+    await askLayers(node, [...missing.values()], settings, run);
+    for (const image of missing.values()) {
+        log(`${node.settings.label}: connected again; ${describeImage(image)}`);
+    }
+}
+async function stageImage(node, target, stage, sending) {
+    const { connection, facts } = node_ready(node);
+    const runtime = runtimeOf(facts.runtime.name);
+    const refusal = await sendImage(node, target, stage, sending);
+    const fault = refusal ?? (await faultAt(node, target, stage, sending.run.signal));
+    if (fault === undefined) {
+        return;
+    }
+    const isThin = missingLayers(target).length < target.image.layers.length;
+    if (!isThin || (refusal !== undefined && !runtime.lacksContent(refusal))) {
+        throw refusal === undefined
+            ? new errors/* SideloadError */.wR('VERIFY_FAILED', `${target.reference} after the import: ${fault}`)
+            : new errors/* SideloadError */.wR('IMPORT_FAILED', refusal);
+    }
+    sending.log(`${node.settings.label}: the layers that the node has were not enough (${fault}); ${target.reference} is sent whole`);
+    await runScript(connection, runtime.remove(facts, [...node.staged]), sending.run.signal);
+    target.held = [];
+    target.isWhole = true;
+    await stageImage(node, target, stage, sending);
+}
+async function sendImage(node, target, stage, sending) {
+    const { facts } = node_ready(node);
+    const { image } = target;
+    const known = await Promise.all(missingLayers(target).map(layer => layer.known()));
+    const archiveBytes = METADATA_BYTES + sentBytes(target, known);
+    assertRoom(facts, target.reference, { archiveBytes, layersBytes: unpackedBytes([target]) });
+    const transfer = sending.progress.start(node.settings.label, archiveBytes);
+    const failing = new AbortController();
+    const signal = AbortSignal.any([sending.run.signal, failing.signal]);
+    const { canOverlap } = runtimeOf(facts.runtime.name);
+    const held = [...target.held];
+    let end = 'failed';
+    const imports = [];
+    try {
+        for await (const count of partsOf(target, facts.privilege !== 'user', signal)) {
+            const isLast = count === image.layers.length;
+            const part = isLast ? image : partOf(image, count);
+            const reference = isLast ? stage : partReference(stage, node.staged.size + 1);
+            node.staged.add(reference);
+            const blobs = part.layers.map((layer, index) => held[index] ?? layer.store(signal));
+            const { sent, imported } = importPart(node, target, { image: part, reference, blobs, signal }, sending, transfer);
+            imports.push(imported);
+            await (canOverlap ? Promise.race([sent, imported]) : imported);
+            for (const [index, layer] of part.layers.entries())
+                held[index] ??= layers_describe(await layer.store(signal));
+        }
+        const refusal = (await Promise.all(imports)).find(said => said !== undefined);
+        end = refusal === undefined ? 'done' : 'failed';
+        return refusal;
+    }
+    finally {
+        failing.abort(new errors/* SideloadError */.wR('CANCELLED', 'another part of the image has failed'));
+        await Promise.allSettled(imports);
+        transfer.end(end);
+    }
+}
+const PART_BYTES = 32_000_000;
+async function* partsOf({ image, held, isWhole }, mayDivide, signal) {
+    const missing = [...image.layers.entries()].filter(([index]) => held[index] === undefined);
+    let bytes = 0;
+    for (const [index, layer] of isWhole || !mayDivide ? [] : missing.slice(0, -1)) {
+        bytes += (await layer.store(signal)).sizeBytes;
+        if (bytes >= PART_BYTES) {
+            bytes = 0;
+            yield index + 1;
+        }
+    }
+    yield image.layers.length;
+}
+function importPart(node, target, { image, reference, blobs, signal }, { throttle }, transfer) {
+    const { connection, facts } = node_ready(node);
+    const stdin = throttle(layoutArchive({ reference, image, blobs }).stream(), signal);
+    const sent = new Promise(resolve => {
+        stdin.once('close', () => resolve());
+    });
+    const command = [
+        ...facts.politeness,
+        ...runtimeOf(facts.runtime.name).importArchive(facts, reference, image.platform),
+    ];
+    let sentBytes = 0;
+    const running = connection.run(withHeartbeat(command), {
+        stdin,
+        signal,
+        onStdinBytes: totalBytes => {
+            target.bytesSent += totalBytes - sentBytes;
+            sentBytes = totalBytes;
+            transfer.advance(target.bytesSent);
+        },
+    });
+    const imported = running.then(({ code, stdout, stderr }) => {
+        const said = (stderr.trim() || stdout.trim()).slice(-2000);
+        return code === 0 ? undefined : `the import ended with exit code ${code}: ${said}`;
+    });
+    imported.catch(() => { });
+    return { sent, imported };
+}
+async function faultAt(node, { image }, reference, signal) {
+    return plan_faultOf((await steps_inspect(node, [reference], signal)).get(reference), image);
+}
+
+;// CONCATENATED MODULE: ./lib/node/throttle.js
+
+
+const PIECE_BYTES = 64 * 1024;
+function createThrottle(bytesPerSecond) {
+    let freeAtMs = 0;
+    return {
+        async pass(bytes, signal) {
+            const now = performance.now();
+            const waitMs = Math.max(0, freeAtMs - now);
+            freeAtMs = Math.max(freeAtMs, now) + (1000 * bytes) / bytesPerSecond;
+            if (waitMs > 0)
+                await (0,external_node_timers_promises_namespaceObject.setTimeout)(waitMs, undefined, { signal });
+        },
+    };
+}
+function throttleOf(bytesPerSecond) {
+    if (bytesPerSecond === undefined)
+        return source => source;
+    const throttle = createThrottle(bytesPerSecond);
+    return (source, signal) => external_node_stream_namespaceObject.Readable.from(throttled(source, throttle, signal), { objectMode: false });
+}
+async function* throttled(source, throttle, signal) {
+    for await (const chunk of source) {
+        for (let start = 0; start < chunk.length; start += PIECE_BYTES) {
+            const piece = chunk.subarray(start, start + PIECE_BYTES);
+            await throttle.pass(piece.length, signal);
+            yield piece;
+        }
+    }
+}
+
+;// CONCATENATED MODULE: ./lib/preflight.js
+
+
+
+
+
+
+
+function preflight(nodes, images, options) {
+    const names = nodes.map(kubernetesName);
+    const found = nodes.flatMap((node, index) => faultsOf(node, images, options)
+        .concat(options.isSmoked ? twins(nodes, names, index) : [])
+        .map(fault => ({ node: node.settings.label, ...fault })));
+    const platforms = images.flatMap(({ variants }) => variants.map(({ platform }) => platform));
+    const missing = names.includes(undefined)
+        ? []
+        : (options.cluster ?? []).filter(object => takesPods(object, platforms) && !names.includes(object.metadata.name));
+    return [
+        ...found,
+        ...missing.map(object => ({
+            node: object.metadata.name,
+            ...warning('NODE_NOT_LISTED', 'the cluster may start pods on it, and it would not have the image'),
+        })),
+    ];
+}
+function errorOf(findings) {
+    const [first, ...others] = findings.filter(({ severity }) => severity === 'error');
+    if (first === undefined) {
+        return undefined;
+    }
+    const also = others.map(({ code, message, hint }) => `also [${code}]: ${message}\n  ${hint}`);
+    return new errors/* SideloadError */.wR(first.code, [first.message, ...also].join('\n'), { node: first.node, hint: first.hint });
+}
+function faultsOf(node, images, { isSmoked }) {
+    const { machine, facts, object, error } = node;
+    const faults = [];
+    if (error !== undefined) {
+        const { code, message, hint } = error;
+        faults.push({ severity: 'error', code, message, hint });
+    }
+    if (machine !== undefined && error?.code !== 'PLATFORM_MISMATCH') {
+        faults.push(...mismatch(images, machine));
+    }
+    if (object === 'absent' && isSmoked) {
+        const name = JSON.stringify(kubernetesName(node));
+        faults.push(fault('NODE_NOT_IN_CLUSTER', `the cluster has no node ${name}`));
+    }
+    else if (object !== undefined && object !== 'absent') {
+        const reason = unreadiness(object);
+        if (reason !== undefined) {
+            faults.push(when(isSmoked, 'NODE_NOT_READY', reason));
+        }
+    }
+    if (machine !== undefined) {
+        faults.push(...credentials(node, machine.kubelet));
+    }
+    if (facts !== undefined) {
+        faults.push(...sandbox(node, facts, isSmoked), ...disk(node, facts));
+    }
+    return faults;
+}
+function mismatch(images, machine) {
+    try {
+        planNode(images, machine, new Map());
+        return [];
+    }
+    catch (thrown) {
+        const { code, message, hint } = (0,errors/* toSideloadError */.Lq)(thrown);
+        return [{ severity: 'error', code, message, hint }];
+    }
+}
+function twins(nodes, names, index) {
+    const name = names[index];
+    const first = names.indexOf(name);
+    if (name === undefined || first === index) {
+        return [];
+    }
+    const labels = `${nodes[first]?.settings.label} and ${nodes[index]?.settings.label}`;
+    const message = `${labels} are the same Kubernetes node, ${name}`;
+    return [{ severity: 'error', code: 'INPUT_INVALID', message, hint: 'Keep one of the two addresses.' }];
+}
+function credentials({ images }, { credentialPolicy, credentialAllowlist }) {
+    if (credentialPolicy !== 'AlwaysVerify' && credentialPolicy !== 'NeverVerifyAllowlistedImages') {
+        return [];
+    }
+    const refused = images.filter(({ reference }) => credentialPolicy === 'AlwaysVerify' || !isAllowed(reference, credentialAllowlist));
+    if (refused.length === 0) {
+        return [];
+    }
+    const isCertain = refused.some(({ stage }) => stage !== undefined);
+    const names = refused.map(({ reference }) => reference).join(', ');
+    const message = `the kubelet’s imagePullCredentialsVerificationPolicy is ${credentialPolicy}, which does not let pods use ${names}`;
+    return [when(isCertain, 'IMAGE_CREDENTIALS_POLICY', message)];
+}
+function isAllowed(reference, allowlist) {
+    const { registry, repository } = reference_parseReference(reference);
+    const name = registry === undefined ? repository : `${registry}/${repository}`;
+    return allowlist.some(entry => (entry.endsWith('/*') ? name.startsWith(entry.slice(0, -1)) : name === entry));
+}
+function sandbox({ images }, { sandbox }, isSmoked) {
+    if (sandbox === undefined || sandbox.isHeld || images.some(({ reference }) => preflight_isSame(reference, sandbox.reference))) {
+        return [];
+    }
+    const message = `the CRI does not have ${sandbox.reference}, from which the sandbox of every pod is made`;
+    return [when(isSmoked, 'SANDBOX_IMAGE_MISSING', message)];
+}
+function preflight_isSame(reference, configured) {
+    try {
+        return reference === normalise(configured);
+    }
+    catch {
+        return false;
+    }
+}
+function disk({ images }, facts) {
+    const { disk, kubelet } = facts;
+    const layers = unpackedBytes(images.filter(({ stage }) => stage !== undefined));
+    const { path, sizeBytes, freeBytes } = disk;
+    const free = `${formatBytes(freeBytes)} are free on ${path}`;
+    if (layers > freeBytes) {
+        return [fault('DISK_FULL', `the layers alone are ${formatBytes(layers)}; ${free}`)];
+    }
+    const faults = [];
+    if (2 * layers > freeBytes) {
+        faults.push(warning('DISK_TIGHT', `the layers are ${formatBytes(layers)} and their archive may be as much again; ${free}`));
+    }
+    const work = otherWorkDisk(facts);
+    if (work !== undefined && layers > work.freeBytes) {
+        faults.push(warning('DISK_TIGHT', `the archive, which may be up to ${formatBytes(layers)}, is unpacked below /var/tmp; ${formatBytes(work.freeBytes)} are free on ${work.path}`));
+    }
+    const threshold = kubelet.imageGcHighThresholdPercent;
+    const usedPercent = 100 - Math.floor((100 * Math.max(0, freeBytes - 2 * layers)) / sizeBytes);
+    if (threshold < 100 && usedPercent >= threshold) {
+        const state = layers === 0 ? 'is' : 'would be up to';
+        faults.push(warning('IMAGE_GC_LIKELY', `${path} ${state} ${usedPercent} % full, and the kubelet removes unused images from ${threshold} % on`));
+    }
+    return faults;
+}
+function fault(code, message) {
+    return { severity: 'error', code, message, hint: errors/* ERRORS */.Sr[code].hint };
+}
+function warning(code, message) {
+    return { ...fault(code, message), severity: 'warning' };
+}
+function when(isCertain, code, message) {
+    return isCertain ? fault(code, message) : warning(code, message);
+}
+
+;// CONCATENATED MODULE: ./lib/report/progress.js
+
+const INTERVAL_MS = { live: 200, log: 10_000 };
+const SPARSE = { afterMs: 60_000, intervalMs: 30_000 };
+const WINDOW_MS = 5_000;
+const NAMED_NODES = 3;
+function transferProgress(host) {
+    const states = new Map();
+    let timer;
+    let shownAt = 0;
+    let begunAt = 0;
+    const show = () => {
+        const now = Date.now();
+        for (const state of states.values()) {
+            sample(state, now);
+        }
+        if (host.isLive) {
+            host.progress(liveLines([...states.values()], now, host.size));
+        }
+        else if (now - begunAt <= SPARSE.afterMs || now - shownAt >= SPARSE.intervalMs) {
+            shownAt = now;
+            host.progress([logLine([...states.values()], now)]);
+        }
+    };
+    return {
+        start(node, totalBytes) {
+            const now = Date.now();
+            const state = { node, total: totalBytes, startedAt: now, sent: 0, samples: [], end: undefined };
+            sample(state, now);
+            if (timer === undefined) {
+                begunAt = now;
+                timer = setInterval(show, host.isLive ? INTERVAL_MS.live : INTERVAL_MS.log).unref();
+            }
+            states.set(node, state);
+            return {
+                advance: sentBytes => {
+                    state.sent = sentBytes;
+                },
+                end: (how = 'done') => {
+                    state.end = how;
+                    if ([...states.values()].every(({ end }) => end !== undefined)) {
+                        clearInterval(timer);
+                        timer = undefined;
+                        states.clear();
+                        if (host.isLive) {
+                            host.progress([]);
+                        }
+                    }
+                },
+            };
+        },
+    };
+}
+function sample(state, now) {
+    state.samples.push({ at: now, sent: state.sent });
+    while ((state.samples[1]?.at ?? now) <= now - WINDOW_MS) {
+        state.samples.shift();
+    }
+}
+function bytesPerSecond({ samples, sent }, now) {
+    const [oldest] = samples;
+    const elapsedMs = oldest === undefined ? 0 : now - oldest.at;
+    return oldest === undefined || elapsedMs === 0 ? 0 : ((sent - oldest.sent) * 1000) / elapsedMs;
+}
+function percentOf(sent, total) {
+    return total === 0 ? 100 : Math.min(100, Math.floor((100 * sent) / total));
+}
+function sum(states, of) {
+    return states.reduce((total, state) => total + of(state), 0);
+}
+function progress_isSent({ sent, total }) {
+    return sent >= total;
+}
+function timeLeft(states, now) {
+    const seconds = states
+        .filter(state => state.end === undefined && !progress_isSent(state))
+        .map(state => (state.total - state.sent) / bytesPerSecond(state, now));
+    const longest = Math.max(...seconds);
+    return seconds.length === 0 || !Number.isFinite(longest)
+        ? ''
+        : `${formatDuration(Math.ceil(longest) * 1000, 0)} left`;
+}
+const BAR = 20;
+const CELLS = { percent: 4, bytes: 21, rate: 10 };
+function liveLines(states, now, { columns, rows }) {
+    const room = Math.max(1, rows - 3);
+    const sorted = [...states].sort((one, other) => Number(one.end !== undefined) - Number(other.end !== undefined));
+    const shown = new Set(states.length <= room ? states : sorted.slice(0, room - 1));
+    const width = Math.min(Math.max(...states.map(({ node }) => node.length), 'all nodes'.length), 30);
+    const line = (mark, name, sent, total, rate, rest) => {
+        const percent = percentOf(sent, total);
+        const cells = [
+            `${percent} %`.padStart(CELLS.percent + 1),
+            `${formatBytes(sent)} of ${formatBytes(total)}`.padStart(CELLS.bytes),
+            (rate > 0 ? `${formatBytes(rate)}/s` : '').padStart(CELLS.rate),
+            rest,
+        ];
+        const label = name.length > width ? `${name.slice(0, width - 1)}…` : name.padEnd(width);
+        const text = cells.join('  ');
+        const needed = width + BAR + text.length - rest.length + 6 + '10 min 10 s left'.length;
+        const bar = columns > needed ? `  ${barOf(percent)}` : '';
+        return `${mark} ${label}${bar}  ${text}`.trimEnd();
+    };
+    const lines = states
+        .filter(state => shown.has(state))
+        .map(state => {
+        const { node, sent, total, end } = state;
+        const mark = end === 'done' ? '✔' : end === 'failed' ? '✘' : ' ';
+        const rest = end ?? (progress_isSent(state) ? 'importing' : timeLeft([state], now));
+        return line(mark, node, sent, total, end === undefined && !progress_isSent(state) ? bytesPerSecond(state, now) : 0, rest);
+    });
+    const hidden = states.length - lines.length;
+    const ended = states.filter(({ end }) => end !== undefined).length;
+    const all = line(' ', 'all nodes', sum(states, ({ sent }) => sent), sum(states, ({ total }) => total), sum(states, state => (state.end === undefined ? bytesPerSecond(state, now) : 0)), timeLeft(states, now));
+    return [
+        ...lines,
+        ...(hidden > 0 ? [`  and ${hidden} more, ${ended} of ${states.length} done`] : []),
+        ...(states.length > 1 ? [all] : []),
+    ];
+}
+function barOf(percent) {
+    const filled = Math.round((percent * BAR) / 100);
+    return `${'█'.repeat(filled)}${'░'.repeat(BAR - filled)}`;
+}
+function logLine(states, now) {
+    const busy = states.filter(({ end }) => end === undefined);
+    const total = sum(states, state => state.total);
+    const percent = percentOf(sum(states, ({ sent }) => sent), total);
+    const rate = sum(busy, state => bytesPerSecond(state, now));
+    const left = timeLeft(states, now);
+    const where = states.length === 1 ? (states[0]?.node ?? '') : `${states.length} nodes`;
+    const isImporting = busy.length > 0 && busy.every(progress_isSent);
+    const behind = busy
+        .map(({ node, sent, total: all }) => ({ node, percent: percentOf(sent, all) }))
+        .sort((one, other) => one.percent - other.percent)
+        .slice(0, NAMED_NODES)
+        .map(one => `${one.node} ${one.percent} %`);
+    return [
+        `${percent} % of ${formatBytes(total)} to ${where}`,
+        isImporting ? 'importing' : `${formatBytes(rate)}/s`,
+        ...(left === '' ? [] : [left]),
+        ...(states.length === 1 ? [] : [`${states.length - busy.length} done`]),
+        ...(states.length === 1 || isImporting ? [] : [`behind: ${behind.join(', ')}`]),
+    ].join(', ');
+}
+
+;// CONCATENATED MODULE: ./lib/sandbox.js
+
+
+const NO_SANDBOX_IMAGES = { images: [], of: () => [], close: async () => { } };
+async function openSandboxImages(nodes, sent, open, log) {
+    const lacking = new Set(nodes.flatMap(node => missingOn(node) ?? []));
+    const sets = [];
+    for (const reference of lacking) {
+        if (sent.some(image => image.reference === reference || image.aliases?.includes(reference))) {
+            continue;
+        }
+        try {
+            sets.push(await open(reference));
+        }
+        catch (error) {
+            log(`${reference}, which nodes lack, cannot be sent along: ${(0,errors/* messageOf */.bD)(error)}`);
+        }
+    }
+    const images = sets.flatMap(set => set.images);
+    return {
+        images,
+        of: node => images.filter(({ reference }) => reference === missingOn(node)),
+        close: async () => {
+            await Promise.all(sets.map(set => set.close()));
+        },
+    };
+}
+function missingOn({ facts }) {
+    const sandbox = facts?.sandbox;
+    if (sandbox === undefined || sandbox.isHeld) {
+        return undefined;
+    }
+    try {
+        return normalise(sandbox.reference);
+    }
+    catch {
+        return undefined;
+    }
+}
+
 ;// CONCATENATED MODULE: ./lib/sideload.js
-
-
-
-
-
 
 
 
@@ -11443,8 +11606,8 @@ async function sideload(settings, host, run) {
     const stages = {
         ...(settings.nodesFromCluster && {
             'Read the nodes from the cluster': async () => {
-                cluster = await openCluster(settings, run);
-                nodes = (await nodesFromCluster(cluster, settings, host.info)).map(node_newNode);
+                cluster = await cluster_openCluster(settings, run);
+                nodes = (await cluster_nodesFromCluster(cluster, settings, host.info)).map(node_newNode);
             },
         }),
         'Open the images and connect to the nodes': async () => {
@@ -11480,7 +11643,7 @@ async function sideload(settings, host, run) {
                 settings.cluster === undefined
                     ? undefined
                     : (async () => {
-                        cluster ??= await openCluster(settings, run);
+                        cluster ??= await cluster_openCluster(settings, run);
                         await askCluster(cluster, nodes, settings, run, host);
                     })(),
             ]);
@@ -11544,7 +11707,7 @@ async function sideload(settings, host, run) {
                     host.info('skipped: `smoke: none`. No kubelet has been asked; the check of the runtimes is all there is.');
                 }
                 else {
-                    await smoke(nodes, cluster, settings.smoke, run, host);
+                    await smokeByKubelet(nodes, cluster, settings.smoke, run, host);
                 }
             },
         }),
@@ -11646,142 +11809,6 @@ async function openSandbox(reference, settings, host, run) {
     const one = { ...settings, images: [reference], aliases: [] };
     const elsewhere = () => sideload_open({ ...one, source: 'auto', archive: undefined }, host, run);
     return settings.archive === undefined ? await sideload_open(one, host, run) : await sideload_open(one, host, run).catch(elsewhere);
-}
-async function openCluster({ cluster, ssh }, run) {
-    if (cluster === undefined) {
-        throw new errors/* SideloadError */.wR('INTERNAL', 'the cluster is not to be asked');
-    }
-    const { kubectl, kubeconfig, namespace } = cluster;
-    const file = kubeconfig !== undefined && 'content' in kubeconfig
-        ? await writeSecret(run, 'kubeconfig', kubeconfig.content)
-        : kubeconfig?.path;
-    if (typeof kubectl === 'string') {
-        const local = await findKubectl({ program: kubectl, kubeconfig: file, namespace });
-        return { kubectl: local, objects: undefined, fits: new Map() };
-    }
-    const transport = transport_openTransport(ssh, run.scratch);
-    const lifetime = new AbortController().signal;
-    const open = async () => {
-        const connection = await transport.connect({ ...kubectl, given: ssh.given, jump: ssh.jump }, lifetime);
-        return await becomeRoot(connection, { sudo: ssh.sudo, password: ssh.sudoPassword }, run.signal);
-    };
-    const remote = await remoteKubectl(open, file, run.signal);
-    return { kubectl: kubectlWith(remote, namespace), objects: undefined, fits: new Map() };
-}
-async function nodesFromCluster(cluster, settings, log) {
-    cluster.objects = await cluster.kubectl.listNodes(settings.nodeSelector);
-    const { nodes: all, unused } = nodesOfCluster(cluster.objects, settings.nodes, settings.ssh);
-    const nodes = takeShard(all.toSorted((one, other) => (one.label < other.label ? -1 : 1)), settings.shard);
-    const labels = unused.map(({ label }) => label).join(', ');
-    if (unused.length > 0 && settings.nodesOrigin === 'input') {
-        throw new errors/* SideloadError */.wR('INPUT_INVALID', `\`nodes\` has ${labels}, which \`nodes-from-cluster\` does not find`, {
-            hint: 'Write the Kubernetes name after the address, as in `10.0.0.11=worker-1`, or see whether `node-selector` takes the node.',
-        });
-    }
-    const foreign = cluster.objects.length - all.length;
-    if (foreign > 0) {
-        log(`left out, as they do not run Linux: ${foreign} of ${cluster.objects.length} nodes`);
-    }
-    if (unused.length > 0) {
-        log(`left out, as nodes that the cluster does not name or \`node-selector\` does not take: ${labels}`);
-    }
-    for (const { label, host, port, user } of nodes) {
-        const object = cluster.objects.find(({ metadata }) => metadata.name === label);
-        const runtime = object?.status?.nodeInfo?.containerRuntimeVersion ?? 'an unknown runtime';
-        const cordoned = object?.spec?.unschedulable === true ? ', cordoned' : '';
-        log(`${label}: ${user}@${host}:${port}, ${runtime} by the cluster's word${cordoned}`);
-    }
-    return nodes;
-}
-async function askCluster(cluster, nodes, settings, run, host) {
-    const { kubectl } = cluster;
-    if (settings.smoke?.by === 'pod') {
-        const options = smokeOptions(nodes, settings.smoke, run, host);
-        cluster.fits = await checkCluster(kubectl, smokeTargets(nodes), options, host.info);
-    }
-    cluster.objects ??= await kubectl.listNodes(settings.nodeSelector).catch((thrown) => {
-        const refused = (0,errors/* toSideloadError */.Lq)(thrown);
-        if (refused.code !== 'CLUSTER_REFUSED') {
-            throw refused;
-        }
-        host.info('the credentials may not list nodes: whether the list has every node that could run it is not checked');
-        return undefined;
-    });
-    await Promise.all(nodes.map(async (node) => {
-        const name = kubernetesName(node);
-        if (name !== undefined) {
-            node.object = cluster.objects?.find(({ metadata }) => metadata.name === name) ?? (await kubectl.getNode(name));
-        }
-    }));
-}
-async function smoke(nodes, { kubectl, fits }, settings, run, host) {
-    await runSmokePods(kubectl, smokeTargets(nodes), fits, smokeOptions(nodes, settings, run, host));
-}
-async function smokeByCri(nodes, settings, run, host) {
-    const { runId, timeoutMs, command, expect, signal, onResult } = smokeOptions(nodes, settings, run, host);
-    await node_onEach(nodes, async (node) => {
-        const { connection, facts } = node_ready(node);
-        const options = { runId, timeoutMs, command, expect, signal, onResult };
-        await runByCri(connection, facts, smokeTargets([node]), options);
-    });
-}
-function smokeTargets(nodes) {
-    return nodes.flatMap(node => node.images
-        .filter(({ isSandbox }) => !isSandbox)
-        .map(({ reference, image }) => ({
-        node: node.settings.label,
-        nodeName: kubernetesName(node) ?? node.settings.label,
-        reference,
-        imageId: image.imageId,
-        user: image.user,
-    })));
-}
-function smokeOptions(nodes, settings, run, host) {
-    const nodeOf = (target) => nodes.find(({ settings: { label } }) => label === target.node);
-    return {
-        ...settings,
-        runId: run.id,
-        signal: run.signal,
-        onResult: (result) => {
-            const { target, error, message, durationMs } = result;
-            host.info(`${target.node}: ${target.reference} ${error === undefined ? '✔' : '✘'} ${message} (${formatDuration(durationMs)})`);
-            const node = nodeOf(target);
-            const image = node?.images.find(({ reference }) => reference === target.reference);
-            if (node === undefined || image === undefined) {
-                throw new errors/* SideloadError */.wR('INTERNAL', `a verdict on ${target.reference}, which nobody asked for`);
-            }
-            node.error ??= error;
-            node.endedAtMs = Date.now();
-            image.error ??= error;
-            image.smoke = message;
-        },
-        onTrouble: message => host.info(`the Kubernetes API does not answer, trying again: ${message}`),
-        heldOn: async (target) => {
-            const node = nodeOf(target);
-            if (node === undefined) {
-                return [];
-            }
-            const { connection, facts } = node_ready(node);
-            return await namesOnNode(connection, facts, run.signal);
-        },
-    };
-}
-function shortId(imageId) {
-    return imageId.slice(0, 'sha256:'.length + 12);
-}
-function describeNode({ facts, settings: { label }, connection }) {
-    if (facts === undefined) {
-        return `${label}: unknown`;
-    }
-    const { runtime, criSocket, criSocketOrigin, distribution, platform, privilege, disk } = facts;
-    const as = connection?.becomesRootBy === 'password' ? 'root by sudo with a password' : privilege;
-    return [
-        `${label}: ${runtime.name} ${runtime.version} at ${criSocket} (from: ${criSocketOrigin})`,
-        ...(distribution === 'unknown' ? [] : [`laid out as ${distribution}`]),
-        formatPlatform(platform),
-        privilege === 'user' ? 'as a user who may load images by podman and ask for them' : `as ${as}`,
-        `${formatBytes(disk.freeBytes)} free on ${disk.path}`,
-    ].join(', ');
 }
 
 ;// CONCATENATED MODULE: ./lib/entry.js
