@@ -7,7 +7,7 @@
 import { spawn } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join, resolve } from 'node:path';
+import { basename, join, relative, resolve } from 'node:path';
 
 interface Suite {
   readonly name: string;
@@ -47,6 +47,8 @@ const isCi = process.env.CI === 'true';
 const lacking = missing();
 const sum = { passed: 0, failed: 0, skipped: 0 };
 const lines: string[] = [];
+/** Said once more at the end, where a log that was cut still has them. */
+const failures: string[] = [];
 
 function missing(): string | undefined {
   if (process.platform !== 'linux') {
@@ -102,6 +104,7 @@ for (const suite of SUITES.filter(({ name }) => isWanted(name))) {
     `--outputFile.json=${file}`,
   ]);
   const result = readResult(file);
+  failures.push(...result.failures);
   // A run that ends badly without a failed test (a broken setup, say) is a failure of its own.
   const failed = result.failed === 0 && (code !== 0 || result.passed === 0) ? 1 : result.failed;
   const skipped = isCi ? 0 : result.skipped;
@@ -109,16 +112,46 @@ for (const suite of SUITES.filter(({ name }) => isWanted(name))) {
 }
 rmSync(reports, { recursive: true, force: true });
 
-function readResult(file: string): { passed: number; failed: number; skipped: number } {
-  try {
-    const report = JSON.parse(readFileSync(file, 'utf8')) as Record<string, number>;
-    const skipped = (report.numPendingTests ?? 0) + (report.numTodoTests ?? 0);
-    return { passed: report.numPassedTests ?? 0, failed: report.numFailedTests ?? 0, skipped };
-  } catch {
-    return { passed: 0, failed: 0, skipped: 0 };
-  }
+/** What vitest's JSON reporter writes, as far as it is read here. */
+interface Report {
+  readonly numPassedTests: number;
+  readonly numFailedTests: number;
+  readonly numPendingTests: number;
+  readonly numTodoTests: number;
+  readonly testResults: readonly {
+    readonly name: string;
+    readonly message: string;
+    readonly assertionResults: readonly { status: string; fullName: string; failureMessages: readonly string[] }[];
+  }[];
 }
 
+function readResult(file: string): { passed: number; failed: number; skipped: number; failures: string[] } {
+  let report: Report;
+  try {
+    report = JSON.parse(readFileSync(file, 'utf8'));
+  } catch {
+    return { passed: 0, failed: 0, skipped: 0, failures: [`no report of ${basename(file, '.json')}`] };
+  }
+  return {
+    passed: report.numPassedTests,
+    failed: report.numFailedTests,
+    skipped: report.numPendingTests + report.numTodoTests,
+    failures: report.testResults.flatMap(({ name, message, assertionResults }) => [
+      ...(message === '' ? [] : [`${relative(root, name)}: ${shortened(message)}`]),
+      ...assertionResults
+        .filter(({ status }) => status === 'failed')
+        .map(test => `${relative(root, name)}: ${test.fullName}\n    ${shortened(test.failureMessages.join('\n'))}`),
+    ]),
+  };
+}
+
+function shortened(message: string): string {
+  return message.split('\n').slice(0, 12).join('\n    ').slice(0, 1500);
+}
+
+if (failures.length > 0) {
+  console.log(`\nfailed:\n- ${failures.join('\n- ')}`);
+}
 console.log(`\n${lines.join('\n')}`);
 console.log(`${sum.passed} passed, ${sum.failed} failed${sum.skipped > 0 ? `, ${sum.skipped} skipped` : ''}`);
 process.exit(sum.failed === 0 ? 0 : 1);

@@ -14,27 +14,10 @@ import { CLEAN_UP_MS, forgetKept, inspect, removeStaged, tryingTwice } from './s
  * What they named before stays on the node, to be put back, unless `atomic` is false.
  */
 export async function promoteImages(node: Node, { atomic }: Pick<Settings, 'atomic'>, run: Run): Promise<void> {
-  const { connection, facts } = ready(node);
-  const runtime = runtimeOf(facts.runtime.name);
   const moving = node.images.flatMap(({ stage, reference }) => (stage === undefined ? [] : [{ stage, reference }]));
-  if (moving.length === 0) {
-    return; // The check of what the node lacks has just found all of it.
+  if (moving.length > 0) {
+    await move(node, moving, atomic, run);
   }
-  const names = runtime.names(facts);
-  const moves = moving.flatMap(({ stage, reference }) => {
-    const kept = keptNames(run.id, reference);
-    return kept === undefined ? [] : [{ ...kept, stage }];
-  });
-  if (atomic && names !== undefined) {
-    node.kept = moves;
-    await runScript(connection, keepScript(names, facts, moves), run.signal);
-  }
-  for (const image of node.images) {
-    image.hasMoved = image.stage !== undefined;
-  }
-  const pairs = moving.map(({ stage, reference }) => ({ from: stage, to: reference }));
-  await runScript(connection, runtime.tag(facts, pairs), run.signal);
-  await removeStaged(node, run.id, run.signal);
   const held = await inspect(
     node,
     node.images.map(image => image.reference),
@@ -51,6 +34,32 @@ export async function promoteImages(node: Node, { atomic }: Pick<Settings, 'atom
       image.outcome = 'sent';
     }
   }
+}
+
+/** Notes before anything moves what a failure would have to put back. */
+async function move(
+  node: Node,
+  moving: readonly { readonly stage: string; readonly reference: string }[],
+  atomic: boolean,
+  run: Run,
+): Promise<void> {
+  const { connection, facts } = ready(node);
+  const runtime = runtimeOf(facts.runtime.name);
+  const names = runtime.names(facts);
+  const moves = moving.flatMap(({ stage, reference }) => {
+    const kept = keptNames(run.id, reference);
+    return kept === undefined ? [] : [{ ...kept, stage }];
+  });
+  if (atomic && names !== undefined) {
+    node.kept = moves;
+    await runScript(connection, keepScript(names, facts, moves), run.signal);
+  }
+  for (const image of node.images) {
+    image.hasMoved = image.stage !== undefined;
+  }
+  const pairs = moving.map(({ stage, reference }) => ({ from: stage, to: reference }));
+  await runScript(connection, runtime.tag(facts, pairs), run.signal);
+  await removeStaged(node, run.id, run.signal);
 }
 
 /**

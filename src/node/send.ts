@@ -28,7 +28,7 @@ export interface Sending {
   readonly log: (line: string) => void;
 }
 
-/** After these the node may be there again, or the runner may have the layer again. */
+/** After these the node may be there again. */
 const TRANSIENT: ReadonlySet<ErrorCode> = new Set(['SSH_LOST', 'SSH_UNREACHABLE']);
 const RETRY_AFTER_MS = { first: 1000, most: 30_000 };
 

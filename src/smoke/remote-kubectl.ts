@@ -40,7 +40,7 @@ const CONTROL_PLANES: readonly ControlPlane[] = [
 const PROGRAMS = ['kubectl', 'oc', 'k3s kubectl', 'k0s kubectl', 'microk8s kubectl'];
 
 const FIND = `
-section uid; id -u
+section as-root; printf '%s' "$AS_ROOT"
 if ! refusal=$(as_root true 2>&1); then section sudo-refused; printf '%s' "$refusal"; section end; exit 0; fi
 program_of() { # the first of the lines on standard input that is there, its program as an absolute path
   while read -r candidate; do
@@ -125,12 +125,12 @@ export async function remoteKubectl(
   return {
     run: (args, input) =>
       over(one =>
-        one.run([...command.sudo, ...command.argv, ...args], { stdin: input, maxOutputBytes: MAX_OUTPUT_BYTES }),
+        one.run([...command.asRoot, ...command.argv, ...args], { stdin: input, maxOutputBytes: MAX_OUTPUT_BYTES }),
       ),
     stream: (args, onLine, watchSignal) =>
       over(one => {
         const lines = splitLines(onLine);
-        return one.run([...command.sudo, 'sh', '-c', WHILE_OPEN, 'sh', ...command.argv, ...args], {
+        return one.run([...command.asRoot, 'sh', '-c', WHILE_OPEN, 'sh', ...command.argv, ...args], {
           stdin: new PassThrough(),
           onStdout: lines,
           signal: watchSignal,
@@ -148,13 +148,14 @@ async function find(
   connection: SshConnection,
   kubeconfig: string | undefined,
   signal: AbortSignal,
-): Promise<{ readonly sudo: readonly string[]; readonly argv: readonly string[] }> {
+): Promise<{ readonly asRoot: readonly string[]; readonly argv: readonly string[] }> {
   const rows = CONTROL_PLANES.map(({ name, kubeconfig: file, program }) => `${name}|${file}|${program}`).join('\n');
   const variables = { KUBECONFIG_GIVEN: kubeconfig ?? '', ROWS: rows, PROGRAMS: PROGRAMS.join('\n') };
   const sections = await runScript(connection, { body: FIND, variables }, signal);
   const refused = sections.get('sudo-refused');
   if (refused !== undefined) {
-    throw new SideloadError('SUDO_REFUSED', `\`sudo -n\` refused: ${refused || 'without a word'}`);
+    const words = sections.get('as-root');
+    throw new SideloadError('SUDO_REFUSED', `\`${words}\` refused: ${refused || 'without a word'}`);
   }
   const file = sections.get('kubeconfig') ?? '';
   if (file === '') {
@@ -167,8 +168,9 @@ async function find(
   if (program === '') {
     throw new SideloadError('KUBECTL_NOT_FOUND', `${connection.target.label} has none of ${PROGRAMS.join(', ')}`);
   }
-  const sudo = sections.get('uid') === '0' ? [] : ['sudo', '-n'];
-  return { sudo, argv: [...program.split(' '), `--kubeconfig=${file}`] };
+  // What the script itself has become root by: sudo, doas, or nothing.
+  const asRoot = (sections.get('as-root') ?? '').split(' ').filter(word => word !== '');
+  return { asRoot, argv: [...program.split(' '), `--kubeconfig=${file}`] };
 }
 
 /** Cuts what comes in pieces into lines; a line that is not complete is never given. */

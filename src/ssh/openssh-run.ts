@@ -2,6 +2,7 @@ import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { Readable, type Writable } from 'node:stream';
 import { SideloadError } from '../errors.ts';
+import { commandOutput } from './output.ts';
 import { commandLine } from './quote.ts';
 import type { CommandOptions, CommandResult } from './run.ts';
 
@@ -68,18 +69,16 @@ function runOnce(
   argv: readonly string[],
   line: string,
   input: ReturnType<typeof rereadable>,
-  { preamble, signal, maxOutputBytes = 16 * 1024 * 1024, onStdinBytes }: CommandOptions,
+  options: CommandOptions,
 ): Promise<CommandResult | 'refused'> {
   const { label, ended } = client;
+  const { preamble, signal, onStdinBytes } = options;
   return new Promise((resolve, reject) => {
     if (ended.aborted) return reject(ended.reason);
     if (signal?.aborted) return reject(signal.reason);
     const child = client.start(line);
     let failure: { readonly error: unknown } | undefined;
-    let outputBytes = 0;
     let isOver = false;
-    const stdout: Buffer[] = [];
-    const stderr: Buffer[] = [];
     const fail = (error: unknown) => {
       failure ??= { error };
       // Not TERM: the client would pass it on to the process that holds the connection (OpenSSH: mux.c).
@@ -89,16 +88,11 @@ function runOnce(
     const onEnded = () => fail(ended.reason);
     ended.addEventListener('abort', onEnded);
     signal?.addEventListener('abort', onAbort);
-    const collect = (parts: Buffer[]) => (chunk: Buffer) => {
-      outputBytes += chunk.length;
-      if (outputBytes <= maxOutputBytes) parts.push(chunk);
-      else {
-        const message = `${argv[0]} printed more than ${maxOutputBytes} bytes`;
-        fail(new SideloadError('REMOTE_COMMAND_FAILED', message, { node: label }));
-      }
-    };
-    child.stdout?.on('data', collect(stdout));
-    child.stderr?.on('data', collect(stderr));
+    const output = commandOutput(argv[0], label, options, fail);
+    child.stdout?.on('data', (chunk: Buffer) => {
+      if (failure === undefined) output.stdout(chunk);
+    });
+    child.stderr?.on('data', output.stderr);
     child.once('error', error => {
       fail(error);
       onOver(null, null);
@@ -116,7 +110,7 @@ function runOnce(
       ended.removeEventListener('abort', onEnded);
       signal?.removeEventListener('abort', onAbort);
       for (const stream of child.stdio) stream?.destroy();
-      const said = Buffer.concat(stderr).toString();
+      const { stdout, stderr: said } = output.texts();
       void (async () => {
         if (failure !== undefined) throw failure.error;
         if (code === FAILED && /Session open refused by peer/.test(said)) return 'refused';
@@ -129,7 +123,7 @@ function runOnce(
           const message = `The node refused to start ${argv[0]}: ${said.trim().slice(-500)}`;
           throw new SideloadError('REMOTE_COMMAND_FAILED', message, { node: label });
         }
-        return { code, stdout: Buffer.concat(stdout).toString(), stderr: said };
+        return { code, stdout, stderr: said };
       })().then(resolve, reject);
     };
     child.once('close', onOver);

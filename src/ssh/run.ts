@@ -3,6 +3,7 @@ import { Readable, Writable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import type { ClientChannel } from 'ssh2';
 import { messageOf, SideloadError } from '../errors.ts';
+import { commandOutput } from './output.ts';
 import { commandLine } from './quote.ts';
 import type { Session } from './session.ts';
 
@@ -45,7 +46,7 @@ export interface CommandResult {
  */
 export function runCommand(session: Session, argv: readonly string[], options: CommandOptions): Promise<CommandResult> {
   const { client, label, ended } = session;
-  const { stdin, preamble, signal, maxOutputBytes = 16 * 1024 * 1024, onStdinBytes, onStdout } = options;
+  const { stdin, preamble, signal, onStdinBytes } = options;
   const source =
     stdin instanceof Readable
       ? stdin
@@ -54,9 +55,6 @@ export function runCommand(session: Session, argv: readonly string[], options: C
     let channel: ClientChannel | undefined;
     let exit: Pick<CommandResult, 'code' | 'signal'> | undefined;
     let isSettled = false;
-    let outputBytes = 0;
-    const stdout: Buffer[] = [];
-    const stderr: Buffer[] = [];
     const input = new AbortController();
 
     const settle = (failure?: { readonly error: unknown }) => {
@@ -69,27 +67,13 @@ export function runCommand(session: Session, argv: readonly string[], options: C
       source.destroy();
       if (failure !== undefined) reject(failure.error);
       else if (exit !== undefined) {
-        resolve({ ...exit, stdout: Buffer.concat(stdout).toString(), stderr: Buffer.concat(stderr).toString() });
+        resolve({ ...exit, ...output.texts() });
       }
     };
     const fail = (error: unknown) => settle({ error });
     const onAbort = () => fail(signal?.reason);
     const onEnded = () => fail(ended.reason);
-    const collect = (parts: Buffer[]) => (chunk: Buffer) => {
-      outputBytes += chunk.length;
-      if (outputBytes <= maxOutputBytes) parts.push(chunk);
-      else {
-        const message = `${argv[0]} printed more than ${maxOutputBytes} bytes`;
-        fail(new SideloadError('REMOTE_COMMAND_FAILED', message, { node: label }));
-      }
-    };
-    const handOver = (chunk: Buffer) => {
-      try {
-        if (!isSettled) onStdout?.(chunk);
-      } catch (error) {
-        fail(error);
-      }
-    };
+    const output = commandOutput(argv[0], label, options, fail);
     // Until the channel is open nobody else listens to the source, and its error must not go uncaught.
     source.on('error', fail);
     if (ended.aborted) return onEnded();
@@ -110,8 +94,10 @@ export function runCommand(session: Session, argv: readonly string[], options: C
       }
       channel = opened;
       opened.on('error', fail);
-      opened.on('data', onStdout === undefined ? collect(stdout) : handOver);
-      opened.stderr.on('data', collect(stderr));
+      opened.on('data', (chunk: Buffer) => {
+        if (!isSettled) output.stdout(chunk);
+      });
+      opened.stderr.on('data', output.stderr);
       opened.on('exit', (code: number | null, name?: string) => {
         exit = code === null ? { code: signalCode(name), signal: name ?? 'unknown' } : { code };
       });

@@ -3,9 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Inputs, runAction, runPost } from '../shipped.ts';
-import { KEYS } from '../ssh/server.ts';
-import { dockerArchive, sampleImage, sampleLayer, writeTar } from '../unit/image/archives.ts';
-import { closedPort, expectRefusal } from './refusal.ts';
+import { expectRefusal, unreachable } from './refusal.ts';
 
 let directory: string;
 /** With an image that can be read, and a node that cannot be reached. */
@@ -13,15 +11,7 @@ let inputs: Inputs;
 
 beforeAll(async () => {
   directory = await mkdtemp(join(tmpdir(), 'kube-sideload-action-'));
-  const port = await closedPort();
-  const archive = dockerArchive([[['app:1'], sampleImage([await sampleLayer('etc/one')])]], 'docker');
-  inputs = {
-    archive: await writeTar(join(directory, 'app.tar'), archive),
-    nodes: `127.0.0.1:${port}=w1`,
-    'ssh-private-key': KEYS.user.privateKey,
-    'ssh-known-hosts': `[127.0.0.1]:${port} ${KEYS.ed25519.publicKey}`,
-    smoke: 'none',
-  };
+  inputs = await unreachable(directory);
 });
 
 afterAll(() => rm(directory, { recursive: true, force: true }));

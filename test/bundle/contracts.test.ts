@@ -4,8 +4,7 @@ import { dirname, join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type ActionOutcome, type Inputs, type Options, runAction, runPost } from '../shipped.ts';
 import { KEYS } from '../ssh/server.ts';
-import { dockerArchive, sampleImage, sampleLayer, writeTar } from '../unit/image/archives.ts';
-import { closedPort, expectRefusal } from './refusal.ts';
+import { expectRefusal, unreachable } from './refusal.ts';
 
 interface Contract {
   readonly name: string;
@@ -98,14 +97,8 @@ let inputs: Inputs;
 
 beforeAll(async () => {
   directory = await mkdtemp(join(tmpdir(), 'kube-sideload-contracts-'));
-  const port = await closedPort();
-  const archive = dockerArchive([[['app:1'], sampleImage([await sampleLayer('etc/one')])]], 'docker');
   inputs = {
-    archive: await writeTar(join(directory, 'app.tar'), archive),
-    nodes: `127.0.0.1:${port}=w1`,
-    'ssh-private-key': KEYS.user.privateKey,
-    'ssh-known-hosts': `[127.0.0.1]:${port} ${KEYS.ed25519.publicKey}`,
-    smoke: 'none',
+    ...(await unreachable(directory)),
     'report-json': join(directory, 'report.json'),
     'report-junit': join(directory, 'report.xml'),
     'report-dotenv': join(directory, 'report.env'),

@@ -1,8 +1,11 @@
 import { createServer } from 'node:net';
+import { join } from 'node:path';
 import { expect } from 'vitest';
 import type { ErrorCode } from '../../src/errors.ts';
 import { EXIT, type ExitCode } from '../../src/host/host.ts';
-import type { Outcome } from '../shipped.ts';
+import type { Inputs, Outcome } from '../shipped.ts';
+import { KEYS } from '../ssh/server.ts';
+import { dockerArchive, sampleImage, sampleLayer, writeTar } from '../unit/image/archives.ts';
 
 /**
  * What every failed run owes its user: an exit code, the code of the error, what to do next, no stack trace, and nothing
@@ -29,4 +32,17 @@ export async function closedPort(): Promise<number> {
   const address = server.address();
   await new Promise(resolve => server.close(resolve));
   return typeof address === 'object' && address !== null ? address.port : 0;
+}
+
+/** Inputs with an image that can be read, and a node that cannot be reached; the image lies in the directory. */
+export async function unreachable(directory: string): Promise<Inputs> {
+  const port = await closedPort();
+  const archive = dockerArchive([[['app:1'], sampleImage([await sampleLayer('etc/one')])]], 'docker');
+  return {
+    archive: await writeTar(join(directory, 'app.tar'), archive),
+    nodes: `127.0.0.1:${port}=w1`,
+    'ssh-private-key': KEYS.user.privateKey,
+    'ssh-known-hosts': `[127.0.0.1]:${port} ${KEYS.ed25519.publicKey}`,
+    smoke: 'none',
+  };
 }

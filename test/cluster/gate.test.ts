@@ -1,11 +1,11 @@
-import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, describe, expect, inject, it } from 'vitest';
 import { EXIT } from '../../src/host/host.ts';
 import { build } from '../engines.ts';
 import { leftOnNode, push, reach, referencesOn, runAction } from '../shipped.ts';
-import { kubectl, smokePods } from './kubernetes.ts';
+import { kubectl, kubectlThat, smokePods } from './kubernetes.ts';
 
 const lab = inject('lab');
 const directory = mkdtempSync(join(tmpdir(), 'kube-sideload-gate-'));
@@ -16,33 +16,16 @@ afterEach(async () => {
   expect(await leftOnNode(lab)).toEqual([]);
 });
 
-/** A kubectl that does something just before the first smoke pod is really created: between import and smoke. */
-function kubectlThat(name: string, does: string): string {
-  const file = join(directory, name);
-  const once = join(directory, `${name}.done`);
-  writeFileSync(
-    file,
-    `#!/bin/sh
-case "$*" in
-  *dryRun=All* | *selfsubjectaccessreviews*) ;;
-  *create*) if mkdir ${once} 2>/dev/null; then
-    { ${does}
-    } >/dev/null 2>&1 || exit 99
-  fi ;;
-esac
-exec ${lab.bin}/kubectl "$@"
-`,
-  );
-  chmodSync(file, 0o755);
-  return file;
-}
-
 describe('the gate says no', () => {
   it('when the image is removed from one node between import and smoke, and names that node and ErrImageNeverPull', async () => {
     build(lab, 'docker', 'vanishing:1', 'vanishing');
     const [, victim] = lab.nodes;
     const inside = `nsenter --target ${victim?.pid} --all -- /usr/bin/ctr -n k8s.io images rm --sync docker.io/library/vanishing:1`;
-    const inputs = { ...reach(lab), images: 'vanishing:1', kubectl: kubectlThat('kubectl-removes', inside) };
+    const inputs = {
+      ...reach(lab),
+      images: 'vanishing:1',
+      kubectl: kubectlThat(lab, directory, 'kubectl-removes', inside),
+    };
     const outcome = await runAction(inputs, { lab });
     expect(outcome.code).toBe(1);
     expect(outcome.nodes.map(node => [node.node, node.error?.code])).toEqual([
@@ -91,6 +74,8 @@ describe('the gate says no', () => {
   it('when somebody deletes the pods', async () => {
     build(lab, 'docker', 'deleted:1', 'deleted', ['/bin/no-such-program']);
     const deleting = kubectlThat(
+      lab,
+      directory,
       'kubectl-deletes',
       `(for i in $(seq 100); do KUBECONFIG=${lab.kubeconfig} ${lab.bin}/kubectl delete pod -l app.kubernetes.io/managed-by=kube-sideload --grace-period=0 --force | grep -q deleted && break; done) &`,
     );

@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process';
-import { writeFileSync } from 'node:fs';
+import { chmodSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Lab, LabNode } from '../lab/index.ts';
 import { crictl } from '../shipped.ts';
@@ -58,4 +58,26 @@ export async function withRole(lab: Lab, verbs: string, body: (kubeconfig: strin
       inSmoke(['delete', kind, '--all']);
     }
   }
+}
+
+/**
+ * A kubectl that does something just before the first smoke pod is really created: between import and smoke.
+ * @param directory where it is made, under `name`
+ */
+export function kubectlThat(lab: Lab, directory: string, name: string, does: string): string {
+  const file = join(directory, name);
+  const once = join(directory, `${name}.done`);
+  const text = `#!/bin/sh
+case "$*" in
+  *dryRun=All* | *selfsubjectaccessreviews*) ;;
+  *create*) if mkdir ${once} 2>/dev/null; then
+    { ${does}
+    } >/dev/null 2>&1 || exit 99
+  fi ;;
+esac
+exec ${lab.bin}/kubectl "$@"
+`;
+  writeFileSync(file, text);
+  chmodSync(file, 0o755);
+  return file;
 }

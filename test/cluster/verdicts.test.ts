@@ -1,11 +1,11 @@
-import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, describe, expect, inject, it } from 'vitest';
 import { archive, build, onRunner } from '../engines.ts';
 import { enter, restartApiServer, start, stop } from '../lab/index.ts';
 import { type Inputs, leftOnNode, type Outcome, push, reach } from '../shipped.ts';
-import { kubectl, smokePods, withRole } from './kubernetes.ts';
+import { kubectl, kubectlThat, smokePods, withRole } from './kubernetes.ts';
 
 const lab = inject('lab');
 const [node] = lab.nodes;
@@ -31,25 +31,6 @@ function pushed(inputs: Inputs = {}, command?: string[]): Promise<Outcome> {
 
 function verdict({ code, nodes }: Outcome): readonly unknown[] {
   return [code, nodes[0]?.error?.code, nodes[0]?.images[0]?.smoke];
-}
-
-/** A kubectl that does something just before the first smoke pod is really created. */
-function kubectlThat(name: string, does: string): string {
-  const file = join(directory, name);
-  const once = join(directory, `${name}.done`);
-  const text = `#!/bin/sh
-case "$*" in
-  *dryRun=All* | *selfsubjectaccessreviews*) ;;
-  *create*) if mkdir ${once} 2>/dev/null; then
-    { ${does}
-    } >/dev/null 2>&1 || exit 99
-  fi ;;
-esac
-exec ${lab.bin}/kubectl "$@"
-`;
-  writeFileSync(file, text);
-  chmodSync(file, 0o755);
-  return file;
 }
 
 const onNode = (command: string) => `nsenter --target ${node.pid} --all -- ${command}`;
@@ -86,7 +67,7 @@ describe('what the kubelet says of the image', () => {
   it('names what the node has in place of an image that it does not find', async () => {
     const ctr = (args: string) => onNode(`/usr/bin/ctr -n k8s.io images ${args}`);
     const renames = `${ctr(`tag --force ${REFERENCE} localhost/${NAME}`)} && ${ctr(`rm --sync ${REFERENCE}`)}`;
-    const outcome = await pushed({ kubectl: kubectlThat('renames', renames) });
+    const outcome = await pushed({ kubectl: kubectlThat(lab, directory, 'renames', renames) });
     expect(verdict(outcome).slice(0, 2)).toEqual([1, 'SMOKE_IMAGE_NEVER_PULL']);
     expect(outcome.log).toContain(`the node has localhost/${NAME}, the pod asks for ${REFERENCE}`);
   });
@@ -364,7 +345,7 @@ describe('what happens meanwhile', () => {
     const patch = `KUBECONFIG=${lab.kubeconfig} ${lab.bin}/kubectl patch node ${node.name} --subresource=status -p '${JSON.stringify({ status: { conditions: unknown } })}'`;
     await stop(node, 'kubelet');
     try {
-      const outcome = await pushed({ kubectl: kubectlThat('unready', patch), 'smoke-timeout': '4s' });
+      const outcome = await pushed({ kubectl: kubectlThat(lab, directory, 'unready', patch), 'smoke-timeout': '4s' });
       expect(verdict(outcome).slice(0, 2)).toEqual([1, 'SMOKE_NODE_NOT_READY']);
       expect(outcome.log).toContain('NodeStatusUnknown: no word from it');
     } finally {
@@ -376,7 +357,7 @@ describe('what happens meanwhile', () => {
   it('a network plugin that is gone', async () => {
     const away = onNode('mv /usr/lib/cni /usr/lib/cni.away');
     try {
-      const outcome = await pushed({ kubectl: kubectlThat('plugless', away), 'smoke-timeout': '8s' });
+      const outcome = await pushed({ kubectl: kubectlThat(lab, directory, 'plugless', away), 'smoke-timeout': '8s' });
       expect(verdict(outcome).slice(0, 2)).toEqual([1, 'SMOKE_NETWORK']);
     } finally {
       await enter(node, ['mv', '/usr/lib/cni.away', '/usr/lib/cni']);
@@ -388,7 +369,10 @@ describe('what happens meanwhile', () => {
       name=$(${lab.bin}/kubectl get pods -l app.kubernetes.io/managed-by=kube-sideload -o jsonpath='{.items[0].metadata.name}')
       [ -n "$name" ] && printf '{"apiVersion":"policy/v1","kind":"Eviction","metadata":{"name":"%s"}}' "$name" |
         ${lab.bin}/kubectl create --raw "/api/v1/namespaces/default/pods/$name/eviction" -f - && break; done) &`;
-    const outcome = await pushed({ kubectl: kubectlThat('evicts', evict), 'smoke-expect': 'completed' });
+    const outcome = await pushed({
+      kubectl: kubectlThat(lab, directory, 'evicts', evict),
+      'smoke-expect': 'completed',
+    });
     expect(verdict(outcome).slice(0, 2)).toEqual([1, 'SMOKE_EVICTED']);
     expect(outcome.log).toContain('EvictionByEvictionAPI');
   });

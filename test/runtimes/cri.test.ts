@@ -17,13 +17,21 @@ function inputs(more: Inputs = {}, on = nodes): Inputs {
   return { ...own, images: 'by-cri:1', source: 'docker', smoke: 'cri', ...more };
 }
 
-/** Sandboxes of runs, and their files, on all nodes. */
+interface Sandboxes {
+  readonly items: readonly { readonly id: string; readonly labels: Readonly<Record<string, string>> }[];
+}
+
+/**
+ * Sandboxes of runs that asked no kubelet, and their files, on all nodes. Sandboxes of smoke pods that a kubelet has
+ * started are its own to remove, after the pod is gone from the API, and lack the label.
+ */
 async function left(): Promise<readonly string[]> {
   const found = await Promise.all(
     nodes.map(async node => {
-      const pods = await crictl(lab, node, ['pods', '-q', '--label', 'app.kubernetes.io/managed-by=kube-sideload']);
+      const { items }: Sandboxes = JSON.parse(await crictl(lab, node, ['pods', '-o', 'json']));
+      const pods = items.filter(({ labels }) => 'kube-sideload/pod' in labels).map(({ id }) => id);
       const { stdout } = await enter(node, ['sh', '-c', 'ls -d /var/log/pods/kube-sideload_* 2>/dev/null; true']);
-      return `${pods}${stdout}`.trim();
+      return `${pods.join(' ')}${stdout}`.trim();
     }),
   );
   return found.filter(text => text !== '');

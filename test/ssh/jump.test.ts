@@ -2,7 +2,7 @@ import { expect, onTestFinished, test } from 'vitest';
 import { connect, type SshConnection, type SshHost, type SshOptions } from '../../src/ssh/connect.ts';
 import { hostKeyPolicy } from '../../src/ssh/host-keys.ts';
 import { jumpHosts } from '../../src/ssh/jump.ts';
-import { failure, optionsWith, serve, serveTcp, targetOf } from './login.ts';
+import { count, failure, optionsWith, serve, serveTcp, targetOf } from './login.ts';
 import { generateKey, KEYS, type ServerOptions, startTcp, type TestServer } from './server.ts';
 
 const MIB = 1024 * 1024;
@@ -28,20 +28,9 @@ async function through(jump: readonly SshHost[], node: TestServer, options: SshO
   return connection;
 }
 
-/** Answers with the name of the node, and what it has read. */
+/** Answers with how much it has read. */
 function echo(options: ServerOptions = {}): Promise<TestServer> {
-  return serve({
-    exec: ({ channel }) => {
-      let bytes = 0;
-      channel.on('data', (chunk: Buffer) => (bytes += chunk.length));
-      channel.on('end', () => {
-        channel.write(String(bytes));
-        channel.exit(0);
-        channel.end();
-      });
-    },
-    ...options,
-  });
+  return serve({ exec: count, ...options });
 }
 
 const gone = (server: TestServer) => server.sockets.every(socket => socket.destroyed);

@@ -2,7 +2,15 @@ import { onTestFinished } from 'vitest';
 import type { SideloadError } from '../../src/errors.ts';
 import { connect, type SshConnection, type SshOptions, type SshTarget } from '../../src/ssh/connect.ts';
 import { hostKeyPolicy } from '../../src/ssh/host-keys.ts';
-import { CREDENTIALS, type ServerOptions, startServer, startTcp, type TestServer, type TestTcp } from './server.ts';
+import {
+  CREDENTIALS,
+  type Exec,
+  type ServerOptions,
+  startServer,
+  startTcp,
+  type TestServer,
+  type TestTcp,
+} from './server.ts';
 
 /** A server that ends with the test. */
 export async function serve(options?: ServerOptions): Promise<TestServer> {
@@ -49,4 +57,15 @@ export async function failure(promise: Promise<unknown>): Promise<SideloadError>
     },
     (error: SideloadError) => error,
   );
+}
+
+/** A program for a server: says how much it has read. */
+export function count({ channel }: Exec): void {
+  let bytes = 0;
+  channel.on('data', (chunk: Buffer) => (bytes += chunk.length));
+  channel.on('end', () => {
+    channel.write(String(bytes));
+    channel.exit(0);
+    channel.end();
+  });
 }

@@ -1,13 +1,13 @@
 import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { Readable } from 'node:stream';
+import { PassThrough, Readable } from 'node:stream';
 import { describe, expect, onTestFinished, test } from 'vitest';
 import type { SshConnection, SshTarget } from '../../src/ssh/connect.ts';
 import { hostKeyPolicy } from '../../src/ssh/host-keys.ts';
 import { endLeftClients } from '../../src/ssh/openssh.ts';
 import { openTransport, type SshSettings } from '../../src/ssh/transport.ts';
-import { failure, serve, serveTcp, targetOf } from './login.ts';
+import { count, failure, serve, serveTcp, targetOf } from './login.ts';
 import { CREDENTIALS, generateKey, KEYS, type ServerOptions, startTcp, type TestServer } from './server.ts';
 
 const MIB = 1024 * 1024;
@@ -66,17 +66,6 @@ const echo: ServerOptions['exec'] = ({ command, channel }) => {
   });
 };
 
-/** Says how much it has read. */
-const count: ServerOptions['exec'] = ({ channel }) => {
-  let bytes = 0;
-  channel.on('data', (chunk: Buffer) => (bytes += chunk.length));
-  channel.on('end', () => {
-    channel.write(String(bytes));
-    channel.exit(0);
-    channel.end();
-  });
-};
-
 describe.each<Transport>(['node-ssh', 'openssh'])('%s', transport => {
   const login = (server: TestServer, signal?: AbortSignal) =>
     reach(server.target, settingsOf(transport, server.knownHosts), signal);
@@ -92,6 +81,20 @@ describe.each<Transport>(['node-ssh', 'openssh'])('%s', transport => {
     });
     expect(result).toEqual({ code: 3, stdout: 'x\nhello ü', stderr: `ran cat 'a b' 'it'\\''s $HOME'\n` });
     expect(sent).toEqual([8]);
+  });
+
+  test('what a command prints is handed on as it comes, to whoever takes it, and its failure ends the command', async () => {
+    const server = await serve({ exec: ({ channel }) => channel.write('first\n') });
+    const connection = await login(server);
+    const taken: string[] = [];
+    const onStdout = (chunk: Buffer) => {
+      taken.push(chunk.toString());
+      throw new Error('that will do');
+    };
+    // The command never ends by itself, and its input stays open.
+    const stdin = new PassThrough();
+    expect((await failure(connection.run(['watch'], { stdin, onStdout }))).message).toBe('that will do');
+    expect(taken).toEqual(['first\n']);
   });
 
   test('a large stream arrives whole, and commands run one after the other and side by side', async () => {

@@ -7,6 +7,7 @@ import type { KubeletFacts } from '../../src/node/kubelet.ts';
 import { planNode } from '../../src/plan.ts';
 import { type CheckedNode, errorOf, preflight } from '../../src/preflight.ts';
 import type { NodeObject } from '../../src/smoke/objects.ts';
+import { nodeSettings } from './node/settings.ts';
 
 const AMD64: Platform = { os: 'linux', architecture: 'amd64' };
 const ARM64: Platform = { os: 'linux', architecture: 'arm64', variant: 'v8' };
@@ -68,16 +69,7 @@ function node(
     error = thrown as SideloadError;
   }
   const checked: CheckedNode = {
-    settings: {
-      label: name,
-      host: name,
-      port: 22,
-      user: 'root',
-      jump: [],
-      sudo: 'auto',
-      kubernetesName: undefined,
-      criSocket: undefined,
-    },
+    settings: nodeSettings(name),
     machine: known,
     facts: known,
     object,

@@ -2,6 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { nodesOfCluster, takesPods, unreadiness } from '../../../src/node/cluster.ts';
 import type { NodeSettings } from '../../../src/settings.ts';
 import type { NodeObject } from '../../../src/smoke/objects.ts';
+import { nodeSettings } from './settings.ts';
 
 const JUMP = [{ host: 'gw', port: 22, user: 'ops' }];
 const DEFAULTS = { user: 'root', port: 22, jump: JUMP, sudo: 'sudo' } as const;
@@ -17,20 +18,6 @@ function object(name: string, changes: Omit<NodeObject, 'metadata'> = {}, labels
 
 function addresses(...pairs: readonly [type: string, address: string][]): Pick<NodeObject, 'status'> {
   return { status: { addresses: pairs.map(([type, address]) => ({ type, address })) } };
-}
-
-function entry(label: string, changes: Partial<NodeSettings> = {}): NodeSettings {
-  return {
-    label,
-    host: label,
-    port: 22,
-    user: 'root',
-    jump: [],
-    sudo: 'auto',
-    kubernetesName: undefined,
-    criSocket: undefined,
-    ...changes,
-  };
 }
 
 describe('the nodes of a cluster', () => {
@@ -67,9 +54,9 @@ describe('the nodes of a cluster', () => {
   });
 
   it.each<[what: string, entry: NodeSettings]>([
-    ['name', entry('w1', { host: '203.0.113.9', kubernetesName: 'w1', user: 'ci', port: 23 })],
-    ['address', entry('10.0.0.1', { user: 'ci', port: 23 })],
-    ['name in place of the address', entry('w1', { user: 'ci', port: 23 })],
+    ['name', nodeSettings('w1', { host: '203.0.113.9', kubernetesName: 'w1', user: 'ci', port: 23 })],
+    ['address', nodeSettings('10.0.0.1', { user: 'ci', port: 23 })],
+    ['name in place of the address', nodeSettings('w1', { user: 'ci', port: 23 })],
   ])('are replaced by the entry with their %s', (_what, override) => {
     const objects = [
       object('w1', addresses(['InternalIP', '10.0.0.1'])),
@@ -84,13 +71,13 @@ describe('the nodes of a cluster', () => {
   });
 
   it('leave entries over that are for none of them', () => {
-    const other = entry('10.0.0.9');
+    const other = nodeSettings('10.0.0.9');
     expect(nodesOfCluster([object('w1')], [other], DEFAULTS).unused).toEqual([other]);
   });
 
   it('are refused when there are none, and when two entries are for one', () => {
     expect(() => nodesOfCluster([], [], DEFAULTS)).toThrow(/no Linux node/);
-    const twice = [entry('10.0.0.1'), entry('b', { kubernetesName: 'w1' })];
+    const twice = [nodeSettings('10.0.0.1'), nodeSettings('b', { kubernetesName: 'w1' })];
     expect(() => nodesOfCluster([object('w1', addresses(['InternalIP', '10.0.0.1']))], twice, DEFAULTS)).toThrow(
       /10\.0\.0\.1 and b are both for the node w1/,
     );

@@ -1,6 +1,7 @@
 import { expect, it } from 'vitest';
 import type { PlatformImage } from '../../../src/image/image.ts';
 import { newNode, nodeReport } from '../../../src/node/node.ts';
+import { nodeSettings } from './settings.ts';
 
 it('estimates an image once, although it has several names', () => {
   const image: PlatformImage = {
@@ -10,16 +11,7 @@ it('estimates an image once, although it has several names', () => {
     config: async () => Buffer.from('{}'),
     layers: [{ diffId: `sha256:${'b'.repeat(64)}`, sourceSizeBytes: 100 } as PlatformImage['layers'][0]],
   };
-  const node = newNode({
-    label: 'w1',
-    host: 'w1',
-    port: 22,
-    user: 'root',
-    jump: [],
-    sudo: 'auto',
-    kubernetesName: undefined,
-    criSocket: undefined,
-  });
+  const node = newNode(nodeSettings('w1'));
   const named = (reference: string, stage: string | undefined) => ({
     ...{ reference, image, stage, isSandbox: false, held: [], isWhole: false, estimate: { bytes: 100, isExact: true } },
     ...({ outcome: 'none', hasMoved: false, bytesSent: 0, smoke: undefined } as const),
