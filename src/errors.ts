@@ -116,6 +116,10 @@ export const ERRORS = {
     title: 'The node does not hold the image that CI built',
     hint: 'Somebody may have changed the image on the node meanwhile; run the job again.',
   },
+  NODE_LOCKED: {
+    title: 'Another job moves the same references on the node',
+    hint: 'Run this job again when the other one has ended, or raise `lock-timeout`; what is on the nodes is the other job’s to prove.',
+  },
   RESTORE_FAILED: {
     title: 'A node could not be put back to what it was',
     hint: 'The message says which reference names what; push the release that is to be there.',

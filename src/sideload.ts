@@ -8,6 +8,8 @@ import { type ImageSet, referencesOf, type SourceImage } from './image/image.ts'
 import { openImages } from './image/open.ts';
 import { formatPlatform } from './image/platform.ts';
 import { normalise } from './image/reference.ts';
+import { locksOf } from './locks.ts';
+import { releaseLocks } from './node/lock.ts';
 import {
   describeImage,
   describeNode,
@@ -22,7 +24,7 @@ import {
 import { promoteImages, restoreImages, settleLeft } from './node/promote.ts';
 import { noteImages, retainImages } from './node/retention.ts';
 import { stageImages } from './node/send.ts';
-import { leaveNode, planImages, prepareNode, removeStaged } from './node/steps.ts';
+import { leaveNode, planAgain, planImages, prepareNode, removeStaged } from './node/steps.ts';
 import { throttleOf } from './node/throttle.ts';
 import { errorOf, preflight } from './preflight.ts';
 import { transferProgress } from './report/progress.ts';
@@ -56,6 +58,10 @@ export async function sideload(settings: Settings, host: Host, run: Run): Promis
   let sandboxes = NO_SANDBOX_IMAGES;
   let changed = false;
   let bundle: Report['bundle'];
+
+  const locks = locksOf(() => nodes, run, host.info);
+  const throttle = throttleOf(settings.bandwidth);
+  const sending = { settings, ssh, run, progress: transferProgress(host), throttle, log: host.info };
 
   const bundling: Readonly<Record<string, () => Promise<void>>> = {
     'Open the images': async () => {
@@ -145,8 +151,6 @@ export async function sideload(settings: Settings, host: Host, run: Run): Promis
     }),
     ...(settings.mode === 'push' && {
       'Send what is missing': async () => {
-        const throttle = throttleOf(settings.bandwidth);
-        const sending = { settings, ssh, run, progress: transferProgress(host), throttle, log: host.info };
         const send = async (node: Node) => {
           const begunAtMs = Date.now();
           await stageImages(node, sending);
@@ -165,9 +169,20 @@ export async function sideload(settings: Settings, host: Host, run: Run): Promis
         }
       },
       'Move the references': async () => {
+        await locks.take(settings.lockTimeoutMs);
+        run.signal.throwIfAborted();
+        if (nodes.some(node => node.error !== undefined)) {
+          return;
+        }
         await onEach(nodes, async node => {
-          changed ||= node.images.some(image => image.stage !== undefined);
-          await promoteImages(node, settings, run);
+          await promoteImages(node, settings, run, async away => {
+            const references = away.map(({ reference }) => reference).join(', ');
+            host.info(`${node.settings.label}: another job has moved ${references} meanwhile; sending it`);
+            await planAgain(node, away, settings, run);
+            await stageImages(node, sending);
+          }).finally(() => {
+            changed ||= node.images.some(({ hasMoved }) => hasMoved);
+          });
           for (const { reference, image } of node.images) {
             host.info(`${node.settings.label}: ${reference} is ${shortId(image.imageId)}`);
           }
@@ -184,6 +199,7 @@ export async function sideload(settings: Settings, host: Host, run: Run): Promis
         }
       },
       'Note what is ours': async () => {
+        await locks.confirm();
         await onEach(nodes, async node => {
           const refusal = await noteImages(node, run);
           if (refusal !== undefined) {
@@ -238,7 +254,7 @@ export async function sideload(settings: Settings, host: Host, run: Run): Promis
   const hasFailed = error !== undefined || nodes.some(node => node.error !== undefined);
   if (hasFailed && settings.atomic && nodes.some(hasMoved)) {
     await host.group('Put back what the references named', async () => {
-      await Promise.all(nodes.map(node => restoreImages(node, settings, ssh, host.info)));
+      await Promise.all(nodes.map(node => restoreImages(node, settings, ssh, run.id, host.info)));
     });
     changed = nodes.some(node => node.images.some(image => image.hasMoved && image.outcome !== 'restored'));
   } else {
@@ -248,6 +264,7 @@ export async function sideload(settings: Settings, host: Host, run: Run): Promis
   await images?.close();
   await sandboxes.close();
   await cluster?.kubectl.close();
+  await locks.stop();
   await Promise.all(
     nodes.map(node =>
       leaveNode(node, settings, ssh, run.id).catch((thrown: unknown) => {
@@ -306,6 +323,7 @@ export async function cleanUp(settings: Settings, host: Host, run: Run): Promise
     await prepareNode(node, settings, ssh, run.signal);
     await settleLeft(node, run.id, host.state('settled') === 'true', run.signal, host.info);
     await removeStaged(node, run.id, run.signal);
+    await releaseLocks(node, run.id, run.signal);
     if (settings.smoke?.by === 'cri') {
       const { connection, facts } = ready(node);
       await removeByCri(connection, facts, run.id, run.signal);

@@ -56,6 +56,8 @@ export interface Node {
   readonly staged: Set<string>;
   /** What this run has kept on the node, of references that may have moved. */
   kept: readonly Kept[];
+  /** The references that this run has locked on the node, and when, by the runner's clock, it asked for that last. */
+  lock: { readonly references: readonly string[]; readonly askedAtMs: number } | undefined;
   findings: readonly Finding[];
   /** With `mode: check`: how it compares with what should be there. */
   checked: readonly ImageReport[];
@@ -78,6 +80,7 @@ export function newNode(settings: NodeSettings): Node {
     images: [],
     staged: new Set(),
     kept: [],
+    lock: undefined,
     findings: [],
     checked: [],
     retention: undefined,

@@ -5,7 +5,7 @@ import type { Script, Sections } from '../node/script.ts';
 import { asRoot, CRI, criImageId, eachPair, eachReference, flatPairs, heldBy, parseJson, variables } from './cri.ts';
 import { heldByPodman, podmanLoad } from './podman-load.ts';
 import type { AskedLayer, HeldImage, Runtime, TagPair } from './runtime.ts';
-import { LET_IMPORTS_END, runOf, UNPACKED } from './staging.ts';
+import { LET_IMPORTS_END, runOf, STAGE_PREFIX, UNPACKED } from './staging.ts';
 
 /**
  * CRI-O sees what is in root's containers-storage: skopeo, else podman, puts it there under the name that we say.
@@ -154,12 +154,16 @@ function tag(facts: NodeFacts, pairs: readonly TagPair[]): Script {
 function remove(facts: NodeFacts, references: readonly string[]): Script {
   return {
     // Both take away a name, and the image with its last one. `skopeo delete` would take the image with all its names.
+    // What was staged may be in a container already, put there by an earlier job under another name that has moved since.
     body: `${LET_IMPORTS_END}${eachReference(`  run=\${reference%:*}
   unpacked=${UNPACKED}\${run##*/}.
   let_imports_end "$reference" "$unpacked"
   as_root rm -rf "$unpacked"*
   if [ -n "$PODMAN" ]; then
-    ! as_root $PODMAN image exists "$reference" || as_root $PODMAN image rm "$reference" >&2 || exit 1
+    ! as_root $PODMAN image exists "$reference" || as_root $PODMAN image rm "$reference" >&2 || case $reference in
+      ${STAGE_PREFIX}*) as_root $PODMAN untag "$reference" "$reference" >&2 ;;
+      *) false ;;
+    esac || exit 1
   else
     ! as_root $CRICTL --image-endpoint "unix://$SOCKET" inspecti "$reference" >/dev/null 2>&1 ||
       as_root $CRICTL --image-endpoint "unix://$SOCKET" rmi "$reference" >&2 || exit 1
