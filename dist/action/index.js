@@ -7,7 +7,7 @@
 "use strict";
 __nccwpck_require__.a(module, async (__webpack_handle_async_dependencies__, __webpack_async_result__) => { try {
 __nccwpck_require__.r(__webpack_exports__);
-/* harmony import */ var _entry_js__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(5212);
+/* harmony import */ var _entry_js__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(1055);
 /* harmony import */ var _host_github_js__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(5842);
 
 
@@ -25,7 +25,7 @@ __webpack_async_result__();
 
 /***/ }),
 
-/***/ 5212:
+/***/ 1055:
 /***/ ((__unused_webpack_module, __webpack_exports__, __nccwpck_require__) => {
 
 "use strict";
@@ -150,6 +150,10 @@ const ERRORS = {
     VERIFY_FAILED: {
         title: 'The node does not hold the image that CI built',
         hint: 'Somebody may have changed the image on the node meanwhile; run the job again.',
+    },
+    NODE_LOCKED: {
+        title: 'Another job moves the same references on the node',
+        hint: 'Run this job again when the other one has ended, or raise `lock-timeout`; what is on the nodes is the other job’s to prove.',
     },
     RESTORE_FAILED: {
         title: 'A node could not be put back to what it was',
@@ -9013,6 +9017,11 @@ const INPUTS = {
         default: 'true',
         help: 'All nodes or none: when a node fails after references have moved, its smoke pod included, every node gets back what its references named before. `false` leaves the new image on the nodes that are fine, and the job still fails.',
     },
+    'lock-timeout': {
+        type: 'seconds',
+        default: '10m',
+        help: 'How long to wait for another job that moves the same references on the same nodes. From the moment at which references move until the verdict is in, a job has them locked on each node; a job that was killed does so for two minutes at most.',
+    },
     'sandbox-image': {
         type: { oneOf: ['report', 'send'] },
         default: 'report',
@@ -9992,6 +10001,7 @@ function readSettings(host, env = process.env) {
         criSocket,
         delta: inputs.delta === 'true',
         atomic: inputs.atomic === 'true',
+        lockTimeoutMs: inputs['lock-timeout'] * 1000,
         parallel: inputs.parallel === 0 ? Number.POSITIVE_INFINITY : inputs.parallel,
         bandwidth: inputs.bandwidth,
         retries: inputs.retries,
@@ -10386,6 +10396,7 @@ function newNode(settings) {
         images: [],
         staged: new Set(),
         kept: [],
+        lock: undefined,
         findings: [],
         checked: [],
         retention: undefined,
@@ -11077,7 +11088,10 @@ function crio_remove(facts, references) {
   let_imports_end "$reference" "$unpacked"
   as_root rm -rf "$unpacked"*
   if [ -n "$PODMAN" ]; then
-    ! as_root $PODMAN image exists "$reference" || as_root $PODMAN image rm "$reference" >&2 || exit 1
+    ! as_root $PODMAN image exists "$reference" || as_root $PODMAN image rm "$reference" >&2 || case $reference in
+      ${STAGE_PREFIX}*) as_root $PODMAN untag "$reference" "$reference" >&2 ;;
+      *) false ;;
+    esac || exit 1
   else
     ! as_root $CRICTL --image-endpoint "unix://$SOCKET" inspecti "$reference" >/dev/null 2>&1 ||
       as_root $CRICTL --image-endpoint "unix://$SOCKET" rmi "$reference" >&2 || exit 1
@@ -11571,6 +11585,100 @@ function layers_describe(blob) {
     return blob && { digest: blob.digest, sizeBytes: blob.sizeBytes, compression: blob.compression };
 }
 
+;// CONCATENATED MODULE: ./lib/node/lock.js
+
+
+
+const DIRECTORY = '/run/kube-sideload';
+const LEASE_SECONDS = 120;
+const LOCKS = `
+read -r up rest </proc/uptime
+up=\${up%.*}
+parse() {
+  run=\${1%% *}; rest=\${1#* }; since=\${rest%% *}; rest=\${rest#* }; expires=\${rest%% *}
+  case $run:$since$expires in *[!0-9a-z]*:* | *:*[!0-9]* | *:) run=unknown since=0 expires=0 ;; esac
+}
+is_over() { [ "$expires" -le "$up" ] || [ "$expires" -gt $((up + 30 * LEASE)) ]; }
+replace() {
+  parse "$2"
+  next=$1.$run.$expires
+  if ! said=$(as_root ln -s "\${3:-$2}" "$next" 2>&1); then
+    parse "$(readlink "$next")"
+    ! is_over || as_root rm -f "$next"
+    return 1
+  fi
+  if [ "$(readlink "$1")" != "$2" ]; then as_root rm -f "$next"; return 1; fi
+  if [ -n "$3" ]; then as_root mv -f "$next" "$1"; else as_root rm -f "$1" "$next"; fi
+}
+`;
+const TAKE = `${LOCKS}
+take() {
+  for attempt in 1 2 3; do
+    held=$(readlink "$1")
+    parse "$held"
+    from= said= mine="$(date +%s) $((up + LEASE)) $2"
+    if [ -z "$held" ]; then said=$(as_root ln -s "$RUN $mine" "$1" 2>&1)
+    elif [ "$run" = "$RUN" ]; then replace "$1" "$held" "$RUN $since \${mine#* }"
+    elif is_over; then from=$run; replace "$1" "$held" "$RUN $mine"
+    else break
+    fi && { printf 'taken %s' "$from"; return; }
+  done
+  [ -n "$held" ] || case $said in *'File exists'*) ;; *) printf 'refused %s' "$said"; return ;; esac
+  printf 'held %s %s' "$run" "$since"
+}
+[ -d ${DIRECTORY} ] || as_root mkdir -p -m 755 ${DIRECTORY} 2>/dev/null
+number=0
+set -- $LOCKED
+while [ $# -gt 1 ]; do
+  section "lock $number"; take "${DIRECTORY}/$1" "$2"
+  number=$((number + 1))
+  shift 2
+done`;
+const RELEASE = `${LOCKS}
+for lock in ${DIRECTORY}/*; do
+  case \${lock##*/} in *.*) continue ;; esac
+  held=$(readlink "$lock") || continue
+  case $held in "$RUN "*) replace "$lock" "$held" '' ;; esac
+done`;
+function takeScript(runId, references) {
+    const locked = references.map(reference => `${(0,external_node_crypto_.createHash)('sha256').update(reference).digest('hex')} ${reference}`);
+    return { body: TAKE, variables: { RUN: runId, LEASE: `${LEASE_SECONDS}`, LOCKED: locked.join('\n') } };
+}
+function releaseScript(runId) {
+    return { body: RELEASE, variables: { RUN: runId, LEASE: `${LEASE_SECONDS}` } };
+}
+function readAnswers(sections, references) {
+    const answers = references.map((reference, number) => {
+        const [state, run = '', since] = sections.get(`lock ${number}`)?.split(' ') ?? [];
+        return { reference, state, run, since: new Date(Number(since ?? 0) * 1000) };
+    });
+    const denied = answers.findIndex(({ state }) => state !== 'taken' && state !== 'held');
+    return {
+        taken: new Map(answers.flatMap(({ reference, state, run }) => (state === 'taken' ? [[reference, run || undefined]] : []))),
+        refusals: answers.flatMap(({ state, ...refusal }) => (state === 'held' ? [refusal] : [])),
+        denial: denied < 0 ? undefined : sections.get(`lock ${denied}`)?.replace(/^refused ?/, '') || 'without a word',
+    };
+}
+async function takeLocks(node, references, runId, signal) {
+    const { connection } = ready(node);
+    return readAnswers(await runScript(connection, takeScript(runId, references), signal), references);
+}
+async function renewLocks(node, runId, signal) {
+    if (node.lock === undefined) {
+        return [];
+    }
+    const { references } = node.lock;
+    const askedAtMs = Date.now();
+    const { refusals } = await takeLocks(node, references, runId, signal);
+    node.lock = { references, askedAtMs };
+    return refusals;
+}
+async function releaseLocks(node, runId, signal) {
+    const { connection } = ready(node);
+    node.lock = undefined;
+    await runScript(connection, releaseScript(runId), signal);
+}
+
 ;// CONCATENATED MODULE: ./lib/node/distributions.js
 const DISTRIBUTIONS = [
     {
@@ -11820,6 +11928,7 @@ async function probe(connection, criSocket, signal) {
 
 
 
+
 const CLEAN_UP_MS = 60_000;
 async function prepareNode(node, settings, ssh, signal) {
     const lifetime = new AbortController();
@@ -11858,13 +11967,24 @@ async function planImages(node, images, sandboxes, settings, run) {
     }));
     await askLayers(node, node.images.filter(({ stage }) => stage !== undefined), settings, run);
 }
+async function planAgain(node, away, settings, run) {
+    const imageIds = [...new Set(node.images.map(({ image }) => image.imageId))];
+    node.images = node.images.map(image => away.includes(image)
+        ? { ...image, stage: stageReference(run.id, imageIds.indexOf(image.image.imageId)), outcome: 'none' }
+        : image);
+    const isNew = ({ stage, hasMoved }) => stage !== undefined && !hasMoved;
+    await askLayers(node, node.images.filter(isNew), settings, run);
+}
 async function leaveNode(node, settings, ssh, runId) {
     try {
-        if (node.staged.size > 0 || node.kept.length > 0) {
+        if (node.staged.size > 0 || node.kept.length > 0 || node.lock !== undefined) {
             const signal = AbortSignal.timeout(CLEAN_UP_MS);
             await tryingTwice(node, settings, ssh, signal, async () => {
-                await removeStaged(node, runId, signal);
-                await forgetKept(node, signal);
+                if (node.staged.size > 0 || node.kept.length > 0) {
+                    await removeStaged(node, runId, signal);
+                    await forgetKept(node, signal);
+                }
+                await releaseLocks(node, runId, signal);
             });
         }
     }
@@ -18610,12 +18730,17 @@ function oneAtATime() {
 
 
 
-async function promoteImages(node, { atomic }, run) {
-    const moving = node.images.flatMap(({ stage, reference }) => (stage === undefined ? [] : [{ stage, reference }]));
-    if (moving.length > 0) {
-        await move(node, moving, atomic, run);
+
+async function promoteImages(node, { atomic }, run, stageAgain) {
+    const references = node.images.map(({ reference }) => reference);
+    await move(node, atomic, run);
+    let held = await steps_inspect(node, references, run.signal);
+    const isAway = ({ stage, reference, image }) => stage === undefined && plan_faultOf(held.get(reference), image) !== undefined;
+    if (node.images.some(isAway)) {
+        await stageAgain(node.images.filter(isAway));
+        await move(node, atomic, run);
+        held = await steps_inspect(node, references, run.signal);
     }
-    const held = await steps_inspect(node, node.images.map(image => image.reference), run.signal);
     for (const image of node.images) {
         await notingError(node, image, async () => {
             const fault = plan_faultOf(held.get(image.reference), image.image);
@@ -18628,7 +18753,11 @@ async function promoteImages(node, { atomic }, run) {
         }
     }
 }
-async function move(node, moving, atomic, run) {
+async function move(node, atomic, run) {
+    const moving = node.images.flatMap(({ stage, reference, hasMoved }) => stage === undefined || hasMoved ? [] : [{ stage, reference }]);
+    if (moving.length === 0) {
+        return;
+    }
     const { connection, facts } = ready(node);
     const runtime = runtimeOf(facts.runtime.name);
     const names = runtime.names(facts);
@@ -18637,7 +18766,7 @@ async function move(node, moving, atomic, run) {
         return kept === undefined ? [] : [{ ...kept, stage }];
     });
     if (atomic && names !== undefined) {
-        node.kept = moves;
+        node.kept = [...node.kept, ...moves];
         await runScript(connection, keepScript(names, facts, moves), run.signal);
     }
     for (const image of node.images) {
@@ -18647,7 +18776,7 @@ async function move(node, moving, atomic, run) {
     await runScript(connection, runtime.tag(facts, pairs), run.signal);
     await removeStaged(node, run.id, run.signal);
 }
-async function restoreImages(node, settings, ssh, log) {
+async function restoreImages(node, settings, ssh, runId, log) {
     const { label } = node.settings;
     const moved = node.images.filter(({ hasMoved }) => hasMoved);
     if (node.kept.length === 0 && moved.length === 0) {
@@ -18663,8 +18792,10 @@ async function restoreImages(node, settings, ssh, log) {
         const signal = AbortSignal.timeout(CLEAN_UP_MS);
         await tryingTwice(node, settings, ssh, signal, async () => {
             failed.clear();
-            const restored = await restoreKept(node, node.kept, signal, log);
-            for (const [reference, fault] of restored)
+            const lost = await renewLocks(node, runId, signal);
+            const own = node.kept.filter(one => lost.every(({ reference }) => reference !== one.reference));
+            const restored = await restoreKept(node, own, signal, log);
+            for (const [reference, fault] of [...restored, ...lost.map(takenOver)])
                 failed.set(reference, fault);
         });
         if (failed.size === 0) {
@@ -18690,17 +18821,44 @@ async function restoreImages(node, settings, ssh, log) {
     node.kept = [];
 }
 async function settleLeft(node, runId, isSettled, signal, log) {
-    const found = ready(node).facts.staged.flatMap(name => parseKept(name) ?? []);
-    const own = new Map(found.filter(one => one.runId === runId).map(({ kept }) => [kept.reference, kept]));
-    node.kept = [...own.values()];
+    const found = keptOn(node).filter(one => one.runId === runId);
+    const own = [...new Map(found.map(({ kept }) => [kept.reference, kept])).values()];
+    const references = own.map(({ reference }) => reference);
+    const { refusals } = own.length === 0 ? { refusals: [] } : await takeLocks(node, references, runId, signal);
+    for (const refusal of refusals) {
+        log(`${node.settings.label}: ${refusal.reference} is not put back: ${takenOver(refusal)[1]}`);
+    }
+    node.kept = own.filter(one => refusals.every(({ reference }) => reference !== one.reference));
     if (!isSettled) {
-        const failed = await restoreKept(node, node.kept, signal, log);
-        if (failed.size > 0) {
-            const lines = [...failed].map(([reference, fault]) => `${reference}: ${fault}`);
-            throw new SideloadError('RESTORE_FAILED', lines.join('\n'));
-        }
+        throwFailed(await restoreKept(node, node.kept, signal, log));
     }
     await forgetKept(node, signal);
+}
+async function settleOthers(node, locked, run, log) {
+    const left = keptOn(node).filter(({ runId, kept }) => runId !== run.id && locked.has(kept.reference));
+    const orphans = [...locked].flatMap(([reference, runId]) => {
+        const kept = runId === undefined ? undefined : keptNames(runId, reference);
+        return runId === undefined || kept === undefined ? [] : [{ runId, kept }];
+    });
+    const all = [...new Map([...left, ...orphans].map(one => [one.kept.before, one])).values()];
+    for (const runId of new Set(all.map(one => one.runId))) {
+        const kept = all.filter(one => one.runId === runId).map(one => one.kept);
+        const say = (line) => log(`${line}: run ${runId} has ended without a verdict`);
+        throwFailed(await restoreKept(node, kept, run.signal, say));
+        await forget(node, kept.flatMap(({ before, absent }) => [before, absent]), run.signal);
+    }
+}
+function keptOn(node) {
+    return ready(node).facts.staged.flatMap(name => parseKept(name) ?? []);
+}
+function takenOver({ reference, run }) {
+    return [reference, `run ${run} has locked it since`];
+}
+function throwFailed(failed) {
+    if (failed.size > 0) {
+        const lines = [...failed].map(([reference, fault]) => `${reference}: ${fault}`);
+        throw new SideloadError('RESTORE_FAILED', lines.join('\n'));
+    }
 }
 async function restoreKept(node, kept, signal, log) {
     const { connection, facts } = ready(node);
@@ -18724,6 +18882,115 @@ async function restoreKept(node, kept, signal, log) {
         }
     }
     return failed;
+}
+
+;// CONCATENATED MODULE: ./lib/locks.js
+
+
+
+
+
+
+const RENEW_AFTER_MS = (LEASE_SECONDS / 4) * 1000;
+const ASK_AGAIN_MS = 1000;
+function locksOf(nodes, run, log) {
+    let renewing = Promise.resolve();
+    const timer = setInterval(() => {
+        renewing = Promise.all(nodes().map(node => renewOrNote(node, run.id)));
+    }, RENEW_AFTER_MS);
+    timer.unref();
+    async function ask(node) {
+        const { label } = node.settings;
+        const askedAtMs = Date.now();
+        const references = node.images.map(({ reference }) => reference).toSorted();
+        const { taken, refusals, denial } = await takeLocks(node, references, run.id, run.signal);
+        await settleOthers(node, taken, run, log);
+        if (denial !== undefined) {
+            log(`${label}: no lock, so another job may move the same references meanwhile: ${denial}`);
+        }
+        else if (refusals.length === 0) {
+            node.lock = { references, askedAtMs };
+            return undefined;
+        }
+        await releaseLocks(node, run.id, run.signal);
+        return refusals[0];
+    }
+    async function waitFor(node, begunAtMs, timeoutMs) {
+        let holder;
+        for (;;) {
+            const refusal = await ask(node);
+            if (refusal === undefined) {
+                return;
+            }
+            const waitedMs = Date.now() - begunAtMs;
+            if (waitedMs >= timeoutMs) {
+                throw lockedBy(refusal, `and still does after ${formatDuration(waitedMs)}`);
+            }
+            if (holder !== refusal.run) {
+                holder = refusal.run;
+                log(`${node.settings.label}: waiting for run ${holder}, which has locked ${refusal.reference}`);
+            }
+            const waitMs = Math.min(ASK_AGAIN_MS * (0.75 + Math.random() / 2), timeoutMs - waitedMs);
+            await (0,external_node_timers_promises_namespaceObject.setTimeout)(waitMs, undefined, { signal: run.signal });
+        }
+    }
+    return {
+        async take(timeoutMs) {
+            const begunAtMs = Date.now();
+            const isUsers = ({ facts }) => facts?.privilege === 'user';
+            const unlocked = nodes().filter(isUsers);
+            if (unlocked.length > 0) {
+                const labels = unlocked.map(({ settings }) => settings.label).join(', ');
+                log(`${labels}: no lock, which the user may not make; another job may move the same references meanwhile`);
+            }
+            const lockable = nodes().filter(node => node.images.length > 0 && !isUsers(node));
+            let isRefused = false;
+            await onEach(lockable, async (node) => {
+                isRefused = (await ask(node)) !== undefined || isRefused;
+            });
+            if (isRefused) {
+                await renewing;
+                await onEach(lockable, node => releaseLocks(node, run.id, run.signal));
+                await onEach(lockable.toSorted(byIdentity), node => waitFor(node, begunAtMs, timeoutMs), 1);
+            }
+        },
+        async confirm() {
+            await onEach(nodes(), async (node) => {
+                if (node.lock !== undefined && Date.now() - node.lock.askedAtMs > LEASE_SECONDS * 1000) {
+                    await renew(node, run.id, run.signal);
+                }
+            });
+        },
+        async stop() {
+            clearInterval(timer);
+            await renewing;
+        },
+    };
+}
+function byIdentity(one, other) {
+    const identity = ({ machine, settings }) => `${machine?.kubernetesName} ${settings.host}:${settings.port}`;
+    return identity(one) < identity(other) ? -1 : 1;
+}
+async function renewOrNote(node, runId) {
+    try {
+        await renew(node, runId, AbortSignal.timeout(RENEW_AFTER_MS));
+    }
+    catch (thrown) {
+        const error = toSideloadError(thrown, node.settings.label);
+        if (error.code === 'NODE_LOCKED') {
+            node.error ??= error;
+        }
+    }
+}
+async function renew(node, runId, signal) {
+    const [lost] = await renewLocks(node, runId, signal);
+    if (lost !== undefined) {
+        throw lockedBy(lost, 'as this one’s lock had run out: the node could not be asked for too long');
+    }
+}
+function lockedBy({ reference, run, since }, how) {
+    const hasLocked = `run ${run} has locked ${reference} since ${since.toISOString()} by the node’s clock`;
+    return new SideloadError('NODE_LOCKED', `${hasLocked}, ${how}`);
 }
 
 ;// CONCATENATED MODULE: ./lib/retention.js
@@ -18833,7 +19100,7 @@ function forget_forget(facts, references) {
 }
 
 ;// CONCATENATED MODULE: ./lib/node/record.js
-const DIRECTORY = '/var/lib/kube-sideload';
+const record_DIRECTORY = '/var/lib/kube-sideload';
 function formatEntry({ reference, imageId, placedAt, run }) {
     return [reference, imageId, placedAt, run].join(' ');
 }
@@ -18845,7 +19112,7 @@ function parseRecord(text) {
 }
 const READ_RECORD = {
     body: `section record
-[ ! -e ${DIRECTORY}/images ] || as_root cat ${DIRECTORY}/images || exit 1`,
+[ ! -e ${record_DIRECTORY}/images ] || as_root cat ${record_DIRECTORY}/images || exit 1`,
 };
 function readRecord(sections) {
     return parseRecord(sections.get('record') ?? '');
@@ -18862,7 +19129,7 @@ function changeRecord(added, dropped = []) {
     };
 }
 const CHANGE = `umask 022
-mkdir -p ${DIRECTORY} && cd ${DIRECTORY} || exit
+mkdir -p ${record_DIRECTORY} && cd ${record_DIRECTORY} || exit
 if command -v flock >/dev/null; then exec 9>.lock && flock -w 30 9 || exit; fi
 nl='
 '
@@ -19008,7 +19275,7 @@ const RETRY_AFTER_MS = { first: 1000, most: 30_000 };
 async function stageImages(node, sending) {
     const { settings, run, log } = sending;
     const { label } = node.settings;
-    const missing = new Map(node.images.flatMap(image => (image.stage === undefined ? [] : [[image.stage, image]])));
+    const missing = new Map(node.images.flatMap(image => (image.stage === undefined || image.hasMoved ? [] : [[image.stage, image]])));
     for (let attempt = 0; missing.size > 0; attempt += 1) {
         try {
             if (attempt > 0) {
@@ -19543,6 +19810,8 @@ function missingOn({ facts }) {
 
 
 
+
+
 async function sideload(settings, host, run) {
     const ssh = openTransport(settings.ssh, run.scratch);
     const startedAt = new Date().toISOString();
@@ -19556,6 +19825,9 @@ async function sideload(settings, host, run) {
     let sandboxes = NO_SANDBOX_IMAGES;
     let changed = false;
     let bundle;
+    const locks = locksOf(() => nodes, run, host.info);
+    const throttle = throttleOf(settings.bandwidth);
+    const sending = { settings, ssh, run, progress: transferProgress(host), throttle, log: host.info };
     const bundling = {
         'Open the images': async () => {
             images = await sideload_open(settings, host, run);
@@ -19641,8 +19913,6 @@ async function sideload(settings, host, run) {
         }),
         ...(settings.mode === 'push' && {
             'Send what is missing': async () => {
-                const throttle = throttleOf(settings.bandwidth);
-                const sending = { settings, ssh, run, progress: transferProgress(host), throttle, log: host.info };
                 const send = async (node) => {
                     const begunAtMs = Date.now();
                     await stageImages(node, sending);
@@ -19660,9 +19930,20 @@ async function sideload(settings, host, run) {
                 }
             },
             'Move the references': async () => {
+                await locks.take(settings.lockTimeoutMs);
+                run.signal.throwIfAborted();
+                if (nodes.some(node => node.error !== undefined)) {
+                    return;
+                }
                 await onEach(nodes, async (node) => {
-                    changed ||= node.images.some(image => image.stage !== undefined);
-                    await promoteImages(node, settings, run);
+                    await promoteImages(node, settings, run, async (away) => {
+                        const references = away.map(({ reference }) => reference).join(', ');
+                        host.info(`${node.settings.label}: another job has moved ${references} meanwhile; sending it`);
+                        await planAgain(node, away, settings, run);
+                        await stageImages(node, sending);
+                    }).finally(() => {
+                        changed ||= node.images.some(({ hasMoved }) => hasMoved);
+                    });
                     for (const { reference, image } of node.images) {
                         host.info(`${node.settings.label}: ${reference} is ${shortId(image.imageId)}`);
                     }
@@ -19681,6 +19962,7 @@ async function sideload(settings, host, run) {
                 }
             },
             'Note what is ours': async () => {
+                await locks.confirm();
                 await onEach(nodes, async (node) => {
                     const refusal = await noteImages(node, run);
                     if (refusal !== undefined) {
@@ -19732,7 +20014,7 @@ async function sideload(settings, host, run) {
     const hasFailed = error !== undefined || nodes.some(node => node.error !== undefined);
     if (hasFailed && settings.atomic && nodes.some(hasMoved)) {
         await host.group('Put back what the references named', async () => {
-            await Promise.all(nodes.map(node => restoreImages(node, settings, ssh, host.info)));
+            await Promise.all(nodes.map(node => restoreImages(node, settings, ssh, run.id, host.info)));
         });
         changed = nodes.some(node => node.images.some(image => image.hasMoved && image.outcome !== 'restored'));
     }
@@ -19742,6 +20024,7 @@ async function sideload(settings, host, run) {
     await images?.close();
     await sandboxes.close();
     await cluster?.kubectl.close();
+    await locks.stop();
     await Promise.all(nodes.map(node => leaveNode(node, settings, ssh, run.id).catch((thrown) => {
         node.error ??= toSideloadError(thrown, node.settings.label);
     })));
@@ -19795,6 +20078,7 @@ async function cleanUp(settings, host, run) {
         await prepareNode(node, settings, ssh, run.signal);
         await settleLeft(node, run.id, host.state('settled') === 'true', run.signal, host.info);
         await removeStaged(node, run.id, run.signal);
+        await releaseLocks(node, run.id, run.signal);
         if (settings.smoke?.by === 'cri') {
             const { connection, facts } = ready(node);
             await removeByCri(connection, facts, run.id, run.signal);
