@@ -21,6 +21,7 @@ import {
   ready,
   shortId,
 } from './node/node.ts';
+import { pinImages, unpinImages, unpinOf } from './node/pin.ts';
 import { promoteImages, restoreImages, settleLeft } from './node/promote.ts';
 import { noteImages, retainImages } from './node/retention.ts';
 import { stageImages } from './node/send.ts';
@@ -128,6 +129,7 @@ export async function sideload(settings: Settings, host: Host, run: Run): Promis
         const isSmoked = settings.smoke !== undefined;
         const findings = preflight(nodes, sources, {
           isSmoked,
+          isPinning: settings.pin,
           // Nodes of other shards are not missing, and which they are is not known here.
           cluster: settings.shard === undefined ? cluster?.objects : undefined,
         });
@@ -183,8 +185,13 @@ export async function sideload(settings: Settings, host: Host, run: Run): Promis
           }).finally(() => {
             changed ||= node.images.some(({ hasMoved }) => hasMoved);
           });
+          if (settings.pin) {
+            await pinImages(node, run);
+          }
           for (const { reference, image } of node.images) {
-            host.info(`${node.settings.label}: ${reference} is ${shortId(image.imageId)}`);
+            host.info(
+              `${node.settings.label}: ${reference} is ${shortId(image.imageId)}${node.hasPinned ? ', pinned' : ''}`,
+            );
           }
         });
       },
@@ -201,6 +208,15 @@ export async function sideload(settings: Settings, host: Host, run: Run): Promis
       'Note what is ours': async () => {
         await locks.confirm();
         await onEach(nodes, async node => {
+          if (!settings.pin) {
+            const pinned = node.images.filter(({ isPinned, isSandbox }) => isPinned && !isSandbox);
+            await unpinImages(
+              node,
+              pinned.map(({ reference }) => reference),
+              run.id,
+              run.signal,
+            );
+          }
           const refusal = await noteImages(node, run);
           if (refusal !== undefined) {
             host.info(
@@ -321,7 +337,11 @@ export async function cleanUp(settings: Settings, host: Host, run: Run): Promise
   const ssh = openTransport(settings.ssh, run.scratch);
   await onEach(nodes, async node => {
     await prepareNode(node, settings, ssh, run.signal);
-    await settleLeft(node, run.id, host.state('settled') === 'true', run.signal, host.info);
+    const isSettled = host.state('settled') === 'true';
+    await settleLeft(node, run.id, isSettled, run.signal, host.info);
+    if (settings.pin && !isSettled) {
+      await unpinOf(node, run.id, run.id, run.signal);
+    }
     await removeStaged(node, run.id, run.signal);
     await releaseLocks(node, run.id, run.signal);
     if (settings.smoke?.by === 'cri') {
@@ -410,6 +430,6 @@ async function openSandbox(reference: string, settings: Settings, host: Host, ru
 }
 
 /** Whether anything of this run may have to be put back on the node. */
-function hasMoved({ kept, images }: Node): boolean {
-  return kept.length > 0 || images.some(image => image.hasMoved);
+function hasMoved({ kept, images, hasPinned }: Node): boolean {
+  return kept.length > 0 || hasPinned || images.some(image => image.hasMoved);
 }

@@ -55,7 +55,7 @@ replace() {
 }
 `;
 
-const TAKE = `${LOCKS}
+const TAKING = `${LOCKS}
 take() {
   for attempt in 1 2 3; do
     held=$(readlink "$1")
@@ -70,7 +70,9 @@ take() {
   [ -n "$held" ] || case $said in *'File exists'*) ;; *) printf 'refused %s' "$said"; return ;; esac
   printf 'held %s %s' "$run" "$since"
 }
-[ -d ${DIRECTORY} ] || as_root mkdir -p -m 755 ${DIRECTORY} 2>/dev/null
+[ -d ${DIRECTORY} ] || as_root mkdir -p -m 755 ${DIRECTORY} 2>/dev/null`;
+
+const TAKE = `${TAKING}
 number=0
 set -- $LOCKED
 while [ $# -gt 1 ]; do
@@ -85,6 +87,34 @@ for lock in ${DIRECTORY}/*; do
   held=$(readlink "$lock") || continue
   case $held in "$RUN "*) replace "$lock" "$held" '' ;; esac
 done`;
+
+/**
+ * Functions for scripts that change what a node has once, such as a file of its configuration: one at a time between
+ * `alone` and `together`, with the name of what is changed. Whoever may make no locks does without.
+ */
+const ALONE = `${TAKING}
+alone() {
+  for second in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
+    case $(take ${DIRECTORY}/$1 "$1") in held*) sleep 1 ;; *) return 0 ;; esac
+  done
+  echo "another job changes the $1 of the node, and does not come to its end" >&2
+  return 1
+}
+together() { held=$(readlink ${DIRECTORY}/$1) && replace ${DIRECTORY}/$1 "$held" ''; }
+`;
+
+/** A script that does something which one script at a time may do. */
+export function scriptAlone(what: string, runId: string, { body, variables }: Script): Script {
+  return {
+    body: `${ALONE}
+alone ${what} || exit 1
+${body}
+status=$?
+together ${what}
+[ $status = 0 ] || exit 1`,
+    variables: { ...variables, RUN: runId, LEASE: `${LEASE_SECONDS}` },
+  };
+}
 
 export function takeScript(runId: string, references: readonly string[]): Script {
   const locked = references.map(reference => `${createHash('sha256').update(reference).digest('hex')} ${reference}`);

@@ -7,6 +7,7 @@ import type { Settings } from '../settings.ts';
 import type { SshTransport } from '../ssh/transport.ts';
 import { type Refusal, renewLocks, takeLocks } from './lock.ts';
 import { type Node, type NodeImage, notingError, ready } from './node.ts';
+import { unpinOf } from './pin.ts';
 import { runScript } from './script.ts';
 import { CLEAN_UP_MS, forget, forgetKept, inspect, removeStaged, tryingTwice } from './steps.ts';
 
@@ -38,6 +39,7 @@ export async function promoteImages(
         throw new SideloadError('VERIFY_FAILED', `${image.reference} in the end: ${fault}`);
       }
     });
+    image.isPinned = held.get(image.reference)?.isPinned === true;
     if (image.stage !== undefined) {
       image.outcome = 'sent';
     }
@@ -84,7 +86,7 @@ export async function restoreImages(
 ): Promise<void> {
   const { label } = node.settings;
   const moved = node.images.filter(({ hasMoved }) => hasMoved);
-  if (node.kept.length === 0 && moved.length === 0) {
+  if (node.kept.length === 0 && moved.length === 0 && !node.hasPinned) {
     return;
   }
   if (node.facts !== undefined && runtimeOf(node.facts.runtime.name).names(node.facts) === undefined) {
@@ -101,6 +103,9 @@ export async function restoreImages(
       const own = node.kept.filter(one => lost.every(({ reference }) => reference !== one.reference));
       const restored = await restoreKept(node, own, signal, log);
       for (const [reference, fault] of [...restored, ...lost.map(takenOver)]) failed.set(reference, fault);
+      if (node.hasPinned) {
+        await unpinOf(node, runId, runId, signal);
+      }
     });
     if (failed.size === 0) {
       await forgetKept(node, signal);
@@ -169,8 +174,15 @@ export async function settleOthers(
   for (const runId of new Set(all.map(one => one.runId))) {
     const kept = all.filter(one => one.runId === runId).map(one => one.kept);
     // Most often it has ended well since this run has asked the node, and nothing is there any more.
-    const say = (line: string) => log(`${line}: run ${runId} has ended without a verdict`);
+    let isOrphaned = false;
+    const say = (line: string) => {
+      isOrphaned = true;
+      log(`${line}: run ${runId} has ended without a verdict`);
+    };
     throwFailed(await restoreKept(node, kept, run.signal, say));
+    if (isOrphaned) {
+      await unpinOf(node, runId, run.id, run.signal);
+    }
     await forget(
       node,
       kept.flatMap(({ before, absent }) => [before, absent]),

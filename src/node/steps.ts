@@ -71,6 +71,7 @@ export async function planImages(
     isWhole: false,
     estimate: { bytes: 0, isExact: true },
     hasMoved: false,
+    isPinned: false,
     outcome: action === 'send' ? 'none' : 'present',
     bytesSent: 0,
     smoke: undefined,

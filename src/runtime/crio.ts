@@ -2,7 +2,19 @@ import { parseDigest } from '../image/digest.ts';
 import type { BlobDescriptor } from '../image/image.ts';
 import type { NodeFacts } from '../node/facts.ts';
 import type { Script, Sections } from '../node/script.ts';
-import { asRoot, CRI, criImageId, eachPair, eachReference, flatPairs, heldBy, parseJson, variables } from './cri.ts';
+import {
+  asRoot,
+  CRI,
+  criImageId,
+  criPinned,
+  eachPair,
+  eachReference,
+  flatPairs,
+  heldBy,
+  parseJson,
+  variables,
+} from './cri.ts';
+import { CRIO_PINS } from './crio-pins.ts';
 import { heldByPodman, podmanLoad } from './podman-load.ts';
 import type { AskedLayer, HeldImage, Runtime, TagPair } from './runtime.ts';
 import { LET_IMPORTS_END, runOf, STAGE_PREFIX, UNPACKED } from './staging.ts';
@@ -28,6 +40,7 @@ export const crio: Runtime = {
   lacksContent: said => /blobs\/sha256\/[0-9a-f]+: no such file/.test(said),
   tag: (facts, pairs) => commandsFor(facts).tag(facts, pairs),
   names: ({ privilege }) => (privilege === 'user' ? undefined : NAMES),
+  pins: () => CRIO_PINS,
   remove: (facts, references) => commandsFor(facts).remove(facts, references),
 };
 
@@ -84,6 +97,7 @@ function heldAt(sections: Sections, number: number): HeldImage | undefined {
     os: String(config.os),
     architecture: String(config.architecture),
     unpacked: true,
+    isPinned: criPinned(sections, number),
     witness: 'crictl',
   };
 }

@@ -81,6 +81,7 @@ function node(
       estimate: { bytes: 0, isExact: true },
       isSandbox: false,
       hasMoved: false,
+      isPinned: false,
       outcome: 'none',
       bytesSent: 0,
       smoke: undefined,
@@ -91,14 +92,18 @@ function node(
   return checked;
 }
 
-function found(nodes: readonly CheckedNode[], { isSmoked = true, cluster, images = [IMAGE] }: Partial<Options> = {}) {
-  return preflight(nodes, images, { isSmoked, cluster }).map(
+function found(
+  nodes: readonly CheckedNode[],
+  { isSmoked = true, isPinning = false, cluster, images = [IMAGE] }: Partial<Options> = {},
+) {
+  return preflight(nodes, images, { isSmoked, isPinning, cluster }).map(
     ({ node, severity, code }) => `${node} ${severity} ${code}`,
   );
 }
 
 interface Options {
   readonly isSmoked: boolean;
+  readonly isPinning: boolean;
   readonly cluster: readonly NodeObject[];
   readonly images: readonly SourceImage[];
 }
@@ -163,6 +168,12 @@ describe('one thing that is wrong', () => {
     }
   });
 
+  it('a runtime without pins, where images are to be pinned', () => {
+    const old = node('w1', { facts: { runtime: { name: 'containerd', version: '1.6.20' } } });
+    expect(found([old], { isPinning: true })).toEqual(['w1 warning PIN_UNSUPPORTED']);
+    expect(found([old])).toEqual([]);
+  });
+
   it('a disk that may be too small for layers and archive, and would be fuller than the kubelet likes', () => {
     expect(found([node('w1', { facts: { disk: disk(199) } })])).toEqual([
       'w1 warning DISK_TIGHT',
@@ -176,7 +187,11 @@ describe('one thing that is wrong', () => {
   it('a disk on which the kubelet will collect, counted as the kubelet does', () => {
     // 350 MB free of 1000, less 2 × 100: 15 % are left.
     expect(
-      preflight([node('w1', { facts: { disk: disk(350, 1000) } })], [IMAGE], { isSmoked: true, cluster: undefined }),
+      preflight([node('w1', { facts: { disk: disk(350, 1000) } })], [IMAGE], {
+        isSmoked: true,
+        isPinning: false,
+        cluster: undefined,
+      }),
     ).toMatchObject([
       {
         code: 'IMAGE_GC_LIKELY',
@@ -237,7 +252,7 @@ describe('everything is found at once', () => {
   });
 
   it('and becomes one error for each node, the first reason first', () => {
-    const findings = preflight(nodes, [IMAGE], { isSmoked: true, cluster: undefined });
+    const findings = preflight(nodes, [IMAGE], { isSmoked: true, isPinning: false, cluster: undefined });
     const error = errorOf(findings.filter(finding => finding.node === 'w3'));
     expect(error).toMatchObject({ code: 'SANDBOX_IMAGE_MISSING', node: 'w3' });
     expect(error?.message).toMatch(
@@ -277,7 +292,7 @@ describe('a list of mixed architectures', () => {
   it('stops before a byte is sent when the image lacks one of them, and names the node', () => {
     const only = source(REFERENCE, variant('a', AMD64));
     const nodes = [node('w1', { image: only }), node('w2', { platform: ARM64, image: only })];
-    const findings = preflight(nodes, [only], { isSmoked: true, cluster: undefined });
+    const findings = preflight(nodes, [only], { isSmoked: true, isPinning: false, cluster: undefined });
     expect(findings).toMatchObject([
       {
         node: 'w2',

@@ -1,10 +1,10 @@
 import { spawn } from 'node:child_process';
-import { mkdtempSync, readdirSync, readlinkSync, rmSync, symlinkSync, unlinkSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync, symlinkSync, unlinkSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { type LockAnswer, readAnswers, releaseScript, takeScript } from '../../../src/node/lock.ts';
+import { type LockAnswer, readAnswers, releaseScript, scriptAlone, takeScript } from '../../../src/node/lock.ts';
 import { runScript, type Script } from '../../../src/node/script.ts';
 import type { SshConnection } from '../../../src/ssh/connect.ts';
 
@@ -115,4 +115,13 @@ describe('a lock on a node', () => {
     expect([taken.size, refusals.length]).toEqual([0, 0]);
     expect(denial).toMatch(/No such file/);
   });
+});
+
+it('lets one script at a time change what the node has once, and passes on that it failed', async () => {
+  const file = join(directory, '.count');
+  const body = `count=$(cat ${file} 2>/dev/null); sleep 0.05; echo $((count + 1)) >${file}`;
+  await Promise.all(Array.from({ length: 4 }, (_, index) => run(scriptAlone('counts', `run${index}`, { body }))));
+  expect(readFileSync(file, 'utf8')).toBe('4\n');
+  await expect(run(scriptAlone('counts', 'run1', { body: 'false' }))).rejects.toThrow(/exit code 1/);
+  expect(readdirSync(directory)).toEqual(['.count']);
 });
