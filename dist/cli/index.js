@@ -12,7 +12,7 @@ __nccwpck_require__.r(__webpack_exports__);
 /* harmony import */ var node_util__WEBPACK_IMPORTED_MODULE_0___default = /*#__PURE__*/__nccwpck_require__.n(node_util__WEBPACK_IMPORTED_MODULE_0__);
 /* harmony import */ var _commands_js__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(3052);
 /* harmony import */ var _completion_js__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(3992);
-/* harmony import */ var _entry_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(8613);
+/* harmony import */ var _entry_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(9467);
 /* harmony import */ var _help_js__WEBPACK_IMPORTED_MODULE_4__ = __nccwpck_require__(3201);
 /* harmony import */ var _host_gitlab_js__WEBPACK_IMPORTED_MODULE_5__ = __nccwpck_require__(6456);
 /* harmony import */ var _host_host_js__WEBPACK_IMPORTED_MODULE_6__ = __nccwpck_require__(9385);
@@ -319,7 +319,7 @@ function fish() {
 
 /***/ }),
 
-/***/ 8613:
+/***/ 9467:
 /***/ ((__unused_webpack_module, __webpack_exports__, __nccwpck_require__) => {
 
 "use strict";
@@ -2283,6 +2283,7 @@ function settings_readSettings(host, env = process.env) {
         criSocket,
         delta: inputs.delta === 'true',
         atomic: inputs.atomic === 'true',
+        pin: inputs.pin === 'true',
         lockTimeoutMs: inputs['lock-timeout'] * 1000,
         parallel: inputs.parallel === 0 ? Number.POSITIVE_INFINITY : inputs.parallel,
         bandwidth: inputs.bandwidth,
@@ -2678,6 +2679,7 @@ function node_newNode(settings) {
         images: [],
         staged: new Set(),
         kept: [],
+        hasPinned: false,
         lock: undefined,
         findings: [],
         checked: [],
@@ -2783,6 +2785,99 @@ function describeNode({ facts, settings: { label }, connection }) {
         privilege === 'user' ? 'as a user who may load images by podman and ask for them' : `as ${as}`,
         `${formatBytes(disk.freeBytes)} free on ${disk.path}`,
     ].join(', ');
+}
+
+;// CONCATENATED MODULE: ./lib/node/record.js
+const DIRECTORY = '/var/lib/kube-sideload';
+function formatEntry({ reference, imageId, placedAt, run, isPinned = false }) {
+    return [reference, imageId, placedAt, run, ...(isPinned ? ['pinned'] : [])].join(' ');
+}
+function parseRecord(text) {
+    return text.split('\n').flatMap(line => {
+        const [, reference = '', imageId = '', placedAt = '', run = '', pinned] = /^(\S+) (sha256:[0-9a-f]{64}) (\d{1,12}) ([0-9a-z]+)( pinned)?$/.exec(line) ?? [];
+        const entry = { reference, imageId, placedAt: Number(placedAt), run };
+        return reference === '' ? [] : [{ ...entry, ...(pinned !== undefined && { isPinned: true }) }];
+    });
+}
+const READ_RECORD = {
+    body: `section record
+[ ! -e ${DIRECTORY}/images ] || as_root cat ${DIRECTORY}/images || exit 1`,
+};
+function readRecord(sections) {
+    return parseRecord(sections.get('record') ?? '');
+}
+function changeRecord(added, dropped = []) {
+    return {
+        body: `as_root sh -c "$CHANGE" sh "$ADDED" "$REPLACED" "$DROPPED" >&2 || exit 1`,
+        variables: {
+            CHANGE,
+            ADDED: added.map(formatEntry).join('\n'),
+            REPLACED: added.map(({ reference }) => reference).join('\n'),
+            DROPPED: dropped.map(formatEntry).join('\n'),
+        },
+    };
+}
+const CHANGE = `umask 022
+mkdir -p ${DIRECTORY} && cd ${DIRECTORY} || exit
+if command -v flock >/dev/null; then exec 9>.lock && flock -w 30 9 || exit; fi
+nl='
+'
+{
+  [ ! -e images ] || while read -r line; do
+    case "$nl$2$nl" in *"$nl\${line%% *}$nl"*) continue ;; esac
+    case "$nl$3$nl" in *"$nl$line$nl"*) continue ;; esac
+    printf '%s\\n' "$line"
+  done <images
+  [ -z "$1" ] || printf '%s\\n' "$1"
+} >".images.$$" && mv -f ".images.$$" images || { rm -f ".images.$$"; exit 1; }
+`;
+
+;// CONCATENATED MODULE: ./lib/node/script.js
+
+
+const SEARCH_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/snap/bin';
+async function runScript(connection, script, signal) {
+    const mark = `@@${(0,external_node_crypto_namespaceObject.randomBytes)(6).toString('hex')}`;
+    const stdin = composeScript(script, mark, connection.becomesRootBy);
+    const result = await connection.run(['/bin/sh'], { stdin, signal });
+    const sections = parseSections(result.stdout, mark);
+    if (result.code !== 0 || !sections.has('end')) {
+        const said = `${result.stderr}\n${result.stdout.split(mark)[0] ?? ''}`.trim();
+        throw new errors/* SideloadError */.wR('REMOTE_COMMAND_FAILED', `a script on the node ended with exit code ${result.code}${said === '' ? '' : `: ${said.slice(-2000)}`}`, { node: connection.target.label });
+    }
+    return sections;
+}
+const ROOT_WORDS = {
+    auto: `AS_ROOT='sudo -n'; command -v sudo >/dev/null || ! command -v doas >/dev/null || AS_ROOT='doas -n'`,
+    sudo: `AS_ROOT='sudo -n'`,
+    doas: `AS_ROOT='doas -n'`,
+    none: 'AS_ROOT=',
+    password: 'AS_ROOT=',
+};
+function composeScript({ body, variables = {} }, mark, rootBy = 'auto') {
+    const assignments = Object.entries(variables).map(([name, value]) => `${name}=${quoteForSh(value)}`);
+    return `{
+export LC_ALL=C PATH="$PATH:${SEARCH_PATH}"
+section() { printf '\\n${mark} %s\\n' "$1"; }
+if [ "$(id -u)" = 0 ]; then AS_ROOT=; else ${ROOT_WORDS[rootBy]}; fi
+as_root() { $AS_ROOT "$@"; }
+${assignments.join('\n')}
+${body}
+section end
+exit 0
+} </dev/null
+`;
+}
+function quoteForSh(value) {
+    return `'${value.replaceAll("'", String.raw `'\''`)}'`;
+}
+function parseSections(stdout, mark) {
+    const sections = new Map();
+    for (const part of stdout.split(`\n${mark} `).slice(1)) {
+        const newline = part.indexOf('\n');
+        sections.set(part.slice(0, newline), part.slice(newline + 1).trim());
+    }
+    return sections;
 }
 
 ;// CONCATENATED MODULE: ./lib/image/image.js
@@ -2959,6 +3054,10 @@ function criImageId(sections, number) {
     }
     return /^[0-9a-f]{64}$/.test(id) ? `sha256:${id}` : id;
 }
+function criPinned(sections, number) {
+    const answer = cri_parseJson(sections.get(`cri ${number}`));
+    return answer?.status === undefined ? undefined : answer.status.pinned === true;
+}
 function cri_parseJson(text) {
     try {
         return JSON.parse(text ?? '');
@@ -3032,6 +3131,7 @@ const containerd = {
     lacksContent: said => /content digest sha256:[0-9a-f]+: not found/.test(said),
     tag,
     names: () => NAMES,
+    pins: () => PINS,
     remove,
 };
 function importArchive(facts, stage, platform) {
@@ -3089,6 +3189,7 @@ function heldAt(sections, number) {
         os: String(config?.os),
         architecture: String(config?.architecture),
         unpacked: /\strue\s*$/.test(sections.get(`check ${number}`) ?? ''),
+        isPinned: criPinned(sections, number),
         witness: answer === 'unasked' ? 'ctr' : 'crictl',
     };
 }
@@ -3148,10 +3249,29 @@ function heldLayers(sections, asked) {
         ...(foreign.get(diffId) ?? []),
     ]);
 }
+const PINNED = 'io.cri-containerd.pinned';
+const PINNED_BY = 'kube-sideload.pinned-by';
 const NAMES = `${CTR}
 has_name() { [ -n "$(ctr images ls -q "name==$1")" ]; }
-give_name() { ctr images tag --force "$1" "$2"; }
+give_name() {
+  ctr images tag --force "$1" "$2" || return
+  pins=$(ctr images ls "name==$1" | tr ', ' '\\n\\n' | grep -E '^(${PINNED}|${PINNED_BY})=.') || return 0
+  ctr images label "$2" $pins
+}
 take_name() { ctr images rm "$1"; }`;
+const PINS = `${CTR}
+has_label() { [ -n "$(ctr images ls -q "name==$1,labels.\\"$2\\"")" ]; }
+pin() {
+  for name in "$@"; do
+    has_label "$name" ${PINNED} || ctr images label "$name" ${PINNED}=pinned "${PINNED_BY}=$RUN" >&2 || return
+  done
+}
+unpin() {
+  for name in "$@"; do
+    ! has_label "$name" ${PINNED_BY} || ctr images label "$name" ${PINNED}= ${PINNED_BY}= >&2 || return
+  done
+}
+unpin_of() { unpin $(ctr images ls -q "labels.\\"${PINNED_BY}\\"==$1" | grep -v '^${STAGE_PREFIX}'); }`;
 function tag(facts, pairs) {
     return {
         body: `${CTR}${eachPair('  ctr images tag --force "$1" "$2" >&2')}`,
@@ -3165,6 +3285,54 @@ function remove(facts, references) {
         variables: variables(facts, references),
     };
 }
+
+;// CONCATENATED MODULE: ./lib/runtime/crio-pins.js
+const crio_pins_DIRECTORY = '/etc/crio';
+const FILE = `${crio_pins_DIRECTORY}/crio.conf.d/99-kube-sideload.conf`;
+const CRIO_PINS = `
+nl='
+'
+ours() { as_root cat ${FILE} 2>/dev/null | sed -n 's/^  "\\([^"]*\\)", # \\([0-9a-z]*\\)$/\\1 \\2/p'; }
+theirs() {
+  for file in ${crio_pins_DIRECTORY}/crio.conf ${crio_pins_DIRECTORY}/crio.conf.d/*; do
+    [ "$file" = ${FILE} ] || as_root cat "$file" 2>/dev/null | sed "s/#[^\\"']*$//" | { tr '\\n' ' '; echo; } |
+      sed -n 's/.*pinned_images *= *\\[\\([^]]*\\)\\].*/\\1/p'
+  done | tail -n 1 | grep -oE "\\"[^\\"]*\\"|'[^']*'"
+}
+content() {
+  echo '# Images that kube-sideload has pinned, and by which run. It writes this file anew.'
+  printf '[crio.image]\\npinned_images = [\\n'
+  theirs | sed 's/.*/  &,/'
+  sed 's/^\\([^ ]*\\) \\(.*\\)$/  "\\1", # \\2/'
+  echo ']'
+}
+reload() {
+  if [ -d /run/systemd/system ] && as_root systemctl reload crio; then return; fi
+  for process in $(grep -lsx crio /proc/[0-9]*/comm); do
+    process=\${process%/comm}
+    as_root kill -HUP "\${process#/proc/}" || return
+  done
+}
+change() {
+  wanted=$(cat) new=
+  [ -z "$wanted" ] || new=$(printf '%s\\n' "$wanted" | content)
+  [ "$new" != "$(as_root cat ${FILE} 2>/dev/null)" ] || return 0
+  if [ -z "$new" ]; then as_root rm -f ${FILE}
+  else
+    as_root mkdir -p ${crio_pins_DIRECTORY}/crio.conf.d &&
+      printf '%s\\n' "$new" | as_root tee ${crio_pins_DIRECTORY}/.kube-sideload >/dev/null &&
+      as_root mv -f ${crio_pins_DIRECTORY}/.kube-sideload ${FILE}
+  fi && reload >&2
+}
+pin() {
+  old=$(ours)
+  {
+    [ -z "$old" ] || printf '%s\\n' "$old"
+    for name in "$@"; do case $nl$old in *"$nl$name "*) ;; *) echo "$name $RUN" ;; esac; done
+  } | change
+}
+unpin() { ours | while read -r name run; do case " $* " in *" $name "*) ;; *) echo "$name $run" ;; esac; done | change; }
+unpin_of() { ours | grep -v " $1\\$" | change; }`;
 
 ;// CONCATENATED MODULE: ./lib/runtime/podman-load.js
 
@@ -3250,6 +3418,7 @@ ${LET_IMPORTS_END}${eachReference(`  run=\${reference%:*}
 
 
 
+
 const crio = {
     importArchive: (facts, ...rest) => commandsFor(facts).importArchive(facts, ...rest),
     inspect: (facts, references) => commandsFor(facts).inspect(facts, references),
@@ -3267,6 +3436,7 @@ const crio = {
     lacksContent: said => /blobs\/sha256\/[0-9a-f]+: no such file/.test(said),
     tag: (facts, pairs) => commandsFor(facts).tag(facts, pairs),
     names: ({ privilege }) => (privilege === 'user' ? undefined : crio_NAMES),
+    pins: () => CRIO_PINS,
     remove: (facts, references) => commandsFor(facts).remove(facts, references),
 };
 function commandsFor({ privilege }) {
@@ -3309,6 +3479,7 @@ function crio_heldAt(sections, number) {
         os: String(config.os),
         architecture: String(config.architecture),
         unpacked: true,
+        isPinned: criPinned(sections, number),
         witness: 'crictl',
     };
 }
@@ -3395,6 +3566,7 @@ const docker = {
     lacksContent: said => /no such file or directory/.test(said),
     tag: docker_tag,
     names: () => docker_NAMES,
+    pins: () => undefined,
     remove: docker_remove,
 };
 function docker_importArchive(facts) {
@@ -3571,54 +3743,6 @@ function parseKubelet(text, gcThreshold) {
 function kubelet_toObject(document) {
     const value = (document.errors ?? []).length === 0 ? document.toJS?.() : undefined;
     return typeof value === 'object' && value !== null ? value : {};
-}
-
-;// CONCATENATED MODULE: ./lib/node/script.js
-
-
-const SEARCH_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/snap/bin';
-async function runScript(connection, script, signal) {
-    const mark = `@@${(0,external_node_crypto_namespaceObject.randomBytes)(6).toString('hex')}`;
-    const stdin = composeScript(script, mark, connection.becomesRootBy);
-    const result = await connection.run(['/bin/sh'], { stdin, signal });
-    const sections = parseSections(result.stdout, mark);
-    if (result.code !== 0 || !sections.has('end')) {
-        const said = `${result.stderr}\n${result.stdout.split(mark)[0] ?? ''}`.trim();
-        throw new errors/* SideloadError */.wR('REMOTE_COMMAND_FAILED', `a script on the node ended with exit code ${result.code}${said === '' ? '' : `: ${said.slice(-2000)}`}`, { node: connection.target.label });
-    }
-    return sections;
-}
-const ROOT_WORDS = {
-    auto: `AS_ROOT='sudo -n'; command -v sudo >/dev/null || ! command -v doas >/dev/null || AS_ROOT='doas -n'`,
-    sudo: `AS_ROOT='sudo -n'`,
-    doas: `AS_ROOT='doas -n'`,
-    none: 'AS_ROOT=',
-    password: 'AS_ROOT=',
-};
-function composeScript({ body, variables = {} }, mark, rootBy = 'auto') {
-    const assignments = Object.entries(variables).map(([name, value]) => `${name}=${quoteForSh(value)}`);
-    return `{
-export LC_ALL=C PATH="$PATH:${SEARCH_PATH}"
-section() { printf '\\n${mark} %s\\n' "$1"; }
-if [ "$(id -u)" = 0 ]; then AS_ROOT=; else ${ROOT_WORDS[rootBy]}; fi
-as_root() { $AS_ROOT "$@"; }
-${assignments.join('\n')}
-${body}
-section end
-exit 0
-} </dev/null
-`;
-}
-function quoteForSh(value) {
-    return `'${value.replaceAll("'", String.raw `'\''`)}'`;
-}
-function parseSections(stdout, mark) {
-    const sections = new Map();
-    for (const part of stdout.split(`\n${mark} `).slice(1)) {
-        const newline = part.indexOf('\n');
-        sections.set(part.slice(0, newline), part.slice(newline + 1).trim());
-    }
-    return sections;
 }
 
 ;// CONCATENATED MODULE: ./lib/node/root.js
@@ -3871,7 +3995,7 @@ function layers_describe(blob) {
 
 
 
-const DIRECTORY = '/run/kube-sideload';
+const lock_DIRECTORY = '/run/kube-sideload';
 const LEASE_SECONDS = 120;
 const LOCKS = `
 read -r up rest </proc/uptime
@@ -3893,7 +4017,7 @@ replace() {
   if [ -n "$3" ]; then as_root mv -f "$next" "$1"; else as_root rm -f "$1" "$next"; fi
 }
 `;
-const TAKE = `${LOCKS}
+const TAKING = `${LOCKS}
 take() {
   for attempt in 1 2 3; do
     held=$(readlink "$1")
@@ -3908,20 +4032,42 @@ take() {
   [ -n "$held" ] || case $said in *'File exists'*) ;; *) printf 'refused %s' "$said"; return ;; esac
   printf 'held %s %s' "$run" "$since"
 }
-[ -d ${DIRECTORY} ] || as_root mkdir -p -m 755 ${DIRECTORY} 2>/dev/null
+[ -d ${lock_DIRECTORY} ] || as_root mkdir -p -m 755 ${lock_DIRECTORY} 2>/dev/null`;
+const TAKE = `${TAKING}
 number=0
 set -- $LOCKED
 while [ $# -gt 1 ]; do
-  section "lock $number"; take "${DIRECTORY}/$1" "$2"
+  section "lock $number"; take "${lock_DIRECTORY}/$1" "$2"
   number=$((number + 1))
   shift 2
 done`;
 const RELEASE = `${LOCKS}
-for lock in ${DIRECTORY}/*; do
+for lock in ${lock_DIRECTORY}/*; do
   case \${lock##*/} in *.*) continue ;; esac
   held=$(readlink "$lock") || continue
   case $held in "$RUN "*) replace "$lock" "$held" '' ;; esac
 done`;
+const ALONE = `${TAKING}
+alone() {
+  for second in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
+    case $(take ${lock_DIRECTORY}/$1 "$1") in held*) sleep 1 ;; *) return 0 ;; esac
+  done
+  echo "another job changes the $1 of the node, and does not come to its end" >&2
+  return 1
+}
+together() { held=$(readlink ${lock_DIRECTORY}/$1) && replace ${lock_DIRECTORY}/$1 "$held" ''; }
+`;
+function scriptAlone(what, runId, { body, variables }) {
+    return {
+        body: `${ALONE}
+alone ${what} || exit 1
+${body}
+status=$?
+together ${what}
+[ $status = 0 ] || exit 1`,
+        variables: { ...variables, RUN: runId, LEASE: `${LEASE_SECONDS}` },
+    };
+}
 function takeScript(runId, references) {
     const locked = references.map(reference => `${(0,external_node_crypto_namespaceObject.createHash)('sha256').update(reference).digest('hex')} ${reference}`);
     return { body: TAKE, variables: { RUN: runId, LEASE: `${LEASE_SECONDS}`, LOCKED: locked.join('\n') } };
@@ -4243,6 +4389,7 @@ async function planImages(node, images, sandboxes, settings, run) {
         isWhole: false,
         estimate: { bytes: 0, isExact: true },
         hasMoved: false,
+        isPinned: false,
         outcome: action === 'send' ? 'none' : 'present',
         bytesSent: 0,
         smoke: undefined,
@@ -4315,7 +4462,9 @@ async function steps_inspect(node, references, signal) {
 
 
 
-function driftOf({ variants }, platform, held) {
+
+
+function driftOf({ variants }, platform, held, wasPinned) {
     const wanted = bestMatch(variants, platform);
     if (wanted === undefined) {
         const built = variants.map(variant => formatPlatform(variant.platform)).join(', ');
@@ -4329,16 +4478,23 @@ function driftOf({ variants }, platform, held) {
     if (held.imageId !== imageId) {
         return { drift: 'other-image', says: `it is ${held.imageId}, and should be ${imageId}`, imageId };
     }
-    return held.unpacked ? undefined : { drift: 'not-unpacked', says: 'its layers are not unpacked', imageId };
+    if (!held.unpacked) {
+        return { drift: 'not-unpacked', says: 'its layers are not unpacked', imageId };
+    }
+    return held.isPinned === false && wasPinned(imageId)
+        ? { drift: 'not-pinned', says: 'it was pinned, and is not any more', imageId }
+        : undefined;
 }
 async function checkNode(node, expectations, run) {
-    const { facts } = node_ready(node);
+    const { connection, facts } = node_ready(node);
     const wanted = expectations.filter(({ reference, isSandbox }) => !isSandbox || facts.sandbox?.reference === reference);
     const references = wanted.map(({ reference }) => reference);
     const held = await steps_inspect(node, references, run.signal);
+    const recorded = facts.privilege === 'user' ? [] : readRecord(await runScript(connection, READ_RECORD, run.signal));
     node.checked = wanted.map(expectation => {
         const { reference } = expectation;
-        const found = driftOf(expectation, facts.platform, held.get(reference));
+        const wasPinned = (imageId) => recorded.some(one => one.reference === reference && one.imageId === imageId && one.isPinned === true);
+        const found = driftOf(expectation, facts.platform, held.get(reference), wasPinned);
         const error = found === undefined
             ? undefined
             : (0,report_report/* errorReport */.ZV)(new errors/* SideloadError */.wR('DRIFT', `${reference}: ${found.says}`, { node: node.settings.label }));
@@ -11674,7 +11830,83 @@ function oneAtATime() {
     };
 }
 
+;// CONCATENATED MODULE: ./lib/runtime/pin.js
+const FIRST_PATCHES = { '1.6': 25, '1.7': 10 };
+function pinFault({ runtime: { name, version }, privilege, }) {
+    if (name === 'docker') {
+        return 'cri-dockerd has no pinning';
+    }
+    if (privilege === 'user') {
+        return 'the user may load images there, and pin none';
+    }
+    const [, line = '', patch = ''] = /^v?(\d+\.\d+)\.(\d+)/.exec(version) ?? [];
+    const first = name === 'containerd' ? FIRST_PATCHES[line] : undefined;
+    return first !== undefined && Number(patch) < first
+        ? `containerd ${version} has no pinning, which came with ${line}.${first}`
+        : undefined;
+}
+
+;// CONCATENATED MODULE: ./lib/node/pin.js
+
+
+
+
+
+
+
+const pin_ASK = `${CRI}
+number=0
+for reference in $REFERENCES; do
+  section "pinned $number"
+  [ -n "$CRICTL" ] || printf unasked
+  for attempt in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
+    [ -n "$CRICTL" ] || break
+    as_root $CRICTL --image-endpoint "unix://$SOCKET" inspecti -o json "$reference" 2>/dev/null |
+      grep -q '"pinned": *true' && printf yes && break
+    sleep 0.5
+  done
+  number=$((number + 1))
+done`;
+async function pinImages(node, run) {
+    const { connection, facts } = node_ready(node);
+    const images = node.images.filter(({ isSandbox }) => !isSandbox);
+    if (pinFault(facts) !== undefined || images.length === 0) {
+        return;
+    }
+    const references = images.map(({ reference }) => reference);
+    node.hasPinned = true;
+    await change(node, 'pin $REFERENCES', references, run.id, run.signal).catch((thrown) => {
+        const { code, message, cause } = (0,errors/* toSideloadError */.Lq)(thrown);
+        throw code === 'REMOTE_COMMAND_FAILED' ? new errors/* SideloadError */.wR('PIN_FAILED', message, { cause }) : thrown;
+    });
+    const asked = { body: pin_ASK, variables: variables(facts, references) };
+    const sections = await runScript(connection, asked, run.signal);
+    for (const [number, image] of images.entries()) {
+        await notingError(node, image, async () => {
+            if (sections.get(`pinned ${number}`) === '') {
+                throw new errors/* SideloadError */.wR('PIN_FAILED', `${image.reference}: \`crictl inspecti\` says that it is not pinned`);
+            }
+        });
+    }
+}
+async function unpinImages(node, references, runId, signal) {
+    if (references.length > 0 && pinFault(node_ready(node).facts) === undefined) {
+        await change(node, 'unpin $REFERENCES', references, runId, signal);
+    }
+}
+async function pin_unpinOf(node, ended, runId, signal) {
+    if (pinFault(node_ready(node).facts) === undefined) {
+        await change(node, `unpin_of ${ended}`, [], runId, signal);
+    }
+}
+async function change(node, words, references, runId, signal) {
+    const { connection, facts } = node_ready(node);
+    const body = `${runtimeOf(facts.runtime.name).pins() ?? ''}\n${words}`;
+    await runScript(connection, scriptAlone('pins', runId, { body, variables: variables(facts, references) }), signal);
+}
+
 ;// CONCATENATED MODULE: ./lib/node/promote.js
+
 
 
 
@@ -11700,6 +11932,7 @@ async function promoteImages(node, { atomic }, run, stageAgain) {
                 throw new errors/* SideloadError */.wR('VERIFY_FAILED', `${image.reference} in the end: ${fault}`);
             }
         });
+        image.isPinned = held.get(image.reference)?.isPinned === true;
         if (image.stage !== undefined) {
             image.outcome = 'sent';
         }
@@ -11731,7 +11964,7 @@ async function move(node, atomic, run) {
 async function restoreImages(node, settings, ssh, runId, log) {
     const { label } = node.settings;
     const moved = node.images.filter(({ hasMoved }) => hasMoved);
-    if (node.kept.length === 0 && moved.length === 0) {
+    if (node.kept.length === 0 && moved.length === 0 && !node.hasPinned) {
         return;
     }
     if (node.facts !== undefined && runtimeOf(node.facts.runtime.name).names(node.facts) === undefined) {
@@ -11749,6 +11982,9 @@ async function restoreImages(node, settings, ssh, runId, log) {
             const restored = await restoreKept(node, own, signal, log);
             for (const [reference, fault] of [...restored, ...lost.map(takenOver)])
                 failed.set(reference, fault);
+            if (node.hasPinned) {
+                await pin_unpinOf(node, runId, runId, signal);
+            }
         });
         if (failed.size === 0) {
             await steps_forgetKept(node, signal);
@@ -11795,8 +12031,15 @@ async function settleOthers(node, locked, run, log) {
     const all = [...new Map([...left, ...orphans].map(one => [one.kept.before, one])).values()];
     for (const runId of new Set(all.map(one => one.runId))) {
         const kept = all.filter(one => one.runId === runId).map(one => one.kept);
-        const say = (line) => log(`${line}: run ${runId} has ended without a verdict`);
+        let isOrphaned = false;
+        const say = (line) => {
+            isOrphaned = true;
+            log(`${line}: run ${runId} has ended without a verdict`);
+        };
         throwFailed(await restoreKept(node, kept, run.signal, say));
+        if (isOrphaned) {
+            await pin_unpinOf(node, runId, run.id, run.signal);
+        }
         await forget(node, kept.flatMap(({ before, absent }) => [before, absent]), run.signal);
     }
 }
@@ -12051,51 +12294,8 @@ function forget_forget(facts, references) {
     }
 }
 
-;// CONCATENATED MODULE: ./lib/node/record.js
-const record_DIRECTORY = '/var/lib/kube-sideload';
-function formatEntry({ reference, imageId, placedAt, run }) {
-    return [reference, imageId, placedAt, run].join(' ');
-}
-function parseRecord(text) {
-    return text.split('\n').flatMap(line => {
-        const [, reference = '', imageId = '', placedAt = '', run = ''] = /^(\S+) (sha256:[0-9a-f]{64}) (\d{1,12}) ([0-9a-z]+)$/.exec(line) ?? [];
-        return reference === '' ? [] : [{ reference, imageId, placedAt: Number(placedAt), run }];
-    });
-}
-const READ_RECORD = {
-    body: `section record
-[ ! -e ${record_DIRECTORY}/images ] || as_root cat ${record_DIRECTORY}/images || exit 1`,
-};
-function readRecord(sections) {
-    return parseRecord(sections.get('record') ?? '');
-}
-function changeRecord(added, dropped = []) {
-    return {
-        body: `as_root sh -c "$CHANGE" sh "$ADDED" "$REPLACED" "$DROPPED" >&2 || exit 1`,
-        variables: {
-            CHANGE,
-            ADDED: added.map(formatEntry).join('\n'),
-            REPLACED: added.map(({ reference }) => reference).join('\n'),
-            DROPPED: dropped.map(formatEntry).join('\n'),
-        },
-    };
-}
-const CHANGE = `umask 022
-mkdir -p ${record_DIRECTORY} && cd ${record_DIRECTORY} || exit
-if command -v flock >/dev/null; then exec 9>.lock && flock -w 30 9 || exit; fi
-nl='
-'
-{
-  [ ! -e images ] || while read -r line; do
-    case "$nl$2$nl" in *"$nl\${line%% *}$nl"*) continue ;; esac
-    case "$nl$3$nl" in *"$nl$line$nl"*) continue ;; esac
-    printf '%s\\n' "$line"
-  done <images
-  [ -z "$1" ] || printf '%s\\n' "$1"
-} >".images.$$" && mv -f ".images.$$" images || { rm -f ".images.$$"; exit 1; }
-`;
-
 ;// CONCATENATED MODULE: ./lib/node/retention.js
+
 
 
 
@@ -12117,7 +12317,7 @@ async function noteImages(node, run) {
             .filter(({ isSandbox, outcome }) => !isSandbox && outcome !== 'none')
             .map(({ reference, image, outcome }) => ({ reference, imageId: image.imageId, outcome }))
             .filter(one => one.outcome === 'sent' || isRecorded(one))
-            .map(({ reference, imageId }) => ({ reference, imageId, placedAt, run: run.id }));
+            .map(({ reference, imageId }) => ({ reference, imageId, placedAt, run: run.id, isPinned: node.hasPinned }));
         if (added.length > 0) {
             await runScript(connection, changeRecord(added), run.signal);
         }
@@ -12158,6 +12358,7 @@ async function retainImages(node, { keep, repositories, isDryRun }, run) {
     const old = fates.filter(({ fate }) => fate === 'remove').map(({ entry }) => entry);
     if (old.length > 0) {
         const names = old.map(({ reference }) => reference);
+        await unpinImages(node, names, run.id, run.signal);
         await runScript(connection, forget_forget(facts, names), run.signal);
         const left = await steps_inspect(node, names, run.signal);
         const still = names.filter(name => left.get(name) !== undefined);
@@ -12409,6 +12610,7 @@ async function* throttled(source, throttle, signal) {
 
 
 
+
 function preflight(nodes, images, options) {
     const names = nodes.map(kubernetesName);
     const found = nodes.flatMap((node, index) => faultsOf(node, images, options)
@@ -12434,7 +12636,7 @@ function errorOf(findings) {
     const also = others.map(({ code, message, hint }) => `also [${code}]: ${message}\n  ${hint}`);
     return new errors/* SideloadError */.wR(first.code, [first.message, ...also].join('\n'), { node: first.node, hint: first.hint });
 }
-function faultsOf(node, images, { isSmoked }) {
+function faultsOf(node, images, { isSmoked, isPinning }) {
     const { machine, facts, object, error } = node;
     const faults = [];
     if (error !== undefined) {
@@ -12459,6 +12661,10 @@ function faultsOf(node, images, { isSmoked }) {
     }
     if (facts !== undefined) {
         faults.push(...sandbox(node, facts, isSmoked), ...disk(node, facts));
+        const unpinnable = isPinning ? pinFault(facts) : undefined;
+        if (unpinnable !== undefined) {
+            faults.push(warning('PIN_UNSUPPORTED', `${unpinnable}: the images will be there unpinned`));
+        }
     }
     return faults;
 }
@@ -12766,6 +12972,7 @@ var version = __nccwpck_require__(7992);
 
 
 
+
 async function sideload(settings, host, run) {
     const ssh = transport_openTransport(settings.ssh, run.scratch);
     const startedAt = new Date().toISOString();
@@ -12845,6 +13052,7 @@ async function sideload(settings, host, run) {
                 const isSmoked = settings.smoke !== undefined;
                 const findings = preflight(nodes, sources, {
                     isSmoked,
+                    isPinning: settings.pin,
                     cluster: settings.shard === undefined ? cluster?.objects : undefined,
                 });
                 for (const node of nodes) {
@@ -12898,8 +13106,11 @@ async function sideload(settings, host, run) {
                     }).finally(() => {
                         changed ||= node.images.some(({ hasMoved }) => hasMoved);
                     });
+                    if (settings.pin) {
+                        await pinImages(node, run);
+                    }
                     for (const { reference, image } of node.images) {
-                        host.info(`${node.settings.label}: ${reference} is ${shortId(image.imageId)}`);
+                        host.info(`${node.settings.label}: ${reference} is ${shortId(image.imageId)}${node.hasPinned ? ', pinned' : ''}`);
                     }
                 });
             },
@@ -12918,6 +13129,10 @@ async function sideload(settings, host, run) {
             'Note what is ours': async () => {
                 await locks.confirm();
                 await node_onEach(nodes, async (node) => {
+                    if (!settings.pin) {
+                        const pinned = node.images.filter(({ isPinned, isSandbox }) => isPinned && !isSandbox);
+                        await unpinImages(node, pinned.map(({ reference }) => reference), run.id, run.signal);
+                    }
                     const refusal = await noteImages(node, run);
                     if (refusal !== undefined) {
                         host.info(`${node.settings.label}: no record of what is ours here, so nothing of it will ever be removed: ${refusal}`);
@@ -13030,7 +13245,11 @@ async function sideload_cleanUp(settings, host, run) {
     const ssh = openTransport(settings.ssh, run.scratch);
     await onEach(nodes, async (node) => {
         await prepareNode(node, settings, ssh, run.signal);
-        await settleLeft(node, run.id, host.state('settled') === 'true', run.signal, host.info);
+        const isSettled = host.state('settled') === 'true';
+        await settleLeft(node, run.id, isSettled, run.signal, host.info);
+        if (settings.pin && !isSettled) {
+            await unpinOf(node, run.id, run.id, run.signal);
+        }
         await removeStaged(node, run.id, run.signal);
         await releaseLocks(node, run.id, run.signal);
         if (settings.smoke?.by === 'cri') {
@@ -13098,8 +13317,8 @@ async function openSandbox(reference, settings, host, run) {
     const elsewhere = () => sideload_open({ ...one, source: 'auto', archive: undefined }, host, run);
     return settings.archive === undefined ? await sideload_open(one, host, run) : await sideload_open(one, host, run).catch(elsewhere);
 }
-function hasMoved({ kept, images }) {
-    return kept.length > 0 || images.some(image => image.hasMoved);
+function hasMoved({ kept, images, hasPinned }) {
+    return kept.length > 0 || hasPinned || images.some(image => image.hasMoved);
 }
 
 ;// CONCATENATED MODULE: ./lib/entry.js
@@ -13328,6 +13547,14 @@ const ERRORS = {
     NODE_LOCKED: {
         title: 'Another job moves the same references on the node',
         hint: 'Run this job again when the other one has ended, or raise `lock-timeout`; what is on the nodes is the other job’s to prove.',
+    },
+    PIN_FAILED: {
+        title: 'The image cannot be pinned on the node',
+        hint: 'Correct what the message names, or set `pin: false`; with CRI-O look for a later file with `pinned_images` in `/etc/crio/crio.conf.d`.',
+    },
+    PIN_UNSUPPORTED: {
+        title: 'The node cannot pin images',
+        hint: 'Keep its disk below the kubelet’s threshold, or set `pin: false`: without a registry a collected image is gone until the next push.',
     },
     RESTORE_FAILED: {
         title: 'A node could not be put back to what it was',
@@ -14076,6 +14303,11 @@ const INPUTS = {
         default: 'true',
         help: 'All nodes or none: when a node fails after references have moved, its smoke pod included, every node gets back what its references named before. `false` leaves the new image on the nodes that are fine, and the job still fails.',
     },
+    pin: {
+        type: { oneOf: ['true', 'false'] },
+        default: 'false',
+        help: 'Pin the images on the nodes, so that the kubelet does not remove them when the disk fills up: by a label with containerd (1.6.25, 1.7.10 or later), by a file in `/etc/crio/crio.conf.d` with CRI-O. Docker has no pins; such nodes are reported. `false` takes away pins that an earlier push of the same names has set.',
+    },
     'lock-timeout': {
         type: 'seconds',
         default: '10m',
@@ -14403,7 +14635,7 @@ const ImageSchema = valibot__WEBPACK_IMPORTED_MODULE_1__/* .pipe */ .FsL(valibot
     isEstimateExact: valibot__WEBPACK_IMPORTED_MODULE_1__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_1__/* .boolean */ .zMY(), valibot__WEBPACK_IMPORTED_MODULE_1__/* .description */ .h_('Whether that is about what would be sent, or the most that it can be, as the layers are in the source.')),
     bytesSent: count('Bytes of the archive that went over the connection.'),
     smoke: valibot__WEBPACK_IMPORTED_MODULE_1__/* .optional */ .lqM(text('The verdict of the kubelet, such as `Running`; absent when no smoke pod was asked to start.')),
-    drift: valibot__WEBPACK_IMPORTED_MODULE_1__/* .optional */ .lqM(valibot__WEBPACK_IMPORTED_MODULE_1__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_1__/* .picklist */ .KIO(['missing', 'other-image', 'not-unpacked', 'no-platform']), valibot__WEBPACK_IMPORTED_MODULE_1__/* .description */ .h_('With `mode: check`: how the node differs from what should be there; absent when it does not.'))),
+    drift: valibot__WEBPACK_IMPORTED_MODULE_1__/* .optional */ .lqM(valibot__WEBPACK_IMPORTED_MODULE_1__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_1__/* .picklist */ .KIO(['missing', 'other-image', 'not-unpacked', 'not-pinned', 'no-platform']), valibot__WEBPACK_IMPORTED_MODULE_1__/* .description */ .h_('With `mode: check`: how the node differs from what should be there; absent when it does not.'))),
     error: valibot__WEBPACK_IMPORTED_MODULE_1__/* .optional */ .lqM(ErrorSchema),
 }), valibot__WEBPACK_IMPORTED_MODULE_1__/* .readonly */ .tBZ(), valibot__WEBPACK_IMPORTED_MODULE_1__/* .description */ .h_('What became of one image on one node.'));
 const RetentionSchema = valibot__WEBPACK_IMPORTED_MODULE_1__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_1__/* .object */ .Ikc({
