@@ -35,6 +35,8 @@ export function locksOf(nodes: () => readonly Node[], run: Run, log: (line: stri
     const { label } = node.settings;
     const askedAtMs = Date.now();
     const references = node.images.map(({ reference }) => reference).toSorted();
+    // Whatever becomes of the answer, they may be there.
+    node.lock = { references: [], askedAtMs };
     const { taken, refusals, denial } = await takeLocks(node, references, run.id, run.signal);
     // Also what is given up again: whoever has the lock next cannot know of it any more.
     await settleOthers(node, taken, run, log);

@@ -67,6 +67,8 @@ take() {
     else break
     fi && { printf 'taken %s' "$from"; return; }
   done
+  parse "$(readlink "$1")"
+  [ "$run" != "$RUN" ] || { printf taken; return; }
   [ -n "$held" ] || case $said in *'File exists'*) ;; *) printf 'refused %s' "$said"; return ;; esac
   printf 'held %s %s' "$run" "$since"
 }
@@ -154,10 +156,10 @@ export async function takeLocks(
 
 /** Makes the locks that a run has on a node count for another while. @returns those that another run has taken over. */
 export async function renewLocks(node: Node, runId: string, signal: AbortSignal): Promise<readonly Refusal[]> {
-  if (node.lock === undefined) {
+  const references = node.lock?.references ?? [];
+  if (references.length === 0) {
     return [];
   }
-  const { references } = node.lock;
   const askedAtMs = Date.now();
   const { refusals } = await takeLocks(node, references, runId, signal);
   node.lock = { references, askedAtMs };

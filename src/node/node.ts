@@ -60,7 +60,7 @@ export interface Node {
   kept: readonly Kept[];
   /** Whether this run may have pinned images on the node. */
   hasPinned: boolean;
-  /** The references that this run has locked on the node, and when, by the runner's clock, it asked for that last. */
+  /** The references that this run is known to have locked on the node, and when it asked last by the runner’s clock. */
   lock: { readonly references: readonly string[]; readonly askedAtMs: number } | undefined;
   findings: readonly Finding[];
   /** With `mode: check`: how it compares with what should be there. */

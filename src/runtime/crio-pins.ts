@@ -13,9 +13,9 @@ nl='
 '
 ours() { as_root cat ${FILE} 2>/dev/null | sed -n 's/^  "\\([^"]*\\)", # \\([0-9a-z]*\\)$/\\1 \\2/p'; }
 theirs() {
-  for file in ${DIRECTORY}/crio.conf ${DIRECTORY}/crio.conf.d/*; do
-    [ "$file" = ${FILE} ] || as_root cat "$file" 2>/dev/null | sed "s/#[^\\"']*$//" | { tr '\\n' ' '; echo; } |
-      sed -n 's/.*pinned_images *= *\\[\\([^]]*\\)\\].*/\\1/p'
+  { echo crio.conf; as_root ls ${DIRECTORY}/crio.conf.d 2>/dev/null | sed 's|^|crio.conf.d/|'; } | while read -r name; do
+    [ "${DIRECTORY}/$name" = ${FILE} ] || as_root cat "${DIRECTORY}/$name" 2>/dev/null </dev/null |
+      sed "s/#[^\\"']*$//" | { tr '\\n' ' '; echo; } | sed -n 's/.*pinned_images *= *\\[\\([^]]*\\)\\].*/\\1/p'
   done | tail -n 1 | grep -oE "\\"[^\\"]*\\"|'[^']*'"
 }
 content() {

@@ -95,7 +95,7 @@ describe('two jobs with the same references', () => {
     await place(old);
     const both = await Promise.all([
       push(inputs(first, { aliases: ALIAS }), { lab }),
-      push(inputs(second, { aliases: ALIAS, nodes: addresses.toReversed().join('\n') }), { lab }),
+      push(inputs(second, { aliases: ALIAS, nodes: addresses.toReversed().join('\n'), 'ssh-user': 'deploy' }), { lab }),
     ]);
     for (const { code, log } of both) expect(code, log).toBe(0);
     const waited = both.map(({ log }) => /waiting for run \S+, which has locked/.test(log));
@@ -169,6 +169,25 @@ describe('a lock', () => {
       await unlockAll();
     }
     expect(await idsOf(REFERENCE)).toEqual(nodes.map(() => old.id));
+  });
+
+  it('is renewed while the job lives', async () => {
+    const long = await image('long', ['/bin/sh', '-c', 'sleep 38']);
+    const [node = expect.unreachable()] = nodes;
+    const read = async () => (await enter(node, ['readlink', LOCK])).stdout.split(' ').map(Number);
+    let begun: Promise<readonly number[]> | undefined;
+    const job = push(inputs(long), {
+      lab,
+      onLine: line => {
+        if (SMOKING.test(line)) begun = read();
+      },
+    });
+    await expect.poll(() => begun, { timeout: 60_000 }).toBeDefined();
+    const [, since = 0, expires = 0] = (await begun) ?? [];
+    await expect.poll(async () => (await read())[2], { timeout: 35_000, interval: 1000 }).toBeGreaterThan(expires + 20);
+    expect((await read())[1]).toBe(since);
+    const { code, log } = await job;
+    expect(code, log).toBe(0);
   });
 
   it('goes with the post step when the job was killed', async () => {
