@@ -3294,9 +3294,9 @@ nl='
 '
 ours() { as_root cat ${FILE} 2>/dev/null | sed -n 's/^  "\\([^"]*\\)", # \\([0-9a-z]*\\)$/\\1 \\2/p'; }
 theirs() {
-  for file in ${crio_pins_DIRECTORY}/crio.conf ${crio_pins_DIRECTORY}/crio.conf.d/*; do
-    [ "$file" = ${FILE} ] || as_root cat "$file" 2>/dev/null | sed "s/#[^\\"']*$//" | { tr '\\n' ' '; echo; } |
-      sed -n 's/.*pinned_images *= *\\[\\([^]]*\\)\\].*/\\1/p'
+  { echo crio.conf; as_root ls ${crio_pins_DIRECTORY}/crio.conf.d 2>/dev/null | sed 's|^|crio.conf.d/|'; } | while read -r name; do
+    [ "${crio_pins_DIRECTORY}/$name" = ${FILE} ] || as_root cat "${crio_pins_DIRECTORY}/$name" 2>/dev/null </dev/null |
+      sed "s/#[^\\"']*$//" | { tr '\\n' ' '; echo; } | sed -n 's/.*pinned_images *= *\\[\\([^]]*\\)\\].*/\\1/p'
   done | tail -n 1 | grep -oE "\\"[^\\"]*\\"|'[^']*'"
 }
 content() {
@@ -4029,6 +4029,8 @@ take() {
     else break
     fi && { printf 'taken %s' "$from"; return; }
   done
+  parse "$(readlink "$1")"
+  [ "$run" != "$RUN" ] || { printf taken; return; }
   [ -n "$held" ] || case $said in *'File exists'*) ;; *) printf 'refused %s' "$said"; return ;; esac
   printf 'held %s %s' "$run" "$since"
 }
@@ -4092,10 +4094,10 @@ async function lock_takeLocks(node, references, runId, signal) {
     return readAnswers(await runScript(connection, takeScript(runId, references), signal), references);
 }
 async function renewLocks(node, runId, signal) {
-    if (node.lock === undefined) {
+    const references = node.lock?.references ?? [];
+    if (references.length === 0) {
         return [];
     }
-    const { references } = node.lock;
     const askedAtMs = Date.now();
     const { refusals } = await lock_takeLocks(node, references, runId, signal);
     node.lock = { references, askedAtMs };
@@ -12098,6 +12100,7 @@ function locksOf(nodes, run, log) {
         const { label } = node.settings;
         const askedAtMs = Date.now();
         const references = node.images.map(({ reference }) => reference).toSorted();
+        node.lock = { references: [], askedAtMs };
         const { taken, refusals, denial } = await lock_takeLocks(node, references, run.id, run.signal);
         await settleOthers(node, taken, run, log);
         if (denial !== undefined) {
