@@ -12021,7 +12021,7 @@ async function stageImage(node, target, stage, sending) {
     if (!isThin || (refusal !== undefined && !runtime.lacksContent(refusal))) {
         throw refusal === undefined
             ? new errors/* SideloadError */.wR('VERIFY_FAILED', `${target.reference} after the import: ${fault}`)
-            : new errors/* SideloadError */.wR('IMPORT_FAILED', refusal);
+            : new errors/* SideloadError */.wR(/no space left on device/i.test(refusal) ? 'DISK_FULL' : 'IMPORT_FAILED', refusal);
     }
     sending.log(`${node.settings.label}: the layers that the node has were not enough (${fault}); ${target.reference} is sent whole`);
     await runScript(connection, runtime.remove(facts, [...node.staged]), sending.run.signal);

@@ -106,7 +106,7 @@ async function stageImage(node: Node, target: NodeImage, stage: string, sending:
   if (!isThin || (refusal !== undefined && !runtime.lacksContent(refusal))) {
     throw refusal === undefined
       ? new SideloadError('VERIFY_FAILED', `${target.reference} after the import: ${fault}`)
-      : new SideloadError('IMPORT_FAILED', refusal);
+      : new SideloadError(/no space left on device/i.test(refusal) ? 'DISK_FULL' : 'IMPORT_FAILED', refusal);
   }
   sending.log(
     `${node.settings.label}: the layers that the node has were not enough (${fault}); ${target.reference} is sent whole`,
