@@ -19071,12 +19071,24 @@ async function stageImage(node, target, stage, sending) {
 async function sendImage(node, target, stage, sending) {
     const { facts } = ready(node);
     const { image } = target;
-    const known = await Promise.all(missingLayers(target).map(layer => layer.known()));
-    const archiveBytes = METADATA_BYTES + sentBytes(target, known);
+    const missing = missingLayers(target);
+    const known = new Map(await Promise.all(missing.map(async (layer) => [layer, await layer.known()])));
+    const totalBytes = () => METADATA_BYTES +
+        sentBytes(target, missing.map(layer => known.get(layer)));
+    const archiveBytes = totalBytes();
     assertRoom(facts, target.reference, { archiveBytes, layersBytes: unpackedBytes([target]) });
     const transfer = sending.progress.start(node.settings.label, archiveBytes);
     const failing = new AbortController();
     const signal = AbortSignal.any([sending.run.signal, failing.signal]);
+    const store = (layer) => {
+        const storing = layer.store(signal);
+        const note = (stored) => {
+            known.set(layer, stored);
+            transfer.expect(totalBytes());
+        };
+        storing.then(note, () => { });
+        return storing;
+    };
     const { canOverlap } = runtimeOf(facts.runtime.name);
     const held = [...target.held];
     let end = 'failed';
@@ -19087,7 +19099,7 @@ async function sendImage(node, target, stage, sending) {
             const part = isLast ? image : partOf(image, count);
             const reference = isLast ? stage : partReference(stage, node.staged.size + 1);
             node.staged.add(reference);
-            const blobs = part.layers.map((layer, index) => held[index] ?? layer.store(signal));
+            const blobs = part.layers.map((layer, index) => held[index] ?? store(layer));
             const { sent, imported } = importPart(node, target, { image: part, reference, blobs, signal }, sending, transfer);
             imports.push(imported);
             await (canOverlap ? Promise.race([sent, imported]) : imported);
@@ -19367,6 +19379,9 @@ function transferProgress(host) {
             return {
                 advance: sentBytes => {
                     state.sent = sentBytes;
+                },
+                expect: bytes => {
+                    state.total = bytes;
                 },
                 end: (how = 'done') => {
                     state.end = how;
