@@ -12415,7 +12415,7 @@ function liveLines(states, now, { columns, rows }) {
         const { node, sent, total, end } = state;
         const mark = end === 'done' ? '✔' : end === 'failed' ? '✘' : ' ';
         const rest = end ?? (progress_isSent(state) ? 'importing' : timeLeft([state], now));
-        return line(mark, node, sent, total, end === undefined && !progress_isSent(state) ? bytesPerSecond(state, now) : 0, rest);
+        return line(mark, node, sent, end === 'done' ? sent : total, end === undefined && !progress_isSent(state) ? bytesPerSecond(state, now) : 0, rest);
     });
     const hidden = states.length - lines.length;
     const ended = states.filter(({ end }) => end !== undefined).length;

@@ -156,7 +156,14 @@ function liveLines(states: readonly State[], now: number, { columns, rows }: Hos
       const { node, sent, total, end } = state;
       const mark = end === 'done' ? '✔' : end === 'failed' ? '✘' : ' ';
       const rest = end ?? (isSent(state) ? 'importing' : timeLeft([state], now));
-      return line(mark, node, sent, total, end === undefined && !isSent(state) ? bytesPerSecond(state, now) : 0, rest);
+      return line(
+        mark,
+        node,
+        sent,
+        end === 'done' ? sent : total,
+        end === undefined && !isSent(state) ? bytesPerSecond(state, now) : 0,
+        rest,
+      );
     });
   const hidden = states.length - lines.length;
   const ended = states.filter(({ end }) => end !== undefined).length;
