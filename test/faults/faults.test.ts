@@ -228,19 +228,15 @@ describe('at random points of a transfer', () => {
       node,
       afterMs: Math.floor(random() * 3500),
       downMs: Math.floor(random() * 3000),
+      delta: String(random() < 0.5),
     };
   });
-  it.for(drawn.map(one => [one.name, one.afterMs, one.downMs, one] as const))(
-    '%s after %i ms, for %i ms',
-    ([, , , { strike, node, afterMs, downMs }]) =>
-      meets(
-        whileSending(node, {
-          inject: () => strike(node),
-          afterMs,
-          mendAfterMs: downMs,
-          ends: [...LOST, ...INTERRUPTED],
-        }),
-        node,
-      ),
-  );
+  it.for(drawn)('$name after $afterMs ms, for $downMs ms, with delta $delta', one => {
+    const { strike, node, afterMs, downMs: mendAfterMs, delta } = one;
+    const ends = [...LOST, ...INTERRUPTED];
+    return meets(
+      whileSending(node, { inject: () => strike(node), afterMs, mendAfterMs, inputs: { delta }, ends }),
+      node,
+    );
+  });
 });
