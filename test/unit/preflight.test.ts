@@ -73,6 +73,7 @@ function node(
     machine: known,
     facts: known,
     object,
+    missing: [],
     images: plans.map(plan => ({
       ...plan,
       stage: isHeld ? undefined : 'stage:0',
