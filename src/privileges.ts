@@ -83,13 +83,6 @@ const LAST: readonly Right[] = [
   },
 ];
 
-const LIST_NAMES: Command = ['crictl', `--timeout 5s ${CRI} images -o json`];
-const EXPLAIN: Right = {
-  purpose: 'list names when a pod does not find its image',
-  commands: [LIST_NAMES],
-  without: 'that error tells no similar names',
-};
-
 export const RIGHTS: Readonly<Record<RuntimeName, readonly Right[]>> = {
   containerd: [
     ...FIRST,
@@ -131,7 +124,6 @@ export const RIGHTS: Readonly<Record<RuntimeName, readonly Right[]>> = {
       commands: [['pkill', '-{signal} -f [k]ube-sideload.invalid/{run}']],
       without: 'one that hangs may leave its stage name on the node, until a run five days later',
     },
-    EXPLAIN,
     ...LAST,
     {
       purpose: 'see which images containers of containerd were made from, and whether a name was the last one',
@@ -144,7 +136,7 @@ export const RIGHTS: Readonly<Record<RuntimeName, readonly Right[]>> = {
   ],
   'cri-o': [
     ...FIRST,
-    { purpose: 'list the names that there are', commands: [LIST_NAMES] },
+    { purpose: 'list the names that there are', commands: [['crictl', `--timeout 5s ${CRI} images -o json`]] },
     {
       purpose: 'read the config of an image',
       commands: [['skopeo', 'inspect --config containers-storage:{reference}']],
@@ -241,7 +233,6 @@ export const RIGHTS: Readonly<Record<RuntimeName, readonly Right[]>> = {
       ],
       without: 'all layers are sent, also those that the node has',
     },
-    EXPLAIN,
     ...LAST,
     {
       purpose: 'see which images containers of Docker were made from',

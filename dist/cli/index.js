@@ -4565,13 +4565,13 @@ function parts(name) {
 
 const LIST = `
 section names
-if [ -n "$CRICTL" ]; then
-  as_root $CRICTL --timeout 5s --runtime-endpoint "unix://$SOCKET" --image-endpoint "unix://$SOCKET" images -o json 2>/dev/null |
-    tr ',[]' '\\n\\n\\n' | sed -n 's/^[^"]*"\\([^"]*[:@][^"]*\\)" *$/\\1/p'
-elif [ -n "$CTR" ]; then
+if [ -n "$CTR" ]; then
   as_root $CTR --address "$SOCKET" --namespace k8s.io images ls -q 2>/dev/null
 elif [ -n "$DOCKER" ]; then
   as_root $DOCKER image ls --format '{{.Repository}}:{{.Tag}}' 2>/dev/null
+elif [ -n "$CRICTL" ]; then
+  as_root $CRICTL --timeout 5s --runtime-endpoint "unix://$SOCKET" --image-endpoint "unix://$SOCKET" images -o json 2>/dev/null |
+    tr ',[]' '\\n\\n\\n' | sed -n 's/^[^"]*"\\([^"]*[:@][^"]*\\)" *$/\\1/p'
 fi
 `;
 async function namesOnNode(connection, { tools, criSocket }, signal) {
@@ -4960,12 +4960,6 @@ const LAST = [
         isForKeep: true,
     },
 ];
-const LIST_NAMES = ['crictl', `--timeout 5s ${privileges_CRI} images -o json`];
-const EXPLAIN = {
-    purpose: 'list names when a pod does not find its image',
-    commands: [LIST_NAMES],
-    without: 'that error tells no similar names',
-};
 const RIGHTS = {
     containerd: [
         ...FIRST,
@@ -5007,7 +5001,6 @@ const RIGHTS = {
             commands: [['pkill', '-{signal} -f [k]ube-sideload.invalid/{run}']],
             without: 'one that hangs may leave its stage name on the node, until a run five days later',
         },
-        EXPLAIN,
         ...LAST,
         {
             purpose: 'see which images containers of containerd were made from, and whether a name was the last one',
@@ -5020,7 +5013,7 @@ const RIGHTS = {
     ],
     'cri-o': [
         ...FIRST,
-        { purpose: 'list the names that there are', commands: [LIST_NAMES] },
+        { purpose: 'list the names that there are', commands: [['crictl', `--timeout 5s ${privileges_CRI} images -o json`]] },
         {
             purpose: 'read the config of an image',
             commands: [['skopeo', 'inspect --config containers-storage:{reference}']],
@@ -5117,7 +5110,6 @@ const RIGHTS = {
             ],
             without: 'all layers are sent, also those that the node has',
         },
-        EXPLAIN,
         ...LAST,
         {
             purpose: 'see which images containers of Docker were made from',

@@ -8,6 +8,7 @@ import { criImageId, kubeconfigOf, kubectl, kubectlThat, smokePods } from '../cl
 import { archive, build } from '../engines.ts';
 import { type LabNode, setRate } from '../lab/index.ts';
 import { must } from '../node/people.ts';
+import { blocksOf } from '../pipelines/documents.ts';
 import {
   type Inputs,
   leftOnNode,
@@ -28,6 +29,7 @@ const directory = mkdtempSync(join(tmpdir(), 'kube-sideload-privileges-'));
 const USER = 'kube-sideload';
 const SUDOERS = `/etc/sudoers.d/${USER}`;
 const LOG = '/var/log/sudo-of-kube-sideload';
+const WORK = '/root/privileges';
 const LAYOUT_OF: Readonly<Record<string, string>> = {
   containerd: 'containerd',
   crio: 'cri-o',
@@ -117,22 +119,21 @@ function outcomes({ nodes }: Outcome): readonly unknown[] {
 }
 
 let kubeconfig = '';
+/** What the documentation says to do on each node. */
+const documented = blocksOf('docs/privileges/README.md')[0]?.text ?? expect.unreachable();
 
 beforeAll(async () => {
   for (const one of narrow) {
-    const home = `/srv/people/${USER}`;
     await must(
       one.node,
-      `mkdir -p /srv/people
-useradd --create-home --home-dir ${home} --shell /bin/bash ${USER}
-usermod --password '*' ${USER}
-install -d -m 700 -o ${USER} ${home}/.ssh
-install -m 600 -o ${USER} /home/deploy/.ssh/authorized_keys ${home}/.ssh/
+      `mkdir ${WORK} && cd ${WORK} && cp /home/deploy/.ssh/authorized_keys ci.pub
+cat >sudoers.containerd <<'END'
+${textOf(one.layout)}END
+${documented}
 printf '%s\n' 'Defaults:${USER} logfile=${LOG}, loglinelen=0' >/etc/sudoers.d/logged
 chmod 440 /etc/sudoers.d/logged; : >${LOG}
-rm -rf /var/lib/kube-sideload`,
+rm -rf ${WORK} /var/lib/kube-sideload`,
     );
-    await permit(one, textOf(one.layout));
   }
   kubectl(lab, ['apply', '-f', join(files, 'rbac.yaml')]);
   // What a controller would make.
@@ -147,7 +148,7 @@ afterAll(async () => {
   kubectl(lab, [`--namespace=${USER}`, 'delete', 'rolebinding,role,serviceaccount', '--all']);
   kubectl(lab, ['delete', 'clusterrolebinding,clusterrole', USER]);
   for (const { node } of narrow) {
-    await must(node, `userdel ${USER}; rm -rf /srv/people ${SUDOERS} /etc/sudoers.d/logged ${LOG}`);
+    await must(node, `userdel --remove ${USER} 2>/dev/null; rm -rf ${SUDOERS} /etc/sudoers.d/logged ${LOG}`);
   }
 });
 
@@ -294,7 +295,7 @@ describe('a user with the rights of docs/privileges, and no others', () => {
   });
 
   it('removes old releases with the lines for it', async () => {
-    build(lab, 'docker', 'narrow:5', 'five');
+    build(lab, 'docker', 'narrow:5', `${Date.now()}`);
     const pushed = await push(
       { ...inputsFor(three, { smoke: 'none' }), images: 'narrow:5', source: 'docker' },
       { lab },
@@ -365,13 +366,10 @@ describe('a user who lacks one of these rights', () => {
   }
 
   it('gets an error for each one that a push needs, before a byte is sent', async () => {
-    build(lab, 'docker', 'lacking:1', 'lacking');
+    const image = await archive(directory, { reference: 'docker.io/library/lacking:1' });
     for (const lacking of rounds(right => right.without === undefined)) {
       await take(lacking);
-      const pushed = await push(
-        { ...inputsFor(three, { smoke: 'none' }), images: 'lacking:1', source: 'docker' },
-        { lab },
-      );
+      const pushed = await push({ ...inputsFor(three, { smoke: 'none' }), archive: image.file }, { lab });
       expect(pushed.code).toBe(1);
       for (const [index, node] of pushed.nodes.entries()) {
         const { command = '' } = lacking[index] ?? {};
@@ -382,8 +380,8 @@ describe('a user who lacks one of these rights', () => {
   });
 
   it('gets a warning for each one that a push can do without', async () => {
-    build(lab, 'docker', 'lacking:2', 'lacking more');
-    const inputs = { ...inputsFor(three, { smoke: 'none' }), images: 'lacking:2', source: 'docker' };
+    const image = await archive(directory, { reference: 'docker.io/library/lacking:2' });
+    const inputs = { ...inputsFor(three, { smoke: 'none' }), archive: image.file };
     for (const lacking of rounds(right => right.without !== undefined)) {
       await take(lacking);
       const planned = await plan(inputs, { lab });
@@ -414,11 +412,9 @@ describe('a user who lacks one of these rights', () => {
   });
 
   it('is told of all of them at once', async () => {
+    const image = await archive(directory, { reference: 'docker.io/library/lacking:1' });
     for (const one of three) await permit(one, `${textOf(one.layout).split('\n\n').slice(0, 4).join('\n\n')}\n`);
-    const planned = await plan(
-      { ...inputsFor(three, { smoke: 'none' }), images: 'lacking:1', source: 'docker' },
-      { lab },
-    );
+    const planned = await plan({ ...inputsFor(three, { smoke: 'none' }), archive: image.file }, { lab });
     expect(planned.code).toBe(1);
     for (const node of planned.nodes) {
       expect(node.findings.filter(({ severity }) => severity === 'error').length).toBeGreaterThan(2);

@@ -268,6 +268,24 @@ describe('nodes that are not in the list', () => {
   });
 });
 
+describe('what sudo does not let the user do', () => {
+  const commands = ['ctr images tag'];
+
+  it('is an error that names the command when a push needs it', () => {
+    const missing = [{ right: { purpose: 'move a name' }, commands }];
+    expect(found([node('w1', { rest: { missing } })])).toEqual(['w1 error SUDO_RIGHT_MISSING']);
+  });
+
+  it('is a warning that says what goes on without it otherwise', () => {
+    const missing = [{ right: { purpose: 'see which layers are there', without: 'all layers are sent' }, commands }];
+    const [finding] = preflight([node('w1', { rest: { missing } })], [IMAGE], { isSmoked: true, cluster: undefined });
+    expect(finding).toMatchObject({
+      severity: 'warning',
+      message: expect.stringMatching(/see which layers are there: `ctr images tag`; without it all layers are sent$/),
+    });
+  });
+});
+
 describe('a list of mixed architectures', () => {
   it('gives each node its own variant of the image', () => {
     const nodes = [node('w1'), node('w2', { platform: ARM64 })];
