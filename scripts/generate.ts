@@ -1,6 +1,6 @@
 /**
  * Writes what is made from the tables in `src/`: `action.yml`, the reusable workflow, GitLab's component, the tables of README.md, the
- * schemas, `src/version.ts`.
+ * schemas, the files of `docs/privileges/`, `src/version.ts`.
  * With `--check` nothing is written, and any difference is an error.
  */
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
@@ -11,6 +11,7 @@ import { INPUT_NAMES, inputSpec } from '../src/inputs.ts';
 import { sideloadComponent } from './component.ts';
 import { flowSvg } from './flow.ts';
 import { inventorySchema } from './inventory-schema.ts';
+import { PRIVILEGE_FILES } from './privileges.ts';
 import { reportSchema } from './report-schema.ts';
 import { sideloadWorkflow } from './workflow.ts';
 
@@ -72,6 +73,7 @@ const generated: Readonly<Record<string, string>> = {
   '.github/workflows/sideload.yml': sideloadWorkflow(`v${version.split('.')[0]}`),
   'templates/sideload/template.yml': sideloadComponent(),
   'docs/flow.svg': flowSvg(),
+  ...PRIVILEGE_FILES,
   'README.md': between(between(read('README.md'), 'inputs', inputsTable()), 'outputs', outputsTable()),
   'src/version.ts': `/** The version of this build; \`scripts/generate.ts\` keeps it equal to the one in package.json. */\nexport const VERSION = '${version}';\n`,
 };

@@ -54,7 +54,7 @@ export const COMMANDS: Readonly<Record<Mode, Command>> = {
     help: 'Of each repository the newest releases stay, as many as `--keep` says. Older ones go, if they are as they were put there and no container was made from them. What somebody else has put on a node is not touched. Ends with 0 when every node has done so.',
     examples: [
       ['prune --keep 3 --nodes 10.0.0.11,10.0.0.12', 'all repositories that were pushed to these nodes'],
-      ['prune --keep 3 --images app --dry-run true', 'only say what would go, of one repository'],
+      ['prune --images app --keep 3 --dry-run true', 'only say what would go, of one repository'],
     ],
   },
 };

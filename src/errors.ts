@@ -72,6 +72,10 @@ export const ERRORS = {
     title: 'The user may not become root on the node',
     hint: 'Log in as root, give the user `NOPASSWD` rights in sudoers, or pass `sudo-password`; with CRI-O `NOPASSWD` rights to `podman load` and `podman image inspect` are enough.',
   },
+  SUDO_RIGHT_MISSING: {
+    title: 'The user may not run by sudo what a push makes use of',
+    hint: 'Install the file of docs/privileges for the node’s runtime again; where paths differ, give the user the command above.',
+  },
   PROBE_FAILED: {
     title: 'The node did not answer what it was asked',
     hint: 'The node needs a POSIX `sh`; look at the output above.',

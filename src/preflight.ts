@@ -13,7 +13,7 @@ import { pinFault } from './runtime/pin.ts';
 import type { NodeObject } from './smoke/objects.ts';
 
 /** What is known of a node before anything is sent to it. */
-export type CheckedNode = Pick<Node, 'settings' | 'machine' | 'facts' | 'object' | 'images' | 'error'>;
+export type CheckedNode = Pick<Node, 'settings' | 'machine' | 'facts' | 'object' | 'missing' | 'images' | 'error'>;
 
 interface PreflightOptions {
   /** Whether smoke pods will have to start. */
@@ -76,6 +76,7 @@ function faultsOf(
     const { code, message, hint } = error;
     faults.push({ severity: 'error', code, message, hint });
   }
+  faults.push(...rights(node));
   if (machine !== undefined && error?.code !== 'PLATFORM_MISMATCH') {
     faults.push(...mismatch(images, machine));
   }
@@ -109,6 +110,15 @@ function mismatch(images: readonly SourceImage[], machine: Parameters<typeof pla
     const { code, message, hint } = toSideloadError(thrown);
     return [{ severity: 'error', code, message, hint }];
   }
+}
+
+function rights({ settings, missing }: CheckedNode): readonly Fault[] {
+  return missing.map(({ right: { purpose, without }, commands }) => {
+    const refused = `sudo does not let ${settings.user} ${purpose}: ${commands.map(one => `\`${one}\``).join(', ')}`;
+    return without === undefined
+      ? fault('SUDO_RIGHT_MISSING', refused)
+      : warning('SUDO_RIGHT_MISSING', `${refused}; without it ${without}`);
+  });
 }
 
 /** Two addresses of one machine, as far as its Kubernetes name tells. */

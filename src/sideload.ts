@@ -24,6 +24,7 @@ import {
 import { pinImages, unpinImages, unpinOf } from './node/pin.ts';
 import { promoteImages, restoreImages, settleLeft } from './node/promote.ts';
 import { noteImages, retainImages } from './node/retention.ts';
+import { missingRights } from './node/rights.ts';
 import { stageImages } from './node/send.ts';
 import { leaveNode, planAgain, planImages, prepareNode, removeStaged } from './node/steps.ts';
 import { throttleOf } from './node/throttle.ts';
@@ -113,6 +114,7 @@ export async function sideload(settings: Settings, host: Host, run: Run): Promis
           if (settings.smoke?.by === 'cri') {
             assertCrictl(ready(node).facts);
           }
+          node.missing = await missingRights(node, settings.keep !== undefined, run.signal);
           await planImages(node, sources, sandboxes.of(node), settings, run);
           for (const image of node.images) {
             host.info(`${node.settings.label}: ${describeImage(image)}`);

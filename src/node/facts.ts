@@ -16,6 +16,8 @@ export interface MachineFacts {
    */
   readonly privilege: 'root' | 'sudo' | 'doas' | 'none' | 'user';
   readonly kubelet: KubeletFacts;
+  /** Whether sudo lets the user run some commands as root, and not all. */
+  readonly isNarrow: boolean;
 }
 
 /** What a node said of itself, in one round trip. */
@@ -89,6 +91,7 @@ export function parseMachine(sections: Sections, label: string): MachineFacts {
     kubernetesName: text('kubernetes-name'),
     privilege: refusal !== undefined ? 'user' : text('uid') === '0' ? 'root' : (PRIVILEGES[text('as-root')] ?? 'none'),
     kubelet: parseKubelet(text('kubelet-configuration'), text('kubelet-gc-threshold')),
+    isNarrow: text('narrow') === 'yes' && refusal === undefined,
   };
 }
 
@@ -101,7 +104,7 @@ function refusalText(command: string, refusal: string, allowed: readonly string[
 
 /**
  * Turns the sections of the probe script into facts.
- * @throws SideloadError RUNTIME_NOT_FOUND, RUNTIME_NOT_RUNNING, RUNTIME_UNSUPPORTED, PROBE_FAILED, and those of
+ * @throws SideloadError SUDO_RIGHT_MISSING, RUNTIME_NOT_FOUND, RUNTIME_NOT_RUNNING, RUNTIME_UNSUPPORTED, PROBE_FAILED, and those of
  * {@link parseMachine}
  */
 export function parseFacts(sections: Sections, label: string): NodeFacts {
@@ -109,6 +112,13 @@ export function parseFacts(sections: Sections, label: string): NodeFacts {
   const text = (name: string) => sections.get(name) ?? '';
   const machine = parseMachine(sections, label);
   const criSocket = text('socket');
+  const unread = text('kubelet-unread').split('\n').join(', ');
+  if (machine.isNarrow && unread !== '') {
+    throw fail('SUDO_RIGHT_MISSING', `sudo does not let the user read how the kubelet is configured: ${unread}`);
+  }
+  if (text('socket-refused') === 'yes') {
+    throw fail('SUDO_RIGHT_MISSING', `sudo does not let the user look for the runtime: \`test -S ${criSocket}\``);
+  }
   if (criSocket === '') {
     throw fail('RUNTIME_NOT_FOUND', 'no kubelet runs, and none of the well-known CRI sockets exists');
   }
@@ -147,7 +157,7 @@ export function parseFacts(sections: Sections, label: string): NodeFacts {
   if (runtime === undefined || version === undefined) {
     const said = text('client-version') || text('cri-version');
     throw fail(
-      'RUNTIME_NOT_RUNNING',
+      machine.isNarrow && /^sudo: /m.test(said) ? 'SUDO_RIGHT_MISSING' : 'RUNTIME_NOT_RUNNING',
       `the runtime behind ${criSocket} does not answer${said === '' ? '' : `: ${said}`}`,
     );
   }

@@ -14,6 +14,7 @@ import type { NodeSettings } from '../settings.ts';
 import type { NodeObject } from '../smoke/objects.ts';
 import type { SshConnection } from '../ssh/connect.ts';
 import type { MachineFacts, NodeFacts } from './facts.ts';
+import type { MissingRight } from './rights.ts';
 
 /** An image on its way to one node. */
 export interface NodeImage {
@@ -53,6 +54,8 @@ export interface Node {
   facts: NodeFacts | undefined;
   /** What the cluster says of it; `undefined` when that may not be read, or is not asked. */
   object: NodeObject | 'absent' | undefined;
+  /** What sudo does not let the user do. */
+  missing: readonly MissingRight[];
   images: readonly NodeImage[];
   /** The stage references of this run that may lie on the node. */
   readonly staged: Set<string>;
@@ -81,6 +84,7 @@ export function newNode(settings: NodeSettings): Node {
     machine: undefined,
     facts: undefined,
     object: undefined,
+    missing: [],
     images: [],
     staged: new Set(),
     kept: [],
@@ -216,7 +220,9 @@ export function describeNode({ facts, settings: { label }, connection }: Node): 
     `${label}: ${runtime.name} ${runtime.version} at ${criSocket} (from: ${criSocketOrigin})`,
     ...(distribution === 'unknown' ? [] : [`laid out as ${distribution}`]),
     formatPlatform(platform),
-    privilege === 'user' ? 'as a user who may load images by podman and ask for them' : `as ${as}`,
+    privilege === 'user'
+      ? 'as a user who may load images by podman and ask for them'
+      : `as ${as}${facts.isNarrow ? ' for some commands' : ''}`,
     `${formatBytes(disk.freeBytes)} free on ${disk.path}`,
   ].join(', ');
 }

@@ -17,6 +17,9 @@ section uid; id -u
 section as-root; printf '%s' "$AS_ROOT"
 limited=
 may() { sudo -n -l "$@" >/dev/null 2>&1; } # whether sudo lets the user run this command
+narrow=
+[ "$AS_ROOT" != 'sudo -n' ] || may /bin/sh -c : || narrow=yes
+section narrow; printf '%s' "$narrow"
 if ! refusal=$(as_root true 2>&1); then
   section sudo-refused; printf '%s' "$refusal"
   podman=$(command -v podman) || { section end; exit 0; }
@@ -38,14 +41,17 @@ flag() { # flag NAME: its value on the kubelet's command line, as --name=value o
   printf '%s\\n' "$arguments" | sed -n -e "s/^--$1=//p" -e "/^--$1\\$/{n;p;}" | tail -n 1
 }
 configuration() { # the kubelet's configuration file and its drop-ins, in the order in which they apply
-  config=$(flag config) drop_ins=$(flag config-dir)
-  [ -z "$config" ] || as_root cat "$config"
-  [ -z "$drop_ins" ] || as_root ls "$drop_ins" | while read -r file; do
-    case $file in *.conf) printf '\\n---\\n'; as_root cat "$drop_ins/$file" </dev/null ;; esac
+  config=$(flag config) drop_ins=$(flag config-dir) unread=
+  [ -z "$config" ] || as_root cat "$config" || unread=yes
+  files=
+  [ -z "$drop_ins" ] || files=$(as_root ls "$drop_ins") || unread=yes
+  for file in $files; do
+    case $file in *.conf) printf '\\n---\\n'; as_root cat "$drop_ins/$file" || unread=yes ;; esac
   done
+  [ -z "$unread" ]
 }
 embedded() { # the command line of a kubelet that is part of another process, from the settings of its distribution
-  while IFS='|' read -r row_name row_runtime row_socket row_client row_crictl row_kubelet; do
+  while IFS='|' read -r row_name row_runtime row_socket row_client row_crictl row_root row_kubelet; do
     { [ -n "$row_kubelet" ] && as_root test -S "$row_socket" && as_root test -f "$row_kubelet"; } </dev/null || continue
     case $row_kubelet in
     *.yaml) # of k3s (docs.k3s.io: kubelet-arg, node-name)
@@ -61,12 +67,12 @@ $DISTRIBUTIONS
 END
 }
 endpoint= origin='kubelet command line' hostname=
-if [ -n "$kubelet" ]; then arguments=$(as_root cat "$kubelet/cmdline" | tr '\\0' '\\n')
+if [ -n "$kubelet" ]; then arguments=$(tr '\\0' '\\n' <"$kubelet/cmdline")
 else arguments=$(embedded) origin='kubelet settings of the distribution'; fi
 if [ -n "$arguments" ]; then
   hostname=$(flag hostname-override)
   endpoint=$(flag container-runtime-endpoint)
-  configuration=$(configuration)
+  configuration=$(configuration 2>/dev/null) || { section kubelet-unread; flag config; flag config-dir; }
   section kubelet-configuration; printf '%s' "$configuration"
   section kubelet-gc-threshold; flag image-gc-high-threshold
   if [ -z "$endpoint" ]; then
@@ -77,7 +83,7 @@ if [ -n "$arguments" ]; then
 fi
 if [ -n "$CRI_SOCKET" ]; then endpoint=$CRI_SOCKET origin=input; fi
 if [ -z "$endpoint" ]; then
-  while IFS='|' read -r row_name row_runtime row_socket row_client row_crictl row_kubelet; do
+  while IFS='|' read -r row_name row_runtime row_socket row_client row_crictl row_root row_kubelet; do
     if as_root test -S "$row_socket" </dev/null; then endpoint=$row_socket origin='well-known socket'; break; fi
   done <<END
 $DISTRIBUTIONS
@@ -88,7 +94,10 @@ socket=\${endpoint#unix://}
 section kubernetes-name; printf '%s' "$hostname"
 section socket; printf '%s' "$socket"
 section socket-origin; printf '%s' "$origin"
-if [ -z "$socket" ] || ! as_root test -S "$socket"; then section end; exit 0; fi
+if [ -z "$socket" ] || ! as_root test -S "$socket"; then
+  section socket-refused; [ -z "$narrow" ] || [ -z "$socket" ] || may test -S "$socket" || printf yes
+  section end; exit 0
+fi
 section socket-state; printf present
 
 command_of() { # the command with its program as an absolute path; nothing when the program is not there
@@ -97,12 +106,12 @@ command_of() { # the command with its program as an absolute path; nothing when 
   shift
   printf '%s' "$program\${*:+ $*}"
 }
-runtime= client= crictl= ctr=
-while IFS='|' read -r row_name row_runtime row_socket row_client row_crictl row_kubelet; do
+runtime= client= crictl= ctr= usual_root=
+while IFS='|' read -r row_name row_runtime row_socket row_client row_crictl row_root row_kubelet; do
   [ "$row_socket" = "\${socket#/var}" ] || [ "$row_socket" = "$socket" ] || continue
   client=$(command_of "$row_client")
   [ -n "$client" ] || continue
-  runtime=$row_runtime crictl=$(command_of "$row_crictl")
+  runtime=$row_runtime crictl=$(command_of "$row_crictl") usual_root=$row_root
   section distribution; printf '%s' "$row_name"
   break
 done <<END
@@ -111,14 +120,17 @@ END
 crictl=\${crictl:-$(command_of crictl)}
 [ -z "$limited" ] || may $crictl version || crictl=
 
+dump_of() { # as the user where that is enough
+  command -v containerd >/dev/null && { containerd --config "$1" config dump || as_root containerd --config "$1" config dump; }
+}
 sandbox_of_containerd() { # of version 2, whose CRI does not tell: from its configuration, merged, else as it is written
   for process in $(grep -lsx containerd /proc/[0-9]*/comm); do
     process=\${process%/comm}
-    arguments=$(as_root cat "$process/cmdline" | tr '\\0' '\\n')
+    arguments=$(tr '\\0' '\\n' <"$process/cmdline")
     config=$(flag config)
     [ -n "$config" ] || config=$(printf '%s\\n' "$arguments" | sed -n '/^-c$/{n;p;}')
     config=\${config:-/etc/containerd/config.toml}
-    { as_root containerd --config "$config" config dump 2>/dev/null || as_root cat "$config" 2>/dev/null; } |
+    { dump_of "$config" || as_root cat "$config"; } 2>/dev/null |
       sed -n "s/^ *sandbox\\(_image\\)\\{0,1\\} *= *['\\"]\\([^'\\"]*\\)['\\"].*/\\2/p"
   done | head -n 1
 }
@@ -148,7 +160,7 @@ containerd)
     section staged; as_root $ctr --address "$socket" --namespace k8s.io images ls -q 2>/dev/null | grep "^$STAGE_PREFIX"
   fi
   section snapshotter; printf '%s' "$snapshotter"
-  root=\${root:-/var/lib/containerd}
+  root=\${root:-\${usual_root:-/var/lib/containerd}}
   ;;
 cri-o)
   section podman; command_of podman
@@ -194,8 +206,9 @@ section politeness
 ! command -v nice >/dev/null || printf '%s' 'nice -n 10 '
 ! command -v ionice >/dev/null || printf '%s' 'ionice -c 2 -n 7'
 section image-root; printf '%s' "$root"
-while ! as_root test -d "$root"; do root=\${root%/*}; [ -n "$root" ] || root=/; done
-section disk; as_root df -Pk "$root" | sed -n 2p
+room_at() { as_root df -Pk "$1" || df -Pk "$1"; }
+while ! room=$(room_at "$root" 2>/dev/null) && [ "$root" != / ]; do root=\${root%/*}; root=\${root:-/}; done
+section disk; printf '%s\\n' "$room" | sed -n 2p
 `;
 
 /**

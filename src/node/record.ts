@@ -35,7 +35,7 @@ function parseRecord(text: string): readonly RecordEntry[] {
 /** Asks for the record; {@link readRecord} has the answer. A file that is there and cannot be read is an error. */
 export const READ_RECORD: Script = {
   body: `section record
-[ ! -e ${DIRECTORY}/images ] || as_root cat ${DIRECTORY}/images || exit 1`,
+[ ! -e ${DIRECTORY}/images ] || cat ${DIRECTORY}/images 2>/dev/null || as_root cat ${DIRECTORY}/images || exit 1`,
 };
 
 export function readRecord(sections: Sections): readonly RecordEntry[] {
@@ -45,13 +45,12 @@ export function readRecord(sections: Sections): readonly RecordEntry[] {
 /**
  * Changes the record: the added lines take the place of older ones for their references and go to the end; a dropped
  * line goes only as it stands, so that what another job has put there meanwhile stays. Readers see the old file or the
- * new one. Two jobs wait for each other where the node has `flock`.
+ * new one. Two jobs wait for each other where the node has `flock`. What root does are three commands that never differ.
  */
 export function changeRecord(added: readonly RecordEntry[], dropped: readonly RecordEntry[] = []): Script {
   return {
-    body: `as_root sh -c "$CHANGE" sh "$ADDED" "$REPLACED" "$DROPPED" >&2 || exit 1`,
+    body: CHANGE,
     variables: {
-      CHANGE,
       ADDED: added.map(formatEntry).join('\n'),
       REPLACED: added.map(({ reference }) => reference).join('\n'),
       DROPPED: dropped.map(formatEntry).join('\n'),
@@ -61,16 +60,20 @@ export function changeRecord(added: readonly RecordEntry[], dropped: readonly Re
 
 /** Whole lines are compared, between line breaks: no name has one. */
 const CHANGE = `umask 022
-mkdir -p ${DIRECTORY} && cd ${DIRECTORY} || exit
-if command -v flock >/dev/null; then exec 9>.lock && flock -w 30 9 || exit; fi
+[ -d ${DIRECTORY} ] || as_root mkdir -p ${DIRECTORY} || exit 1
+if command -v flock >/dev/null; then exec 9<${DIRECTORY} && flock -w 30 9 || exit 1; fi
 nl='
 '
+old=
+[ ! -e ${DIRECTORY}/images ] || old=$(cat ${DIRECTORY}/images 2>/dev/null || as_root cat ${DIRECTORY}/images) || exit 1
 {
-  [ ! -e images ] || while read -r line; do
-    case "$nl$2$nl" in *"$nl\${line%% *}$nl"*) continue ;; esac
-    case "$nl$3$nl" in *"$nl$line$nl"*) continue ;; esac
+  [ -z "$old" ] || while read -r line; do
+    case "$nl$REPLACED$nl" in *"$nl\${line%% *}$nl"*) continue ;; esac
+    case "$nl$DROPPED$nl" in *"$nl$line$nl"*) continue ;; esac
     printf '%s\\n' "$line"
-  done <images
-  [ -z "$1" ] || printf '%s\\n' "$1"
-} >".images.$$" && mv -f ".images.$$" images || { rm -f ".images.$$"; exit 1; }
+  done <<END
+$old
+END
+  [ -z "$ADDED" ] || printf '%s\\n' "$ADDED"
+} | as_root tee ${DIRECTORY}/images.new >/dev/null && as_root mv -f ${DIRECTORY}/images.new ${DIRECTORY}/images || exit 1
 `;

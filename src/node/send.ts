@@ -1,6 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { type ErrorCode, SideloadError, toSideloadError } from '../errors.ts';
-import type { PlatformImage } from '../image/image.ts';
+import type { BlobDescriptor, Layer, PlatformImage } from '../image/image.ts';
 import { type LayoutBlob, layoutArchive } from '../image/layout.ts';
 import { partOf } from '../image/part.ts';
 import { faultOf, missingLayers, sentBytes, unpackedBytes } from '../plan.ts';
@@ -106,7 +106,7 @@ async function stageImage(node: Node, target: NodeImage, stage: string, sending:
   if (!isThin || (refusal !== undefined && !runtime.lacksContent(refusal))) {
     throw refusal === undefined
       ? new SideloadError('VERIFY_FAILED', `${target.reference} after the import: ${fault}`)
-      : new SideloadError('IMPORT_FAILED', refusal);
+      : new SideloadError(/no space left on device/i.test(refusal) ? 'DISK_FULL' : 'IMPORT_FAILED', refusal);
   }
   sending.log(
     `${node.settings.label}: the layers that the node has were not enough (${fault}); ${target.reference} is sent whole`,
@@ -125,12 +125,30 @@ async function stageImage(node: Node, target: NodeImage, stage: string, sending:
 async function sendImage(node: Node, target: NodeImage, stage: string, sending: Sending): Promise<string | undefined> {
   const { facts } = ready(node);
   const { image } = target;
-  const known = await Promise.all(missingLayers(target).map(layer => layer.known()));
-  const archiveBytes = METADATA_BYTES + sentBytes(target, known);
+  const missing = missingLayers(target);
+  const known = new Map<Layer, BlobDescriptor | undefined>(
+    await Promise.all(missing.map(async layer => [layer, await layer.known()] as const)),
+  );
+  const totalBytes = () =>
+    METADATA_BYTES +
+    sentBytes(
+      target,
+      missing.map(layer => known.get(layer)),
+    );
+  const archiveBytes = totalBytes();
   assertRoom(facts, target.reference, { archiveBytes, layersBytes: unpackedBytes([target]) });
   const transfer = sending.progress.start(node.settings.label, archiveBytes);
   const failing = new AbortController();
   const signal = AbortSignal.any([sending.run.signal, failing.signal]);
+  const store = (layer: Layer) => {
+    const storing = layer.store(signal);
+    const note = (stored: BlobDescriptor) => {
+      known.set(layer, stored);
+      transfer.expect(totalBytes());
+    };
+    storing.then(note, () => {}); // the archive that it is for fails
+    return storing;
+  };
   const { canOverlap } = runtimeOf(facts.runtime.name);
   const held = [...target.held];
   let end: 'done' | 'failed' = 'failed';
@@ -141,7 +159,7 @@ async function sendImage(node: Node, target: NodeImage, stage: string, sending: 
       const part = isLast ? image : partOf(image, count);
       const reference = isLast ? stage : partReference(stage, node.staged.size + 1);
       node.staged.add(reference);
-      const blobs = part.layers.map((layer, index) => held[index] ?? layer.store(signal));
+      const blobs = part.layers.map((layer, index) => held[index] ?? store(layer));
       const { sent, imported } = importPart(node, target, { image: part, reference, blobs, signal }, sending, transfer);
       imports.push(imported);
       await (canOverlap ? Promise.race([sent, imported]) : imported);

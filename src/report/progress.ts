@@ -5,6 +5,8 @@ import { formatBytes, formatDuration } from './units.ts';
 export interface Transfer {
   /** Bytes sent so far. */
   advance(sentBytes: number): void;
+  /** How much it will be, as soon as that is known better. */
+  expect(totalBytes: number): void;
   /** `failed` shows as such for as long as other nodes are busy. */
   end(state?: 'done' | 'failed'): void;
 }
@@ -24,7 +26,7 @@ const NAMED_NODES = 3;
 
 interface State {
   readonly node: string;
-  readonly total: number;
+  total: number;
   readonly startedAt: number;
   sent: number;
   /** What was sent at some moments, the oldest first. */
@@ -66,6 +68,9 @@ export function transferProgress(host: Host): Progress {
       return {
         advance: sentBytes => {
           state.sent = sentBytes;
+        },
+        expect: bytes => {
+          state.total = bytes;
         },
         end: (how = 'done') => {
           state.end = how;
@@ -151,7 +156,14 @@ function liveLines(states: readonly State[], now: number, { columns, rows }: Hos
       const { node, sent, total, end } = state;
       const mark = end === 'done' ? '✔' : end === 'failed' ? '✘' : ' ';
       const rest = end ?? (isSent(state) ? 'importing' : timeLeft([state], now));
-      return line(mark, node, sent, total, end === undefined && !isSent(state) ? bytesPerSecond(state, now) : 0, rest);
+      return line(
+        mark,
+        node,
+        sent,
+        end === 'done' ? sent : total,
+        end === undefined && !isSent(state) ? bytesPerSecond(state, now) : 0,
+        rest,
+      );
     });
   const hidden = states.length - lines.length;
   const ended = states.filter(({ end }) => end !== undefined).length;

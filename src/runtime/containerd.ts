@@ -137,15 +137,20 @@ done
 section snapshots
 ctr snapshots --snapshotter "$SNAPSHOTTER" ls | grep -F "$CHAINS" | sed 's/ .*//'`;
 
+/** The directory of the content store. */
+export function contentOf({ imageRoot }: Pick<NodeFacts, 'imageRoot'>): string {
+  return `${imageRoot.replace(/\/io\.containerd\.snapshotter\.v1\.[^/]*$/, '')}/io.containerd.content.v1.content`;
+}
+
 function layers(facts: NodeFacts, asked: readonly AskedLayer[]): Script {
-  const { snapshotter = DEFAULT_SNAPSHOTTER, imageRoot } = facts;
+  const { snapshotter = DEFAULT_SNAPSHOTTER } = facts;
   const blobs = asked.flatMap(({ blob }) => blob?.digest ?? []);
   return {
     body: asked.length === 0 ? '' : LAYERS,
     variables: {
       ...variables(facts, []),
       SNAPSHOTTER: snapshotter,
-      CONTENT: `${imageRoot.replace(/\/io\.containerd\.snapshotter\.v1\.[^/]*$/, '')}/io.containerd.content.v1.content`,
+      CONTENT: contentOf(facts),
       WANTED: [...new Set([...asked.map(({ diffId }) => diffId), ...blobs])].join('\n'),
       BLOBS: blobs.join(' '),
       CHAINS: asked.map(({ chainId }) => chainId).join('\n'),

@@ -24,7 +24,8 @@ export type Pins = string;
  * new reference a moment after the runtime has made it: its answer is waited for, not its absence.
  * What crictl says on standard error (a missing configuration file, say) is no part of its answer.
  * `end_imports REF` ends imports that still run, and waits for their end: when the runner disappears, sshd may wait for
- * it for hours, and the import with it. Its command line has the stage name; that of the grep must not, or it finds itself.
+ * it for hours, and the import with it. Its command line has the stage name; those of grep and pkill must not, or they
+ * find themselves. By pkill a sudoers file can be about our own processes, which for kill would be about all.
  */
 export const CRI = `
 inspect_by_cri() {
@@ -35,13 +36,18 @@ inspect_by_cri() {
   done
   section "cri $1"; printf '%s' "$status"
 }
+end_processes() { # end_processes SIGNAL NAME
+  if command -v pkill >/dev/null; then as_root pkill "-$1" -f "[\${2%"\${2#?}"}]\${2#?}"; return; fi
+  for process in $running; do
+    process=\${process#/proc/}
+    as_root kill "-$1" "\${process%/cmdline}"
+  done
+}
 end_imports() {
   for attempt in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
-    running=$(printf '%s\\n' "\${1%:*}" | grep -lsaFf - /proc/[0-9]*/cmdline) || return 0
-    for process in $running; do
-      process=\${process#/proc/} process=\${process%/cmdline}
-      case $attempt in 1) as_root kill "$process" ;; 15) as_root kill -9 "$process" ;; esac 2>/dev/null
-    done
+    running=$(printf '%s\\n' "\${1%:*}" | grep -lsaFf - /proc/[0-9]*/cmdline) # 2, whatever is found, when a process ends meanwhile
+    [ -n "$running" ] || return 0
+    case $attempt in 1) end_processes TERM "\${1%:*}" ;; 15) end_processes KILL "\${1%:*}" ;; esac 2>/dev/null
     sleep 0.2
   done
 }

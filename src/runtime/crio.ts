@@ -63,7 +63,7 @@ function importArchive(facts: NodeFacts, stage: string): readonly string[] {
       : `i=$(${root}env TMPDIR=$d ${byPodman} pull --quiet oci:$d/oci) && ${root}${byPodman} tag $i ${stage}`;
   const script = [
     `d=$(mktemp -d ${UNPACKED}${runOf(stage)}.XXXXXX) || exit`,
-    `trap "${root}rm -rf $d" EXIT`,
+    `trap "rm -rf $d 2>/dev/null || ${root}rm -rf $d" EXIT`,
     'trap "exit 1" HUP INT TERM',
     // Half an image would make CRI-O list none at all: neither a hang-up nor a reader that has gone may end what stores it.
     `mkdir $d/oci && tar -xf - -C $d/oci && { (trap "" HUP INT; ${store}) >$d/said 2>&1 || { cat $d/said >&2; exit 1; }; }`,
@@ -110,12 +110,17 @@ const LAYERS = `
 section layers
 as_root cat "$LIST" 2>/dev/null | tr '{' '\\n' | grep -F "$WANTED"`;
 
+/** The file with the storage's own list of layers. */
+export function layerListOf({ imageRoot }: Pick<NodeFacts, 'imageRoot'>): string {
+  return `${imageRoot.replace(/-images$/, '-layers')}/layers.json`;
+}
+
 function layers(facts: NodeFacts, asked: readonly AskedLayer[]): Script {
   return {
     // Root's list is not for everybody to read: such a user sends whole images.
     body: asked.length === 0 || facts.privilege === 'user' ? '' : LAYERS,
     variables: {
-      LIST: `${facts.imageRoot.replace(/-images$/, '-layers')}/layers.json`,
+      LIST: layerListOf(facts),
       WANTED: asked.map(({ diffId }) => diffId).join('\n'),
     },
   };
@@ -172,7 +177,9 @@ function remove(facts: NodeFacts, references: readonly string[]): Script {
     body: `${LET_IMPORTS_END}${eachReference(`  run=\${reference%:*}
   unpacked=${UNPACKED}\${run##*/}.
   let_imports_end "$reference" "$unpacked"
-  as_root rm -rf "$unpacked"*
+  for directory in "$unpacked"*; do
+    [ ! -e "$directory" ] || rm -rf "$directory" 2>/dev/null || as_root rm -rf "$directory"
+  done
   if [ -n "$PODMAN" ]; then
     ! as_root $PODMAN image exists "$reference" || as_root $PODMAN image rm "$reference" >&2 || case $reference in
       ${STAGE_PREFIX}*) as_root $PODMAN untag "$reference" "$reference" >&2 ;;

@@ -58,7 +58,8 @@ export const LET_IMPORTS_END = `
 let_imports_end() {
   for process in $(printf '%s\\n' "$2" | grep -lsaFf - /proc/[0-9]*/cmdline); do
     process=\${process#/proc/} process=\${process%/cmdline}
-    { read -r name <"/proc/$process/comm"; } 2>/dev/null && [ "$name" = tar ] && as_root kill "$process" 2>/dev/null
+    { read -r name <"/proc/$process/comm"; } 2>/dev/null && [ "$name" = tar ] || continue
+    kill "$process" 2>/dev/null || as_root kill "$process" 2>/dev/null
   done
   attempt=0
   while [ $attempt -lt 250 ]; do

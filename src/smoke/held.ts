@@ -5,13 +5,13 @@ import type { SshConnection } from '../ssh/connect.ts';
 
 const LIST = `
 section names
-if [ -n "$CRICTL" ]; then
-  as_root $CRICTL --timeout 10s --runtime-endpoint "unix://$SOCKET" --image-endpoint "unix://$SOCKET" images -o json 2>/dev/null |
-    tr ',[]' '\\n\\n\\n' | sed -n 's/^[^"]*"\\([^"]*[:@][^"]*\\)" *$/\\1/p'
-elif [ -n "$CTR" ]; then
+if [ -n "$CTR" ]; then
   as_root $CTR --address "$SOCKET" --namespace k8s.io images ls -q 2>/dev/null
 elif [ -n "$DOCKER" ]; then
   as_root $DOCKER image ls --format '{{.Repository}}:{{.Tag}}' 2>/dev/null
+elif [ -n "$CRICTL" ]; then
+  as_root $CRICTL --timeout 5s --runtime-endpoint "unix://$SOCKET" --image-endpoint "unix://$SOCKET" images -o json 2>/dev/null |
+    tr ',[]' '\\n\\n\\n' | sed -n 's/^[^"]*"\\([^"]*[:@][^"]*\\)" *$/\\1/p'
 fi
 `;
 

@@ -1,4 +1,5 @@
 import { messageOf, SideloadError } from '../errors.ts';
+import type { ClusterRight } from '../privileges.ts';
 import type { NodeList, NodeObject, Pod, PodEvent, PodList, WatchEvent } from './objects.ts';
 import { type KubectlProgram, localKubectl } from './program.ts';
 import { refusal } from './refusal.ts';
@@ -11,8 +12,8 @@ import { slotsFor } from './slots.ts';
 export interface Kubectl {
   /** Creates a pod and returns it as the API server stored it; with `dryRun` everything is checked and nothing is made. */
   createPod(pod: object, options?: { readonly dryRun?: boolean }): Promise<Pod>;
-  /** Which of these things the credentials may not do with pods of the namespace; none when that may not be asked. */
-  missingVerbs(verbs: readonly string[]): Promise<readonly string[]>;
+  /** Which of its verbs the credentials lack, for nodes everywhere, else in the namespace; none when that may not be asked. */
+  missingVerbs(right: ClusterRight): Promise<readonly string[]>;
   listPods(labelSelector: string): Promise<PodList>;
   /** Calls `onEvent` for every change from `resourceVersion` on, until the watch ends, for whatever reason. */
   watchPods(
@@ -71,10 +72,12 @@ export function kubectlWith(program: KubectlProgram, namespace: string): Kubectl
   return {
     createPod: async (pod, { dryRun = false } = {}) =>
       parse(await request(['create', `--raw=${pods}${dryRun ? '?dryRun=All' : ''}`, '-f', '-'], JSON.stringify(pod))),
-    missingVerbs: async verbs => {
+    missingVerbs: async ({ resource: full, verbs }) => {
+      const [resource, subresource] = full.split('/');
+      const where = full === 'nodes' ? {} : { namespace };
       const answers = await Promise.all(
         verbs.map(async verb => {
-          const spec = { resourceAttributes: { namespace, verb, resource: 'pods' } };
+          const spec = { resourceAttributes: { ...where, verb, resource, ...(subresource && { subresource }) } };
           const review = { apiVersion: 'authorization.k8s.io/v1', kind: 'SelfSubjectAccessReview', spec };
           const uri = '/apis/authorization.k8s.io/v1/selfsubjectaccessreviews';
           return await request(['create', `--raw=${uri}`, '-f', '-'], JSON.stringify(review)).then(

@@ -68,7 +68,7 @@ const REFUSALS: readonly Refusal[] = [
     match =>
       match[3] === undefined
         ? `Let the credentials \`${match[1]}\` ${match[2]} (a ClusterRole).`
-        : `Let the credentials \`${match[1]}\` ${match[2]} in the namespace ${match[3]}; SECURITY.md lists all rights that are needed.`,
+        : `Let the credentials \`${match[1]}\` ${match[2]} in the namespace ${match[3]}; docs/privileges/rbac.yaml has all rights that are needed.`,
   ],
   [/\(Unauthorized\)|must be logged in|provide credentials/i, 'CLUSTER_REFUSED'],
   [/\(Forbidden\): pods "[^"]*" is forbidden/, 'ADMISSION_DENIED'],

@@ -1,5 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { SideloadError, toSideloadError } from '../errors.ts';
+import { NODE_RIGHTS, SMOKE_RIGHTS } from '../privileges.ts';
 import { diagnose } from './diagnosis.ts';
 import { type Fit, type FitSettings, firstFit, fitPod } from './fit.ts';
 import { followPods } from './follow.ts';
@@ -52,8 +53,6 @@ export interface SmokeOptions extends FitSettings {
 /** How the pods of each image are made, by {@link fitKey}. */
 export type Fits = ReadonlyMap<string, Fit>;
 
-/** What smoke pods need to be created, judged and deleted. */
-const VERBS = ['create', 'list', 'watch', 'delete'];
 /** How long `Running` must last to count: longer than the second that a kubelet may take to notice a container's end. */
 const SETTLE_MS = 2000;
 /** How long deleted pods may take to disappear before they are deleted without grace; also how long an API server may be away. */
@@ -82,12 +81,18 @@ export async function checkCluster(
       targets.map(({ reference }) => reference),
     );
   }
-  const missing = targets.length > 0 ? await kubectl.missingVerbs(VERBS) : [];
-  if (missing.length > 0) {
-    const faults = missing.map(verb => `cannot ${verb} resource "pods"`).join(', ');
-    throw new SideloadError('CLUSTER_REFUSED', `the credentials ${faults} in the namespace of the smoke pods`, {
-      hint: `Let them ${missing.map(verb => `\`${verb}\``).join(', ')} pods there; SECURITY.md lists all rights that are needed.`,
-    });
+  const rights = targets.length > 0 ? [...SMOKE_RIGHTS, ...NODE_RIGHTS.filter(({ verbs }) => verbs[0] === 'get')] : [];
+  const asked = rights.map(async right => ({ ...right, missing: await kubectl.missingVerbs(right) }));
+  for (const { resource, missing, without } of await Promise.all(asked)) {
+    const faults = missing.map(verb => `cannot ${verb} resource "${resource}"`).join(', ');
+    if (missing.length > 0 && without === undefined) {
+      throw new SideloadError('CLUSTER_REFUSED', `the credentials ${faults} in the namespace of the smoke pods`, {
+        hint: `Let them ${missing.map(verb => `\`${verb}\``).join(', ')} pods there; docs/privileges/rbac.yaml has all rights that are needed.`,
+      });
+    }
+    if (missing.length > 0) {
+      log(`the credentials ${faults}: ${without}`);
+    }
   }
   const fits = new Map<string, Fit>();
   for (const target of targets) {

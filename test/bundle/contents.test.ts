@@ -59,7 +59,15 @@ it('action.yml starts what is there, and offers every input and output', async (
   expect(Object.keys(action.inputs)).toEqual(INPUT_NAMES);
   // A default in action.yml could not be told from the user's own value, and would override the inventory.
   for (const input of Object.values<object>(action.inputs)) expect(input).not.toHaveProperty('default');
-  expect(Object.keys(action.outputs)).toEqual(['images', 'image-ids', 'nodes', 'bytes-sent', 'changed']);
+  expect(Object.keys(action.outputs)).toEqual([
+    'images',
+    'image-ids',
+    'nodes',
+    'bytes-sent',
+    'changed',
+    'drift',
+    'bundle',
+  ]);
 });
 
 it('is built again byte for byte, wherever the checkout lies', async () => {

@@ -35,29 +35,31 @@ export async function withRole(lab: Lab, verbs: string, body: (kubeconfig: strin
     }
     inSmoke(['create', 'role', 'smoke', `--verb=${verbs}`, '--resource=pods']);
     inSmoke(['create', 'rolebinding', 'smoke', '--role=smoke', '--serviceaccount=smoke:ci']);
-    const token = inSmoke(['create', 'token', 'ci']);
-    const admin = JSON.parse(kubectl(lab, ['config', 'view', '--raw', '-o', 'json'])) as {
-      clusters: readonly { cluster: object }[];
-    };
-    const kubeconfig = join(lab.directory, 'ci.conf');
-    writeFileSync(
-      kubeconfig,
-      JSON.stringify({
-        apiVersion: 'v1',
-        kind: 'Config',
-        clusters: [{ name: 'lab', cluster: admin.clusters[0]?.cluster }],
-        users: [{ name: 'ci', user: { token } }],
-        contexts: [{ name: 'ci', context: { cluster: 'lab', user: 'ci' } }],
-        'current-context': 'ci',
-      }),
-      { mode: 0o600 },
-    );
-    await body(kubeconfig);
+    await body(kubeconfigOf(lab, 'smoke', 'ci'));
   } finally {
     for (const kind of ['rolebinding', 'role', 'serviceaccount']) {
       inSmoke(['delete', kind, '--all']);
     }
   }
+}
+
+/** Writes the kubeconfig of a service account. @returns its path */
+export function kubeconfigOf(lab: Lab, namespace: string, account: string): string {
+  const token = kubectl(lab, [`--namespace=${namespace}`, 'create', 'token', account]);
+  const admin = JSON.parse(kubectl(lab, ['config', 'view', '--raw', '-o', 'json'])) as {
+    clusters: readonly { cluster: object }[];
+  };
+  const file = join(lab.directory, `${account}.conf`);
+  const config = {
+    apiVersion: 'v1',
+    kind: 'Config',
+    clusters: [{ name: 'lab', cluster: admin.clusters[0]?.cluster }],
+    users: [{ name: account, user: { token } }],
+    contexts: [{ name: account, context: { cluster: 'lab', user: account } }],
+    'current-context': account,
+  };
+  writeFileSync(file, JSON.stringify(config), { mode: 0o600 });
+  return file;
 }
 
 /**

@@ -17,8 +17,9 @@ import { makeIdentity, makeLabKey } from './keys.ts';
 import { kindNamed, kinds, type NodeKind, type NodeKindName } from './kinds.ts';
 import { clear, leftovers } from './leftovers.ts';
 import { locked, lockFile } from './lock.ts';
+import { enter } from './machine.ts';
 import { controlAddress, firstNodeAddress, makeNetwork } from './network.ts';
-import { kubelet, nodeService, raiseNode } from './node.ts';
+import { kubelet, nodeService, raiseNode, sshd } from './node.ts';
 import { ensureProgram, type ProgramName } from './programs.ts';
 import { type Log, step } from './progress.ts';
 import { assertHost, ensureInotify, ensureTools } from './requirements.ts';
@@ -31,7 +32,7 @@ export { restartApiServer } from './cluster.ts';
 export type { Outcome } from './command.ts';
 export type { Image, ImageSpec, LayerSpec } from './images.ts';
 export { kindNamed, kindNames, type NodeKindName } from './kinds.ts';
-export { type EnterOptions, enter, entering } from './machine.ts';
+export { type EnterOptions, enter, entering, enterMust } from './machine.ts';
 export { setLink, setRate, traffic } from './network.ts';
 export type { Lab, LabHost, LabMachine, LabNode } from './state.ts';
 export { leftovers, load };
@@ -204,6 +205,19 @@ export async function stop(node: LabNode, service: string): Promise<void> {
 /** Starts it again, and waits until it answers. */
 export async function start(node: LabNode, service: string): Promise<void> {
   await startService(node, nodeService(node, service));
+}
+
+/** Ends every process of a node but its init at once, as a power cut does. What is mounted stays. */
+export async function powerOff(node: LabNode): Promise<void> {
+  // Its init lives as long as the `sleep` that it has started. Twice: something may have been forked meanwhile.
+  const script = `kill -KILL $(pgrep -vf '^sleep infinity$' | grep -vx -e 1 -e $$)`;
+  await enter(node, ['sh', '-c', `${script}; ${script}`]);
+}
+
+/** Starts what a node of a cluster starts when it boots. */
+export async function powerOn(node: LabNode): Promise<void> {
+  const services = [sshd(node), ...kinds[node.kind].runtime.services, kubelet(node)];
+  for (const service of services) await startService(node, service);
 }
 
 /** Writes a small test image as an OCI archive; see `ImageSpec`. */

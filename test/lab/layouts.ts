@@ -1,3 +1,4 @@
+import { PODMAN_LOAD } from '../../src/privileges.ts';
 import type { NodeKind } from './kinds.ts';
 import { type KubeletLayout, kubeadm } from './kubelet.ts';
 import { sid } from './rootfs.ts';
@@ -235,9 +236,6 @@ function microk8s(): NodeKind {
   };
 }
 
-/** What sudo must allow for a push to CRI-O, as SECURITY.md has it. */
-const loaderMay = ['/usr/bin/podman load --quiet --input /var/tmp/kube-sideload.*', '/usr/bin/podman image inspect *'];
-
 /**
  * Red Hat CoreOS, as OpenShift has it: CRI-O, root's podman and skopeo, a read-only /usr, no package manager, and `core`,
  * who may do anything by sudo; besides, `loader`, who may do by sudo what a push needs and nothing else. SELinux it has not: this kernel may have none.
@@ -260,7 +258,7 @@ function rhcos(): NodeKind {
       '/etc/os-release':
         'NAME="Red Hat Enterprise Linux CoreOS"\nID="rhcos"\nID_LIKE="rhel fedora"\nVARIANT="CoreOS"\nVARIANT_ID=coreos\nPRETTY_NAME="emulated layout of RHCOS"\n',
       '/etc/sudoers.d/coreos-sudo-group': { text: '%sudo ALL=(ALL) NOPASSWD: ALL\n', mode: 0o440 },
-      '/etc/sudoers.d/loader': { text: `loader ALL=(root) NOPASSWD: ${loaderMay.join(', ')}\n`, mode: 0o440 },
+      '/etc/sudoers.d/loader': { text: `loader ALL=(root) NOPASSWD: ${PODMAN_LOAD.join(', ')}\n`, mode: 0o440 },
     },
     setup: `rm -f /usr/bin/apt* /usr/bin/dpkg*
 for user in core loader; do

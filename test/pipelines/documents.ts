@@ -20,6 +20,7 @@ export const PAGES: readonly string[] = [
   'README.md',
   'CONTRIBUTING.md',
   'docs/troubleshooting.md',
+  'docs/privileges/README.md',
   ...readdirSync(join(root, 'docs/guides')).map(file => `docs/guides/${file}`),
 ];
 

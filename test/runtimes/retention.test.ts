@@ -61,9 +61,10 @@ async function tagsOn(node: LabNode): Promise<readonly string[]> {
     .toSorted();
 }
 
+/** What the record has of these tests: others have put images on the node, too. */
 async function recordOf(node: LabNode): Promise<readonly string[]> {
   const { stdout } = await enter(node, ['cat', RECORD]);
-  return stdout.split('\n').flatMap(line => line.split(' ')[0] || []);
+  return stdout.split('\n').flatMap(line => (line.startsWith(`${REPOSITORY}:`) ? (line.split(' ')[0] ?? []) : []));
 }
 
 const releases = new Map<string, string>();

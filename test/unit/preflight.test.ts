@@ -73,6 +73,7 @@ function node(
     machine: known,
     facts: known,
     object,
+    missing: [],
     images: plans.map(plan => ({
       ...plan,
       stage: isHeld ? undefined : 'stage:0',
@@ -279,6 +280,24 @@ describe('nodes that are not in the list', () => {
   it('are not when a node of the list could not be asked for its name, and may be one of them', () => {
     const unknown = node('w9', { rest: { machine: undefined, facts: undefined, images: [] } });
     expect(found([node('w1'), unknown], { cluster })).toEqual([]);
+  });
+});
+
+describe('what sudo does not let the user do', () => {
+  const commands = ['ctr images tag'];
+
+  it('is an error that names the command when a push needs it', () => {
+    const missing = [{ right: { purpose: 'move a name' }, commands }];
+    expect(found([node('w1', { rest: { missing } })])).toEqual(['w1 error SUDO_RIGHT_MISSING']);
+  });
+
+  it('is a warning that says what goes on without it otherwise', () => {
+    const missing = [{ right: { purpose: 'see which layers are there', without: 'all layers are sent' }, commands }];
+    const [finding] = preflight([node('w1', { rest: { missing } })], [IMAGE], { isSmoked: true, cluster: undefined });
+    expect(finding).toMatchObject({
+      severity: 'warning',
+      message: expect.stringMatching(/see which layers are there: `ctr images tag`; without it all layers are sent$/),
+    });
   });
 });
 

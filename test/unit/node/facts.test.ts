@@ -82,6 +82,7 @@ it('tells of a node what later steps need', () => {
     },
     workDisk: undefined,
     sandbox: undefined,
+    isNarrow: false,
   });
 });
 
@@ -96,6 +97,11 @@ it.each<[what: string, sections: Readonly<Record<string, string | undefined>>, e
     },
   ],
   ['a user with sudo', { uid: '1000', 'as-root': 'sudo -n' }, { privilege: 'sudo' }],
+  [
+    'a user whom sudo lets run some commands',
+    { uid: '1000', 'as-root': 'sudo -n', narrow: 'yes' },
+    { privilege: 'sudo', isNarrow: true },
+  ],
   ['a user with doas', { uid: '1000', 'as-root': 'doas -n' }, { privilege: 'doas' }],
   ['a user who does without', { uid: '1000', 'as-root': '' }, { privilege: 'none' }],
   ['an arm64 machine', { machine: 'aarch64' }, { platform: { os: 'linux', architecture: 'arm64', variant: 'v8' } }],

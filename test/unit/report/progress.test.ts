@@ -38,6 +38,16 @@ describe('in the log of a job', () => {
     ]);
   });
 
+  it('what is to be sent counts as it is known in the end', async () => {
+    const clock = stopClock();
+    const host = recordingHost();
+    const transfer = transferProgress(host).start('w1', 100 * MB);
+    transfer.advance(25 * MB);
+    transfer.expect(50 * MB);
+    await clock.advance(10_000);
+    expect(host.calls).toEqual(['progress 50 % of 50.0 MB to w1, 2.5 MB/s, 10 s left']);
+  });
+
   it('lines become fewer, and end with the last transfer', async () => {
     const clock = stopClock();
     const host = recordingHost();
@@ -67,15 +77,16 @@ describe('in a terminal', () => {
     progress.start('w4', 10 * MB).advance(10 * MB);
     await clock.advance(4_000);
     first.advance(10 * MB);
+    second.advance(40 * MB);
     second.end();
     third.end('failed');
     await clock.advance(1_000);
     expect(shown(host)).toEqual([
       '  w1         ██░░░░░░░░░░░░░░░░░░   10 %    10.0 MB of 100.0 MB    2.0 MB/s  45 s left',
-      '✔ worker-2   ░░░░░░░░░░░░░░░░░░░░    0 %         0 B of 50.0 MB              done',
+      '✔ worker-2   ████████████████████  100 %     40.0 MB of 40.0 MB              done',
       '✘ w3         ░░░░░░░░░░░░░░░░░░░░    0 %         0 B of 50.0 MB              failed',
       '  w4         ████████████████████  100 %     10.0 MB of 10.0 MB              importing',
-      '  all nodes  ██░░░░░░░░░░░░░░░░░░    9 %    20.0 MB of 210.0 MB    4.0 MB/s  45 s left',
+      '  all nodes  ██████░░░░░░░░░░░░░░   28 %    60.0 MB of 210.0 MB    4.0 MB/s  45 s left',
     ]);
   });
 

@@ -22,6 +22,7 @@ const FACTS: NodeFacts = {
   kubelet: parseKubelet('', ''),
   workDisk: undefined,
   sandbox: undefined,
+  isNarrow: false,
 };
 const AMD64 = FACTS.platform;
 const STAGE = 'kube-sideload.invalid/t4y1q2abcdef:0';

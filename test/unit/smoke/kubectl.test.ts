@@ -153,15 +153,24 @@ describe('requests', () => {
 
   it('ask which rights are missing, and take no answer for none', async () => {
     await program.says({ stdout: '{"status":{"allowed":false}}' });
-    expect(await program.kubectl.missingVerbs(['watch', 'delete'])).toEqual(['watch', 'delete']);
+    expect(await program.kubectl.missingVerbs({ resource: 'pods', verbs: ['watch', 'delete'] })).toEqual([
+      'watch',
+      'delete',
+    ]);
     expect(JSON.parse(await program.input())).toMatchObject({
       kind: 'SelfSubjectAccessReview',
       spec: { resourceAttributes: { namespace: 'smoke', resource: 'pods' } },
     });
+    expect(await program.kubectl.missingVerbs({ resource: 'pods/log', verbs: ['get'] })).toEqual(['get']);
+    expect(JSON.parse(await program.input())).toMatchObject({
+      spec: { resourceAttributes: { namespace: 'smoke', resource: 'pods', subresource: 'log' } },
+    });
+    expect(await program.kubectl.missingVerbs({ resource: 'nodes', verbs: ['get'] })).toEqual(['get']);
+    expect(JSON.parse(await program.input()).spec.resourceAttributes).toEqual({ resource: 'nodes', verb: 'get' });
     await program.says({ stdout: '{"status":{"allowed":true}}' });
-    expect(await program.kubectl.missingVerbs(['watch'])).toEqual([]);
+    expect(await program.kubectl.missingVerbs({ resource: 'pods', verbs: ['watch'] })).toEqual([]);
     await program.says({ stderr: 'Error from server (Forbidden): no\n', code: 1 });
-    expect(await program.kubectl.missingVerbs(['watch'])).toEqual([]);
+    expect(await program.kubectl.missingVerbs({ resource: 'pods', verbs: ['watch'] })).toEqual([]);
   });
 
   it('give the end of a log, of one container when it is named, and nothing where there is none', async () => {

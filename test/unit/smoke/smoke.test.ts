@@ -500,12 +500,29 @@ describe('asking the cluster beforehand', () => {
 
   it('says which rights are missing', async () => {
     const cluster = fakeCluster();
-    vi.spyOn(cluster.kubectl, 'missingVerbs').mockResolvedValue(['watch', 'delete']);
+    vi.spyOn(cluster.kubectl, 'missingVerbs').mockImplementation(async ({ verbs }) =>
+      verbs.filter(verb => verb === 'watch' || verb === 'delete'),
+    );
     const error = await failureOf(checkCluster(cluster.kubectl, [target('worker-1')], OPTIONS, log));
     expect(error.code).toBe('CLUSTER_REFUSED');
     expect(error.message).toContain('cannot watch resource "pods", cannot delete resource "pods"');
     expect(error.hint).toContain('`watch`, `delete`');
     expect(cluster.calls).toEqual([]);
+  });
+
+  it('goes on without rights that explanations alone need, and says so', async () => {
+    const cluster = fakeCluster();
+    vi.spyOn(cluster.kubectl, 'missingVerbs').mockImplementation(async ({ resource, verbs }) =>
+      resource === 'pods' ? [] : verbs,
+    );
+    const said: string[] = [];
+    await checkCluster(cluster.kubectl, [target('worker-1')], OPTIONS, line => said.push(line));
+    expect(said).toEqual([
+      expect.stringContaining('cannot get resource "pods/log"'),
+      expect.stringContaining('cannot list resource "events"'),
+      expect.stringContaining('cannot get resource "nodes"'),
+    ]);
+    expect(cluster.calls).toEqual([`dry-run ${FIRST}`]);
   });
 
   it('asks once for each image, and not for each node', async () => {
