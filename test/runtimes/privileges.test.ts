@@ -82,6 +82,15 @@ function without(text: string, command: string): string {
   return parts.join(' NOPASSWD: ');
 }
 
+/**
+ * Has sudo write down what it is asked. What it would want a password for it refuses to `sudo -n` without a word in its
+ * log: with `!authenticate` it refuses that for not being allowed, and writes it down.
+ */
+async function log({ node }: Narrow, options = ''): Promise<void> {
+  const line = `Defaults:${USER} logfile=${LOG}, loglinelen=0${options}`;
+  await must(node, `echo '${line}' >/etc/sudoers.d/logged; chmod 440 /etc/sudoers.d/logged; touch ${LOG}`);
+}
+
 /** What sudo has been asked to run, by its own log; whatever it refused begins with `refused`. */
 async function asked({ node }: Narrow): Promise<readonly string[]> {
   const lines = (await must(node, `cat ${LOG}; : >${LOG}`)).split('\n');
@@ -130,11 +139,10 @@ beforeAll(async () => {
 cat >sudoers.containerd <<'END'
 ${textOf(one.layout)}END
 ${documented}
-printf '%s\n' 'Defaults:${USER} logfile=${LOG}, loglinelen=0' >/etc/sudoers.d/logged
-chmod 440 /etc/sudoers.d/logged; : >${LOG}
 rm -rf ${WORK} /var/lib/kube-sideload`,
     );
   }
+  for (const one of narrow) await log(one);
   kubectl(lab, ['apply', '-f', join(files, 'rbac.yaml')]);
   // What a controller would make.
   const account = { apiVersion: 'v1', kind: 'ServiceAccount', metadata: { name: 'default', namespace: USER } };
@@ -148,7 +156,10 @@ afterAll(async () => {
   kubectl(lab, [`--namespace=${USER}`, 'delete', 'rolebinding,role,serviceaccount', '--all']);
   kubectl(lab, ['delete', 'clusterrolebinding,clusterrole', USER]);
   for (const { node } of narrow) {
-    await must(node, `userdel --remove ${USER} 2>/dev/null; rm -rf ${SUDOERS} /etc/sudoers.d/logged ${LOG}`);
+    await must(
+      node,
+      `userdel --remove ${USER} 2>/dev/null; rm -rf /var/lib/kube-sideload ${SUDOERS} /etc/sudoers.d/logged ${LOG}`,
+    );
   }
 });
 
@@ -183,6 +194,12 @@ describe('a user with the rights of docs/privileges, and no others', () => {
     for (const { node } of narrow) {
       expect(await criImageId(lab, node, REFERENCE), node.kind).toBe(image.id);
     }
+  });
+
+  it('is refused nothing from here on without a line in the log', async () => {
+    for (const one of narrow) await log(one, ', !authenticate');
+    await must(crio.node, `su ${USER} -c 'sudo -n id' && exit 1; exit 0`);
+    expect(await asked(crio)).toEqual([expect.stringMatching(/^refused \(command not allowed ;\) .*\/id$/)]);
   });
 
   it('moves a name, sends what is missing alone, and cleans up after runs long ago', async () => {
@@ -341,6 +358,10 @@ function unused(commands: readonly string[], layout: Layout, rights: readonly Ri
 }
 
 describe('a user who lacks one of these rights', () => {
+  beforeAll(async () => {
+    for (const one of narrow) await log(one);
+  });
+
   /** By runtime, each command that is not for `keep` alone, as the file has it. */
   const commandsOf = ({ layout }: Narrow, isWanted: (right: Right) => boolean) =>
     rightsFor(layout)
