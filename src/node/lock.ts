@@ -29,23 +29,24 @@ export interface LockAnswer {
 }
 
 /**
- * The text of a link is `RUN SINCE EXPIRES REFERENCE`: seconds since 1970, and seconds since the machine started, which
- * nobody sets. One that has run out is replaced by `replace LOCK HELD NEW`: of several that try at once, one can make the
- * link whose name is that of the text to be replaced, and only it may move that link over the old one. Without NEW the
- * lock goes. Renewing and releasing go the same way, as the lock may have run out meanwhile.
+ * The text of a link is `RUN:SINCE:EXPIRES:REFERENCE`: seconds since 1970, and seconds since the machine started, which
+ * nobody sets. It has no space: for sudo, arguments are one text with spaces in it. One that has run out is replaced by
+ * `replace LOCK HELD NEW`: of several that try at once, one can make the link whose name is that of the text to be
+ * replaced, and only it may move that link over the old one. Without NEW the lock goes. Renewing and releasing go the
+ * same way, as the lock may have run out meanwhile.
  */
 const LOCKS = `
 read -r up rest </proc/uptime
 up=\${up%.*}
 parse() {
-  run=\${1%% *}; rest=\${1#* }; since=\${rest%% *}; rest=\${rest#* }; expires=\${rest%% *}
+  run=\${1%%:*}; rest=\${1#*:}; since=\${rest%%:*}; rest=\${rest#*:}; expires=\${rest%%:*}
   case $run:$since$expires in *[!0-9a-z]*:* | *:*[!0-9]* | *:) run=unknown since=0 expires=0 ;; esac
 }
 is_over() { [ "$expires" -le "$up" ] || [ "$expires" -gt $((up + 30 * LEASE)) ]; }
 replace() {
   parse "$2"
   next=$1.$run.$expires
-  if ! said=$(as_root ln -s "\${3:-$2}" "$next" 2>&1); then
+  if ! said=$(as_root ln -sT "\${3:-$2}" "$next" 2>&1); then
     parse "$(readlink "$next")"
     ! is_over || as_root rm -f "$next"
     return 1
@@ -60,10 +61,10 @@ take() {
   for attempt in 1 2 3; do
     held=$(readlink "$1")
     parse "$held"
-    from= said= mine="$(date +%s) $((up + LEASE)) $2"
-    if [ -z "$held" ]; then said=$(as_root ln -s "$RUN $mine" "$1" 2>&1)
-    elif [ "$run" = "$RUN" ]; then replace "$1" "$held" "$RUN $since \${mine#* }"
-    elif is_over; then from=$run; replace "$1" "$held" "$RUN $mine"
+    from= said= mine="$(date +%s):$((up + LEASE)):$2"
+    if [ -z "$held" ]; then said=$(as_root ln -sT "$RUN:$mine" "$1" 2>&1)
+    elif [ "$run" = "$RUN" ]; then replace "$1" "$held" "$RUN:$since:\${mine#*:}"
+    elif is_over; then from=$run; replace "$1" "$held" "$RUN:$mine"
     else break
     fi && { printf 'taken %s' "$from"; return; }
   done
@@ -87,7 +88,7 @@ const RELEASE = `${LOCKS}
 for lock in ${DIRECTORY}/*; do
   case \${lock##*/} in *.*) continue ;; esac
   held=$(readlink "$lock") || continue
-  case $held in "$RUN "*) replace "$lock" "$held" '' ;; esac
+  case $held in "$RUN:"*) replace "$lock" "$held" '' ;; esac
 done`;
 
 /**

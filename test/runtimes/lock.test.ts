@@ -54,7 +54,7 @@ async function idsOf(reference: string): Promise<readonly string[]> {
 /** Locks the reference on the first node, as another run would have. */
 async function lockFirst(secondsLeft: number): Promise<void> {
   const [node = expect.unreachable()] = nodes;
-  const words = `read -r up rest </proc/uptime; mkdir -p /run/kube-sideload; ln -sf "other1 1700000000 $((\${up%.*} + ${secondsLeft})) ${REFERENCE}" ${LOCK}`;
+  const words = `read -r up rest </proc/uptime; mkdir -p /run/kube-sideload; ln -sf "other1:1700000000:$((\${up%.*} + ${secondsLeft})):${REFERENCE}" ${LOCK}`;
   await enter(node, ['sh', '-c', words]);
 }
 
@@ -174,7 +174,7 @@ describe('a lock', () => {
   it('is renewed while the job lives', async () => {
     const long = await image('long', ['/bin/sh', '-c', 'sleep 38']);
     const [node = expect.unreachable()] = nodes;
-    const read = async () => (await enter(node, ['readlink', LOCK])).stdout.split(' ').map(Number);
+    const read = async () => (await enter(node, ['readlink', LOCK])).stdout.split(':').map(Number);
     let begun: Promise<readonly number[]> | undefined;
     const job = push(inputs(long), {
       lab,

@@ -43,9 +43,9 @@ async function take(runId: string, ...references: string[]): Promise<LockAnswer>
 function rewrite(change: (words: string[]) => string[]): void {
   const [name = ''] = readdirSync(directory);
   const file = join(directory, name);
-  const words = readlinkSync(file).split(' ');
+  const words = readlinkSync(file).split(':');
   unlinkSync(file);
-  symlinkSync(change(words).join(' '), file);
+  symlinkSync(change(words).join(':'), file);
 }
 
 const isOver = ([holder = '', since = '', , reference = '']: string[]) => [holder, since, '1', reference];
@@ -99,7 +99,7 @@ describe('a lock on a node', () => {
     const winners = runs.filter((_, index) => answers[index]?.taken.size === 1);
     expect(winners).toHaveLength(1);
     expect(readdirSync(directory)).toHaveLength(1);
-    expect(readlinkSync(join(directory, readdirSync(directory)[0] ?? '')).split(' ')[0]).toBe(winners[0]);
+    expect(readlinkSync(join(directory, readdirSync(directory)[0] ?? '')).split(':')[0]).toBe(winners[0]);
   });
 
   it('tells whose it was when it has run out', async () => {
