@@ -3,10 +3,25 @@ import type { Pins } from './cri.ts';
 const DIRECTORY = '/etc/crio';
 const FILE = `${DIRECTORY}/crio.conf.d/99-kube-sideload.conf`;
 
+/** The lines of our file before the first name; the last one is `]`. */
+export const PINS_HEAD: readonly string[] = [
+  '# Images that kube-sideload has pinned, and by which run. It writes this file anew.',
+  '[crio.image]',
+  'pinned_images = [',
+];
+
+/** Lines of names, and of ours, as GNU find's `-fprintf` takes them; the shell's `format` does the same, and for others. */
+export function formatOf(lines: readonly string[]): string {
+  return lines
+    .map(line => String.raw`${line.replaceAll(' ', String.raw`\040`).replaceAll('#', String.raw`\043`)}\n`)
+    .join('');
+}
+
 /**
  * CRI-O has one list, and the last file that sets it counts (crio.conf.d(5)): ours repeats the list of the others, and has
  * a line for each name that we have pinned. It is replaced whole, and CRI-O reads it again on SIGHUP. Every file in that
- * directory counts, so the new one is written beside it.
+ * directory counts, so the new one is written beside it. Whoever may write there what he likes is root, and sudo sees
+ * arguments only: so the text is one, without spaces, and `find` writes it.
  */
 export const CRIO_PINS: Pins = `
 nl='
@@ -19,14 +34,14 @@ theirs() {
   done | tail -n 1 | grep -oE "\\"[^\\"]*\\"|'[^']*'"
 }
 content() {
-  echo '# Images that kube-sideload has pinned, and by which run. It writes this file anew.'
-  printf '[crio.image]\\npinned_images = [\\n'
+  printf '%s\\n' ${PINS_HEAD.map(line => `'${line}'`).join(' ')}
   theirs | sed 's/.*/  &,/'
   sed 's/^\\([^ ]*\\) \\(.*\\)$/  "\\1", # \\2/'
   echo ']'
 }
+format() { sed 's/[\\\\%]/&&/g; s/ /\\\\040/g; s/#/\\\\043/g; s/$/\\\\n/' | tr -d '\\n'; }
 reload() {
-  if [ -d /run/systemd/system ] && as_root systemctl reload crio; then return; fi
+  if command -v pkill >/dev/null; then as_root pkill -HUP -x crio; return; fi
   for process in $(grep -lsx crio /proc/[0-9]*/comm); do
     process=\${process%/comm}
     as_root kill -HUP "\${process#/proc/}" || return
@@ -39,7 +54,7 @@ change() {
   if [ -z "$new" ]; then as_root rm -f ${FILE}
   else
     as_root mkdir -p ${DIRECTORY}/crio.conf.d &&
-      printf '%s\\n' "$new" | as_root tee ${DIRECTORY}/.kube-sideload >/dev/null &&
+      as_root find / -maxdepth 0 -fprintf ${DIRECTORY}/.kube-sideload "$(printf '%s\\n' "$new" | format)" &&
       as_root mv -f ${DIRECTORY}/.kube-sideload ${FILE}
   fi && reload >&2
 }
