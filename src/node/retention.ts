@@ -80,7 +80,8 @@ export async function retainImages(
   const old = fates.filter(({ fate }) => fate === 'remove').map(({ entry }) => entry);
   if (old.length > 0) {
     const names = old.map(({ reference }) => reference);
-    await unpinImages(node, names, run.id, run.signal);
+    const pinned = old.filter(({ isPinned }) => isPinned).map(({ reference }) => reference);
+    await unpinImages(node, pinned, run.id, run.signal);
     await runScript(connection, forget(facts, names), run.signal);
     const left = await inspect(node, names, run.signal);
     const still = names.filter(name => left.get(name) !== undefined);
