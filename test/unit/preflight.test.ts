@@ -293,7 +293,8 @@ describe('what sudo does not let the user do', () => {
 
   it('is a warning that says what goes on without it otherwise', () => {
     const missing = [{ right: { purpose: 'see which layers are there', without: 'all layers are sent' }, commands }];
-    const [finding] = preflight([node('w1', { rest: { missing } })], [IMAGE], { isSmoked: true, cluster: undefined });
+    const options = { isSmoked: true, isPinning: false, cluster: undefined };
+    const [finding] = preflight([node('w1', { rest: { missing } })], [IMAGE], options);
     expect(finding).toMatchObject({
       severity: 'warning',
       message: expect.stringMatching(/see which layers are there: `ctr images tag`; without it all layers are sent$/),
