@@ -114,7 +114,8 @@ export async function sideload(settings: Settings, host: Host, run: Run): Promis
           if (settings.smoke?.by === 'cri') {
             assertCrictl(ready(node).facts);
           }
-          node.missing = await missingRights(node, settings.keep !== undefined, run.signal);
+          const extras = { keep: settings.keep !== undefined, pin: settings.pin };
+          node.missing = await missingRights(node, extras, run.signal);
           await planImages(node, sources, sandboxes.of(node), settings, run);
           for (const image of node.images) {
             host.info(`${node.settings.label}: ${describeImage(image)}`);
