@@ -12,7 +12,7 @@ __nccwpck_require__.r(__webpack_exports__);
 /* harmony import */ var node_util__WEBPACK_IMPORTED_MODULE_0___default = /*#__PURE__*/__nccwpck_require__.n(node_util__WEBPACK_IMPORTED_MODULE_0__);
 /* harmony import */ var _commands_js__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(3052);
 /* harmony import */ var _completion_js__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(3992);
-/* harmony import */ var _entry_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(9467);
+/* harmony import */ var _entry_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(8914);
 /* harmony import */ var _help_js__WEBPACK_IMPORTED_MODULE_4__ = __nccwpck_require__(3201);
 /* harmony import */ var _host_gitlab_js__WEBPACK_IMPORTED_MODULE_5__ = __nccwpck_require__(6456);
 /* harmony import */ var _host_host_js__WEBPACK_IMPORTED_MODULE_6__ = __nccwpck_require__(9385);
@@ -165,7 +165,7 @@ const COMMANDS = {
         help: 'Of each repository the newest releases stay, as many as `--keep` says. Older ones go, if they are as they were put there and no container was made from them. What somebody else has put on a node is not touched. Ends with 0 when every node has done so.',
         examples: [
             ['prune --keep 3 --nodes 10.0.0.11,10.0.0.12', 'all repositories that were pushed to these nodes'],
-            ['prune --keep 3 --images app --dry-run true', 'only say what would go, of one repository'],
+            ['prune --images app --keep 3 --dry-run true', 'only say what would go, of one repository'],
         ],
     },
 };
@@ -319,7 +319,7 @@ function fish() {
 
 /***/ }),
 
-/***/ 9467:
+/***/ 8914:
 /***/ ((__unused_webpack_module, __webpack_exports__, __nccwpck_require__) => {
 
 "use strict";
@@ -2676,6 +2676,7 @@ function node_newNode(settings) {
         machine: undefined,
         facts: undefined,
         object: undefined,
+        missing: [],
         images: [],
         staged: new Set(),
         kept: [],
@@ -2782,7 +2783,9 @@ function describeNode({ facts, settings: { label }, connection }) {
         `${label}: ${runtime.name} ${runtime.version} at ${criSocket} (from: ${criSocketOrigin})`,
         ...(distribution === 'unknown' ? [] : [`laid out as ${distribution}`]),
         formatPlatform(platform),
-        privilege === 'user' ? 'as a user who may load images by podman and ask for them' : `as ${as}`,
+        privilege === 'user'
+            ? 'as a user who may load images by podman and ask for them'
+            : `as ${as}${facts.isNarrow ? ' for some commands' : ''}`,
         `${formatBytes(disk.freeBytes)} free on ${disk.path}`,
     ].join(', ');
 }
@@ -2801,16 +2804,15 @@ function parseRecord(text) {
 }
 const READ_RECORD = {
     body: `section record
-[ ! -e ${DIRECTORY}/images ] || as_root cat ${DIRECTORY}/images || exit 1`,
+[ ! -e ${DIRECTORY}/images ] || cat ${DIRECTORY}/images 2>/dev/null || as_root cat ${DIRECTORY}/images || exit 1`,
 };
 function readRecord(sections) {
     return parseRecord(sections.get('record') ?? '');
 }
 function changeRecord(added, dropped = []) {
     return {
-        body: `as_root sh -c "$CHANGE" sh "$ADDED" "$REPLACED" "$DROPPED" >&2 || exit 1`,
+        body: CHANGE,
         variables: {
-            CHANGE,
             ADDED: added.map(formatEntry).join('\n'),
             REPLACED: added.map(({ reference }) => reference).join('\n'),
             DROPPED: dropped.map(formatEntry).join('\n'),
@@ -2818,18 +2820,22 @@ function changeRecord(added, dropped = []) {
     };
 }
 const CHANGE = `umask 022
-mkdir -p ${DIRECTORY} && cd ${DIRECTORY} || exit
-if command -v flock >/dev/null; then exec 9>.lock && flock -w 30 9 || exit; fi
+[ -d ${DIRECTORY} ] || as_root mkdir -p ${DIRECTORY} || exit 1
+if command -v flock >/dev/null; then exec 9<${DIRECTORY} && flock -w 30 9 || exit 1; fi
 nl='
 '
+old=
+[ ! -e ${DIRECTORY}/images ] || old=$(cat ${DIRECTORY}/images 2>/dev/null || as_root cat ${DIRECTORY}/images) || exit 1
 {
-  [ ! -e images ] || while read -r line; do
-    case "$nl$2$nl" in *"$nl\${line%% *}$nl"*) continue ;; esac
-    case "$nl$3$nl" in *"$nl$line$nl"*) continue ;; esac
+  [ -z "$old" ] || while read -r line; do
+    case "$nl$REPLACED$nl" in *"$nl\${line%% *}$nl"*) continue ;; esac
+    case "$nl$DROPPED$nl" in *"$nl$line$nl"*) continue ;; esac
     printf '%s\\n' "$line"
-  done <images
-  [ -z "$1" ] || printf '%s\\n' "$1"
-} >".images.$$" && mv -f ".images.$$" images || { rm -f ".images.$$"; exit 1; }
+  done <<END
+$old
+END
+  [ -z "$ADDED" ] || printf '%s\\n' "$ADDED"
+} | as_root tee ${DIRECTORY}/images.new >/dev/null && as_root mv -f ${DIRECTORY}/images.new ${DIRECTORY}/images || exit 1
 `;
 
 ;// CONCATENATED MODULE: ./lib/node/script.js
@@ -2997,13 +3003,18 @@ inspect_by_cri() {
   done
   section "cri $1"; printf '%s' "$status"
 }
+end_processes() { # end_processes SIGNAL NAME
+  if command -v pkill >/dev/null; then as_root pkill "-$1" -f "[\${2%"\${2#?}"}]\${2#?}"; return; fi
+  for process in $running; do
+    process=\${process#/proc/}
+    as_root kill "-$1" "\${process%/cmdline}"
+  done
+}
 end_imports() {
   for attempt in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
-    running=$(printf '%s\\n' "\${1%:*}" | grep -lsaFf - /proc/[0-9]*/cmdline) || return 0
-    for process in $running; do
-      process=\${process#/proc/} process=\${process%/cmdline}
-      case $attempt in 1) as_root kill "$process" ;; 15) as_root kill -9 "$process" ;; esac 2>/dev/null
-    done
+    running=$(printf '%s\\n' "\${1%:*}" | grep -lsaFf - /proc/[0-9]*/cmdline) # 2, whatever is found, when a process ends meanwhile
+    [ -n "$running" ] || return 0
+    case $attempt in 1) end_processes TERM "\${1%:*}" ;; 15) end_processes KILL "\${1%:*}" ;; esac 2>/dev/null
     sleep 0.2
   done
 }
@@ -3102,7 +3113,8 @@ const LET_IMPORTS_END = `
 let_imports_end() {
   for process in $(printf '%s\\n' "$2" | grep -lsaFf - /proc/[0-9]*/cmdline); do
     process=\${process#/proc/} process=\${process%/cmdline}
-    { read -r name <"/proc/$process/comm"; } 2>/dev/null && [ "$name" = tar ] && as_root kill "$process" 2>/dev/null
+    { read -r name <"/proc/$process/comm"; } 2>/dev/null && [ "$name" = tar ] || continue
+    kill "$process" 2>/dev/null || as_root kill "$process" 2>/dev/null
   done
   attempt=0
   while [ $attempt -lt 250 ]; do
@@ -3209,15 +3221,18 @@ ctr content ls | grep -F "$WANTED" | while read -r digest labels; do
 done
 section snapshots
 ctr snapshots --snapshotter "$SNAPSHOTTER" ls | grep -F "$CHAINS" | sed 's/ .*//'`;
+function contentOf({ imageRoot }) {
+    return `${imageRoot.replace(/\/io\.containerd\.snapshotter\.v1\.[^/]*$/, '')}/io.containerd.content.v1.content`;
+}
 function containerd_layers(facts, asked) {
-    const { snapshotter = DEFAULT_SNAPSHOTTER, imageRoot } = facts;
+    const { snapshotter = DEFAULT_SNAPSHOTTER } = facts;
     const blobs = asked.flatMap(({ blob }) => blob?.digest ?? []);
     return {
         body: asked.length === 0 ? '' : LAYERS,
         variables: {
             ...variables(facts, []),
             SNAPSHOTTER: snapshotter,
-            CONTENT: `${imageRoot.replace(/\/io\.containerd\.snapshotter\.v1\.[^/]*$/, '')}/io.containerd.content.v1.content`,
+            CONTENT: contentOf(facts),
             WANTED: [...new Set([...asked.map(({ diffId }) => diffId), ...blobs])].join('\n'),
             BLOBS: blobs.join(' '),
             CHAINS: asked.map(({ chainId }) => chainId).join('\n'),
@@ -3289,6 +3304,16 @@ function remove(facts, references) {
 ;// CONCATENATED MODULE: ./lib/runtime/crio-pins.js
 const crio_pins_DIRECTORY = '/etc/crio';
 const FILE = `${crio_pins_DIRECTORY}/crio.conf.d/99-kube-sideload.conf`;
+const PINS_HEAD = [
+    '# Images that kube-sideload has pinned, and by which run. It writes this file anew.',
+    '[crio.image]',
+    'pinned_images = [',
+];
+function formatOf(lines) {
+    return lines
+        .map(line => String.raw `${line.replaceAll(' ', String.raw `\040`).replaceAll('#', String.raw `\043`)}\n`)
+        .join('');
+}
 const CRIO_PINS = `
 nl='
 '
@@ -3300,14 +3325,14 @@ theirs() {
   done | tail -n 1 | grep -oE "\\"[^\\"]*\\"|'[^']*'"
 }
 content() {
-  echo '# Images that kube-sideload has pinned, and by which run. It writes this file anew.'
-  printf '[crio.image]\\npinned_images = [\\n'
+  printf '%s\\n' ${PINS_HEAD.map(line => `'${line}'`).join(' ')}
   theirs | sed 's/.*/  &,/'
   sed 's/^\\([^ ]*\\) \\(.*\\)$/  "\\1", # \\2/'
   echo ']'
 }
+format() { sed 's/[\\\\%]/&&/g; s/ /\\\\040/g; s/#/\\\\043/g; s/$/\\\\n/' | tr -d '\\n'; }
 reload() {
-  if [ -d /run/systemd/system ] && as_root systemctl reload crio; then return; fi
+  if command -v pkill >/dev/null; then as_root pkill -HUP -x crio; return; fi
   for process in $(grep -lsx crio /proc/[0-9]*/comm); do
     process=\${process%/comm}
     as_root kill -HUP "\${process#/proc/}" || return
@@ -3320,7 +3345,7 @@ change() {
   if [ -z "$new" ]; then as_root rm -f ${FILE}
   else
     as_root mkdir -p ${crio_pins_DIRECTORY}/crio.conf.d &&
-      printf '%s\\n' "$new" | as_root tee ${crio_pins_DIRECTORY}/.kube-sideload >/dev/null &&
+      as_root find / -maxdepth 0 -fprintf ${crio_pins_DIRECTORY}/.kube-sideload "$(printf '%s\\n' "$new" | format)" &&
       as_root mv -f ${crio_pins_DIRECTORY}/.kube-sideload ${FILE}
   fi && reload >&2
 }
@@ -3451,7 +3476,7 @@ function crio_importArchive(facts, stage) {
         : `i=$(${root}env TMPDIR=$d ${byPodman} pull --quiet oci:$d/oci) && ${root}${byPodman} tag $i ${stage}`;
     const script = [
         `d=$(mktemp -d ${UNPACKED}${runOf(stage)}.XXXXXX) || exit`,
-        `trap "${root}rm -rf $d" EXIT`,
+        `trap "rm -rf $d 2>/dev/null || ${root}rm -rf $d" EXIT`,
         'trap "exit 1" HUP INT TERM',
         `mkdir $d/oci && tar -xf - -C $d/oci && { (trap "" HUP INT; ${store}) >$d/said 2>&1 || { cat $d/said >&2; exit 1; }; }`,
     ];
@@ -3486,11 +3511,14 @@ function crio_heldAt(sections, number) {
 const crio_LAYERS = `
 section layers
 as_root cat "$LIST" 2>/dev/null | tr '{' '\\n' | grep -F "$WANTED"`;
+function layerListOf({ imageRoot }) {
+    return `${imageRoot.replace(/-images$/, '-layers')}/layers.json`;
+}
 function crio_layers(facts, asked) {
     return {
         body: asked.length === 0 || facts.privilege === 'user' ? '' : crio_LAYERS,
         variables: {
-            LIST: `${facts.imageRoot.replace(/-images$/, '-layers')}/layers.json`,
+            LIST: layerListOf(facts),
             WANTED: asked.map(({ diffId }) => diffId).join('\n'),
         },
     };
@@ -3539,7 +3567,9 @@ function crio_remove(facts, references) {
         body: `${LET_IMPORTS_END}${eachReference(`  run=\${reference%:*}
   unpacked=${UNPACKED}\${run##*/}.
   let_imports_end "$reference" "$unpacked"
-  as_root rm -rf "$unpacked"*
+  for directory in "$unpacked"*; do
+    [ ! -e "$directory" ] || rm -rf "$directory" 2>/dev/null || as_root rm -rf "$directory"
+  done
   if [ -n "$PODMAN" ]; then
     ! as_root $PODMAN image exists "$reference" || as_root $PODMAN image rm "$reference" >&2 || case $reference in
       ${STAGE_PREFIX}*) as_root $PODMAN untag "$reference" "$reference" >&2 ;;
@@ -3868,6 +3898,7 @@ function parseMachine(sections, label) {
         kubernetesName: text('kubernetes-name'),
         privilege: refusal !== undefined ? 'user' : text('uid') === '0' ? 'root' : (PRIVILEGES[text('as-root')] ?? 'none'),
         kubelet: parseKubelet(text('kubelet-configuration'), text('kubelet-gc-threshold')),
+        isNarrow: text('narrow') === 'yes' && refusal === undefined,
     };
 }
 function refusalText(command, refusal, allowed = []) {
@@ -3881,6 +3912,13 @@ function parseFacts(sections, label) {
     const text = (name) => sections.get(name) ?? '';
     const machine = parseMachine(sections, label);
     const criSocket = text('socket');
+    const unread = text('kubelet-unread').split('\n').join(', ');
+    if (machine.isNarrow && unread !== '') {
+        throw fail('SUDO_RIGHT_MISSING', `sudo does not let the user read how the kubelet is configured: ${unread}`);
+    }
+    if (text('socket-refused') === 'yes') {
+        throw fail('SUDO_RIGHT_MISSING', `sudo does not let the user look for the runtime: \`test -S ${criSocket}\``);
+    }
     if (criSocket === '') {
         throw fail('RUNTIME_NOT_FOUND', 'no kubelet runs, and none of the well-known CRI sockets exists');
     }
@@ -3910,7 +3948,7 @@ function parseFacts(sections, label) {
     const version = serverVersion(text('client-version')) ?? /^RuntimeVersion: *(\S+)/m.exec(text('cri-version'))?.[1] ?? unasked;
     if (runtime === undefined || version === undefined) {
         const said = text('client-version') || text('cri-version');
-        throw fail('RUNTIME_NOT_RUNNING', `the runtime behind ${criSocket} does not answer${said === '' ? '' : `: ${said}`}`);
+        throw fail(machine.isNarrow && /^sudo: /m.test(said) ? 'SUDO_RIGHT_MISSING' : 'RUNTIME_NOT_RUNNING', `the runtime behind ${criSocket} does not answer${said === '' ? '' : `: ${said}`}`);
     }
     const clients = CLIENTS[runtime];
     if (!clients.some(client => tools[client] !== undefined)) {
@@ -4001,14 +4039,14 @@ const LOCKS = `
 read -r up rest </proc/uptime
 up=\${up%.*}
 parse() {
-  run=\${1%% *}; rest=\${1#* }; since=\${rest%% *}; rest=\${rest#* }; expires=\${rest%% *}
+  run=\${1%%:*}; rest=\${1#*:}; since=\${rest%%:*}; rest=\${rest#*:}; expires=\${rest%%:*}
   case $run:$since$expires in *[!0-9a-z]*:* | *:*[!0-9]* | *:) run=unknown since=0 expires=0 ;; esac
 }
 is_over() { [ "$expires" -le "$up" ] || [ "$expires" -gt $((up + 30 * LEASE)) ]; }
 replace() {
   parse "$2"
   next=$1.$run.$expires
-  if ! said=$(as_root ln -s "\${3:-$2}" "$next" 2>&1); then
+  if ! said=$(as_root ln -sT "\${3:-$2}" "$next" 2>&1); then
     parse "$(readlink "$next")"
     ! is_over || as_root rm -f "$next"
     return 1
@@ -4022,10 +4060,10 @@ take() {
   for attempt in 1 2 3; do
     held=$(readlink "$1")
     parse "$held"
-    from= said= mine="$(date +%s) $((up + LEASE)) $2"
-    if [ -z "$held" ]; then said=$(as_root ln -s "$RUN $mine" "$1" 2>&1)
-    elif [ "$run" = "$RUN" ]; then replace "$1" "$held" "$RUN $since \${mine#* }"
-    elif is_over; then from=$run; replace "$1" "$held" "$RUN $mine"
+    from= said= mine="$(date +%s):$((up + LEASE)):$2"
+    if [ -z "$held" ]; then said=$(as_root ln -sT "$RUN:$mine" "$1" 2>&1)
+    elif [ "$run" = "$RUN" ]; then replace "$1" "$held" "$RUN:$since:\${mine#*:}"
+    elif is_over; then from=$run; replace "$1" "$held" "$RUN:$mine"
     else break
     fi && { printf 'taken %s' "$from"; return; }
   done
@@ -4047,7 +4085,7 @@ const RELEASE = `${LOCKS}
 for lock in ${lock_DIRECTORY}/*; do
   case \${lock##*/} in *.*) continue ;; esac
   held=$(readlink "$lock") || continue
-  case $held in "$RUN "*) replace "$lock" "$held" '' ;; esac
+  case $held in "$RUN:"*) replace "$lock" "$held" '' ;; esac
 done`;
 const ALONE = `${TAKING}
 alone() {
@@ -4117,6 +4155,7 @@ const DISTRIBUTIONS = [
         socket: '/run/containerd/containerd.sock',
         client: 'ctr',
         crictl: 'crictl',
+        root: '/var/lib/containerd',
     },
     {
         name: 'k3s',
@@ -4124,6 +4163,7 @@ const DISTRIBUTIONS = [
         socket: '/run/k3s/containerd/containerd.sock',
         client: 'k3s ctr',
         crictl: 'k3s crictl',
+        root: '/var/lib/rancher/k3s/agent/containerd',
         kubelet: '/etc/rancher/k3s/config.yaml',
     },
     {
@@ -4132,22 +4172,52 @@ const DISTRIBUTIONS = [
         socket: '/run/k3s/containerd/containerd.sock',
         client: '/var/lib/rancher/rke2/bin/ctr',
         crictl: '/var/lib/rancher/rke2/bin/crictl',
+        root: '/var/lib/rancher/rke2/agent/containerd',
     },
-    { name: 'k0s', runtime: 'containerd', socket: '/run/k0s/containerd.sock', client: 'k0s ctr', crictl: 'crictl' },
+    {
+        name: 'k0s',
+        runtime: 'containerd',
+        socket: '/run/k0s/containerd.sock',
+        client: 'k0s ctr',
+        crictl: 'crictl',
+        root: '/var/lib/k0s/containerd',
+    },
     {
         name: 'MicroK8s',
         runtime: 'containerd',
         socket: '/var/snap/microk8s/common/run/containerd.sock',
         client: 'microk8s ctr',
         crictl: 'crictl',
+        root: '/var/snap/microk8s/common/var/lib/containerd',
         kubelet: '/var/snap/microk8s/current/args/kubelet',
     },
-    { name: 'CRI-O', runtime: 'cri-o', socket: '/run/crio/crio.sock', client: 'skopeo', crictl: 'crictl' },
-    { name: 'CRI-O', runtime: 'cri-o', socket: '/run/crio/crio.sock', client: 'podman', crictl: 'crictl' },
-    { name: 'cri-dockerd', runtime: 'docker', socket: '/run/cri-dockerd.sock', client: 'docker', crictl: 'crictl' },
+    {
+        name: 'CRI-O',
+        runtime: 'cri-o',
+        socket: '/run/crio/crio.sock',
+        client: 'skopeo',
+        crictl: 'crictl',
+        root: '/var/lib/containers',
+    },
+    {
+        name: 'CRI-O',
+        runtime: 'cri-o',
+        socket: '/run/crio/crio.sock',
+        client: 'podman',
+        crictl: 'crictl',
+        root: '/var/lib/containers',
+    },
+    {
+        name: 'cri-dockerd',
+        runtime: 'docker',
+        socket: '/run/cri-dockerd.sock',
+        client: 'docker',
+        crictl: 'crictl',
+        root: '/var/lib/docker',
+    },
 ];
 function distributionRows() {
-    return DISTRIBUTIONS.map(({ name, runtime, socket, client, crictl, kubelet = '' }) => [name, runtime, socket, client, crictl, kubelet].join('|')).join('\n');
+    return DISTRIBUTIONS.map(({ name, runtime, socket, client, crictl, root, kubelet = '' }) => [name, runtime, socket, client, crictl, root, kubelet].join('|')).join('\n');
 }
 
 ;// CONCATENATED MODULE: ./lib/node/probe.js
@@ -4159,6 +4229,9 @@ section uid; id -u
 section as-root; printf '%s' "$AS_ROOT"
 limited=
 may() { sudo -n -l "$@" >/dev/null 2>&1; } # whether sudo lets the user run this command
+narrow=
+[ "$AS_ROOT" != 'sudo -n' ] || may /bin/sh -c : || narrow=yes
+section narrow; printf '%s' "$narrow"
 if ! refusal=$(as_root true 2>&1); then
   section sudo-refused; printf '%s' "$refusal"
   podman=$(command -v podman) || { section end; exit 0; }
@@ -4180,14 +4253,17 @@ flag() { # flag NAME: its value on the kubelet's command line, as --name=value o
   printf '%s\\n' "$arguments" | sed -n -e "s/^--$1=//p" -e "/^--$1\\$/{n;p;}" | tail -n 1
 }
 configuration() { # the kubelet's configuration file and its drop-ins, in the order in which they apply
-  config=$(flag config) drop_ins=$(flag config-dir)
-  [ -z "$config" ] || as_root cat "$config"
-  [ -z "$drop_ins" ] || as_root ls "$drop_ins" | while read -r file; do
-    case $file in *.conf) printf '\\n---\\n'; as_root cat "$drop_ins/$file" </dev/null ;; esac
+  config=$(flag config) drop_ins=$(flag config-dir) unread=
+  [ -z "$config" ] || as_root cat "$config" || unread=yes
+  files=
+  [ -z "$drop_ins" ] || files=$(as_root ls "$drop_ins") || unread=yes
+  for file in $files; do
+    case $file in *.conf) printf '\\n---\\n'; as_root cat "$drop_ins/$file" || unread=yes ;; esac
   done
+  [ -z "$unread" ]
 }
 embedded() { # the command line of a kubelet that is part of another process, from the settings of its distribution
-  while IFS='|' read -r row_name row_runtime row_socket row_client row_crictl row_kubelet; do
+  while IFS='|' read -r row_name row_runtime row_socket row_client row_crictl row_root row_kubelet; do
     { [ -n "$row_kubelet" ] && as_root test -S "$row_socket" && as_root test -f "$row_kubelet"; } </dev/null || continue
     case $row_kubelet in
     *.yaml) # of k3s (docs.k3s.io: kubelet-arg, node-name)
@@ -4203,12 +4279,12 @@ $DISTRIBUTIONS
 END
 }
 endpoint= origin='kubelet command line' hostname=
-if [ -n "$kubelet" ]; then arguments=$(as_root cat "$kubelet/cmdline" | tr '\\0' '\\n')
+if [ -n "$kubelet" ]; then arguments=$(tr '\\0' '\\n' <"$kubelet/cmdline")
 else arguments=$(embedded) origin='kubelet settings of the distribution'; fi
 if [ -n "$arguments" ]; then
   hostname=$(flag hostname-override)
   endpoint=$(flag container-runtime-endpoint)
-  configuration=$(configuration)
+  configuration=$(configuration 2>/dev/null) || { section kubelet-unread; flag config; flag config-dir; }
   section kubelet-configuration; printf '%s' "$configuration"
   section kubelet-gc-threshold; flag image-gc-high-threshold
   if [ -z "$endpoint" ]; then
@@ -4219,7 +4295,7 @@ if [ -n "$arguments" ]; then
 fi
 if [ -n "$CRI_SOCKET" ]; then endpoint=$CRI_SOCKET origin=input; fi
 if [ -z "$endpoint" ]; then
-  while IFS='|' read -r row_name row_runtime row_socket row_client row_crictl row_kubelet; do
+  while IFS='|' read -r row_name row_runtime row_socket row_client row_crictl row_root row_kubelet; do
     if as_root test -S "$row_socket" </dev/null; then endpoint=$row_socket origin='well-known socket'; break; fi
   done <<END
 $DISTRIBUTIONS
@@ -4230,7 +4306,10 @@ socket=\${endpoint#unix://}
 section kubernetes-name; printf '%s' "$hostname"
 section socket; printf '%s' "$socket"
 section socket-origin; printf '%s' "$origin"
-if [ -z "$socket" ] || ! as_root test -S "$socket"; then section end; exit 0; fi
+if [ -z "$socket" ] || ! as_root test -S "$socket"; then
+  section socket-refused; [ -z "$narrow" ] || [ -z "$socket" ] || may test -S "$socket" || printf yes
+  section end; exit 0
+fi
 section socket-state; printf present
 
 command_of() { # the command with its program as an absolute path; nothing when the program is not there
@@ -4239,12 +4318,12 @@ command_of() { # the command with its program as an absolute path; nothing when 
   shift
   printf '%s' "$program\${*:+ $*}"
 }
-runtime= client= crictl= ctr=
-while IFS='|' read -r row_name row_runtime row_socket row_client row_crictl row_kubelet; do
+runtime= client= crictl= ctr= usual_root=
+while IFS='|' read -r row_name row_runtime row_socket row_client row_crictl row_root row_kubelet; do
   [ "$row_socket" = "\${socket#/var}" ] || [ "$row_socket" = "$socket" ] || continue
   client=$(command_of "$row_client")
   [ -n "$client" ] || continue
-  runtime=$row_runtime crictl=$(command_of "$row_crictl")
+  runtime=$row_runtime crictl=$(command_of "$row_crictl") usual_root=$row_root
   section distribution; printf '%s' "$row_name"
   break
 done <<END
@@ -4253,14 +4332,17 @@ END
 crictl=\${crictl:-$(command_of crictl)}
 [ -z "$limited" ] || may $crictl version || crictl=
 
+dump_of() { # as the user where that is enough
+  command -v containerd >/dev/null && { containerd --config "$1" config dump || as_root containerd --config "$1" config dump; }
+}
 sandbox_of_containerd() { # of version 2, whose CRI does not tell: from its configuration, merged, else as it is written
   for process in $(grep -lsx containerd /proc/[0-9]*/comm); do
     process=\${process%/comm}
-    arguments=$(as_root cat "$process/cmdline" | tr '\\0' '\\n')
+    arguments=$(tr '\\0' '\\n' <"$process/cmdline")
     config=$(flag config)
     [ -n "$config" ] || config=$(printf '%s\\n' "$arguments" | sed -n '/^-c$/{n;p;}')
     config=\${config:-/etc/containerd/config.toml}
-    { as_root containerd --config "$config" config dump 2>/dev/null || as_root cat "$config" 2>/dev/null; } |
+    { dump_of "$config" || as_root cat "$config"; } 2>/dev/null |
       sed -n "s/^ *sandbox\\(_image\\)\\{0,1\\} *= *['\\"]\\([^'\\"]*\\)['\\"].*/\\2/p"
   done | head -n 1
 }
@@ -4290,7 +4372,7 @@ containerd)
     section staged; as_root $ctr --address "$socket" --namespace k8s.io images ls -q 2>/dev/null | grep "^$STAGE_PREFIX"
   fi
   section snapshotter; printf '%s' "$snapshotter"
-  root=\${root:-/var/lib/containerd}
+  root=\${root:-\${usual_root:-/var/lib/containerd}}
   ;;
 cri-o)
   section podman; command_of podman
@@ -4336,8 +4418,9 @@ section politeness
 ! command -v nice >/dev/null || printf '%s' 'nice -n 10 '
 ! command -v ionice >/dev/null || printf '%s' 'ionice -c 2 -n 7'
 section image-root; printf '%s' "$root"
-while ! as_root test -d "$root"; do root=\${root%/*}; [ -n "$root" ] || root=/; done
-section disk; as_root df -Pk "$root" | sed -n 2p
+room_at() { as_root df -Pk "$1" || df -Pk "$1"; }
+while ! room=$(room_at "$root" 2>/dev/null) && [ "$root" != / ]; do root=\${root%/*}; root=\${root:-/}; done
+section disk; printf '%s\\n' "$room" | sed -n 2p
 `;
 async function probe(connection, criSocket, signal) {
     return await runScript(connection, {
@@ -4764,13 +4847,13 @@ function parts(name) {
 
 const LIST = `
 section names
-if [ -n "$CRICTL" ]; then
-  as_root $CRICTL --timeout 10s --runtime-endpoint "unix://$SOCKET" --image-endpoint "unix://$SOCKET" images -o json 2>/dev/null |
-    tr ',[]' '\\n\\n\\n' | sed -n 's/^[^"]*"\\([^"]*[:@][^"]*\\)" *$/\\1/p'
-elif [ -n "$CTR" ]; then
+if [ -n "$CTR" ]; then
   as_root $CTR --address "$SOCKET" --namespace k8s.io images ls -q 2>/dev/null
 elif [ -n "$DOCKER" ]; then
   as_root $DOCKER image ls --format '{{.Repository}}:{{.Tag}}' 2>/dev/null
+elif [ -n "$CRICTL" ]; then
+  as_root $CRICTL --timeout 5s --runtime-endpoint "unix://$SOCKET" --image-endpoint "unix://$SOCKET" images -o json 2>/dev/null |
+    tr ',[]' '\\n\\n\\n' | sed -n 's/^[^"]*"\\([^"]*[:@][^"]*\\)" *$/\\1/p'
 fi
 `;
 async function namesOnNode(connection, { tools, criSocket }, signal) {
@@ -5101,6 +5184,340 @@ function podName(runId) {
 
 ;// CONCATENATED MODULE: external "node:timers/promises"
 const external_node_timers_promises_namespaceObject = require("node:timers/promises");
+;// CONCATENATED MODULE: ./lib/runtime/pin.js
+const FIRST_PATCHES = { '1.6': 25, '1.7': 10 };
+function pinFault({ runtime: { name, version }, privilege, }) {
+    if (name === 'docker') {
+        return 'cri-dockerd has no pinning';
+    }
+    if (privilege === 'user') {
+        return 'the user may load images there, and pin none';
+    }
+    const [, line = '', patch = ''] = /^v?(\d+\.\d+)\.(\d+)/.exec(version) ?? [];
+    const first = name === 'containerd' ? FIRST_PATCHES[line] : undefined;
+    return first !== undefined && Number(patch) < first
+        ? `containerd ${version} has no pinning, which came with ${line}.${first}`
+        : undefined;
+}
+
+;// CONCATENATED MODULE: ./lib/privileges.js
+
+
+
+
+
+const privileges_CRI = '--runtime-endpoint unix://{socket} --image-endpoint unix://{socket}';
+const privileges_CTR = '--address {socket} --namespace k8s.io';
+const FIRST = [
+    { purpose: 'see that sudo lets the user pass', commands: [['true', '']] },
+    {
+        purpose: 'find the runtime',
+        commands: [
+            ['test', '-S {any-socket}'],
+            ['test', '-f {kubelet-settings}'],
+            ['cat', '{kubelet-settings}'],
+            ['cat', '{kubelet-config}'],
+            ['ls', '{kubelet-drop-ins}'],
+            ['cat', '{kubelet-drop-in}'],
+        ],
+    },
+    {
+        purpose: 'ask the CRI what it is, and what it holds',
+        commands: [
+            ['crictl', `--timeout 5s ${privileges_CRI} version`],
+            ['crictl', `--timeout 5s ${privileges_CRI} imagefsinfo`],
+            ['crictl', `${privileges_CRI} inspecti -o json {reference}`],
+        ],
+    },
+];
+const LAST = [
+    {
+        purpose: 'ask about the image of sandboxes',
+        commands: [
+            ['crictl', `--timeout 5s ${privileges_CRI} info`],
+            ['crictl', `--timeout 5s ${privileges_CRI} inspecti -q {reference}`],
+            ['cat', '{containerd-config}'],
+        ],
+        without: 'a missing pause image is not noticed before pods fail',
+    },
+    {
+        purpose: 'see how much room there is for images',
+        commands: [['df', '-Pk {image-root}']],
+        without: 'the room is that of the nearest directory that the user may see',
+    },
+    {
+        purpose: 'lock references while they move',
+        commands: [
+            ['mkdir', '-p -m 755 /run/kube-sideload'],
+            ['ln', '-sT {lock-text} {lock}'],
+            ['ln', '-sT {lock-text} {next-lock}'],
+            ['mv', '-f {next-lock} {lock}'],
+            ['rm', '-f {next-lock}'],
+            ['rm', '-f {lock} {next-lock}'],
+        ],
+        without: 'another job may move the same references meanwhile, or pin images',
+    },
+    {
+        purpose: 'write down which images are ours',
+        commands: [
+            ['mkdir', '-p /var/lib/kube-sideload'],
+            ['tee', '/var/lib/kube-sideload/images.new'],
+            ['mv', '-f /var/lib/kube-sideload/images.new /var/lib/kube-sideload/images'],
+        ],
+        without: 'nothing that the run brings will ever be removed by `keep` or `mode: prune`',
+    },
+    {
+        purpose: 'see which images containers were made from',
+        commands: [['crictl', '--timeout 20s --runtime-endpoint unix://{socket} ps -a -o json']],
+        isFor: 'keep',
+    },
+];
+const RIGHTS = {
+    containerd: [
+        ...FIRST,
+        {
+            purpose: 'ask containerd about names, manifests and configs',
+            commands: [
+                ['ctr', '--connect-timeout 5s --timeout 5s --address {socket} version'],
+                ['ctr', `${privileges_CTR} images ls -q`],
+                ['ctr', `${privileges_CTR} images ls name=={reference}`],
+                ['ctr', `${privileges_CTR} images ls -q name=={reference}`],
+                ['ctr', `${privileges_CTR} images check --snapshotter {snapshotter} name=={reference}`],
+                ['ctr', `${privileges_CTR} content get {digest}`],
+            ],
+        },
+        {
+            purpose: 'bring an image under a name of the run',
+            commands: [['ctr', `${privileges_CTR} images import --base-name {stage-name} --platform {platform} {snapshotter-flags}-`]],
+        },
+        { purpose: 'move a name', commands: [['ctr', `${privileges_CTR} images tag --force {reference} {reference}`]] },
+        { purpose: 'take a name away', commands: [['ctr', `${privileges_CTR} images rm {reference}`]] },
+        {
+            purpose: 'see which layers are there',
+            commands: [
+                ['ctr', `${privileges_CTR} content ls`],
+                ['ctr', `${privileges_CTR} snapshots --snapshotter {snapshotter} ls`],
+            ],
+            without: 'all layers are sent, also those that the node has',
+        },
+        {
+            purpose: 'look into layers that others have brought',
+            commands: [
+                ['test', '-f {blob}'],
+                ['cat', '{blob}'],
+            ],
+            without: 'containerd reads them out, which takes longer',
+        },
+        {
+            purpose: 'end an import whose runner has gone',
+            commands: [['pkill', '-{signal} -f [k]ube-sideload.invalid/{run}']],
+            without: 'one that hangs may leave its stage name on the node, until a run five days later',
+        },
+        ...LAST,
+        {
+            purpose: 'see which images containers of containerd were made from, and whether a name was the last one',
+            commands: [
+                ['ctr', `${privileges_CTR} containers ls`],
+                ['ctr', `${privileges_CTR} images ls -q target.digest=={digest}`],
+            ],
+            isFor: 'keep',
+        },
+        {
+            purpose: 'pin images, and let go of them',
+            commands: [
+                ['ctr', `${privileges_CTR} images ls -q name=={reference},labels."{pin-label}"`],
+                ['ctr', `${privileges_CTR} images ls -q labels."kube-sideload.pinned-by"=={run}`],
+                ['ctr', `${privileges_CTR} images label {reference} {pin-labels}`],
+            ],
+            isFor: 'pin',
+        },
+    ],
+    'cri-o': [
+        ...FIRST,
+        { purpose: 'list the names that there are', commands: [['crictl', `--timeout 5s ${privileges_CRI} images -o json`]] },
+        {
+            purpose: 'read the config of an image',
+            commands: [['skopeo', 'inspect --config containers-storage:{reference}']],
+            clients: ['skopeo and podman', 'skopeo'],
+        },
+        {
+            purpose: 'bring an image under a name of the run',
+            commands: [['skopeo', '--tmpdir {unpacked} copy --quiet oci:{unpacked}/oci containers-storage:{stage}']],
+            clients: ['skopeo and podman', 'skopeo'],
+        },
+        {
+            purpose: 'read the config of an image',
+            commands: [
+                [
+                    'podman',
+                    'image inspect --format {"os":"{{.Os}}","architecture":"{{.Architecture}}","id":"{{.Id}}"} {reference}',
+                ],
+            ],
+            clients: ['podman'],
+        },
+        {
+            purpose: 'bring an image, which gets a name of the run next',
+            commands: [['env', 'TMPDIR={unpacked} {podman} pull --quiet oci:{unpacked}/oci']],
+            clients: ['podman'],
+        },
+        {
+            purpose: 'move a name, and take it away',
+            commands: [
+                ['podman', 'image exists {reference}'],
+                ['podman', 'tag {reference} {reference}'],
+                ['podman', 'image rm {reference}'],
+            ],
+            clients: ['skopeo and podman', 'podman'],
+        },
+        {
+            purpose: 'move a name, and take it away',
+            commands: [
+                ['crictl', '--image-endpoint unix://{socket} inspecti {reference}'],
+                ['skopeo', 'copy --quiet containers-storage:{reference} containers-storage:{reference}'],
+                ['crictl', '--image-endpoint unix://{socket} rmi {reference}'],
+            ],
+            clients: ['skopeo'],
+        },
+        {
+            purpose: 'take away the last name of an image that a container was made from',
+            commands: [['podman', 'untag {reference} {reference}']],
+            without: 'after a failed job such a name stays',
+            clients: ['skopeo and podman', 'podman'],
+        },
+        {
+            purpose: 'see which layers are there',
+            commands: [['cat', '{layers}']],
+            without: 'all layers are sent, also those that the node has',
+        },
+        {
+            purpose: 'remove what a killed skopeo or podman has left below /var/tmp',
+            commands: [['rm', '-rf {unpacked}']],
+            without: 'it stays there',
+        },
+        ...LAST,
+        {
+            purpose: 'see which images containers of podman were made from',
+            commands: [['podman', 'ps --all --external --no-trunc --format {{.ImageID}} {{.Image}}']],
+            isFor: 'keep',
+            clients: ['skopeo and podman', 'podman'],
+        },
+        {
+            purpose: 'see which images others have pinned',
+            commands: [
+                ['ls', '/etc/crio/crio.conf.d'],
+                ['cat', '/etc/crio/{crio-config}'],
+            ],
+            isFor: 'pin',
+        },
+        {
+            purpose: 'pin images, and let go of them',
+            commands: [
+                ['mkdir', '-p /etc/crio/crio.conf.d'],
+                ['find', '/ -maxdepth 0 -fprintf /etc/crio/.kube-sideload {pin-file}'],
+                ['mv', '-f /etc/crio/.kube-sideload /etc/crio/crio.conf.d/99-kube-sideload.conf'],
+                ['rm', '-f /etc/crio/crio.conf.d/99-kube-sideload.conf'],
+                ['pkill', '-HUP -x crio'],
+            ],
+            isFor: 'pin',
+        },
+    ],
+    docker: [
+        ...FIRST,
+        {
+            purpose: 'ask Docker about itself, images and names',
+            commands: [
+                ['docker', 'version'],
+                ['docker', 'info --format {{.DockerRootDir}}'],
+                ['docker', 'image ls --format {{.Repository}}:{{.Tag}}'],
+                ['docker', 'image ls --quiet {reference}'],
+                ['docker', 'image inspect {reference}'],
+            ],
+        },
+        { purpose: 'bring an image', commands: [['docker', 'load --quiet']] },
+        { purpose: 'move a name', commands: [['docker', 'image tag {reference} {reference}']] },
+        { purpose: 'take a name away', commands: [['docker', 'image rm {reference}']] },
+        {
+            purpose: 'take away the last name of an image that a container was made from',
+            commands: [['docker', 'image rm --force {reference}']],
+            without: 'after a failed job such a name stays',
+        },
+        {
+            purpose: 'see which layers are there',
+            commands: [
+                ['docker', 'info --format {{json .DriverStatus}}'],
+                ['docker', 'image ls --all --quiet --no-trunc'],
+                ['docker', 'image inspect --format {{json .RootFS.Layers}} {digests}'],
+            ],
+            without: 'all layers are sent, also those that the node has',
+        },
+        ...LAST,
+        {
+            purpose: 'see which images containers of Docker were made from',
+            commands: [['docker', 'ps --all --no-trunc --format {{.Image}}']],
+            isFor: 'keep',
+        },
+    ],
+};
+const SMOKE_RIGHTS = [
+    { resource: 'pods', verbs: ['create', 'list', 'watch', 'delete'] },
+    { resource: 'pods/log', verbs: ['get'], without: 'an error of a pod comes without its log' },
+    { resource: 'events', verbs: ['list'], without: 'an error of a pod comes without its events' },
+];
+const NODE_RIGHTS = [
+    {
+        resource: 'nodes',
+        verbs: ['list'],
+        without: 'whether the list has every node that could run it is not checked, and `nodes-from-cluster` is not possible',
+    },
+    { resource: 'nodes', verbs: ['get'], without: 'an error of a pod comes without the state of its node' },
+];
+const PODMAN_LOAD = [
+    `/usr/bin/podman load --quiet --input ${UNPACKED}*`,
+    '/usr/bin/podman image inspect *',
+];
+function askedRights(facts, extras) {
+    const { runtime, tools, criSocket, imageRoot, platform, snapshotter = 'overlayfs' } = facts;
+    const clients = [tools.skopeo && 'skopeo', tools.podman && 'podman'].filter(one => one !== undefined).join(' and ');
+    const zeros = '0'.repeat(64);
+    const wanted = { ...extras, pin: extras.pin && pinFault(facts) === undefined };
+    const lock = `/run/kube-sideload/${zeros}`;
+    const samples = {
+        '{socket}': criSocket,
+        '{any-socket}': criSocket,
+        '{image-root}': imageRoot,
+        '{blob}': `${contentOf(facts)}/blobs/sha256/${zeros}`,
+        '{layers}': layerListOf(facts),
+        '{reference}': `${STAGE_PREFIX}0:0`,
+        '{digest}': `sha256:${zeros}`,
+        '{digests}': `sha256:${zeros}`,
+        '{stage}': `${STAGE_PREFIX}0:0`,
+        '{stage-name}': `${STAGE_PREFIX}0`,
+        '{run}': '0',
+        '{platform}': `${platform.os}/${platform.architecture}`,
+        '{snapshotter}': snapshotter,
+        '{snapshotter-flags}': '',
+        '{signal}': 'TERM',
+        '{unpacked}': `${UNPACKED}0.0`,
+        '{lock}': lock,
+        '{next-lock}': `${lock}.0.0`,
+        '{lock-text}': `0:0:0:${STAGE_PREFIX}0:0`,
+        '{pin-label}': 'kube-sideload.pinned-by',
+        '{pin-labels}': 'kube-sideload.pinned-by=',
+        '{crio-config}': 'crio.conf',
+        '{pin-file}': formatOf([...PINS_HEAD, ']']),
+        '{podman}': (tools.podman ?? ['podman']).join(' '),
+    };
+    return RIGHTS[runtime.name]
+        .filter(right => right.clients === undefined || right.clients.some(one => one === clients))
+        .filter(({ isFor }) => isFor === undefined || wanted[isFor])
+        .flatMap(right => right.commands
+        .filter(([program]) => program !== 'crictl' || tools.crictl !== undefined)
+        .map(([program, args]) => [...(tools[program] ?? [program]), args].join(' ').trim())
+        .map(command => command.replaceAll(/\{[a-z-]+\}/g, word => samples[word] ?? word))
+        .filter(command => !/\{[a-z-]+\}/.test(command))
+        .map(command => ({ right, command })));
+}
+
 ;// CONCATENATED MODULE: ./lib/smoke/fit.js
 
 const NOBODY = 65_534;
@@ -5189,7 +5606,7 @@ const REFUSALS = [
         'CLUSTER_REFUSED',
         match => match[3] === undefined
             ? `Let the credentials \`${match[1]}\` ${match[2]} (a ClusterRole).`
-            : `Let the credentials \`${match[1]}\` ${match[2]} in the namespace ${match[3]}; SECURITY.md lists all rights that are needed.`,
+            : `Let the credentials \`${match[1]}\` ${match[2]} in the namespace ${match[3]}; docs/privileges/rbac.yaml has all rights that are needed.`,
     ],
     [/\(Unauthorized\)|must be logged in|provide credentials/i, 'CLUSTER_REFUSED'],
     [/\(Forbidden\): pods "[^"]*" is forbidden/, 'ADMISSION_DENIED'],
@@ -5299,7 +5716,7 @@ function slotsFor(count) {
 
 
 
-const VERBS = ['create', 'list', 'watch', 'delete'];
+
 const SETTLE_MS = 2000;
 const DELETE_MS = 15_000;
 const DELETE_RETRY_MS = 1000;
@@ -5310,12 +5727,18 @@ async function checkCluster(kubectl, targets, options, log) {
     if (template !== undefined && targets.length > 0) {
         assertUsed(template, targets.map(({ reference }) => reference));
     }
-    const missing = targets.length > 0 ? await kubectl.missingVerbs(VERBS) : [];
-    if (missing.length > 0) {
-        const faults = missing.map(verb => `cannot ${verb} resource "pods"`).join(', ');
-        throw new errors/* SideloadError */.wR('CLUSTER_REFUSED', `the credentials ${faults} in the namespace of the smoke pods`, {
-            hint: `Let them ${missing.map(verb => `\`${verb}\``).join(', ')} pods there; SECURITY.md lists all rights that are needed.`,
-        });
+    const rights = targets.length > 0 ? [...SMOKE_RIGHTS, ...NODE_RIGHTS.filter(({ verbs }) => verbs[0] === 'get')] : [];
+    const asked = rights.map(async (right) => ({ ...right, missing: await kubectl.missingVerbs(right) }));
+    for (const { resource, missing, without } of await Promise.all(asked)) {
+        const faults = missing.map(verb => `cannot ${verb} resource "${resource}"`).join(', ');
+        if (missing.length > 0 && without === undefined) {
+            throw new errors/* SideloadError */.wR('CLUSTER_REFUSED', `the credentials ${faults} in the namespace of the smoke pods`, {
+                hint: `Let them ${missing.map(verb => `\`${verb}\``).join(', ')} pods there; docs/privileges/rbac.yaml has all rights that are needed.`,
+            });
+        }
+        if (missing.length > 0) {
+            log(`the credentials ${faults}: ${without}`);
+        }
     }
     const fits = new Map();
     for (const target of targets) {
@@ -6479,9 +6902,11 @@ function kubectlWith(program, namespace) {
     }
     return {
         createPod: async (pod, { dryRun = false } = {}) => parse(await request(['create', `--raw=${pods}${dryRun ? '?dryRun=All' : ''}`, '-f', '-'], JSON.stringify(pod))),
-        missingVerbs: async (verbs) => {
+        missingVerbs: async ({ resource: full, verbs }) => {
+            const [resource, subresource] = full.split('/');
+            const where = full === 'nodes' ? {} : { namespace };
             const answers = await Promise.all(verbs.map(async (verb) => {
-                const spec = { resourceAttributes: { namespace, verb, resource: 'pods' } };
+                const spec = { resourceAttributes: { ...where, verb, resource, ...(subresource && { subresource }) } };
                 const review = { apiVersion: 'authorization.k8s.io/v1', kind: 'SelfSubjectAccessReview', spec };
                 const uri = '/apis/authorization.k8s.io/v1/selfsubjectaccessreviews';
                 return await request(['create', `--raw=${uri}`, '-f', '-'], JSON.stringify(review)).then(answer => parse(answer).status?.allowed !== false, () => true);
@@ -11832,22 +12257,6 @@ function oneAtATime() {
     };
 }
 
-;// CONCATENATED MODULE: ./lib/runtime/pin.js
-const FIRST_PATCHES = { '1.6': 25, '1.7': 10 };
-function pinFault({ runtime: { name, version }, privilege, }) {
-    if (name === 'docker') {
-        return 'cri-dockerd has no pinning';
-    }
-    if (privilege === 'user') {
-        return 'the user may load images there, and pin none';
-    }
-    const [, line = '', patch = ''] = /^v?(\d+\.\d+)\.(\d+)/.exec(version) ?? [];
-    const first = name === 'containerd' ? FIRST_PATCHES[line] : undefined;
-    return first !== undefined && Number(patch) < first
-        ? `containerd ${version} has no pinning, which came with ${line}.${first}`
-        : undefined;
-}
-
 ;// CONCATENATED MODULE: ./lib/node/pin.js
 
 
@@ -11863,7 +12272,7 @@ for reference in $REFERENCES; do
   [ -n "$CRICTL" ] || printf unasked
   for attempt in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
     [ -n "$CRICTL" ] || break
-    as_root $CRICTL --image-endpoint "unix://$SOCKET" inspecti -o json "$reference" 2>/dev/null |
+    as_root $CRICTL --runtime-endpoint "unix://$SOCKET" --image-endpoint "unix://$SOCKET" inspecti -o json "$reference" 2>/dev/null |
       grep -q '"pinned": *true' && printf yes && break
     sleep 0.5
   done
@@ -12361,7 +12770,8 @@ async function retainImages(node, { keep, repositories, isDryRun }, run) {
     const old = fates.filter(({ fate }) => fate === 'remove').map(({ entry }) => entry);
     if (old.length > 0) {
         const names = old.map(({ reference }) => reference);
-        await unpinImages(node, names, run.id, run.signal);
+        const pinned = old.filter(({ isPinned }) => isPinned).map(({ reference }) => reference);
+        await unpinImages(node, pinned, run.id, run.signal);
         await runScript(connection, forget_forget(facts, names), run.signal);
         const left = await steps_inspect(node, names, run.signal);
         const still = names.filter(name => left.get(name) !== undefined);
@@ -12383,6 +12793,39 @@ function usedOf(node, sections) {
     catch (thrown) {
         throw new errors/* SideloadError */.wR('REMOTE_COMMAND_FAILED', (0,errors/* messageOf */.bD)(thrown), { node: node.settings.label });
     }
+}
+
+;// CONCATENATED MODULE: ./lib/node/rights.js
+
+
+
+const rights_ASK = `
+section refused
+set -f
+number=0
+while IFS= read -r command; do
+  sudo -n -l $command >/dev/null 2>&1 </dev/null || echo "$number"
+  number=$((number + 1))
+done <<END
+$COMMANDS
+END
+`;
+async function missingRights(node, extras, signal) {
+    const { connection, facts } = node_ready(node);
+    if (!facts.isNarrow) {
+        return [];
+    }
+    const asked = askedRights(facts, extras);
+    const variables = { COMMANDS: asked.map(({ command }) => command).join('\n') };
+    const sections = await runScript(connection, { body: rights_ASK, variables }, signal);
+    const refused = new Set((sections.get('refused') ?? '').split('\n'));
+    const missing = new Map();
+    for (const [number, { right, command }] of asked.entries()) {
+        if (refused.has(String(number))) {
+            missing.set(right, [...(missing.get(right) ?? []), command]);
+        }
+    }
+    return [...missing].map(([right, commands]) => ({ right, commands }));
 }
 
 ;// CONCATENATED MODULE: ./lib/image/part.js
@@ -12483,7 +12926,7 @@ async function stageImage(node, target, stage, sending) {
     if (!isThin || (refusal !== undefined && !runtime.lacksContent(refusal))) {
         throw refusal === undefined
             ? new errors/* SideloadError */.wR('VERIFY_FAILED', `${target.reference} after the import: ${fault}`)
-            : new errors/* SideloadError */.wR('IMPORT_FAILED', refusal);
+            : new errors/* SideloadError */.wR(/no space left on device/i.test(refusal) ? 'DISK_FULL' : 'IMPORT_FAILED', refusal);
     }
     sending.log(`${node.settings.label}: the layers that the node has were not enough (${fault}); ${target.reference} is sent whole`);
     await runScript(connection, runtime.remove(facts, [...node.staged]), sending.run.signal);
@@ -12494,12 +12937,24 @@ async function stageImage(node, target, stage, sending) {
 async function sendImage(node, target, stage, sending) {
     const { facts } = node_ready(node);
     const { image } = target;
-    const known = await Promise.all(missingLayers(target).map(layer => layer.known()));
-    const archiveBytes = METADATA_BYTES + sentBytes(target, known);
+    const missing = missingLayers(target);
+    const known = new Map(await Promise.all(missing.map(async (layer) => [layer, await layer.known()])));
+    const totalBytes = () => METADATA_BYTES +
+        sentBytes(target, missing.map(layer => known.get(layer)));
+    const archiveBytes = totalBytes();
     assertRoom(facts, target.reference, { archiveBytes, layersBytes: unpackedBytes([target]) });
     const transfer = sending.progress.start(node.settings.label, archiveBytes);
     const failing = new AbortController();
     const signal = AbortSignal.any([sending.run.signal, failing.signal]);
+    const store = (layer) => {
+        const storing = layer.store(signal);
+        const note = (stored) => {
+            known.set(layer, stored);
+            transfer.expect(totalBytes());
+        };
+        storing.then(note, () => { });
+        return storing;
+    };
     const { canOverlap } = runtimeOf(facts.runtime.name);
     const held = [...target.held];
     let end = 'failed';
@@ -12510,7 +12965,7 @@ async function sendImage(node, target, stage, sending) {
             const part = isLast ? image : partOf(image, count);
             const reference = isLast ? stage : partReference(stage, node.staged.size + 1);
             node.staged.add(reference);
-            const blobs = part.layers.map((layer, index) => held[index] ?? layer.store(signal));
+            const blobs = part.layers.map((layer, index) => held[index] ?? store(layer));
             const { sent, imported } = importPart(node, target, { image: part, reference, blobs, signal }, sending, transfer);
             imports.push(imported);
             await (canOverlap ? Promise.race([sent, imported]) : imported);
@@ -12646,6 +13101,7 @@ function faultsOf(node, images, { isSmoked, isPinning }) {
         const { code, message, hint } = error;
         faults.push({ severity: 'error', code, message, hint });
     }
+    faults.push(...rights(node));
     if (machine !== undefined && error?.code !== 'PLATFORM_MISMATCH') {
         faults.push(...mismatch(images, machine));
     }
@@ -12680,6 +13136,14 @@ function mismatch(images, machine) {
         const { code, message, hint } = (0,errors/* toSideloadError */.Lq)(thrown);
         return [{ severity: 'error', code, message, hint }];
     }
+}
+function rights({ settings, missing }) {
+    return missing.map(({ right: { purpose, without }, commands }) => {
+        const refused = `sudo does not let ${settings.user} ${purpose}: ${commands.map(one => `\`${one}\``).join(', ')}`;
+        return without === undefined
+            ? fault('SUDO_RIGHT_MISSING', refused)
+            : warning('SUDO_RIGHT_MISSING', `${refused}; without it ${without}`);
+    });
 }
 function twins(nodes, names, index) {
     const name = names[index];
@@ -12796,6 +13260,9 @@ function transferProgress(host) {
                 advance: sentBytes => {
                     state.sent = sentBytes;
                 },
+                expect: bytes => {
+                    state.total = bytes;
+                },
                 end: (how = 'done') => {
                     state.end = how;
                     if ([...states.values()].every(({ end }) => end !== undefined)) {
@@ -12867,7 +13334,7 @@ function liveLines(states, now, { columns, rows }) {
         const { node, sent, total, end } = state;
         const mark = end === 'done' ? '✔' : end === 'failed' ? '✘' : ' ';
         const rest = end ?? (progress_isSent(state) ? 'importing' : timeLeft([state], now));
-        return line(mark, node, sent, total, end === undefined && !progress_isSent(state) ? bytesPerSecond(state, now) : 0, rest);
+        return line(mark, node, sent, end === 'done' ? sent : total, end === undefined && !progress_isSent(state) ? bytesPerSecond(state, now) : 0, rest);
     });
     const hidden = states.length - lines.length;
     const ended = states.filter(({ end }) => end !== undefined).length;
@@ -12976,6 +13443,7 @@ var version = __nccwpck_require__(7992);
 
 
 
+
 async function sideload(settings, host, run) {
     const ssh = transport_openTransport(settings.ssh, run.scratch);
     const startedAt = new Date().toISOString();
@@ -13039,6 +13507,8 @@ async function sideload(settings, host, run) {
                     if (settings.smoke?.by === 'cri') {
                         assertCrictl(node_ready(node).facts);
                     }
+                    const extras = { keep: settings.keep !== undefined, pin: settings.pin };
+                    node.missing = await missingRights(node, extras, run.signal);
                     await planImages(node, sources, sandboxes.of(node), settings, run);
                     for (const image of node.images) {
                         host.info(`${node.settings.label}: ${describeImage(image)}`);
@@ -13502,6 +13972,10 @@ const ERRORS = {
     SUDO_REFUSED: {
         title: 'The user may not become root on the node',
         hint: 'Log in as root, give the user `NOPASSWD` rights in sudoers, or pass `sudo-password`; with CRI-O `NOPASSWD` rights to `podman load` and `podman image inspect` are enough.',
+    },
+    SUDO_RIGHT_MISSING: {
+        title: 'The user may not run by sudo what a push makes use of',
+        hint: 'Install the file of docs/privileges for the node’s runtime again; where paths differ, give the user the command above.',
     },
     PROBE_FAILED: {
         title: 'The node did not answer what it was asked',
