@@ -12406,7 +12406,7 @@ is_final() { # is_final SAID: of the image or the program, and not of a sandbox 
 }
 again() { refusals=$((refusals + 1)); [ $refusals -gt 2 ]; } # what is said once or twice may be the kubelet's doing
 tell() { section outcome; printf '%s' "$1"; }
-directory=/var/log/pods/kube-sideload_$NAME
+directory=/var/log/$NAME # below pods/ there, a kubelet takes away what it does not know
 left=
 clean() {
   trap - EXIT; trap '' HUP INT TERM PIPE
@@ -12471,7 +12471,7 @@ clean
 const REMOVE = `${FUNCTIONS}
 left=
 take_away "$LABEL"
-as_root find /var/log/pods -maxdepth 1 -name "kube-sideload_$NAME-*" -exec rm -rf {} +
+as_root find /var/log -maxdepth 1 -name "$NAME-*" -exec rm -rf {} +
 section left; printf '%s' "$left"
 `;
 async function runByCri(connection, facts, targets, options) {
@@ -12531,7 +12531,7 @@ function smokeScript(facts, { reference }, index, { runId, timeoutMs, command, e
     const pod = {
         metadata: { name, namespace: 'kube-sideload', uid: `${name}-@ATTEMPT@`, attempt: 0 },
         labels,
-        log_directory: `/var/log/pods/kube-sideload_${name}`,
+        log_directory: `/var/log/${name}`,
         linux: { security_context: { namespace_options: { network: 0, pid: 1, ipc: 0 } } },
     };
     const container = {

@@ -30,7 +30,7 @@ async function left(): Promise<readonly string[]> {
     nodes.map(async node => {
       const { items }: Sandboxes = JSON.parse(await crictl(lab, node, ['pods', '-o', 'json']));
       const pods = items.filter(({ labels }) => 'kube-sideload/pod' in labels).map(({ id }) => id);
-      const { stdout } = await enter(node, ['sh', '-c', 'ls -d /var/log/pods/kube-sideload_* 2>/dev/null; true']);
+      const { stdout } = await enter(node, ['sh', '-c', 'ls -d /var/log/kube-sideload* 2>/dev/null; true']);
       return `${pods.join(' ')}${stdout}`.trim();
     }),
   );
