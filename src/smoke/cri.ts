@@ -47,8 +47,8 @@ take_away() { # take_away LABEL: the sandboxes that have it; a kubelet that is a
  * One sandbox, one container, and what becomes of it. A kubelet kills sandboxes that it has not made itself, at the next
  * turn of its housekeeping, every two seconds (`HandlePodCleanups`; crictl's documentation warns of it): first what runs in
  * them, by a signal. So an end with 0 or with the number of a signal counts when the sandbox lives on, or when it comes
- * in the quiet time just after such a turn; else it is tried again. Running counts after two seconds, or one, if a
- * kubelet is at work.
+ * in the quiet time just after such a turn; else it is tried again. What is refused counts the third time, unless it is about
+ * the image or the program. Running counts after two seconds, or one, if a kubelet is at work.
  */
 const SMOKE = `${FUNCTIONS}
 now() { read -r up rest </proc/uptime; printf '%s' "\${up%.*}\${up#*.}"; }
@@ -60,11 +60,15 @@ stays_ready() { # for a second: a sandbox that is being killed is ready for a wh
   return 1
 }
 is_final() { # is_final SAID: of the image or the program, and not of a sandbox that is being killed
-  case $1 in *exec:* | *'exec format'* | *'executable file'* | *image*) return 0 ;; esac
-  stays_ready
+  case $1 in
+  *exec:* | *'exec format'* | *'executable file'*) return 0 ;;
+  *'no such image'* | *'image not known'* | *image*'not found'* | *'not present locally'*) return 0 ;;
+  esac
+  again && stays_ready
 }
+again() { refusals=$((refusals + 1)); [ $refusals -gt 2 ]; } # what is said once or twice may be the kubelet's doing
 tell() { section outcome; printf '%s' "$1"; }
-directory=/var/log/pods/kube-sideload_$NAME
+directory=/var/log/$NAME # below pods/ there, a kubelet takes away what it does not know
 left=
 clean() {
   trap - EXIT; trap '' HUP INT TERM PIPE
@@ -77,11 +81,11 @@ as_root mkdir -p "$directory"
 printf '%s' "$CONTAINER_CONFIG" | as_root tee "$directory/container.json" >/dev/null
 no_pull=
 case $(cri create --help 2>&1) in *--no-pull*) no_pull=--no-pull ;; esac
-begun=$(now) settle=200 attempt=0 quiet=0
+begun=$(now) settle=200 attempt=0 quiet=0 refusals=0
 while :; do
   attempt=$((attempt + 1)) running= last= status= container=
   printf '%s' "$POD_CONFIG" | sed "s/@ATTEMPT@/$attempt/" | as_root tee "$directory/pod.json" >/dev/null
-  said=$(cri runp "$directory/pod.json" 2>&1) || { tell sandbox; section said; printf '%s' "$said"; break; }
+  said=$(cri runp "$directory/pod.json" 2>&1) || { again || continue; tell sandbox; section said; printf '%s' "$said"; break; }
   pod=$(printf '%s\\n' "$said" | tail -n 1)
   if ! said=$(cri create $no_pull "$pod" "$directory/container.json" "$directory/pod.json" 2>&1); then
     if is_final "$said"; then tell create; section said; printf '%s' "$said"; break; fi
@@ -130,7 +134,7 @@ clean
 const REMOVE = `${FUNCTIONS}
 left=
 take_away "$LABEL"
-as_root find /var/log/pods -maxdepth 1 -name "kube-sideload_$NAME-*" -exec rm -rf {} +
+as_root find /var/log -maxdepth 1 -name "$NAME-*" -exec rm -rf {} +
 section left; printf '%s' "$left"
 `;
 
@@ -226,7 +230,7 @@ function smokeScript(
   const pod = {
     metadata: { name, namespace: 'kube-sideload', uid: `${name}-@ATTEMPT@`, attempt: 0 },
     labels,
-    log_directory: `/var/log/pods/kube-sideload_${name}`,
+    log_directory: `/var/log/${name}`,
     linux: { security_context: { namespace_options: { network: 0, pid: 1, ipc: 0 } } },
   };
   const container = {

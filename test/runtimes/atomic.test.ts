@@ -71,7 +71,10 @@ describe('all nodes or none', () => {
     const old = await release('first');
     build(lab, 'docker', 'atomic:1', 'second', CRASHES);
     const outcome = await runAction(inputs({ aliases: 'atomic:new', smoke: 'cri' }), { lab });
-    expect(outcome.nodes.map(node => node.error?.code)).toEqual(nodes.map(() => 'SMOKE_CRASHED'));
+    expect(
+      outcome.nodes.map(node => node.error?.code),
+      outcome.log,
+    ).toEqual(nodes.map(() => 'SMOKE_CRASHED'));
     expect(outcome.nodes.map(node => node.images.map(image => image.outcome))).toEqual(
       nodes.map(() => ['restored', 'restored']),
     );
