@@ -11395,7 +11395,11 @@ function docker_tag(facts, pairs) {
 function docker_remove(facts, references) {
     return {
         body: `${CRI}${eachReference(`  end_imports "$reference"
-  [ -z "$(as_root $DOCKER image ls --quiet "$reference")" ] || as_root $DOCKER image rm "$reference" >&2 || exit 1`)}`,
+  attempt=0
+  until listed=$(as_root $DOCKER image ls --quiet "$reference"); do
+    attempt=$((attempt + 1)); [ $attempt -lt 40 ] || exit 1; sleep 0.5
+  done
+  [ -z "$listed" ] || as_root $DOCKER image rm "$reference" >&2 || exit 1`)}`,
         variables: variables(facts, references),
     };
 }

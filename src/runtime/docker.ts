@@ -94,10 +94,15 @@ function tag(facts: NodeFacts, pairs: readonly TagPair[]): Script {
   };
 }
 
+/** A daemon that does not answer, as while it restarts, has said nothing about what it holds: it is asked for twenty seconds. */
 function remove(facts: NodeFacts, references: readonly string[]): Script {
   return {
     body: `${CRI}${eachReference(`  end_imports "$reference"
-  [ -z "$(as_root $DOCKER image ls --quiet "$reference")" ] || as_root $DOCKER image rm "$reference" >&2 || exit 1`)}`,
+  attempt=0
+  until listed=$(as_root $DOCKER image ls --quiet "$reference"); do
+    attempt=$((attempt + 1)); [ $attempt -lt 40 ] || exit 1; sleep 0.5
+  done
+  [ -z "$listed" ] || as_root $DOCKER image rm "$reference" >&2 || exit 1`)}`,
     variables: variables(facts, references),
   };
 }

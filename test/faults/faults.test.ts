@@ -42,23 +42,17 @@ const STAGES = {
   'smoke pods run': /^::group::Start smoke pods/,
 };
 
-/** In the middle of sending to a node whose link is slow. */
-function whileSending(node: LabNode, fault: Omit<Fault, 'at' | 'node' | 'bytes'>): Fault {
-  return {
-    afterMs: 1000,
-    ...fault,
-    at: STAGES.sending,
-    node: node.name,
-    bytes: BYTES,
-  };
+function meets(fault: Fault): Promise<void> {
+  return endure(lab, directory, fault);
 }
 
-async function meets(fault: Fault, slow?: LabNode): Promise<void> {
-  if (slow !== undefined) await setRate(slow, SLOW);
+/** In the middle of sending to a node whose link is slow. */
+async function meetsWhileSending(node: LabNode, fault: Omit<Fault, 'at' | 'node' | 'bytes'>): Promise<void> {
+  await setRate(node, SLOW);
   try {
-    await endure(lab, directory, fault);
+    await meets({ afterMs: 1000, ...fault, at: STAGES.sending, node: node.name, bytes: BYTES });
   } finally {
-    if (slow !== undefined) await setRate(slow, undefined);
+    await setRate(node, undefined);
   }
 }
 
@@ -105,25 +99,22 @@ const INTERRUPTED: readonly End[] = [
 
 describe('on the way to a node', () => {
   it.for(lab.nodes.map(node => [node.kind, node] as const))('a link that is cut for two seconds (%s)', ([, node]) =>
-    meets(whileSending(node, { inject: () => cut(node), mendAfterMs: 2000, ends: LOST }), node),
+    meetsWhileSending(node, { inject: () => cut(node), mendAfterMs: 2000, ends: LOST }),
   );
 
   it.for(lab.nodes.map(node => [node.kind, node] as const))('sshd is killed and comes back (%s)', ([, node]) =>
-    meets(whileSending(node, { inject: () => killSshd(node), mendAfterMs: 500, ends: LOST }), node),
+    meetsWhileSending(node, { inject: () => killSshd(node), mendAfterMs: 500, ends: LOST }),
   );
 });
 
 describe('on a node', () => {
   it.for(lab.nodes.map(node => [node.kind, node] as const))('the power fails during an import (%s)', ([, node]) =>
-    meets(
-      whileSending(node, { inject: () => losePower(node), mendAfterMs: 500, ends: [...LOST, ...INTERRUPTED] }),
-      node,
-    ),
+    meetsWhileSending(node, { inject: () => losePower(node), mendAfterMs: 500, ends: [...LOST, ...INTERRUPTED] }),
   );
 
   it.for(lab.nodes.map(node => [node.kind, node] as const))(
     'the runtime is restarted during an import (%s)',
-    ([, node]) => meets(whileSending(node, { inject: () => restartRuntime(node), ends: INTERRUPTED }), node),
+    ([, node]) => meetsWhileSending(node, { inject: () => restartRuntime(node), ends: INTERRUPTED }),
   );
 
   it('the disk of the runtime fills up during an import', () =>
@@ -234,9 +225,6 @@ describe('at random points of a transfer', () => {
   it.for(drawn)('$name after $afterMs ms, for $downMs ms, with delta $delta', one => {
     const { strike, node, afterMs, downMs: mendAfterMs, delta } = one;
     const ends = [...LOST, ...INTERRUPTED];
-    return meets(
-      whileSending(node, { inject: () => strike(node), afterMs, mendAfterMs, inputs: { delta }, ends }),
-      node,
-    );
+    return meetsWhileSending(node, { inject: () => strike(node), afterMs, mendAfterMs, inputs: { delta }, ends });
   });
 });
