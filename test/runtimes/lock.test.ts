@@ -195,7 +195,7 @@ describe('a lock', () => {
     const job = await killed(first);
     for (const node of nodes) {
       const { stdout } = await enter(node, ['readlink', LOCK]);
-      expect(stdout, node.kind).toMatch(new RegExp(`^${job.state.run} \\d+ \\d+ ${REFERENCE}$`, 'm'));
+      expect(stdout, node.kind).toMatch(new RegExp(`^${job.state.run}:\\d+:\\d+:${REFERENCE}$`, 'm'));
     }
     const post = await runPost(job, inputs(first), { lab });
     expect(post.log).not.toContain('::warning');
