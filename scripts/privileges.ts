@@ -4,12 +4,14 @@ import {
   type Clients,
   type ClusterRight,
   type Command,
+  type Extra,
   NODE_RIGHTS,
   PODMAN_LOAD,
   RIGHTS,
   type Right,
   SMOKE_RIGHTS,
 } from '../src/privileges.ts';
+import { formatOf, PINS_HEAD } from '../src/runtime/crio-pins.ts';
 import { STAGE_PREFIX, UNPACKED } from '../src/runtime/staging.ts';
 
 /** Who logs in to nodes, and the namespace, service account and roles in the cluster. */
@@ -120,6 +122,10 @@ export function rightsFor(layout: Layout): readonly Right[] {
 
 const NAME = '[0-9A-Za-z][0-9A-Za-z._:/@-]*';
 const DIGEST = 'sha256:[0-9a-f]{64}';
+const LOCK = '/run/kube-sideload/([0-9a-f]{64}|pins)';
+const PIN_LABEL = String.raw`(io\.cri-containerd\.pinned=(pinned)?|kube-sideload\.pinned-by=[0-9a-z]*)`;
+/** A string of TOML of either kind with a name, or with somebody else's pattern for names; and the run, for ours. */
+const PIN = String.raw`\\040\\040("[0-9A-Za-z._:/@*-]+"|'[0-9A-Za-z._:/@*-]+'),(\\040\\043\\040[0-9a-z]+)?\\n`;
 const STAGE = `${literal(STAGE_PREFIX)}[0-9a-z]+`;
 
 /** What the words in braces stand for, as POSIX extended regular expressions; `undefined` for what a layout lacks. */
@@ -149,6 +155,13 @@ function patternsOf(layout: Layout): Readonly<Record<string, string | undefined>
     '{snapshotter-flags}': '((--local )?--snapshotter [0-9a-z._-]+ )?',
     '{signal}': '(TERM|KILL)',
     '{unpacked}': String.raw`${literal(UNPACKED)}[0-9a-z]+\.[0-9A-Za-z]+`,
+    '{lock}': LOCK,
+    '{next-lock}': String.raw`${LOCK}\.[0-9a-z]+\.[0-9]+`,
+    '{lock-text}': `[0-9a-z]+:[0-9]+:[0-9]+:${NAME}`,
+    '{pin-label}': String.raw`(io\.cri-containerd\.pinned|kube-sideload\.pinned-by)`,
+    '{pin-labels}': `${PIN_LABEL}( ${PIN_LABEL})?`,
+    '{crio-config}': String.raw`crio\.conf(\.d/[0-9A-Za-z_][0-9A-Za-z_.-]*)?`,
+    '{pin-file}': `${literal(formatOf(PINS_HEAD))}(${PIN})*${literal(formatOf([']']))}`,
     '{podman}': podman.slice(1, -1),
   };
 }
@@ -188,18 +201,21 @@ function literal(text: string): string {
   return text.replaceAll(/[.*+?^${}()|[\]\\]/g, String.raw`\$&`);
 }
 
-/** A file for `/etc/sudoers.d`; what is for `keep` alone is a comment in it. */
+const EXTRAS: Readonly<Record<Extra, string>> = { keep: '`keep` and `mode: prune`', pin: '`pin`' };
+
+/** A file for `/etc/sudoers.d`; what is for `keep` or `pin` alone is a comment in it. */
 export function sudoersFile(layout: Layout, user = USER): string {
   const parts = rightsFor(layout).map(right => {
-    const { purpose, without, isForKeep = false } = right;
+    const { purpose, without, isFor } = right;
     const commands = right.commands.map(command => sudoersCommand(command, layout));
     const rule = `${user} ALL=(root) NOPASSWD: ${commands.join(', \\\n    ')}`;
-    const need = isForKeep
-      ? 'Only for `keep` and `mode: prune`; take the marks away for them.'
-      : without === undefined
-        ? 'Needed.'
-        : `Optional; without it ${without}.`;
-    return `# To ${purpose}. ${need}\n${isForKeep ? rule.replaceAll(/^/gm, '#') : rule}`;
+    const need =
+      isFor !== undefined
+        ? `Only for ${EXTRAS[isFor]}; take the marks away for that.`
+        : without === undefined
+          ? 'Needed.'
+          : `Optional; without it ${without}.`;
+    return `# To ${purpose}. ${need}\n${isFor !== undefined ? rule.replaceAll(/^/gm, '#') : rule}`;
   });
   const head = `${FILE_HEAD}
 # For ${layout.about}: what kube-sideload runs by sudo there, and nothing else. sudo 1.9.10 or later.

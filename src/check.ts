@@ -2,6 +2,8 @@ import { SideloadError } from './errors.ts';
 import { bestMatch, formatPlatform, type Platform } from './image/platform.ts';
 import type { Node } from './node/node.ts';
 import { ready } from './node/node.ts';
+import { READ_RECORD, readRecord } from './node/record.ts';
+import { runScript } from './node/script.ts';
 import { inspect } from './node/steps.ts';
 import { errorReport, type ImageReport } from './report/report.ts';
 import type { Run } from './run.ts';
@@ -22,6 +24,7 @@ function driftOf(
   { variants }: Pick<Expectation, 'variants'>,
   platform: Platform,
   held: HeldImage | undefined,
+  wasPinned: (imageId: string) => boolean,
 ): { readonly drift: Drift; readonly says: string; readonly imageId: string } | undefined {
   const wanted = bestMatch(variants, platform);
   if (wanted === undefined) {
@@ -36,7 +39,12 @@ function driftOf(
   if (held.imageId !== imageId) {
     return { drift: 'other-image', says: `it is ${held.imageId}, and should be ${imageId}`, imageId };
   }
-  return held.unpacked ? undefined : { drift: 'not-unpacked', says: 'its layers are not unpacked', imageId };
+  if (!held.unpacked) {
+    return { drift: 'not-unpacked', says: 'its layers are not unpacked', imageId };
+  }
+  return held.isPinned === false && wasPinned(imageId)
+    ? { drift: 'not-pinned', says: 'it was pinned, and is not any more', imageId }
+    : undefined;
 }
 
 /**
@@ -44,15 +52,18 @@ function driftOf(
  * @throws SideloadError DRIFT, with all that is wrong on the node
  */
 export async function checkNode(node: Node, expectations: readonly Expectation[], run: Run): Promise<void> {
-  const { facts } = ready(node);
+  const { connection, facts } = ready(node);
   const wanted = expectations.filter(
     ({ reference, isSandbox }) => !isSandbox || facts.sandbox?.reference === reference,
   );
   const references = wanted.map(({ reference }) => reference);
   const held = await inspect(node, references, run.signal);
+  const recorded = facts.privilege === 'user' ? [] : readRecord(await runScript(connection, READ_RECORD, run.signal));
   node.checked = wanted.map(expectation => {
     const { reference } = expectation;
-    const found = driftOf(expectation, facts.platform, held.get(reference));
+    const wasPinned = (imageId: string) =>
+      recorded.some(one => one.reference === reference && one.imageId === imageId && one.isPinned === true);
+    const found = driftOf(expectation, facts.platform, held.get(reference), wasPinned);
     const error =
       found === undefined
         ? undefined

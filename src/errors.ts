@@ -120,6 +120,18 @@ export const ERRORS = {
     title: 'The node does not hold the image that CI built',
     hint: 'Somebody may have changed the image on the node meanwhile; run the job again.',
   },
+  NODE_LOCKED: {
+    title: 'Another job moves the same references on the node',
+    hint: 'Run this job again when the other one has ended, or raise `lock-timeout`; what is on the nodes is the other job’s to prove.',
+  },
+  PIN_FAILED: {
+    title: 'The image cannot be pinned on the node',
+    hint: 'Correct what the message names, or set `pin: false`; with CRI-O look for a later file with `pinned_images` in `/etc/crio/crio.conf.d`.',
+  },
+  PIN_UNSUPPORTED: {
+    title: 'The node cannot pin images',
+    hint: 'Keep its disk below the kubelet’s threshold, or set `pin: false`: without a registry a collected image is gone until the next push.',
+  },
   RESTORE_FAILED: {
     title: 'A node could not be put back to what it was',
     hint: 'The message says which reference names what; push the release that is to be there.',

@@ -202,6 +202,16 @@ export const INPUTS = {
     default: 'true',
     help: 'All nodes or none: when a node fails after references have moved, its smoke pod included, every node gets back what its references named before. `false` leaves the new image on the nodes that are fine, and the job still fails.',
   },
+  pin: {
+    type: { oneOf: ['true', 'false'] },
+    default: 'false',
+    help: 'Pin the images on the nodes, so that the kubelet does not remove them when the disk fills up: by a label with containerd (1.6.25, 1.7.10 or later), by a file in `/etc/crio/crio.conf.d` with CRI-O. Docker has no pins; such nodes are reported. `false` takes away pins that an earlier push of the same names has set.',
+  },
+  'lock-timeout': {
+    type: 'seconds',
+    default: '10m',
+    help: 'How long to wait for another job that moves the same references on the same nodes. From the moment at which references move until the verdict is in, a job has them locked on each node; a job that was killed does so for two minutes at most.',
+  },
   'sandbox-image': {
     type: { oneOf: ['report', 'send'] },
     default: 'report',

@@ -9,6 +9,7 @@ import { otherWorkDisk } from './node/space.ts';
 import { planNode, unpackedBytes } from './plan.ts';
 import type { Finding } from './report/report.ts';
 import { formatBytes } from './report/units.ts';
+import { pinFault } from './runtime/pin.ts';
 import type { NodeObject } from './smoke/objects.ts';
 
 /** What is known of a node before anything is sent to it. */
@@ -19,6 +20,8 @@ interface PreflightOptions {
   readonly isSmoked: boolean;
   /** The nodes on which pods may run, as the cluster tells; `undefined` when it may not be asked. */
   readonly cluster: readonly NodeObject[] | undefined;
+  /** Whether images are to be pinned. */
+  readonly isPinning: boolean;
 }
 
 type Fault = Omit<Finding, 'node'>;
@@ -62,7 +65,11 @@ export function errorOf(findings: readonly Finding[]): SideloadError | undefined
   return new SideloadError(first.code, [first.message, ...also].join('\n'), { node: first.node, hint: first.hint });
 }
 
-function faultsOf(node: CheckedNode, images: readonly SourceImage[], { isSmoked }: PreflightOptions): readonly Fault[] {
+function faultsOf(
+  node: CheckedNode,
+  images: readonly SourceImage[],
+  { isSmoked, isPinning }: PreflightOptions,
+): readonly Fault[] {
   const { machine, facts, object, error } = node;
   const faults: Fault[] = [];
   if (error !== undefined) {
@@ -87,6 +94,10 @@ function faultsOf(node: CheckedNode, images: readonly SourceImage[], { isSmoked 
   }
   if (facts !== undefined) {
     faults.push(...sandbox(node, facts, isSmoked), ...disk(node, facts));
+    const unpinnable = isPinning ? pinFault(facts) : undefined;
+    if (unpinnable !== undefined) {
+      faults.push(warning('PIN_UNSUPPORTED', `${unpinnable}: the images will be there unpinned`));
+    }
   }
   return faults;
 }

@@ -1,6 +1,8 @@
 import type { NodeFacts, RuntimeName } from './node/facts.ts';
 import { contentOf } from './runtime/containerd.ts';
 import { layerListOf } from './runtime/crio.ts';
+import { formatOf, PINS_HEAD } from './runtime/crio-pins.ts';
+import { pinFault } from './runtime/pin.ts';
 import { STAGE_PREFIX, UNPACKED } from './runtime/staging.ts';
 
 /**
@@ -18,11 +20,17 @@ export interface Right {
   readonly commands: readonly Command[];
   /** What a run does without it; a right without this is one that no push can do without. */
   readonly without?: string;
-  /** Whether it is needed for `keep` and `mode: prune` alone. */
-  readonly isForKeep?: boolean;
+  /** What it is needed for alone; a push without that asks for nothing of it. */
+  readonly isFor?: Extra;
   /** Which clients of CRI-O a node must have, and no others, for it to matter. */
   readonly clients?: readonly Clients[];
 }
+
+/** `keep` is `mode: prune` as well. */
+export type Extra = 'keep' | 'pin';
+
+/** Which of them a run has. */
+export type Extras = Readonly<Record<Extra, boolean>>;
 
 export type Clients = 'skopeo and podman' | 'skopeo' | 'podman';
 
@@ -68,6 +76,18 @@ const LAST: readonly Right[] = [
     without: 'the room is that of the nearest directory that the user may see',
   },
   {
+    purpose: 'lock references while they move',
+    commands: [
+      ['mkdir', '-p -m 755 /run/kube-sideload'],
+      ['ln', '-sT {lock-text} {lock}'],
+      ['ln', '-sT {lock-text} {next-lock}'],
+      ['mv', '-f {next-lock} {lock}'],
+      ['rm', '-f {next-lock}'],
+      ['rm', '-f {lock} {next-lock}'],
+    ],
+    without: 'another job may move the same references meanwhile, or pin images',
+  },
+  {
     purpose: 'write down which images are ours',
     commands: [
       ['mkdir', '-p /var/lib/kube-sideload'],
@@ -79,7 +99,7 @@ const LAST: readonly Right[] = [
   {
     purpose: 'see which images containers were made from',
     commands: [['crictl', '--timeout 20s --runtime-endpoint unix://{socket} ps -a -o json']],
-    isForKeep: true,
+    isFor: 'keep',
   },
 ];
 
@@ -131,7 +151,16 @@ export const RIGHTS: Readonly<Record<RuntimeName, readonly Right[]>> = {
         ['ctr', `${CTR} containers ls`],
         ['ctr', `${CTR} images ls -q target.digest=={digest}`],
       ],
-      isForKeep: true,
+      isFor: 'keep',
+    },
+    {
+      purpose: 'pin images, and let go of them',
+      commands: [
+        ['ctr', `${CTR} images ls -q name=={reference},labels."{pin-label}"`],
+        ['ctr', `${CTR} images ls -q labels."kube-sideload.pinned-by"=={run}`],
+        ['ctr', `${CTR} images label {reference} {pin-labels}`],
+      ],
+      isFor: 'pin',
     },
   ],
   'cri-o': [
@@ -200,8 +229,27 @@ export const RIGHTS: Readonly<Record<RuntimeName, readonly Right[]>> = {
     {
       purpose: 'see which images containers of podman were made from',
       commands: [['podman', 'ps --all --external --no-trunc --format {{.ImageID}} {{.Image}}']],
-      isForKeep: true,
+      isFor: 'keep',
       clients: ['skopeo and podman', 'podman'],
+    },
+    {
+      purpose: 'see which images others have pinned',
+      commands: [
+        ['ls', '/etc/crio/crio.conf.d'],
+        ['cat', '/etc/crio/{crio-config}'],
+      ],
+      isFor: 'pin',
+    },
+    {
+      purpose: 'pin images, and let go of them',
+      commands: [
+        ['mkdir', '-p /etc/crio/crio.conf.d'],
+        ['find', '/ -maxdepth 0 -fprintf /etc/crio/.kube-sideload {pin-file}'],
+        ['mv', '-f /etc/crio/.kube-sideload /etc/crio/crio.conf.d/99-kube-sideload.conf'],
+        ['rm', '-f /etc/crio/crio.conf.d/99-kube-sideload.conf'],
+        ['pkill', '-HUP -x crio'],
+      ],
+      isFor: 'pin',
     },
   ],
   docker: [
@@ -237,7 +285,7 @@ export const RIGHTS: Readonly<Record<RuntimeName, readonly Right[]>> = {
     {
       purpose: 'see which images containers of Docker were made from',
       commands: [['docker', 'ps --all --no-trunc --format {{.Image}}']],
-      isForKeep: true,
+      isFor: 'keep',
     },
   ],
 };
@@ -285,10 +333,12 @@ export interface AskedRight {
  * What to ask sudo on a node. What has to do with files of the kubelet and of containerd is not among it: a node that
  * lets them be read has answered already.
  */
-export function askedRights(facts: NodeFacts, keep: boolean): readonly AskedRight[] {
+export function askedRights(facts: NodeFacts, extras: Extras): readonly AskedRight[] {
   const { runtime, tools, criSocket, imageRoot, platform, snapshotter = 'overlayfs' } = facts;
   const clients = [tools.skopeo && 'skopeo', tools.podman && 'podman'].filter(one => one !== undefined).join(' and ');
   const zeros = '0'.repeat(64);
+  const wanted: Extras = { ...extras, pin: extras.pin && pinFault(facts) === undefined };
+  const lock = `/run/kube-sideload/${zeros}`;
   const samples: Readonly<Record<string, string>> = {
     '{socket}': criSocket,
     '{any-socket}': criSocket,
@@ -306,11 +356,18 @@ export function askedRights(facts: NodeFacts, keep: boolean): readonly AskedRigh
     '{snapshotter-flags}': '',
     '{signal}': 'TERM',
     '{unpacked}': `${UNPACKED}0.0`,
+    '{lock}': lock,
+    '{next-lock}': `${lock}.0.0`,
+    '{lock-text}': `0:0:0:${STAGE_PREFIX}0:0`,
+    '{pin-label}': 'kube-sideload.pinned-by',
+    '{pin-labels}': 'kube-sideload.pinned-by=',
+    '{crio-config}': 'crio.conf',
+    '{pin-file}': formatOf([...PINS_HEAD, ']']),
     '{podman}': (tools.podman ?? ['podman']).join(' '),
   };
   return RIGHTS[runtime.name]
     .filter(right => right.clients === undefined || right.clients.some(one => one === clients))
-    .filter(({ isForKeep = false }) => keep || !isForKeep)
+    .filter(({ isFor }) => isFor === undefined || wanted[isFor])
     .flatMap(right =>
       right.commands
         .filter(([program]) => program !== 'crictl' || tools.crictl !== undefined)

@@ -85,6 +85,10 @@ export interface Settings {
   readonly delta: boolean;
   /** Whether a failure on one node puts all nodes back to what they were. */
   readonly atomic: boolean;
+  /** Whether the images are kept from the kubelet’s collection. */
+  readonly pin: boolean;
+  /** How long another job is waited for that has the same references locked. */
+  readonly lockTimeoutMs: number;
   /** How many nodes receive at a time. */
   readonly parallel: number;
   /** Of all transfers together, in bytes per second. */
@@ -298,6 +302,8 @@ export function readSettings(host: Host, env: NodeJS.ProcessEnv = process.env): 
     criSocket,
     delta: inputs.delta === 'true',
     atomic: inputs.atomic === 'true',
+    pin: inputs.pin === 'true',
+    lockTimeoutMs: inputs['lock-timeout'] * 1000,
     parallel: inputs.parallel === 0 ? Number.POSITIVE_INFINITY : inputs.parallel,
     bandwidth: inputs.bandwidth,
     retries: inputs.retries,

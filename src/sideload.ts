@@ -8,6 +8,8 @@ import { type ImageSet, referencesOf, type SourceImage } from './image/image.ts'
 import { openImages } from './image/open.ts';
 import { formatPlatform } from './image/platform.ts';
 import { normalise } from './image/reference.ts';
+import { locksOf } from './locks.ts';
+import { releaseLocks } from './node/lock.ts';
 import {
   describeImage,
   describeNode,
@@ -19,11 +21,12 @@ import {
   ready,
   shortId,
 } from './node/node.ts';
+import { pinImages, unpinImages, unpinOf } from './node/pin.ts';
 import { promoteImages, restoreImages, settleLeft } from './node/promote.ts';
 import { noteImages, retainImages } from './node/retention.ts';
 import { missingRights } from './node/rights.ts';
 import { stageImages } from './node/send.ts';
-import { leaveNode, planImages, prepareNode, removeStaged } from './node/steps.ts';
+import { leaveNode, planAgain, planImages, prepareNode, removeStaged } from './node/steps.ts';
 import { throttleOf } from './node/throttle.ts';
 import { errorOf, preflight } from './preflight.ts';
 import { transferProgress } from './report/progress.ts';
@@ -57,6 +60,10 @@ export async function sideload(settings: Settings, host: Host, run: Run): Promis
   let sandboxes = NO_SANDBOX_IMAGES;
   let changed = false;
   let bundle: Report['bundle'];
+
+  const locks = locksOf(() => nodes, run, host.info);
+  const throttle = throttleOf(settings.bandwidth);
+  const sending = { settings, ssh, run, progress: transferProgress(host), throttle, log: host.info };
 
   const bundling: Readonly<Record<string, () => Promise<void>>> = {
     'Open the images': async () => {
@@ -107,7 +114,8 @@ export async function sideload(settings: Settings, host: Host, run: Run): Promis
           if (settings.smoke?.by === 'cri') {
             assertCrictl(ready(node).facts);
           }
-          node.missing = await missingRights(node, settings.keep !== undefined, run.signal);
+          const extras = { keep: settings.keep !== undefined, pin: settings.pin };
+          node.missing = await missingRights(node, extras, run.signal);
           await planImages(node, sources, sandboxes.of(node), settings, run);
           for (const image of node.images) {
             host.info(`${node.settings.label}: ${describeImage(image)}`);
@@ -124,6 +132,7 @@ export async function sideload(settings: Settings, host: Host, run: Run): Promis
         const isSmoked = settings.smoke !== undefined;
         const findings = preflight(nodes, sources, {
           isSmoked,
+          isPinning: settings.pin,
           // Nodes of other shards are not missing, and which they are is not known here.
           cluster: settings.shard === undefined ? cluster?.objects : undefined,
         });
@@ -147,8 +156,6 @@ export async function sideload(settings: Settings, host: Host, run: Run): Promis
     }),
     ...(settings.mode === 'push' && {
       'Send what is missing': async () => {
-        const throttle = throttleOf(settings.bandwidth);
-        const sending = { settings, ssh, run, progress: transferProgress(host), throttle, log: host.info };
         const send = async (node: Node) => {
           const begunAtMs = Date.now();
           await stageImages(node, sending);
@@ -167,11 +174,27 @@ export async function sideload(settings: Settings, host: Host, run: Run): Promis
         }
       },
       'Move the references': async () => {
+        await locks.take(settings.lockTimeoutMs);
+        run.signal.throwIfAborted();
+        if (nodes.some(node => node.error !== undefined)) {
+          return;
+        }
         await onEach(nodes, async node => {
-          changed ||= node.images.some(image => image.stage !== undefined);
-          await promoteImages(node, settings, run);
+          await promoteImages(node, settings, run, async away => {
+            const references = away.map(({ reference }) => reference).join(', ');
+            host.info(`${node.settings.label}: another job has moved ${references} meanwhile; sending it`);
+            await planAgain(node, away, settings, run);
+            await stageImages(node, sending);
+          }).finally(() => {
+            changed ||= node.images.some(({ hasMoved }) => hasMoved);
+          });
+          if (settings.pin) {
+            await pinImages(node, run);
+          }
           for (const { reference, image } of node.images) {
-            host.info(`${node.settings.label}: ${reference} is ${shortId(image.imageId)}`);
+            host.info(
+              `${node.settings.label}: ${reference} is ${shortId(image.imageId)}${node.hasPinned ? ', pinned' : ''}`,
+            );
           }
         });
       },
@@ -186,7 +209,17 @@ export async function sideload(settings: Settings, host: Host, run: Run): Promis
         }
       },
       'Note what is ours': async () => {
+        await locks.confirm();
         await onEach(nodes, async node => {
+          if (!settings.pin) {
+            const pinned = node.images.filter(({ isPinned, isSandbox }) => isPinned && !isSandbox);
+            await unpinImages(
+              node,
+              pinned.map(({ reference }) => reference),
+              run.id,
+              run.signal,
+            );
+          }
           const refusal = await noteImages(node, run);
           if (refusal !== undefined) {
             host.info(
@@ -240,7 +273,7 @@ export async function sideload(settings: Settings, host: Host, run: Run): Promis
   const hasFailed = error !== undefined || nodes.some(node => node.error !== undefined);
   if (hasFailed && settings.atomic && nodes.some(hasMoved)) {
     await host.group('Put back what the references named', async () => {
-      await Promise.all(nodes.map(node => restoreImages(node, settings, ssh, host.info)));
+      await Promise.all(nodes.map(node => restoreImages(node, settings, ssh, run.id, host.info)));
     });
     changed = nodes.some(node => node.images.some(image => image.hasMoved && image.outcome !== 'restored'));
   } else {
@@ -250,6 +283,7 @@ export async function sideload(settings: Settings, host: Host, run: Run): Promis
   await images?.close();
   await sandboxes.close();
   await cluster?.kubectl.close();
+  await locks.stop();
   await Promise.all(
     nodes.map(node =>
       leaveNode(node, settings, ssh, run.id).catch((thrown: unknown) => {
@@ -306,8 +340,13 @@ export async function cleanUp(settings: Settings, host: Host, run: Run): Promise
   const ssh = openTransport(settings.ssh, run.scratch);
   await onEach(nodes, async node => {
     await prepareNode(node, settings, ssh, run.signal);
-    await settleLeft(node, run.id, host.state('settled') === 'true', run.signal, host.info);
+    const isSettled = host.state('settled') === 'true';
+    await settleLeft(node, run.id, isSettled, run.signal, host.info);
+    if (settings.pin && !isSettled) {
+      await unpinOf(node, run.id, run.id, run.signal);
+    }
     await removeStaged(node, run.id, run.signal);
+    await releaseLocks(node, run.id, run.signal);
     if (settings.smoke?.by === 'cri') {
       const { connection, facts } = ready(node);
       await removeByCri(connection, facts, run.id, run.signal);
@@ -394,6 +433,6 @@ async function openSandbox(reference: string, settings: Settings, host: Host, ru
 }
 
 /** Whether anything of this run may have to be put back on the node. */
-function hasMoved({ kept, images }: Node): boolean {
-  return kept.length > 0 || images.some(image => image.hasMoved);
+function hasMoved({ kept, images, hasPinned }: Node): boolean {
+  return kept.length > 0 || hasPinned || images.some(image => image.hasMoved);
 }

@@ -144,7 +144,7 @@ export function runPost(main: ActionOutcome, inputs: Inputs, options: Options = 
   return runAction(inputs, { ...options, env: { ...options.env, ...state } });
 }
 
-/** What of a run lies on the nodes: staged references, files, processes that should have ended. */
+/** What of a run lies on the nodes: staged references, files, locks, processes that should have ended. */
 export async function leftOnNode(lab: Lab): Promise<readonly string[]> {
   const found = await Promise.all(
     lab.nodes.map(async node => {
@@ -153,7 +153,7 @@ export async function leftOnNode(lab: Lab): Promise<readonly string[]> {
       const { stdout } = await enter(node, [
         'sh',
         '-c',
-        `${files}; ${processes}; ls -d /var/tmp/kube-sideload.* 2>/dev/null; true`,
+        `${files}; ${processes}; ls -d /var/tmp/kube-sideload.* 2>/dev/null; ls -l /run/kube-sideload 2>/dev/null | grep '^l'; true`,
       ]);
       const staged = (await referencesOn(lab, node.name)).filter(reference => reference.startsWith('kube-sideload'));
       return [...staged, ...stdout.split('\n').filter(line => line !== '')].map(line => `${node.name}: ${line}`);

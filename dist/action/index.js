@@ -7,7 +7,7 @@
 "use strict";
 __nccwpck_require__.a(module, async (__webpack_handle_async_dependencies__, __webpack_async_result__) => { try {
 __nccwpck_require__.r(__webpack_exports__);
-/* harmony import */ var _entry_js__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(6998);
+/* harmony import */ var _entry_js__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(8678);
 /* harmony import */ var _host_github_js__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(5842);
 
 
@@ -25,7 +25,7 @@ __webpack_async_result__();
 
 /***/ }),
 
-/***/ 6998:
+/***/ 8678:
 /***/ ((__unused_webpack_module, __webpack_exports__, __nccwpck_require__) => {
 
 "use strict";
@@ -154,6 +154,18 @@ const ERRORS = {
     VERIFY_FAILED: {
         title: 'The node does not hold the image that CI built',
         hint: 'Somebody may have changed the image on the node meanwhile; run the job again.',
+    },
+    NODE_LOCKED: {
+        title: 'Another job moves the same references on the node',
+        hint: 'Run this job again when the other one has ended, or raise `lock-timeout`; what is on the nodes is the other job’s to prove.',
+    },
+    PIN_FAILED: {
+        title: 'The image cannot be pinned on the node',
+        hint: 'Correct what the message names, or set `pin: false`; with CRI-O look for a later file with `pinned_images` in `/etc/crio/crio.conf.d`.',
+    },
+    PIN_UNSUPPORTED: {
+        title: 'The node cannot pin images',
+        hint: 'Keep its disk below the kubelet’s threshold, or set `pin: false`: without a registry a collected image is gone until the next push.',
     },
     RESTORE_FAILED: {
         title: 'A node could not be put back to what it was',
@@ -7953,7 +7965,7 @@ const ImageSchema = pipe(object({
     isEstimateExact: pipe(dist_boolean(), dist_description('Whether that is about what would be sent, or the most that it can be, as the layers are in the source.')),
     bytesSent: count('Bytes of the archive that went over the connection.'),
     smoke: optional(report_text('The verdict of the kubelet, such as `Running`; absent when no smoke pod was asked to start.')),
-    drift: optional(pipe(picklist(['missing', 'other-image', 'not-unpacked', 'no-platform']), dist_description('With `mode: check`: how the node differs from what should be there; absent when it does not.'))),
+    drift: optional(pipe(picklist(['missing', 'other-image', 'not-unpacked', 'not-pinned', 'no-platform']), dist_description('With `mode: check`: how the node differs from what should be there; absent when it does not.'))),
     error: optional(ErrorSchema),
 }), readonly(), dist_description('What became of one image on one node.'));
 const RetentionSchema = pipe(object({
@@ -9017,6 +9029,16 @@ const INPUTS = {
         default: 'true',
         help: 'All nodes or none: when a node fails after references have moved, its smoke pod included, every node gets back what its references named before. `false` leaves the new image on the nodes that are fine, and the job still fails.',
     },
+    pin: {
+        type: { oneOf: ['true', 'false'] },
+        default: 'false',
+        help: 'Pin the images on the nodes, so that the kubelet does not remove them when the disk fills up: by a label with containerd (1.6.25, 1.7.10 or later), by a file in `/etc/crio/crio.conf.d` with CRI-O. Docker has no pins; such nodes are reported. `false` takes away pins that an earlier push of the same names has set.',
+    },
+    'lock-timeout': {
+        type: 'seconds',
+        default: '10m',
+        help: 'How long to wait for another job that moves the same references on the same nodes. From the moment at which references move until the verdict is in, a job has them locked on each node; a job that was killed does so for two minutes at most.',
+    },
     'sandbox-image': {
         type: { oneOf: ['report', 'send'] },
         default: 'report',
@@ -9996,6 +10018,8 @@ function readSettings(host, env = process.env) {
         criSocket,
         delta: inputs.delta === 'true',
         atomic: inputs.atomic === 'true',
+        pin: inputs.pin === 'true',
+        lockTimeoutMs: inputs['lock-timeout'] * 1000,
         parallel: inputs.parallel === 0 ? Number.POSITIVE_INFINITY : inputs.parallel,
         bandwidth: inputs.bandwidth,
         retries: inputs.retries,
@@ -10391,6 +10415,8 @@ function newNode(settings) {
         images: [],
         staged: new Set(),
         kept: [],
+        hasPinned: false,
+        lock: undefined,
         findings: [],
         checked: [],
         retention: undefined,
@@ -10497,6 +10523,102 @@ function describeNode({ facts, settings: { label }, connection }) {
             : `as ${as}${facts.isNarrow ? ' for some commands' : ''}`,
         `${formatBytes(disk.freeBytes)} free on ${disk.path}`,
     ].join(', ');
+}
+
+;// CONCATENATED MODULE: ./lib/node/record.js
+const DIRECTORY = '/var/lib/kube-sideload';
+function formatEntry({ reference, imageId, placedAt, run, isPinned = false }) {
+    return [reference, imageId, placedAt, run, ...(isPinned ? ['pinned'] : [])].join(' ');
+}
+function parseRecord(text) {
+    return text.split('\n').flatMap(line => {
+        const [, reference = '', imageId = '', placedAt = '', run = '', pinned] = /^(\S+) (sha256:[0-9a-f]{64}) (\d{1,12}) ([0-9a-z]+)( pinned)?$/.exec(line) ?? [];
+        const entry = { reference, imageId, placedAt: Number(placedAt), run };
+        return reference === '' ? [] : [{ ...entry, ...(pinned !== undefined && { isPinned: true }) }];
+    });
+}
+const READ_RECORD = {
+    body: `section record
+[ ! -e ${DIRECTORY}/images ] || cat ${DIRECTORY}/images 2>/dev/null || as_root cat ${DIRECTORY}/images || exit 1`,
+};
+function readRecord(sections) {
+    return parseRecord(sections.get('record') ?? '');
+}
+function changeRecord(added, dropped = []) {
+    return {
+        body: CHANGE,
+        variables: {
+            ADDED: added.map(formatEntry).join('\n'),
+            REPLACED: added.map(({ reference }) => reference).join('\n'),
+            DROPPED: dropped.map(formatEntry).join('\n'),
+        },
+    };
+}
+const CHANGE = `umask 022
+[ -d ${DIRECTORY} ] || as_root mkdir -p ${DIRECTORY} || exit 1
+if command -v flock >/dev/null; then exec 9<${DIRECTORY} && flock -w 30 9 || exit 1; fi
+nl='
+'
+old=
+[ ! -e ${DIRECTORY}/images ] || old=$(cat ${DIRECTORY}/images 2>/dev/null || as_root cat ${DIRECTORY}/images) || exit 1
+{
+  [ -z "$old" ] || while read -r line; do
+    case "$nl$REPLACED$nl" in *"$nl\${line%% *}$nl"*) continue ;; esac
+    case "$nl$DROPPED$nl" in *"$nl$line$nl"*) continue ;; esac
+    printf '%s\\n' "$line"
+  done <<END
+$old
+END
+  [ -z "$ADDED" ] || printf '%s\\n' "$ADDED"
+} | as_root tee ${DIRECTORY}/images.new >/dev/null && as_root mv -f ${DIRECTORY}/images.new ${DIRECTORY}/images || exit 1
+`;
+
+;// CONCATENATED MODULE: ./lib/node/script.js
+
+
+const SEARCH_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/snap/bin';
+async function runScript(connection, script, signal) {
+    const mark = `@@${(0,external_node_crypto_.randomBytes)(6).toString('hex')}`;
+    const stdin = composeScript(script, mark, connection.becomesRootBy);
+    const result = await connection.run(['/bin/sh'], { stdin, signal });
+    const sections = parseSections(result.stdout, mark);
+    if (result.code !== 0 || !sections.has('end')) {
+        const said = `${result.stderr}\n${result.stdout.split(mark)[0] ?? ''}`.trim();
+        throw new SideloadError('REMOTE_COMMAND_FAILED', `a script on the node ended with exit code ${result.code}${said === '' ? '' : `: ${said.slice(-2000)}`}`, { node: connection.target.label });
+    }
+    return sections;
+}
+const ROOT_WORDS = {
+    auto: `AS_ROOT='sudo -n'; command -v sudo >/dev/null || ! command -v doas >/dev/null || AS_ROOT='doas -n'`,
+    sudo: `AS_ROOT='sudo -n'`,
+    doas: `AS_ROOT='doas -n'`,
+    none: 'AS_ROOT=',
+    password: 'AS_ROOT=',
+};
+function composeScript({ body, variables = {} }, mark, rootBy = 'auto') {
+    const assignments = Object.entries(variables).map(([name, value]) => `${name}=${quoteForSh(value)}`);
+    return `{
+export LC_ALL=C PATH="$PATH:${SEARCH_PATH}"
+section() { printf '\\n${mark} %s\\n' "$1"; }
+if [ "$(id -u)" = 0 ]; then AS_ROOT=; else ${ROOT_WORDS[rootBy]}; fi
+as_root() { $AS_ROOT "$@"; }
+${assignments.join('\n')}
+${body}
+section end
+exit 0
+} </dev/null
+`;
+}
+function quoteForSh(value) {
+    return `'${value.replaceAll("'", String.raw `'\''`)}'`;
+}
+function parseSections(stdout, mark) {
+    const sections = new Map();
+    for (const part of stdout.split(`\n${mark} `).slice(1)) {
+        const newline = part.indexOf('\n');
+        sections.set(part.slice(0, newline), part.slice(newline + 1).trim());
+    }
+    return sections;
 }
 
 ;// CONCATENATED MODULE: ./lib/image/image.js
@@ -10678,6 +10800,10 @@ function criImageId(sections, number) {
     }
     return /^[0-9a-f]{64}$/.test(id) ? `sha256:${id}` : id;
 }
+function criPinned(sections, number) {
+    const answer = cri_parseJson(sections.get(`cri ${number}`));
+    return answer?.status === undefined ? undefined : answer.status.pinned === true;
+}
 function cri_parseJson(text) {
     try {
         return JSON.parse(text ?? '');
@@ -10752,6 +10878,7 @@ const containerd = {
     lacksContent: said => /content digest sha256:[0-9a-f]+: not found/.test(said),
     tag,
     names: () => NAMES,
+    pins: () => PINS,
     remove,
 };
 function importArchive(facts, stage, platform) {
@@ -10809,6 +10936,7 @@ function heldAt(sections, number) {
         os: String(config?.os),
         architecture: String(config?.architecture),
         unpacked: /\strue\s*$/.test(sections.get(`check ${number}`) ?? ''),
+        isPinned: criPinned(sections, number),
         witness: answer === 'unasked' ? 'ctr' : 'crictl',
     };
 }
@@ -10871,10 +10999,29 @@ function heldLayers(sections, asked) {
         ...(foreign.get(diffId) ?? []),
     ]);
 }
+const PINNED = 'io.cri-containerd.pinned';
+const PINNED_BY = 'kube-sideload.pinned-by';
 const NAMES = `${CTR}
 has_name() { [ -n "$(ctr images ls -q "name==$1")" ]; }
-give_name() { ctr images tag --force "$1" "$2"; }
+give_name() {
+  ctr images tag --force "$1" "$2" || return
+  pins=$(ctr images ls "name==$1" | tr ', ' '\\n\\n' | grep -E '^(${PINNED}|${PINNED_BY})=.') || return 0
+  ctr images label "$2" $pins
+}
 take_name() { ctr images rm "$1"; }`;
+const PINS = `${CTR}
+has_label() { [ -n "$(ctr images ls -q "name==$1,labels.\\"$2\\"")" ]; }
+pin() {
+  for name in "$@"; do
+    has_label "$name" ${PINNED} || ctr images label "$name" ${PINNED}=pinned "${PINNED_BY}=$RUN" >&2 || return
+  done
+}
+unpin() {
+  for name in "$@"; do
+    ! has_label "$name" ${PINNED_BY} || ctr images label "$name" ${PINNED}= ${PINNED_BY}= >&2 || return
+  done
+}
+unpin_of() { unpin $(ctr images ls -q "labels.\\"${PINNED_BY}\\"==$1" | grep -v '^${STAGE_PREFIX}'); }`;
 function tag(facts, pairs) {
     return {
         body: `${CTR}${eachPair('  ctr images tag --force "$1" "$2" >&2')}`,
@@ -10888,6 +11035,64 @@ function remove(facts, references) {
         variables: variables(facts, references),
     };
 }
+
+;// CONCATENATED MODULE: ./lib/runtime/crio-pins.js
+const crio_pins_DIRECTORY = '/etc/crio';
+const FILE = `${crio_pins_DIRECTORY}/crio.conf.d/99-kube-sideload.conf`;
+const PINS_HEAD = [
+    '# Images that kube-sideload has pinned, and by which run. It writes this file anew.',
+    '[crio.image]',
+    'pinned_images = [',
+];
+function formatOf(lines) {
+    return lines
+        .map(line => String.raw `${line.replaceAll(' ', String.raw `\040`).replaceAll('#', String.raw `\043`)}\n`)
+        .join('');
+}
+const CRIO_PINS = `
+nl='
+'
+ours() { as_root cat ${FILE} 2>/dev/null | sed -n 's/^  "\\([^"]*\\)", # \\([0-9a-z]*\\)$/\\1 \\2/p'; }
+theirs() {
+  { echo crio.conf; as_root ls ${crio_pins_DIRECTORY}/crio.conf.d 2>/dev/null | sed 's|^|crio.conf.d/|'; } | while read -r name; do
+    [ "${crio_pins_DIRECTORY}/$name" = ${FILE} ] || as_root cat "${crio_pins_DIRECTORY}/$name" 2>/dev/null </dev/null |
+      sed "s/#[^\\"']*$//" | { tr '\\n' ' '; echo; } | sed -n 's/.*pinned_images *= *\\[\\([^]]*\\)\\].*/\\1/p'
+  done | tail -n 1 | grep -oE "\\"[^\\"]*\\"|'[^']*'"
+}
+content() {
+  printf '%s\\n' ${PINS_HEAD.map(line => `'${line}'`).join(' ')}
+  theirs | sed 's/.*/  &,/'
+  sed 's/^\\([^ ]*\\) \\(.*\\)$/  "\\1", # \\2/'
+  echo ']'
+}
+format() { sed 's/[\\\\%]/&&/g; s/ /\\\\040/g; s/#/\\\\043/g; s/$/\\\\n/' | tr -d '\\n'; }
+reload() {
+  if command -v pkill >/dev/null; then as_root pkill -HUP -x crio; return; fi
+  for process in $(grep -lsx crio /proc/[0-9]*/comm); do
+    process=\${process%/comm}
+    as_root kill -HUP "\${process#/proc/}" || return
+  done
+}
+change() {
+  wanted=$(cat) new=
+  [ -z "$wanted" ] || new=$(printf '%s\\n' "$wanted" | content)
+  [ "$new" != "$(as_root cat ${FILE} 2>/dev/null)" ] || return 0
+  if [ -z "$new" ]; then as_root rm -f ${FILE}
+  else
+    as_root mkdir -p ${crio_pins_DIRECTORY}/crio.conf.d &&
+      as_root find / -maxdepth 0 -fprintf ${crio_pins_DIRECTORY}/.kube-sideload "$(printf '%s\\n' "$new" | format)" &&
+      as_root mv -f ${crio_pins_DIRECTORY}/.kube-sideload ${FILE}
+  fi && reload >&2
+}
+pin() {
+  old=$(ours)
+  {
+    [ -z "$old" ] || printf '%s\\n' "$old"
+    for name in "$@"; do case $nl$old in *"$nl$name "*) ;; *) echo "$name $RUN" ;; esac; done
+  } | change
+}
+unpin() { ours | while read -r name run; do case " $* " in *" $name "*) ;; *) echo "$name $run" ;; esac; done | change; }
+unpin_of() { ours | grep -v " $1\\$" | change; }`;
 
 ;// CONCATENATED MODULE: ./lib/runtime/podman-load.js
 
@@ -10973,6 +11178,7 @@ ${LET_IMPORTS_END}${eachReference(`  run=\${reference%:*}
 
 
 
+
 const crio = {
     importArchive: (facts, ...rest) => commandsFor(facts).importArchive(facts, ...rest),
     inspect: (facts, references) => commandsFor(facts).inspect(facts, references),
@@ -10990,6 +11196,7 @@ const crio = {
     lacksContent: said => /blobs\/sha256\/[0-9a-f]+: no such file/.test(said),
     tag: (facts, pairs) => commandsFor(facts).tag(facts, pairs),
     names: ({ privilege }) => (privilege === 'user' ? undefined : crio_NAMES),
+    pins: () => CRIO_PINS,
     remove: (facts, references) => commandsFor(facts).remove(facts, references),
 };
 function commandsFor({ privilege }) {
@@ -11032,6 +11239,7 @@ function crio_heldAt(sections, number) {
         os: String(config.os),
         architecture: String(config.architecture),
         unpacked: true,
+        isPinned: criPinned(sections, number),
         witness: 'crictl',
     };
 }
@@ -11098,7 +11306,10 @@ function crio_remove(facts, references) {
     [ ! -e "$directory" ] || rm -rf "$directory" 2>/dev/null || as_root rm -rf "$directory"
   done
   if [ -n "$PODMAN" ]; then
-    ! as_root $PODMAN image exists "$reference" || as_root $PODMAN image rm "$reference" >&2 || exit 1
+    ! as_root $PODMAN image exists "$reference" || as_root $PODMAN image rm "$reference" >&2 || case $reference in
+      ${STAGE_PREFIX}*) as_root $PODMAN untag "$reference" "$reference" >&2 ;;
+      *) false ;;
+    esac || exit 1
   else
     ! as_root $CRICTL --image-endpoint "unix://$SOCKET" inspecti "$reference" >/dev/null 2>&1 ||
       as_root $CRICTL --image-endpoint "unix://$SOCKET" rmi "$reference" >&2 || exit 1
@@ -11120,6 +11331,7 @@ const docker = {
     lacksContent: said => /no such file or directory/.test(said),
     tag: docker_tag,
     names: () => docker_NAMES,
+    pins: () => undefined,
     remove: docker_remove,
 };
 function docker_importArchive(facts) {
@@ -11300,54 +11512,6 @@ function parseKubelet(text, gcThreshold) {
 function kubelet_toObject(document) {
     const value = (document.errors ?? []).length === 0 ? document.toJS?.() : undefined;
     return typeof value === 'object' && value !== null ? value : {};
-}
-
-;// CONCATENATED MODULE: ./lib/node/script.js
-
-
-const SEARCH_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/snap/bin';
-async function runScript(connection, script, signal) {
-    const mark = `@@${(0,external_node_crypto_.randomBytes)(6).toString('hex')}`;
-    const stdin = composeScript(script, mark, connection.becomesRootBy);
-    const result = await connection.run(['/bin/sh'], { stdin, signal });
-    const sections = parseSections(result.stdout, mark);
-    if (result.code !== 0 || !sections.has('end')) {
-        const said = `${result.stderr}\n${result.stdout.split(mark)[0] ?? ''}`.trim();
-        throw new SideloadError('REMOTE_COMMAND_FAILED', `a script on the node ended with exit code ${result.code}${said === '' ? '' : `: ${said.slice(-2000)}`}`, { node: connection.target.label });
-    }
-    return sections;
-}
-const ROOT_WORDS = {
-    auto: `AS_ROOT='sudo -n'; command -v sudo >/dev/null || ! command -v doas >/dev/null || AS_ROOT='doas -n'`,
-    sudo: `AS_ROOT='sudo -n'`,
-    doas: `AS_ROOT='doas -n'`,
-    none: 'AS_ROOT=',
-    password: 'AS_ROOT=',
-};
-function composeScript({ body, variables = {} }, mark, rootBy = 'auto') {
-    const assignments = Object.entries(variables).map(([name, value]) => `${name}=${quoteForSh(value)}`);
-    return `{
-export LC_ALL=C PATH="$PATH:${SEARCH_PATH}"
-section() { printf '\\n${mark} %s\\n' "$1"; }
-if [ "$(id -u)" = 0 ]; then AS_ROOT=; else ${ROOT_WORDS[rootBy]}; fi
-as_root() { $AS_ROOT "$@"; }
-${assignments.join('\n')}
-${body}
-section end
-exit 0
-} </dev/null
-`;
-}
-function quoteForSh(value) {
-    return `'${value.replaceAll("'", String.raw `'\''`)}'`;
-}
-function parseSections(stdout, mark) {
-    const sections = new Map();
-    for (const part of stdout.split(`\n${mark} `).slice(1)) {
-        const newline = part.indexOf('\n');
-        sections.set(part.slice(0, newline), part.slice(newline + 1).trim());
-    }
-    return sections;
 }
 
 ;// CONCATENATED MODULE: ./lib/node/root.js
@@ -11602,6 +11766,124 @@ async function askedLayers({ layers }) {
 }
 function layers_describe(blob) {
     return blob && { digest: blob.digest, sizeBytes: blob.sizeBytes, compression: blob.compression };
+}
+
+;// CONCATENATED MODULE: ./lib/node/lock.js
+
+
+
+const lock_DIRECTORY = '/run/kube-sideload';
+const LEASE_SECONDS = 120;
+const LOCKS = `
+read -r up rest </proc/uptime
+up=\${up%.*}
+parse() {
+  run=\${1%%:*}; rest=\${1#*:}; since=\${rest%%:*}; rest=\${rest#*:}; expires=\${rest%%:*}
+  case $run:$since$expires in *[!0-9a-z]*:* | *:*[!0-9]* | *:) run=unknown since=0 expires=0 ;; esac
+}
+is_over() { [ "$expires" -le "$up" ] || [ "$expires" -gt $((up + 30 * LEASE)) ]; }
+replace() {
+  parse "$2"
+  next=$1.$run.$expires
+  if ! said=$(as_root ln -sT "\${3:-$2}" "$next" 2>&1); then
+    parse "$(readlink "$next")"
+    ! is_over || as_root rm -f "$next"
+    return 1
+  fi
+  if [ "$(readlink "$1")" != "$2" ]; then as_root rm -f "$next"; return 1; fi
+  if [ -n "$3" ]; then as_root mv -f "$next" "$1"; else as_root rm -f "$1" "$next"; fi
+}
+`;
+const TAKING = `${LOCKS}
+take() {
+  for attempt in 1 2 3; do
+    held=$(readlink "$1")
+    parse "$held"
+    from= said= mine="$(date +%s):$((up + LEASE)):$2"
+    if [ -z "$held" ]; then said=$(as_root ln -sT "$RUN:$mine" "$1" 2>&1)
+    elif [ "$run" = "$RUN" ]; then replace "$1" "$held" "$RUN:$since:\${mine#*:}"
+    elif is_over; then from=$run; replace "$1" "$held" "$RUN:$mine"
+    else break
+    fi && { printf 'taken %s' "$from"; return; }
+  done
+  parse "$(readlink "$1")"
+  [ "$run" != "$RUN" ] || { printf taken; return; }
+  [ -n "$held" ] || case $said in *'File exists'*) ;; *) printf 'refused %s' "$said"; return ;; esac
+  printf 'held %s %s' "$run" "$since"
+}
+[ -d ${lock_DIRECTORY} ] || as_root mkdir -p -m 755 ${lock_DIRECTORY} 2>/dev/null`;
+const TAKE = `${TAKING}
+number=0
+set -- $LOCKED
+while [ $# -gt 1 ]; do
+  section "lock $number"; take "${lock_DIRECTORY}/$1" "$2"
+  number=$((number + 1))
+  shift 2
+done`;
+const RELEASE = `${LOCKS}
+for lock in ${lock_DIRECTORY}/*; do
+  case \${lock##*/} in *.*) continue ;; esac
+  held=$(readlink "$lock") || continue
+  case $held in "$RUN:"*) replace "$lock" "$held" '' ;; esac
+done`;
+const ALONE = `${TAKING}
+alone() {
+  for second in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
+    case $(take ${lock_DIRECTORY}/$1 "$1") in held*) sleep 1 ;; *) return 0 ;; esac
+  done
+  echo "another job changes the $1 of the node, and does not come to its end" >&2
+  return 1
+}
+together() { held=$(readlink ${lock_DIRECTORY}/$1) && replace ${lock_DIRECTORY}/$1 "$held" ''; }
+`;
+function scriptAlone(what, runId, { body, variables }) {
+    return {
+        body: `${ALONE}
+alone ${what} || exit 1
+${body}
+status=$?
+together ${what}
+[ $status = 0 ] || exit 1`,
+        variables: { ...variables, RUN: runId, LEASE: `${LEASE_SECONDS}` },
+    };
+}
+function takeScript(runId, references) {
+    const locked = references.map(reference => `${(0,external_node_crypto_.createHash)('sha256').update(reference).digest('hex')} ${reference}`);
+    return { body: TAKE, variables: { RUN: runId, LEASE: `${LEASE_SECONDS}`, LOCKED: locked.join('\n') } };
+}
+function releaseScript(runId) {
+    return { body: RELEASE, variables: { RUN: runId, LEASE: `${LEASE_SECONDS}` } };
+}
+function readAnswers(sections, references) {
+    const answers = references.map((reference, number) => {
+        const [state, run = '', since] = sections.get(`lock ${number}`)?.split(' ') ?? [];
+        return { reference, state, run, since: new Date(Number(since ?? 0) * 1000) };
+    });
+    const denied = answers.findIndex(({ state }) => state !== 'taken' && state !== 'held');
+    return {
+        taken: new Map(answers.flatMap(({ reference, state, run }) => (state === 'taken' ? [[reference, run || undefined]] : []))),
+        refusals: answers.flatMap(({ state, ...refusal }) => (state === 'held' ? [refusal] : [])),
+        denial: denied < 0 ? undefined : sections.get(`lock ${denied}`)?.replace(/^refused ?/, '') || 'without a word',
+    };
+}
+async function takeLocks(node, references, runId, signal) {
+    const { connection } = ready(node);
+    return readAnswers(await runScript(connection, takeScript(runId, references), signal), references);
+}
+async function renewLocks(node, runId, signal) {
+    const references = node.lock?.references ?? [];
+    if (references.length === 0) {
+        return [];
+    }
+    const askedAtMs = Date.now();
+    const { refusals } = await takeLocks(node, references, runId, signal);
+    node.lock = { references, askedAtMs };
+    return refusals;
+}
+async function releaseLocks(node, runId, signal) {
+    const { connection } = ready(node);
+    node.lock = undefined;
+    await runScript(connection, releaseScript(runId), signal);
 }
 
 ;// CONCATENATED MODULE: ./lib/node/distributions.js
@@ -11898,6 +12180,7 @@ async function probe(connection, criSocket, signal) {
 
 
 
+
 const CLEAN_UP_MS = 60_000;
 async function prepareNode(node, settings, ssh, signal) {
     const lifetime = new AbortController();
@@ -11930,19 +12213,31 @@ async function planImages(node, images, sandboxes, settings, run) {
         isWhole: false,
         estimate: { bytes: 0, isExact: true },
         hasMoved: false,
+        isPinned: false,
         outcome: action === 'send' ? 'none' : 'present',
         bytesSent: 0,
         smoke: undefined,
     }));
     await askLayers(node, node.images.filter(({ stage }) => stage !== undefined), settings, run);
 }
+async function planAgain(node, away, settings, run) {
+    const imageIds = [...new Set(node.images.map(({ image }) => image.imageId))];
+    node.images = node.images.map(image => away.includes(image)
+        ? { ...image, stage: stageReference(run.id, imageIds.indexOf(image.image.imageId)), outcome: 'none' }
+        : image);
+    const isNew = ({ stage, hasMoved }) => stage !== undefined && !hasMoved;
+    await askLayers(node, node.images.filter(isNew), settings, run);
+}
 async function leaveNode(node, settings, ssh, runId) {
     try {
-        if (node.staged.size > 0 || node.kept.length > 0) {
+        if (node.staged.size > 0 || node.kept.length > 0 || node.lock !== undefined) {
             const signal = AbortSignal.timeout(CLEAN_UP_MS);
             await tryingTwice(node, settings, ssh, signal, async () => {
-                await removeStaged(node, runId, signal);
-                await forgetKept(node, signal);
+                if (node.staged.size > 0 || node.kept.length > 0) {
+                    await removeStaged(node, runId, signal);
+                    await forgetKept(node, signal);
+                }
+                await releaseLocks(node, runId, signal);
             });
         }
     }
@@ -11991,7 +12286,9 @@ async function steps_inspect(node, references, signal) {
 
 
 
-function check_driftOf({ variants }, platform, held) {
+
+
+function check_driftOf({ variants }, platform, held, wasPinned) {
     const wanted = bestMatch(variants, platform);
     if (wanted === undefined) {
         const built = variants.map(variant => formatPlatform(variant.platform)).join(', ');
@@ -12005,16 +12302,23 @@ function check_driftOf({ variants }, platform, held) {
     if (held.imageId !== imageId) {
         return { drift: 'other-image', says: `it is ${held.imageId}, and should be ${imageId}`, imageId };
     }
-    return held.unpacked ? undefined : { drift: 'not-unpacked', says: 'its layers are not unpacked', imageId };
+    if (!held.unpacked) {
+        return { drift: 'not-unpacked', says: 'its layers are not unpacked', imageId };
+    }
+    return held.isPinned === false && wasPinned(imageId)
+        ? { drift: 'not-pinned', says: 'it was pinned, and is not any more', imageId }
+        : undefined;
 }
 async function checkNode(node, expectations, run) {
-    const { facts } = ready(node);
+    const { connection, facts } = ready(node);
     const wanted = expectations.filter(({ reference, isSandbox }) => !isSandbox || facts.sandbox?.reference === reference);
     const references = wanted.map(({ reference }) => reference);
     const held = await steps_inspect(node, references, run.signal);
+    const recorded = facts.privilege === 'user' ? [] : readRecord(await runScript(connection, READ_RECORD, run.signal));
     node.checked = wanted.map(expectation => {
         const { reference } = expectation;
-        const found = check_driftOf(expectation, facts.platform, held.get(reference));
+        const wasPinned = (imageId) => recorded.some(one => one.reference === reference && one.imageId === imageId && one.isPinned === true);
+        const found = check_driftOf(expectation, facts.platform, held.get(reference), wasPinned);
         const error = found === undefined
             ? undefined
             : errorReport(new SideloadError('DRIFT', `${reference}: ${found.says}`, { node: node.settings.label }));
@@ -12623,7 +12927,25 @@ function podName(runId) {
 
 ;// CONCATENATED MODULE: external "node:timers/promises"
 const external_node_timers_promises_namespaceObject = require("node:timers/promises");
+;// CONCATENATED MODULE: ./lib/runtime/pin.js
+const FIRST_PATCHES = { '1.6': 25, '1.7': 10 };
+function pinFault({ runtime: { name, version }, privilege, }) {
+    if (name === 'docker') {
+        return 'cri-dockerd has no pinning';
+    }
+    if (privilege === 'user') {
+        return 'the user may load images there, and pin none';
+    }
+    const [, line = '', patch = ''] = /^v?(\d+\.\d+)\.(\d+)/.exec(version) ?? [];
+    const first = name === 'containerd' ? FIRST_PATCHES[line] : undefined;
+    return first !== undefined && Number(patch) < first
+        ? `containerd ${version} has no pinning, which came with ${line}.${first}`
+        : undefined;
+}
+
 ;// CONCATENATED MODULE: ./lib/privileges.js
+
+
 
 
 
@@ -12667,6 +12989,18 @@ const LAST = [
         without: 'the room is that of the nearest directory that the user may see',
     },
     {
+        purpose: 'lock references while they move',
+        commands: [
+            ['mkdir', '-p -m 755 /run/kube-sideload'],
+            ['ln', '-sT {lock-text} {lock}'],
+            ['ln', '-sT {lock-text} {next-lock}'],
+            ['mv', '-f {next-lock} {lock}'],
+            ['rm', '-f {next-lock}'],
+            ['rm', '-f {lock} {next-lock}'],
+        ],
+        without: 'another job may move the same references meanwhile, or pin images',
+    },
+    {
         purpose: 'write down which images are ours',
         commands: [
             ['mkdir', '-p /var/lib/kube-sideload'],
@@ -12678,7 +13012,7 @@ const LAST = [
     {
         purpose: 'see which images containers were made from',
         commands: [['crictl', '--timeout 20s --runtime-endpoint unix://{socket} ps -a -o json']],
-        isForKeep: true,
+        isFor: 'keep',
     },
 ];
 const RIGHTS = {
@@ -12729,7 +13063,16 @@ const RIGHTS = {
                 ['ctr', `${privileges_CTR} containers ls`],
                 ['ctr', `${privileges_CTR} images ls -q target.digest=={digest}`],
             ],
-            isForKeep: true,
+            isFor: 'keep',
+        },
+        {
+            purpose: 'pin images, and let go of them',
+            commands: [
+                ['ctr', `${privileges_CTR} images ls -q name=={reference},labels."{pin-label}"`],
+                ['ctr', `${privileges_CTR} images ls -q labels."kube-sideload.pinned-by"=={run}`],
+                ['ctr', `${privileges_CTR} images label {reference} {pin-labels}`],
+            ],
+            isFor: 'pin',
         },
     ],
     'cri-o': [
@@ -12798,8 +13141,27 @@ const RIGHTS = {
         {
             purpose: 'see which images containers of podman were made from',
             commands: [['podman', 'ps --all --external --no-trunc --format {{.ImageID}} {{.Image}}']],
-            isForKeep: true,
+            isFor: 'keep',
             clients: ['skopeo and podman', 'podman'],
+        },
+        {
+            purpose: 'see which images others have pinned',
+            commands: [
+                ['ls', '/etc/crio/crio.conf.d'],
+                ['cat', '/etc/crio/{crio-config}'],
+            ],
+            isFor: 'pin',
+        },
+        {
+            purpose: 'pin images, and let go of them',
+            commands: [
+                ['mkdir', '-p /etc/crio/crio.conf.d'],
+                ['find', '/ -maxdepth 0 -fprintf /etc/crio/.kube-sideload {pin-file}'],
+                ['mv', '-f /etc/crio/.kube-sideload /etc/crio/crio.conf.d/99-kube-sideload.conf'],
+                ['rm', '-f /etc/crio/crio.conf.d/99-kube-sideload.conf'],
+                ['pkill', '-HUP -x crio'],
+            ],
+            isFor: 'pin',
         },
     ],
     docker: [
@@ -12835,7 +13197,7 @@ const RIGHTS = {
         {
             purpose: 'see which images containers of Docker were made from',
             commands: [['docker', 'ps --all --no-trunc --format {{.Image}}']],
-            isForKeep: true,
+            isFor: 'keep',
         },
     ],
 };
@@ -12856,10 +13218,12 @@ const PODMAN_LOAD = [
     `/usr/bin/podman load --quiet --input ${UNPACKED}*`,
     '/usr/bin/podman image inspect *',
 ];
-function askedRights(facts, keep) {
+function askedRights(facts, extras) {
     const { runtime, tools, criSocket, imageRoot, platform, snapshotter = 'overlayfs' } = facts;
     const clients = [tools.skopeo && 'skopeo', tools.podman && 'podman'].filter(one => one !== undefined).join(' and ');
     const zeros = '0'.repeat(64);
+    const wanted = { ...extras, pin: extras.pin && pinFault(facts) === undefined };
+    const lock = `/run/kube-sideload/${zeros}`;
     const samples = {
         '{socket}': criSocket,
         '{any-socket}': criSocket,
@@ -12877,11 +13241,18 @@ function askedRights(facts, keep) {
         '{snapshotter-flags}': '',
         '{signal}': 'TERM',
         '{unpacked}': `${UNPACKED}0.0`,
+        '{lock}': lock,
+        '{next-lock}': `${lock}.0.0`,
+        '{lock-text}': `0:0:0:${STAGE_PREFIX}0:0`,
+        '{pin-label}': 'kube-sideload.pinned-by',
+        '{pin-labels}': 'kube-sideload.pinned-by=',
+        '{crio-config}': 'crio.conf',
+        '{pin-file}': formatOf([...PINS_HEAD, ']']),
         '{podman}': (tools.podman ?? ['podman']).join(' '),
     };
     return RIGHTS[runtime.name]
         .filter(right => right.clients === undefined || right.clients.some(one => one === clients))
-        .filter(({ isForKeep = false }) => keep || !isForKeep)
+        .filter(({ isFor }) => isFor === undefined || wanted[isFor])
         .flatMap(right => right.commands
         .filter(([program]) => program !== 'crictl' || tools.crictl !== undefined)
         .map(([program, args]) => [...(tools[program] ?? [program]), args].join(' ').trim())
@@ -18959,6 +19330,65 @@ function oneAtATime() {
     };
 }
 
+;// CONCATENATED MODULE: ./lib/node/pin.js
+
+
+
+
+
+
+
+const pin_ASK = `${CRI}
+number=0
+for reference in $REFERENCES; do
+  section "pinned $number"
+  [ -n "$CRICTL" ] || printf unasked
+  for attempt in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
+    [ -n "$CRICTL" ] || break
+    as_root $CRICTL --runtime-endpoint "unix://$SOCKET" --image-endpoint "unix://$SOCKET" inspecti -o json "$reference" 2>/dev/null |
+      grep -q '"pinned": *true' && printf yes && break
+    sleep 0.5
+  done
+  number=$((number + 1))
+done`;
+async function pinImages(node, run) {
+    const { connection, facts } = ready(node);
+    const images = node.images.filter(({ isSandbox }) => !isSandbox);
+    if (pinFault(facts) !== undefined || images.length === 0) {
+        return;
+    }
+    const references = images.map(({ reference }) => reference);
+    node.hasPinned = true;
+    await change(node, 'pin $REFERENCES', references, run.id, run.signal).catch((thrown) => {
+        const { code, message, cause } = toSideloadError(thrown);
+        throw code === 'REMOTE_COMMAND_FAILED' ? new SideloadError('PIN_FAILED', message, { cause }) : thrown;
+    });
+    const asked = { body: pin_ASK, variables: variables(facts, references) };
+    const sections = await runScript(connection, asked, run.signal);
+    for (const [number, image] of images.entries()) {
+        await notingError(node, image, async () => {
+            if (sections.get(`pinned ${number}`) === '') {
+                throw new SideloadError('PIN_FAILED', `${image.reference}: \`crictl inspecti\` says that it is not pinned`);
+            }
+        });
+    }
+}
+async function unpinImages(node, references, runId, signal) {
+    if (references.length > 0 && pinFault(ready(node).facts) === undefined) {
+        await change(node, 'unpin $REFERENCES', references, runId, signal);
+    }
+}
+async function unpinOf(node, ended, runId, signal) {
+    if (pinFault(ready(node).facts) === undefined) {
+        await change(node, `unpin_of ${ended}`, [], runId, signal);
+    }
+}
+async function change(node, words, references, runId, signal) {
+    const { connection, facts } = ready(node);
+    const body = `${runtimeOf(facts.runtime.name).pins() ?? ''}\n${words}`;
+    await runScript(connection, scriptAlone('pins', runId, { body, variables: variables(facts, references) }), signal);
+}
+
 ;// CONCATENATED MODULE: ./lib/node/promote.js
 
 
@@ -18967,12 +19397,18 @@ function oneAtATime() {
 
 
 
-async function promoteImages(node, { atomic }, run) {
-    const moving = node.images.flatMap(({ stage, reference }) => (stage === undefined ? [] : [{ stage, reference }]));
-    if (moving.length > 0) {
-        await move(node, moving, atomic, run);
+
+
+async function promoteImages(node, { atomic }, run, stageAgain) {
+    const references = node.images.map(({ reference }) => reference);
+    await move(node, atomic, run);
+    let held = await steps_inspect(node, references, run.signal);
+    const isAway = ({ stage, reference, image }) => stage === undefined && plan_faultOf(held.get(reference), image) !== undefined;
+    if (node.images.some(isAway)) {
+        await stageAgain(node.images.filter(isAway));
+        await move(node, atomic, run);
+        held = await steps_inspect(node, references, run.signal);
     }
-    const held = await steps_inspect(node, node.images.map(image => image.reference), run.signal);
     for (const image of node.images) {
         await notingError(node, image, async () => {
             const fault = plan_faultOf(held.get(image.reference), image.image);
@@ -18980,12 +19416,17 @@ async function promoteImages(node, { atomic }, run) {
                 throw new SideloadError('VERIFY_FAILED', `${image.reference} in the end: ${fault}`);
             }
         });
+        image.isPinned = held.get(image.reference)?.isPinned === true;
         if (image.stage !== undefined) {
             image.outcome = 'sent';
         }
     }
 }
-async function move(node, moving, atomic, run) {
+async function move(node, atomic, run) {
+    const moving = node.images.flatMap(({ stage, reference, hasMoved }) => stage === undefined || hasMoved ? [] : [{ stage, reference }]);
+    if (moving.length === 0) {
+        return;
+    }
     const { connection, facts } = ready(node);
     const runtime = runtimeOf(facts.runtime.name);
     const names = runtime.names(facts);
@@ -18994,7 +19435,7 @@ async function move(node, moving, atomic, run) {
         return kept === undefined ? [] : [{ ...kept, stage }];
     });
     if (atomic && names !== undefined) {
-        node.kept = moves;
+        node.kept = [...node.kept, ...moves];
         await runScript(connection, keepScript(names, facts, moves), run.signal);
     }
     for (const image of node.images) {
@@ -19004,10 +19445,10 @@ async function move(node, moving, atomic, run) {
     await runScript(connection, runtime.tag(facts, pairs), run.signal);
     await removeStaged(node, run.id, run.signal);
 }
-async function restoreImages(node, settings, ssh, log) {
+async function restoreImages(node, settings, ssh, runId, log) {
     const { label } = node.settings;
     const moved = node.images.filter(({ hasMoved }) => hasMoved);
-    if (node.kept.length === 0 && moved.length === 0) {
+    if (node.kept.length === 0 && moved.length === 0 && !node.hasPinned) {
         return;
     }
     if (node.facts !== undefined && runtimeOf(node.facts.runtime.name).names(node.facts) === undefined) {
@@ -19020,9 +19461,14 @@ async function restoreImages(node, settings, ssh, log) {
         const signal = AbortSignal.timeout(CLEAN_UP_MS);
         await tryingTwice(node, settings, ssh, signal, async () => {
             failed.clear();
-            const restored = await restoreKept(node, node.kept, signal, log);
-            for (const [reference, fault] of restored)
+            const lost = await renewLocks(node, runId, signal);
+            const own = node.kept.filter(one => lost.every(({ reference }) => reference !== one.reference));
+            const restored = await restoreKept(node, own, signal, log);
+            for (const [reference, fault] of [...restored, ...lost.map(takenOver)])
                 failed.set(reference, fault);
+            if (node.hasPinned) {
+                await unpinOf(node, runId, runId, signal);
+            }
         });
         if (failed.size === 0) {
             await forgetKept(node, signal);
@@ -19047,17 +19493,51 @@ async function restoreImages(node, settings, ssh, log) {
     node.kept = [];
 }
 async function settleLeft(node, runId, isSettled, signal, log) {
-    const found = ready(node).facts.staged.flatMap(name => parseKept(name) ?? []);
-    const own = new Map(found.filter(one => one.runId === runId).map(({ kept }) => [kept.reference, kept]));
-    node.kept = [...own.values()];
+    const found = keptOn(node).filter(one => one.runId === runId);
+    const own = [...new Map(found.map(({ kept }) => [kept.reference, kept])).values()];
+    const references = own.map(({ reference }) => reference);
+    const { refusals } = own.length === 0 ? { refusals: [] } : await takeLocks(node, references, runId, signal);
+    for (const refusal of refusals) {
+        log(`${node.settings.label}: ${refusal.reference} is not put back: ${takenOver(refusal)[1]}`);
+    }
+    node.kept = own.filter(one => refusals.every(({ reference }) => reference !== one.reference));
     if (!isSettled) {
-        const failed = await restoreKept(node, node.kept, signal, log);
-        if (failed.size > 0) {
-            const lines = [...failed].map(([reference, fault]) => `${reference}: ${fault}`);
-            throw new SideloadError('RESTORE_FAILED', lines.join('\n'));
-        }
+        throwFailed(await restoreKept(node, node.kept, signal, log));
     }
     await forgetKept(node, signal);
+}
+async function settleOthers(node, locked, run, log) {
+    const left = keptOn(node).filter(({ runId, kept }) => runId !== run.id && locked.has(kept.reference));
+    const orphans = [...locked].flatMap(([reference, runId]) => {
+        const kept = runId === undefined ? undefined : keptNames(runId, reference);
+        return runId === undefined || kept === undefined ? [] : [{ runId, kept }];
+    });
+    const all = [...new Map([...left, ...orphans].map(one => [one.kept.before, one])).values()];
+    for (const runId of new Set(all.map(one => one.runId))) {
+        const kept = all.filter(one => one.runId === runId).map(one => one.kept);
+        let isOrphaned = false;
+        const say = (line) => {
+            isOrphaned = true;
+            log(`${line}: run ${runId} has ended without a verdict`);
+        };
+        throwFailed(await restoreKept(node, kept, run.signal, say));
+        if (isOrphaned) {
+            await unpinOf(node, runId, run.id, run.signal);
+        }
+        await forget(node, kept.flatMap(({ before, absent }) => [before, absent]), run.signal);
+    }
+}
+function keptOn(node) {
+    return ready(node).facts.staged.flatMap(name => parseKept(name) ?? []);
+}
+function takenOver({ reference, run }) {
+    return [reference, `run ${run} has locked it since`];
+}
+function throwFailed(failed) {
+    if (failed.size > 0) {
+        const lines = [...failed].map(([reference, fault]) => `${reference}: ${fault}`);
+        throw new SideloadError('RESTORE_FAILED', lines.join('\n'));
+    }
 }
 async function restoreKept(node, kept, signal, log) {
     const { connection, facts } = ready(node);
@@ -19081,6 +19561,116 @@ async function restoreKept(node, kept, signal, log) {
         }
     }
     return failed;
+}
+
+;// CONCATENATED MODULE: ./lib/locks.js
+
+
+
+
+
+
+const RENEW_AFTER_MS = (LEASE_SECONDS / 4) * 1000;
+const ASK_AGAIN_MS = 1000;
+function locksOf(nodes, run, log) {
+    let renewing = Promise.resolve();
+    const timer = setInterval(() => {
+        renewing = Promise.all(nodes().map(node => renewOrNote(node, run.id)));
+    }, RENEW_AFTER_MS);
+    timer.unref();
+    async function ask(node) {
+        const { label } = node.settings;
+        const askedAtMs = Date.now();
+        const references = node.images.map(({ reference }) => reference).toSorted();
+        node.lock = { references: [], askedAtMs };
+        const { taken, refusals, denial } = await takeLocks(node, references, run.id, run.signal);
+        await settleOthers(node, taken, run, log);
+        if (denial !== undefined) {
+            log(`${label}: no lock, so another job may move the same references meanwhile: ${denial}`);
+        }
+        else if (refusals.length === 0) {
+            node.lock = { references, askedAtMs };
+            return undefined;
+        }
+        await releaseLocks(node, run.id, run.signal);
+        return refusals[0];
+    }
+    async function waitFor(node, begunAtMs, timeoutMs) {
+        let holder;
+        for (;;) {
+            const refusal = await ask(node);
+            if (refusal === undefined) {
+                return;
+            }
+            const waitedMs = Date.now() - begunAtMs;
+            if (waitedMs >= timeoutMs) {
+                throw lockedBy(refusal, `and still does after ${formatDuration(waitedMs)}`);
+            }
+            if (holder !== refusal.run) {
+                holder = refusal.run;
+                log(`${node.settings.label}: waiting for run ${holder}, which has locked ${refusal.reference}`);
+            }
+            const waitMs = Math.min(ASK_AGAIN_MS * (0.75 + Math.random() / 2), timeoutMs - waitedMs);
+            await (0,external_node_timers_promises_namespaceObject.setTimeout)(waitMs, undefined, { signal: run.signal });
+        }
+    }
+    return {
+        async take(timeoutMs) {
+            const begunAtMs = Date.now();
+            const isUsers = ({ facts }) => facts?.privilege === 'user';
+            const unlocked = nodes().filter(isUsers);
+            if (unlocked.length > 0) {
+                const labels = unlocked.map(({ settings }) => settings.label).join(', ');
+                log(`${labels}: no lock, which the user may not make; another job may move the same references meanwhile`);
+            }
+            const lockable = nodes().filter(node => node.images.length > 0 && !isUsers(node));
+            let isRefused = false;
+            await onEach(lockable, async (node) => {
+                isRefused = (await ask(node)) !== undefined || isRefused;
+            });
+            if (isRefused) {
+                await renewing;
+                await onEach(lockable, node => releaseLocks(node, run.id, run.signal));
+                await onEach(lockable.toSorted(byIdentity), node => waitFor(node, begunAtMs, timeoutMs), 1);
+            }
+        },
+        async confirm() {
+            await onEach(nodes(), async (node) => {
+                if (node.lock !== undefined && Date.now() - node.lock.askedAtMs > LEASE_SECONDS * 1000) {
+                    await renew(node, run.id, run.signal);
+                }
+            });
+        },
+        async stop() {
+            clearInterval(timer);
+            await renewing;
+        },
+    };
+}
+function byIdentity(one, other) {
+    const identity = ({ machine, settings }) => `${machine?.kubernetesName} ${settings.host}:${settings.port}`;
+    return identity(one) < identity(other) ? -1 : 1;
+}
+async function renewOrNote(node, runId) {
+    try {
+        await renew(node, runId, AbortSignal.timeout(RENEW_AFTER_MS));
+    }
+    catch (thrown) {
+        const error = toSideloadError(thrown, node.settings.label);
+        if (error.code === 'NODE_LOCKED') {
+            node.error ??= error;
+        }
+    }
+}
+async function renew(node, runId, signal) {
+    const [lost] = await renewLocks(node, runId, signal);
+    if (lost !== undefined) {
+        throw lockedBy(lost, 'as this one’s lock had run out: the node could not be asked for too long');
+    }
+}
+function lockedBy({ reference, run, since }, how) {
+    const hasLocked = `run ${run} has locked ${reference} since ${since.toISOString()} by the node’s clock`;
+    return new SideloadError('NODE_LOCKED', `${hasLocked}, ${how}`);
 }
 
 ;// CONCATENATED MODULE: ./lib/retention.js
@@ -19189,54 +19779,8 @@ function forget_forget(facts, references) {
     }
 }
 
-;// CONCATENATED MODULE: ./lib/node/record.js
-const DIRECTORY = '/var/lib/kube-sideload';
-function formatEntry({ reference, imageId, placedAt, run }) {
-    return [reference, imageId, placedAt, run].join(' ');
-}
-function parseRecord(text) {
-    return text.split('\n').flatMap(line => {
-        const [, reference = '', imageId = '', placedAt = '', run = ''] = /^(\S+) (sha256:[0-9a-f]{64}) (\d{1,12}) ([0-9a-z]+)$/.exec(line) ?? [];
-        return reference === '' ? [] : [{ reference, imageId, placedAt: Number(placedAt), run }];
-    });
-}
-const READ_RECORD = {
-    body: `section record
-[ ! -e ${DIRECTORY}/images ] || cat ${DIRECTORY}/images 2>/dev/null || as_root cat ${DIRECTORY}/images || exit 1`,
-};
-function readRecord(sections) {
-    return parseRecord(sections.get('record') ?? '');
-}
-function changeRecord(added, dropped = []) {
-    return {
-        body: CHANGE,
-        variables: {
-            ADDED: added.map(formatEntry).join('\n'),
-            REPLACED: added.map(({ reference }) => reference).join('\n'),
-            DROPPED: dropped.map(formatEntry).join('\n'),
-        },
-    };
-}
-const CHANGE = `umask 022
-[ -d ${DIRECTORY} ] || as_root mkdir -p ${DIRECTORY} || exit 1
-if command -v flock >/dev/null; then exec 9<${DIRECTORY} && flock -w 30 9 || exit 1; fi
-nl='
-'
-old=
-[ ! -e ${DIRECTORY}/images ] || old=$(cat ${DIRECTORY}/images 2>/dev/null || as_root cat ${DIRECTORY}/images) || exit 1
-{
-  [ -z "$old" ] || while read -r line; do
-    case "$nl$REPLACED$nl" in *"$nl\${line%% *}$nl"*) continue ;; esac
-    case "$nl$DROPPED$nl" in *"$nl$line$nl"*) continue ;; esac
-    printf '%s\\n' "$line"
-  done <<END
-$old
-END
-  [ -z "$ADDED" ] || printf '%s\\n' "$ADDED"
-} | as_root tee ${DIRECTORY}/images.new >/dev/null && as_root mv -f ${DIRECTORY}/images.new ${DIRECTORY}/images || exit 1
-`;
-
 ;// CONCATENATED MODULE: ./lib/node/retention.js
+
 
 
 
@@ -19258,7 +19802,7 @@ async function noteImages(node, run) {
             .filter(({ isSandbox, outcome }) => !isSandbox && outcome !== 'none')
             .map(({ reference, image, outcome }) => ({ reference, imageId: image.imageId, outcome }))
             .filter(one => one.outcome === 'sent' || isRecorded(one))
-            .map(({ reference, imageId }) => ({ reference, imageId, placedAt, run: run.id }));
+            .map(({ reference, imageId }) => ({ reference, imageId, placedAt, run: run.id, isPinned: node.hasPinned }));
         if (added.length > 0) {
             await runScript(connection, changeRecord(added), run.signal);
         }
@@ -19299,6 +19843,8 @@ async function retainImages(node, { keep, repositories, isDryRun }, run) {
     const old = fates.filter(({ fate }) => fate === 'remove').map(({ entry }) => entry);
     if (old.length > 0) {
         const names = old.map(({ reference }) => reference);
+        const pinned = old.filter(({ isPinned }) => isPinned).map(({ reference }) => reference);
+        await unpinImages(node, pinned, run.id, run.signal);
         await runScript(connection, forget_forget(facts, names), run.signal);
         const left = await steps_inspect(node, names, run.signal);
         const still = names.filter(name => left.get(name) !== undefined);
@@ -19337,12 +19883,12 @@ done <<END
 $COMMANDS
 END
 `;
-async function missingRights(node, keep, signal) {
+async function missingRights(node, extras, signal) {
     const { connection, facts } = ready(node);
     if (!facts.isNarrow) {
         return [];
     }
-    const asked = askedRights(facts, keep);
+    const asked = askedRights(facts, extras);
     const variables = { COMMANDS: asked.map(({ command }) => command).join('\n') };
     const sections = await runScript(connection, { body: rights_ASK, variables }, signal);
     const refused = new Set((sections.get('refused') ?? '').split('\n'));
@@ -19401,7 +19947,7 @@ const RETRY_AFTER_MS = { first: 1000, most: 30_000 };
 async function stageImages(node, sending) {
     const { settings, run, log } = sending;
     const { label } = node.settings;
-    const missing = new Map(node.images.flatMap(image => (image.stage === undefined ? [] : [[image.stage, image]])));
+    const missing = new Map(node.images.flatMap(image => (image.stage === undefined || image.hasMoved ? [] : [[image.stage, image]])));
     for (let attempt = 0; missing.size > 0; attempt += 1) {
         try {
             if (attempt > 0) {
@@ -19595,6 +20141,7 @@ async function* throttled(source, throttle, signal) {
 
 
 
+
 function preflight(nodes, images, options) {
     const names = nodes.map(kubernetesName);
     const found = nodes.flatMap((node, index) => faultsOf(node, images, options)
@@ -19620,7 +20167,7 @@ function errorOf(findings) {
     const also = others.map(({ code, message, hint }) => `also [${code}]: ${message}\n  ${hint}`);
     return new SideloadError(first.code, [first.message, ...also].join('\n'), { node: first.node, hint: first.hint });
 }
-function faultsOf(node, images, { isSmoked }) {
+function faultsOf(node, images, { isSmoked, isPinning }) {
     const { machine, facts, object, error } = node;
     const faults = [];
     if (error !== undefined) {
@@ -19646,6 +20193,10 @@ function faultsOf(node, images, { isSmoked }) {
     }
     if (facts !== undefined) {
         faults.push(...sandbox(node, facts, isSmoked), ...disk(node, facts));
+        const unpinnable = isPinning ? pinFault(facts) : undefined;
+        if (unpinnable !== undefined) {
+            faults.push(warning('PIN_UNSUPPORTED', `${unpinnable}: the images will be there unpinned`));
+        }
     }
     return faults;
 }
@@ -19961,6 +20512,9 @@ function missingOn({ facts }) {
 
 
 
+
+
+
 async function sideload(settings, host, run) {
     const ssh = openTransport(settings.ssh, run.scratch);
     const startedAt = new Date().toISOString();
@@ -19974,6 +20528,9 @@ async function sideload(settings, host, run) {
     let sandboxes = NO_SANDBOX_IMAGES;
     let changed = false;
     let bundle;
+    const locks = locksOf(() => nodes, run, host.info);
+    const throttle = throttleOf(settings.bandwidth);
+    const sending = { settings, ssh, run, progress: transferProgress(host), throttle, log: host.info };
     const bundling = {
         'Open the images': async () => {
             images = await sideload_open(settings, host, run);
@@ -20021,7 +20578,8 @@ async function sideload(settings, host, run) {
                     if (settings.smoke?.by === 'cri') {
                         assertCrictl(ready(node).facts);
                     }
-                    node.missing = await missingRights(node, settings.keep !== undefined, run.signal);
+                    const extras = { keep: settings.keep !== undefined, pin: settings.pin };
+                    node.missing = await missingRights(node, extras, run.signal);
                     await planImages(node, sources, sandboxes.of(node), settings, run);
                     for (const image of node.images) {
                         host.info(`${node.settings.label}: ${describeImage(image)}`);
@@ -20038,6 +20596,7 @@ async function sideload(settings, host, run) {
                 const isSmoked = settings.smoke !== undefined;
                 const findings = preflight(nodes, sources, {
                     isSmoked,
+                    isPinning: settings.pin,
                     cluster: settings.shard === undefined ? cluster?.objects : undefined,
                 });
                 for (const node of nodes) {
@@ -20060,8 +20619,6 @@ async function sideload(settings, host, run) {
         }),
         ...(settings.mode === 'push' && {
             'Send what is missing': async () => {
-                const throttle = throttleOf(settings.bandwidth);
-                const sending = { settings, ssh, run, progress: transferProgress(host), throttle, log: host.info };
                 const send = async (node) => {
                     const begunAtMs = Date.now();
                     await stageImages(node, sending);
@@ -20079,11 +20636,25 @@ async function sideload(settings, host, run) {
                 }
             },
             'Move the references': async () => {
+                await locks.take(settings.lockTimeoutMs);
+                run.signal.throwIfAborted();
+                if (nodes.some(node => node.error !== undefined)) {
+                    return;
+                }
                 await onEach(nodes, async (node) => {
-                    changed ||= node.images.some(image => image.stage !== undefined);
-                    await promoteImages(node, settings, run);
+                    await promoteImages(node, settings, run, async (away) => {
+                        const references = away.map(({ reference }) => reference).join(', ');
+                        host.info(`${node.settings.label}: another job has moved ${references} meanwhile; sending it`);
+                        await planAgain(node, away, settings, run);
+                        await stageImages(node, sending);
+                    }).finally(() => {
+                        changed ||= node.images.some(({ hasMoved }) => hasMoved);
+                    });
+                    if (settings.pin) {
+                        await pinImages(node, run);
+                    }
                     for (const { reference, image } of node.images) {
-                        host.info(`${node.settings.label}: ${reference} is ${shortId(image.imageId)}`);
+                        host.info(`${node.settings.label}: ${reference} is ${shortId(image.imageId)}${node.hasPinned ? ', pinned' : ''}`);
                     }
                 });
             },
@@ -20100,7 +20671,12 @@ async function sideload(settings, host, run) {
                 }
             },
             'Note what is ours': async () => {
+                await locks.confirm();
                 await onEach(nodes, async (node) => {
+                    if (!settings.pin) {
+                        const pinned = node.images.filter(({ isPinned, isSandbox }) => isPinned && !isSandbox);
+                        await unpinImages(node, pinned.map(({ reference }) => reference), run.id, run.signal);
+                    }
                     const refusal = await noteImages(node, run);
                     if (refusal !== undefined) {
                         host.info(`${node.settings.label}: no record of what is ours here, so nothing of it will ever be removed: ${refusal}`);
@@ -20151,7 +20727,7 @@ async function sideload(settings, host, run) {
     const hasFailed = error !== undefined || nodes.some(node => node.error !== undefined);
     if (hasFailed && settings.atomic && nodes.some(hasMoved)) {
         await host.group('Put back what the references named', async () => {
-            await Promise.all(nodes.map(node => restoreImages(node, settings, ssh, host.info)));
+            await Promise.all(nodes.map(node => restoreImages(node, settings, ssh, run.id, host.info)));
         });
         changed = nodes.some(node => node.images.some(image => image.hasMoved && image.outcome !== 'restored'));
     }
@@ -20161,6 +20737,7 @@ async function sideload(settings, host, run) {
     await images?.close();
     await sandboxes.close();
     await cluster?.kubectl.close();
+    await locks.stop();
     await Promise.all(nodes.map(node => leaveNode(node, settings, ssh, run.id).catch((thrown) => {
         node.error ??= toSideloadError(thrown, node.settings.label);
     })));
@@ -20212,8 +20789,13 @@ async function cleanUp(settings, host, run) {
     const ssh = openTransport(settings.ssh, run.scratch);
     await onEach(nodes, async (node) => {
         await prepareNode(node, settings, ssh, run.signal);
-        await settleLeft(node, run.id, host.state('settled') === 'true', run.signal, host.info);
+        const isSettled = host.state('settled') === 'true';
+        await settleLeft(node, run.id, isSettled, run.signal, host.info);
+        if (settings.pin && !isSettled) {
+            await unpinOf(node, run.id, run.id, run.signal);
+        }
         await removeStaged(node, run.id, run.signal);
+        await releaseLocks(node, run.id, run.signal);
         if (settings.smoke?.by === 'cri') {
             const { connection, facts } = ready(node);
             await removeByCri(connection, facts, run.id, run.signal);
@@ -20279,8 +20861,8 @@ async function openSandbox(reference, settings, host, run) {
     const elsewhere = () => sideload_open({ ...one, source: 'auto', archive: undefined }, host, run);
     return settings.archive === undefined ? await sideload_open(one, host, run) : await sideload_open(one, host, run).catch(elsewhere);
 }
-function hasMoved({ kept, images }) {
-    return kept.length > 0 || images.some(image => image.hasMoved);
+function hasMoved({ kept, images, hasPinned }) {
+    return kept.length > 0 || hasPinned || images.some(image => image.hasMoved);
 }
 
 ;// CONCATENATED MODULE: ./lib/entry.js

@@ -32,6 +32,8 @@ export interface NodeImage {
   estimate: { readonly bytes: number; readonly isExact: boolean };
   /** Whether its reference may have moved in this run. */
   hasMoved: boolean;
+  /** Whether the CRI said, once the references had moved, that the image is pinned. */
+  isPinned: boolean;
   outcome: ImageReport['outcome'];
   bytesSent: number;
   /** The kubelet's verdict in a few words. */
@@ -59,6 +61,10 @@ export interface Node {
   readonly staged: Set<string>;
   /** What this run has kept on the node, of references that may have moved. */
   kept: readonly Kept[];
+  /** Whether this run may have pinned images on the node. */
+  hasPinned: boolean;
+  /** The references that this run is known to have locked on the node, and when it asked last by the runner’s clock. */
+  lock: { readonly references: readonly string[]; readonly askedAtMs: number } | undefined;
   findings: readonly Finding[];
   /** With `mode: check`: how it compares with what should be there. */
   checked: readonly ImageReport[];
@@ -82,6 +88,8 @@ export function newNode(settings: NodeSettings): Node {
     images: [],
     staged: new Set(),
     kept: [],
+    hasPinned: false,
+    lock: undefined,
     findings: [],
     checked: [],
     retention: undefined,

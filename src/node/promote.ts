@@ -5,24 +5,33 @@ import { runtimeOf } from '../runtime/detect.ts';
 import { type Kept, keepScript, keptNames, parseKept, restoreScript } from '../runtime/kept.ts';
 import type { Settings } from '../settings.ts';
 import type { SshTransport } from '../ssh/transport.ts';
-import { type Node, notingError, ready } from './node.ts';
+import { type Refusal, renewLocks, takeLocks } from './lock.ts';
+import { type Node, type NodeImage, notingError, ready } from './node.ts';
+import { unpinOf } from './pin.ts';
 import { runScript } from './script.ts';
-import { CLEAN_UP_MS, forgetKept, inspect, removeStaged, tryingTwice } from './steps.ts';
+import { CLEAN_UP_MS, forget, forgetKept, inspect, removeStaged, tryingTwice } from './steps.ts';
 
 /**
  * Makes the final references name what was staged, removes the stage references, and has the CRI confirm the result.
  * What they named before stays on the node, to be put back, unless `atomic` is false.
+ * @param stageAgain sends images that the node had, and that another job has moved away since
  */
-export async function promoteImages(node: Node, { atomic }: Pick<Settings, 'atomic'>, run: Run): Promise<void> {
-  const moving = node.images.flatMap(({ stage, reference }) => (stage === undefined ? [] : [{ stage, reference }]));
-  if (moving.length > 0) {
-    await move(node, moving, atomic, run);
+export async function promoteImages(
+  node: Node,
+  { atomic }: Pick<Settings, 'atomic'>,
+  run: Run,
+  stageAgain: (images: readonly NodeImage[]) => Promise<void>,
+): Promise<void> {
+  const references = node.images.map(({ reference }) => reference);
+  await move(node, atomic, run);
+  let held = await inspect(node, references, run.signal);
+  const isAway = ({ stage, reference, image }: NodeImage) =>
+    stage === undefined && faultOf(held.get(reference), image) !== undefined;
+  if (node.images.some(isAway)) {
+    await stageAgain(node.images.filter(isAway));
+    await move(node, atomic, run);
+    held = await inspect(node, references, run.signal);
   }
-  const held = await inspect(
-    node,
-    node.images.map(image => image.reference),
-    run.signal,
-  );
   for (const image of node.images) {
     await notingError(node, image, async () => {
       const fault = faultOf(held.get(image.reference), image.image);
@@ -30,6 +39,7 @@ export async function promoteImages(node: Node, { atomic }: Pick<Settings, 'atom
         throw new SideloadError('VERIFY_FAILED', `${image.reference} in the end: ${fault}`);
       }
     });
+    image.isPinned = held.get(image.reference)?.isPinned === true;
     if (image.stage !== undefined) {
       image.outcome = 'sent';
     }
@@ -37,12 +47,13 @@ export async function promoteImages(node: Node, { atomic }: Pick<Settings, 'atom
 }
 
 /** Notes before anything moves what a failure would have to put back. */
-async function move(
-  node: Node,
-  moving: readonly { readonly stage: string; readonly reference: string }[],
-  atomic: boolean,
-  run: Run,
-): Promise<void> {
+async function move(node: Node, atomic: boolean, run: Run): Promise<void> {
+  const moving = node.images.flatMap(({ stage, reference, hasMoved }) =>
+    stage === undefined || hasMoved ? [] : [{ stage, reference }],
+  );
+  if (moving.length === 0) {
+    return;
+  }
   const { connection, facts } = ready(node);
   const runtime = runtimeOf(facts.runtime.name);
   const names = runtime.names(facts);
@@ -51,7 +62,7 @@ async function move(
     return kept === undefined ? [] : [{ ...kept, stage }];
   });
   if (atomic && names !== undefined) {
-    node.kept = moves;
+    node.kept = [...node.kept, ...moves];
     await runScript(connection, keepScript(names, facts, moves), run.signal);
   }
   for (const image of node.images) {
@@ -70,11 +81,12 @@ export async function restoreImages(
   node: Node,
   settings: Settings,
   ssh: SshTransport,
+  runId: string,
   log: (line: string) => void,
 ): Promise<void> {
   const { label } = node.settings;
   const moved = node.images.filter(({ hasMoved }) => hasMoved);
-  if (node.kept.length === 0 && moved.length === 0) {
+  if (node.kept.length === 0 && moved.length === 0 && !node.hasPinned) {
     return;
   }
   if (node.facts !== undefined && runtimeOf(node.facts.runtime.name).names(node.facts) === undefined) {
@@ -87,8 +99,13 @@ export async function restoreImages(
     const signal = AbortSignal.timeout(CLEAN_UP_MS);
     await tryingTwice(node, settings, ssh, signal, async () => {
       failed.clear();
-      const restored = await restoreKept(node, node.kept, signal, log);
-      for (const [reference, fault] of restored) failed.set(reference, fault);
+      const lost = await renewLocks(node, runId, signal);
+      const own = node.kept.filter(one => lost.every(({ reference }) => reference !== one.reference));
+      const restored = await restoreKept(node, own, signal, log);
+      for (const [reference, fault] of [...restored, ...lost.map(takenOver)]) failed.set(reference, fault);
+      if (node.hasPinned) {
+        await unpinOf(node, runId, runId, signal);
+      }
     });
     if (failed.size === 0) {
       await forgetKept(node, signal);
@@ -112,7 +129,10 @@ export async function restoreImages(
   node.kept = [];
 }
 
-/** What a run that was killed has kept on a node is put back, or, once it had ended well, let go. */
+/**
+ * What a run that was killed has kept on a node is put back, or, once it had ended well, let go. What another run has
+ * locked since is left to that one.
+ */
 export async function settleLeft(
   node: Node,
   runId: string,
@@ -120,17 +140,70 @@ export async function settleLeft(
   signal: AbortSignal,
   log: (line: string) => void,
 ): Promise<void> {
-  const found = ready(node).facts.staged.flatMap(name => parseKept(name) ?? []);
-  const own = new Map(found.filter(one => one.runId === runId).map(({ kept }) => [kept.reference, kept]));
-  node.kept = [...own.values()];
+  const found = keptOn(node).filter(one => one.runId === runId);
+  const own = [...new Map(found.map(({ kept }) => [kept.reference, kept])).values()];
+  const references = own.map(({ reference }) => reference);
+  const { refusals } = own.length === 0 ? { refusals: [] } : await takeLocks(node, references, runId, signal);
+  for (const refusal of refusals) {
+    log(`${node.settings.label}: ${refusal.reference} is not put back: ${takenOver(refusal)[1]}`);
+  }
+  node.kept = own.filter(one => refusals.every(({ reference }) => reference !== one.reference));
   if (!isSettled) {
-    const failed = await restoreKept(node, node.kept, signal, log);
-    if (failed.size > 0) {
-      const lines = [...failed].map(([reference, fault]) => `${reference}: ${fault}`);
-      throw new SideloadError('RESTORE_FAILED', lines.join('\n'));
-    }
+    throwFailed(await restoreKept(node, node.kept, signal, log));
   }
   await forgetKept(node, signal);
+}
+
+/**
+ * Puts back what other runs have kept of references that this run has locked: they are gone, and nobody knows whether
+ * what they moved there runs.
+ * @param locked references, and the runs whose locks had run out
+ */
+export async function settleOthers(
+  node: Node,
+  locked: ReadonlyMap<string, string | undefined>,
+  run: Run,
+  log: (line: string) => void,
+): Promise<void> {
+  const left = keptOn(node).filter(({ runId, kept }) => runId !== run.id && locked.has(kept.reference));
+  const orphans = [...locked].flatMap(([reference, runId]) => {
+    const kept = runId === undefined ? undefined : keptNames(runId, reference);
+    return runId === undefined || kept === undefined ? [] : [{ runId, kept }];
+  });
+  const all = [...new Map([...left, ...orphans].map(one => [one.kept.before, one])).values()];
+  for (const runId of new Set(all.map(one => one.runId))) {
+    const kept = all.filter(one => one.runId === runId).map(one => one.kept);
+    // Most often it has ended well since this run has asked the node, and nothing is there any more.
+    let isOrphaned = false;
+    const say = (line: string) => {
+      isOrphaned = true;
+      log(`${line}: run ${runId} has ended without a verdict`);
+    };
+    throwFailed(await restoreKept(node, kept, run.signal, say));
+    if (isOrphaned) {
+      await unpinOf(node, runId, run.id, run.signal);
+    }
+    await forget(
+      node,
+      kept.flatMap(({ before, absent }) => [before, absent]),
+      run.signal,
+    );
+  }
+}
+
+function keptOn(node: Node) {
+  return ready(node).facts.staged.flatMap(name => parseKept(name) ?? []);
+}
+
+function takenOver({ reference, run }: Refusal): readonly [reference: string, fault: string] {
+  return [reference, `run ${run} has locked it since`];
+}
+
+function throwFailed(failed: ReadonlyMap<string, string>): void {
+  if (failed.size > 0) {
+    const lines = [...failed].map(([reference, fault]) => `${reference}: ${fault}`);
+    throw new SideloadError('RESTORE_FAILED', lines.join('\n'));
+  }
 }
 
 /** @returns by reference, why it is not what it was. */

@@ -14,18 +14,21 @@ export interface RecordEntry {
   /** Seconds since 1970 by the runner's clock: for people. The order of the lines decides what is newer. */
   readonly placedAt: number;
   readonly run: string;
+  /** Whether we have pinned it. */
+  readonly isPinned?: boolean;
 }
 
-function formatEntry({ reference, imageId, placedAt, run }: RecordEntry): string {
-  return [reference, imageId, placedAt, run].join(' ');
+function formatEntry({ reference, imageId, placedAt, run, isPinned = false }: RecordEntry): string {
+  return [reference, imageId, placedAt, run, ...(isPinned ? ['pinned'] : [])].join(' ');
 }
 
 /** Lines that are not of this form are nobody's: they prove nothing. */
 function parseRecord(text: string): readonly RecordEntry[] {
   return text.split('\n').flatMap(line => {
-    const [, reference = '', imageId = '', placedAt = '', run = ''] =
-      /^(\S+) (sha256:[0-9a-f]{64}) (\d{1,12}) ([0-9a-z]+)$/.exec(line) ?? [];
-    return reference === '' ? [] : [{ reference, imageId, placedAt: Number(placedAt), run }];
+    const [, reference = '', imageId = '', placedAt = '', run = '', pinned] =
+      /^(\S+) (sha256:[0-9a-f]{64}) (\d{1,12}) ([0-9a-z]+)( pinned)?$/.exec(line) ?? [];
+    const entry = { reference, imageId, placedAt: Number(placedAt), run };
+    return reference === '' ? [] : [{ ...entry, ...(pinned !== undefined && { isPinned: true }) }];
   });
 }
 

@@ -4,6 +4,7 @@ import type { Run } from '../run.ts';
 import { containers, usedImages } from '../runtime/containers.ts';
 import { forget } from '../runtime/forget.ts';
 import { type Node, ready } from './node.ts';
+import { unpinImages } from './pin.ts';
 import { changeRecord, READ_RECORD, type RecordEntry, readRecord } from './record.ts';
 import { runScript } from './script.ts';
 import { inspect } from './steps.ts';
@@ -27,7 +28,7 @@ export async function noteImages(node: Node, run: Run): Promise<string | undefin
       .filter(({ isSandbox, outcome }) => !isSandbox && outcome !== 'none')
       .map(({ reference, image, outcome }) => ({ reference, imageId: image.imageId, outcome }))
       .filter(one => one.outcome === 'sent' || isRecorded(one))
-      .map(({ reference, imageId }) => ({ reference, imageId, placedAt, run: run.id }));
+      .map(({ reference, imageId }) => ({ reference, imageId, placedAt, run: run.id, isPinned: node.hasPinned }));
     if (added.length > 0) {
       await runScript(connection, changeRecord(added), run.signal);
     }
@@ -79,6 +80,8 @@ export async function retainImages(
   const old = fates.filter(({ fate }) => fate === 'remove').map(({ entry }) => entry);
   if (old.length > 0) {
     const names = old.map(({ reference }) => reference);
+    const pinned = old.filter(({ isPinned }) => isPinned).map(({ reference }) => reference);
+    await unpinImages(node, pinned, run.id, run.signal);
     await runScript(connection, forget(facts, names), run.signal);
     const left = await inspect(node, names, run.signal);
     const still = names.filter(name => left.get(name) !== undefined);

@@ -1,4 +1,4 @@
-import { askedRights, type Right } from '../privileges.ts';
+import { askedRights, type Extras, type Right } from '../privileges.ts';
 import { type Node, ready } from './node.ts';
 import { runScript } from './script.ts';
 
@@ -21,12 +21,12 @@ END
 `;
 
 /** Asks sudo for everything that a run would run by it, where it does not allow everything; nothing of it is run. */
-export async function missingRights(node: Node, keep: boolean, signal: AbortSignal): Promise<readonly MissingRight[]> {
+export async function missingRights(node: Node, extras: Extras, signal: AbortSignal): Promise<readonly MissingRight[]> {
   const { connection, facts } = ready(node);
   if (!facts.isNarrow) {
     return [];
   }
-  const asked = askedRights(facts, keep);
+  const asked = askedRights(facts, extras);
   const variables = { COMMANDS: asked.map(({ command }) => command).join('\n') };
   const sections = await runScript(connection, { body: ASK, variables }, signal);
   const refused = new Set((sections.get('refused') ?? '').split('\n'));

@@ -40,7 +40,7 @@ export async function stageImages(node: Node, sending: Sending): Promise<void> {
   const { settings, run, log } = sending;
   const { label } = node.settings;
   const missing = new Map(
-    node.images.flatMap(image => (image.stage === undefined ? [] : [[image.stage, image] as const])),
+    node.images.flatMap(image => (image.stage === undefined || image.hasMoved ? [] : [[image.stage, image] as const])),
   );
   for (let attempt = 0; missing.size > 0; attempt += 1) {
     try {

@@ -9,7 +9,8 @@ import type { Settings } from '../settings.ts';
 import type { SshTransport } from '../ssh/transport.ts';
 import { parseFacts, parseMachine } from './facts.ts';
 import { askLayers } from './layers.ts';
-import { type Node, ready } from './node.ts';
+import { releaseLocks } from './lock.ts';
+import { type Node, type NodeImage, ready } from './node.ts';
 import { probe } from './probe.ts';
 import { becomeRoot } from './root.ts';
 import { runScript } from './script.ts';
@@ -70,6 +71,7 @@ export async function planImages(
     isWhole: false,
     estimate: { bytes: 0, isExact: true },
     hasMoved: false,
+    isPinned: false,
     outcome: action === 'send' ? 'none' : 'present',
     bytesSent: 0,
     smoke: undefined,
@@ -82,17 +84,37 @@ export async function planImages(
   );
 }
 
+/** Has images sent after all which the node had when it was asked. */
+export async function planAgain(
+  node: Node,
+  away: readonly NodeImage[],
+  settings: Pick<Settings, 'delta'>,
+  run: Run,
+): Promise<void> {
+  const imageIds = [...new Set(node.images.map(({ image }) => image.imageId))];
+  node.images = node.images.map(image =>
+    away.includes(image)
+      ? { ...image, stage: stageReference(run.id, imageIds.indexOf(image.image.imageId)), outcome: 'none' }
+      : image,
+  );
+  const isNew = ({ stage, hasMoved }: NodeImage) => stage !== undefined && !hasMoved;
+  await askLayers(node, node.images.filter(isNew), settings, run);
+}
+
 /**
- * Takes away what a failed or cancelled run has staged on the node, and closes the connection. When the connection is
+ * Takes away what a failed or cancelled run has staged on the node and its locks there, and closes the connection. When the connection is
  * lost a new one is tried, once: the node may be back already.
  */
 export async function leaveNode(node: Node, settings: Settings, ssh: SshTransport, runId: string): Promise<void> {
   try {
-    if (node.staged.size > 0 || node.kept.length > 0) {
+    if (node.staged.size > 0 || node.kept.length > 0 || node.lock !== undefined) {
       const signal = AbortSignal.timeout(CLEAN_UP_MS);
       await tryingTwice(node, settings, ssh, signal, async () => {
-        await removeStaged(node, runId, signal);
-        await forgetKept(node, signal);
+        if (node.staged.size > 0 || node.kept.length > 0) {
+          await removeStaged(node, runId, signal);
+          await forgetKept(node, signal);
+        }
+        await releaseLocks(node, runId, signal);
       });
     }
   } finally {
@@ -142,7 +164,7 @@ export async function forgetKept(node: Node, signal: AbortSignal): Promise<void>
   node.kept = [];
 }
 
-async function forget(node: Node, references: readonly string[], signal: AbortSignal): Promise<void> {
+export async function forget(node: Node, references: readonly string[], signal: AbortSignal): Promise<void> {
   const { connection, facts } = ready(node);
   const names = runtimeOf(facts.runtime.name).names(facts);
   if (references.length > 0 && names !== undefined) {

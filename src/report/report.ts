@@ -63,7 +63,7 @@ const ImageSchema = v.pipe(
     ),
     drift: v.optional(
       v.pipe(
-        v.picklist(['missing', 'other-image', 'not-unpacked', 'no-platform']),
+        v.picklist(['missing', 'other-image', 'not-unpacked', 'not-pinned', 'no-platform']),
         v.description('With `mode: check`: how the node differs from what should be there; absent when it does not.'),
       ),
     ),

@@ -3,9 +3,20 @@ import type { BlobDescriptor } from '../image/image.ts';
 import type { Platform } from '../image/platform.ts';
 import type { NodeFacts } from '../node/facts.ts';
 import type { Script, Sections } from '../node/script.ts';
-import { asRoot, CRI, criImageId, eachPair, eachReference, flatPairs, heldBy, parseJson, variables } from './cri.ts';
+import {
+  asRoot,
+  CRI,
+  criImageId,
+  criPinned,
+  eachPair,
+  eachReference,
+  flatPairs,
+  heldBy,
+  parseJson,
+  variables,
+} from './cri.ts';
 import type { AskedLayer, HeldImage, Runtime, TagPair } from './runtime.ts';
-import { stageName } from './staging.ts';
+import { STAGE_PREFIX, stageName } from './staging.ts';
 
 /** The containerd namespace of Kubernetes (containerd: `constants.K8sContainerdNamespace`). */
 const NAMESPACE = 'k8s.io';
@@ -26,6 +37,7 @@ export const containerd: Runtime = {
   lacksContent: said => /content digest sha256:[0-9a-f]+: not found/.test(said),
   tag,
   names: () => NAMES,
+  pins: () => PINS,
   remove,
 };
 
@@ -99,6 +111,7 @@ function heldAt(sections: Sections, number: number): HeldImage | undefined {
     architecture: String(config?.architecture),
     // The columns are REF TYPE DIGEST STATUS SIZE UNPACKED; the last one is a plain word.
     unpacked: /\strue\s*$/.test(sections.get(`check ${number}`) ?? ''),
+    isPinned: criPinned(sections, number),
     witness: answer === 'unasked' ? 'ctr' : 'crictl',
   };
 }
@@ -172,10 +185,33 @@ function heldLayers(sections: Sections, asked: readonly AskedLayer[]): readonly 
   ]);
 }
 
+/** Pins are labels of a name, of which the second says that the pin is ours, and of which run. */
+const PINNED = 'io.cri-containerd.pinned';
+const PINNED_BY = 'kube-sideload.pinned-by';
+
+/** `images tag` takes labels along on 1.x, and not on 2.x. */
 const NAMES = `${CTR}
 has_name() { [ -n "$(ctr images ls -q "name==$1")" ]; }
-give_name() { ctr images tag --force "$1" "$2"; }
+give_name() {
+  ctr images tag --force "$1" "$2" || return
+  pins=$(ctr images ls "name==$1" | tr ', ' '\\n\\n' | grep -E '^(${PINNED}|${PINNED_BY})=.') || return 0
+  ctr images label "$2" $pins
+}
 take_name() { ctr images rm "$1"; }`;
+
+const PINS = `${CTR}
+has_label() { [ -n "$(ctr images ls -q "name==$1,labels.\\"$2\\"")" ]; }
+pin() {
+  for name in "$@"; do
+    has_label "$name" ${PINNED} || ctr images label "$name" ${PINNED}=pinned "${PINNED_BY}=$RUN" >&2 || return
+  done
+}
+unpin() {
+  for name in "$@"; do
+    ! has_label "$name" ${PINNED_BY} || ctr images label "$name" ${PINNED}= ${PINNED_BY}= >&2 || return
+  done
+}
+unpin_of() { unpin $(ctr images ls -q "labels.\\"${PINNED_BY}\\"==$1" | grep -v '^${STAGE_PREFIX}'); }`;
 
 function tag(facts: NodeFacts, pairs: readonly TagPair[]): Script {
   return {

@@ -14,6 +14,12 @@ export function asRoot({ privilege }: NodeFacts): readonly string[] {
 export type Names = string;
 
 /**
+ * Functions for scripts that pin: `pin NAME…` in the name of `$RUN`, `unpin NAME…`, and `unpin_of RUN`. What is pinned
+ * already stays whose it is, and what somebody else has pinned is not unpinned.
+ */
+export type Pins = string;
+
+/**
  * Functions for scripts. `inspect_by_cri N REF` asks the CRI for an image, into the section `cri N`. The CRI learns of a
  * new reference a moment after the runtime has made it: its answer is waited for, not its absence.
  * What crictl says on standard error (a missing configuration file, say) is no part of its answer.
@@ -110,6 +116,12 @@ export function criImageId(sections: Sections, number: number): string | 'absent
     return 'absent';
   }
   return /^[0-9a-f]{64}$/.test(id) ? `sha256:${id}` : id;
+}
+
+/** Whether the CRI says that the image is kept from being collected; `undefined` when it was not asked. */
+export function criPinned(sections: Sections, number: number): boolean | undefined {
+  const answer = parseJson(sections.get(`cri ${number}`)) as { status?: { pinned?: unknown } } | undefined;
+  return answer?.status === undefined ? undefined : answer.status.pinned === true;
 }
 
 export function parseJson(text: string | undefined): unknown {

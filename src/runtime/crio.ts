@@ -2,10 +2,22 @@ import { parseDigest } from '../image/digest.ts';
 import type { BlobDescriptor } from '../image/image.ts';
 import type { NodeFacts } from '../node/facts.ts';
 import type { Script, Sections } from '../node/script.ts';
-import { asRoot, CRI, criImageId, eachPair, eachReference, flatPairs, heldBy, parseJson, variables } from './cri.ts';
+import {
+  asRoot,
+  CRI,
+  criImageId,
+  criPinned,
+  eachPair,
+  eachReference,
+  flatPairs,
+  heldBy,
+  parseJson,
+  variables,
+} from './cri.ts';
+import { CRIO_PINS } from './crio-pins.ts';
 import { heldByPodman, podmanLoad } from './podman-load.ts';
 import type { AskedLayer, HeldImage, Runtime, TagPair } from './runtime.ts';
-import { LET_IMPORTS_END, runOf, UNPACKED } from './staging.ts';
+import { LET_IMPORTS_END, runOf, STAGE_PREFIX, UNPACKED } from './staging.ts';
 
 /**
  * CRI-O sees what is in root's containers-storage: skopeo, else podman, puts it there under the name that we say.
@@ -28,6 +40,7 @@ export const crio: Runtime = {
   lacksContent: said => /blobs\/sha256\/[0-9a-f]+: no such file/.test(said),
   tag: (facts, pairs) => commandsFor(facts).tag(facts, pairs),
   names: ({ privilege }) => (privilege === 'user' ? undefined : NAMES),
+  pins: () => CRIO_PINS,
   remove: (facts, references) => commandsFor(facts).remove(facts, references),
 };
 
@@ -84,6 +97,7 @@ function heldAt(sections: Sections, number: number): HeldImage | undefined {
     os: String(config.os),
     architecture: String(config.architecture),
     unpacked: true,
+    isPinned: criPinned(sections, number),
     witness: 'crictl',
   };
 }
@@ -159,6 +173,7 @@ function tag(facts: NodeFacts, pairs: readonly TagPair[]): Script {
 function remove(facts: NodeFacts, references: readonly string[]): Script {
   return {
     // Both take away a name, and the image with its last one. `skopeo delete` would take the image with all its names.
+    // What was staged may be in a container already, put there by an earlier job under another name that has moved since.
     body: `${LET_IMPORTS_END}${eachReference(`  run=\${reference%:*}
   unpacked=${UNPACKED}\${run##*/}.
   let_imports_end "$reference" "$unpacked"
@@ -166,7 +181,10 @@ function remove(facts: NodeFacts, references: readonly string[]): Script {
     [ ! -e "$directory" ] || rm -rf "$directory" 2>/dev/null || as_root rm -rf "$directory"
   done
   if [ -n "$PODMAN" ]; then
-    ! as_root $PODMAN image exists "$reference" || as_root $PODMAN image rm "$reference" >&2 || exit 1
+    ! as_root $PODMAN image exists "$reference" || as_root $PODMAN image rm "$reference" >&2 || case $reference in
+      ${STAGE_PREFIX}*) as_root $PODMAN untag "$reference" "$reference" >&2 ;;
+      *) false ;;
+    esac || exit 1
   else
     ! as_root $CRICTL --image-endpoint "unix://$SOCKET" inspecti "$reference" >/dev/null 2>&1 ||
       as_root $CRICTL --image-endpoint "unix://$SOCKET" rmi "$reference" >&2 || exit 1

@@ -16,6 +16,7 @@ export const docker: Runtime = {
   lacksContent: said => /no such file or directory/.test(said),
   tag,
   names: () => NAMES,
+  pins: () => undefined,
   remove,
 };
 

@@ -3,7 +3,7 @@ import type { BlobDescriptor } from '../image/image.ts';
 import type { Platform } from '../image/platform.ts';
 import type { NodeFacts } from '../node/facts.ts';
 import type { Script, Sections } from '../node/script.ts';
-import type { Names } from './cri.ts';
+import type { Names, Pins } from './cri.ts';
 
 /** What a node's runtime holds under a reference, in its own words. */
 export interface HeldImage {
@@ -13,6 +13,8 @@ export interface HeldImage {
   readonly architecture: string;
   /** Whether the layers are unpacked, so that a container can start without further work. */
   readonly unpacked: boolean;
+  /** Whether the CRI keeps the kubelet from collecting the image; `undefined` where it was not asked. */
+  readonly isPinned?: boolean | undefined;
   /** Who said so. */
   readonly witness: 'crictl' | 'ctr' | 'docker' | 'podman';
 }
@@ -64,6 +66,8 @@ export interface Runtime {
   tag(facts: NodeFacts, pairs: readonly TagPair[]): Script;
   /** Functions that handle names in scripts; `undefined` where a user may neither move nor remove any. */
   names(facts: NodeFacts): Names | undefined;
+  /** Functions that pin images in scripts; `undefined` for a runtime that has no pins. */
+  pins(): Pins | undefined;
   /**
    * Ends imports into these stage references that still run, and removes the references; what is not there is no error.
    * Content that nothing refers to is left to the runtime.

@@ -1,15 +1,17 @@
+import { createHash } from 'node:crypto';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, inject, it } from 'vitest';
 import { LAYOUTS, type Layout, rightsFor, rulesFor, sudoersCommand } from '../../scripts/privileges.ts';
-import { type ClusterRight, NODE_RIGHTS, type Right, SMOKE_RIGHTS } from '../../src/privileges.ts';
+import { type ClusterRight, type Extra, NODE_RIGHTS, type Right, SMOKE_RIGHTS } from '../../src/privileges.ts';
 import { criImageId, kubeconfigOf, kubectl, kubectlThat, smokePods } from '../cluster/kubernetes.ts';
 import { archive, build } from '../engines.ts';
 import { type LabNode, setRate } from '../lab/index.ts';
 import { must } from '../node/people.ts';
 import { blocksOf } from '../pipelines/documents.ts';
 import {
+  crictl,
   type Inputs,
   leftOnNode,
   type Outcome,
@@ -51,6 +53,7 @@ const narrow: readonly Narrow[] = lab.nodes.flatMap(node => {
 });
 /** One of each runtime. */
 const three = narrow.filter(({ node }) => ['containerd', 'crio', 'docker'].includes(node.kind));
+const pinning = three.filter(({ node }) => node.kind !== 'docker');
 const crio = narrow.find(({ node }) => node.kind === 'crio') ?? expect.unreachable();
 
 /** What happens on no node here: what it takes would have to happen within the moment in which a name is put back. */
@@ -58,6 +61,16 @@ const UNSEEN = ['podman untag', 'docker image rm --force'];
 
 function textOf({ name }: Layout): string {
   return readFileSync(join(files, `sudoers.${name}`), 'utf8');
+}
+
+/** The same with the marks taken away from what is for `keep`, or for `pin`. */
+function textFor(layout: Layout, extra: Extra): string {
+  const parts = textOf(layout).split('\n\n');
+  return parts
+    .map(part =>
+      part.includes(`Only for \`${extra}\``) ? part.replaceAll(/^#(?=kube-sideload ALL| {4})/gm, '') : part,
+    )
+    .join('\n\n');
 }
 
 /** Gives the user these rights, and no others. */
@@ -98,8 +111,8 @@ async function asked({ node }: Narrow): Promise<readonly string[]> {
     lines
       .map(line => /^.*? : kube-sideload : (.*?)PWD=.*? ; COMMAND=(.*)$/.exec(line) ?? [])
       .filter(([, , command = 'list']) => command !== 'list' && !command.startsWith('list '))
-      // It writes arguments that have a space in quotes.
-      .map(([, said = '', command = '']) => [said, command.replaceAll("'", '')] as const)
+      // It writes arguments that have a space in quotes, and a backslash twice.
+      .map(([, said = '', command = '']) => [said, command.replaceAll("'", '').replaceAll('\\\\', '\\')] as const)
       .map(([said, command]) => (said === '' ? command : `refused (${said.trim()}) ${command}`))
   );
 }
@@ -139,7 +152,7 @@ beforeAll(async () => {
 cat >sudoers.containerd <<'END'
 ${textOf(one.layout)}END
 ${documented}
-rm -rf ${WORK} /var/lib/kube-sideload`,
+rm -rf ${WORK} /var/lib/kube-sideload /run/kube-sideload`,
     );
   }
   for (const one of narrow) await log(one);
@@ -158,7 +171,7 @@ afterAll(async () => {
   for (const { node } of narrow) {
     await must(
       node,
-      `userdel --remove ${USER} 2>/dev/null; rm -rf /var/lib/kube-sideload ${SUDOERS} /etc/sudoers.d/logged ${LOG}`,
+      `userdel --remove ${USER} 2>/dev/null; rm -rf /var/lib/kube-sideload /run/kube-sideload ${SUDOERS} /etc/sudoers.d/logged ${LOG}`,
     );
   }
 });
@@ -203,6 +216,9 @@ describe('a user with the rights of docs/privileges, and no others', () => {
   });
 
   it('moves a name, sends what is missing alone, and cleans up after runs long ago', async () => {
+    // A lock that has run out, and what is left of a run that was about to replace it.
+    const held = `other1:1:1:${REFERENCE}`;
+    const lock = `/run/kube-sideload/${createHash('sha256').update(REFERENCE).digest('hex')}`;
     const long = `${(1_600_000_000).toString(36)}abcdef`;
     const stage = `kube-sideload.invalid/${long}:0`;
     for (const { node, layout } of narrow) {
@@ -213,6 +229,7 @@ describe('a user with the rights of docs/privileges, and no others', () => {
         docker: '',
       };
       await must(node, left[runtime] || ':');
+      await must(node, `ln -s ${held} ${lock} && ln -s ${held} ${lock}.other1.1`);
     }
     const layers = [{ fillBytes: 300_000 }, { files: { 'etc/second': '2' } }];
     const image = await archive(directory, { reference: REFERENCE, layers, dockerManifest: true });
@@ -302,7 +319,7 @@ describe('a user with the rights of docs/privileges, and no others', () => {
         unused(
           commands,
           layout,
-          rights.filter(({ isForKeep }) => !isForKeep),
+          rights.filter(({ isFor }) => isFor === undefined),
         ),
       ).toEqual([]);
     } finally {
@@ -319,7 +336,7 @@ describe('a user with the rights of docs/privileges, and no others', () => {
     );
     expect(pushed.code).toBe(0);
     for (const one of three) {
-      await permit(one, textOf(one.layout).replaceAll(/^#(?=kube-sideload ALL| {4})/gm, ''));
+      await permit(one, textFor(one.layout, 'keep'));
     }
     const pruned = await prune({ ...inputsFor(three), images: 'narrow', keep: '1' }, { lab });
     expect(pruned.nodes.map(node => [node.node, node.error?.message])).toEqual(
@@ -331,11 +348,40 @@ describe('a user with the rights of docs/privileges, and no others', () => {
     for (const one of three) await permit(one, textOf(one.layout));
   });
 
+  it('pins images, and lets go of them, with the lines for it', async () => {
+    const isPinned = ({ node }: Narrow) =>
+      crictl(lab, node, ['inspecti', '-o', 'json', 'docker.io/library/narrow:6']).then(text => {
+        const { status } = JSON.parse(text) as { status: { pinned?: boolean } };
+        return status.pinned === true;
+      });
+    const pins = () => Promise.all(pinning.map(isPinned));
+    const place = async (seed: string, more: Inputs, command?: string[]) => {
+      build(lab, 'docker', 'narrow:6', seed, command);
+      const inputs = { ...inputsFor(pinning, { smoke: 'none' }), images: 'narrow:6', source: 'docker', ...more };
+      const pushed = await push(inputs, { lab });
+      expect(pushed.nodes.map(({ findings }) => findings)).toEqual(pinning.map(() => []));
+      return pushed;
+    };
+    for (const one of pinning) await permit(one, textFor(one.layout, 'pin'));
+    // One that fails lets go of the pins that it has set.
+    const smoked = { pin: 'true', smoke: 'pod', kubeconfig };
+    const failed = await place('failing', smoked, ['/bin/busybox', 'sh', '-c', 'exit 3']);
+    expect(failed.nodes.map(node => node.images[0]?.outcome)).toEqual(pinning.map(() => 'restored'));
+    // The second one moves a name that is pinned.
+    for (const seed of ['first', 'second']) {
+      expect((await place(seed, { pin: 'true' })).code).toBe(0);
+      expect(await pins()).toEqual(pinning.map(() => true));
+    }
+    expect((await place('second', {})).code).toBe(0);
+    await expect.poll(pins, { timeout: 5000 }).toEqual(pinning.map(() => false));
+    for (const one of pinning) await permit(one, textOf(one.layout));
+  });
+
   it.for(narrow)('is never refused, and has no right that nothing makes use of ($node.kind)', (one, { expect }) => {
     const commands = seen.get(one) ?? [];
     expect(unmatched(commands, one.layout)).toEqual([]);
     const rights = rightsFor(one.layout).filter(
-      right => three.includes(one) || (right.without === undefined && !right.isForKeep),
+      right => three.includes(one) || (right.without === undefined && right.isFor === undefined),
     );
     expect(unused(commands, one.layout, rights)).toEqual([]);
   });
@@ -362,10 +408,10 @@ describe('a user who lacks one of these rights', () => {
     for (const one of narrow) await log(one);
   });
 
-  /** By runtime, each command that is not for `keep` alone, as the file has it. */
+  /** By runtime, each command that every push asks for, as the file has it. */
   const commandsOf = ({ layout }: Narrow, isWanted: (right: Right) => boolean) =>
     rightsFor(layout)
-      .filter(right => !right.isForKeep && isWanted(right))
+      .filter(right => right.isFor === undefined && isWanted(right))
       .flatMap(right => right.commands.map(command => ({ right, command: sudoersCommand(command, layout) })));
   const rounds = (isWanted: (right: Right) => boolean) => {
     const lists = three.map(one => commandsOf(one, isWanted));
@@ -400,6 +446,24 @@ describe('a user who lacks one of these rights', () => {
     }
   });
 
+  it('gets an error for each one that `pin` needs, with `pin` alone', async () => {
+    const image = await archive(directory, { reference: 'docker.io/library/lacking:1' });
+    for (const one of pinning) {
+      const inputs = { ...inputsFor([one], { smoke: 'none' }), archive: image.file };
+      const rights = rightsFor(one.layout).filter(({ isFor }) => isFor === 'pin');
+      for (const command of rights.flatMap(right => right.commands)) {
+        const line = sudoersCommand(command, one.layout);
+        const less = without(textFor(one.layout, 'pin'), line);
+        expect(less).not.toBe(textFor(one.layout, 'pin'));
+        await permit(one, less);
+        const planned = await plan({ ...inputs, pin: 'true' }, { lab });
+        expect(planned.nodes[0]?.findings, line).toMatchObject([{ code: 'SUDO_RIGHT_MISSING', severity: 'error' }]);
+      }
+      await permit(one, textOf(one.layout));
+      expect((await plan(inputs, { lab })).nodes[0]?.findings).toEqual([]);
+    }
+  });
+
   it('gets a warning for each one that a push can do without', async () => {
     const image = await archive(directory, { reference: 'docker.io/library/lacking:2' });
     const inputs = { ...inputsFor(three, { smoke: 'none' }), archive: image.file };
@@ -427,6 +491,9 @@ describe('a user who lacks one of these rights', () => {
       const pushed = await push(inputs, { lab });
       expect(pushed.nodes.map(node => [node.error?.message, node.images[0]?.outcome, node.images[0]?.smoke])).toEqual(
         three.map(() => [undefined, 'sent', 'Running']),
+      );
+      expect(pushed.log.match(/no lock, so another job may move the same references meanwhile: sudo/g)).toHaveLength(
+        three.length,
       );
       expect(pushed.code).toBe(0);
     }

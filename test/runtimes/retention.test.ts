@@ -70,6 +70,8 @@ async function recordOf(node: LabNode): Promise<readonly string[]> {
 const releases = new Map<string, string>();
 
 beforeAll(async () => {
+  // Of what other tests have pushed to these nodes.
+  for (const node of nodes) await enter(node, ['rm', '-f', RECORD]);
   for (const version of ['1', '2', '3', '4', '5']) {
     const { file } = await archive(directory, {
       reference: `${REPOSITORY}:${version}`,

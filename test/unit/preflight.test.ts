@@ -82,6 +82,7 @@ function node(
       estimate: { bytes: 0, isExact: true },
       isSandbox: false,
       hasMoved: false,
+      isPinned: false,
       outcome: 'none',
       bytesSent: 0,
       smoke: undefined,
@@ -92,14 +93,18 @@ function node(
   return checked;
 }
 
-function found(nodes: readonly CheckedNode[], { isSmoked = true, cluster, images = [IMAGE] }: Partial<Options> = {}) {
-  return preflight(nodes, images, { isSmoked, cluster }).map(
+function found(
+  nodes: readonly CheckedNode[],
+  { isSmoked = true, isPinning = false, cluster, images = [IMAGE] }: Partial<Options> = {},
+) {
+  return preflight(nodes, images, { isSmoked, isPinning, cluster }).map(
     ({ node, severity, code }) => `${node} ${severity} ${code}`,
   );
 }
 
 interface Options {
   readonly isSmoked: boolean;
+  readonly isPinning: boolean;
   readonly cluster: readonly NodeObject[];
   readonly images: readonly SourceImage[];
 }
@@ -164,6 +169,12 @@ describe('one thing that is wrong', () => {
     }
   });
 
+  it('a runtime without pins, where images are to be pinned', () => {
+    const old = node('w1', { facts: { runtime: { name: 'containerd', version: '1.6.20' } } });
+    expect(found([old], { isPinning: true })).toEqual(['w1 warning PIN_UNSUPPORTED']);
+    expect(found([old])).toEqual([]);
+  });
+
   it('a disk that may be too small for layers and archive, and would be fuller than the kubelet likes', () => {
     expect(found([node('w1', { facts: { disk: disk(199) } })])).toEqual([
       'w1 warning DISK_TIGHT',
@@ -177,7 +188,11 @@ describe('one thing that is wrong', () => {
   it('a disk on which the kubelet will collect, counted as the kubelet does', () => {
     // 350 MB free of 1000, less 2 × 100: 15 % are left.
     expect(
-      preflight([node('w1', { facts: { disk: disk(350, 1000) } })], [IMAGE], { isSmoked: true, cluster: undefined }),
+      preflight([node('w1', { facts: { disk: disk(350, 1000) } })], [IMAGE], {
+        isSmoked: true,
+        isPinning: false,
+        cluster: undefined,
+      }),
     ).toMatchObject([
       {
         code: 'IMAGE_GC_LIKELY',
@@ -238,7 +253,7 @@ describe('everything is found at once', () => {
   });
 
   it('and becomes one error for each node, the first reason first', () => {
-    const findings = preflight(nodes, [IMAGE], { isSmoked: true, cluster: undefined });
+    const findings = preflight(nodes, [IMAGE], { isSmoked: true, isPinning: false, cluster: undefined });
     const error = errorOf(findings.filter(finding => finding.node === 'w3'));
     expect(error).toMatchObject({ code: 'SANDBOX_IMAGE_MISSING', node: 'w3' });
     expect(error?.message).toMatch(
@@ -278,7 +293,8 @@ describe('what sudo does not let the user do', () => {
 
   it('is a warning that says what goes on without it otherwise', () => {
     const missing = [{ right: { purpose: 'see which layers are there', without: 'all layers are sent' }, commands }];
-    const [finding] = preflight([node('w1', { rest: { missing } })], [IMAGE], { isSmoked: true, cluster: undefined });
+    const options = { isSmoked: true, isPinning: false, cluster: undefined };
+    const [finding] = preflight([node('w1', { rest: { missing } })], [IMAGE], options);
     expect(finding).toMatchObject({
       severity: 'warning',
       message: expect.stringMatching(/see which layers are there: `ctr images tag`; without it all layers are sent$/),
@@ -296,7 +312,7 @@ describe('a list of mixed architectures', () => {
   it('stops before a byte is sent when the image lacks one of them, and names the node', () => {
     const only = source(REFERENCE, variant('a', AMD64));
     const nodes = [node('w1', { image: only }), node('w2', { platform: ARM64, image: only })];
-    const findings = preflight(nodes, [only], { isSmoked: true, cluster: undefined });
+    const findings = preflight(nodes, [only], { isSmoked: true, isPinning: false, cluster: undefined });
     expect(findings).toMatchObject([
       {
         node: 'w2',

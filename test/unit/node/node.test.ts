@@ -14,7 +14,7 @@ it('estimates an image once, although it has several names', () => {
   const node = newNode(nodeSettings('w1'));
   const named = (reference: string, stage: string | undefined) => ({
     ...{ reference, image, stage, isSandbox: false, held: [], isWhole: false, estimate: { bytes: 100, isExact: true } },
-    ...({ outcome: 'none', hasMoved: false, bytesSent: 0, smoke: undefined } as const),
+    ...({ outcome: 'none', hasMoved: false, isPinned: false, bytesSent: 0, smoke: undefined } as const),
   });
   node.images = [named('one:1', 'stage:0'), named('two:1', 'stage:0'), named('three:1', undefined)];
   expect(nodeReport(node).images.map(({ estimatedBytes }) => estimatedBytes)).toEqual([0, 100, 0]);

@@ -106,11 +106,18 @@ function held(sections: Readonly<Record<string, string | undefined>>) {
 
 describe('the answer', () => {
   it('is what the CRI says', () => {
-    expect(held({})).toEqual({ imageId: ID, os: 'linux', architecture: 'amd64', unpacked: true, witness: 'crictl' });
+    const known = { imageId: ID, os: 'linux', architecture: 'amd64', unpacked: true, witness: 'crictl' };
+    expect(held({})).toEqual({ ...known, isPinned: false });
+    const pinned = JSON.stringify({ status: { id: ID, pinned: true } });
+    expect(held({ 'cri 0': pinned })).toEqual({ ...known, isPinned: true });
   });
 
   it('is what ctr says on a node without crictl', () => {
-    expect(held({ 'cri 0': undefined })).toMatchObject({ imageId: ID, witness: 'ctr' });
+    expect(held({ 'cri 0': undefined })).toMatchObject({
+      imageId: ID,
+      isPinned: undefined,
+      witness: 'ctr',
+    });
   });
 
   it.each<[what: string, sections: Readonly<Record<string, string | undefined>>]>([
