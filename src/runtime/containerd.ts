@@ -71,7 +71,7 @@ function snapshotterFlags({ snapshotter = DEFAULT_SNAPSHOTTER, importFlags }: No
   return [...(importFlags.has('--local') ? ['--local'] : []), '--snapshotter', snapshotter];
 }
 
-export const CTR = `${CRI}
+const CTR = `${CRI}
 ctr() { as_root $CTR --address "$SOCKET" --namespace ${NAMESPACE} "$@"; }`;
 
 /**
