@@ -149,6 +149,7 @@ async function sendImage(node: Node, target: NodeImage, stage: string, sending: 
     storing.then(note, () => {}); // the archive that it is for fails
     return storing;
   };
+  for (const layer of missing) store(layer).catch(() => {}); // all at once: the parts that want them wait for each
   const { canOverlap } = runtimeOf(facts.runtime.name);
   const held = [...target.held];
   let end: 'done' | 'failed' = 'failed';
