@@ -92,7 +92,9 @@ describe('a node', () => {
     ['no sandbox image of others', { sandbox: { reference: 'registry.k8s.io/pause:3.9', isHeld: true } }, []],
     ['none where nobody knows it', { sandbox: undefined }, []],
   ])('needs %s', async (_what, facts, drift) => {
-    expect((await checked([expectation(PAUSE, 'a', { isSandbox: true })], {}, { facts })).drift).toEqual(drift);
+    const { error, drift: found } = await checked([expectation(PAUSE, 'a', { isSandbox: true })], {}, { facts });
+    expect(found).toEqual(drift);
+    expect(error?.code).toBe(drift.length > 0 ? 'DRIFT' : undefined);
   });
 });
 

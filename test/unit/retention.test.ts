@@ -81,7 +81,7 @@ describe('of what we have put on a node', () => {
 });
 
 it.each([
-  ['docker.io/library/app:1', 'docker.io/library/app'],
+  ['docker.io/library/app:1.2', 'docker.io/library/app'],
   ['registry.example:5000/team/app:1', 'registry.example:5000/team/app'],
   ['registry.example:5000/team/app', 'registry.example:5000/team/app'],
   [`registry.example/app@${id('a')}`, 'registry.example/app'],

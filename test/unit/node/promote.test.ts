@@ -5,7 +5,7 @@ import { promoteImages, restoreImages, settleLeft } from '../../../src/node/prom
 import { keptNames } from '../../../src/runtime/kept.ts';
 import type { Settings } from '../../../src/settings.ts';
 import type { SshTransport } from '../../../src/ssh/transport.ts';
-import { type AskedScript, answeringNode, holds } from './answering.ts';
+import { type AskedScript, type answering, answeringNode, holds } from './answering.ts';
 
 const RUN = { id: 't4y1q2abcdef', scratch: '/nowhere', signal: new AbortController().signal };
 const APP = 'docker.io/library/app:1';
@@ -73,6 +73,9 @@ describe('a reference that moves', () => {
     const { node: one, kinds } = node({ names: ['a'] });
     await promoteImages(one, { atomic: true }, RUN, never);
     expect(kinds).toEqual(['keep', 'tag', 'inspect']);
+    const [keep, tag] = (one.connection as ReturnType<typeof answering>).asked;
+    expect(keep?.variable('REFERENCES').split('\n')).toEqual([STAGE, APP, KEPT.before, KEPT.absent]);
+    expect(tag?.variable('REFERENCES').split('\n')).toEqual([STAGE, APP]);
     expect(one.kept).toMatchObject([KEPT]);
     expect(one.images[0]).toMatchObject({ hasMoved: true, outcome: 'sent', error: undefined });
   });
@@ -142,6 +145,8 @@ describe('a reference that is put back', () => {
     expect(one.error).toBeUndefined();
     expect(said).toEqual([`w1: ${APP} is again ${id('b')}`]);
     expect(kinds).toEqual(['lock', 'restore', 'inspect', 'forget']);
+    const { asked } = one.connection as ReturnType<typeof answering>;
+    expect(asked[1]?.variable('REFERENCES').split('\n')).toEqual([APP, KEPT.before, KEPT.absent]);
   });
 
   it.each<[what: string, behaviour: Behaviour, message: RegExp]>([
