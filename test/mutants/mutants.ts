@@ -93,7 +93,7 @@ const ROWS: readonly Row[] = [
     'src/sideload.ts',
     'await smokeByKubelet(nodes, cluster, settings.smoke, run, host);',
     '',
-    runtimes('push', 'containerd,crio', 'moves a tag, as a user with sudo'),
+    runtimes('push', 'containerd,crio,rhcos-layout', 'moves a tag, as a user with sudo'),
   ],
   [
     'the start by the CRI',
@@ -263,7 +263,7 @@ const ROWS: readonly Row[] = [
     'src/node/send.ts',
     'assertRoom(facts, target.reference, { archiveBytes, layersBytes: unpackedBytes([target]) });',
     '',
-    runtimes('push', 'containerd,crio', 'is sent nothing that /var/tmp has no room for'),
+    runtimes('push', 'containerd,crio,rhcos-layout', 'is sent nothing that /var/tmp has no room for'),
   ],
   [
     'the whole image for a node that has less than it says',
@@ -382,7 +382,11 @@ const ROWS: readonly Row[] = [
     'src/node/steps.ts',
     'if (node.staged.size > 0 || node.kept.length > 0 || node.lock !== undefined) {',
     'if (false) {',
-    runtimes('push', 'containerd,crio', 'leaves nothing on any runtime when it is cancelled while sending'),
+    runtimes(
+      'push',
+      'containerd,crio,rhcos-layout',
+      'leaves nothing on any runtime when it is cancelled while sending',
+    ),
   ],
   // Scripts that run on nodes.
   [
