@@ -212,7 +212,7 @@ const ROWS: readonly Row[] = [
     'src/sideload.ts',
     'await removeStaged(node, run.id, run.signal);',
     '',
-    cluster('cancel', 'is cleaned up by the post step when it was killed while sending'),
+    cluster('cancel', 'killed with one node done and another not'),
   ],
   [
     'what the post step takes from runtimes',
@@ -226,14 +226,14 @@ const ROWS: readonly Row[] = [
     'src/sideload.ts',
     'await deletePods(cluster.kubectl, run.id);',
     '',
-    cluster('cancel', 'is cleaned up by the post step when it was killed while smoke pods run'),
+    cluster('cancel', 'killed with its pods running'),
   ],
   [
     'the end of a cancelled job between stages',
     'src/sideload.ts',
     'run.signal.throwIfAborted();\n      // Until',
     '// Until',
-    cluster('cancel', 'leaves nothing behind while checking'),
+    cluster('cancel', 'leaves nothing behind while connecting'),
   ],
   // The verdicts, and where they are noted.
   [
