@@ -417,13 +417,6 @@ const ROWS: readonly Row[] = [
     ':',
     runtimes('retention', 'containerd,crio,docker', 'go, and not one in use|leave nothing behind in the runtime'),
   ],
-  [
-    'the exit code of what the CRI has started',
-    'src/smoke/cri.ts',
-    'code=$(printf',
-    'code=0; : $(printf',
-    runtimes('cri', 'containerd,crio', 'fails when the program crashes'),
-  ],
 ];
 
 export const MUTANTS: readonly Mutant[] = ROWS.map(([without, file, text, replacement, by]) => ({
