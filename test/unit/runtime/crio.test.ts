@@ -71,6 +71,11 @@ describe('the answer', () => {
   });
 });
 
+it('moves and removes names, but for a user who may not', () => {
+  expect(crio.names({ privilege: 'root' } as NodeFacts)).toContain('give_name');
+  expect(crio.names({ privilege: 'user' } as NodeFacts)).toBeUndefined();
+});
+
 describe('the layers of its storage', () => {
   const facts = { imageRoot: '/var/lib/containers/storage/overlay-images', privilege: 'root' } as NodeFacts;
 

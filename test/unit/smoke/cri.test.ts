@@ -71,6 +71,22 @@ describe('what a runtime says', () => {
     expect(verdict('exited', '', status)).toMatchObject({ code });
   });
 
+  it.each(['timeout', 'taken', 'surprise', ''])('finds no end in an exit code of what still runs: %j', outcome => {
+    // crictl shows one of every container.
+    expect(verdict(outcome, '', { exitCode: 0 })).toMatchObject({ code: 'SMOKE_TIMEOUT' });
+  });
+
+  it('says what the runtime was asked, and how far it got', () => {
+    expect(verdict('create', 'no such image').message).toBe('CreateContainer: no such image');
+    expect(verdict('start', 'no such image')).toMatchObject({
+      code: 'SMOKE_START',
+      message: 'StartContainer: no such image',
+    });
+    expect(verdict('timeout').message).toBe('last seen: Running');
+    expect(verdict('taken', 'gone').message).toMatch(/taken away 8 times .* crictl said at last: gone$/);
+    expect(verdict('taken')).toHaveProperty('hint', expect.stringContaining('`smoke: pod`'));
+  });
+
   it('fails an end where none is wanted, and another image', () => {
     expect(verdict('exited', '', { exitCode: 0 }, 'running')).toMatchObject({ code: 'SMOKE_ENDED' });
     expect(verdict('running', '', { imageRef: OTHER })).toMatchObject({ code: 'SMOKE_OTHER_IMAGE' });
@@ -154,6 +170,7 @@ describe('starting images by the runtime', () => {
       log_directory: `/var/log/kube-sideload-${RUN_ID}-0`,
     });
     expect([first.variable('EXPECT'), first.variable('LIMIT')]).toEqual(['completed', '501']);
+    expect([first.variable('CRICTL'), first.variable('SOCKET')]).toEqual(['/usr/bin/crictl', FACTS.criSocket]);
     const plain = (await started(() => RUNS)).starts[0]?.variable('CONTAINER_CONFIG');
     expect(JSON.parse(plain ?? '')).not.toHaveProperty('command');
   });
