@@ -1,10 +1,10 @@
 import { SideloadError } from './errors.ts';
 import { bestMatch, formatPlatform, type Platform } from './image/platform.ts';
-import type { Node } from './node/node.ts';
-import { ready } from './node/node.ts';
+import { type Node, ready } from './node/node.ts';
 import { READ_RECORD, readRecord } from './node/record.ts';
 import { runScript } from './node/script.ts';
 import { inspect } from './node/steps.ts';
+import { differenceOf } from './plan.ts';
 import { errorReport, type ImageReport } from './report/report.ts';
 import type { Run } from './run.ts';
 import type { HeldImage } from './runtime/runtime.ts';
@@ -33,16 +33,11 @@ function driftOf(
     return { drift: 'no-platform', says, imageId: variants[0]?.imageId ?? '' };
   }
   const { imageId } = wanted;
-  if (held === undefined) {
-    return { drift: 'missing', says: 'the runtime does not have it', imageId };
+  const difference = differenceOf(held, wanted);
+  if (difference !== undefined) {
+    return { drift: difference.kind, says: difference.says, imageId };
   }
-  if (held.imageId !== imageId) {
-    return { drift: 'other-image', says: `it is ${held.imageId}, and should be ${imageId}`, imageId };
-  }
-  if (!held.unpacked) {
-    return { drift: 'not-unpacked', says: 'its layers are not unpacked', imageId };
-  }
-  return held.isPinned === false && wasPinned(imageId)
+  return held?.isPinned === false && wasPinned(imageId)
     ? { drift: 'not-pinned', says: 'it was pinned, and is not any more', imageId }
     : undefined;
 }

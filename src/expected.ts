@@ -1,6 +1,7 @@
 import * as v from 'valibot';
 import type { Expectation } from './check.ts';
 import { SideloadError } from './errors.ts';
+import { parsePlatform } from './image/platform.ts';
 import { DocumentSchema } from './report/report.ts';
 
 /**
@@ -31,10 +32,7 @@ export function parseExpected(text: string, file: string): readonly Expectation[
   const listed = nodes.flatMap(node => node.images);
   const expectations = Object.entries(images).map(([reference, ids]) => ({
     reference,
-    variants: Object.entries(ids).map(([platform, imageId]) => {
-      const [os = '', architecture = '', variant] = platform.split('/');
-      return { platform: { os, architecture, ...(variant !== undefined && { variant }) }, imageId };
-    }),
+    variants: Object.entries(ids).map(([platform, imageId]) => ({ platform: parsePlatform(platform), imageId })),
     isSandbox: listed.some(image => image.reference === reference && image.isSandbox === true),
   }));
   return expectations.length > 0 ? expectations : refuse('names no image');

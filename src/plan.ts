@@ -1,7 +1,7 @@
 import { SideloadError } from './errors.ts';
 import type { Digest } from './image/digest.ts';
 import type { BlobDescriptor, Layer, PlatformImage, SourceImage } from './image/image.ts';
-import { bestMatch, formatPlatform } from './image/platform.ts';
+import { bestMatch, formatPlatform, type Platform } from './image/platform.ts';
 import type { MachineFacts } from './node/facts.ts';
 import type { HeldImage } from './runtime/runtime.ts';
 
@@ -99,16 +99,25 @@ export function sentBytes(image: PartlyHeld, blobs: readonly (BlobDescriptor | u
   return known.includes(undefined) ? Math.max(sum, image.image.sizeBytes ?? 0) : sum;
 }
 
-/** What is wrong with what a node holds, compared with what CI built; `undefined` when it is exactly that. */
-export function faultOf(held: HeldImage | undefined, image: PlatformImage): string | undefined {
+/** How what a node holds differs from what CI built, and in words; `undefined` when it is exactly that. */
+export function differenceOf(
+  held: HeldImage | undefined,
+  { imageId, platform }: { readonly imageId: string; readonly platform: Platform },
+): { readonly kind: 'missing' | 'other-image' | 'not-unpacked'; readonly says: string } | undefined {
   if (held === undefined) {
-    return 'the runtime does not have it';
+    return { kind: 'missing', says: 'the runtime does not have it' };
   }
-  if (held.imageId !== image.imageId) {
-    return `${held.witness} reports image ID ${held.imageId}, CI built ${image.imageId}`;
+  if (held.imageId !== imageId) {
+    return { kind: 'other-image', says: `${held.witness} reports image ID ${held.imageId}, CI built ${imageId}` };
   }
-  if (held.os !== image.platform.os || held.architecture !== image.platform.architecture) {
-    return `it is for ${held.os}/${held.architecture}, not for ${formatPlatform(image.platform)}`;
+  if (held.os !== platform.os || held.architecture !== platform.architecture) {
+    const says = `it is for ${held.os}/${held.architecture}, not for ${formatPlatform(platform)}`;
+    return { kind: 'other-image', says };
   }
-  return held.unpacked ? undefined : 'its layers are not unpacked';
+  return held.unpacked ? undefined : { kind: 'not-unpacked', says: 'its layers are not unpacked' };
+}
+
+/** The words of {@link differenceOf}. */
+export function faultOf(held: HeldImage | undefined, image: PlatformImage): string | undefined {
+  return differenceOf(held, image)?.says;
 }

@@ -260,7 +260,6 @@ export const RIGHTS: Readonly<Record<RuntimeName, readonly Right[]>> = {
         ['docker', 'version'],
         ['docker', 'info --format {{.DockerRootDir}}'],
         ['docker', 'image ls --format {{.Repository}}:{{.Tag}}'],
-        ['docker', 'image ls --quiet {reference}'],
         ['docker', 'image inspect {reference}'],
       ],
     },

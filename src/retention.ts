@@ -1,3 +1,4 @@
+import { repositoryOf } from './image/reference.ts';
 import type { RecordEntry } from './node/record.ts';
 import type { UsedImages } from './runtime/containers.ts';
 import type { HeldImage } from './runtime/runtime.ts';
@@ -7,11 +8,6 @@ import type { HeldImage } from './runtime/runtime.ts';
  * the name to another image, or taken it away; they lose their line in the record and nothing else.
  */
 export type Fate = 'kept' | 'in-use' | 'changed' | 'gone' | 'remove';
-
-/** The name of an image without tag and digest. */
-export function repositoryOf(reference: string): string {
-  return reference.replace(/@.*$/, '').replace(/:[^/:]*$/, '');
-}
 
 /**
  * Decides what may go. A release is an image ID with all its references in one repository; the newest `keep` releases of

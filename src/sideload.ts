@@ -7,7 +7,7 @@ import { removePartial, writeBundle } from './image/bundle.ts';
 import { type ImageSet, referencesOf, type SourceImage } from './image/image.ts';
 import { openImages } from './image/open.ts';
 import { formatPlatform } from './image/platform.ts';
-import { normalise } from './image/reference.ts';
+import { normalise, repositoryOf } from './image/reference.ts';
 import { locksOf } from './locks.ts';
 import { releaseLocks } from './node/lock.ts';
 import {
@@ -33,7 +33,6 @@ import { transferProgress } from './report/progress.ts';
 import { errorReport, type Finding, type Report, type StageReport } from './report/report.ts';
 import { findingsTable } from './report/table.ts';
 import { formatBytes, formatDuration } from './report/units.ts';
-import { repositoryOf } from './retention.ts';
 import type { Run } from './run.ts';
 import { NO_SANDBOX_IMAGES, openSandboxImages } from './sandbox.ts';
 import type { Settings } from './settings.ts';
@@ -377,7 +376,7 @@ async function open(settings: Settings, host: Host, run: Run): Promise<ImageSet>
   for (const { reference, origin, variants } of set.images) {
     for (const { platform, imageId, layers } of variants) {
       host.info(
-        `${reference} from ${origin}: ${formatPlatform(platform)}, ${layers.length} layers, image ID ${imageId}`,
+        `${reference} from ${origin}: ${formatPlatform(platform)}, ${layers.length} ${layers.length === 1 ? 'layer' : 'layers'}, image ID ${imageId}`,
       );
     }
   }

@@ -7,7 +7,7 @@
 "use strict";
 __nccwpck_require__.a(module, async (__webpack_handle_async_dependencies__, __webpack_async_result__) => { try {
 __nccwpck_require__.r(__webpack_exports__);
-/* harmony import */ var _entry_js__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(8678);
+/* harmony import */ var _entry_js__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(1613);
 /* harmony import */ var _host_github_js__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(5842);
 
 
@@ -25,7 +25,7 @@ __webpack_async_result__();
 
 /***/ }),
 
-/***/ 8678:
+/***/ 1613:
 /***/ ((__unused_webpack_module, __webpack_exports__, __nccwpck_require__) => {
 
 "use strict";
@@ -8692,7 +8692,54 @@ async function writeSecret(run, name, content) {
 
 // EXTERNAL MODULE: external "node:os"
 var external_node_os_ = __nccwpck_require__(8161);
+;// CONCATENATED MODULE: ./lib/image/platform.js
+const BY_MACHINE = {
+    x86_64: { architecture: 'amd64' },
+    amd64: { architecture: 'amd64' },
+    i386: { architecture: '386' },
+    i486: { architecture: '386' },
+    i586: { architecture: '386' },
+    i686: { architecture: '386' },
+    aarch64: { architecture: 'arm64', variant: 'v8' },
+    arm64: { architecture: 'arm64', variant: 'v8' },
+    armv8l: { architecture: 'arm', variant: 'v8' },
+    armv7l: { architecture: 'arm', variant: 'v7' },
+    armv6l: { architecture: 'arm', variant: 'v6' },
+    armv5tel: { architecture: 'arm', variant: 'v5' },
+    armv5tejl: { architecture: 'arm', variant: 'v5' },
+    ppc64le: { architecture: 'ppc64le' },
+    s390x: { architecture: 's390x' },
+    riscv64: { architecture: 'riscv64' },
+    loongarch64: { architecture: 'loong64' },
+};
+function fromUname(machine) {
+    const known = Object.hasOwn(BY_MACHINE, machine) ? BY_MACHINE[machine] : undefined;
+    return known === undefined ? undefined : { os: 'linux', ...known };
+}
+function formatPlatform({ os, architecture, variant }) {
+    return variant === undefined ? `${os}/${architecture}` : `${os}/${architecture}/${variant}`;
+}
+function parsePlatform(text) {
+    const [os = '', architecture = '', variant] = text.split('/');
+    return { os, architecture, ...(variant !== undefined && { variant }) };
+}
+function matches(image, node) {
+    return image.os === node.os && image.architecture === node.architecture && variantOrder(image) <= variantOrder(node);
+}
+function bestMatch(candidates, node) {
+    return candidates
+        .filter(candidate => matches(candidate.platform, node))
+        .reduce((best, next) => (best === undefined || variantOrder(next.platform) > variantOrder(best.platform) ? next : best), undefined);
+}
+const DEFAULT_VARIANT = { amd64: 'v1', arm64: 'v8', arm: 'v7' };
+function variantOrder({ architecture, variant }) {
+    const text = variant === undefined || variant === '' ? (DEFAULT_VARIANT[architecture] ?? 'v0') : variant;
+    const number = /^v?(\d+(?:\.\d+)?)$/.exec(text)?.[1];
+    return number === undefined ? Number.POSITIVE_INFINITY : Number(number);
+}
+
 ;// CONCATENATED MODULE: ./lib/expected.js
+
 
 
 
@@ -8721,10 +8768,7 @@ function parseExpected(text, file) {
     const listed = nodes.flatMap(node => node.images);
     const expectations = Object.entries(images).map(([reference, ids]) => ({
         reference,
-        variants: Object.entries(ids).map(([platform, imageId]) => {
-            const [os = '', architecture = '', variant] = platform.split('/');
-            return { platform: { os, architecture, ...(variant !== undefined && { variant }) }, imageId };
-        }),
+        variants: Object.entries(ids).map(([platform, imageId]) => ({ platform: parsePlatform(platform), imageId })),
         isSandbox: listed.some(image => image.reference === reference && image.isSandbox === true),
     }));
     return expectations.length > 0 ? expectations : refuse('names no image');
@@ -8814,6 +8858,9 @@ function normalise(text) {
         repository: official ? `library/${repository}` : repository,
         ...(digest === undefined ? { tag: tag ?? 'latest' } : { digest }),
     });
+}
+function repositoryOf(reference) {
+    return reference.replace(/@.*$/, '').replace(/:[^/:]*$/, '');
 }
 
 ;// CONCATENATED MODULE: ./lib/image/aliases.js
@@ -9620,8 +9667,8 @@ function parseLine(content, line) {
     return { ...entry, marker: marker === '@revoked' ? 'revoked' : 'cert-authority' };
 }
 function lookup(entries, host, port) {
-    const bare = entries.filter(entry => matches(entry.hosts, host));
-    const exact = port === 22 ? bare : entries.filter(entry => matches(entry.hosts, `[${host}]:${port}`));
+    const bare = entries.filter(entry => known_hosts_matches(entry.hosts, host));
+    const exact = port === 22 ? bare : entries.filter(entry => known_hosts_matches(entry.hosts, `[${host}]:${port}`));
     const plain = (entry) => entry.marker === undefined;
     const withoutPort = port !== 22 && !exact.some(plain);
     const both = [...new Set([...exact, ...bare])];
@@ -9632,7 +9679,7 @@ function lookup(entries, host, port) {
         authorities: both.filter(entry => entry.marker === 'cert-authority'),
     };
 }
-function matches(hosts, name) {
+function known_hosts_matches(hosts, name) {
     const host = name.toLowerCase();
     if (hosts.startsWith('|')) {
         const [, , salt = '', hash] = hosts.split('|');
@@ -10354,48 +10401,6 @@ function duplicates(input, items) {
     return [...twice].map(item => problem(`\`${input}\` names ${JSON.stringify(item)} more than once`, 'remove the second one'));
 }
 
-;// CONCATENATED MODULE: ./lib/image/platform.js
-const BY_MACHINE = {
-    x86_64: { architecture: 'amd64' },
-    amd64: { architecture: 'amd64' },
-    i386: { architecture: '386' },
-    i486: { architecture: '386' },
-    i586: { architecture: '386' },
-    i686: { architecture: '386' },
-    aarch64: { architecture: 'arm64', variant: 'v8' },
-    arm64: { architecture: 'arm64', variant: 'v8' },
-    armv8l: { architecture: 'arm', variant: 'v8' },
-    armv7l: { architecture: 'arm', variant: 'v7' },
-    armv6l: { architecture: 'arm', variant: 'v6' },
-    armv5tel: { architecture: 'arm', variant: 'v5' },
-    armv5tejl: { architecture: 'arm', variant: 'v5' },
-    ppc64le: { architecture: 'ppc64le' },
-    s390x: { architecture: 's390x' },
-    riscv64: { architecture: 'riscv64' },
-    loongarch64: { architecture: 'loong64' },
-};
-function fromUname(machine) {
-    const known = Object.hasOwn(BY_MACHINE, machine) ? BY_MACHINE[machine] : undefined;
-    return known === undefined ? undefined : { os: 'linux', ...known };
-}
-function formatPlatform({ os, architecture, variant }) {
-    return variant === undefined ? `${os}/${architecture}` : `${os}/${architecture}/${variant}`;
-}
-function platform_matches(image, node) {
-    return image.os === node.os && image.architecture === node.architecture && variantOrder(image) <= variantOrder(node);
-}
-function bestMatch(candidates, node) {
-    return candidates
-        .filter(candidate => platform_matches(candidate.platform, node))
-        .reduce((best, next) => (best === undefined || variantOrder(next.platform) > variantOrder(best.platform) ? next : best), undefined);
-}
-const DEFAULT_VARIANT = { amd64: 'v1', arm64: 'v8', arm: 'v7' };
-function variantOrder({ architecture, variant }) {
-    const text = variant === undefined || variant === '' ? (DEFAULT_VARIANT[architecture] ?? 'v0') : variant;
-    const number = /^v?(\d+(?:\.\d+)?)$/.exec(text)?.[1];
-    return number === undefined ? Number.POSITIVE_INFINITY : Number(number);
-}
-
 ;// CONCATENATED MODULE: ./lib/node/node.js
 
 
@@ -10673,17 +10678,21 @@ function sentBytes(image, blobs) {
     const sum = known.reduce((total, bytes) => total + (bytes ?? 0), 0);
     return known.includes(undefined) ? Math.max(sum, image.image.sizeBytes ?? 0) : sum;
 }
-function plan_faultOf(held, image) {
+function differenceOf(held, { imageId, platform }) {
     if (held === undefined) {
-        return 'the runtime does not have it';
+        return { kind: 'missing', says: 'the runtime does not have it' };
     }
-    if (held.imageId !== image.imageId) {
-        return `${held.witness} reports image ID ${held.imageId}, CI built ${image.imageId}`;
+    if (held.imageId !== imageId) {
+        return { kind: 'other-image', says: `${held.witness} reports image ID ${held.imageId}, CI built ${imageId}` };
     }
-    if (held.os !== image.platform.os || held.architecture !== image.platform.architecture) {
-        return `it is for ${held.os}/${held.architecture}, not for ${formatPlatform(image.platform)}`;
+    if (held.os !== platform.os || held.architecture !== platform.architecture) {
+        const says = `it is for ${held.os}/${held.architecture}, not for ${formatPlatform(platform)}`;
+        return { kind: 'other-image', says };
     }
-    return held.unpacked ? undefined : 'its layers are not unpacked';
+    return held.unpacked ? undefined : { kind: 'not-unpacked', says: 'its layers are not unpacked' };
+}
+function plan_faultOf(held, image) {
+    return differenceOf(held, image)?.says;
 }
 
 // EXTERNAL MODULE: external "node:stream"
@@ -10813,6 +10822,34 @@ function cri_parseJson(text) {
     }
 }
 
+;// CONCATENATED MODULE: ./lib/runtime/names.js
+
+const HAS_NAME = `
+has_name() {
+  attempt=0
+  while [ $attempt -lt 40 ]; do
+    ask_name "$1" && return 0
+    [ $? -ne 1 ] || return 1
+    attempt=$((attempt + 1))
+    sleep 0.5
+  done
+  echo "the runtime does not say whether it has $1" >&2
+  exit 1
+}`;
+const FREE_NAME = `  ! has_name "$reference" || free_name "$reference" >&2 || exit 1`;
+function freeNames(names, facts, references) {
+    return { body: `${names}${eachReference(FREE_NAME)}`, variables: variables(facts, references) };
+}
+function findNames(names, facts, references) {
+    return {
+        body: `${names}${eachReference('  ! has_name "$reference" || section "name $number"')}`,
+        variables: variables(facts, references),
+    };
+}
+function foundNames(sections, references) {
+    return references.filter((_, number) => sections.has(`name ${number}`));
+}
+
 ;// CONCATENATED MODULE: ./lib/runtime/staging.js
 
 const STAGE_PREFIX = 'kube-sideload.invalid/';
@@ -10862,6 +10899,7 @@ let_imports_end() {
 }`;
 
 ;// CONCATENATED MODULE: ./lib/runtime/containerd.js
+
 
 
 
@@ -11001,14 +11039,15 @@ function heldLayers(sections, asked) {
 }
 const PINNED = 'io.cri-containerd.pinned';
 const PINNED_BY = 'kube-sideload.pinned-by';
-const NAMES = `${CTR}
-has_name() { [ -n "$(ctr images ls -q "name==$1")" ]; }
+const NAMES = `${CTR}${HAS_NAME}
+ask_name() { found=$(ctr images ls -q "name==$1") || return 2; [ -n "$found" ]; }
 give_name() {
   ctr images tag --force "$1" "$2" || return
   pins=$(ctr images ls "name==$1" | tr ', ' '\\n\\n' | grep -E '^(${PINNED}|${PINNED_BY})=.') || return 0
   ctr images label "$2" $pins
 }
-take_name() { ctr images rm "$1"; }`;
+take_name() { ctr images rm "$1"; }
+free_name() { take_name "$1"; }`;
 const PINS = `${CTR}
 has_label() { [ -n "$(ctr images ls -q "name==$1,labels.\\"$2\\"")" ]; }
 pin() {
@@ -11030,8 +11069,7 @@ function tag(facts, pairs) {
 }
 function remove(facts, references) {
     return {
-        body: `${CTR}${eachReference(`  end_imports "$reference"
-  [ -z "$(ctr images ls -q "name==$reference")" ] || ctr images rm "$reference" >&2 || exit 1`)}`,
+        body: `${NAMES}${eachReference(`  end_imports "$reference"\n${FREE_NAME}`)}`,
         variables: variables(facts, references),
     };
 }
@@ -11179,6 +11217,7 @@ ${LET_IMPORTS_END}${eachReference(`  run=\${reference%:*}
 
 
 
+
 const crio = {
     importArchive: (facts, ...rest) => commandsFor(facts).importArchive(facts, ...rest),
     inspect: (facts, references) => commandsFor(facts).inspect(facts, references),
@@ -11272,12 +11311,12 @@ function crio_heldLayers(sections, asked) {
         return layer === undefined ? [] : [layer];
     });
 }
-const crio_NAMES = `
+const crio_NAMES = `${HAS_NAME}
 cri() { as_root $CRICTL --image-endpoint "unix://$SOCKET" "$@"; }
-has_name() {
-  if [ -n "$PODMAN" ]; then as_root $PODMAN image exists "$1"
-  else cri inspecti "$1" >/dev/null 2>&1
-  fi
+ask_name() {
+  if [ -n "$PODMAN" ]; then as_root $PODMAN image exists "$1"; return; fi
+  said=$(cri inspecti "$1" 2>&1 >/dev/null) && return
+  case $said in *'no such image'*) return 1 ;; *) return 2 ;; esac
 }
 give_name() {
   if [ -n "$PODMAN" ]; then as_root $PODMAN tag "$1" "$2"
@@ -11285,10 +11324,11 @@ give_name() {
   fi
 }
 take_name() {
-  if [ -n "$PODMAN" ]; then as_root $PODMAN image rm "$1" || as_root $PODMAN untag "$1" "$1"
+  if [ -n "$PODMAN" ]; then as_root $PODMAN image rm "$1"
   else cri rmi "$1"
   fi
-}`;
+}
+free_name() { take_name "$1" || { [ -n "$PODMAN" ] && as_root $PODMAN untag "$1" "$1"; }; }`;
 function crio_tag(facts, pairs) {
     return {
         body: eachPair(`  if [ -n "$PODMAN" ]; then as_root $PODMAN tag "$1" "$2" >&2
@@ -11299,26 +11339,19 @@ function crio_tag(facts, pairs) {
 }
 function crio_remove(facts, references) {
     return {
-        body: `${LET_IMPORTS_END}${eachReference(`  run=\${reference%:*}
+        body: `${LET_IMPORTS_END}${crio_NAMES}${eachReference(`  run=\${reference%:*}
   unpacked=${UNPACKED}\${run##*/}.
   let_imports_end "$reference" "$unpacked"
   for directory in "$unpacked"*; do
     [ ! -e "$directory" ] || rm -rf "$directory" 2>/dev/null || as_root rm -rf "$directory"
   done
-  if [ -n "$PODMAN" ]; then
-    ! as_root $PODMAN image exists "$reference" || as_root $PODMAN image rm "$reference" >&2 || case $reference in
-      ${STAGE_PREFIX}*) as_root $PODMAN untag "$reference" "$reference" >&2 ;;
-      *) false ;;
-    esac || exit 1
-  else
-    ! as_root $CRICTL --image-endpoint "unix://$SOCKET" inspecti "$reference" >/dev/null 2>&1 ||
-      as_root $CRICTL --image-endpoint "unix://$SOCKET" rmi "$reference" >&2 || exit 1
-  fi`)}`,
+${FREE_NAME}`)}`,
         variables: variables(facts, references),
     };
 }
 
 ;// CONCATENATED MODULE: ./lib/runtime/docker.js
+
 
 const docker = {
     importArchive: docker_importArchive,
@@ -11382,10 +11415,14 @@ function docker_heldLayers(sections, asked) {
     const depth = Math.max(0, ...depths);
     return diffIds.map((digest, index) => (index < depth ? [{ digest, sizeBytes: 0, compression: 'none' }] : []));
 }
-const docker_NAMES = `
-has_name() { as_root $DOCKER image inspect "$1" >/dev/null 2>&1; }
+const docker_NAMES = `${HAS_NAME}
+ask_name() {
+  said=$(as_root $DOCKER image inspect "$1" 2>&1 >/dev/null) && return
+  case $said in *[Nn]'o such image'*) return 1 ;; *) return 2 ;; esac
+}
 give_name() { as_root $DOCKER image tag "$1" "$2"; }
-take_name() { as_root $DOCKER image rm "$1" || as_root $DOCKER image rm --force "$1"; }`;
+take_name() { as_root $DOCKER image rm "$1"; }
+free_name() { take_name "$1" || as_root $DOCKER image rm --force "$1"; }`;
 function docker_tag(facts, pairs) {
     return {
         body: eachPair('  as_root $DOCKER image tag "$1" "$2" >&2'),
@@ -11394,12 +11431,7 @@ function docker_tag(facts, pairs) {
 }
 function docker_remove(facts, references) {
     return {
-        body: `${CRI}${eachReference(`  end_imports "$reference"
-  attempt=0
-  until listed=$(as_root $DOCKER image ls --quiet "$reference"); do
-    attempt=$((attempt + 1)); [ $attempt -lt 40 ] || exit 1; sleep 0.5
-  done
-  [ -z "$listed" ] || as_root $DOCKER image rm "$reference" >&2 || exit 1`)}`,
+        body: `${CRI}${docker_NAMES}${eachReference(`  end_imports "$reference"\n${FREE_NAME}`)}`,
         variables: variables(facts, references),
     };
 }
@@ -11473,22 +11505,13 @@ set -- $REFERENCES
 while [ $# -gt 2 ]; do
   section "restored $number"
   if has_name "$2"; then give_name "$2" "$1" >&2 && printf before
-  elif has_name "$3"; then { ! has_name "$1" || take_name "$1"; } >&2 && printf absent
+  elif has_name "$3"; then { ! has_name "$1" || free_name "$1"; } >&2 && printf absent
   else printf unmarked
   fi
   number=$((number + 1))
   shift 3
 done`,
         variables: variables(facts, kept.flatMap(({ reference, before, absent }) => [reference, before, absent])),
-    };
-}
-function forgetScript(names, facts, references) {
-    return {
-        body: `${names}
-for reference in $REFERENCES; do
-  ! has_name "$reference" || take_name "$reference" >&2 || exit 1
-done`,
-        variables: variables(facts, references),
     };
 }
 
@@ -12181,6 +12204,7 @@ async function probe(connection, criSocket, signal) {
 
 
 
+
 const CLEAN_UP_MS = 60_000;
 async function prepareNode(node, settings, ssh, signal) {
     const lifetime = new AbortController();
@@ -12260,18 +12284,18 @@ async function removeStaged(node, runId, signal) {
     if (staged.length > 0) {
         await runScript(connection, runtime.remove(facts, staged), signal);
     }
-    await forget(node, references.filter(reference => !staged.includes(reference)), signal);
+    await freeNamesOn(node, references.filter(reference => !staged.includes(reference)), signal);
     node.staged.clear();
 }
 async function forgetKept(node, signal) {
-    await forget(node, node.kept.flatMap(({ before, absent }) => [before, absent]), signal);
+    await freeNamesOn(node, node.kept.flatMap(({ before, absent }) => [before, absent]), signal);
     node.kept = [];
 }
-async function forget(node, references, signal) {
+async function freeNamesOn(node, references, signal) {
     const { connection, facts } = ready(node);
     const names = runtimeOf(facts.runtime.name).names(facts);
     if (references.length > 0 && names !== undefined) {
-        await runScript(connection, forgetScript(names, facts, references), signal);
+        await runScript(connection, freeNames(names, facts, references), signal);
     }
 }
 async function steps_inspect(node, references, signal) {
@@ -12288,6 +12312,7 @@ async function steps_inspect(node, references, signal) {
 
 
 
+
 function check_driftOf({ variants }, platform, held, wasPinned) {
     const wanted = bestMatch(variants, platform);
     if (wanted === undefined) {
@@ -12296,16 +12321,11 @@ function check_driftOf({ variants }, platform, held, wasPinned) {
         return { drift: 'no-platform', says, imageId: variants[0]?.imageId ?? '' };
     }
     const { imageId } = wanted;
-    if (held === undefined) {
-        return { drift: 'missing', says: 'the runtime does not have it', imageId };
+    const difference = differenceOf(held, wanted);
+    if (difference !== undefined) {
+        return { drift: difference.kind, says: difference.says, imageId };
     }
-    if (held.imageId !== imageId) {
-        return { drift: 'other-image', says: `it is ${held.imageId}, and should be ${imageId}`, imageId };
-    }
-    if (!held.unpacked) {
-        return { drift: 'not-unpacked', says: 'its layers are not unpacked', imageId };
-    }
-    return held.isPinned === false && wasPinned(imageId)
+    return held?.isPinned === false && wasPinned(imageId)
         ? { drift: 'not-pinned', says: 'it was pinned, and is not any more', imageId }
         : undefined;
 }
@@ -13172,7 +13192,6 @@ const RIGHTS = {
                 ['docker', 'version'],
                 ['docker', 'info --format {{.DockerRootDir}}'],
                 ['docker', 'image ls --format {{.Repository}}:{{.Tag}}'],
-                ['docker', 'image ls --quiet {reference}'],
                 ['docker', 'image inspect {reference}'],
             ],
         },
@@ -17484,6 +17503,32 @@ async function openScratch(directory, log, signal, { compression = 'auto', cache
             return stored;
         },
         keep,
+        async keepConfig(imageId, config) {
+            const file = await cache.create();
+            try {
+                await file.handle.writeFile(config);
+                await cache.publish(file, { ...AS_IT_IS, source: imageId, blob: imageId });
+            }
+            catch (error) {
+                if (!isDiskFull(error))
+                    throw error;
+            }
+            finally {
+                await cache.release(file);
+            }
+        },
+        async findConfig(imageId) {
+            const found = await cache.find(imageId, AS_IT_IS.label);
+            if (found === undefined)
+                return undefined;
+            const config = await found.file.handle.readFile();
+            if (digestOf(config) === imageId) {
+                await cache.release(found.file);
+                return config;
+            }
+            await cache.discard(found.file);
+            return undefined;
+        },
         async retain(digests) {
             for (const [digest, content] of contents) {
                 if (digests.has(digest)) {
@@ -17505,6 +17550,7 @@ async function openScratch(directory, log, signal, { compression = 'auto', cache
         },
     };
 }
+const AS_IT_IS = { compression: 'none', label: 'none' };
 function ownsChunks(source) {
     return source instanceof external_node_fs_namespaceObject.ReadStream;
 }
@@ -17719,12 +17765,13 @@ function cancelled(signal) {
 function lazyImage(known, scratch, read) {
     let reading;
     const start = () => {
-        reading ??= read().then(image => {
+        reading ??= read().then(async (image) => {
             if (image.imageId !== known.imageId) {
                 throw new SideloadError('IMAGE_AMBIGUOUS', `the image was ${known.imageId} and is ${image.imageId} now`, {
                     hint: 'Something has built it anew meanwhile; run the job again.',
                 });
             }
+            await scratch.keepConfig(image.imageId, await image.config());
             return image;
         });
         reading.catch(() => { });
@@ -17736,7 +17783,7 @@ function lazyImage(known, scratch, read) {
         imageId,
         user,
         sizeBytes,
-        config: async () => await (await start()).config(),
+        config: async () => (await scratch.findConfig(imageId)) ?? (await (await start()).config()),
         layers: diffIds.map((diffId, index) => {
             const stored = async () => (await scratch.find(diffId))?.blob;
             return {
@@ -19524,7 +19571,7 @@ async function settleOthers(node, locked, run, log) {
         if (isOrphaned) {
             await unpinOf(node, runId, run.id, run.signal);
         }
-        await forget(node, kept.flatMap(({ before, absent }) => [before, absent]), run.signal);
+        await freeNamesOn(node, kept.flatMap(({ before, absent }) => [before, absent]), run.signal);
     }
 }
 function keptOn(node) {
@@ -19674,9 +19721,7 @@ function lockedBy({ reference, run, since }, how) {
 }
 
 ;// CONCATENATED MODULE: ./lib/retention.js
-function repositoryOf(reference) {
-    return reference.replace(/@.*$/, '').replace(/:[^/:]*$/, '');
-}
+
 function decide(entries, held, used, keep) {
     const releases = new Map();
     const isOurs = ({ reference, imageId }) => held.get(reference)?.imageId === imageId;
@@ -19756,30 +19801,24 @@ function lines(sections, name) {
 
 ;// CONCATENATED MODULE: ./lib/runtime/forget.js
 
-
-
-const FORGET = `${CTR}${eachReference(`  manifest=$(ctr images ls "name==$reference" | sed -n '2s/^[^ ]* *[^ ]* *\\(sha256:[0-9a-f]*\\) .*/\\1/p')
-  if [ -n "$manifest" ]; then
-    ctr images rm "$reference" >&2 || exit 1
+const FORGET_CONTAINERD = `  if has_name "$reference"; then
+    manifest=$(ctr images ls "name==$reference" | sed -n '2s/^[^ ]* *[^ ]* *\\(sha256:[0-9a-f]*\\) .*/\\1/p')
+    take_name "$reference" >&2 || exit 1
     left=$(ctr images ls -q "target.digest==$manifest") || exit 1
     if [ -n "$left" ] && ! printf '%s\\n' "$left" | grep -qv '^sha256:'; then
-      for name in $left; do ctr images rm "$name" >&2 || exit 1; done
+      for name in $left; do take_name "$name" >&2 || exit 1; done
     fi
-  fi`)}`;
-const FORGET_DOCKER = eachReference(`  ! as_root $DOCKER image inspect "$reference" >/dev/null 2>&1 ||
-    as_root $DOCKER image rm "$reference" >&2 || exit 1`);
-function forget_forget(facts, references) {
-    switch (facts.runtime.name) {
-        case 'containerd':
-            return { body: FORGET, variables: variables(facts, references) };
-        case 'docker':
-            return { body: FORGET_DOCKER, variables: variables(facts, references) };
-        case 'cri-o':
-            return runtimeOf('cri-o').remove(facts, references);
-    }
+  fi`;
+const FORGET = '  ! has_name "$reference" || take_name "$reference" >&2 || exit 1';
+function forget(names, facts, references) {
+    const body = facts.runtime.name === 'containerd' ? FORGET_CONTAINERD : FORGET;
+    return { body: `${names}${eachReference(body)}`, variables: variables(facts, references) };
 }
 
 ;// CONCATENATED MODULE: ./lib/node/retention.js
+
+
+
 
 
 
@@ -19828,6 +19867,11 @@ async function retainImages(node, { keep, repositories, isDryRun }, run) {
     const used = usedOf(node, await runScript(connection, containers(facts), run.signal));
     const named = [...used.names].filter(name => !references.includes(name));
     const held = await steps_inspect(node, [...references, ...named], run.signal);
+    const unread = references.filter(name => held.get(name) === undefined);
+    const unreadable = await namesOn(node, unread, run.signal);
+    if (unreadable.length > 0) {
+        throw new SideloadError('REMOTE_COMMAND_FAILED', `named, and nobody can say what: ${unreadable.join(', ')}`);
+    }
     const ids = [...used.names].flatMap(name => held.get(name)?.imageId ?? []);
     const fates = decide(entries, held, { names: used.names, ids: new Set([...used.ids, ...ids]) }, keep);
     const noted = (isRemoved) => fates.map(({ entry: { reference, imageId, placedAt }, fate }) => ({
@@ -19845,9 +19889,8 @@ async function retainImages(node, { keep, repositories, isDryRun }, run) {
         const names = old.map(({ reference }) => reference);
         const pinned = old.filter(({ isPinned }) => isPinned).map(({ reference }) => reference);
         await unpinImages(node, pinned, run.id, run.signal);
-        await runScript(connection, forget_forget(facts, names), run.signal);
-        const left = await steps_inspect(node, names, run.signal);
-        const still = names.filter(name => left.get(name) !== undefined);
+        await runScript(connection, forget(retention_namesOf(node), facts, names), run.signal);
+        const still = await namesOn(node, names, run.signal);
         if (still.length > 0) {
             throw new SideloadError('REMOTE_COMMAND_FAILED', `removed, and there all the same: ${still.join(', ')}`);
         }
@@ -19858,6 +19901,21 @@ async function retainImages(node, { keep, repositories, isDryRun }, run) {
         await runScript(connection, script, run.signal);
     }
     node.retention = noted(true);
+}
+async function namesOn(node, references, signal) {
+    if (references.length === 0) {
+        return [];
+    }
+    const { connection, facts } = ready(node);
+    return foundNames(await runScript(connection, findNames(retention_namesOf(node), facts, references), signal), references);
+}
+function retention_namesOf(node) {
+    const { facts } = ready(node);
+    const names = runtimeOf(facts.runtime.name).names(facts);
+    if (names === undefined) {
+        throw new SideloadError('REMOTE_COMMAND_FAILED', 'the user may load images there, and can remove no name');
+    }
+    return names;
 }
 function usedOf(node, sections) {
     try {
@@ -20514,7 +20572,6 @@ function missingOn({ facts }) {
 
 
 
-
 async function sideload(settings, host, run) {
     const ssh = openTransport(settings.ssh, run.scratch);
     const startedAt = new Date().toISOString();
@@ -20824,7 +20881,7 @@ async function sideload_open(settings, host, run) {
     });
     for (const { reference, origin, variants } of set.images) {
         for (const { platform, imageId, layers } of variants) {
-            host.info(`${reference} from ${origin}: ${formatPlatform(platform)}, ${layers.length} layers, image ID ${imageId}`);
+            host.info(`${reference} from ${origin}: ${formatPlatform(platform)}, ${layers.length} ${layers.length === 1 ? 'layer' : 'layers'}, image ID ${imageId}`);
         }
     }
     return set;

@@ -17,18 +17,19 @@ export interface KnownImage {
 
 /**
  * An image of which the engine has told what it consists of, and nothing more: it is read when somebody needs its
- * config, or a layer that is not stored yet. Each layer is there as soon as it has passed, and not only at the end.
+ * config, or a layer, that is not stored yet. Each layer is there as soon as it has passed, and not only at the end.
  * @param read reads the whole image; called once
  */
 export function lazyImage(known: KnownImage, scratch: Scratch, read: () => Promise<PlatformImage>): PlatformImage {
   let reading: Promise<PlatformImage> | undefined;
   const start = () => {
-    reading ??= read().then(image => {
+    reading ??= read().then(async image => {
       if (image.imageId !== known.imageId) {
         throw new SideloadError('IMAGE_AMBIGUOUS', `the image was ${known.imageId} and is ${image.imageId} now`, {
           hint: 'Something has built it anew meanwhile; run the job again.',
         });
       }
+      await scratch.keepConfig(image.imageId, await image.config());
       return image;
     });
     reading.catch(() => {}); // told to whoever waits for a part of it
@@ -40,7 +41,7 @@ export function lazyImage(known: KnownImage, scratch: Scratch, read: () => Promi
     imageId,
     user,
     sizeBytes,
-    config: async () => await (await start()).config(),
+    config: async () => (await scratch.findConfig(imageId)) ?? (await (await start()).config()),
     layers: diffIds.map((diffId, index): Layer => {
       const stored = async () => (await scratch.find(diffId))?.blob;
       return {

@@ -36,6 +36,12 @@ export function formatPlatform({ os, architecture, variant }: Platform): string 
   return variant === undefined ? `${os}/${architecture}` : `${os}/${architecture}/${variant}`;
 }
 
+/** What {@link formatPlatform} has written. */
+export function parsePlatform(text: string): Platform {
+  const [os = '', architecture = '', variant] = text.split('/');
+  return { os, architecture, ...(variant !== undefined && { variant }) };
+}
+
 /**
  * Whether a node runs an image, by the rules of containerd's `platforms` package: no variant means v1 on amd64,
  * v8 on arm64 and v7 on arm, and a node runs what is built for its own variant and for lower ones.

@@ -95,3 +95,8 @@ export function normalise(text: string): string {
     ...(digest === undefined ? { tag: tag ?? 'latest' } : { digest }),
   });
 }
+
+/** The full name of an image without tag and digest. */
+export function repositoryOf(reference: string): string {
+  return reference.replace(/@.*$/, '').replace(/:[^/:]*$/, '');
+}

@@ -17,7 +17,7 @@ import {
   MAGIC_BYTES,
   sniffCompression,
 } from './compression.ts';
-import { createMeter, createTally, type Digest, type Tally } from './digest.ts';
+import { createMeter, createTally, type Digest, digestOf, type Tally } from './digest.ts';
 import type { Compression, StoredBlob } from './image.ts';
 
 /** Content that was read from a source and is now stored on the runner. */
@@ -67,6 +67,10 @@ export interface Scratch {
   passing(digest: Digest, signal: AbortSignal): Promise<StoredContent>;
   /** Leaves content to later runs: it is a layer, of this diffID when one is given, which is then proven. */
   keep(content: StoredContent, diffId?: Digest): Promise<void>;
+  /** Leaves the config of an image to later runs, unless there is no room for it. */
+  keepConfig(imageId: Digest, config: Buffer): Promise<void>;
+  /** The config that an earlier run has left, proven; `undefined` when there is none. */
+  findConfig(imageId: Digest): Promise<Buffer | undefined>;
   /** Keeps the content of these digests, and forgets all other that was written or found until now. */
   retain(digests: ReadonlySet<Digest>): Promise<void>;
   /** Ends what still writes, deletes what was not kept, and brings the cache back to its size. */
@@ -178,6 +182,28 @@ export async function openScratch(
       return stored;
     },
     keep,
+    async keepConfig(imageId, config) {
+      const file = await cache.create();
+      try {
+        await file.handle.writeFile(config);
+        await cache.publish(file, { ...AS_IT_IS, source: imageId, blob: imageId });
+      } catch (error) {
+        if (!isDiskFull(error)) throw error;
+      } finally {
+        await cache.release(file);
+      }
+    },
+    async findConfig(imageId) {
+      const found = await cache.find(imageId, AS_IT_IS.label);
+      if (found === undefined) return undefined;
+      const config = await found.file.handle.readFile();
+      if (digestOf(config) === imageId) {
+        await cache.release(found.file);
+        return config;
+      }
+      await cache.discard(found.file);
+      return undefined;
+    },
     async retain(digests) {
       for (const [digest, content] of contents) {
         if (digests.has(digest)) {
@@ -198,6 +224,8 @@ export async function openScratch(
     },
   };
 }
+
+const AS_IT_IS = { compression: 'none', label: 'none' } as const;
 
 /** Streams of files allocate each chunk for its reader alone. */
 function ownsChunks(source: ReadableSource): boolean {

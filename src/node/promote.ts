@@ -9,7 +9,7 @@ import { type Refusal, renewLocks, takeLocks } from './lock.ts';
 import { type Node, type NodeImage, notingError, ready } from './node.ts';
 import { unpinOf } from './pin.ts';
 import { runScript } from './script.ts';
-import { CLEAN_UP_MS, forget, forgetKept, inspect, removeStaged, tryingTwice } from './steps.ts';
+import { CLEAN_UP_MS, forgetKept, freeNamesOn, inspect, removeStaged, tryingTwice } from './steps.ts';
 
 /**
  * Makes the final references name what was staged, removes the stage references, and has the CRI confirm the result.
@@ -183,7 +183,7 @@ export async function settleOthers(
     if (isOrphaned) {
       await unpinOf(node, runId, run.id, run.signal);
     }
-    await forget(
+    await freeNamesOn(
       node,
       kept.flatMap(({ before, absent }) => [before, absent]),
       run.signal,

@@ -1,8 +1,11 @@
 import { messageOf, SideloadError, toSideloadError } from '../errors.ts';
-import { decide, repositoryOf } from '../retention.ts';
+import { repositoryOf } from '../image/reference.ts';
+import { decide } from '../retention.ts';
 import type { Run } from '../run.ts';
 import { containers, usedImages } from '../runtime/containers.ts';
+import { runtimeOf } from '../runtime/detect.ts';
 import { forget } from '../runtime/forget.ts';
+import { findNames, foundNames, type Names } from '../runtime/names.ts';
 import { type Node, ready } from './node.ts';
 import { unpinImages } from './pin.ts';
 import { changeRecord, READ_RECORD, type RecordEntry, readRecord } from './record.ts';
@@ -63,6 +66,11 @@ export async function retainImages(
   const used = usedOf(node, await runScript(connection, containers(facts), run.signal));
   const named = [...used.names].filter(name => !references.includes(name));
   const held = await inspect(node, [...references, ...named], run.signal);
+  const unread = references.filter(name => held.get(name) === undefined);
+  const unreadable = await namesOn(node, unread, run.signal);
+  if (unreadable.length > 0) {
+    throw new SideloadError('REMOTE_COMMAND_FAILED', `named, and nobody can say what: ${unreadable.join(', ')}`);
+  }
   // A container may have been made from another name of the same image.
   const ids = [...used.names].flatMap(name => held.get(name)?.imageId ?? []);
   const fates = decide(entries, held, { names: used.names, ids: new Set([...used.ids, ...ids]) }, keep);
@@ -82,9 +90,8 @@ export async function retainImages(
     const names = old.map(({ reference }) => reference);
     const pinned = old.filter(({ isPinned }) => isPinned).map(({ reference }) => reference);
     await unpinImages(node, pinned, run.id, run.signal);
-    await runScript(connection, forget(facts, names), run.signal);
-    const left = await inspect(node, names, run.signal);
-    const still = names.filter(name => left.get(name) !== undefined);
+    await runScript(connection, forget(namesOf(node), facts, names), run.signal);
+    const still = await namesOn(node, names, run.signal);
     if (still.length > 0) {
       throw new SideloadError('REMOTE_COMMAND_FAILED', `removed, and there all the same: ${still.join(', ')}`);
     }
@@ -98,6 +105,24 @@ export async function retainImages(
     await runScript(connection, script, run.signal);
   }
   node.retention = noted(true);
+}
+
+/** Which of these names the node's runtime has, in its own words: its silence is no answer. */
+async function namesOn(node: Node, references: readonly string[], signal: AbortSignal): Promise<readonly string[]> {
+  if (references.length === 0) {
+    return [];
+  }
+  const { connection, facts } = ready(node);
+  return foundNames(await runScript(connection, findNames(namesOf(node), facts, references), signal), references);
+}
+
+function namesOf(node: Node): Names {
+  const { facts } = ready(node);
+  const names = runtimeOf(facts.runtime.name).names(facts);
+  if (names === undefined) {
+    throw new SideloadError('REMOTE_COMMAND_FAILED', 'the user may load images there, and can remove no name');
+  }
+  return names;
 }
 
 export interface RetentionOptions {

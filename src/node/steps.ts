@@ -2,7 +2,8 @@ import { referencesOf, type SourceImage } from '../image/image.ts';
 import { planNode } from '../plan.ts';
 import type { Run } from '../run.ts';
 import { runtimeOf } from '../runtime/detect.ts';
-import { forgetScript, parseKept } from '../runtime/kept.ts';
+import { parseKept } from '../runtime/kept.ts';
+import { freeNames } from '../runtime/names.ts';
 import type { HeldImage } from '../runtime/runtime.ts';
 import { abandonedReferences, stageReference } from '../runtime/staging.ts';
 import type { Settings } from '../settings.ts';
@@ -146,7 +147,7 @@ export async function removeStaged(node: Node, runId: string, signal: AbortSigna
   if (staged.length > 0) {
     await runScript(connection, runtime.remove(facts, staged), signal);
   }
-  await forget(
+  await freeNamesOn(
     node,
     references.filter(reference => !staged.includes(reference)),
     signal,
@@ -156,7 +157,7 @@ export async function removeStaged(node: Node, runId: string, signal: AbortSigna
 
 /** Takes away the names of what this run has kept. */
 export async function forgetKept(node: Node, signal: AbortSignal): Promise<void> {
-  await forget(
+  await freeNamesOn(
     node,
     node.kept.flatMap(({ before, absent }) => [before, absent]),
     signal,
@@ -164,11 +165,12 @@ export async function forgetKept(node: Node, signal: AbortSignal): Promise<void>
   node.kept = [];
 }
 
-export async function forget(node: Node, references: readonly string[], signal: AbortSignal): Promise<void> {
+/** Takes away names that this tool has given. */
+export async function freeNamesOn(node: Node, references: readonly string[], signal: AbortSignal): Promise<void> {
   const { connection, facts } = ready(node);
   const names = runtimeOf(facts.runtime.name).names(facts);
   if (references.length > 0 && names !== undefined) {
-    await runScript(connection, forgetScript(names, facts, references), signal);
+    await runScript(connection, freeNames(names, facts, references), signal);
   }
 }
 

@@ -15,6 +15,7 @@ import {
   parseJson,
   variables,
 } from './cri.ts';
+import { FREE_NAME, HAS_NAME } from './names.ts';
 import type { AskedLayer, HeldImage, Runtime, TagPair } from './runtime.ts';
 import { STAGE_PREFIX, stageName } from './staging.ts';
 
@@ -190,14 +191,15 @@ const PINNED = 'io.cri-containerd.pinned';
 const PINNED_BY = 'kube-sideload.pinned-by';
 
 /** `images tag` takes labels along on 1.x, and not on 2.x. */
-const NAMES = `${CTR}
-has_name() { [ -n "$(ctr images ls -q "name==$1")" ]; }
+const NAMES = `${CTR}${HAS_NAME}
+ask_name() { found=$(ctr images ls -q "name==$1") || return 2; [ -n "$found" ]; }
 give_name() {
   ctr images tag --force "$1" "$2" || return
   pins=$(ctr images ls "name==$1" | tr ', ' '\\n\\n' | grep -E '^(${PINNED}|${PINNED_BY})=.') || return 0
   ctr images label "$2" $pins
 }
-take_name() { ctr images rm "$1"; }`;
+take_name() { ctr images rm "$1"; }
+free_name() { take_name "$1"; }`;
 
 const PINS = `${CTR}
 has_label() { [ -n "$(ctr images ls -q "name==$1,labels.\\"$2\\"")" ]; }
@@ -222,9 +224,7 @@ function tag(facts: NodeFacts, pairs: readonly TagPair[]): Script {
 
 function remove(facts: NodeFacts, references: readonly string[]): Script {
   return {
-    // `ctr images rm` of several stops at the first that is missing; one that is missing is as good as removed.
-    body: `${CTR}${eachReference(`  end_imports "$reference"
-  [ -z "$(ctr images ls -q "name==$reference")" ] || ctr images rm "$reference" >&2 || exit 1`)}`,
+    body: `${NAMES}${eachReference(`  end_imports "$reference"\n${FREE_NAME}`)}`,
     variables: variables(facts, references),
   };
 }

@@ -8,12 +8,6 @@ export function asRoot({ privilege }: NodeFacts): readonly string[] {
 }
 
 /**
- * Functions for scripts about names: `has_name NAME`, `give_name FROM TO`, which moves TO when it names something else,
- * and `take_name NAME`, which takes away the image with its last name unless it is in use.
- */
-export type Names = string;
-
-/**
  * Functions for scripts that pin: `pin NAME…` in the name of `$RUN`, `unpin NAME…`, and `unpin_of RUN`. What is pinned
  * already stays whose it is, and what somebody else has pinned is not unpinned.
  */

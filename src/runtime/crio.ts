@@ -15,9 +15,10 @@ import {
   variables,
 } from './cri.ts';
 import { CRIO_PINS } from './crio-pins.ts';
+import { FREE_NAME, HAS_NAME } from './names.ts';
 import { heldByPodman, podmanLoad } from './podman-load.ts';
 import type { AskedLayer, HeldImage, Runtime, TagPair } from './runtime.ts';
-import { LET_IMPORTS_END, runOf, STAGE_PREFIX, UNPACKED } from './staging.ts';
+import { LET_IMPORTS_END, runOf, UNPACKED } from './staging.ts';
 
 /**
  * CRI-O sees what is in root's containers-storage: skopeo, else podman, puts it there under the name that we say.
@@ -142,13 +143,16 @@ function heldLayers(sections: Sections, asked: readonly AskedLayer[]): readonly 
   });
 }
 
-/** The last name of an image that a container uses can be taken by `podman untag` alone. */
-const NAMES = `
+/**
+ * podman takes away a name, and the image with its last one, which it does not while a container uses it; then
+ * `podman untag` takes the name alone. `skopeo delete` would take the image with all its names.
+ */
+const NAMES = `${HAS_NAME}
 cri() { as_root $CRICTL --image-endpoint "unix://$SOCKET" "$@"; }
-has_name() {
-  if [ -n "$PODMAN" ]; then as_root $PODMAN image exists "$1"
-  else cri inspecti "$1" >/dev/null 2>&1
-  fi
+ask_name() {
+  if [ -n "$PODMAN" ]; then as_root $PODMAN image exists "$1"; return; fi
+  said=$(cri inspecti "$1" 2>&1 >/dev/null) && return
+  case $said in *'no such image'*) return 1 ;; *) return 2 ;; esac
 }
 give_name() {
   if [ -n "$PODMAN" ]; then as_root $PODMAN tag "$1" "$2"
@@ -156,10 +160,11 @@ give_name() {
   fi
 }
 take_name() {
-  if [ -n "$PODMAN" ]; then as_root $PODMAN image rm "$1" || as_root $PODMAN untag "$1" "$1"
+  if [ -n "$PODMAN" ]; then as_root $PODMAN image rm "$1"
   else cri rmi "$1"
   fi
-}`;
+}
+free_name() { take_name "$1" || { [ -n "$PODMAN" ] && as_root $PODMAN untag "$1" "$1"; }; }`;
 
 function tag(facts: NodeFacts, pairs: readonly TagPair[]): Script {
   return {
@@ -172,23 +177,14 @@ function tag(facts: NodeFacts, pairs: readonly TagPair[]): Script {
 
 function remove(facts: NodeFacts, references: readonly string[]): Script {
   return {
-    // Both take away a name, and the image with its last one. `skopeo delete` would take the image with all its names.
     // What was staged may be in a container already, put there by an earlier job under another name that has moved since.
-    body: `${LET_IMPORTS_END}${eachReference(`  run=\${reference%:*}
+    body: `${LET_IMPORTS_END}${NAMES}${eachReference(`  run=\${reference%:*}
   unpacked=${UNPACKED}\${run##*/}.
   let_imports_end "$reference" "$unpacked"
   for directory in "$unpacked"*; do
     [ ! -e "$directory" ] || rm -rf "$directory" 2>/dev/null || as_root rm -rf "$directory"
   done
-  if [ -n "$PODMAN" ]; then
-    ! as_root $PODMAN image exists "$reference" || as_root $PODMAN image rm "$reference" >&2 || case $reference in
-      ${STAGE_PREFIX}*) as_root $PODMAN untag "$reference" "$reference" >&2 ;;
-      *) false ;;
-    esac || exit 1
-  else
-    ! as_root $CRICTL --image-endpoint "unix://$SOCKET" inspecti "$reference" >/dev/null 2>&1 ||
-      as_root $CRICTL --image-endpoint "unix://$SOCKET" rmi "$reference" >&2 || exit 1
-  fi`)}`,
+${FREE_NAME}`)}`,
     variables: variables(facts, references),
   };
 }

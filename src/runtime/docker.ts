@@ -2,6 +2,7 @@ import type { BlobDescriptor } from '../image/image.ts';
 import type { NodeFacts } from '../node/facts.ts';
 import type { Script, Sections } from '../node/script.ts';
 import { asRoot, CRI, criImageId, eachPair, eachReference, flatPairs, heldBy, parseJson, variables } from './cri.ts';
+import { FREE_NAME, HAS_NAME } from './names.ts';
 import type { AskedLayer, HeldImage, Runtime, TagPair } from './runtime.ts';
 
 /** Docker behind cri-dockerd: `docker load`, and the CRI's word where the node has crictl. */
@@ -82,10 +83,14 @@ function heldLayers(sections: Sections, asked: readonly AskedLayer[]): readonly 
 }
 
 /** Docker refuses to take the last name of an image that a container uses; by force it takes the name alone. */
-const NAMES = `
-has_name() { as_root $DOCKER image inspect "$1" >/dev/null 2>&1; }
+const NAMES = `${HAS_NAME}
+ask_name() {
+  said=$(as_root $DOCKER image inspect "$1" 2>&1 >/dev/null) && return
+  case $said in *[Nn]'o such image'*) return 1 ;; *) return 2 ;; esac
+}
 give_name() { as_root $DOCKER image tag "$1" "$2"; }
-take_name() { as_root $DOCKER image rm "$1" || as_root $DOCKER image rm --force "$1"; }`;
+take_name() { as_root $DOCKER image rm "$1"; }
+free_name() { take_name "$1" || as_root $DOCKER image rm --force "$1"; }`;
 
 function tag(facts: NodeFacts, pairs: readonly TagPair[]): Script {
   return {
@@ -94,15 +99,9 @@ function tag(facts: NodeFacts, pairs: readonly TagPair[]): Script {
   };
 }
 
-/** A daemon that does not answer, as while it restarts, has said nothing about what it holds: it is asked for twenty seconds. */
 function remove(facts: NodeFacts, references: readonly string[]): Script {
   return {
-    body: `${CRI}${eachReference(`  end_imports "$reference"
-  attempt=0
-  until listed=$(as_root $DOCKER image ls --quiet "$reference"); do
-    attempt=$((attempt + 1)); [ $attempt -lt 40 ] || exit 1; sleep 0.5
-  done
-  [ -z "$listed" ] || as_root $DOCKER image rm "$reference" >&2 || exit 1`)}`,
+    body: `${CRI}${NAMES}${eachReference(`  end_imports "$reference"\n${FREE_NAME}`)}`,
     variables: variables(facts, references),
   };
 }

@@ -1,6 +1,7 @@
 import type { NodeFacts } from '../node/facts.ts';
 import type { Script } from '../node/script.ts';
-import { type Names, variables } from './cri.ts';
+import { variables } from './cri.ts';
+import type { Names } from './names.ts';
 import { STAGE_PREFIX } from './staging.ts';
 
 /**
@@ -97,7 +98,7 @@ set -- $REFERENCES
 while [ $# -gt 2 ]; do
   section "restored $number"
   if has_name "$2"; then give_name "$2" "$1" >&2 && printf before
-  elif has_name "$3"; then { ! has_name "$1" || take_name "$1"; } >&2 && printf absent
+  elif has_name "$3"; then { ! has_name "$1" || free_name "$1"; } >&2 && printf absent
   else printf unmarked
   fi
   number=$((number + 1))
@@ -107,16 +108,5 @@ done`,
       facts,
       kept.flatMap(({ reference, before, absent }) => [reference, before, absent]),
     ),
-  };
-}
-
-/** Takes away names, and nothing else than names where their content is in use. */
-export function forgetScript(names: Names, facts: NodeFacts, references: readonly string[]): Script {
-  return {
-    body: `${names}
-for reference in $REFERENCES; do
-  ! has_name "$reference" || take_name "$reference" >&2 || exit 1
-done`,
-    variables: variables(facts, references),
   };
 }

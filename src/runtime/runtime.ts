@@ -3,7 +3,8 @@ import type { BlobDescriptor } from '../image/image.ts';
 import type { Platform } from '../image/platform.ts';
 import type { NodeFacts } from '../node/facts.ts';
 import type { Script, Sections } from '../node/script.ts';
-import type { Names, Pins } from './cri.ts';
+import type { Pins } from './cri.ts';
+import type { Names } from './names.ts';
 
 /** What a node's runtime holds under a reference, in its own words. */
 export interface HeldImage {

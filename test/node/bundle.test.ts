@@ -116,6 +116,16 @@ describe('no bundle is left, and the old one is as it was', () => {
     }
   });
 
+  it('when its place is a directory', async () => {
+    build(lab, 'docker', 'misplaced:1', 'misplaced');
+    const place = join(directory, 'misplaced');
+    mkdirSync(join(place, 'app.tar'), { recursive: true });
+    const outcome = await bundle('--images=misplaced:1', `--bundle=${join(place, 'app.tar')}`);
+    expect(outcome.log).toContain('[BUNDLE_FAILED]');
+    expect(outcome.code).toBe(EXIT.failed);
+    expect(readdirSync(place)).toEqual(['app.tar']);
+  });
+
   it('when the job is cancelled', async () => {
     const reference = 'registry.example/long:1';
     const layers = [{ seed: 'long', fillBytes: 300_000_000 }];

@@ -131,6 +131,20 @@ describe('all nodes or none', () => {
     expect(fine.flat()).not.toContain(undefined);
   });
 
+  it('says which name it cannot put back: one that is too long to be kept', async () => {
+    const long = `registry.example/${'long/'.repeat(45)}atomic:1`;
+    const [node = expect.unreachable()] = nodes;
+    const old = await release('before the long one');
+    build(lab, 'docker', 'atomic:1', 'under a long name', CRASHES);
+    const onOne = inputs({ nodes: `${node.address}=${node.name}`, aliases: long, smoke: 'cri' });
+    const outcome = await runAction(onOne, { lab });
+    expect(outcome.nodes[0]?.images.map(image => image.error?.code)).toContain('RESTORE_FAILED');
+    expect(outcome.log).toContain(`${long} still names the new image, or none: its name is too long to be kept`);
+    expect(outcome.code).toBe(1);
+    expect(await idOn(node, OLD)).toBe(old);
+    await crictl(lab, node, ['rmi', long]);
+  });
+
   it('is kept by the post step when the job was killed with the references moved', async () => {
     const old = await release('before the kill');
     build(lab, 'docker', 'atomic:1', 'killed');

@@ -80,6 +80,19 @@ describe('docker with the classic store', () => {
     );
   });
 
+  it('is not read again by a later run that finds all layers and the config on the runner', async () => {
+    build(classic, 'again:v1', 'again', 'a base of again', '--quiet');
+    const cache = { directory: shop.at('cache'), maxBytes: 1e9 };
+    const first = await shop.open({ source: 'docker', docker: classic, references: ['again:v1'], cache });
+    await readAll(first);
+    await first.close();
+    const docker = await recording(classic);
+    const second = await shop.open({ source: 'docker', docker: docker.path, references: ['again:v1'], cache });
+    run(classic, ['save', '--output', shop.at('again.tar'), 'again:v1']);
+    await expectImage(shop, second, told(lab, `docker-archive:${shop.at('again.tar')}`), 'docker.io/library/again:v1');
+    expect(await docker.calls()).toEqual(['image']);
+  });
+
   it('that runs elsewhere is not asked to push', async () => {
     build(classic, 'remote:v1', 'remote', 'a base of both', '--quiet');
     build(classic, 'remote:v2', 'remote too', 'a base of both', '--quiet');

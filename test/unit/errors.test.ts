@@ -1,8 +1,10 @@
-import { readFileSync } from 'node:fs';
-import { resolve } from 'node:path';
+import { readdirSync, readFileSync } from 'node:fs';
+import { join, resolve } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { ERRORS, SideloadError, toSideloadError } from '../../src/errors.ts';
 import { collect, type InputProblem, problem, throwProblems } from '../../src/problems.ts';
+
+const TESTS = resolve(import.meta.dirname, '..');
 
 const headings = readFileSync(resolve(import.meta.dirname, '..', '..', 'docs', 'troubleshooting.md'), 'utf8')
   .split('\n')
@@ -16,6 +18,14 @@ describe('docs/troubleshooting.md', () => {
   it('explains nothing that cannot happen, and nothing twice', () => {
     expect(headings.toSorted()).toEqual(Object.keys(ERRORS).toSorted());
   });
+});
+
+it.each(Object.keys(ERRORS))('%s is produced by a test', code => {
+  const files = readdirSync(TESTS, { recursive: true, encoding: 'utf8' });
+  const others = files.filter(file => file.endsWith('.test.ts') && !file.endsWith('errors.test.ts'));
+  expect(others.filter(file => new RegExp(`\\b${code}\\b`).test(readFileSync(join(TESTS, file), 'utf8')))).not.toEqual(
+    [],
+  );
 });
 
 it.each(Object.entries(ERRORS))('%s has a title and a next step in whole sentences', (_code, { title, hint }) => {

@@ -215,6 +215,26 @@ describe('content that is not what its name says', () => {
   });
 });
 
+describe('the config of an image', () => {
+  const config = Buffer.from('{"architecture":"amd64"}');
+
+  it('is there for the next run, as it was', async () => {
+    const scratch = await scratchWith();
+    expect(await scratch.findConfig(digestOf(config))).toBeUndefined();
+    await scratch.keepConfig(digestOf(config), config);
+    await scratch.close();
+    expect(await (await scratchWith()).findConfig(digestOf(config))).toEqual(config);
+  });
+
+  it('is not found, and goes, when it is not what its name says', async () => {
+    const scratch = await scratchWith();
+    await scratch.keepConfig(digestOf(config), config);
+    await writeFile(await entryPath(), '{}');
+    expect(await scratch.findConfig(digestOf(config))).toBeUndefined();
+    expect(await entries()).toEqual([]);
+  });
+});
+
 describe('several runs at once', () => {
   it('store the same layers, and none disturbs the other', async () => {
     const layers = await Promise.all([1, 2, 3].map(index => sampleLayer(`${index}`, `${index}`.repeat(300_000))));
