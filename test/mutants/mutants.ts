@@ -413,7 +413,7 @@ const ROWS: readonly Row[] = [
   [
     'the names that containerd’s CRI gives',
     'src/runtime/forget.ts',
-    'for name in $left; do ctr images rm "$name" >&2 || exit 1; done',
+    'for name in $left; do take_name "$name" >&2 || exit 1; done',
     ':',
     runtimes('retention', 'containerd,crio,docker', 'go, and not one in use|leave nothing behind in the runtime'),
   ],
