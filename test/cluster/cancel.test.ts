@@ -1,9 +1,16 @@
-import { afterEach, describe, expect, inject, it } from 'vitest';
-import { build } from '../engines.ts';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, afterEach, describe, expect, inject, it } from 'vitest';
+import { archive, build } from '../engines.ts';
+import { until } from '../lab/command.ts';
+import { setRate } from '../lab/index.ts';
 import { leftOnNode, reach, referencesOn, runAction, runPost } from '../shipped.ts';
 import { smokePods } from './kubernetes.ts';
 
 const lab = inject('lab');
+const directory = mkdtempSync(join(tmpdir(), 'kube-sideload-cancel-'));
+afterAll(() => rmSync(directory, { recursive: true, force: true }));
 
 /** A line of the log at which the job is in the middle of each stage. */
 const STAGES = {
@@ -27,6 +34,7 @@ describe('a cancelled job', () => {
     const outcome = await runAction(inputs, { lab, onLine: killAt(line, 'SIGTERM') });
     expect(outcome.code).toBe(1);
     expect(outcome.log).toContain('[CANCELLED]');
+    if (line === STAGES['while connecting']) expect(outcome.log).not.toContain('::group::Check what');
     expect(outcome.leftOnRunner).toEqual([]);
     expect(smokePods(lab)).toEqual([]);
     expect(await leftOnNode(lab)).toEqual([]);
@@ -47,6 +55,43 @@ describe('a cancelled job', () => {
       expect(post.leftOnRunner).toEqual([]);
     },
   );
+
+  it('is cleaned up by the post step when it was killed with one node done and another not', async () => {
+    const [slow = expect.unreachable()] = lab.nodes.slice(-1);
+    const image = await archive(directory, {
+      reference: 'docker.io/library/half:1',
+      layers: [{ fillBytes: 20_000_000 }],
+    });
+    const inputs = { ...reach(lab), archive: image.file };
+    await setRate(slow, '16mbit');
+    try {
+      const outcome = await runAction(inputs, { lab, onLine: killAt(/imported and verified/, 'SIGKILL') });
+      expect(outcome.signal).toBe('SIGKILL');
+      expect(await leftOnNode(lab)).toContainEqual(expect.stringContaining('kube-sideload.invalid/'));
+      const post = await runPost(outcome, inputs, { lab });
+      expect(post.log).not.toContain('::warning');
+      expect(await leftOnNode(lab)).toEqual([]);
+    } finally {
+      await setRate(slow, undefined);
+    }
+  });
+
+  it('is cleaned up by the post step when it was killed with its pods running', async () => {
+    build(lab, 'docker', 'running:1', 'running');
+    const inputs = { ...reach(lab), images: 'running:1', 'smoke-expect': 'completed' };
+    const outcome = await runAction(inputs, {
+      lab,
+      onLine: (line, pid) => {
+        if (!STAGES['while smoke pods run'].test(line)) return;
+        void until('pods', 30_000, async () => smokePods(lab).length > 0).then(() => process.kill(pid, 'SIGKILL'));
+      },
+    });
+    expect(outcome.signal).toBe('SIGKILL');
+    expect(smokePods(lab)).not.toEqual([]);
+    const post = await runPost(outcome, inputs, { lab });
+    expect(post.log).not.toContain('::warning');
+    expect(smokePods(lab)).toEqual([]);
+  });
 
   it('leaves the references as they were when it is cancelled before they move', async () => {
     build(lab, 'docker', 'unmoved:1', 'unmoved');

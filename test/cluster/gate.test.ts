@@ -4,7 +4,8 @@ import { join } from 'node:path';
 import { afterAll, afterEach, describe, expect, inject, it } from 'vitest';
 import { EXIT } from '../../src/host/host.ts';
 import { build } from '../engines.ts';
-import { leftOnNode, push, reach, referencesOn, runAction } from '../shipped.ts';
+import { enter } from '../lab/index.ts';
+import { leftOnNode, nodeNamed, push, reach, referencesOn, runAction } from '../shipped.ts';
 import { kubectl, kubectlThat, smokePods } from './kubernetes.ts';
 
 const lab = inject('lab');
@@ -107,6 +108,27 @@ describe('the gate says no', () => {
   });
 });
 
+it('the control plane gets no image that another node has refused', async () => {
+  build(lab, 'docker', 'refused:1', 'refused');
+  const [control, refusing] = [nodeNamed(lab, 'n1'), nodeNamed(lab, 'n2')];
+  const file = '/usr/local/bin/ctr';
+  const script = `#!/bin/sh\ncase "$*" in *import*) echo 'no, says the test' >&2; exit 1 ;; esac\nexec /usr/bin/ctr "$@"\n`;
+  await enter(refusing, ['sh', '-c', `printf '%s' "$0" >${file}; chmod 755 ${file}`, script]);
+  kubectl(lab, ['label', 'node', control.name, 'node-role.kubernetes.io/control-plane=']);
+  try {
+    const outcome = await push({ ...reach(lab), images: 'refused:1' }, { lab });
+    expect(outcome.nodes.map(node => [node.error?.code, node.bytesSent > 0])).toEqual([
+      [undefined, false],
+      ['IMPORT_FAILED', true],
+      [undefined, true],
+    ]);
+    expect(outcome.code).toBe(1);
+  } finally {
+    kubectl(lab, ['label', 'node', control.name, 'node-role.kubernetes.io/control-plane-']);
+    await enter(refusing, ['rm', '-f', file]);
+  }
+});
+
 describe('a cluster that cannot be used stops the job before a node is touched', () => {
   it.for([
     ['a kubeconfig that is not there', { kubeconfig: '/nonexistent/kubeconfig' }, 'KUBECONFIG_INVALID', EXIT.usage],
@@ -122,6 +144,7 @@ describe('a cluster that cannot be used stops the job before a node is touched',
     expect(outcome.code).toBe(exitCode);
     expect(outcome.log).toContain(`[${code}]`);
     expect(outcome.log).toContain('Next step: ');
+    expect(outcome.nodes.filter(({ bytesSent }) => bytesSent > 0)).toEqual([]);
     for (const node of lab.nodes) {
       expect(await referencesOn(lab, node.name)).not.toContain('docker.io/library/untouched:1');
     }

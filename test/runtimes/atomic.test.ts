@@ -49,13 +49,19 @@ async function removeNew(): Promise<void> {
   }
 }
 
-/** A client program that refuses to move the names of these tests, and is the real one otherwise. */
-async function refuseToTag(node: LabNode): Promise<() => Promise<unknown>> {
-  const program = { containerd: 'ctr', crio: 'podman', docker: 'docker' }[node.runtime];
-  const script = `#!/bin/sh\ncase "$*" in *tag*:0\\ *atomic:new) echo 'no, says the test' >&2; exit 1 ;; esac\nexec /usr/bin/${program} "$@"\n`;
-  const file = `/usr/local/bin/${program}`;
+/** A program of a node that does something else for commands that the pattern matches. */
+async function replaceProgram(node: LabNode, program: string, pattern: string, words: string) {
+  const real = (await enter(node, ['sh', '-c', `command -v ${program}`])).stdout.trim();
+  const script = `#!/bin/sh\ncase "$*" in ${pattern}) ${words} ;; esac\nexec ${real} "$@"\n`;
+  const file = `/usr/local/sbin/${program}`;
   await enter(node, ['sh', '-c', `printf '%s' "$0" >${file}; chmod 755 ${file}`, script]);
   return () => enter(node, ['rm', '-f', file]);
+}
+
+/** A client program that refuses to move the names of these tests, and is the real one otherwise. */
+function refuseToTag(node: LabNode): Promise<() => Promise<unknown>> {
+  const program = { containerd: 'ctr', crio: 'podman', docker: 'docker' }[node.runtime];
+  return replaceProgram(node, program, '*tag*:0\\ *atomic:new', "echo 'no, says the test' >&2; exit 1");
 }
 
 const CRASHES = ['/bin/sh', '-c', 'exit 3'];
@@ -113,6 +119,9 @@ describe('all nodes or none', () => {
     try {
       const outcome = await runAction(inputs({ aliases: 'atomic:new', atomic: 'false' }), { lab });
       expect(outcome.nodes.flatMap(node => node.images.map(image => image.outcome))).not.toContain('restored');
+      expect(outcome.nodes.map(node => node.error?.code)).toEqual(
+        nodes.map(node => (node === last ? 'REMOTE_COMMAND_FAILED' : undefined)),
+      );
       expect(outcome.code).toBe(1);
     } finally {
       await undo();
@@ -154,6 +163,25 @@ describe('all nodes or none', () => {
     expect(await state()).toEqual(nodes.map(() => [old, undefined]));
   });
 
+  it('is not what the post step makes of a job that had come to its end', async () => {
+    const old = await release('before the end');
+    build(lab, 'docker', 'atomic:1', 'ended');
+    const killed = inputs({ smoke: 'cri' });
+    const outcome = await runAction(killed, {
+      lab,
+      onLine: (line, pid) => {
+        if (line === '::group::Start smoke pods') process.kill(pid, 'SIGKILL');
+      },
+    });
+    const moved = await state();
+    // As if it had been killed a moment later, while it took away what it had kept.
+    const ended = { ...outcome, state: { ...outcome.state, settled: 'true' } };
+    const post = await runPost(ended, killed, { lab });
+    expect(post.log).not.toContain('::warning');
+    expect(moved.flat()).not.toContain(old);
+    expect(await state()).toEqual(moved);
+  });
+
   it('is kept when the job is cancelled with the references moved', async () => {
     const old = await release('before the cancellation');
     build(lab, 'docker', 'atomic:1', 'cancelled');
@@ -164,6 +192,56 @@ describe('all nodes or none', () => {
       },
     });
     expect(outcome.log).toContain('CANCELLED');
+    expect(await state()).toEqual(nodes.map(() => [old, undefined]));
+  });
+});
+
+describe('a node is believed no word of its client', () => {
+  const lies: readonly (readonly [what: string, words: string, code: string, said: string])[] = [
+    [
+      'that it has imported an image',
+      'cat >/dev/null; exit 0',
+      'VERIFY_FAILED',
+      'after the import: the runtime does not',
+    ],
+    [
+      'and its refusal is an error',
+      'cat >/dev/null; echo no, says the test >&2; exit 3',
+      'IMPORT_FAILED',
+      'exit code 3',
+    ],
+  ];
+  it.for(lies)('%s', async ([, words, code, said], { expect }) => {
+    const old = await release('before the lie');
+    build(lab, 'docker', 'atomic:1', code);
+    const [liar = expect.unreachable()] = nodes;
+    const undo = await replaceProgram(liar, 'ctr', '*images\\ import*', words);
+    try {
+      const outcome = await runAction(inputs(), { lab });
+      expect(outcome.nodes.map(node => node.error?.code)).toEqual(
+        nodes.map(node => (node === liar ? code : undefined)),
+      );
+      expect(outcome.nodes[0]?.error?.message).toContain(said);
+      expect(outcome.nodes.flatMap(node => node.images.map(image => image.outcome))).toEqual(nodes.map(() => 'none'));
+    } finally {
+      await undo();
+    }
+    expect(await state()).toEqual(nodes.map(() => [old, undefined]));
+  });
+
+  it.for(nodes.map(({ kind }) => kind))('when its CRI does not know the image (%s)', async (kind, { expect }) => {
+    const old = await release(`known to ${kind}`);
+    build(lab, 'docker', 'atomic:1', `unknown to ${kind}`);
+    const blind = nodes.find(node => node.kind === kind) ?? expect.unreachable();
+    const undo = await replaceProgram(blind, 'crictl', '*inspecti*', 'exit 1');
+    try {
+      const outcome = await runAction(inputs(), { lab });
+      expect(outcome.nodes.map(node => node.error?.code)).toEqual(
+        nodes.map(node => (node === blind ? 'VERIFY_FAILED' : undefined)),
+      );
+    } finally {
+      await undo();
+    }
     expect(await state()).toEqual(nodes.map(() => [old, undefined]));
   });
 });

@@ -1,9 +1,14 @@
-import { afterEach, describe, expect, inject, it } from 'vitest';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, afterEach, describe, expect, inject, it } from 'vitest';
 import { build } from '../engines.ts';
-import { enter } from '../lab/index.ts';
+import { enter, type LabNode } from '../lab/index.ts';
 import { crictl, type Inputs, leftOnNode, reach, runAction, runPost } from '../shipped.ts';
 
 const lab = inject('lab');
+const directory = mkdtempSync(join(tmpdir(), 'kube-sideload-cri-'));
+afterAll(() => rmSync(directory, { recursive: true, force: true }));
 /** One node of each runtime, and one without crictl; each has a kubelet, which kills what it has not started. */
 const kinds = ['containerd', 'containerd-1.7', 'crio', 'docker'];
 const nodes = lab.nodes.filter(({ kind }) => kinds.includes(kind));
@@ -35,6 +40,19 @@ async function left(): Promise<readonly string[]> {
     }),
   );
   return found.filter(text => text !== '');
+}
+
+/** Starts a sandbox of a run, and makes the directory of its files. */
+async function leave(node: LabNode, run: string): Promise<void> {
+  const file = join(directory, `${node.name}.json`);
+  const pod = {
+    metadata: { name: 'left', namespace: 'kube-sideload', uid: `left-${run}`, attempt: 0 },
+    labels: { 'kube-sideload/run': run, 'kube-sideload/pod': 'left' },
+    linux: { security_context: { namespace_options: { network: 0, pid: 1, ipc: 0 } } },
+  };
+  writeFileSync(file, JSON.stringify(pod));
+  await crictl(lab, node, ['runp', file]);
+  await enter(node, ['mkdir', `/var/log/kube-sideload-${run}-9`]);
 }
 
 afterEach(async () => {
@@ -77,6 +95,9 @@ describe('smoke: cri', () => {
       },
     });
     expect(outcome.signal).toBe('SIGKILL');
+    // As if the node had lost its power: else it notices by itself that nobody listens any more.
+    for (const node of nodes) await leave(node, outcome.state.run ?? '');
+    expect(await left()).toHaveLength(nodes.length);
     const post = await runPost(outcome, inputs(), { lab });
     expect(post.log).not.toContain('::warning');
   });

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, inject, it } from 'vitest';
@@ -164,6 +164,8 @@ describe('a lock', () => {
       expect(one.error?.message).toContain(`run other1 has locked ${REFERENCE} since 2023-11-14T22:13:20.000Z`);
       expect(one.error?.hint).toContain('`lock-timeout`');
       expect(two?.error).toBeUndefined();
+      // Not even moved and put back.
+      expect(outcome.nodes.flatMap(({ images }) => images.map(({ outcome: what }) => what))).toEqual(['none', 'none']);
       expect(outcome.outputs.changed).toBe('false');
     } finally {
       await unlockAll();
@@ -232,6 +234,35 @@ describe('a lock', () => {
       expect(two?.images.map(({ outcome: what }) => what)).toEqual(['restored']);
       expect(await idsOf(REFERENCE)).toEqual([broken.id, old.id]);
     } finally {
+      await unlockAll();
+      await place(old);
+    }
+  });
+
+  it('that has run out, and that another job has by the time of the verdict, makes it a failure', async () => {
+    await place(old);
+    const late = join(directory, 'late');
+    const clock = join(directory, 'clock.mjs');
+    // Nothing is renewed, since no time passes that a timer would notice.
+    writeFileSync(
+      clock,
+      `import { existsSync } from 'node:fs';
+      const now = Date.now;
+      Date.now = () => now() + (existsSync(${JSON.stringify(late)}) ? 200_000 : 0);\n`,
+    );
+    const outcome = await push(inputs(first), {
+      lab,
+      env: { NODE_OPTIONS: `--import=${clock}` },
+      onLine: line => {
+        if (SMOKING.test(line)) void lockFirst(100).then(() => writeFileSync(late, ''));
+      },
+    });
+    try {
+      expect(outcome.code, outcome.log).toBe(1);
+      expect(outcome.nodes.map(({ error }) => error?.code)).toEqual(['NODE_LOCKED', undefined]);
+      expect(outcome.log).toContain('had run out: the node could not be asked for too long');
+    } finally {
+      rmSync(late, { force: true });
       await unlockAll();
       await place(old);
     }

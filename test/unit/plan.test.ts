@@ -3,7 +3,7 @@ import type { SideloadError } from '../../src/errors.ts';
 import type { Layer, PlatformImage, SourceImage } from '../../src/image/image.ts';
 import type { Platform } from '../../src/image/platform.ts';
 import type { NodeFacts } from '../../src/node/facts.ts';
-import { faultOf, planLayers, planNode, unpackedBytes } from '../../src/plan.ts';
+import { faultOf, planLayers, planNode, sentBytes, unpackedBytes } from '../../src/plan.ts';
 import type { HeldImage } from '../../src/runtime/runtime.ts';
 
 const AMD64: Platform = { os: 'linux', architecture: 'amd64' };
@@ -113,6 +113,36 @@ it('a layer that several images share counts once', () => {
     { ...image('b'), layers: [layer('1', 100), layer('3', 3)] },
   ];
   expect(unpackedBytes(images.map(image => ({ image, held: [] })))).toBe(123);
+});
+
+describe('an image that has not been read', () => {
+  const layer = (character: string, sourceSizeBytes?: number) =>
+    ({ diffId: `sha256:${character.repeat(64)}`, sourceSizeBytes }) as Layer;
+  const unread = { ...BUILT, layers: [layer('1'), layer('2')], sizeBytes: 500 };
+  const blob = (sizeBytes: number) => ({ digest: `sha256:${'f'.repeat(64)}`, sizeBytes, compression: 'zstd' }) as const;
+
+  it('counts as a whole, once, unless the node has some of it', () => {
+    const missing = { image: unread, held: [] };
+    expect(unpackedBytes([missing])).toBe(500);
+    expect(unpackedBytes([missing, missing])).toBe(500);
+    expect(unpackedBytes([{ image: unread, held: [blob(1)] }])).toBe(0);
+    const partly = { ...unread, layers: [layer('3', 7), layer('4')] };
+    expect(unpackedBytes([missing, { image: partly, held: [] }])).toBe(1007);
+    // One layer of it has been counted with another image, and one has not.
+    expect(unpackedBytes([missing, { image: { ...unread, layers: [layer('1'), layer('5')] }, held: [] }])).toBe(1000);
+    expect(unpackedBytes([{ image: { ...BUILT, layers: [layer('1')] }, held: [] }])).toBe(0);
+  });
+
+  it('is sent as what lies on the runner, and at most as the whole of it', () => {
+    const missing = { image: unread, held: [] };
+    expect(sentBytes(missing, [blob(30), blob(4)])).toBe(34);
+    expect(sentBytes(missing, [blob(30), undefined])).toBe(500);
+    expect(sentBytes(missing, [blob(600), undefined])).toBe(600);
+    const read = { ...unread, layers: [layer('1', 100), layer('2', 20)] };
+    expect(sentBytes({ image: read, held: [] }, [undefined, blob(4)])).toBe(104);
+    expect(sentBytes({ image: read, held: [blob(1)] }, [])).toBe(20);
+    expect(sentBytes({ image: { ...BUILT, layers: [layer('1')] }, held: [] }, [])).toBe(0);
+  });
 });
 
 describe('the layers that a node has', () => {

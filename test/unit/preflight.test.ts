@@ -147,6 +147,22 @@ describe('one thing that is wrong', () => {
       'error IMAGE_CREDENTIALS_POLICY',
     ],
     [
+      'that policy and an allowlist, which it does not heed',
+      { kubelet: { credentialPolicy: 'AlwaysVerify', credentialAllowlist: ['docker.io/library/app'] } },
+      'error IMAGE_CREDENTIALS_POLICY',
+    ],
+    [
+      'an allowlist with the image and others',
+      { kubelet: allow('docker.io/library/db', 'docker.io/library/app') },
+      undefined,
+    ],
+    [
+      'a sandbox image whose configured name is none',
+      { facts: { sandbox: { reference: 'Not a name', isHeld: false } } },
+      'error SANDBOX_IMAGE_MISSING',
+      'warning SANDBOX_IMAGE_MISSING',
+    ],
+    [
       'that policy where the image is',
       { kubelet: { credentialPolicy: 'AlwaysVerify' }, isHeld: true },
       'warning IMAGE_CREDENTIALS_POLICY',
@@ -219,10 +235,41 @@ describe('one thing that is wrong', () => {
     expect(found([lacking], { images: [pause] })).toEqual([]);
   });
 
+  it('a sandbox image that is not among several that are sent', () => {
+    const pause = source(PAUSE, variant('c', AMD64));
+    const both = [...node('w1').images, ...node('w1', { image: pause }).images];
+    const facts = { sandbox: { reference: PAUSE, isHeld: false } };
+    expect(found([node('w1', { facts, rest: { images: both } })], { images: [IMAGE, pause] })).toEqual([]);
+  });
+
+  it('a policy that refuses one of two images, of which the other one is there', () => {
+    const [image = expect.unreachable()] = node('w1').images;
+    const images = [
+      { ...image, stage: undefined },
+      { ...image, reference: 'docker.io/library/db:1' },
+    ];
+    const refusing = node('w1', { kubelet: { credentialPolicy: 'AlwaysVerify' }, rest: { images } });
+    const [finding] = preflight([refusing], [IMAGE], { isSmoked: true, isPinning: false, cluster: undefined });
+    expect(finding).toMatchObject({
+      severity: 'error',
+      message: expect.stringMatching(/does not let pods use docker.io\/library\/app:1, docker.io\/library\/db:1$/),
+    });
+  });
+
+  it('a disk for the archive alone that is too small', () => {
+    const work = (freeMegabytes: number, path = '/var/tmp') => ({ ...disk(freeMegabytes), path });
+    expect(found([node('w1', { facts: { workDisk: work(99) } })])).toEqual(['w1 warning DISK_TIGHT']);
+    expect(found([node('w1', { facts: { workDisk: work(100) } })])).toEqual([]);
+    expect(found([node('w1', { facts: { workDisk: work(99, '/var') } })])).toEqual([]);
+    expect(found([node('w1', { facts: { disk: disk(100, 200) } })])).not.toContain('w1 error DISK_FULL');
+  });
+
   it('two addresses of one node', () => {
     const twin = { ...node('w1'), settings: { ...node('w1').settings, label: '10.0.0.1' } };
     expect(found([node('w1'), twin])).toEqual(['10.0.0.1 error INPUT_INVALID']);
     expect(found([node('w1'), twin], { isSmoked: false })).toEqual([]);
+    const unknown = { machine: undefined, facts: undefined, images: [] };
+    expect(found([node('w1', { rest: unknown }), node('w2', { rest: unknown })])).toEqual([]);
   });
 });
 
@@ -260,6 +307,7 @@ describe('everything is found at once', () => {
       /^the CRI does not have .*\nalso \[DISK_FULL\]: the layers alone are 100\.0 MB; 1\.0 MB are free on \/var\n/,
     );
     expect(errorOf(findings.filter(finding => finding.node === 'w1'))).toBeUndefined();
+    expect(errorOf(findings.map(finding => ({ ...finding, severity: 'warning' as const })))).toBeUndefined();
   });
 });
 

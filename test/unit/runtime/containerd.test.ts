@@ -104,6 +104,16 @@ function held(sections: Readonly<Record<string, string | undefined>>) {
   return containerd.held(new Map(present as [string, string][]), [REFERENCE]).get(REFERENCE);
 }
 
+it('removes a name by itself', () => {
+  const ctr = ['ctr', '--address', FACTS.criSocket, '--namespace', 'k8s.io'];
+  expect(containerd.removeOne({ ...FACTS, tools: {} }, REFERENCE)).toEqual([...ctr, 'images', 'rm', REFERENCE]);
+});
+
+it('says of missing content what ctr says', () => {
+  expect(containerd.lacksContent(`ctr: content digest ${ID}: not found`)).toBe(true);
+  expect(containerd.lacksContent('ctr: content digest x: not found')).toBe(false);
+});
+
 describe('the answer', () => {
   it('is what the CRI says', () => {
     const known = { imageId: ID, os: 'linux', architecture: 'amd64', unpacked: true, witness: 'crictl' };
@@ -126,6 +136,8 @@ describe('the answer', () => {
     ['the CRI answers with something else', { 'cri 0': '{"status":{}}' }],
     ['the CRI answers with nothing', { 'cri 0': '' }],
     ['there is no crictl, and the manifest cannot be read', { 'cri 0': undefined, 'config-digest 0': '' }],
+    ['there is no crictl, and no config', { 'cri 0': undefined, 'config-digest 0': undefined }],
+    ['the CRI has what ctr has not', { 'manifest 0': undefined }],
   ])('is that nothing is held: %s', (_what, sections) => {
     expect(held(sections)).toBeUndefined();
   });
@@ -140,6 +152,7 @@ describe('the answer', () => {
   it.each([
     ['false', `${REFERENCE} application/vnd.oci.image.manifest.v1+json sha256:cc complete (3/3) 1.2 MiB/1.2 MiB false`],
     ['nothing', ''],
+    ['something else at its end', `${REFERENCE} true (3/3) false`],
     ['an error', 'ctr: snapshotter not loaded: zfs: invalid argument'],
   ])('is not unpacked unless `ctr images check` says true: %s', (_what, check) => {
     expect(held({ 'check 0': check })?.unpacked).toBe(false);
@@ -189,6 +202,19 @@ describe('the layers on a node', () => {
   it('are not taken for anything else when the blob cannot be read or is of no known form', () => {
     expect(held([`${digest('a')}   ${label}`, `${digest('b')} 5 2e2f0000 ${label}`])).toEqual([[], []]);
     expect(held([])).toEqual([[], []]);
+    for (const line of [
+      `x${digest('a')} 5 1f8b0800 ${label}`,
+      `${digest('a')} 5x 1f8b0800 ${label}`,
+      `${digest('a')} x5 1f8b0800 ${label}`,
+      `${digest('a')} 5 1f8b0800 400B`,
+    ]) {
+      expect(held([line]), line).toEqual([[], []]);
+    }
+  });
+
+  it('are not asked for when there are none', () => {
+    expect(containerd.layers(FACTS, []).body).toBe('');
+    expect(containerd.layers(FACTS, asked).body).not.toBe('');
   });
 
   it('are ours by digest, also when an import broke off, and by snapshot when blobs are discarded', () => {

@@ -37,6 +37,7 @@ describe('a kept name', () => {
     `kube-sideload.invalid/${RUN}/after/docker.io/library/app:1`,
     `registry.example/${RUN}/before/docker.io/library/app:1`,
     `kube-sideload.invalid/${RUN}/before/0xzz/app:1`,
+    `kube-sideload.invalid/${RUN}/before/docker.io/${'a'.repeat(220)}:1`,
   ])('is not %s', name => {
     expect(parseKept(name)).toBeUndefined();
   });

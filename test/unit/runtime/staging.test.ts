@@ -1,7 +1,7 @@
 import { tmpdir } from 'node:os';
 import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import { endRun, startOfRun, startRun } from '../../../src/run.ts';
-import { abandonedReferences, stageReference } from '../../../src/runtime/staging.ts';
+import { abandonedReferences, isPart, partReference, stageName, stageReference } from '../../../src/runtime/staging.ts';
 import { recordingHost } from '../recording-host.ts';
 
 const DAY_MS = 24 * 3600 * 1000;
@@ -30,6 +30,14 @@ it.each([Date.UTC(2026, 0, 1), Date.UTC(2037, 0, 1), Date.UTC(2039, 0, 1), Date.
     expect(startOfRun(await runIdAt(timeMs))?.getTime()).toBe(timeMs);
   },
 );
+
+it('tells a part of an image from the image', () => {
+  const stage = stageReference('t4y1q2abcdef', 12);
+  const part = partReference(stage, 34);
+  expect(part).toBe('kube-sideload.invalid/t4y1q2abcdef:12-34');
+  expect([isPart(part), isPart(stage), isPart(`${part}x`), isPart('app:1-a')]).toEqual([true, false, false, false]);
+  expect([stageName(part), stageName(stage)]).toEqual(Array(2).fill('kube-sideload.invalid/t4y1q2abcdef'));
+});
 
 describe('abandoned are', () => {
   it('the references of this run, and of runs that must be over', async () => {

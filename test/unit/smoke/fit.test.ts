@@ -33,6 +33,7 @@ describe('the user of an image', () => {
     ['root', 'image'],
     ['app', 'image'],
     ['1app', 'image'],
+    ['app1', 'image'],
   ])('%j decides what is tried first: %s', (user, level) => {
     expect(firstFit(user, AUTO).security.level).toBe(level);
   });

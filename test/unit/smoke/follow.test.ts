@@ -1,4 +1,5 @@
 import { describe, expect, it, vi } from 'vitest';
+import { SideloadError } from '../../../src/errors.ts';
 import { followPods } from '../../../src/smoke/follow.ts';
 import { stopClock } from '../clock.ts';
 import { API_DOWN, fakeCluster, STATUS } from './cluster.ts';
@@ -90,6 +91,22 @@ describe('following pods', () => {
     expect(heard.slice(3)).toEqual(['smoke Pending', 'list smoke']);
     end.abort();
     await following;
+  });
+
+  it('goes on for as long as the API server is away, and not when it knows the credentials no longer', async () => {
+    const cluster = fakeCluster();
+    cluster.fail.list.push(...Array(9).fill(API_DOWN));
+    const { clock, heard, end, following } = await follow(cluster);
+    await clock.advance(9000);
+    expect(heard.slice(-2)).toEqual(['smoke Pending', 'list smoke']);
+    const forbidden = new SideloadError('CLUSTER_REFUSED', 'Error from server (Forbidden): pods is forbidden');
+    cluster.fail.list.push(...Array(3).fill(forbidden), API_DOWN, ...Array(5).fill(forbidden));
+    cluster.endWatch(API_DOWN);
+    const ended = following.catch(thrown => thrown);
+    await clock.advance(20_000);
+    expect(await ended).toBe(forbidden);
+    expect(heard.filter(line => line.includes('Forbidden'))).toHaveLength(7);
+    end.abort();
   });
 
   it('ends without an error while it waits, watches, or before it began', async () => {

@@ -121,6 +121,7 @@ describe('requests', () => {
   ])('tell whether the cluster has a node: %j', async (stderr, answer) => {
     await program.says({ stdout: '{"metadata":{"name":"worker-1"}}', stderr, code: stderr === '' ? 0 : 1 });
     expect(await program.kubectl.getNode('worker-1')).toEqual(answer);
+    expect(await program.arguments()).toContain('--raw=/api/v1/nodes/worker-1');
   });
 
   it('do not take an API server that is away for a missing node', async () => {

@@ -104,3 +104,57 @@ describe('a manifest', () => {
     expect(() => assertUsed(template, ['x', 'registry.example/side:2'])).not.toThrow();
   });
 });
+
+describe('a pod of ours', () => {
+  const ours = (changes: Partial<Parameters<typeof smokePodManifest>[0]> = {}) =>
+    smokePodManifest({
+      name: 'kube-sideload-x-0',
+      nodeName: 'worker-1',
+      image: 'docker.io/library/app:1',
+      runId: 'x',
+      deadlineSeconds: 180,
+      template: undefined,
+      command: [],
+      security: { level: 'image' },
+      resources: { requests: { cpu: '10m' }, limits: {} },
+      ...changes,
+    });
+
+  it('runs one container as the image says, whatever taints there are', () => {
+    const { spec } = ours() as { spec: object };
+    expect(spec).toEqual({
+      automountServiceAccountToken: false,
+      enableServiceLinks: false,
+      dnsPolicy: 'Default',
+      tolerations: [{ operator: 'Exists' }],
+      containers: [
+        {
+          name: 'smoke',
+          image: 'docker.io/library/app:1',
+          imagePullPolicy: 'Never',
+          resources: { requests: { cpu: '10m' } },
+        },
+      ],
+      nodeName: 'worker-1',
+      restartPolicy: 'Never',
+      terminationGracePeriodSeconds: 1,
+      activeDeadlineSeconds: 180,
+    });
+  });
+
+  it('has a command, and all that Pod Security `restricted` wants, when asked', () => {
+    const securityContext = {
+      runAsNonRoot: true,
+      allowPrivilegeEscalation: false,
+      capabilities: { drop: ['ALL'] },
+      seccompProfile: { type: 'RuntimeDefault' },
+    };
+    const container = (runAsUser: number | undefined) =>
+      ours({ command: ['/bin/true'], security: { level: 'restricted', runAsUser } });
+    expect(container(undefined)).toHaveProperty('spec.containers.0.securityContext', securityContext);
+    expect(container(65_534)).toHaveProperty('spec.containers.0', {
+      ...{ name: 'smoke', image: 'docker.io/library/app:1', imagePullPolicy: 'Never', command: ['/bin/true'] },
+      ...{ resources: { requests: { cpu: '10m' } }, securityContext: { ...securityContext, runAsUser: 65_534 } },
+    });
+  });
+});

@@ -1,5 +1,6 @@
 import { describe, expect, it, vi } from 'vitest';
 import { SideloadError } from '../../../src/errors.ts';
+import { parsePodManifest } from '../../../src/smoke/manifest.ts';
 import {
   checkCluster,
   deletePods,
@@ -88,7 +89,7 @@ describe('smoke pods', () => {
     await clock.advance(1999);
     expect(told).toEqual([]);
     await clock.advance(1);
-    expect(told.map(({ message }) => message)).toEqual(['Running']);
+    expect(told.map(({ message, durationMs }) => [message, durationMs])).toEqual([['Running', 2000]]);
     expect(await codes()).toEqual({ 'worker-1': 'passed' });
     expect(cluster.pods.size).toBe(0);
   });
@@ -166,6 +167,50 @@ describe('smoke pods', () => {
     cluster.become(FIRST, STATUS.completed);
     cluster.become(SECOND, STATUS.completed);
     expect(await codes()).toEqual({ 'worker-1': 'SMOKE_IMAGE_NEVER_PULL', 'worker-2': 'passed' });
+  });
+
+  it('that have passed stay so, whatever becomes of them in the same moment', async () => {
+    const cluster = fakeCluster();
+    const { codes } = start(cluster);
+    await cluster.watching();
+    cluster.become(FIRST, STATUS.completed);
+    cluster.remove(FIRST);
+    expect(await codes()).toEqual({ 'worker-1': 'passed' });
+  });
+
+  it('whose name is taken already are refused', async () => {
+    const cluster = fakeCluster();
+    const exists = new SideloadError('CLUSTER_REFUSED', 'Error from server (AlreadyExists): pods already exists');
+    cluster.fail.create.push(exists);
+    expect(await start(cluster).codes()).toEqual({ 'worker-1': 'CLUSTER_REFUSED' });
+  });
+
+  it('tell the log of the container that has failed, else of one that has begun', async () => {
+    const side = { name: 'side', state: { running: {} } };
+    const cluster = fakeCluster();
+    const { running } = start(cluster);
+    await cluster.watching();
+    const failed = { name: 'app', state: { terminated: { exitCode: 3, reason: 'Error' } } };
+    const setup = { name: 'setup', state: { terminated: { exitCode: 0 } } };
+    cluster.become(FIRST, { phase: 'Running', initContainerStatuses: [setup], containerStatuses: [side, failed] });
+    await running;
+    expect(cluster.kubectl.logTail).toHaveBeenCalledExactlyOnceWith(FIRST, 'app');
+
+    const slow = fakeCluster();
+    const waiting = start(slow);
+    await slow.watching();
+    const creating = { name: 'app', state: { waiting: { reason: 'PodInitializing' } } };
+    slow.become(FIRST, { phase: 'Pending', containerStatuses: [creating, side] });
+    await waiting.clock.advance(TIMEOUT_MS);
+    await waiting.running;
+    expect(slow.kubectl.logTail).toHaveBeenCalledExactlyOnceWith(FIRST, 'side');
+    const silent = fakeCluster();
+    const stuck = start(silent);
+    await silent.watching();
+    silent.become(FIRST, { phase: 'Pending', containerStatuses: [creating] });
+    await stuck.clock.advance(TIMEOUT_MS);
+    await stuck.running;
+    expect(silent.kubectl.logTail).not.toHaveBeenCalled();
   });
 
   it('that somebody deletes are failures', async () => {
@@ -301,10 +346,11 @@ describe('smoke pods', () => {
       hint: 'Let them watch.',
     });
     cluster.fail.list.push(...Array(5).fill(forbidden));
-    const { clock, running, codes } = start(cluster);
+    const { clock, running, codes } = start(cluster, ['worker-1', 'worker-2'], undefined, { parallel: 1 });
     await clock.advance(4000);
-    expect(await codes()).toEqual({ 'worker-1': 'CLUSTER_REFUSED' });
+    expect(await codes()).toEqual({ 'worker-1': 'CLUSTER_REFUSED', 'worker-2': 'CLUSTER_REFUSED' });
     expect((await running)[0]?.error?.hint).toBe('Let them watch.');
+    expect(cluster.calls).not.toContain(`create ${SECOND}`);
   });
 
   it('are no more at a time than was asked for', async () => {
@@ -408,6 +454,51 @@ describe('smoke pods', () => {
         containers: [{ image: 'docker.io/library/app:1', imagePullPolicy: 'Never' }],
       },
     });
+  });
+});
+
+describe('a manifest of one’s own', () => {
+  const template = parsePodManifest(
+    'kind: Pod\nspec: { containers: [{ name: app, image: "app:1" }, { name: side, image: "side:1" }] }',
+    'smoke',
+  );
+  const OTHER_ID = `sha256:${'0'.repeat(64)}`;
+  const states = (app: string, side: string) =>
+    [app, side].map((imageID, index) => ({
+      name: index === 0 ? 'app' : 'side',
+      imageID,
+      state: { terminated: { exitCode: 0 } },
+    }));
+
+  it('is what is started, and judged by its containers that run the image', async () => {
+    for (const [app, side, code] of [
+      [RECORDED_IMAGE_ID, OTHER_ID, 'passed'],
+      [OTHER_ID, RECORDED_IMAGE_ID, 'SMOKE_OTHER_IMAGE'],
+    ] as const) {
+      const cluster = fakeCluster();
+      const { codes } = start(cluster, ['worker-1'], undefined, { template });
+      await cluster.watching();
+      expect(cluster.pods.get(FIRST)?.spec?.containers?.map(({ name }) => name)).toEqual(['app', 'side']);
+      cluster.become(FIRST, { phase: 'Succeeded', containerStatuses: states(app, side) });
+      expect(await codes()).toEqual({ 'worker-1': code });
+    }
+  });
+
+  it('that does not use an image leaves that one to a pod of ours, all of whose containers count', async () => {
+    const cluster = fakeCluster();
+    const other = parsePodManifest('kind: Pod\nspec: { containers: [{ name: side, image: "side:1" }] }', 'smoke');
+    const { codes } = start(cluster, ['worker-1'], undefined, { template: other });
+    await cluster.watching();
+    expect(cluster.pods.get(FIRST)?.spec?.containers?.map(({ name }) => name)).toEqual(['smoke']);
+    const [ended = expect.unreachable()] = states(OTHER_ID, '');
+    cluster.become(FIRST, { phase: 'Succeeded', containerStatuses: [{ ...ended, name: 'smoke' }] });
+    expect(await codes()).toEqual({ 'worker-1': 'SMOKE_OTHER_IMAGE' });
+    const refusal = checkCluster(cluster.kubectl, [target('worker-1')], { ...OPTIONS, template: other }, () => {});
+    expect(await failureOf(refusal)).toMatchObject({ code: 'INPUT_INVALID' });
+    expect((await failureOf(refusal)).message).toContain(
+      'docker.io/library/side:1, and none of docker.io/library/app:1',
+    );
+    await checkCluster(cluster.kubectl, [], { ...OPTIONS, template: other }, () => {});
   });
 });
 
@@ -523,6 +614,14 @@ describe('asking the cluster beforehand', () => {
       expect.stringContaining('cannot get resource "nodes"'),
     ]);
     expect(cluster.calls).toEqual([`dry-run ${FIRST}`]);
+  });
+
+  it('says what has been changed for the namespace', async () => {
+    const cluster = fakeCluster();
+    cluster.fail.create.push(new SideloadError('POD_SECURITY', 'violates PodSecurity "restricted:latest"'));
+    const said: string[] = [];
+    await checkCluster(cluster.kubectl, [target('worker-1')], OPTIONS, line => said.push(line));
+    expect(said).toEqual([expect.stringMatching(/^the smoke pods of docker.io\/library\/app:1 run as user 65534 /)]);
   });
 
   it('asks once for each image, and not for each node', async () => {

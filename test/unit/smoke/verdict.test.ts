@@ -111,6 +111,32 @@ describe('what no recording has', () => {
     ['a running container in a pod that is not Running yet', inState(running, 'Pending'), 'pending'],
     ['a Running pod whose container does not run', inState({ waiting: { reason: 'ContainerCreating' } }), 'pending'],
     ['a pod that Succeeded without telling its container', pod({ phase: 'Succeeded' }), 'pending'],
+    ['a Running pod that tells nothing of its containers', pod({ phase: 'Running' }), 'pending'],
+    ['a container that tells no state', pod({ phase: 'Running', containerStatuses: [{}] }), 'pending'],
+    [
+      'a pod that runs and gives a reason',
+      pod({ phase: 'Running', reason: 'Something', containerStatuses: [{ state: running }] }),
+      'running',
+    ],
+    [
+      'a disruption that is over',
+      pod({
+        phase: 'Running',
+        conditions: [{ type: 'DisruptionTarget', status: 'False' }],
+        containerStatuses: [{ state: running }],
+      }),
+      'running',
+    ],
+    [
+      'a container of which the kubelet has lost sight',
+      inState({ terminated: { exitCode: 137, reason: 'ContainerStatusUnknown' } }),
+      'pending',
+    ],
+    [
+      'a runtime that cannot create a container for another machine',
+      inState({ waiting: { reason: 'CreateContainerError', message: 'exec format error' } }, 'Pending'),
+      'SMOKE_EXEC_FORMAT',
+    ],
     ['a waiting reason that may pass', inState({ waiting: { reason: 'PodInitializing' } }, 'Pending'), 'pending'],
     ['an end without an exit code', inState({ terminated: { reason: 'Error' } }), 'SMOKE_CRASHED'],
     ['exit code 0 of another image', judgeable(OTHER_ID, { terminated: { exitCode: 0 } }), 'SMOKE_OTHER_IMAGE'],
@@ -244,6 +270,13 @@ describe('when the time is up', () => {
       /timed out/,
     ],
     [
+      'a disk that cannot be attached',
+      creating,
+      [{ reason: 'FailedAttachVolume', message: 'timed out' }],
+      'SMOKE_VOLUME',
+      /timed out/,
+    ],
+    [
       'a kubelet that looked and said nothing of use',
       { state: 'pending', message: 'Pending' },
       [{ reason: 'Pulled', message: 'already present' }],
@@ -261,7 +294,10 @@ describe('when the time is up and the cluster speaks of the node', () => {
   const condition = (status: string) => ({
     metadata: { name: 'w' },
     status: {
-      conditions: [{ type: 'Ready', status, reason: 'NodeStatusUnknown', message: 'Kubelet stopped posting' }],
+      conditions: [
+        { type: 'MemoryPressure', status: 'False' },
+        { type: 'Ready', status, reason: 'NodeStatusUnknown', message: 'Kubelet stopped posting' },
+      ],
     },
   });
   const last: Verdict = { state: 'pending', message: 'ContainerCreating' };
@@ -302,6 +338,17 @@ describe('a pod of several containers', () => {
   it('runs when all of them do, or are done', () => {
     expect(brief(of([up, { name: 'side', state: { waiting: { reason: 'PodInitializing' } } }]))).toBe('pending');
     expect(brief(of([up, { name: 'side', state: { terminated: { exitCode: 0 } } }]))).toBe('running');
+  });
+
+  it('is ready when all of them are, or are done', () => {
+    const side = { name: 'side', state: { running: {} } };
+    const ready = (...containerStatuses: readonly ContainerStatus[]) =>
+      judge(pod({ phase: 'Running', containerStatuses }), RECORDED_IMAGE_ID, { expect: 'ready' });
+    expect(brief(ready({ ...up, ready: true }, side))).toBe('pending');
+    expect(ready({ ...up, ready: true }, { ...side, ready: true }).message).toBe('Running and ready');
+    expect(brief(ready({ ...up, ready: true }, { name: 'side', state: { terminated: { exitCode: 0 } } }))).toBe(
+      'running',
+    );
   });
 
   it('fails with the first that fails, by its name, also before the others begin', () => {

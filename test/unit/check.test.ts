@@ -1,0 +1,124 @@
+import { describe, expect, it } from 'vitest';
+import { checkNode, type Expectation } from '../../src/check.ts';
+import type { SideloadError } from '../../src/errors.ts';
+import type { NodeFacts } from '../../src/node/facts.ts';
+import { type AskedScript, answeringNode, holds } from './node/answering.ts';
+
+const APP = 'docker.io/library/app:1';
+const DB = 'docker.io/library/db:1';
+const PAUSE = 'registry.k8s.io/pause:3.10';
+const AMD64 = { os: 'linux', architecture: 'amd64' } as const;
+const ARM64 = { os: 'linux', architecture: 'arm64' } as const;
+const RUN = { id: 't4y1q2abcdef', scratch: '/nowhere', signal: new AbortController().signal };
+
+function id(character: string): string {
+  return `sha256:${character.repeat(64)}`;
+}
+
+function expectation(reference: string, character: string, changes: Partial<Expectation> = {}): Expectation {
+  return { reference, variants: [{ platform: AMD64, imageId: id(character) }], isSandbox: false, ...changes };
+}
+
+type Held = Parameters<typeof holds>[1];
+
+/** Compares a node that holds these images, and has this record, with what should be there. */
+async function checked(
+  expectations: readonly Expectation[],
+  held: Held,
+  { record = '', facts = {} }: { readonly record?: string; readonly facts?: Partial<NodeFacts> } = {},
+) {
+  const answer = (script: AskedScript) => (script.text.includes('section record') ? { record } : holds(script, held));
+  const node = answeringNode(answer, facts);
+  const error = await checkNode(node, expectations, RUN).then(
+    () => undefined,
+    (thrown: SideloadError) => thrown,
+  );
+  return { node, error, drift: node.checked.map(({ drift }) => drift) };
+}
+
+describe('a node', () => {
+  it('has what it should when image ID and layers are there', async () => {
+    const { node, error } = await checked([expectation(APP, 'a')], { [APP]: { imageId: id('a') } });
+    expect(error).toBeUndefined();
+    expect(node.checked).toMatchObject([
+      { reference: APP, imageId: id('a'), outcome: 'present', drift: undefined, error: undefined },
+    ]);
+  });
+
+  it.each<[what: string, held: Held, drift: string, says: RegExp]>([
+    ['nothing', {}, 'missing', /app:1: the runtime does not have it$/],
+    ['another image', { [APP]: { imageId: id('b') } }, 'other-image', /it is sha256:b+, and should be sha256:a+$/],
+    ['an image without its layers', { [APP]: { imageId: id('a'), unpacked: false } }, 'not-unpacked', /not unpacked$/],
+  ])('differs by %s', async (_what, held, drift, says) => {
+    const { node, error } = await checked([expectation(APP, 'a')], held);
+    expect(error).toMatchObject({ code: 'DRIFT', message: expect.stringMatching(says) });
+    expect(node.checked).toMatchObject([
+      { imageId: id('a'), outcome: 'none', drift, error: { code: 'DRIFT', message: expect.stringMatching(says) } },
+    ]);
+  });
+
+  it('differs when what is there is for other machines', async () => {
+    const other = { platform: ARM64, imageId: id('a') };
+    const { node, error } = await checked([expectation(APP, 'a', { variants: [other] })], {
+      [APP]: { imageId: id('a') },
+    });
+    expect(error?.message).toBe(`${APP}: it is there for linux/arm64, and the node is linux/amd64`);
+    expect(node.checked).toMatchObject([{ drift: 'no-platform', imageId: id('a') }]);
+  });
+
+  it('is compared with the variant for its own machine', async () => {
+    const variants = [
+      { platform: ARM64, imageId: id('b') },
+      { platform: AMD64, imageId: id('a') },
+    ];
+    expect((await checked([expectation(APP, 'a', { variants })], { [APP]: { imageId: id('a') } })).drift).toEqual([
+      undefined,
+    ]);
+    expect((await checked([expectation(APP, 'a', { variants })], { [APP]: { imageId: id('b') } })).drift).toEqual([
+      'other-image',
+    ]);
+  });
+
+  it('is told with all that differs, and no more', async () => {
+    const { error, drift } = await checked([expectation(APP, 'a'), expectation(DB, 'b'), expectation('x:1', 'c')], {
+      [DB]: { imageId: id('b') },
+    });
+    expect(drift).toEqual(['missing', undefined, 'missing']);
+    expect(error?.message.split('\n')).toEqual([expect.stringMatching(/^\S+app:1: /), expect.stringMatching(/^x:1: /)]);
+  });
+
+  it.each<[what: string, facts: Partial<NodeFacts>, drift: readonly (string | undefined)[]]>([
+    ['the image of its own sandboxes', { sandbox: { reference: PAUSE, isHeld: false } }, ['missing']],
+    ['no sandbox image of others', { sandbox: { reference: 'registry.k8s.io/pause:3.9', isHeld: true } }, []],
+    ['none where nobody knows it', { sandbox: undefined }, []],
+  ])('needs %s', async (_what, facts, drift) => {
+    const { error, drift: found } = await checked([expectation(PAUSE, 'a', { isSandbox: true })], {}, { facts });
+    expect(found).toEqual(drift);
+    expect(error?.code).toBe(drift.length > 0 ? 'DRIFT' : undefined);
+  });
+});
+
+describe('a pin', () => {
+  const line = (reference: string, character: string, pinned = ' pinned') =>
+    `${reference} ${id(character)} 1700000000 t4y1q2abcdef${pinned}`;
+  it.each<[what: string, record: string, pinned: boolean, drift: string | undefined]>([
+    ['is missed where the record has it', line(APP, 'a'), false, 'not-pinned'],
+    ['is not missed where it is', line(APP, 'a'), true, undefined],
+    ['is not missed where there was none', line(APP, 'a', ''), false, undefined],
+    ['of another image is not missed', line(APP, 'b'), false, undefined],
+    ['of another name is not missed', line(DB, 'a'), false, undefined],
+  ])('%s', async (_what, record, pinned, drift) => {
+    const held = { [APP]: { imageId: id('a'), pinned } };
+    expect((await checked([expectation(APP, 'a')], held, { record })).drift).toEqual([drift]);
+  });
+
+  it('is not looked for where the user may not read the record', async () => {
+    const facts = {
+      privilege: 'user',
+      runtime: { name: 'cri-o', version: '1.36.2' },
+      tools: { podman: ['podman'] },
+    } as const;
+    const { node } = await checked([expectation(APP, 'a')], {}, { facts });
+    expect(node.connection).toMatchObject({ asked: [expect.anything()] });
+  });
+});

@@ -1,0 +1,161 @@
+import { describe, expect, it } from 'vitest';
+import type { Node, NodeImage } from '../../../src/node/node.ts';
+import { noteImages, retainImages } from '../../../src/node/retention.ts';
+import { type Answer, type AskedScript, answeringNode, holds } from './answering.ts';
+
+const RUN = { id: 't4y1q2abcdef', scratch: '/nowhere', signal: new AbortController().signal };
+const APP = 'docker.io/library/app';
+
+function id(character: string): string {
+  return `sha256:${character.repeat(64)}`;
+}
+
+const line = (tag: string, pinned = '') => `${APP}:${tag} ${id(tag)} 1700000000 t4y1q2abcdef${pinned}`;
+
+function kindOf({ text }: AskedScript): 'record' | 'containers' | 'change' | 'inspect' | 'unpin' | 'forget' {
+  if (text.includes('section record')) return 'record';
+  if (text.includes('section podman')) return 'containers';
+  if (text.includes('\nADDED=')) return 'change';
+  if (text.includes('unpin $REFERENCES')) return 'unpin';
+  return text.includes('section "manifest $number"') ? 'inspect' : 'forget';
+}
+
+interface Behaviour {
+  readonly record?: readonly string[];
+  /** Whether what is to go does. */
+  readonly forgets?: boolean;
+  /** What containers were made from, as Docker tells. */
+  readonly used?: string;
+  readonly containers?: Answer;
+}
+
+/** A node that holds three releases, and more names for them by somebody else. */
+function node({
+  record = ['1', '2', '3'].map(tag => line(tag)),
+  forgets = true,
+  used = '',
+  containers,
+}: Behaviour = {}) {
+  const kinds: string[] = [];
+  const held: Record<string, { readonly imageId: string }> = {
+    ...Object.fromEntries(['1', '2', '3'].map(tag => [`${APP}:${tag}`, { imageId: id(tag) }])),
+    'docker.io/library/theirs:1': { imageId: id('1') },
+  };
+  const changes: AskedScript[] = [];
+  const one = answeringNode((script): Answer => {
+    const kind = kindOf(script);
+    kinds.push(kind);
+    switch (kind) {
+      case 'record':
+        return { record: record.join('\n') };
+      case 'containers':
+        return containers ?? { docker: used };
+      case 'inspect':
+        return holds(script, held);
+      case 'change':
+        changes.push(script);
+        return {};
+      case 'unpin':
+        return {};
+      case 'forget':
+        for (const name of forgets ? script.variable('REFERENCES').split('\n') : []) delete held[name];
+        return {};
+    }
+  });
+  return { node: one, kinds, changes };
+}
+
+const OPTIONS = { keep: 1, repositories: undefined, isDryRun: false };
+const fates = ({ retention }: Node) => retention?.map(({ fate }) => fate);
+
+describe('old releases', () => {
+  it('go, and then lose their lines', async () => {
+    const { node: one, kinds, changes } = node();
+    await retainImages(one, OPTIONS, RUN);
+    expect(fates(one)).toEqual(['removed', 'removed', 'kept']);
+    expect(kinds).toEqual(['record', 'containers', 'inspect', 'forget', 'inspect', 'change']);
+    expect(changes[0]?.variable('DROPPED').split('\n')).toEqual([line('1'), line('2')]);
+  });
+
+  it('are not touched by a dry run', async () => {
+    const { node: one, kinds } = node();
+    await retainImages(one, { ...OPTIONS, isDryRun: true }, RUN);
+    expect(fates(one)).toEqual(['removable', 'removable', 'kept']);
+    expect(kinds).toEqual(['record', 'containers', 'inspect']);
+  });
+
+  it('that are there all the same are an error, and keep their lines', async () => {
+    const { node: one, kinds } = node({ forgets: false });
+    await expect(retainImages(one, OPTIONS, RUN)).rejects.toMatchObject({
+      code: 'REMOTE_COMMAND_FAILED',
+      message: `removed, and there all the same: ${APP}:1, ${APP}:2`,
+    });
+    expect(fates(one)).toEqual(['removable', 'removable', 'kept']);
+    expect(kinds).not.toContain('change');
+  });
+
+  it('stay when a container was made from them, by any name', async () => {
+    const { node: one } = node({ used: `docker.io/library/theirs:1\n${APP}:2` });
+    await retainImages(one, OPTIONS, RUN);
+    expect(fates(one)).toEqual(['in-use', 'in-use', 'kept']);
+  });
+
+  it('stay when nobody can say what containers were made from', async () => {
+    const silent = node({ containers: { cri: 'no JSON' } });
+    await expect(retainImages(silent.node, OPTIONS, RUN)).rejects.toMatchObject({ code: 'REMOTE_COMMAND_FAILED' });
+    expect(silent.kinds).toEqual(['record', 'containers']);
+  });
+
+  it('of other repositories are not asked for', async () => {
+    const { node: one, kinds } = node();
+    await retainImages(one, { ...OPTIONS, repositories: new Set(['docker.io/library/db']) }, RUN);
+    expect(fates(one)).toEqual([]);
+    expect(kinds).toEqual(['record']);
+  });
+
+  it('lose their pins first, if they have any', async () => {
+    const { node: one, kinds } = node({ record: [line('1', ' pinned'), line('2'), line('3')] });
+    await retainImages(one, OPTIONS, RUN);
+    expect(kinds.indexOf('unpin')).toBe(kinds.indexOf('forget') - 1);
+  });
+});
+
+describe('the record of a node', () => {
+  const image = (tag: string, outcome: NodeImage['outcome'], isSandbox = false) =>
+    ({ reference: `${APP}:${tag}`, image: { imageId: id(tag) }, outcome, isSandbox }) as NodeImage;
+
+  /** What is written into the record of a node by a run that ended with these images. */
+  async function noted(images: readonly NodeImage[], record: readonly string[] = []) {
+    const { node: one, changes } = node({ record });
+    Object.assign(one, { images });
+    expect(await noteImages(one, RUN)).toBeUndefined();
+    return changes.flatMap(script =>
+      script
+        .variable('ADDED')
+        .split('\n')
+        .map(text => text.split(' ')[0]),
+    );
+  }
+
+  it('has what was sent, and no sandbox image and nothing that failed', async () => {
+    const images = [image('1', 'sent'), image('2', 'none'), image('3', 'sent', true)];
+    expect(await noted(images)).toEqual([`${APP}:1`]);
+  });
+
+  it('has what was there only when it had put it there, under this name and with this content', async () => {
+    expect(await noted([image('1', 'present')])).toEqual([]);
+    expect(await noted([image('1', 'present')], [line('1')])).toEqual([`${APP}:1`]);
+    expect(await noted([image('1', 'present')], [line('2'), line('1').replace(id('1'), id('2'))])).toEqual([]);
+  });
+
+  it('is not written by a user who may not', async () => {
+    const one = answeringNode(() => undefined, { privilege: 'user' });
+    expect(await noteImages(one, RUN)).toBe('the user may not write it');
+    expect(
+      await noteImages(
+        answeringNode(() => undefined),
+        RUN,
+      ),
+    ).toContain('no, says the node');
+  });
+});
