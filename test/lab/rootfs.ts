@@ -70,6 +70,7 @@ export const sid: Rootfs = {
     'kubectl',
     'etcd-server',
     'busybox-static',
+    'libfaketime',
   ],
   setup,
 };
