@@ -129,7 +129,7 @@ describe('on a node', () => {
       ends: ['DISK_FULL'],
     }));
 
-  /** Of what is in C there; the runtimes, kubelets and the API server keep the machine's clock (test/lab/clock.ts). */
+  /** As scripts see it; the runtimes, kubelets and the API server keep the machine's (test/lab/clock.ts). */
   it.for(lab.nodes.map(({ kind }, index) => [kind, index] as const))(
     'the clock is 20 years ahead, and 5 behind on the next node (%s)',
     ([, index]) => {

@@ -70,7 +70,6 @@ export const sid: Rootfs = {
     'kubectl',
     'etcd-server',
     'busybox-static',
-    'libfaketime',
   ],
   setup,
 };
