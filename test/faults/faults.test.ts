@@ -10,6 +10,7 @@ import {
   powerOff,
   powerOn,
   restartApiServer,
+  setClock,
   setLink,
   setRate,
   start,
@@ -127,6 +128,22 @@ describe('on a node', () => {
       node: containerd.name,
       ends: ['DISK_FULL'],
     }));
+
+  /** As scripts see it; the runtimes, kubelets and the API server keep the machine's (test/lab/clock.ts). */
+  it.for(lab.nodes.map(({ kind }, index) => [kind, index] as const))(
+    'the clock is 20 years ahead, and 5 behind on the next node (%s)',
+    ([, index]) => {
+      const [ahead, behind] = [0, 1].map(offset => lab.nodes[(index + offset) % lab.nodes.length]);
+      return meets({
+        inject: async () => {
+          await setClock(ahead ?? expect.unreachable(), 20);
+          await setClock(behind ?? expect.unreachable(), -5);
+          return () => Promise.all(lab.nodes.map(node => setClock(node, 0)));
+        },
+        ends: ['ok'],
+      });
+    },
+  );
 
   it('the kubelet stops before the smoke pod is there', () =>
     meets({

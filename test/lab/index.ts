@@ -28,8 +28,10 @@ import { raiseRunner, writeWrappers } from './runner.ts';
 import { startService, stopService, withLog } from './services.ts';
 import { type Lab, type LabHost, type LabNode, labDirectory, labNames, load, save } from './state.ts';
 
+export { setClock } from './clock.ts';
 export { restartApiServer } from './cluster.ts';
 export type { Outcome } from './command.ts';
+export { onSmallDisk } from './disk.ts';
 export type { Image, ImageSpec, LayerSpec } from './images.ts';
 export { kindNamed, kindNames, type NodeKindName } from './kinds.ts';
 export { type EnterOptions, enter, entering, enterMust } from './machine.ts';
