@@ -273,7 +273,7 @@ export function judgeCri(sections: Sections, imageId: string, expect: SmokeExpec
   if (id !== undefined && `sha256:${id}` !== imageId) {
     return fail('SMOKE_OTHER_IMAGE', `the runtime started image sha256:${id}, CI built ${imageId}`);
   }
-  if (outcome === 'running') {
+  if (outcome === 'running' && expect !== 'completed') {
     return { state: 'passed', message: `Running, ${WORD}` };
   }
   if (outcome === 'exited' && exitCode === 0) {
@@ -301,7 +301,9 @@ export function judgeCri(sections: Sections, imageId: string, expect: SmokeExpec
   }
   return fail(
     'SMOKE_TIMEOUT',
-    outcome === 'timeout' ? 'last seen: Running' : `crictl said nothing that can be judged: ${said}`,
+    outcome === 'timeout' || outcome === 'running'
+      ? 'last seen: Running'
+      : `crictl said nothing that can be judged: ${said}`,
   );
 }
 

@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
+import { repositoryOf } from '../../src/image/reference.ts';
 import type { RecordEntry } from '../../src/node/record.ts';
-import { decide, repositoryOf } from '../../src/retention.ts';
+import { decide } from '../../src/retention.ts';
 import type { HeldImage } from '../../src/runtime/runtime.ts';
 
 function id(character: string): string {

@@ -12,11 +12,12 @@ function id(character: string): string {
 
 const line = (tag: string, pinned = '') => `${APP}:${tag} ${id(tag)} 1700000000 t4y1q2abcdef${pinned}`;
 
-function kindOf({ text }: AskedScript): 'record' | 'containers' | 'change' | 'inspect' | 'unpin' | 'forget' {
+function kindOf({ text }: AskedScript): 'record' | 'containers' | 'change' | 'inspect' | 'names' | 'unpin' | 'forget' {
   if (text.includes('section record')) return 'record';
   if (text.includes('section podman')) return 'containers';
   if (text.includes('\nADDED=')) return 'change';
   if (text.includes('unpin $REFERENCES')) return 'unpin';
+  if (text.includes('section "name $number"')) return 'names';
   return text.includes('section "manifest $number"') ? 'inspect' : 'forget';
 }
 
@@ -27,6 +28,8 @@ interface Behaviour {
   /** What containers were made from, as Docker tells. */
   readonly used?: string;
   readonly containers?: Answer;
+  /** Names of which the runtime cannot say what they name. */
+  readonly unreadable?: readonly string[];
 }
 
 /** A node that holds three releases, and more names for them by somebody else. */
@@ -35,6 +38,7 @@ function node({
   forgets = true,
   used = '',
   containers,
+  unreadable = [],
 }: Behaviour = {}) {
   const kinds: string[] = [];
   const held: Record<string, { readonly imageId: string }> = {
@@ -52,6 +56,13 @@ function node({
         return containers ?? { docker: used };
       case 'inspect':
         return holds(script, held);
+      case 'names': {
+        const asked = script.variable('REFERENCES').split('\n');
+        const there = [...Object.keys(held), ...unreadable];
+        return Object.fromEntries(
+          asked.flatMap((name, number) => (there.includes(name) ? [[`name ${number}`, '']] : [])),
+        );
+      }
       case 'change':
         changes.push(script);
         return {};
@@ -73,8 +84,22 @@ describe('old releases', () => {
     const { node: one, kinds, changes } = node();
     await retainImages(one, OPTIONS, RUN);
     expect(fates(one)).toEqual(['removed', 'removed', 'kept']);
-    expect(kinds).toEqual(['record', 'containers', 'inspect', 'forget', 'inspect', 'change']);
+    expect(kinds).toEqual(['record', 'containers', 'inspect', 'forget', 'names', 'change']);
     expect(changes[0]?.variable('DROPPED').split('\n')).toEqual([line('1'), line('2')]);
+  });
+
+  it('that are gone lose their lines, and one of which nobody can say what it names does not', async () => {
+    const record = [line('0'), line('3')];
+    const gone = node({ record });
+    await retainImages(gone.node, OPTIONS, RUN);
+    expect(fates(gone.node)).toEqual(['gone', 'kept']);
+    expect(gone.changes[0]?.variable('DROPPED')).toBe(line('0'));
+    const unread = node({ record, unreadable: [`${APP}:0`] });
+    await expect(retainImages(unread.node, OPTIONS, RUN)).rejects.toMatchObject({
+      code: 'REMOTE_COMMAND_FAILED',
+      message: `named, and nobody can say what: ${APP}:0`,
+    });
+    expect(unread.changes).toEqual([]);
   });
 
   it('are not touched by a dry run', async () => {

@@ -87,6 +87,13 @@ describe('what a runtime says', () => {
     expect(verdict('taken')).toHaveProperty('hint', expect.stringContaining('`smoke: pod`'));
   });
 
+  it('fails what runs on where an end is wanted', () => {
+    expect(verdict('running', '', {}, 'completed')).toMatchObject({
+      code: 'SMOKE_TIMEOUT',
+      message: 'last seen: Running',
+    });
+  });
+
   it('fails an end where none is wanted, and another image', () => {
     expect(verdict('exited', '', { exitCode: 0 }, 'running')).toMatchObject({ code: 'SMOKE_ENDED' });
     expect(verdict('running', '', { imageRef: OTHER })).toMatchObject({ code: 'SMOKE_OTHER_IMAGE' });
