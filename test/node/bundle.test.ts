@@ -1,7 +1,7 @@
 import { execFileSync } from 'node:child_process';
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { afterAll, afterEach, describe, expect, inject, it } from 'vitest';
 import { EXIT } from '../../src/host/host.ts';
 import { archive, build, onRunner } from '../engines.ts';
@@ -116,14 +116,19 @@ describe('no bundle is left, and the old one is as it was', () => {
     }
   });
 
-  it('when its place is a directory', async () => {
+  it('when its place has become a directory meanwhile', async () => {
     build(lab, 'docker', 'misplaced:1', 'misplaced');
-    const place = join(directory, 'misplaced');
-    mkdirSync(join(place, 'app.tar'), { recursive: true });
-    const outcome = await bundle('--images=misplaced:1', `--bundle=${join(place, 'app.tar')}`);
+    const file = join(directory, 'misplaced', 'app.tar');
+    mkdirSync(dirname(file));
+    const outcome = await runCli(['bundle', '--images=misplaced:1', `--bundle=${file}`], {
+      lab,
+      onLine: line => {
+        if (line.includes('Open the images')) mkdirSync(file);
+      },
+    });
     expect(outcome.log).toContain('[BUNDLE_FAILED]');
     expect(outcome.code).toBe(EXIT.failed);
-    expect(readdirSync(place)).toEqual(['app.tar']);
+    expect(readdirSync(dirname(file))).toEqual(['app.tar']);
   });
 
   it('when the job is cancelled', async () => {
