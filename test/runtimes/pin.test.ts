@@ -261,9 +261,9 @@ describe('a node that does not pin fails, and all go back', () => {
 });
 
 it('pins of somebody else stay, beside ours and after them', async () => {
-  const foreign = await image('foreign', 'docker.io/library/foreign:1');
+  const foreign = await image('foreign', 'docker.io/library/pinned-by-hand:1');
   await place(foreign);
-  const undo = await otherList('10-other.conf', '"docker.io/library/foreign:*", # by hand');
+  const undo = await otherList('10-other.conf', '"docker.io/library/pinned-by-hand:*", # by hand');
   await enter(containerd, [
     'ctr',
     '-n',
