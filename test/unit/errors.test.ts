@@ -20,12 +20,14 @@ describe('docs/troubleshooting.md', () => {
   });
 });
 
+/** The text of all tests but these. */
+const tests = readdirSync(TESTS, { recursive: true, encoding: 'utf8' })
+  .filter(file => file.endsWith('.test.ts') && !file.endsWith('errors.test.ts'))
+  .map(file => readFileSync(join(TESTS, file), 'utf8'))
+  .join('\n');
+
 it.each(Object.keys(ERRORS))('%s is produced by a test', code => {
-  const files = readdirSync(TESTS, { recursive: true, encoding: 'utf8' });
-  const others = files.filter(file => file.endsWith('.test.ts') && !file.endsWith('errors.test.ts'));
-  expect(others.filter(file => new RegExp(`\\b${code}\\b`).test(readFileSync(join(TESTS, file), 'utf8')))).not.toEqual(
-    [],
-  );
+  expect(new RegExp(`\\b${code}\\b`).test(tests)).toBe(true);
 });
 
 it.each(Object.entries(ERRORS))('%s has a title and a next step in whole sentences', (_code, { title, hint }) => {
