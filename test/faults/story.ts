@@ -107,6 +107,7 @@ export async function endure(lab: Lab, directory: string, fault: Fault): Promise
   const left = [...smokePods(lab), ...(await leftOnNode(lab))];
   count.leftovers += left.length;
   expect(left).toEqual([]);
+  console.log(`fault ${count.injected}: ${expect.getState().currentTestName}: ${end}`);
 }
 
 /** Runs the job, and has the fault happen to it once. */
