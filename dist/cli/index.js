@@ -12,7 +12,7 @@ __nccwpck_require__.r(__webpack_exports__);
 /* harmony import */ var node_util__WEBPACK_IMPORTED_MODULE_0___default = /*#__PURE__*/__nccwpck_require__.n(node_util__WEBPACK_IMPORTED_MODULE_0__);
 /* harmony import */ var _commands_js__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(3052);
 /* harmony import */ var _completion_js__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(3992);
-/* harmony import */ var _entry_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(3888);
+/* harmony import */ var _entry_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(9058);
 /* harmony import */ var _help_js__WEBPACK_IMPORTED_MODULE_4__ = __nccwpck_require__(3201);
 /* harmony import */ var _host_gitlab_js__WEBPACK_IMPORTED_MODULE_5__ = __nccwpck_require__(6456);
 /* harmony import */ var _host_host_js__WEBPACK_IMPORTED_MODULE_6__ = __nccwpck_require__(9385);
@@ -319,7 +319,7 @@ function fish() {
 
 /***/ }),
 
-/***/ 3888:
+/***/ 9058:
 /***/ ((__unused_webpack_module, __webpack_exports__, __nccwpck_require__) => {
 
 "use strict";
@@ -2891,6 +2891,8 @@ function parseSections(stdout, mark) {
     return sections;
 }
 
+;// CONCATENATED MODULE: external "node:timers/promises"
+const external_node_timers_promises_namespaceObject = require("node:timers/promises");
 ;// CONCATENATED MODULE: ./lib/image/image.js
 function referencesOf({ reference, aliases = [] }) {
     return [reference, ...aliases];
@@ -4470,7 +4472,12 @@ async function probe(connection, criSocket, signal) {
 
 
 
+
 const CLEAN_UP_MS = 60_000;
+const RETRY_AFTER_MS = { first: 1000, most: 30_000 };
+function retryAfterMs(failures) {
+    return Math.min(RETRY_AFTER_MS.most, RETRY_AFTER_MS.first * 2 ** failures);
+}
 async function steps_prepareNode(node, settings, ssh, signal) {
     const lifetime = new AbortController();
     const abandon = () => lifetime.abort(signal.reason);
@@ -4521,7 +4528,7 @@ async function leaveNode(node, settings, ssh, runId) {
     try {
         if (node.staged.size > 0 || node.kept.length > 0 || node.lock !== undefined) {
             const signal = AbortSignal.timeout(CLEAN_UP_MS);
-            await tryingTwice(node, settings, ssh, signal, async () => {
+            await insistOn(node, settings, ssh, signal, async () => {
                 if (node.staged.size > 0 || node.kept.length > 0) {
                     await steps_removeStaged(node, runId, signal);
                     await steps_forgetKept(node, signal);
@@ -4534,12 +4541,24 @@ async function leaveNode(node, settings, ssh, runId) {
         await node.connection?.close();
     }
 }
-async function tryingTwice(node, settings, ssh, signal, act) {
-    await act().catch(async () => {
-        await node.connection?.close();
-        await steps_prepareNode(node, settings, ssh, signal);
-        await act();
-    });
+async function insistOn(node, settings, ssh, signal, act) {
+    for (let failures = 0;; failures += 1) {
+        try {
+            if (failures > 0) {
+                await node.connection?.close();
+                await steps_prepareNode(node, settings, ssh, signal);
+            }
+            return await act();
+        }
+        catch (thrown) {
+            if (signal.aborted || failures > settings.retries) {
+                throw thrown;
+            }
+            if (failures > 0) {
+                await (0,external_node_timers_promises_namespaceObject.setTimeout)(retryAfterMs(failures - 1), undefined, { signal });
+            }
+        }
+    }
 }
 async function steps_removeStaged(node, runId, signal) {
     const { connection, facts } = node_ready(node);
@@ -5212,8 +5231,6 @@ function podName(runId) {
     return `kube-sideload-${runId}`;
 }
 
-;// CONCATENATED MODULE: external "node:timers/promises"
-const external_node_timers_promises_namespaceObject = require("node:timers/promises");
 ;// CONCATENATED MODULE: ./lib/runtime/pin.js
 const FIRST_PATCHES = { '1.6': 25, '1.7': 10 };
 function pinFault({ runtime: { name, version }, privilege, }) {
@@ -8210,14 +8227,33 @@ function codeOf(error) {
     return error instanceof Error && 'code' in error ? error.code : undefined;
 }
 
+;// CONCATENATED MODULE: external "node:worker_threads"
+const external_node_worker_threads_namespaceObject = require("node:worker_threads");
+var external_node_worker_threads_default = /*#__PURE__*/__nccwpck_require__.n(external_node_worker_threads_namespaceObject);
+;// CONCATENATED MODULE: ./lib/memory.js
+
+const FREE_FROM_BYTES = 16 << 10;
+function free(chunk) {
+    if (chunk.byteOffset + chunk.byteLength === chunk.buffer.byteLength)
+        freeAround(chunk);
+}
+function freeAround(chunk) {
+    const memory = chunk.buffer;
+    if (memory.byteLength < FREE_FROM_BYTES || memory.transfer === undefined)
+        return;
+    if (!external_node_worker_threads_default().isMarkedAsUntransferable(memory))
+        memory.transfer(0);
+}
+
 ;// CONCATENATED MODULE: ./lib/ssh/socket.js
+
 
 const MAX_WAITING_BYTES = 4 * 1024 * 1024;
 function coalescingSocket(host, port) {
     const socket = (0,external_node_net_namespaceObject.connect)({ host, port, noDelay: true });
     const write = socket.write.bind(socket);
     let isCorked = false;
-    socket.write = (...args) => {
+    socket.write = (chunk) => {
         if (!isCorked) {
             isCorked = true;
             socket.cork();
@@ -8226,7 +8262,10 @@ function coalescingSocket(host, port) {
                 socket.uncork();
             });
         }
-        return write(...args);
+        return write(chunk, error => {
+            if (!error && typeof chunk !== 'string')
+                freeAround(chunk);
+        });
     };
     return socket;
 }
@@ -8543,6 +8582,7 @@ function quoted(argument, isProgram) {
 
 
 
+
 function runCommand(session, argv, options) {
     const { client, label, ended } = session;
     const { stdin, preamble, signal, onStdinBytes } = options;
@@ -8660,6 +8700,7 @@ function stdinOf(channel, session, onStdinBytes) {
                 if (!error) {
                     sentBytes += chunk.length;
                     onStdinBytes?.(sentBytes);
+                    free(chunk);
                 }
                 callback(error);
             });
@@ -8754,6 +8795,7 @@ function opensshError(stderr, target) {
 }
 
 ;// CONCATENATED MODULE: ./lib/ssh/openssh-run.js
+
 
 
 
@@ -8874,19 +8916,22 @@ function rereadable(source) {
         async pour(sink, onBytes) {
             let sentBytes = 0;
             const closed = (0,external_node_events_namespaceObject.once)(sink, 'close').then(() => undefined, () => undefined);
-            const write = async (chunk) => {
+            const write = async (chunk, isKept) => {
+                const { length } = chunk;
                 const isFull = !sink.write(chunk, error => {
                     if (error)
                         return;
-                    sentBytes += chunk.length;
+                    sentBytes += length;
                     takenBytes = Math.max(takenBytes, sentBytes);
                     onBytes?.(sentBytes);
+                    if (!isKept)
+                        free(chunk);
                 });
                 if (isFull)
                     await Promise.race([new Promise(resolve => sink.once('drain', resolve)), closed]);
             };
             for (const chunk of [...kept])
-                await write(chunk);
+                await write(chunk, true);
             while (!sink.destroyed) {
                 next ??= iterator.next();
                 const result = await Promise.race([next, closed]);
@@ -8895,12 +8940,14 @@ function rereadable(source) {
                 next = undefined;
                 if (result.done === true)
                     break;
-                const chunk = Buffer.from(result.value);
-                if (takenBytes <= KEPT_BYTES)
+                const { value } = result;
+                const chunk = typeof value === 'string' ? Buffer.from(value) : value;
+                const isKept = takenBytes <= KEPT_BYTES;
+                if (isKept)
                     kept.push(chunk);
                 else
                     kept.length = 0;
-                await write(chunk);
+                await write(chunk, isKept);
             }
             if (!sink.destroyed)
                 sink.end();
@@ -9215,15 +9262,9 @@ async function askCluster(cluster, nodes, settings, run, host) {
 
 
 
+
 const READ_BYTES = 256 << 10;
 const ROOM_BYTES = 256 << 20;
-const FREE_FROM_BYTES = 16 << 10;
-function free(chunk) {
-    const memory = chunk.buffer;
-    const ends = chunk.byteOffset + chunk.length === memory.byteLength;
-    if (ends && memory.byteLength >= FREE_FROM_BYTES)
-        memory.transfer?.(0);
-}
 function writeTo(handle, makeRoom, frees = false) {
     let position = 0;
     const write = async (chunk) => {
@@ -9270,7 +9311,7 @@ function readProven(handle, { digest, sizeBytes }, onCorrupt) {
             yield chunk;
         }
     }
-    return external_node_stream_namespaceObject.Readable.from(chunks(), { objectMode: false, highWaterMark: READ_BYTES });
+    return external_node_stream_namespaceObject.Readable.from(chunks(), { highWaterMark: 1 });
 }
 
 // EXTERNAL MODULE: ./node_modules/tar-stream/index.js
@@ -9301,7 +9342,7 @@ function layoutArchive({ reference, image, blobs }) {
         blob.catch(() => { });
     const metadata = async () => metadataOf(reference, image, await image.config(), await Promise.all(coming));
     return {
-        stream: () => external_node_stream_namespaceObject.Readable.from(tarOf(coming, metadata), { objectMode: false, highWaterMark: 1 << 20 }),
+        stream: () => external_node_stream_namespaceObject.Readable.from(tarOf(coming, metadata), { highWaterMark: 4 }),
         async summary() {
             const all = await Promise.all(coming);
             const { manifestDigest, files } = await metadata();
@@ -9394,7 +9435,7 @@ async function* tarOf(blobs, metadata) {
 }
 async function* memoryEntry({ name, bytes }) {
     yield await headerOf(name, bytes.length);
-    yield bytes;
+    yield Buffer.from(bytes);
     yield* padding(bytes.length);
 }
 function* padding(sizeBytes) {
@@ -9654,7 +9695,7 @@ async function readMetadata(label, name, file) {
     return Buffer.concat(chunks);
 }
 function memoryFile(bytes) {
-    return { sizeBytes: bytes.length, open: () => external_node_stream_namespaceObject.Readable.from([bytes], { objectMode: false }) };
+    return { sizeBytes: bytes.length, open: () => external_node_stream_namespaceObject.Readable.from([Buffer.from(bytes)], { objectMode: false }) };
 }
 
 ;// CONCATENATED MODULE: ./lib/image/docker-archive.js
@@ -10340,6 +10381,7 @@ async function isUsable(directory, log) {
 }
 
 ;// CONCATENATED MODULE: ./lib/image/scratch.js
+
 
 
 
@@ -12443,7 +12485,7 @@ async function restoreImages(node, settings, ssh, runId, log) {
     const failed = new Map();
     try {
         const signal = AbortSignal.timeout(CLEAN_UP_MS);
-        await tryingTwice(node, settings, ssh, signal, async () => {
+        await insistOn(node, settings, ssh, signal, async () => {
             failed.clear();
             const lost = await renewLocks(node, runId, signal);
             const own = node.kept.filter(one => lost.every(({ reference }) => reference !== one.reference));
@@ -12938,7 +12980,6 @@ function withHeartbeat(argv, abandoned = []) {
 
 
 const TRANSIENT = new Set(['SSH_LOST', 'SSH_UNREACHABLE']);
-const RETRY_AFTER_MS = { first: 1000, most: 30_000 };
 async function stageImages(node, sending) {
     const { settings, run, log } = sending;
     const { label } = node.settings;
@@ -12955,7 +12996,7 @@ async function stageImages(node, sending) {
             if (run.signal.aborted || !TRANSIENT.has(error.code) || attempt >= settings.retries) {
                 throw error;
             }
-            const waitMs = Math.min(RETRY_AFTER_MS.most, RETRY_AFTER_MS.first * 2 ** attempt);
+            const waitMs = retryAfterMs(attempt);
             log(`${label}: ${error.message}; trying again in ${waitMs / 1000} s (${attempt + 1} of ${settings.retries})`);
             await (0,external_node_timers_promises_namespaceObject.setTimeout)(waitMs, undefined, { signal: run.signal });
         }
@@ -14842,7 +14883,7 @@ const INPUTS = {
     retries: {
         type: 'count',
         default: '3',
-        help: 'How often a node is tried again, after a growing pause, when its connection breaks off while images are sent. What it has received whole is not sent again.',
+        help: 'How often a node is tried again, after a growing pause, when its connection breaks off while images are sent, or while it is put in order after a failure. What it has received whole is not sent again.',
     },
     atomic: {
         type: { oneOf: ['true', 'false'] },

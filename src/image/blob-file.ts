@@ -2,24 +2,12 @@ import { createHash } from 'node:crypto';
 import type { FileHandle } from 'node:fs/promises';
 import { Readable, Writable } from 'node:stream';
 import { SideloadError } from '../errors.ts';
+import { free } from '../memory.ts';
 import type { Digest } from './digest.ts';
 
 const READ_BYTES = 256 << 10;
 /** How much is asked for at a time of a full disk. */
 const ROOM_BYTES = 256 << 20;
-
-/** Smaller ones may share their memory with others (Node pools up to 4 KiB), and hardly count. */
-const FREE_FROM_BYTES = 16 << 10;
-
-/**
- * Gives back the memory that ends with this chunk, at once: V8 collects such memory only after 64 MB more of it. For the
- * only owner, who has used everything before the chunk too. Does nothing on Node 20.
- */
-export function free(chunk: Buffer): void {
-  const memory = chunk.buffer as { readonly byteLength: number; transfer?(sizeBytes: number): unknown };
-  const ends = chunk.byteOffset + chunk.length === memory.byteLength;
-  if (ends && memory.byteLength >= FREE_FROM_BYTES) memory.transfer?.(0);
-}
 
 /**
  * A stream into a file, which owns what is written to it when `frees` says so. A disk that is full is written to again as long as there is something that can make room.
@@ -55,7 +43,7 @@ export function isDiskFull(error: unknown): boolean {
 
 /**
  * Reads a file and proves its digest on the way: the last bytes come when all of them are known to be right.
- * The stream fails with CACHE_CORRUPT when they are not.
+ * The stream fails with CACHE_CORRUPT when they are not. Each chunk has memory of its own, which the reader may free.
  * @param onCorrupt called before it fails
  */
 export function readProven(
@@ -84,5 +72,6 @@ export function readProven(
       yield chunk;
     }
   }
-  return Readable.from(chunks(), { objectMode: false, highWaterMark: READ_BYTES });
+  // Chunk by chunk: a stream of bytes hands out what waits in it as one copy.
+  return Readable.from(chunks(), { highWaterMark: 1 });
 }

@@ -75,7 +75,7 @@ export async function readMetadata(label: string, name: string, file: ArchiveFil
   return Buffer.concat(chunks);
 }
 
-/** A file that is in memory. */
+/** A file that is in memory. Its readers get copies, whose memory they may give back. */
 export function memoryFile(bytes: Buffer): ArchiveFile {
-  return { sizeBytes: bytes.length, open: () => Readable.from([bytes], { objectMode: false }) };
+  return { sizeBytes: bytes.length, open: () => Readable.from([Buffer.from(bytes)], { objectMode: false }) };
 }

@@ -32,6 +32,7 @@ interface LayoutOptions {
 
 /** An OCI image layout in one tar (OCI image-spec, image layout), which can be streamed as often as needed. */
 export interface LayoutArchive {
+  /** Its chunks are the reader's: the memory of each may be given back. */
   stream(): Readable;
   /** Known when all blobs are there; `sizeBytes` is that of the whole tar. */
   summary(): Promise<{ readonly manifestDigest: Digest; readonly sizeBytes: number }>;
@@ -53,7 +54,7 @@ export function layoutArchive({ reference, image, blobs }: LayoutOptions): Layou
   for (const blob of coming) blob.catch(() => {}); // whoever reads the stream is told
   const metadata = async () => metadataOf(reference, image, await image.config(), await Promise.all(coming));
   return {
-    stream: () => Readable.from(tarOf(coming, metadata), { objectMode: false, highWaterMark: 1 << 20 }),
+    stream: () => Readable.from(tarOf(coming, metadata), { highWaterMark: 4 }),
     async summary() {
       const all = await Promise.all(coming);
       const { manifestDigest, files } = await metadata();
@@ -197,7 +198,7 @@ export async function* tarOf(
 
 async function* memoryEntry({ name, bytes }: MetadataFile): AsyncGenerator<Buffer> {
   yield await headerOf(name, bytes.length);
-  yield bytes;
+  yield Buffer.from(bytes); // a copy: the next archive has the same file
   yield* padding(bytes.length);
 }
 

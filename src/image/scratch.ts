@@ -6,7 +6,8 @@ import { join } from 'node:path';
 import { type Readable, Writable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { SideloadError } from '../errors.ts';
-import { free, isDiskFull, readProven, writeTo } from './blob-file.ts';
+import { free } from '../memory.ts';
+import { isDiskFull, readProven, writeTo } from './blob-file.ts';
 import { type CacheFile, type CacheOptions, openCache } from './cache.ts';
 import { passedThrough } from './cache-directory.ts';
 import {

@@ -9,7 +9,7 @@ import { type Refusal, renewLocks, takeLocks } from './lock.ts';
 import { type Node, type NodeImage, notingError, ready } from './node.ts';
 import { unpinOf } from './pin.ts';
 import { runScript } from './script.ts';
-import { CLEAN_UP_MS, forgetKept, freeNamesOn, inspect, removeStaged, tryingTwice } from './steps.ts';
+import { CLEAN_UP_MS, forgetKept, freeNamesOn, insistOn, inspect, removeStaged } from './steps.ts';
 
 /**
  * Makes the final references name what was staged, removes the stage references, and has the CRI confirm the result.
@@ -97,7 +97,7 @@ export async function restoreImages(
   const failed = new Map<string, string>();
   try {
     const signal = AbortSignal.timeout(CLEAN_UP_MS);
-    await tryingTwice(node, settings, ssh, signal, async () => {
+    await insistOn(node, settings, ssh, signal, async () => {
       failed.clear();
       const lost = await renewLocks(node, runId, signal);
       const own = node.kept.filter(one => lost.every(({ reference }) => reference !== one.reference));

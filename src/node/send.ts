@@ -15,7 +15,7 @@ import { askLayers, describe, METADATA_BYTES } from './layers.ts';
 import { describeImage, type Node, type NodeImage, notingError, ready } from './node.ts';
 import { runScript } from './script.ts';
 import { assertRoom } from './space.ts';
-import { inspect, prepareNode } from './steps.ts';
+import { inspect, prepareNode, retryAfterMs } from './steps.ts';
 import type { throttleOf } from './throttle.ts';
 
 /** What sending needs besides the node. */
@@ -30,7 +30,6 @@ export interface Sending {
 
 /** After these the node may be there again. */
 const TRANSIENT: ReadonlySet<ErrorCode> = new Set(['SSH_LOST', 'SSH_UNREACHABLE']);
-const RETRY_AFTER_MS = { first: 1000, most: 30_000 };
 
 /**
  * Sends what the node lacks into its runtime, under stage references, and has the runtime confirm it. When the
@@ -53,7 +52,7 @@ export async function stageImages(node: Node, sending: Sending): Promise<void> {
       if (run.signal.aborted || !TRANSIENT.has(error.code) || attempt >= settings.retries) {
         throw error;
       }
-      const waitMs = Math.min(RETRY_AFTER_MS.most, RETRY_AFTER_MS.first * 2 ** attempt);
+      const waitMs = retryAfterMs(attempt);
       log(`${label}: ${error.message}; trying again in ${waitMs / 1000} s (${attempt + 1} of ${settings.retries})`);
       await delay(waitMs, undefined, { signal: run.signal });
     }

@@ -1,3 +1,4 @@
+import { setTimeout as delay } from 'node:timers/promises';
 import { referencesOf, type SourceImage } from '../image/image.ts';
 import { planNode } from '../plan.ts';
 import type { Run } from '../run.ts';
@@ -18,6 +19,13 @@ import { runScript } from './script.ts';
 
 /** How long nodes may take to be put in order once the job has been cancelled. */
 export const CLEAN_UP_MS = 60_000;
+
+const RETRY_AFTER_MS = { first: 1000, most: 30_000 };
+
+/** How long to wait for a node that has failed so many times in a row after the first. */
+export function retryAfterMs(failures: number): number {
+  return Math.min(RETRY_AFTER_MS.most, RETRY_AFTER_MS.first * 2 ** failures);
+}
 
 /** Connects to a node and asks it for its facts. The connection outlives a cancellation, to clean up over it. */
 export async function prepareNode(
@@ -103,14 +111,14 @@ export async function planAgain(
 }
 
 /**
- * Takes away what a failed or cancelled run has staged on the node and its locks there, and closes the connection. When the connection is
- * lost a new one is tried, once: the node may be back already.
+ * Takes away what a failed or cancelled run has staged on the node and its locks there, and closes the connection. The node may be
+ * unreachable for a while.
  */
 export async function leaveNode(node: Node, settings: Settings, ssh: SshTransport, runId: string): Promise<void> {
   try {
     if (node.staged.size > 0 || node.kept.length > 0 || node.lock !== undefined) {
       const signal = AbortSignal.timeout(CLEAN_UP_MS);
-      await tryingTwice(node, settings, ssh, signal, async () => {
+      await insistOn(node, settings, ssh, signal, async () => {
         if (node.staged.size > 0 || node.kept.length > 0) {
           await removeStaged(node, runId, signal);
           await forgetKept(node, signal);
@@ -123,19 +131,33 @@ export async function leaveNode(node: Node, settings: Settings, ssh: SshTranspor
   }
 }
 
-/** Does something on a node; when that fails, once more over a new connection: the node may be back already. */
-export async function tryingTwice(
+/**
+ * Does something on a node that must not be left undone. When it fails it is tried over a new connection, at once and then
+ * as often as a transfer: a node that has lost its power takes a while to come back.
+ */
+export async function insistOn(
   node: Node,
   settings: Settings,
   ssh: SshTransport,
   signal: AbortSignal,
   act: () => Promise<void>,
 ): Promise<void> {
-  await act().catch(async () => {
-    await node.connection?.close();
-    await prepareNode(node, settings, ssh, signal);
-    await act();
-  });
+  for (let failures = 0; ; failures += 1) {
+    try {
+      if (failures > 0) {
+        await node.connection?.close();
+        await prepareNode(node, settings, ssh, signal);
+      }
+      return await act();
+    } catch (thrown) {
+      if (signal.aborted || failures > settings.retries) {
+        throw thrown;
+      }
+      if (failures > 0) {
+        await delay(retryAfterMs(failures - 1), undefined, { signal });
+      }
+    }
+  }
 }
 
 /** Removes the stage references of this run, and of those that ended without doing so. */

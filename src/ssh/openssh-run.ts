@@ -2,6 +2,7 @@ import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { Readable, type Writable } from 'node:stream';
 import { SideloadError } from '../errors.ts';
+import { free } from '../memory.ts';
 import { commandOutput } from './output.ts';
 import { commandLine } from './quote.ts';
 import type { CommandOptions, CommandResult } from './run.ts';
@@ -154,26 +155,30 @@ function rereadable(source: Readable) {
         () => undefined,
         () => undefined,
       );
-      const write = async (chunk: Buffer) => {
+      const write = async (chunk: Buffer, isKept: boolean) => {
+        const { length } = chunk;
         const isFull = !sink.write(chunk, error => {
           if (error) return;
-          sentBytes += chunk.length;
+          sentBytes += length;
           takenBytes = Math.max(takenBytes, sentBytes);
           onBytes?.(sentBytes);
+          if (!isKept) free(chunk);
         });
         if (isFull) await Promise.race([new Promise<void>(resolve => sink.once('drain', resolve)), closed]);
       };
-      for (const chunk of [...kept]) await write(chunk);
+      for (const chunk of [...kept]) await write(chunk, true);
       while (!sink.destroyed) {
         next ??= iterator.next();
         const result = await Promise.race([next, closed]);
         if (result === undefined) return;
         next = undefined;
         if (result.done === true) break;
-        const chunk = Buffer.from(result.value);
-        if (takenBytes <= KEPT_BYTES) kept.push(chunk);
+        const { value } = result;
+        const chunk = typeof value === 'string' ? Buffer.from(value) : value;
+        const isKept = takenBytes <= KEPT_BYTES;
+        if (isKept) kept.push(chunk);
         else kept.length = 0;
-        await write(chunk);
+        await write(chunk, isKept);
       }
       if (!sink.destroyed) sink.end();
     },

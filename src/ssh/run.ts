@@ -3,12 +3,16 @@ import { Readable, Writable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import type { ClientChannel } from 'ssh2';
 import { messageOf, SideloadError } from '../errors.ts';
+import { free } from '../memory.ts';
 import { commandOutput } from './output.ts';
 import { commandLine } from './quote.ts';
 import type { Session } from './session.ts';
 
 export interface CommandOptions {
-  /** What the command reads; nothing (EOF at once) by default. A stream is always consumed or destroyed. */
+  /**
+   * What the command reads; nothing (EOF at once) by default. A stream is always consumed or destroyed, and the memory of
+   * its chunks is given back when they are sent: they are nobody else's.
+   */
   readonly stdin?: string | Buffer | Readable;
   /** Comes before stdin, and is not counted in its bytes. */
   readonly preamble?: string;
@@ -166,6 +170,7 @@ function stdinOf(channel: ClientChannel, session: Session, onStdinBytes: Command
         if (!error) {
           sentBytes += chunk.length;
           onStdinBytes?.(sentBytes);
+          free(chunk);
         }
         callback(error);
       });

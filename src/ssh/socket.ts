@@ -1,18 +1,20 @@
 import { connect, type Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
+import { freeAround } from '../memory.ts';
 
 /** What may wait in the socket before stdin pauses. The peer's channel window is the usual limit, and can be huge. */
 const MAX_WAITING_BYTES = 4 * 1024 * 1024;
 
 /**
  * A TCP connection that gathers what is written during one turn of the event loop into one system call: ssh2 writes
- * each packet of 32 KiB on its own.
+ * each packet of 32 KiB on its own. The memory of what it writes, which nobody else holds, is given back when it is sent: a
+ * plain packet goes with the view of its length, the only part of it that is not encrypted.
  */
 export function coalescingSocket(host: string, port: number): Socket {
   const socket = connect({ host, port, noDelay: true });
-  const write = socket.write.bind(socket) as (...args: unknown[]) => boolean;
+  const write = socket.write.bind(socket);
   let isCorked = false;
-  socket.write = (...args: unknown[]) => {
+  socket.write = (chunk: string | Uint8Array) => {
     if (!isCorked) {
       isCorked = true;
       socket.cork();
@@ -21,7 +23,9 @@ export function coalescingSocket(host: string, port: number): Socket {
         socket.uncork();
       });
     }
-    return write(...args);
+    return write(chunk, error => {
+      if (!error && typeof chunk !== 'string') freeAround(chunk);
+    });
   };
   return socket;
 }

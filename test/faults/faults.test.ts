@@ -113,6 +113,19 @@ describe('on a node', () => {
     meetsWhileSending(node, { inject: () => losePower(node), mendAfterMs: 500, ends: [...LOST, ...INTERRUPTED] }),
   );
 
+  /** With a job that has nothing more to send: what it leaves is taken away by whoever waits for the node. */
+  it.for(lab.nodes.map(node => [node.kind, node] as const))(
+    'the power fails when the image has arrived (%s)',
+    ([, node]) =>
+      meets({
+        at: STAGES['moving references'],
+        inject: () => losePower(node),
+        mendAfterMs: 2000,
+        node: node.name,
+        ends: [...LOST, ...INTERRUPTED],
+      }),
+  );
+
   it.for(lab.nodes.map(node => [node.kind, node] as const))(
     'the runtime is restarted during an import (%s)',
     ([, node]) => meetsWhileSending(node, { inject: () => restartRuntime(node), ends: INTERRUPTED }),

@@ -57,6 +57,7 @@ test('a large stream arrives whole, in order, and its progress is told', async (
   const options = { stdin: Readable.from(chunks), onStdinBytes: (bytes: number) => (sentBytes = bytes) };
   expect(await connection.run(['cat'], options)).toMatchObject({ code: 0 });
   expect({ receivedBytes, isInOrder, sentBytes }).toEqual({ receivedBytes: size, isInOrder: true, sentBytes: size });
+  expect(chunks.every(chunk => chunk.length === 0)).toBe(true); // their memory has been given back
 });
 
 test('a source is read no faster than the node takes it', async () => {

@@ -101,6 +101,7 @@ describe.each<Transport>(['node-ssh', 'openssh'])('%s', transport => {
     const connection = await login(await serve({ exec: count }));
     const chunks = Array.from({ length: 320 }, () => Buffer.alloc(65_536, 'i'));
     expect(await connection.run(['wc'], { stdin: Readable.from(chunks) })).toMatchObject({ stdout: `${20 * MIB}` });
+    expect(chunks.at(-1)?.length).toBe(0); // its memory has been given back
     const results = await Promise.all(['', 'a', 'ab'].map(stdin => connection.run(['wc'], { stdin })));
     expect(results.map(({ stdout }) => stdout)).toEqual(['0', '1', '2']);
   });

@@ -1,4 +1,5 @@
 import { execFile } from 'node:child_process';
+import { createHash } from 'node:crypto';
 import { createReadStream, createWriteStream } from 'node:fs';
 import { truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -9,6 +10,7 @@ import { describe, expect, it } from 'vitest';
 import { digestOf } from '../../../src/image/digest.ts';
 import type { PlatformImage, StoredBlob } from '../../../src/image/image.ts';
 import { layoutArchive } from '../../../src/image/layout.ts';
+import { free } from '../../../src/memory.ts';
 import { dockerArchive, gzipped, LINUX_ARM64, sampleImage, sampleLayer, sha256, writeTar } from './archives.ts';
 import { bytesOf, failureOf, storeAll, useWorkplace } from './opening.ts';
 
@@ -52,6 +54,18 @@ describe('the archive that is sent to a node', () => {
     expect(first.length).toBe(summary.sizeBytes);
     expect(first.equals(second)).toBe(true);
     expect(await layoutArchive({ reference: REFERENCE, ...(await stored()) }).summary()).toEqual(summary);
+  });
+
+  it('is the same again when the memory of the first one has been given back', async () => {
+    const { image, blobs } = await stored();
+    const config = Buffer.concat([await image.config(), Buffer.alloc(100_000, ' ')]);
+    const layout = layoutArchive({ reference: REFERENCE, image: { ...image, config: async () => config }, blobs });
+    const first = createHash('sha256');
+    for await (const chunk of layout.stream() as AsyncIterable<Buffer>) {
+      first.update(chunk);
+      free(chunk);
+    }
+    expect(sha256(await bytesOf(layout.stream()))).toBe(first.digest('hex'));
   });
 
   it('is the image that was opened, when it is opened again', async () => {
