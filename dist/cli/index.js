@@ -3598,9 +3598,7 @@ take_name() {
 free_name() { take_name "$1" || { [ -n "$PODMAN" ] && as_root $PODMAN untag "$1" "$1"; }; }`;
 function crio_tag(facts, pairs) {
     return {
-        body: eachPair(`  if [ -n "$PODMAN" ]; then as_root $PODMAN tag "$1" "$2" >&2
-  else as_root $SKOPEO copy --quiet "containers-storage:$1" "containers-storage:$2" >&2
-  fi`),
+        body: `${crio_NAMES}${eachPair('  give_name "$1" "$2" >&2')}`,
         variables: variables(facts, flatPairs(pairs)),
     };
 }
@@ -3692,7 +3690,7 @@ take_name() { as_root $DOCKER image rm "$1"; }
 free_name() { take_name "$1" || as_root $DOCKER image rm --force "$1"; }`;
 function docker_tag(facts, pairs) {
     return {
-        body: eachPair('  as_root $DOCKER image tag "$1" "$2" >&2'),
+        body: `${docker_NAMES}${eachPair('  give_name "$1" "$2" >&2')}`,
         variables: variables(facts, flatPairs(pairs)),
     };
 }
@@ -10757,12 +10755,17 @@ function lazyImage(known, scratch, read) {
         return reading;
     };
     const { platform, imageId, user, diffIds, sizeBytes } = known;
+    const readConfig = async () => (await scratch.findConfig(imageId)) ?? (await (await start()).config());
+    let config;
     return {
         platform,
         imageId,
         user,
         sizeBytes,
-        config: async () => (await scratch.findConfig(imageId)) ?? (await (await start()).config()),
+        config() {
+            config ??= readConfig();
+            return config;
+        },
         layers: diffIds.map((diffId, index) => {
             const stored = async () => (await scratch.find(diffId))?.blob;
             return {

@@ -36,12 +36,17 @@ export function lazyImage(known: KnownImage, scratch: Scratch, read: () => Promi
     return reading;
   };
   const { platform, imageId, user, diffIds, sizeBytes } = known;
+  const readConfig = async () => (await scratch.findConfig(imageId)) ?? (await (await start()).config());
+  let config: Promise<Buffer> | undefined;
   return {
     platform,
     imageId,
     user,
     sizeBytes,
-    config: async () => (await scratch.findConfig(imageId)) ?? (await (await start()).config()),
+    config() {
+      config ??= readConfig();
+      return config;
+    },
     layers: diffIds.map((diffId, index): Layer => {
       const stored = async () => (await scratch.find(diffId))?.blob;
       return {

@@ -168,9 +168,7 @@ free_name() { take_name "$1" || { [ -n "$PODMAN" ] && as_root $PODMAN untag "$1"
 
 function tag(facts: NodeFacts, pairs: readonly TagPair[]): Script {
   return {
-    body: eachPair(`  if [ -n "$PODMAN" ]; then as_root $PODMAN tag "$1" "$2" >&2
-  else as_root $SKOPEO copy --quiet "containers-storage:$1" "containers-storage:$2" >&2
-  fi`),
+    body: `${NAMES}${eachPair('  give_name "$1" "$2" >&2')}`,
     variables: variables(facts, flatPairs(pairs)),
   };
 }

@@ -82,7 +82,10 @@ function heldLayers(sections: Sections, asked: readonly AskedLayer[]): readonly 
   return diffIds.map((digest, index) => (index < depth ? [{ digest, sizeBytes: 0, compression: 'none' }] : []));
 }
 
-/** Docker refuses to take the last name of an image that a container uses; by force it takes the name alone. */
+/**
+ * Docker refuses to take the last name of an image that a container uses; by force it takes the name alone. `docker image ls
+ * NAME` finds nothing for a name that begins with `docker.io`.
+ */
 const NAMES = `${HAS_NAME}
 ask_name() {
   said=$(as_root $DOCKER image inspect "$1" 2>&1 >/dev/null) && return
@@ -94,7 +97,7 @@ free_name() { take_name "$1" || as_root $DOCKER image rm --force "$1"; }`;
 
 function tag(facts: NodeFacts, pairs: readonly TagPair[]): Script {
   return {
-    body: eachPair('  as_root $DOCKER image tag "$1" "$2" >&2'),
+    body: `${NAMES}${eachPair('  give_name "$1" "$2" >&2')}`,
     variables: variables(facts, flatPairs(pairs)),
   };
 }
