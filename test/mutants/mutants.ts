@@ -11,7 +11,7 @@ export interface Mutant {
 }
 
 interface Tests {
-  readonly project: 'unit' | 'node' | 'cluster' | 'runtimes';
+  readonly project: 'unit' | 'node' | 'cluster' | 'runtimes' | 'faults';
   readonly file: string;
   /** Of the test, as far as it tells it from others. */
   readonly name: string;
@@ -387,6 +387,13 @@ const ROWS: readonly Row[] = [
       'containerd,crio,rhcos-layout',
       'leaves nothing on any runtime when it is cancelled while sending',
     ),
+  ],
+  [
+    'patience with a node that is away when it is put in order',
+    'src/node/steps.ts',
+    'failures > settings.retries',
+    'failures > 0',
+    { project: 'faults', file: 'test/faults/faults.test.ts', name: 'the power fails when the image has arrived' },
   ],
   // Scripts that run on nodes.
   [
