@@ -12983,10 +12983,12 @@ function withHeartbeat(argv, abandoned = []) {
 
 
 const TRANSIENT = new Set(['SSH_LOST', 'SSH_UNREACHABLE']);
+const STARTING = new Set(['RUNTIME_NOT_FOUND', 'RUNTIME_NOT_RUNNING']);
 async function stageImages(node, sending) {
     const { settings, run, log } = sending;
     const { label } = node.settings;
     const missing = new Map(node.images.flatMap(image => (image.stage === undefined || image.hasMoved ? [] : [[image.stage, image]])));
+    let failure;
     for (let attempt = 0; missing.size > 0; attempt += 1) {
         try {
             if (attempt > 0) {
@@ -12996,8 +12998,12 @@ async function stageImages(node, sending) {
         }
         catch (thrown) {
             const error = (0,errors/* toSideloadError */.Lq)(thrown, label);
-            if (run.signal.aborted || !TRANSIENT.has(error.code) || attempt >= settings.retries) {
-                throw error;
+            const isStarting = failure !== undefined && STARTING.has(error.code);
+            if (!isStarting)
+                failure = error;
+            const mayPass = isStarting || TRANSIENT.has(error.code);
+            if (run.signal.aborted || !mayPass || attempt >= settings.retries) {
+                throw failure;
             }
             const waitMs = retryAfterMs(attempt);
             log(`${label}: ${error.message}; trying again in ${waitMs / 1000} s (${attempt + 1} of ${settings.retries})`);

@@ -30,6 +30,8 @@ export interface Sending {
 
 /** After these the node may be there again. */
 const TRANSIENT: ReadonlySet<ErrorCode> = new Set(['SSH_LOST', 'SSH_UNREACHABLE']);
+/** What a node that has just been started answers: its sshd is there before its runtime. */
+const STARTING: ReadonlySet<ErrorCode> = new Set(['RUNTIME_NOT_FOUND', 'RUNTIME_NOT_RUNNING']);
 
 /**
  * Sends what the node lacks into its runtime, under stage references, and has the runtime confirm it. When the
@@ -41,6 +43,7 @@ export async function stageImages(node: Node, sending: Sending): Promise<void> {
   const missing = new Map(
     node.images.flatMap(image => (image.stage === undefined || image.hasMoved ? [] : [[image.stage, image] as const])),
   );
+  let failure: SideloadError | undefined;
   for (let attempt = 0; missing.size > 0; attempt += 1) {
     try {
       if (attempt > 0) {
@@ -49,8 +52,12 @@ export async function stageImages(node: Node, sending: Sending): Promise<void> {
       await stageAll(node, missing, sending);
     } catch (thrown) {
       const error = toSideloadError(thrown, label);
-      if (run.signal.aborted || !TRANSIENT.has(error.code) || attempt >= settings.retries) {
-        throw error;
+      const isStarting = failure !== undefined && STARTING.has(error.code);
+      // What the job tells is why the node was lost.
+      if (!isStarting) failure = error;
+      const mayPass = isStarting || TRANSIENT.has(error.code);
+      if (run.signal.aborted || !mayPass || attempt >= settings.retries) {
+        throw failure;
       }
       const waitMs = retryAfterMs(attempt);
       log(`${label}: ${error.message}; trying again in ${waitMs / 1000} s (${attempt + 1} of ${settings.retries})`);

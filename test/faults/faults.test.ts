@@ -82,11 +82,21 @@ mount -t tmpfs -o size=$(($(du -sk ${CONTENT} | cut -f1) + 4096))k tmpfs /run/sm
 cp -a ${CONTENT}/. /run/small/
 mount --bind /run/small ${CONTENT}`;
 
+const SERVICE = { containerd: 'containerd', crio: 'crio', docker: 'dockerd' } as const;
+
 async function restartRuntime(node: LabNode): Promise<() => Promise<void>> {
-  const service = { containerd: 'containerd', crio: 'crio', docker: 'dockerd' }[node.runtime];
+  const service = SERVICE[node.runtime];
   await stop(node, service);
   await start(node, service);
   return async () => {};
+}
+
+/** As a slow machine does when it starts again: it can be logged in to long before its runtime is there. */
+async function restartSlowly(node: LabNode): Promise<() => Promise<void>> {
+  const startSshd = await killSshd(node);
+  await stop(node, SERVICE[node.runtime]);
+  await startSshd();
+  return () => start(node, SERVICE[node.runtime]);
 }
 
 const LOST: readonly End[] = ['ok', 'SSH_LOST', 'SSH_UNREACHABLE'];
@@ -123,6 +133,17 @@ describe('on a node', () => {
         mendAfterMs: 2000,
         node: node.name,
         ends: [...LOST, ...INTERRUPTED],
+      }),
+  );
+
+  it.for(lab.nodes.map(node => [node.kind, node] as const))(
+    'the runtime starts later than sshd when the power is back (%s)',
+    ([, node]) =>
+      meetsWhileSending(node, {
+        inject: () => restartSlowly(node),
+        mendAfterMs: 4000,
+        inputs: { retries: '5' },
+        ends: ['ok'],
       }),
   );
 
