@@ -17468,7 +17468,7 @@ async function openScratch(directory, log, signal, { compression = 'auto', cache
     const files = new Map();
     const writing = new Set();
     const arrivals = new external_node_events_.EventEmitter().setMaxListeners(0);
-    const turn = createQueue(Math.max(1, (0,external_node_os_.availableParallelism)() - 1));
+    const turn = createQueue((0,external_node_os_.availableParallelism)());
     const remember = async (content, blob, file) => {
         const known = contents.get(content.digest);
         if (known !== undefined) {

@@ -101,8 +101,7 @@ export async function openScratch(
   const files = new Map<StoredContent, CacheFile>();
   const writing = new Set<Promise<unknown>>();
   const arrivals = new EventEmitter().setMaxListeners(0);
-  // One core is left to the thread that hashes and sends: the lowest layer, which goes first, is the sooner there.
-  const turn = createQueue(Math.max(1, availableParallelism() - 1));
+  const turn = createQueue(availableParallelism());
 
   /** One content for each digest: of two that are stored at the same time the first one stays. */
   const remember = async (content: Omit<StoredContent, 'blob'>, blob: Omit<StoredBlob, 'open'>, file: CacheFile) => {
