@@ -15312,8 +15312,16 @@ function freeAround(chunk) {
 
 
 const MAX_WAITING_BYTES = 4 * 1024 * 1024;
+function givingBack(stream) {
+    const write = stream.write.bind(stream);
+    stream.write = (chunk) => write(chunk, error => {
+        if (!error && typeof chunk !== 'string')
+            freeAround(chunk);
+    });
+    return stream;
+}
 function coalescingSocket(host, port) {
-    const socket = (0,external_node_net_.connect)({ host, port, noDelay: true });
+    const socket = givingBack((0,external_node_net_.connect)({ host, port, noDelay: true }));
     const write = socket.write.bind(socket);
     let isCorked = false;
     socket.write = (chunk) => {
@@ -15325,10 +15333,7 @@ function coalescingSocket(host, port) {
                 socket.uncork();
             });
         }
-        return write(chunk, error => {
-            if (!error && typeof chunk !== 'string')
-                freeAround(chunk);
-        });
+        return write(chunk);
     };
     return socket;
 }
@@ -15407,7 +15412,7 @@ async function openSession(peer, options, via) {
             stream = socket;
         }
         else {
-            stream = await forwarded(via, peer, attempt, interrupted);
+            stream = givingBack(await forwarded(via, peer, attempt, interrupted));
             phase = 'banner';
         }
         const sock = stream;

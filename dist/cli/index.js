@@ -8247,8 +8247,16 @@ function freeAround(chunk) {
 
 
 const MAX_WAITING_BYTES = 4 * 1024 * 1024;
+function givingBack(stream) {
+    const write = stream.write.bind(stream);
+    stream.write = (chunk) => write(chunk, error => {
+        if (!error && typeof chunk !== 'string')
+            freeAround(chunk);
+    });
+    return stream;
+}
 function coalescingSocket(host, port) {
-    const socket = (0,external_node_net_namespaceObject.connect)({ host, port, noDelay: true });
+    const socket = givingBack((0,external_node_net_namespaceObject.connect)({ host, port, noDelay: true }));
     const write = socket.write.bind(socket);
     let isCorked = false;
     socket.write = (chunk) => {
@@ -8260,10 +8268,7 @@ function coalescingSocket(host, port) {
                 socket.uncork();
             });
         }
-        return write(chunk, error => {
-            if (!error && typeof chunk !== 'string')
-                freeAround(chunk);
-        });
+        return write(chunk);
     };
     return socket;
 }
@@ -8342,7 +8347,7 @@ async function openSession(peer, options, via) {
             stream = socket;
         }
         else {
-            stream = await forwarded(via, peer, attempt, interrupted);
+            stream = givingBack(await forwarded(via, peer, attempt, interrupted));
             phase = 'banner';
         }
         const sock = stream;

@@ -6,7 +6,7 @@ import { messageOf, SideloadError } from '../errors.ts';
 import { agentKeys, authenticator } from './authentication.ts';
 import type { SshHost, SshOptions } from './connect.ts';
 import { type Attempt, connectError, forwardError, type Phase, systemReason, timeoutError } from './connect-error.ts';
-import { coalescingSocket, drained } from './socket.ts';
+import { coalescingSocket, drained, givingBack } from './socket.ts';
 
 /** Whom to log in to. */
 export interface Peer extends SshHost {
@@ -101,7 +101,7 @@ export async function openSession(peer: Peer, options: SshOptions, via?: Session
       });
       stream = socket;
     } else {
-      stream = await forwarded(via, peer, attempt, interrupted);
+      stream = givingBack(await forwarded(via, peer, attempt, interrupted));
       phase = 'banner';
     }
     const sock = stream;

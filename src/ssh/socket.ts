@@ -6,12 +6,24 @@ import { freeAround } from '../memory.ts';
 const MAX_WAITING_BYTES = 4 * 1024 * 1024;
 
 /**
+ * Gives back the memory of what ssh2 writes, which nobody else holds, when it is sent: a plain packet goes with the view of
+ * its length, the only part of it that is not encrypted.
+ */
+export function givingBack<Stream extends Duplex>(stream: Stream): Stream {
+  const write = stream.write.bind(stream);
+  stream.write = (chunk: string | Uint8Array) =>
+    write(chunk, error => {
+      if (!error && typeof chunk !== 'string') freeAround(chunk);
+    });
+  return stream;
+}
+
+/**
  * A TCP connection that gathers what is written during one turn of the event loop into one system call: ssh2 writes
- * each packet of 32 KiB on its own. The memory of what it writes, which nobody else holds, is given back when it is sent: a
- * plain packet goes with the view of its length, the only part of it that is not encrypted.
+ * each packet of 32 KiB on its own.
  */
 export function coalescingSocket(host: string, port: number): Socket {
-  const socket = connect({ host, port, noDelay: true });
+  const socket = givingBack(connect({ host, port, noDelay: true }));
   const write = socket.write.bind(socket);
   let isCorked = false;
   socket.write = (chunk: string | Uint8Array) => {
@@ -23,9 +35,7 @@ export function coalescingSocket(host: string, port: number): Socket {
         socket.uncork();
       });
     }
-    return write(chunk, error => {
-      if (!error && typeof chunk !== 'string') freeAround(chunk);
-    });
+    return write(chunk);
   };
   return socket;
 }
