@@ -12288,7 +12288,9 @@ async function insistOn(node, settings, ssh, signal, act) {
                 throw thrown;
             }
             if (failures > 0) {
-                await (0,external_node_timers_promises_namespaceObject.setTimeout)(retryAfterMs(failures - 1), undefined, { signal });
+                await (0,external_node_timers_promises_namespaceObject.setTimeout)(retryAfterMs(failures - 1), undefined, { signal }).catch(() => {
+                    throw thrown;
+                });
             }
         }
     }

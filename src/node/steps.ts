@@ -154,7 +154,9 @@ export async function insistOn(
         throw thrown;
       }
       if (failures > 0) {
-        await delay(retryAfterMs(failures - 1), undefined, { signal });
+        await delay(retryAfterMs(failures - 1), undefined, { signal }).catch(() => {
+          throw thrown; // there is no time left
+        });
       }
     }
   }
