@@ -3,6 +3,7 @@ import { execFile, spawn } from 'node:child_process';
 import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import { normalise } from '../src/image/reference.ts';
 import { type InputName, inputSpec } from '../src/inputs.ts';
 import type { NodeReport } from '../src/report/report.ts';
@@ -170,8 +171,22 @@ export function nodeNamed(lab: Lab, name: string): LabNode {
   return node;
 }
 
-/** What a node's runtime answers the host's crictl, so that nodes without one are asked too. */
-export function crictl(lab: Lab, node: LabNode, args: readonly string[]): Promise<string> {
+/**
+ * What a node's runtime answers the host's crictl, so that nodes without one are asked too. A containerd that has just been
+ * started listens before its CRI plugin is there.
+ */
+export async function crictl(lab: Lab, node: LabNode, args: readonly string[]): Promise<string> {
+  for (let attempt = 1; ; attempt += 1) {
+    try {
+      return await askCrictl(lab, node, args);
+    } catch (error) {
+      if (attempt === 20 || !/server is not initialized/.test(String(error))) throw error;
+      await delay(500);
+    }
+  }
+}
+
+function askCrictl(lab: Lab, node: LabNode, args: readonly string[]): Promise<string> {
   // In the node /var/run is a link to /run; from here it would be the host's.
   const socket = `unix://${node.root}${node.criSocket.replace(/^\/var\/run/, '/run')}`;
   const endpoints = [

@@ -13939,6 +13939,7 @@ var exec = __nccwpck_require__(5260);
 
 
 const STDERR_CHARACTERS = 4096;
+const MAX_OUTPUT_BYTES = 64 << 20;
 async function localKubectl(program, kubeconfig) {
     const path = await (0,io/* which */.K7)(program, true).catch(cause => {
         throw new SideloadError('KUBECTL_NOT_FOUND', `there is no program ${JSON.stringify(program)} on the runner`, {
@@ -13948,11 +13949,11 @@ async function localKubectl(program, kubeconfig) {
     const global = kubeconfig === undefined ? [] : [`--kubeconfig=${kubeconfig}`];
     return {
         run: async (args, input) => {
-            const { exitCode, stdout, stderr } = await (0,exec/* getExecOutput */.H)(path, [...global, ...args], {
-                silent: true,
-                ignoreReturnCode: true,
-                input: Buffer.from(input),
-            });
+            if (input !== '') {
+                return await runWithInput(path, [...global, ...args], input);
+            }
+            const options = { silent: true, ignoreReturnCode: true };
+            const { exitCode, stdout, stderr } = await (0,exec/* getExecOutput */.H)(path, [...global, ...args], options);
             return { code: exitCode, stdout, stderr };
         },
         stream: async (args, onLine, signal) => {
@@ -13983,6 +13984,17 @@ async function localKubectl(program, kubeconfig) {
         },
         close: async () => { },
     };
+}
+function runWithInput(path, args, input) {
+    return new Promise((resolve, reject) => {
+        const child = (0,external_node_child_process_namespaceObject.execFile)(path, args, { maxBuffer: MAX_OUTPUT_BYTES }, (error, stdout, stderr) => {
+            if (typeof error?.code === 'string')
+                reject(error);
+            else
+                resolve({ code: error === null ? 0 : (error.code ?? -1), stdout, stderr });
+        });
+        child.stdin?.on('error', () => { }).end(input);
+    });
 }
 
 ;// CONCATENATED MODULE: ./lib/smoke/kubectl.js
@@ -14156,7 +14168,7 @@ END
 `;
 const WHILE_OPEN = 'exec 3<&0; "$@" </dev/null 3<&- & child=$!; { cat <&3; kill "$child"; } >/dev/null 2>&1 & guard=$!; exec 3<&-; ' +
     'wait "$child"; code=$?; kill "$guard" 2>/dev/null; exit "$code"';
-const MAX_OUTPUT_BYTES = 256 * 1024 * 1024;
+const remote_kubectl_MAX_OUTPUT_BYTES = 256 * 1024 * 1024;
 async function remoteKubectl(open, kubeconfig, signal) {
     let connection = open();
     const { target } = await connection;
@@ -14184,7 +14196,7 @@ async function remoteKubectl(open, kubeconfig, signal) {
         }
     }
     return {
-        run: (args, input) => over(one => one.run([...command.asRoot, ...command.argv, ...args], { stdin: input, maxOutputBytes: MAX_OUTPUT_BYTES })),
+        run: (args, input) => over(one => one.run([...command.asRoot, ...command.argv, ...args], { stdin: input, maxOutputBytes: remote_kubectl_MAX_OUTPUT_BYTES })),
         stream: (args, onLine, watchSignal) => over(one => {
             const lines = splitLines(onLine);
             return one.run([...command.asRoot, 'sh', '-c', WHILE_OPEN, 'sh', ...command.argv, ...args], {

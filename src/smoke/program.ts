@@ -1,4 +1,4 @@
-import { spawn } from 'node:child_process';
+import { execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { createInterface } from 'node:readline';
 import { getExecOutput } from '@actions/exec';
@@ -30,6 +30,7 @@ export interface KubectlProgram {
 
 /** The last part of what a program complains of. */
 const STDERR_CHARACTERS = 4096;
+const MAX_OUTPUT_BYTES = 64 << 20;
 
 /**
  * The program on the runner.
@@ -45,11 +46,11 @@ export async function localKubectl(program: string, kubeconfig: string | undefin
   const global = kubeconfig === undefined ? [] : [`--kubeconfig=${kubeconfig}`];
   return {
     run: async (args, input) => {
-      const { exitCode, stdout, stderr } = await getExecOutput(path, [...global, ...args], {
-        silent: true,
-        ignoreReturnCode: true,
-        input: Buffer.from(input),
-      });
+      if (input !== '') {
+        return await runWithInput(path, [...global, ...args], input);
+      }
+      const options = { silent: true, ignoreReturnCode: true };
+      const { exitCode, stdout, stderr } = await getExecOutput(path, [...global, ...args], options);
       return { code: exitCode, stdout, stderr };
     },
     stream: async (args, onLine, signal) => {
@@ -80,4 +81,19 @@ export async function localKubectl(program: string, kubeconfig: string | undefin
     },
     close: async () => {},
   };
+}
+
+/** A program that ends with its input unread gives its exit code; with @actions/exec 3.0 the broken pipe ends the process. */
+function runWithInput(
+  path: string,
+  args: readonly string[],
+  input: string,
+): Promise<{ readonly code: number; readonly stdout: string; readonly stderr: string }> {
+  return new Promise((resolve, reject) => {
+    const child = execFile(path, args, { maxBuffer: MAX_OUTPUT_BYTES }, (error, stdout, stderr) => {
+      if (typeof error?.code === 'string') reject(error);
+      else resolve({ code: error === null ? 0 : (error.code ?? -1), stdout, stderr });
+    });
+    child.stdin?.on('error', () => {}).end(input);
+  });
 }
