@@ -13952,8 +13952,9 @@ async function localKubectl(program, kubeconfig) {
             if (input !== '') {
                 return await runWithInput(path, [...global, ...args], input);
             }
+            const argv = ['-c', 'exec "$0" "$@" </dev/null', path, ...global, ...args];
             const options = { silent: true, ignoreReturnCode: true };
-            const { exitCode, stdout, stderr } = await (0,exec/* getExecOutput */.H)(path, [...global, ...args], options);
+            const { exitCode, stdout, stderr } = await (0,exec/* getExecOutput */.H)('/bin/sh', argv, options);
             return { code: exitCode, stdout, stderr };
         },
         stream: async (args, onLine, signal) => {

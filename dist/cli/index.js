@@ -6893,8 +6893,9 @@ async function localKubectl(program, kubeconfig) {
             if (input !== '') {
                 return await runWithInput(path, [...global, ...args], input);
             }
+            const argv = ['-c', 'exec "$0" "$@" </dev/null', path, ...global, ...args];
             const options = { silent: true, ignoreReturnCode: true };
-            const { exitCode, stdout, stderr } = await getExecOutput(path, [...global, ...args], options);
+            const { exitCode, stdout, stderr } = await getExecOutput('/bin/sh', argv, options);
             return { code: exitCode, stdout, stderr };
         },
         stream: async (args, onLine, signal) => {

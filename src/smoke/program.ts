@@ -49,8 +49,10 @@ export async function localKubectl(program: string, kubeconfig: string | undefin
       if (input !== '') {
         return await runWithInput(path, [...global, ...args], input);
       }
+      // Without an input it would wait for one as long as @actions/exec lives.
+      const argv = ['-c', 'exec "$0" "$@" </dev/null', path, ...global, ...args];
       const options = { silent: true, ignoreReturnCode: true };
-      const { exitCode, stdout, stderr } = await getExecOutput(path, [...global, ...args], options);
+      const { exitCode, stdout, stderr } = await getExecOutput('/bin/sh', argv, options);
       return { code: exitCode, stdout, stderr };
     },
     stream: async (args, onLine, signal) => {

@@ -158,6 +158,8 @@ describe('requests', () => {
       'watch',
       'delete',
     ]);
+    // Two at a time write over each other's input here.
+    expect(await program.kubectl.missingVerbs({ resource: 'pods', verbs: ['watch'] })).toEqual(['watch']);
     expect(JSON.parse(await program.input())).toMatchObject({
       kind: 'SelfSubjectAccessReview',
       spec: { resourceAttributes: { namespace: 'smoke', resource: 'pods' } },
