@@ -10737,17 +10737,36 @@ function createMeter() {
 }
 
 ;// CONCATENATED MODULE: ./lib/runtime/cri.js
+const NO_SUCH_IMAGE = '[Nn]o such image';
+const SILENT = '^$';
+const ALWAYS = '.^';
 function asRoot({ privilege }) {
     return privilege === 'sudo' || privilege === 'doas' ? [privilege, '-n'] : [];
 }
 const CRI = `
+answer() {
+  nothing=$1
+  shift
+  attempt=0
+  while [ $attempt -lt 40 ]; do
+    said=$("$@" 2>/dev/null) && return
+    why=$("$@" 2>&1 >/dev/null) || if printf '%s\\n' "$why" | grep -Eq "$nothing"; then said=; return 1; fi
+    attempt=$((attempt + 1))
+    sleep 0.5
+  done
+  echo "the runtime does not answer: $why" >&2
+  exit 1
+}
+ask_cri() {
+  answer '${NO_SUCH_IMAGE}' as_root $CRICTL --runtime-endpoint "unix://$SOCKET" --image-endpoint "unix://$SOCKET" inspecti -o json "$1"
+}
 inspect_by_cri() {
   [ -n "$CRICTL" ] || return 0
-  for attempt in 1 2 3 4 5 6 7 8 9 10; do
-    status=$(as_root $CRICTL --runtime-endpoint "unix://$SOCKET" --image-endpoint "unix://$SOCKET" inspecti -o json "$2" 2>/dev/null) && break
+  for late in 1 2 3 4 5 6 7 8 9 10; do
+    ask_cri "$2" && break
     sleep 0.3
   done
-  section "cri $1"; printf '%s' "$status"
+  section "cri $1"; printf '%s' "$said"
 }
 end_processes() { # end_processes SIGNAL NAME
   if command -v pkill >/dev/null; then as_root pkill "-$1" -f "[\${2%"\${2#?}"}]\${2#?}"; return; fi
@@ -10826,18 +10845,6 @@ function cri_parseJson(text) {
 
 ;// CONCATENATED MODULE: ./lib/runtime/names.js
 
-const HAS_NAME = `
-has_name() {
-  attempt=0
-  while [ $attempt -lt 40 ]; do
-    ask_name "$1" && return 0
-    [ $? -ne 1 ] || return 1
-    attempt=$((attempt + 1))
-    sleep 0.5
-  done
-  echo "the runtime does not say whether it has $1" >&2
-  exit 1
-}`;
 const FREE_NAME = `  ! has_name "$reference" || free_name "$reference" >&2 || exit 1`;
 function freeNames(names, facts, references) {
     return { body: `${names}${eachReference(FREE_NAME)}`, variables: variables(facts, references) };
@@ -10946,15 +10953,20 @@ function snapshotterFlags({ snapshotter = DEFAULT_SNAPSHOTTER, importFlags }) {
 }
 const CTR = `${CRI}
 ctr() { as_root $CTR --address "$SOCKET" --namespace ${NAMESPACE} "$@"; }`;
+const NO_CONTENT = 'sha256:[0-9a-f]+: not found';
 const INSPECT = `${CTR}
 digest_of_config() { tr -d ' \\n\\t' | sed -n 's/.*"config":{[^}]*"digest":"\\(sha256:[0-9a-f]*\\)".*/\\1/p'; }
-${eachReference(`  manifest=$(ctr images ls "name==$reference" | sed -n '2s/^[^ ]* *[^ ]* *\\(sha256:[0-9a-f]*\\) .*/\\1/p')
+${eachReference(`  answer '${ALWAYS}' ctr images ls "name==$reference"
+  manifest=$(printf '%s\\n' "$said" | sed -n '2s/^[^ ]* *[^ ]* *\\(sha256:[0-9a-f]*\\) .*/\\1/p')
   if [ -n "$manifest" ]; then
     section "manifest $number"; printf '%s' "$manifest"
-    section "check $number"; ctr images check --snapshotter "$SNAPSHOTTER" "name==$reference" 2>&1 | sed -n 2p
-    config=$(ctr content get "$manifest" | digest_of_config)
+    answer '${NO_CONTENT}' ctr images check --snapshotter "$SNAPSHOTTER" "name==$reference"
+    section "check $number"; printf '%s\\n' "$said" | sed -n 2p
+    answer '${NO_CONTENT}' ctr content get "$manifest"
+    config=$(printf '%s' "$said" | digest_of_config)
     section "config-digest $number"; printf '%s' "$config"
-    section "config $number"; [ -z "$config" ] || ctr content get "$config"
+    [ -z "$config" ] || answer '${NO_CONTENT}' ctr content get "$config"
+    section "config $number"; [ -z "$config" ] || printf '%s' "$said"
     inspect_by_cri "$number" "$reference"
   fi`)}`;
 function inspect(facts, references) {
@@ -11041,17 +11053,18 @@ function heldLayers(sections, asked) {
 }
 const PINNED = 'io.cri-containerd.pinned';
 const PINNED_BY = 'kube-sideload.pinned-by';
-const NAMES = `${CTR}${HAS_NAME}
-ask_name() { found=$(ctr images ls -q "name==$1") || return 2; [ -n "$found" ]; }
+const NAMES = `${CTR}
+has_name() { answer '${ALWAYS}' ctr images ls -q "name==$1"; [ -n "$said" ]; }
 give_name() {
   ctr images tag --force "$1" "$2" || return
-  pins=$(ctr images ls "name==$1" | tr ', ' '\\n\\n' | grep -E '^(${PINNED}|${PINNED_BY})=.') || return 0
+  answer '${ALWAYS}' ctr images ls "name==$1"
+  pins=$(printf '%s' "$said" | tr ', ' '\\n\\n' | grep -E '^(${PINNED}|${PINNED_BY})=.') || return 0
   ctr images label "$2" $pins
 }
 take_name() { ctr images rm "$1"; }
 free_name() { take_name "$1"; }`;
 const PINS = `${CTR}
-has_label() { [ -n "$(ctr images ls -q "name==$1,labels.\\"$2\\"")" ]; }
+has_label() { answer '${ALWAYS}' ctr images ls -q "name==$1,labels.\\"$2\\""; [ -n "$said" ]; }
 pin() {
   for name in "$@"; do
     has_label "$name" ${PINNED} || ctr images label "$name" ${PINNED}=pinned "${PINNED_BY}=$RUN" >&2 || return
@@ -11062,7 +11075,10 @@ unpin() {
     ! has_label "$name" ${PINNED_BY} || ctr images label "$name" ${PINNED}= ${PINNED_BY}= >&2 || return
   done
 }
-unpin_of() { unpin $(ctr images ls -q "labels.\\"${PINNED_BY}\\"==$1" | grep -v '^${STAGE_PREFIX}'); }`;
+unpin_of() {
+  answer '${ALWAYS}' ctr images ls -q "labels.\\"${PINNED_BY}\\"==$1"
+  unpin $(printf '%s' "$said" | grep -v '^${STAGE_PREFIX}')
+}`;
 function tag(facts, pairs) {
     return {
         body: `${CTR}${eachPair('  ctr images tag --force "$1" "$2" >&2')}`,
@@ -11168,9 +11184,10 @@ const podman_load_INSPECT = `${CRI}${eachReference(`  case $reference in
       section "config $number"; cat "$unpacked/oci/blobs/sha256/$loaded" 2>/dev/null
     done ;;
   *)
-    inspect_by_cri "$number" "$reference"
-    section "config $number"
-    as_root $PODMAN image inspect --format '{"os":"{{.Os}}","architecture":"{{.Architecture}}","id":"{{.Id}}"}' "$reference" 2>/dev/null ;;
+    config=$(as_root $PODMAN image inspect --format '{"os":"{{.Os}}","architecture":"{{.Architecture}}","id":"{{.Id}}"}' "$reference" 2>/dev/null) && {
+      section "config $number"; printf '%s' "$config"
+      inspect_by_cri "$number" "$reference"
+    } ;;
   esac`)}`;
 function podman_load_inspect(facts, references) {
     return { body: podman_load_INSPECT, variables: { ...variables(facts, references), STAGE_PREFIX: STAGE_PREFIX, UNPACKED: UNPACKED } };
@@ -11258,10 +11275,12 @@ function crio_importArchive(facts, stage) {
     ];
     return ['sh', '-c', script.join('; ')];
 }
-const crio_INSPECT = `${CRI}${eachReference(`  inspect_by_cri "$number" "$reference"
-  section "config $number"
-  if [ -n "$SKOPEO" ]; then as_root $SKOPEO inspect --config "containers-storage:$reference" 2>/dev/null
-  else as_root $PODMAN image inspect --format '{"os":"{{.Os}}","architecture":"{{.Architecture}}","id":"{{.Id}}"}' "$reference" 2>/dev/null
+const crio_INSPECT = `${CRI}${eachReference(`  if [ -n "$SKOPEO" ]; then config=$(as_root $SKOPEO inspect --config "containers-storage:$reference" 2>/dev/null)
+  else config=$(as_root $PODMAN image inspect --format '{"os":"{{.Os}}","architecture":"{{.Architecture}}","id":"{{.Id}}"}' "$reference" 2>/dev/null)
+  fi
+  if [ -n "$config" ]; then
+    section "config $number"; printf '%s' "$config"
+    inspect_by_cri "$number" "$reference"
   fi`)}`;
 function crio_inspect(facts, references) {
     return { body: crio_INSPECT, variables: variables(facts, references) };
@@ -11313,12 +11332,12 @@ function crio_heldLayers(sections, asked) {
         return layer === undefined ? [] : [layer];
     });
 }
-const crio_NAMES = `${HAS_NAME}
+const crio_NAMES = `${CRI}
 cri() { as_root $CRICTL --image-endpoint "unix://$SOCKET" "$@"; }
-ask_name() {
-  if [ -n "$PODMAN" ]; then as_root $PODMAN image exists "$1"; return; fi
-  said=$(cri inspecti "$1" 2>&1 >/dev/null) && return
-  case $said in *'no such image'*) return 1 ;; *) return 2 ;; esac
+has_name() {
+  if [ -n "$PODMAN" ]; then answer '${SILENT}' as_root $PODMAN image exists "$1"
+  else answer '${NO_SUCH_IMAGE}' cri inspecti "$1"
+  fi
 }
 give_name() {
   if [ -n "$PODMAN" ]; then as_root $PODMAN tag "$1" "$2"
@@ -11370,8 +11389,10 @@ const docker = {
 function docker_importArchive(facts) {
     return [...asRoot(facts), ...(facts.tools.docker ?? ['docker']), 'load', '--quiet'];
 }
-const docker_INSPECT = `${CRI}${eachReference(`  image=$(as_root $DOCKER image inspect "$reference" 2>/dev/null) && {
-    section "image $number"; printf '%s' "$image"
+const BY_DOCKER = `${CRI}
+inspect_by_docker() { answer '${NO_SUCH_IMAGE}' as_root $DOCKER image inspect "$1"; }`;
+const docker_INSPECT = `${BY_DOCKER}${eachReference(`  inspect_by_docker "$reference" && {
+    section "image $number"; printf '%s' "$said"
     inspect_by_cri "$number" "$reference"
   }`)}`;
 function docker_inspect(facts, references) {
@@ -11415,11 +11436,8 @@ function docker_heldLayers(sections, asked) {
     const depth = Math.max(0, ...depths);
     return diffIds.map((digest, index) => (index < depth ? [{ digest, sizeBytes: 0, compression: 'none' }] : []));
 }
-const docker_NAMES = `${HAS_NAME}
-ask_name() {
-  said=$(as_root $DOCKER image inspect "$1" 2>&1 >/dev/null) && return
-  case $said in *[Nn]'o such image'*) return 1 ;; *) return 2 ;; esac
-}
+const docker_NAMES = `${BY_DOCKER}
+has_name() { inspect_by_docker "$1"; }
 give_name() { as_root $DOCKER image tag "$1" "$2"; }
 take_name() { as_root $DOCKER image rm "$1"; }
 free_name() { take_name "$1" || as_root $DOCKER image rm --force "$1"; }`;
@@ -11431,7 +11449,7 @@ function docker_tag(facts, pairs) {
 }
 function docker_remove(facts, references) {
     return {
-        body: `${CRI}${docker_NAMES}${eachReference(`  end_imports "$reference"\n${FREE_NAME}`)}`,
+        body: `${docker_NAMES}${eachReference(`  end_imports "$reference"\n${FREE_NAME}`)}`,
         variables: variables(facts, references),
     };
 }
@@ -12390,6 +12408,7 @@ const FINAL_REASONS = {
     CreateContainerError: 'SMOKE_START',
     RunContainerError: 'SMOKE_START',
 };
+const RUNTIME_AWAY = /transport: Error while dialing|error reading from server|Cannot connect to the Docker daemon/;
 const EVICTION_REASONS = new Set(['Evicted', 'Preempting', 'Terminated', 'NodeShutdown']);
 function judge(pod, imageId, expectation = { expect: 'started' }) {
     const status = pod.status ?? {};
@@ -12468,6 +12487,9 @@ function failureOf({ state }) {
         return undefined;
     }
     const said = join(waiting?.reason, waiting?.message);
+    if (RUNTIME_AWAY.test(said)) {
+        return undefined;
+    }
     if (code === 'SMOKE_START') {
         return fail(startCode(said), said);
     }
@@ -19457,10 +19479,9 @@ number=0
 for reference in $REFERENCES; do
   section "pinned $number"
   [ -n "$CRICTL" ] || printf unasked
-  for attempt in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
+  for late in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
     [ -n "$CRICTL" ] || break
-    as_root $CRICTL --runtime-endpoint "unix://$SOCKET" --image-endpoint "unix://$SOCKET" inspecti -o json "$reference" 2>/dev/null |
-      grep -q '"pinned": *true' && printf yes && break
+    ask_cri "$reference" && printf '%s' "$said" | grep -q '"pinned": *true' && printf yes && break
     sleep 0.5
   done
   number=$((number + 1))
@@ -19869,7 +19890,8 @@ function lines(sections, name) {
 ;// CONCATENATED MODULE: ./lib/runtime/forget.js
 
 const FORGET_CONTAINERD = `  if has_name "$reference"; then
-    manifest=$(ctr images ls "name==$reference" | sed -n '2s/^[^ ]* *[^ ]* *\\(sha256:[0-9a-f]*\\) .*/\\1/p')
+    answer '${ALWAYS}' ctr images ls "name==$reference"
+    manifest=$(printf '%s\\n' "$said" | sed -n '2s/^[^ ]* *[^ ]* *\\(sha256:[0-9a-f]*\\) .*/\\1/p')
     take_name "$reference" >&2 || exit 1
     left=$(ctr images ls -q "target.digest==$manifest") || exit 1
     if [ -n "$left" ] && ! printf '%s\\n' "$left" | grep -qv '^sha256:'; then

@@ -13,10 +13,9 @@ number=0
 for reference in $REFERENCES; do
   section "pinned $number"
   [ -n "$CRICTL" ] || printf unasked
-  for attempt in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
+  for late in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
     [ -n "$CRICTL" ] || break
-    as_root $CRICTL --runtime-endpoint "unix://$SOCKET" --image-endpoint "unix://$SOCKET" inspecti -o json "$reference" 2>/dev/null |
-      grep -q '"pinned": *true' && printf yes && break
+    ask_cri "$reference" && printf '%s' "$said" | grep -q '"pinned": *true' && printf yes && break
     sleep 0.5
   done
   number=$((number + 1))

@@ -4,6 +4,7 @@ import type { Platform } from '../image/platform.ts';
 import type { NodeFacts } from '../node/facts.ts';
 import type { Script, Sections } from '../node/script.ts';
 import {
+  ALWAYS,
   asRoot,
   CRI,
   criImageId,
@@ -15,7 +16,7 @@ import {
   parseJson,
   variables,
 } from './cri.ts';
-import { FREE_NAME, HAS_NAME } from './names.ts';
+import { FREE_NAME } from './names.ts';
 import type { AskedLayer, HeldImage, Runtime, TagPair } from './runtime.ts';
 import { STAGE_PREFIX, stageName } from './staging.ts';
 
@@ -73,6 +74,8 @@ function snapshotterFlags({ snapshotter = DEFAULT_SNAPSHOTTER, importFlags }: No
 
 const CTR = `${CRI}
 ctr() { as_root $CTR --address "$SOCKET" --namespace ${NAMESPACE} "$@"; }`;
+/** What `ctr` says of content that the store has lost. */
+const NO_CONTENT = 'sha256:[0-9a-f]+: not found';
 
 /**
  * `ctr images ls` has the manifest, the manifest names the config, and `images check` says whether the snapshot of the
@@ -80,13 +83,17 @@ ctr() { as_root $CTR --address "$SOCKET" --namespace ${NAMESPACE} "$@"; }`;
  */
 const INSPECT = `${CTR}
 digest_of_config() { tr -d ' \\n\\t' | sed -n 's/.*"config":{[^}]*"digest":"\\(sha256:[0-9a-f]*\\)".*/\\1/p'; }
-${eachReference(`  manifest=$(ctr images ls "name==$reference" | sed -n '2s/^[^ ]* *[^ ]* *\\(sha256:[0-9a-f]*\\) .*/\\1/p')
+${eachReference(`  answer '${ALWAYS}' ctr images ls "name==$reference"
+  manifest=$(printf '%s\\n' "$said" | sed -n '2s/^[^ ]* *[^ ]* *\\(sha256:[0-9a-f]*\\) .*/\\1/p')
   if [ -n "$manifest" ]; then
     section "manifest $number"; printf '%s' "$manifest"
-    section "check $number"; ctr images check --snapshotter "$SNAPSHOTTER" "name==$reference" 2>&1 | sed -n 2p
-    config=$(ctr content get "$manifest" | digest_of_config)
+    answer '${NO_CONTENT}' ctr images check --snapshotter "$SNAPSHOTTER" "name==$reference"
+    section "check $number"; printf '%s\\n' "$said" | sed -n 2p
+    answer '${NO_CONTENT}' ctr content get "$manifest"
+    config=$(printf '%s' "$said" | digest_of_config)
     section "config-digest $number"; printf '%s' "$config"
-    section "config $number"; [ -z "$config" ] || ctr content get "$config"
+    [ -z "$config" ] || answer '${NO_CONTENT}' ctr content get "$config"
+    section "config $number"; [ -z "$config" ] || printf '%s' "$said"
     inspect_by_cri "$number" "$reference"
   fi`)}`;
 
@@ -191,18 +198,19 @@ const PINNED = 'io.cri-containerd.pinned';
 const PINNED_BY = 'kube-sideload.pinned-by';
 
 /** `images tag` takes labels along on 1.x, and not on 2.x. */
-const NAMES = `${CTR}${HAS_NAME}
-ask_name() { found=$(ctr images ls -q "name==$1") || return 2; [ -n "$found" ]; }
+const NAMES = `${CTR}
+has_name() { answer '${ALWAYS}' ctr images ls -q "name==$1"; [ -n "$said" ]; }
 give_name() {
   ctr images tag --force "$1" "$2" || return
-  pins=$(ctr images ls "name==$1" | tr ', ' '\\n\\n' | grep -E '^(${PINNED}|${PINNED_BY})=.') || return 0
+  answer '${ALWAYS}' ctr images ls "name==$1"
+  pins=$(printf '%s' "$said" | tr ', ' '\\n\\n' | grep -E '^(${PINNED}|${PINNED_BY})=.') || return 0
   ctr images label "$2" $pins
 }
 take_name() { ctr images rm "$1"; }
 free_name() { take_name "$1"; }`;
 
 const PINS = `${CTR}
-has_label() { [ -n "$(ctr images ls -q "name==$1,labels.\\"$2\\"")" ]; }
+has_label() { answer '${ALWAYS}' ctr images ls -q "name==$1,labels.\\"$2\\""; [ -n "$said" ]; }
 pin() {
   for name in "$@"; do
     has_label "$name" ${PINNED} || ctr images label "$name" ${PINNED}=pinned "${PINNED_BY}=$RUN" >&2 || return
@@ -213,7 +221,10 @@ unpin() {
     ! has_label "$name" ${PINNED_BY} || ctr images label "$name" ${PINNED}= ${PINNED_BY}= >&2 || return
   done
 }
-unpin_of() { unpin $(ctr images ls -q "labels.\\"${PINNED_BY}\\"==$1" | grep -v '^${STAGE_PREFIX}'); }`;
+unpin_of() {
+  answer '${ALWAYS}' ctr images ls -q "labels.\\"${PINNED_BY}\\"==$1"
+  unpin $(printf '%s' "$said" | grep -v '^${STAGE_PREFIX}')
+}`;
 
 function tag(facts: NodeFacts, pairs: readonly TagPair[]): Script {
   return {

@@ -2,6 +2,13 @@ import type { NodeFacts } from '../node/facts.ts';
 import type { Sections } from '../node/script.ts';
 import type { HeldImage, Runtime, TagPair } from './runtime.ts';
 
+/** What crictl and docker say of an image that is not there. */
+export const NO_SUCH_IMAGE = '[Nn]o such image';
+/** No complaint at all. */
+export const SILENT = '^$';
+/** Matches no line. */
+export const ALWAYS = '.^';
+
 /** Words in front of a command that needs root. */
 export function asRoot({ privilege }: NodeFacts): readonly string[] {
   return privilege === 'sudo' || privilege === 'doas' ? [privilege, '-n'] : [];
@@ -14,21 +21,41 @@ export function asRoot({ privilege }: NodeFacts): readonly string[] {
 export type Pins = string;
 
 /**
- * Functions for scripts. `inspect_by_cri N REF` asks the CRI for an image, into the section `cri N`. The CRI learns of a
- * new reference a moment after the runtime has made it: its answer is waited for, not its absence.
+ * Functions for scripts. `answer NOTHING COMMAND…` puts what a command prints into `$said`; it ends with 1 when there is
+ * nothing, which a line of its complaint shows by matching NOTHING, a regular expression: {@link SILENT} for one that does
+ * not complain then, {@link ALWAYS} for one that always prints something. A runtime that does not answer, as while it
+ * restarts, has said nothing about what it holds: it is asked for twenty seconds, and then the script fails.
+ * `ask_cri REF` asks the CRI for an image, and `inspect_by_cri N REF` puts the answer into the section `cri N`. The CRI
+ * learns of a new reference a moment after the runtime has made it: that is waited for.
  * What crictl says on standard error (a missing configuration file, say) is no part of its answer.
  * `end_imports REF` ends imports that still run, and waits for their end: when the runner disappears, sshd may wait for
  * it for hours, and the import with it. Its command line has the stage name; those of grep and pkill must not, or they
  * find themselves. By pkill a sudoers file can be about our own processes, which for kill would be about all.
  */
 export const CRI = `
+answer() {
+  nothing=$1
+  shift
+  attempt=0
+  while [ $attempt -lt 40 ]; do
+    said=$("$@" 2>/dev/null) && return
+    why=$("$@" 2>&1 >/dev/null) || if printf '%s\\n' "$why" | grep -Eq "$nothing"; then said=; return 1; fi
+    attempt=$((attempt + 1))
+    sleep 0.5
+  done
+  echo "the runtime does not answer: $why" >&2
+  exit 1
+}
+ask_cri() {
+  answer '${NO_SUCH_IMAGE}' as_root $CRICTL --runtime-endpoint "unix://$SOCKET" --image-endpoint "unix://$SOCKET" inspecti -o json "$1"
+}
 inspect_by_cri() {
   [ -n "$CRICTL" ] || return 0
-  for attempt in 1 2 3 4 5 6 7 8 9 10; do
-    status=$(as_root $CRICTL --runtime-endpoint "unix://$SOCKET" --image-endpoint "unix://$SOCKET" inspecti -o json "$2" 2>/dev/null) && break
+  for late in 1 2 3 4 5 6 7 8 9 10; do
+    ask_cri "$2" && break
     sleep 0.3
   done
-  section "cri $1"; printf '%s' "$status"
+  section "cri $1"; printf '%s' "$said"
 }
 end_processes() { # end_processes SIGNAL NAME
   if command -v pkill >/dev/null; then as_root pkill "-$1" -f "[\${2%"\${2#?}"}]\${2#?}"; return; fi

@@ -11,11 +11,13 @@ import {
   eachReference,
   flatPairs,
   heldBy,
+  NO_SUCH_IMAGE,
   parseJson,
+  SILENT,
   variables,
 } from './cri.ts';
 import { CRIO_PINS } from './crio-pins.ts';
-import { FREE_NAME, HAS_NAME } from './names.ts';
+import { FREE_NAME } from './names.ts';
 import { heldByPodman, podmanLoad } from './podman-load.ts';
 import type { AskedLayer, HeldImage, Runtime, TagPair } from './runtime.ts';
 import { LET_IMPORTS_END, runOf, UNPACKED } from './staging.ts';
@@ -72,11 +74,16 @@ function importArchive(facts: NodeFacts, stage: string): readonly string[] {
   return ['sh', '-c', script.join('; ')];
 }
 
-/** The config comes from the storage itself: the CRI's answer has no architecture. */
-const INSPECT = `${CRI}${eachReference(`  inspect_by_cri "$number" "$reference"
-  section "config $number"
-  if [ -n "$SKOPEO" ]; then as_root $SKOPEO inspect --config "containers-storage:$reference" 2>/dev/null
-  else as_root $PODMAN image inspect --format '{"os":"{{.Os}}","architecture":"{{.Architecture}}","id":"{{.Id}}"}' "$reference" 2>/dev/null
+/**
+ * The config comes from the storage itself: the CRI's answer has no architecture. What the storage does not have the CRI
+ * is not asked for, which is waited for.
+ */
+const INSPECT = `${CRI}${eachReference(`  if [ -n "$SKOPEO" ]; then config=$(as_root $SKOPEO inspect --config "containers-storage:$reference" 2>/dev/null)
+  else config=$(as_root $PODMAN image inspect --format '{"os":"{{.Os}}","architecture":"{{.Architecture}}","id":"{{.Id}}"}' "$reference" 2>/dev/null)
+  fi
+  if [ -n "$config" ]; then
+    section "config $number"; printf '%s' "$config"
+    inspect_by_cri "$number" "$reference"
   fi`)}`;
 
 function inspect(facts: NodeFacts, references: readonly string[]): Script {
@@ -147,12 +154,12 @@ function heldLayers(sections: Sections, asked: readonly AskedLayer[]): readonly 
  * podman takes away a name, and the image with its last one, which it does not while a container uses it; then
  * `podman untag` takes the name alone. `skopeo delete` would take the image with all its names.
  */
-const NAMES = `${HAS_NAME}
+const NAMES = `${CRI}
 cri() { as_root $CRICTL --image-endpoint "unix://$SOCKET" "$@"; }
-ask_name() {
-  if [ -n "$PODMAN" ]; then as_root $PODMAN image exists "$1"; return; fi
-  said=$(cri inspecti "$1" 2>&1 >/dev/null) && return
-  case $said in *'no such image'*) return 1 ;; *) return 2 ;; esac
+has_name() {
+  if [ -n "$PODMAN" ]; then answer '${SILENT}' as_root $PODMAN image exists "$1"
+  else answer '${NO_SUCH_IMAGE}' cri inspecti "$1"
+  fi
 }
 give_name() {
   if [ -n "$PODMAN" ]; then as_root $PODMAN tag "$1" "$2"

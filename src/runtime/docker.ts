@@ -1,8 +1,19 @@
 import type { BlobDescriptor } from '../image/image.ts';
 import type { NodeFacts } from '../node/facts.ts';
 import type { Script, Sections } from '../node/script.ts';
-import { asRoot, CRI, criImageId, eachPair, eachReference, flatPairs, heldBy, parseJson, variables } from './cri.ts';
-import { FREE_NAME, HAS_NAME } from './names.ts';
+import {
+  asRoot,
+  CRI,
+  criImageId,
+  eachPair,
+  eachReference,
+  flatPairs,
+  heldBy,
+  NO_SUCH_IMAGE,
+  parseJson,
+  variables,
+} from './cri.ts';
+import { FREE_NAME } from './names.ts';
 import type { AskedLayer, HeldImage, Runtime, TagPair } from './runtime.ts';
 
 /** Docker behind cri-dockerd: `docker load`, and the CRI's word where the node has crictl. */
@@ -25,8 +36,11 @@ function importArchive(facts: NodeFacts): readonly string[] {
   return [...asRoot(facts), ...(facts.tools.docker ?? ['docker']), 'load', '--quiet'];
 }
 
-const INSPECT = `${CRI}${eachReference(`  image=$(as_root $DOCKER image inspect "$reference" 2>/dev/null) && {
-    section "image $number"; printf '%s' "$image"
+const BY_DOCKER = `${CRI}
+inspect_by_docker() { answer '${NO_SUCH_IMAGE}' as_root $DOCKER image inspect "$1"; }`;
+
+const INSPECT = `${BY_DOCKER}${eachReference(`  inspect_by_docker "$reference" && {
+    section "image $number"; printf '%s' "$said"
     inspect_by_cri "$number" "$reference"
   }`)}`;
 
@@ -86,11 +100,8 @@ function heldLayers(sections: Sections, asked: readonly AskedLayer[]): readonly 
  * Docker refuses to take the last name of an image that a container uses; by force it takes the name alone. `docker image ls
  * NAME` finds nothing for a name that begins with `docker.io`.
  */
-const NAMES = `${HAS_NAME}
-ask_name() {
-  said=$(as_root $DOCKER image inspect "$1" 2>&1 >/dev/null) && return
-  case $said in *[Nn]'o such image'*) return 1 ;; *) return 2 ;; esac
-}
+const NAMES = `${BY_DOCKER}
+has_name() { inspect_by_docker "$1"; }
 give_name() { as_root $DOCKER image tag "$1" "$2"; }
 take_name() { as_root $DOCKER image rm "$1"; }
 free_name() { take_name "$1" || as_root $DOCKER image rm --force "$1"; }`;
@@ -104,7 +115,7 @@ function tag(facts: NodeFacts, pairs: readonly TagPair[]): Script {
 
 function remove(facts: NodeFacts, references: readonly string[]): Script {
   return {
-    body: `${CRI}${NAMES}${eachReference(`  end_imports "$reference"\n${FREE_NAME}`)}`,
+    body: `${NAMES}${eachReference(`  end_imports "$reference"\n${FREE_NAME}`)}`,
     variables: variables(facts, references),
   };
 }

@@ -3,26 +3,11 @@ import type { Script, Sections } from '../node/script.ts';
 import { eachReference, variables } from './cri.ts';
 
 /**
- * Functions for scripts about names, a runtime's own and {@link HAS_NAME}. `ask_name NAME` ends with 0 when the name is
- * there, with 1 when it is not, and with anything else when the runtime has not answered. `give_name FROM TO` moves TO
- * when it names something else. `take_name NAME` takes away the image with its last name, and fails when that is in
- * use; `free_name NAME` then takes the name alone.
+ * Functions for scripts about names. `has_name NAME` tells whether it is there; the script fails when the runtime does not
+ * answer (`answer` in `cri.ts`). `give_name FROM TO` moves TO when it names something else. `take_name NAME` takes away the image
+ * with its last name, and fails when that is in use; `free_name NAME` then takes the name alone.
  */
 export type Names = string;
-
-/** A runtime that does not answer, as while it restarts, has said nothing about what it holds: it is asked for twenty seconds. */
-export const HAS_NAME = `
-has_name() {
-  attempt=0
-  while [ $attempt -lt 40 ]; do
-    ask_name "$1" && return 0
-    [ $? -ne 1 ] || return 1
-    attempt=$((attempt + 1))
-    sleep 0.5
-  done
-  echo "the runtime does not say whether it has $1" >&2
-  exit 1
-}`;
 
 /** For {@link eachReference}: one that is not there is as good as removed. */
 export const FREE_NAME = `  ! has_name "$reference" || free_name "$reference" >&2 || exit 1`;

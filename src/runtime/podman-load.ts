@@ -51,9 +51,10 @@ const INSPECT = `${CRI}${eachReference(`  case $reference in
       section "config $number"; cat "$unpacked/oci/blobs/sha256/$loaded" 2>/dev/null
     done ;;
   *)
-    inspect_by_cri "$number" "$reference"
-    section "config $number"
-    as_root $PODMAN image inspect --format '{"os":"{{.Os}}","architecture":"{{.Architecture}}","id":"{{.Id}}"}' "$reference" 2>/dev/null ;;
+    config=$(as_root $PODMAN image inspect --format '{"os":"{{.Os}}","architecture":"{{.Architecture}}","id":"{{.Id}}"}' "$reference" 2>/dev/null) && {
+      section "config $number"; printf '%s' "$config"
+      inspect_by_cri "$number" "$reference"
+    } ;;
   esac`)}`;
 
 function inspect(facts: NodeFacts, references: readonly string[]): Script {

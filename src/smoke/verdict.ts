@@ -41,6 +41,9 @@ const FINAL_REASONS: Readonly<Record<string, ErrorCode>> = {
   RunContainerError: 'SMOKE_START',
 };
 
+/** Of a kubelet that has lost its runtime, and tries again: gRPC's words, and those of cri-dockerd when only Docker is away. */
+const RUNTIME_AWAY = /transport: Error while dialing|error reading from server|Cannot connect to the Docker daemon/;
+
 /** Reasons of a pod that the kubelet has ended by itself; `Terminated` and `NodeShutdown` are those of a node that shuts down. */
 const EVICTION_REASONS: ReadonlySet<string> = new Set(['Evicted', 'Preempting', 'Terminated', 'NodeShutdown']);
 
@@ -130,6 +133,9 @@ function failureOf({ state }: ContainerStatus): FailedVerdict | undefined {
     return undefined;
   }
   const said = join(waiting?.reason, waiting?.message);
+  if (RUNTIME_AWAY.test(said)) {
+    return undefined;
+  }
   if (code === 'SMOKE_START') {
     return fail(startCode(said), said);
   }

@@ -100,13 +100,7 @@ async function restartSlowly(node: LabNode): Promise<() => Promise<void>> {
 }
 
 const LOST: readonly End[] = ['ok', 'SSH_LOST', 'SSH_UNREACHABLE'];
-const INTERRUPTED: readonly End[] = [
-  'ok',
-  'IMPORT_FAILED',
-  'VERIFY_FAILED',
-  'REMOTE_COMMAND_FAILED',
-  'RUNTIME_NOT_RUNNING',
-];
+const INTERRUPTED: readonly End[] = ['ok', 'IMPORT_FAILED', 'REMOTE_COMMAND_FAILED', 'RUNTIME_NOT_RUNNING'];
 
 describe('on the way to a node', () => {
   it.for(lab.nodes.map(node => [node.kind, node] as const))('a link that is cut for two seconds (%s)', ([, node]) =>
@@ -150,6 +144,18 @@ describe('on a node', () => {
   it.for(lab.nodes.map(node => [node.kind, node] as const))(
     'the runtime is restarted during an import (%s)',
     ([, node]) => meetsWhileSending(node, { inject: () => restartRuntime(node), ends: INTERRUPTED }),
+  );
+
+  it.for(lab.nodes.map(node => [node.kind, node] as const))(
+    'the runtime is restarted while smoke pods start (%s)',
+    ([, node]) =>
+      meets({
+        at: STAGES['smoke pods run'],
+        afterMs: 300,
+        inject: () => restartRuntime(node),
+        node: node.name,
+        ends: ['ok'],
+      }),
   );
 
   it('the disk of the runtime fills up during an import', () =>

@@ -105,7 +105,8 @@ function inState(state: ContainerStatus['state'], phase = 'Running'): Pod {
 
 describe('what no recording has', () => {
   const running = { running: { startedAt: '2026-01-01T00:00:00Z' } };
-  const rows: readonly (readonly [what: string, pod: Pod, verdict: string])[] = [
+  type Row = readonly [what: string, pod: Pod, verdict: string];
+  const rows: readonly Row[] = [
     ['a pod without a status', pod(undefined), 'pending'],
     ['a phase that nobody knows', pod({ phase: 'Unknown' }), 'pending'],
     ['a running container in a pod that is not Running yet', inState(running, 'Pending'), 'pending'],
@@ -148,6 +149,19 @@ describe('what no recording has', () => {
       'SMOKE_START',
     ],
     ['RunContainerError', inState({ waiting: { reason: 'RunContainerError' } }, 'Pending'), 'SMOKE_START'],
+    ...[
+      'connection error: desc = "transport: Error while dialing: dial unix /run/crio/crio.sock: no such file or directory"',
+      'rpc error: code = Unavailable desc = error reading from server: EOF',
+      'Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?',
+    ].flatMap(message =>
+      ['RunContainerError', 'CreateContainerError', 'ImageInspectError'].map(
+        (reason): Row => [
+          `a runtime that is away: ${reason}: ${message}`,
+          inState({ waiting: { reason, message } }, 'Pending'),
+          'pending',
+        ],
+      ),
+    ),
     [
       'an eviction',
       pod({ phase: 'Failed', reason: 'Evicted', message: 'The node was low on resource: memory.' }),
