@@ -10738,8 +10738,8 @@ function createMeter() {
 
 ;// CONCATENATED MODULE: ./lib/runtime/cri.js
 const NO_SUCH_IMAGE = '[Nn]o such image';
-const SILENT = '^$';
-const ALWAYS = '.^';
+const EXIT_CODE_1 = '^exit code 1$';
+const NEVER = '.^';
 function asRoot({ privilege }) {
     return privilege === 'sudo' || privilege === 'doas' ? [privilege, '-n'] : [];
 }
@@ -10750,7 +10750,9 @@ answer() {
   attempt=0
   while [ $attempt -lt 40 ]; do
     said=$("$@" 2>/dev/null) && return
-    why=$("$@" 2>&1 >/dev/null) || if printf '%s\\n' "$why" | grep -Eq "$nothing"; then said=; return 1; fi
+    code=0
+    why=$("$@" 2>&1 >/dev/null) || code=$?
+    if printf 'exit code %s\\n%s\\n' $code "$why" | grep -Eq "$nothing"; then said=; return 1; fi
     attempt=$((attempt + 1))
     sleep 0.5
   done
@@ -10956,7 +10958,7 @@ ctr() { as_root $CTR --address "$SOCKET" --namespace ${NAMESPACE} "$@"; }`;
 const NO_CONTENT = 'sha256:[0-9a-f]+: not found';
 const INSPECT = `${CTR}
 digest_of_config() { tr -d ' \\n\\t' | sed -n 's/.*"config":{[^}]*"digest":"\\(sha256:[0-9a-f]*\\)".*/\\1/p'; }
-${eachReference(`  answer '${ALWAYS}' ctr images ls "name==$reference"
+${eachReference(`  answer '${NEVER}' ctr images ls "name==$reference"
   manifest=$(printf '%s\\n' "$said" | sed -n '2s/^[^ ]* *[^ ]* *\\(sha256:[0-9a-f]*\\) .*/\\1/p')
   if [ -n "$manifest" ]; then
     section "manifest $number"; printf '%s' "$manifest"
@@ -11054,17 +11056,17 @@ function heldLayers(sections, asked) {
 const PINNED = 'io.cri-containerd.pinned';
 const PINNED_BY = 'kube-sideload.pinned-by';
 const NAMES = `${CTR}
-has_name() { answer '${ALWAYS}' ctr images ls -q "name==$1"; [ -n "$said" ]; }
+has_name() { answer '${NEVER}' ctr images ls -q "name==$1"; [ -n "$said" ]; }
 give_name() {
   ctr images tag --force "$1" "$2" || return
-  answer '${ALWAYS}' ctr images ls "name==$1"
+  answer '${NEVER}' ctr images ls "name==$1"
   pins=$(printf '%s' "$said" | tr ', ' '\\n\\n' | grep -E '^(${PINNED}|${PINNED_BY})=.') || return 0
   ctr images label "$2" $pins
 }
 take_name() { ctr images rm "$1"; }
 free_name() { take_name "$1"; }`;
 const PINS = `${CTR}
-has_label() { answer '${ALWAYS}' ctr images ls -q "name==$1,labels.\\"$2\\""; [ -n "$said" ]; }
+has_label() { answer '${NEVER}' ctr images ls -q "name==$1,labels.\\"$2\\""; [ -n "$said" ]; }
 pin() {
   for name in "$@"; do
     has_label "$name" ${PINNED} || ctr images label "$name" ${PINNED}=pinned "${PINNED_BY}=$RUN" >&2 || return
@@ -11076,7 +11078,7 @@ unpin() {
   done
 }
 unpin_of() {
-  answer '${ALWAYS}' ctr images ls -q "labels.\\"${PINNED_BY}\\"==$1"
+  answer '${NEVER}' ctr images ls -q "labels.\\"${PINNED_BY}\\"==$1"
   unpin $(printf '%s' "$said" | grep -v '^${STAGE_PREFIX}')
 }`;
 function tag(facts, pairs) {
@@ -11335,7 +11337,7 @@ function crio_heldLayers(sections, asked) {
 const crio_NAMES = `${CRI}
 cri() { as_root $CRICTL --image-endpoint "unix://$SOCKET" "$@"; }
 has_name() {
-  if [ -n "$PODMAN" ]; then answer '${SILENT}' as_root $PODMAN image exists "$1"
+  if [ -n "$PODMAN" ]; then answer '${EXIT_CODE_1}' as_root $PODMAN image exists "$1"
   else answer '${NO_SUCH_IMAGE}' cri inspecti "$1"
   fi
 }
@@ -19890,7 +19892,7 @@ function lines(sections, name) {
 ;// CONCATENATED MODULE: ./lib/runtime/forget.js
 
 const FORGET_CONTAINERD = `  if has_name "$reference"; then
-    answer '${ALWAYS}' ctr images ls "name==$reference"
+    answer '${NEVER}' ctr images ls "name==$reference"
     manifest=$(printf '%s\\n' "$said" | sed -n '2s/^[^ ]* *[^ ]* *\\(sha256:[0-9a-f]*\\) .*/\\1/p')
     take_name "$reference" >&2 || exit 1
     left=$(ctr images ls -q "target.digest==$manifest") || exit 1

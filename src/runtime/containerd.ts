@@ -4,7 +4,6 @@ import type { Platform } from '../image/platform.ts';
 import type { NodeFacts } from '../node/facts.ts';
 import type { Script, Sections } from '../node/script.ts';
 import {
-  ALWAYS,
   asRoot,
   CRI,
   criImageId,
@@ -13,6 +12,7 @@ import {
   eachReference,
   flatPairs,
   heldBy,
+  NEVER,
   parseJson,
   variables,
 } from './cri.ts';
@@ -83,7 +83,7 @@ const NO_CONTENT = 'sha256:[0-9a-f]+: not found';
  */
 const INSPECT = `${CTR}
 digest_of_config() { tr -d ' \\n\\t' | sed -n 's/.*"config":{[^}]*"digest":"\\(sha256:[0-9a-f]*\\)".*/\\1/p'; }
-${eachReference(`  answer '${ALWAYS}' ctr images ls "name==$reference"
+${eachReference(`  answer '${NEVER}' ctr images ls "name==$reference"
   manifest=$(printf '%s\\n' "$said" | sed -n '2s/^[^ ]* *[^ ]* *\\(sha256:[0-9a-f]*\\) .*/\\1/p')
   if [ -n "$manifest" ]; then
     section "manifest $number"; printf '%s' "$manifest"
@@ -199,10 +199,10 @@ const PINNED_BY = 'kube-sideload.pinned-by';
 
 /** `images tag` takes labels along on 1.x, and not on 2.x. */
 const NAMES = `${CTR}
-has_name() { answer '${ALWAYS}' ctr images ls -q "name==$1"; [ -n "$said" ]; }
+has_name() { answer '${NEVER}' ctr images ls -q "name==$1"; [ -n "$said" ]; }
 give_name() {
   ctr images tag --force "$1" "$2" || return
-  answer '${ALWAYS}' ctr images ls "name==$1"
+  answer '${NEVER}' ctr images ls "name==$1"
   pins=$(printf '%s' "$said" | tr ', ' '\\n\\n' | grep -E '^(${PINNED}|${PINNED_BY})=.') || return 0
   ctr images label "$2" $pins
 }
@@ -210,7 +210,7 @@ take_name() { ctr images rm "$1"; }
 free_name() { take_name "$1"; }`;
 
 const PINS = `${CTR}
-has_label() { answer '${ALWAYS}' ctr images ls -q "name==$1,labels.\\"$2\\""; [ -n "$said" ]; }
+has_label() { answer '${NEVER}' ctr images ls -q "name==$1,labels.\\"$2\\""; [ -n "$said" ]; }
 pin() {
   for name in "$@"; do
     has_label "$name" ${PINNED} || ctr images label "$name" ${PINNED}=pinned "${PINNED_BY}=$RUN" >&2 || return
@@ -222,7 +222,7 @@ unpin() {
   done
 }
 unpin_of() {
-  answer '${ALWAYS}' ctr images ls -q "labels.\\"${PINNED_BY}\\"==$1"
+  answer '${NEVER}' ctr images ls -q "labels.\\"${PINNED_BY}\\"==$1"
   unpin $(printf '%s' "$said" | grep -v '^${STAGE_PREFIX}')
 }`;
 

@@ -4,10 +4,9 @@ import type { HeldImage, Runtime, TagPair } from './runtime.ts';
 
 /** What crictl and docker say of an image that is not there. */
 export const NO_SUCH_IMAGE = '[Nn]o such image';
-/** No complaint at all. */
-export const SILENT = '^$';
+export const EXIT_CODE_1 = '^exit code 1$';
 /** Matches no line. */
-export const ALWAYS = '.^';
+export const NEVER = '.^';
 
 /** Words in front of a command that needs root. */
 export function asRoot({ privilege }: NodeFacts): readonly string[] {
@@ -22,9 +21,9 @@ export type Pins = string;
 
 /**
  * Functions for scripts. `answer NOTHING COMMAND…` puts what a command prints into `$said`; it ends with 1 when there is
- * nothing, which a line of its complaint shows by matching NOTHING, a regular expression: {@link SILENT} for one that does
- * not complain then, {@link ALWAYS} for one that always prints something. A runtime that does not answer, as while it
- * restarts, has said nothing about what it holds: it is asked for twenty seconds, and then the script fails.
+ * nothing, which the command shows by a line that matches NOTHING, a regular expression: one of its complaint, or
+ * `exit code N`. A runtime that does not answer, as while it restarts, has said nothing about what it holds: it is asked
+ * for twenty seconds, and then the script fails.
  * `ask_cri REF` asks the CRI for an image, and `inspect_by_cri N REF` puts the answer into the section `cri N`. The CRI
  * learns of a new reference a moment after the runtime has made it: that is waited for.
  * What crictl says on standard error (a missing configuration file, say) is no part of its answer.
@@ -39,7 +38,9 @@ answer() {
   attempt=0
   while [ $attempt -lt 40 ]; do
     said=$("$@" 2>/dev/null) && return
-    why=$("$@" 2>&1 >/dev/null) || if printf '%s\\n' "$why" | grep -Eq "$nothing"; then said=; return 1; fi
+    code=0
+    why=$("$@" 2>&1 >/dev/null) || code=$?
+    if printf 'exit code %s\\n%s\\n' $code "$why" | grep -Eq "$nothing"; then said=; return 1; fi
     attempt=$((attempt + 1))
     sleep 0.5
   done

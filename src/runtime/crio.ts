@@ -7,13 +7,13 @@ import {
   CRI,
   criImageId,
   criPinned,
+  EXIT_CODE_1,
   eachPair,
   eachReference,
   flatPairs,
   heldBy,
   NO_SUCH_IMAGE,
   parseJson,
-  SILENT,
   variables,
 } from './cri.ts';
 import { CRIO_PINS } from './crio-pins.ts';
@@ -157,7 +157,7 @@ function heldLayers(sections: Sections, asked: readonly AskedLayer[]): readonly 
 const NAMES = `${CRI}
 cri() { as_root $CRICTL --image-endpoint "unix://$SOCKET" "$@"; }
 has_name() {
-  if [ -n "$PODMAN" ]; then answer '${SILENT}' as_root $PODMAN image exists "$1"
+  if [ -n "$PODMAN" ]; then answer '${EXIT_CODE_1}' as_root $PODMAN image exists "$1"
   else answer '${NO_SUCH_IMAGE}' cri inspecti "$1"
   fi
 }

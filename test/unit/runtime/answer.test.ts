@@ -48,7 +48,7 @@ const CLIENTS: Readonly<Record<string, Client>> = {
     runtime: 'cri-o',
     tools: { skopeo: ['skopeo'], podman: ['client'], crictl: ['client'] },
     there: `'image exists'*) ;; ${CRI_THERE}`,
-    absent: `'image exists'*) return 1 ;; ${CRI_ABSENT}`,
+    absent: `'image exists'*) echo 'level=warning msg="cgroups-v1 is deprecated"' >&2; return 1 ;; ${CRI_ABSENT}`,
   },
   'docker and crictl': {
     runtime: 'docker',
@@ -69,7 +69,7 @@ skopeo() { echo '${CONFIG}'; }
 client() {
   call=$(wc -l <${calls})
   echo >>${calls}
-  case ' ${silent.join(' ')} ' in *" $call "*) echo 'rpc error: connection refused' >&2; return 1 ;; esac
+  case ' ${silent.join(' ')} ' in *" $call "*) echo 'rpc error: connection refused' >&2; return 125 ;; esac
   case $* in ${client[has]} esac
 }
 ${script}`;
