@@ -10955,19 +10955,19 @@ function snapshotterFlags({ snapshotter = DEFAULT_SNAPSHOTTER, importFlags }) {
 }
 const CTR = `${CRI}
 ctr() { as_root $CTR --address "$SOCKET" --namespace ${NAMESPACE} "$@"; }`;
-const NO_CONTENT = 'sha256:[0-9a-f]+: not found';
+const NOT_FOUND = ': not found$';
 const INSPECT = `${CTR}
 digest_of_config() { tr -d ' \\n\\t' | sed -n 's/.*"config":{[^}]*"digest":"\\(sha256:[0-9a-f]*\\)".*/\\1/p'; }
 ${eachReference(`  answer '${NEVER}' ctr images ls "name==$reference"
   manifest=$(printf '%s\\n' "$said" | sed -n '2s/^[^ ]* *[^ ]* *\\(sha256:[0-9a-f]*\\) .*/\\1/p')
   if [ -n "$manifest" ]; then
     section "manifest $number"; printf '%s' "$manifest"
-    answer '${NO_CONTENT}' ctr images check --snapshotter "$SNAPSHOTTER" "name==$reference"
+    answer '${NOT_FOUND}' ctr images check --snapshotter "$SNAPSHOTTER" "name==$reference"
     section "check $number"; printf '%s\\n' "$said" | sed -n 2p
-    answer '${NO_CONTENT}' ctr content get "$manifest"
+    answer '${NOT_FOUND}' ctr content get "$manifest"
     config=$(printf '%s' "$said" | digest_of_config)
     section "config-digest $number"; printf '%s' "$config"
-    [ -z "$config" ] || answer '${NO_CONTENT}' ctr content get "$config"
+    [ -z "$config" ] || answer '${NOT_FOUND}' ctr content get "$config"
     section "config $number"; [ -z "$config" ] || printf '%s' "$said"
     inspect_by_cri "$number" "$reference"
   fi`)}`;

@@ -74,8 +74,8 @@ function snapshotterFlags({ snapshotter = DEFAULT_SNAPSHOTTER, importFlags }: No
 
 const CTR = `${CRI}
 ctr() { as_root $CTR --address "$SOCKET" --namespace ${NAMESPACE} "$@"; }`;
-/** What `ctr` says of content that the store has lost. */
-const NO_CONTENT = 'sha256:[0-9a-f]+: not found';
+/** What `ctr` says of content that the store has lost, and of an image without this platform. */
+const NOT_FOUND = ': not found$';
 
 /**
  * `ctr images ls` has the manifest, the manifest names the config, and `images check` says whether the snapshot of the
@@ -87,12 +87,12 @@ ${eachReference(`  answer '${NEVER}' ctr images ls "name==$reference"
   manifest=$(printf '%s\\n' "$said" | sed -n '2s/^[^ ]* *[^ ]* *\\(sha256:[0-9a-f]*\\) .*/\\1/p')
   if [ -n "$manifest" ]; then
     section "manifest $number"; printf '%s' "$manifest"
-    answer '${NO_CONTENT}' ctr images check --snapshotter "$SNAPSHOTTER" "name==$reference"
+    answer '${NOT_FOUND}' ctr images check --snapshotter "$SNAPSHOTTER" "name==$reference"
     section "check $number"; printf '%s\\n' "$said" | sed -n 2p
-    answer '${NO_CONTENT}' ctr content get "$manifest"
+    answer '${NOT_FOUND}' ctr content get "$manifest"
     config=$(printf '%s' "$said" | digest_of_config)
     section "config-digest $number"; printf '%s' "$config"
-    [ -z "$config" ] || answer '${NO_CONTENT}' ctr content get "$config"
+    [ -z "$config" ] || answer '${NOT_FOUND}' ctr content get "$config"
     section "config $number"; [ -z "$config" ] || printf '%s' "$said"
     inspect_by_cri "$number" "$reference"
   fi`)}`;
