@@ -395,12 +395,33 @@ const ROWS: readonly Row[] = [
     'failures > 0',
     { project: 'faults', file: 'test/faults/faults.test.ts', name: 'the power fails when the image has arrived' },
   ],
+  [
+    'patience with a runtime that the kubelet has lost',
+    'src/smoke/verdict.ts',
+    '  if (RUNTIME_AWAY.test(said)) {',
+    '  if (RUNTIME_AWAY.test(said) && false) {',
+    unit('smoke/verdict', 'a runtime that is away'),
+  ],
   // Scripts that run on nodes.
+  [
+    'patience with a runtime that does not answer',
+    'src/runtime/cri.ts',
+    'while [ $attempt -lt 40 ]; do',
+    'while [ $attempt -lt 1 ]; do',
+    unit('runtime/answer', 'is the same when the runtime is silent'),
+  ],
+  [
+    'the difference between silence and absence',
+    'src/runtime/cri.ts',
+    '  exit 1\n}\nask_cri',
+    '  said=; return 1\n}\nask_cri',
+    unit('runtime/answer', 'is not known'),
+  ],
   [
     'containerd’s word on unpacked layers',
     'src/runtime/containerd.ts',
-    'ctr images check --snapshotter "$SNAPSHOTTER" "name==$reference" 2>&1 | sed -n 2p',
-    "echo ' true'",
+    String.raw`section "check $number"; printf '%s\\n' "$said" | sed -n 2p`,
+    `section "check $number"; echo ' true'`,
     { project: 'node', file: 'test/node/push.test.ts', name: 'repairs an image whose snapshots are gone' },
   ],
   [
