@@ -115,6 +115,9 @@ export async function sideload(settings: Settings, host: Host, run: Run): Promis
           }
           const extras = { keep: settings.keep !== undefined, pin: settings.pin };
           node.missing = await missingRights(node, extras, run.signal);
+          if (node.missing.some(({ right }) => right.without === undefined)) {
+            return; // preflight tells
+          }
           await planImages(node, sources, sandboxes.of(node), settings, run);
           for (const image of node.images) {
             host.info(`${node.settings.label}: ${describeImage(image)}`);

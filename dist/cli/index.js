@@ -3330,8 +3330,9 @@ give_name() {
 }
 take_name() { ctr images rm "$1"; }
 free_name() { take_name "$1"; }`;
+const REFUSED = '^(sudo|doas): ';
 const PINS = `${CTR}
-has_label() { answer '${NEVER}' ctr images ls -q "name==$1,labels.\\"$2\\""; [ -n "$said" ]; }
+has_label() { answer '${REFUSED}' ctr images ls -q "name==$1,labels.\\"$2\\""; [ -n "$said" ]; }
 pin() {
   for name in "$@"; do
     has_label "$name" ${PINNED} || ctr images label "$name" ${PINNED}=pinned "${PINNED_BY}=$RUN" >&2 || return
@@ -3343,7 +3344,7 @@ unpin() {
   done
 }
 unpin_of() {
-  answer '${NEVER}' ctr images ls -q "labels.\\"${PINNED_BY}\\"==$1"
+  answer '${REFUSED}' ctr images ls -q "labels.\\"${PINNED_BY}\\"==$1"
   unpin $(printf '%s' "$said" | grep -v '^${STAGE_PREFIX}')
 }`;
 function tag(facts, pairs) {
@@ -13672,6 +13673,9 @@ async function sideload(settings, host, run) {
                     }
                     const extras = { keep: settings.keep !== undefined, pin: settings.pin };
                     node.missing = await missingRights(node, extras, run.signal);
+                    if (node.missing.some(({ right }) => right.without === undefined)) {
+                        return;
+                    }
                     await planImages(node, sources, sandboxes.of(node), settings, run);
                     for (const image of node.images) {
                         host.info(`${node.settings.label}: ${describeImage(image)}`);

@@ -209,8 +209,11 @@ give_name() {
 take_name() { ctr images rm "$1"; }
 free_name() { take_name "$1"; }`;
 
+/** Who may not ask has pinned nothing. */
+const REFUSED = '^(sudo|doas): ';
+
 const PINS = `${CTR}
-has_label() { answer '${NEVER}' ctr images ls -q "name==$1,labels.\\"$2\\""; [ -n "$said" ]; }
+has_label() { answer '${REFUSED}' ctr images ls -q "name==$1,labels.\\"$2\\""; [ -n "$said" ]; }
 pin() {
   for name in "$@"; do
     has_label "$name" ${PINNED} || ctr images label "$name" ${PINNED}=pinned "${PINNED_BY}=$RUN" >&2 || return
@@ -222,7 +225,7 @@ unpin() {
   done
 }
 unpin_of() {
-  answer '${NEVER}' ctr images ls -q "labels.\\"${PINNED_BY}\\"==$1"
+  answer '${REFUSED}' ctr images ls -q "labels.\\"${PINNED_BY}\\"==$1"
   unpin $(printf '%s' "$said" | grep -v '^${STAGE_PREFIX}')
 }`;
 

@@ -233,7 +233,7 @@ describe('a node is believed no word of its client', () => {
     const old = await release(`known to ${kind}`);
     build(lab, 'docker', 'atomic:1', `unknown to ${kind}`);
     const blind = nodes.find(node => node.kind === kind) ?? expect.unreachable();
-    const undo = await replaceProgram(blind, 'crictl', '*inspecti*', 'exit 1');
+    const undo = await replaceProgram(blind, 'crictl', '*inspecti*', 'echo no such image >&2; exit 1');
     try {
       const outcome = await runAction(inputs(), { lab });
       expect(outcome.nodes.map(node => node.error?.code)).toEqual(

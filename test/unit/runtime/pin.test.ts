@@ -1,9 +1,10 @@
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { NodeFacts } from '../../../src/node/facts.ts';
+import { containerd } from '../../../src/runtime/containerd.ts';
 import { CRIO_PINS } from '../../../src/runtime/crio-pins.ts';
 import { pinFault } from '../../../src/runtime/pin.ts';
 
@@ -82,5 +83,28 @@ describe('the pins of CRI-O', () => {
     writeFileSync(join(directory, 'crio.conf.d', '20-b.conf'), 'pinned_images = []\n');
     expect(run('pin docker.io/library/app:1')).toBe(1);
     expect(lines()).toEqual(['  "docker.io/library/app:1", # run1']);
+  });
+});
+
+describe('letting go of pins of containerd', () => {
+  function letGo(complaint: string) {
+    const script = `as_root() { "$@"; }
+sleep() { :; }
+ctr_client() { echo '${complaint}' >&2; return 1; }
+${containerd.pins()}
+unpin docker.io/library/app:1 && unpin_of run1`;
+    return spawnSync('/bin/sh', ['-c', script], {
+      env: { PATH: process.env.PATH, CTR: 'ctr_client', SOCKET: '/run/cri.sock' },
+      encoding: 'utf8',
+    });
+  }
+
+  it('is done where the user may not ask for them: he has pinned nothing', () => {
+    expect(letGo('sudo: a password is required')).toMatchObject({ status: 0, stderr: '' });
+    expect(letGo('doas: Operation not permitted')).toMatchObject({ status: 0, stderr: '' });
+  });
+
+  it('fails when containerd does not say what is pinned', () => {
+    expect(letGo('ctr: cannot access socket')).toMatchObject({ status: 1 });
   });
 });
