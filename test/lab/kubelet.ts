@@ -84,6 +84,9 @@ export function kubeletService(layout: KubeletLayout, criSocket: string, address
   const { configuration, configuredBy, endpoint } = layout;
   return {
     name: 'kubelet',
+    // It ends when a runtime that has just been started does not answer yet.
+    isInsistent: true,
+    listen: { address, port: 10_250 },
     argv: [
       layout.program,
       `${configuredBy}=${configuredBy === '--config' ? configuration : dirname(configuration)}`,

@@ -14,6 +14,8 @@ export interface Service {
   /** A TCP address that answers when the service is there. */
   readonly listen?: { readonly address: string; readonly port: number };
   readonly readyWithinMs?: number;
+  /** Started anew when it ends before it answers, as systemd does. */
+  readonly isInsistent?: boolean;
 }
 
 /**
@@ -23,11 +25,15 @@ export interface Service {
 export async function startService(machine: LabMachine, service: Service): Promise<void> {
   const { name, argv } = service;
   const script = `mkdir -p /var/log/lab; name=$1; shift; setsid "$@" >>/var/log/lab/$name.log 2>&1 </dev/null & echo $! >/run/lab/$name.pid`;
+  const launch = () => enterMust(machine, ['sh', '-c', script, 'sh', name, ...argv]);
   if (service.socket !== undefined) await enterMust(machine, ['rm', '-f', service.socket]);
-  await enterMust(machine, ['sh', '-c', script, 'sh', name, ...argv]);
+  await launch();
   try {
     await until(`service ${name} of ${machine.name}`, service.readyWithinMs ?? 30_000, async () => {
-      if (!(await isRunning(machine, name))) return 'ended' as const;
+      if (!(await isRunning(machine, name))) {
+        if (service.isInsistent !== true) return 'ended' as const;
+        await launch();
+      }
       if (service.socket !== undefined) await access(join(machine.root, service.socket));
       if (service.listen) await answers(service.listen.address, service.listen.port);
       return 'ready' as const;
