@@ -10954,12 +10954,15 @@ function snapshotterFlags({ snapshotter = DEFAULT_SNAPSHOTTER, importFlags }) {
     return [...(importFlags.has('--local') ? ['--local'] : []), '--snapshotter', snapshotter];
 }
 const CTR = `${CRI}
-ctr() { as_root $CTR --address "$SOCKET" --namespace ${NAMESPACE} "$@"; }`;
+ctr() { as_root $CTR --address "$SOCKET" --namespace ${NAMESPACE} "$@"; }
+find_manifest() {
+  answer '${NEVER}' ctr images ls "name==$1"
+  manifest=$(printf '%s\\n' "$said" | sed -n '2s/^[^ ]* *[^ ]* *\\(sha256:[0-9a-f]*\\) .*/\\1/p')
+}`;
 const NOT_FOUND = ': not found$';
 const INSPECT = `${CTR}
 digest_of_config() { tr -d ' \\n\\t' | sed -n 's/.*"config":{[^}]*"digest":"\\(sha256:[0-9a-f]*\\)".*/\\1/p'; }
-${eachReference(`  answer '${NEVER}' ctr images ls "name==$reference"
-  manifest=$(printf '%s\\n' "$said" | sed -n '2s/^[^ ]* *[^ ]* *\\(sha256:[0-9a-f]*\\) .*/\\1/p')
+${eachReference(`  find_manifest "$reference"
   if [ -n "$manifest" ]; then
     section "manifest $number"; printf '%s' "$manifest"
     answer '${NOT_FOUND}' ctr images check --snapshotter "$SNAPSHOTTER" "name==$reference"
@@ -10967,8 +10970,10 @@ ${eachReference(`  answer '${NEVER}' ctr images ls "name==$reference"
     answer '${NOT_FOUND}' ctr content get "$manifest"
     config=$(printf '%s' "$said" | digest_of_config)
     section "config-digest $number"; printf '%s' "$config"
-    [ -z "$config" ] || answer '${NOT_FOUND}' ctr content get "$config"
-    section "config $number"; [ -z "$config" ] || printf '%s' "$said"
+    if [ -n "$config" ]; then
+      answer '${NOT_FOUND}' ctr content get "$config"
+      section "config $number"; printf '%s' "$said"
+    fi
     inspect_by_cri "$number" "$reference"
   fi`)}`;
 function inspect(facts, references) {
@@ -11178,6 +11183,7 @@ function podman_load_importArchive(facts, stage) {
     ];
     return ['sh', '-c', script.join('; ')];
 }
+const CONFIG_BY_PODMAN = `as_root $PODMAN image inspect --format '{"os":"{{.Os}}","architecture":"{{.Architecture}}","id":"{{.Id}}"}' "$reference" 2>/dev/null`;
 const podman_load_INSPECT = `${CRI}${eachReference(`  case $reference in
   "$STAGE_PREFIX"*)
     run=\${reference#"$STAGE_PREFIX"}
@@ -11187,7 +11193,7 @@ const podman_load_INSPECT = `${CRI}${eachReference(`  case $reference in
       section "config $number"; cat "$unpacked/oci/blobs/sha256/$loaded" 2>/dev/null
     done ;;
   *)
-    config=$(as_root $PODMAN image inspect --format '{"os":"{{.Os}}","architecture":"{{.Architecture}}","id":"{{.Id}}"}' "$reference" 2>/dev/null) && {
+    config=$(${CONFIG_BY_PODMAN}) && {
       section "config $number"; printf '%s' "$config"
       inspect_by_cri "$number" "$reference"
     } ;;
@@ -11279,7 +11285,7 @@ function crio_importArchive(facts, stage) {
     return ['sh', '-c', script.join('; ')];
 }
 const crio_INSPECT = `${CRI}${eachReference(`  if [ -n "$SKOPEO" ]; then config=$(as_root $SKOPEO inspect --config "containers-storage:$reference" 2>/dev/null)
-  else config=$(as_root $PODMAN image inspect --format '{"os":"{{.Os}}","architecture":"{{.Architecture}}","id":"{{.Id}}"}' "$reference" 2>/dev/null)
+  else config=$(${CONFIG_BY_PODMAN})
   fi
   if [ -n "$config" ]; then
     section "config $number"; printf '%s' "$config"
@@ -11392,9 +11398,9 @@ const docker = {
 function docker_importArchive(facts) {
     return [...asRoot(facts), ...(facts.tools.docker ?? ['docker']), 'load', '--quiet'];
 }
-const BY_DOCKER = `${CRI}
-inspect_by_docker() { answer '${NO_SUCH_IMAGE}' as_root $DOCKER image inspect "$1"; }`;
-const docker_INSPECT = `${BY_DOCKER}${eachReference(`  inspect_by_docker "$reference" && {
+const HAS_NAME = `${CRI}
+has_name() { answer '${NO_SUCH_IMAGE}' as_root $DOCKER image inspect "$1"; }`;
+const docker_INSPECT = `${HAS_NAME}${eachReference(`  has_name "$reference" && {
     section "image $number"; printf '%s' "$said"
     inspect_by_cri "$number" "$reference"
   }`)}`;
@@ -11439,8 +11445,7 @@ function docker_heldLayers(sections, asked) {
     const depth = Math.max(0, ...depths);
     return diffIds.map((digest, index) => (index < depth ? [{ digest, sizeBytes: 0, compression: 'none' }] : []));
 }
-const docker_NAMES = `${BY_DOCKER}
-has_name() { inspect_by_docker "$1"; }
+const docker_NAMES = `${HAS_NAME}
 give_name() { as_root $DOCKER image tag "$1" "$2"; }
 take_name() { as_root $DOCKER image rm "$1"; }
 free_name() { take_name "$1" || as_root $DOCKER image rm --force "$1"; }`;
@@ -19893,8 +19898,7 @@ function lines(sections, name) {
 ;// CONCATENATED MODULE: ./lib/runtime/forget.js
 
 const FORGET_CONTAINERD = `  if has_name "$reference"; then
-    answer '${NEVER}' ctr images ls "name==$reference"
-    manifest=$(printf '%s\\n' "$said" | sed -n '2s/^[^ ]* *[^ ]* *\\(sha256:[0-9a-f]*\\) .*/\\1/p')
+    find_manifest "$reference"
     take_name "$reference" >&2 || exit 1
     left=$(ctr images ls -q "target.digest==$manifest") || exit 1
     if [ -n "$left" ] && ! printf '%s\\n' "$left" | grep -qv '^sha256:'; then

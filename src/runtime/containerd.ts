@@ -72,8 +72,13 @@ function snapshotterFlags({ snapshotter = DEFAULT_SNAPSHOTTER, importFlags }: No
   return [...(importFlags.has('--local') ? ['--local'] : []), '--snapshotter', snapshotter];
 }
 
+/** `find_manifest NAME` puts the digest that a name has into `$manifest`: nothing for a name that is not there. */
 const CTR = `${CRI}
-ctr() { as_root $CTR --address "$SOCKET" --namespace ${NAMESPACE} "$@"; }`;
+ctr() { as_root $CTR --address "$SOCKET" --namespace ${NAMESPACE} "$@"; }
+find_manifest() {
+  answer '${NEVER}' ctr images ls "name==$1"
+  manifest=$(printf '%s\\n' "$said" | sed -n '2s/^[^ ]* *[^ ]* *\\(sha256:[0-9a-f]*\\) .*/\\1/p')
+}`;
 /** What `ctr` says of content that the store has lost, and of an image without this platform. */
 const NOT_FOUND = ': not found$';
 
@@ -83,8 +88,7 @@ const NOT_FOUND = ': not found$';
  */
 const INSPECT = `${CTR}
 digest_of_config() { tr -d ' \\n\\t' | sed -n 's/.*"config":{[^}]*"digest":"\\(sha256:[0-9a-f]*\\)".*/\\1/p'; }
-${eachReference(`  answer '${NEVER}' ctr images ls "name==$reference"
-  manifest=$(printf '%s\\n' "$said" | sed -n '2s/^[^ ]* *[^ ]* *\\(sha256:[0-9a-f]*\\) .*/\\1/p')
+${eachReference(`  find_manifest "$reference"
   if [ -n "$manifest" ]; then
     section "manifest $number"; printf '%s' "$manifest"
     answer '${NOT_FOUND}' ctr images check --snapshotter "$SNAPSHOTTER" "name==$reference"
@@ -92,8 +96,10 @@ ${eachReference(`  answer '${NEVER}' ctr images ls "name==$reference"
     answer '${NOT_FOUND}' ctr content get "$manifest"
     config=$(printf '%s' "$said" | digest_of_config)
     section "config-digest $number"; printf '%s' "$config"
-    [ -z "$config" ] || answer '${NOT_FOUND}' ctr content get "$config"
-    section "config $number"; [ -z "$config" ] || printf '%s' "$said"
+    if [ -n "$config" ]; then
+      answer '${NOT_FOUND}' ctr content get "$config"
+      section "config $number"; printf '%s' "$said"
+    fi
     inspect_by_cri "$number" "$reference"
   fi`)}`;
 

@@ -18,7 +18,7 @@ import {
 } from './cri.ts';
 import { CRIO_PINS } from './crio-pins.ts';
 import { FREE_NAME } from './names.ts';
-import { heldByPodman, podmanLoad } from './podman-load.ts';
+import { CONFIG_BY_PODMAN, heldByPodman, podmanLoad } from './podman-load.ts';
 import type { AskedLayer, HeldImage, Runtime, TagPair } from './runtime.ts';
 import { LET_IMPORTS_END, runOf, UNPACKED } from './staging.ts';
 
@@ -79,7 +79,7 @@ function importArchive(facts: NodeFacts, stage: string): readonly string[] {
  * is not asked for, which is waited for.
  */
 const INSPECT = `${CRI}${eachReference(`  if [ -n "$SKOPEO" ]; then config=$(as_root $SKOPEO inspect --config "containers-storage:$reference" 2>/dev/null)
-  else config=$(as_root $PODMAN image inspect --format '{"os":"{{.Os}}","architecture":"{{.Architecture}}","id":"{{.Id}}"}' "$reference" 2>/dev/null)
+  else config=$(${CONFIG_BY_PODMAN})
   fi
   if [ -n "$config" ]; then
     section "config $number"; printf '%s' "$config"

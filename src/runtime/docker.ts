@@ -36,10 +36,11 @@ function importArchive(facts: NodeFacts): readonly string[] {
   return [...asRoot(facts), ...(facts.tools.docker ?? ['docker']), 'load', '--quiet'];
 }
 
-const BY_DOCKER = `${CRI}
-inspect_by_docker() { answer '${NO_SUCH_IMAGE}' as_root $DOCKER image inspect "$1"; }`;
+/** It leaves in `$said` what docker says of the image. */
+const HAS_NAME = `${CRI}
+has_name() { answer '${NO_SUCH_IMAGE}' as_root $DOCKER image inspect "$1"; }`;
 
-const INSPECT = `${BY_DOCKER}${eachReference(`  inspect_by_docker "$reference" && {
+const INSPECT = `${HAS_NAME}${eachReference(`  has_name "$reference" && {
     section "image $number"; printf '%s' "$said"
     inspect_by_cri "$number" "$reference"
   }`)}`;
@@ -100,8 +101,7 @@ function heldLayers(sections: Sections, asked: readonly AskedLayer[]): readonly 
  * Docker refuses to take the last name of an image that a container uses; by force it takes the name alone. `docker image ls
  * NAME` finds nothing for a name that begins with `docker.io`.
  */
-const NAMES = `${BY_DOCKER}
-has_name() { inspect_by_docker "$1"; }
+const NAMES = `${HAS_NAME}
 give_name() { as_root $DOCKER image tag "$1" "$2"; }
 take_name() { as_root $DOCKER image rm "$1"; }
 free_name() { take_name "$1" || as_root $DOCKER image rm --force "$1"; }`;

@@ -1,6 +1,6 @@
 import type { NodeFacts } from '../node/facts.ts';
 import type { Script } from '../node/script.ts';
-import { eachReference, NEVER, variables } from './cri.ts';
+import { eachReference, variables } from './cri.ts';
 import type { Names } from './names.ts';
 
 /**
@@ -8,8 +8,7 @@ import type { Names } from './names.ts';
  * ever: it goes when no other name is left.
  */
 const FORGET_CONTAINERD = `  if has_name "$reference"; then
-    answer '${NEVER}' ctr images ls "name==$reference"
-    manifest=$(printf '%s\\n' "$said" | sed -n '2s/^[^ ]* *[^ ]* *\\(sha256:[0-9a-f]*\\) .*/\\1/p')
+    find_manifest "$reference"
     take_name "$reference" >&2 || exit 1
     left=$(ctr images ls -q "target.digest==$manifest") || exit 1
     if [ -n "$left" ] && ! printf '%s\\n' "$left" | grep -qv '^sha256:'; then

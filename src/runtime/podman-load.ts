@@ -41,6 +41,9 @@ function importArchive(facts: NodeFacts, stage: string): readonly string[] {
   return ['sh', '-c', script.join('; ')];
 }
 
+/** What podman knows of `$reference`, as {@link heldByPodman} reads it. */
+export const CONFIG_BY_PODMAN = `as_root $PODMAN image inspect --format '{"os":"{{.Os}}","architecture":"{{.Architecture}}","id":"{{.Id}}"}' "$reference" 2>/dev/null`;
+
 /** What was staged is as podman said when it stored it; what has a final name is asked for. */
 const INSPECT = `${CRI}${eachReference(`  case $reference in
   "$STAGE_PREFIX"*)
@@ -51,7 +54,7 @@ const INSPECT = `${CRI}${eachReference(`  case $reference in
       section "config $number"; cat "$unpacked/oci/blobs/sha256/$loaded" 2>/dev/null
     done ;;
   *)
-    config=$(as_root $PODMAN image inspect --format '{"os":"{{.Os}}","architecture":"{{.Architecture}}","id":"{{.Id}}"}' "$reference" 2>/dev/null) && {
+    config=$(${CONFIG_BY_PODMAN}) && {
       section "config $number"; printf '%s' "$config"
       inspect_by_cri "$number" "$reference"
     } ;;
