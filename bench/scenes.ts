@@ -53,6 +53,10 @@ const onSameNodes = everything.filter(scene => scene !== 'second-node');
 const stories: readonly Story[] = [
   { way: 'recipe', link: 'unlimited', nodes: 1, level: 'quick', scenes: ['cold', 'same', 'changed'] },
   { way: 'ours', link: 'unlimited', nodes: 1, level: 'quick', scenes: everything },
+  {
+    ...{ way: 'ours-asking', link: 'unlimited', nodes: 1, level: 'targets' },
+    scenes: ['cold', 'same', 'changed-first', 'changed'],
+  },
   { way: 'floor', link: 'unlimited', nodes: 1, level: 'quick', scenes: ['cold'] },
   { way: 'registry', link: 'unlimited', nodes: 1, level: 'quick', scenes: onSameNodes },
   { way: 'recipe-archive', link: 'unlimited', nodes: 1, level: 'targets', scenes: ['cold'] },
@@ -64,6 +68,7 @@ const stories: readonly Story[] = [
   { way: 'pipe-zstd', link: 'unlimited', nodes: 1, level: 'targets', scenes: ['cold'] },
   { way: 'recipe', link: '200mbit', nodes: 1, level: 'targets', scenes: ['cold'] },
   { way: 'ours', link: '200mbit', nodes: 1, level: 'targets', scenes: ['cold'] },
+  { way: 'ours-asking', link: '200mbit', nodes: 1, level: 'targets', scenes: ['cold'] },
   { way: 'ours', link: 'unlimited', nodes: 4, level: 'targets', scenes: ['cold', 'same'] },
   // In the place of the shorter ones above.
   { way: 'recipe', link: 'unlimited', nodes: 1, level: 'all', scenes: onSameNodes },

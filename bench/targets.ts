@@ -36,19 +36,26 @@ export function judge({ samples, huge, start }: Results): readonly Target[] {
   const one = (scene: SceneName, way: WayName = 'ours'): Required<Choice> => ({
     ...{ way, scene, link: 'unlimited', nodes: 1 },
   });
-  const slow: Required<Choice> = { ...one('cold'), link: '200mbit' };
+  const slow = (way?: WayName): Required<Choice> => ({ ...one('cold', way), link: '200mbit' });
   const four: Required<Choice> = { ...one('same'), nodes: 4 };
+  const asking: readonly (readonly [string, Required<Choice>, number])[] = [
+    ['cold', one('cold', 'ours-asking'), 0.7],
+    ['cold, 200 Mbit/s', slow('ours-asking'), 0.45],
+    ['one layer of three changed, first time', one('changed-first', 'ours-asking'), 0.1],
+    ['one layer of three changed, again', one('changed', 'ours-asking'), 0.1],
+  ];
   const againstRecipe = (measure: string, ours: Required<Choice>, most: number) =>
     time(`${measure}, against the recipe`, ours, recipeFor(ours), most);
   return [
     againstRecipe('cold from docker', one('cold'), 0.7),
     againstRecipe('cold from podman', one('cold', 'ours-podman'), 0.6),
     againstRecipe('cold from a ready archive', one('cold', 'ours-archive'), 0.6),
-    againstRecipe('cold from docker, 200 Mbit/s', slow, 0.45),
+    againstRecipe('cold from docker, 200 Mbit/s', slow(), 0.45),
     time("second node later, against an import from the node's disk", one('second-node'), one('cold', 'floor'), 1.4),
     againstRecipe('one layer of three changed, first time', one('changed-first'), 0.1),
     againstRecipe('one layer of three changed, again', one('changed'), 0.1),
     againstRecipe('nothing changed', one('same'), 0.06),
+    ...asking.map(([measure, choice, most]) => againstRecipe(`${measure}, docker's files not readable`, choice, most)),
     time('nothing changed, 4 nodes against 1', four, one('same'), 2),
     time('cold, against the registry', one('cold'), one('cold', 'registry'), 0.8),
     time(

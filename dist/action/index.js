@@ -7,7 +7,7 @@
 "use strict";
 __nccwpck_require__.a(module, async (__webpack_handle_async_dependencies__, __webpack_async_result__) => { try {
 __nccwpck_require__.r(__webpack_exports__);
-/* harmony import */ var _entry_js__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(2228);
+/* harmony import */ var _entry_js__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(2457);
 /* harmony import */ var _host_github_js__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(5842);
 
 
@@ -25,7 +25,7 @@ __webpack_async_result__();
 
 /***/ }),
 
-/***/ 2228:
+/***/ 2457:
 /***/ ((__unused_webpack_module, __webpack_exports__, __nccwpck_require__) => {
 
 "use strict";
@@ -17507,7 +17507,6 @@ async function isUsable(directory, log) {
 
 
 
-
 async function openScratch(directory, log, signal, { compression = 'auto', cache: cacheOptions = { directory: undefined, maxBytes: 0 } } = {}) {
     const codec = await chooseCodec(compression, signal);
     log(`layers are compressed with ${codec.name}${compression === 'auto' ? ', as nodes take them in soonest so' : ''}`);
@@ -17536,7 +17535,7 @@ async function openScratch(directory, log, signal, { compression = 'auto', cache
         const file = await cache.create();
         try {
             const sink = (frees) => writeTo(file.handle, cache.makeRoom, frees);
-            const { content, blob } = await writeBlob(source, given || ownsChunks(source), sink, codec, signal);
+            const { content, blob } = await writeBlob(source, given, sink, codec, signal);
             return await remember(content, blob, file);
         }
         catch (error) {
@@ -17574,7 +17573,7 @@ async function openScratch(directory, log, signal, { compression = 'auto', cache
         directory: root,
         signal: closing.signal,
         write: (open, signal, chunks = 'lent') => inTurn(either => write(open(), either, chunks === 'given'), signal),
-        adopt: (open, signal) => inTurn(async (either) => (await adoptBlob(open, codec, either)) ?? (await write(open(), either)), signal),
+        adopt: (open, signal) => inTurn(async (either) => (await adoptBlob(open, codec, either)) ?? (await write(open(), either, true)), signal),
         async find(digest) {
             const known = contents.get(digest);
             if (known !== undefined || closing.signal.aborted)
@@ -17643,9 +17642,6 @@ async function openScratch(directory, log, signal, { compression = 'auto', cache
     };
 }
 const AS_IT_IS = { compression: 'none', label: 'none' };
-function ownsChunks(source) {
-    return source instanceof external_node_fs_namespaceObject.ReadStream;
-}
 async function writeBlob(source, given, sink, codec, signal) {
     const { head, all } = await peek(source, MAGIC_BYTES);
     const compression = sniffCompression(head);
@@ -17683,8 +17679,7 @@ async function adoptBlob(open, codec, signal) {
         for await (const chunk of all) {
             signal.throwIfAborted();
             tally.add(chunk);
-            if (ownsChunks(source))
-                free(chunk);
+            free(chunk);
         }
         const read = tally.result();
         return { digest: read.digest, compression, blob: { ...read, compression, open } };
@@ -18493,7 +18488,13 @@ function parseInspection(text) {
     const isPodman = full !== id;
     return imageId === undefined
         ? { id: full, diffIds, isPodman }
-        : { id: full, diffIds, isPodman, imageId, ...platformOf(image), ...inspection_userOf(image), ...sizeOf(image) };
+        : {
+            ...{ id: full, diffIds, isPodman, imageId },
+            ...platformOf(image),
+            ...inspection_userOf(image),
+            ...sizeOf(image),
+            ...upperDirectoryOf(image),
+        };
 }
 function platformOf(image) {
     const [os, architecture, variant] = [image.Os, image.Architecture, image.Variant].map(asText);
@@ -18506,6 +18507,10 @@ function inspection_userOf({ Config }) {
 }
 function sizeOf({ Size }) {
     return typeof Size === 'number' ? { sizeBytes: Size } : {};
+}
+function upperDirectoryOf({ GraphDriver }) {
+    const upperDirectory = asText(asObject(asObject(GraphDriver).Data).UpperDir);
+    return upperDirectory === undefined ? {} : { upperDirectory };
 }
 function fullId(id) {
     return `sha256:${id.replace(/^sha256:/, '')}`;
@@ -19142,6 +19147,160 @@ async function readFirst(commands, scratch, signal) {
     throw failure;
 }
 
+;// CONCATENATED MODULE: ./lib/image/tar-split.js
+
+
+
+
+
+const tar_split_CHUNK_BYTES = 1 << 20;
+const LINE_MAX_CHARACTERS = 16 << 20;
+const tar_split_FILE = 1;
+const SEGMENT = 2;
+async function* joinTar(metadata, directory) {
+    let chunk = Buffer.allocUnsafeSlow(tar_split_CHUNK_BYTES);
+    let filledBytes = 0;
+    for await (const pieces of piecesOf(metadata)) {
+        for (const piece of pieces) {
+            const source = 'bytes' in piece ? sourceOf(piece.bytes) : openFile(directory, piece);
+            try {
+                for (let rest = source.sizeBytes; rest > 0;) {
+                    const readBytes = source.read(chunk.subarray(filledBytes, filledBytes + rest));
+                    filledBytes += readBytes;
+                    rest -= readBytes;
+                    if (filledBytes < tar_split_CHUNK_BYTES)
+                        continue;
+                    yield chunk;
+                    chunk = Buffer.allocUnsafeSlow(tar_split_CHUNK_BYTES);
+                    filledBytes = 0;
+                }
+            }
+            finally {
+                source.close();
+            }
+        }
+    }
+    if (filledBytes > 0)
+        yield chunk.subarray(0, filledBytes);
+}
+function sourceOf(bytes) {
+    let from = 0;
+    return {
+        sizeBytes: bytes.length,
+        read(into) {
+            const copiedBytes = bytes.copy(into, 0, from);
+            from += copiedBytes;
+            return copiedBytes;
+        },
+        close() { },
+    };
+}
+function openFile(directory, { name, sizeBytes }) {
+    const path = Buffer.concat([Buffer.from(directory), Buffer.from(external_node_path_namespaceObject.posix.join('/', name), 'latin1')]);
+    const file = (0,external_node_fs_namespaceObject.openSync)(path, external_node_fs_namespaceObject.constants.O_RDONLY | external_node_fs_namespaceObject.constants.O_NOFOLLOW | external_node_fs_namespaceObject.constants.O_NONBLOCK);
+    const found = (0,external_node_fs_namespaceObject.fstatSync)(file);
+    if (!found.isFile() || found.size !== sizeBytes) {
+        (0,external_node_fs_namespaceObject.closeSync)(file);
+        throw new Error(`${path} is not the file of ${sizeBytes} bytes that was unpacked there`);
+    }
+    return {
+        sizeBytes,
+        read(into) {
+            const readBytes = (0,external_node_fs_namespaceObject.readSync)(file, into);
+            if (readBytes === 0)
+                throw new Error(`${path} has become shorter`);
+            return readBytes;
+        },
+        close: () => (0,external_node_fs_namespaceObject.closeSync)(file),
+    };
+}
+async function* piecesOf(metadata) {
+    const text = (0,external_node_zlib_.createGunzip)({ chunkSize: tar_split_CHUNK_BYTES }).setEncoding('utf8');
+    (0,external_node_stream_.pipeline)((0,external_node_fs_namespaceObject.createReadStream)(metadata), text, () => { });
+    let rest = '';
+    for await (const part of text) {
+        const lines = (rest + part).split('\n');
+        rest = lines.pop() ?? '';
+        if (rest.length > LINE_MAX_CHARACTERS)
+            throw new Error(`${metadata} has a line without an end`);
+        yield lines.flatMap(pieceOf);
+    }
+    yield pieceOf(rest);
+}
+function pieceOf(line) {
+    if (line === '')
+        return [];
+    const { type, size, name, name_raw: rawName, payload } = asObject(JSON.parse(line));
+    if (type === SEGMENT)
+        return [{ bytes: Buffer.from(asText(payload) ?? '', 'base64') }];
+    if (type !== tar_split_FILE || typeof size !== 'number' || size === 0)
+        return [];
+    const bytes = asText(rawName) === undefined ? Buffer.from(asText(name) ?? '') : Buffer.from(String(rawName), 'base64');
+    return [{ name: bytes.toString('latin1'), sizeBytes: size }];
+}
+
+;// CONCATENATED MODULE: ./lib/image/sources/docker-store.js
+
+
+
+
+
+
+
+
+const DRIVER = 'overlay2';
+function dockerRootOf(upperDirectory) {
+    return /^(\/.*)\/overlay2\/[^/]+\/diff$/.exec(upperDirectory)?.[1];
+}
+async function readDockerStore(root, image, label) {
+    if (process.geteuid?.() !== 0)
+        return undefined;
+    try {
+        const config = await (0,promises_namespaceObject.readFile)((0,external_node_path_namespaceObject.join)(root, 'image', DRIVER, 'imagedb', 'content', 'sha256', hexOf(image.imageId)));
+        if (digestOf(config) !== image.imageId)
+            return undefined;
+        const chain = chainIds(image.diffIds);
+        const layers = await Promise.all(image.diffIds.map(async (diffId, index) => {
+            const file = await layerFile(root, chain[index] ?? diffId, diffId, label);
+            return [`${hexOf(diffId)}/layer.tar`, file];
+        }));
+        const configName = `${hexOf(image.imageId)}.json`;
+        const manifest = [{ Config: configName, RepoTags: [], Layers: layers.map(([name]) => name) }];
+        const files = new Map([
+            ['manifest.json', memoryFile(Buffer.from(JSON.stringify(manifest)))],
+            [configName, memoryFile(config)],
+            ...layers,
+        ]);
+        const sizeBytes = [...files.values()].reduce((sum, file) => sum + file.sizeBytes, 0);
+        return { files, links: new Map(), label, sizeBytes, ended: true };
+    }
+    catch (error) {
+        if (typeof error.code === 'string')
+            return undefined;
+        throw error;
+    }
+}
+async function layerFile(root, chainId, diffId, label) {
+    const record = (0,external_node_path_namespaceObject.join)(root, 'image', DRIVER, 'layerdb', 'sha256', hexOf(chainId));
+    const [cacheId, size] = await Promise.all(['cache-id', 'size'].map(name => (0,promises_namespaceObject.readFile)((0,external_node_path_namespaceObject.join)(record, name), 'utf8')));
+    const metadata = (0,external_node_path_namespaceObject.join)(record, 'tar-split.json.gz');
+    const directory = (0,external_node_path_namespaceObject.join)(root, DRIVER, `${cacheId}`.trim(), 'diff');
+    await Promise.all([metadata, directory].map(path => (0,promises_namespaceObject.access)(path, promises_namespaceObject.constants.R_OK)));
+    const open = () => external_node_stream_.Readable.from(told(joinTar(metadata, directory), diffId, label), { highWaterMark: 1 });
+    return { sizeBytes: Number(size), open };
+}
+async function* told(chunks, diffId, label) {
+    try {
+        yield* chunks;
+    }
+    catch (error) {
+        throw new SideloadError('SOURCE_UNAVAILABLE', `the layer ${diffId} of ${label} cannot be read: ${messageOf(error)}`, {
+            hint: 'Look whether something removes images on the runner meanwhile, and run the job again.',
+            cause: error,
+        });
+    }
+}
+
 ;// CONCATENATED MODULE: ./lib/image/sources/podman.js
 
 
@@ -19197,6 +19356,7 @@ function podmanReader(engine, program, reference, id, log) {
 
 
 
+
 function dockerEngine(program, log) {
     const name = 'docker engine';
     return {
@@ -19210,18 +19370,32 @@ function dockerEngine(program, log) {
             const inspection = parseInspection(result.stdout);
             if (inspection === undefined)
                 return unavailable(name, { ...result, stderr: '', reason: 'no JSON of an image' });
-            const { isPodman, ...facts } = inspection;
+            const { isPodman, upperDirectory, ...facts } = inspection;
             if (isPodman)
                 return { state: 'found', image: { ...facts, read: podmanReader(name, program, reference, facts.id, log) } };
             const save = { engine: name, program, args: ['save', tagged], reference };
             const push = pushCommand(name, program, reference, tagged, facts.id);
             const read = async (scratch, signal) => {
+                const stored = await readStored(name, reference, facts, upperDirectory, log);
+                if (stored !== undefined)
+                    return stored;
                 const way = (await isWorthPushing(facts, scratch)) && (await isHere(program, signal, log)) ? push : undefined;
                 return await readEither(way, () => readSaved(save, scratch, signal), scratch, signal, log);
             };
             return { state: 'found', image: { ...facts, read } };
         },
     };
+}
+async function readStored(engine, reference, { imageId, diffIds }, upperDirectory, log) {
+    const root = upperDirectory === undefined ? undefined : dockerRootOf(upperDirectory);
+    if (root === undefined || imageId === undefined)
+        return undefined;
+    const digests = diffIds.flatMap(diffId => parseDigest(diffId) ?? []);
+    const label = `what ${engine} has of ${reference} in ${root}`;
+    const entries = await readDockerStore(root, { imageId, diffIds: digests }, label);
+    if (entries !== undefined)
+        log(`layers of ${reference} are read where ${engine} has them, in ${root}`);
+    return entries;
 }
 function pushCommand(engine, program, reference, tagged, id) {
     return {

@@ -1,5 +1,4 @@
 import { EventEmitter, once } from 'node:events';
-import { ReadStream } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
@@ -54,8 +53,8 @@ export interface Scratch {
    */
   write(open: () => ReadableSource, signal: AbortSignal, chunks?: 'given' | 'lent'): Promise<StoredContent>;
   /**
-   * The same for content that can be opened again: what needs no compression is read once, for its digest, and stays
-   * where it is.
+   * The same for content that can be opened again, whose chunks are nobody else's: what needs no compression is read
+   * once, for its digest, and stays where it is.
    * @throws SideloadError DISK_FULL
    */
   adopt(open: () => Readable, signal: AbortSignal): Promise<StoredContent>;
@@ -122,7 +121,7 @@ export async function openScratch(
     const file = await cache.create();
     try {
       const sink = (frees: boolean) => writeTo(file.handle, cache.makeRoom, frees);
-      const { content, blob } = await writeBlob(source, given || ownsChunks(source), sink, codec, signal);
+      const { content, blob } = await writeBlob(source, given, sink, codec, signal);
       return await remember(content, blob, file);
     } catch (error) {
       await cache.release(file);
@@ -161,7 +160,7 @@ export async function openScratch(
     signal: closing.signal,
     write: (open, signal, chunks = 'lent') => inTurn(either => write(open(), either, chunks === 'given'), signal),
     adopt: (open, signal) =>
-      inTurn(async either => (await adoptBlob(open, codec, either)) ?? (await write(open(), either)), signal),
+      inTurn(async either => (await adoptBlob(open, codec, either)) ?? (await write(open(), either, true)), signal),
     async find(digest) {
       const known = contents.get(digest);
       if (known !== undefined || closing.signal.aborted) return known;
@@ -228,11 +227,6 @@ export async function openScratch(
 
 const AS_IT_IS = { compression: 'none', label: 'none' } as const;
 
-/** Streams of files allocate each chunk for its reader alone. */
-function ownsChunks(source: ReadableSource): boolean {
-  return source instanceof ReadStream;
-}
-
 async function writeBlob(
   source: ReadableSource,
   given: boolean,
@@ -287,7 +281,7 @@ async function adoptBlob(open: () => Readable, codec: Codec, signal: AbortSignal
     for await (const chunk of all) {
       signal.throwIfAborted();
       tally.add(chunk);
-      if (ownsChunks(source)) free(chunk);
+      free(chunk);
     }
     const read = tally.result();
     return { digest: read.digest, compression, blob: { ...read, compression, open } };

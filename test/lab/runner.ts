@@ -8,8 +8,16 @@ import { type LabMachine, labDirectory } from './state.ts';
 
 const checkout = join(import.meta.dirname, '..', '..');
 
-/** The programs of the runner that its lab's `bin` directory offers to the host. */
-const offered = ['docker', 'podman', 'skopeo', 'umoci', 'zstd'];
+/** The programs of the runner that its lab's `bin` directory offers to the host, by their names there. */
+const offered = {
+  docker: 'docker',
+  podman: 'podman',
+  skopeo: 'skopeo',
+  umoci: 'umoci',
+  zstd: 'zstd',
+  // The Node that raised the lab, for what is to run where the engines have their files.
+  'runner-node': 'node',
+};
 
 /**
  * The classic image store, said out loud because Docker's default changes (29 makes containerd's the default). No
@@ -40,7 +48,10 @@ export async function raiseRunner(lab: string, rootfs: string): Promise<LabMachi
     rootfs,
     isolated: false,
     data: ['/var/lib/docker', '/var/lib/containers'],
-    binds: shared.map(path => ({ source: path, target: path, mode: 'rw' as const })),
+    binds: [
+      ...shared.map(path => ({ source: path, target: path, mode: 'rw' as const })),
+      { source: process.execPath, target: '/usr/local/bin/node', mode: 'ro' },
+    ],
     files: {
       '/etc/docker/daemon.json': `${JSON.stringify(engine, undefined, 2)}\n`,
       '/etc/containers/storage.conf':
@@ -59,13 +70,13 @@ export async function raiseRunner(lab: string, rootfs: string): Promise<LabMachi
 export async function writeWrappers(bin: string, runner: LabMachine): Promise<void> {
   await mkdir(bin, { recursive: true });
   const enterCgroups = await joinScript(runner.lab, runner.name, 'running');
-  for (const program of offered) {
+  for (const [name, program] of Object.entries(offered)) {
     const inside = `cd "$0" 2>/dev/null || cd /; PATH=${systemPath}; export PATH; exec ${program} "$@"`;
     const script = `#!/bin/sh
-# ${program} in the runner of lab ${runner.lab}
+# ${name} in the runner of lab ${runner.lab}
 ${enterCgroups} || exit 125
 exec nsenter --target ${runner.pid} --mount --uts --ipc --cgroup -- /bin/sh -c '${inside}' "$PWD" "$@"
 `;
-    await writeFile(join(bin, program), script, { mode: 0o755 });
+    await writeFile(join(bin, name), script, { mode: 0o755 });
   }
 }

@@ -1,5 +1,5 @@
 import { type Digest, parseDigest } from '../digest.ts';
-import { asList, asObject, asText } from '../json.ts';
+import { asList, asObject, asText, type JsonObject } from '../json.ts';
 import type { Platform } from '../platform.ts';
 import type { ImageFacts } from './engine.ts';
 
@@ -10,6 +10,8 @@ export interface Inspection extends ImageFacts {
   readonly diffIds: readonly string[];
   /** podman answered, perhaps under docker's name (podman-docker). */
   readonly isPodman: boolean;
+  /** Where the store has what the uppermost layer changes; only of stores that keep layers unpacked. */
+  readonly upperDirectory?: string;
 }
 
 /**
@@ -33,21 +35,32 @@ export function parseInspection(text: string): Inspection | undefined {
   const isPodman = full !== id;
   return imageId === undefined
     ? { id: full, diffIds, isPodman }
-    : { id: full, diffIds, isPodman, imageId, ...platformOf(image), ...userOf(image), ...sizeOf(image) };
+    : {
+        ...{ id: full, diffIds, isPodman, imageId },
+        ...platformOf(image),
+        ...userOf(image),
+        ...sizeOf(image),
+        ...upperDirectoryOf(image),
+      };
 }
 
-function platformOf(image: Readonly<Record<string, unknown>>): { readonly platform?: Platform } {
+function platformOf(image: JsonObject): { readonly platform?: Platform } {
   const [os, architecture, variant] = [image.Os, image.Architecture, image.Variant].map(asText);
   if (os === undefined || architecture === undefined) return {};
   return { platform: { os, architecture, ...(variant === undefined ? {} : { variant }) } };
 }
 
-function userOf({ Config }: Readonly<Record<string, unknown>>): { readonly user?: string } {
+function userOf({ Config }: JsonObject): { readonly user?: string } {
   return Config === undefined || Config === null ? {} : { user: asText(asObject(Config).User) ?? '' };
 }
 
-function sizeOf({ Size }: Readonly<Record<string, unknown>>): { readonly sizeBytes?: number } {
+function sizeOf({ Size }: JsonObject): { readonly sizeBytes?: number } {
   return typeof Size === 'number' ? { sizeBytes: Size } : {};
+}
+
+function upperDirectoryOf({ GraphDriver }: JsonObject): { readonly upperDirectory?: string } {
+  const upperDirectory = asText(asObject(asObject(GraphDriver).Data).UpperDir);
+  return upperDirectory === undefined ? {} : { upperDirectory };
 }
 
 /** `sha256:HEX`, whichever way an engine wrote it. */
