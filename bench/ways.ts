@@ -60,13 +60,13 @@ export const ways = {
     command: task => shell(...throughRegistry(task)),
   },
   floor: {
-    title: "zstd archive on the node's own disk: ctr images import",
+    title: "zstd archive on the node's own disk: ctr images import --local",
     prepare: ({ nodes, workspace }) => {
       for (const node of nodes) {
         copyFileSync(floorArchive(workspace), join(node.root, FLOOR_ARCHIVE));
       }
     },
-    command: task => shell(...onEach(task, ssh => `${ssh} '${IMPORT} ${FLOOR_ARCHIVE}'`)),
+    command: task => shell(...onEach(task, ssh => `${ssh} '${FASTEST_IMPORT} ${FLOOR_ARCHIVE}'`)),
   },
   ours: { title: 'kube-sideload from docker', isOurs: true, command: task => ours(task, ['--source=docker']) },
   'ours-asking': {
@@ -101,6 +101,8 @@ export function wayOf(name: WayName): Way {
 }
 
 const IMPORT = 'ctr -n k8s.io images import >/dev/null';
+/** As a push imports: nothing that is measured here takes an archive in sooner. */
+const FASTEST_IMPORT = 'ctr -n k8s.io images import --local >/dev/null';
 const SAVED = '"$TMPDIR/image.tar"';
 const FLOOR_ARCHIVE = '/var/tmp/floor.oci.tar';
 

@@ -152,7 +152,7 @@ function patternsOf(layout: Layout): Readonly<Record<string, string | undefined>
     '{run}': '[0-9a-z]+',
     '{platform}': '[a-z0-9]+/[a-z0-9]+',
     '{snapshotter}': '[0-9a-z._-]+',
-    '{snapshotter-flags}': '((--local )?--snapshotter [0-9a-z._-]+ )?',
+    '{unpack-flags}': '(--local )?(--snapshotter [0-9a-z._-]+ )?',
     '{signal}': '(TERM|KILL)',
     '{unpacked}': String.raw`${literal(UNPACKED)}[0-9a-z]+\.[0-9A-Za-z]+`,
     '{lock}': LOCK,

@@ -1,5 +1,5 @@
 import type { NodeFacts, RuntimeName } from './node/facts.ts';
-import { contentOf } from './runtime/containerd.ts';
+import { contentOf, unpackFlags } from './runtime/containerd.ts';
 import { layerListOf } from './runtime/crio.ts';
 import { formatOf, PINS_HEAD } from './runtime/crio-pins.ts';
 import { pinFault } from './runtime/pin.ts';
@@ -119,7 +119,7 @@ export const RIGHTS: Readonly<Record<RuntimeName, readonly Right[]>> = {
     },
     {
       purpose: 'bring an image under a name of the run',
-      commands: [['ctr', `${CTR} images import --base-name {stage-name} --platform {platform} {snapshotter-flags}-`]],
+      commands: [['ctr', `${CTR} images import --base-name {stage-name} --platform {platform} {unpack-flags}-`]],
     },
     { purpose: 'move a name', commands: [['ctr', `${CTR} images tag --force {reference} {reference}`]] },
     { purpose: 'take a name away', commands: [['ctr', `${CTR} images rm {reference}`]] },
@@ -352,7 +352,9 @@ export function askedRights(facts: NodeFacts, extras: Extras): readonly AskedRig
     '{run}': '0',
     '{platform}': `${platform.os}/${platform.architecture}`,
     '{snapshotter}': snapshotter,
-    '{snapshotter-flags}': '',
+    '{unpack-flags}': unpackFlags(facts)
+      .map(flag => `${flag} `)
+      .join(''),
     '{signal}': 'TERM',
     '{unpacked}': `${UNPACKED}0.0`,
     '{lock}': lock,

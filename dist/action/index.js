@@ -10939,7 +10939,7 @@ function importArchive(facts, stage, platform) {
         stageName(stage),
         '--platform',
         `${platform.os}/${platform.architecture}`,
-        ...snapshotterFlags(facts),
+        ...unpackFlags(facts),
         '-',
     ];
 }
@@ -10947,11 +10947,11 @@ function ctrOf(facts) {
     const ctr = facts.tools.ctr ?? ['ctr'];
     return [...asRoot(facts), ...ctr, '--address', facts.criSocket, '--namespace', NAMESPACE];
 }
-function snapshotterFlags({ snapshotter = DEFAULT_SNAPSHOTTER, importFlags }) {
-    if (snapshotter === DEFAULT_SNAPSHOTTER) {
-        return [];
-    }
-    return [...(importFlags.has('--local') ? ['--local'] : []), '--snapshotter', snapshotter];
+function unpackFlags({ snapshotter = DEFAULT_SNAPSHOTTER, importFlags, }) {
+    return [
+        ...(importFlags.has('--local') ? ['--local'] : []),
+        ...(snapshotter === DEFAULT_SNAPSHOTTER ? [] : ['--snapshotter', snapshotter]),
+    ];
 }
 const CTR = `${CRI}
 ctr() { as_root $CTR --address "$SOCKET" --namespace ${NAMESPACE} "$@"; }
@@ -13100,7 +13100,7 @@ const RIGHTS = {
         },
         {
             purpose: 'bring an image under a name of the run',
-            commands: [['ctr', `${privileges_CTR} images import --base-name {stage-name} --platform {platform} {snapshotter-flags}-`]],
+            commands: [['ctr', `${privileges_CTR} images import --base-name {stage-name} --platform {platform} {unpack-flags}-`]],
         },
         { purpose: 'move a name', commands: [['ctr', `${privileges_CTR} images tag --force {reference} {reference}`]] },
         { purpose: 'take a name away', commands: [['ctr', `${privileges_CTR} images rm {reference}`]] },
@@ -13306,7 +13306,9 @@ function askedRights(facts, extras) {
         '{run}': '0',
         '{platform}': `${platform.os}/${platform.architecture}`,
         '{snapshotter}': snapshotter,
-        '{snapshotter-flags}': '',
+        '{unpack-flags}': unpackFlags(facts)
+            .map(flag => `${flag} `)
+            .join(''),
         '{signal}': 'TERM',
         '{unpacked}': `${UNPACKED}0.0`,
         '{lock}': lock,
@@ -17867,6 +17869,15 @@ function lazyImage(known, scratch, read) {
     const { platform, imageId, user, diffIds, sizeBytes } = known;
     const readConfig = async () => (await scratch.findConfig(imageId)) ?? (await (await start()).config());
     let config;
+    const layers = diffIds.map((diffId, index) => {
+        const stored = async () => (await scratch.find(diffId))?.blob;
+        return {
+            diffId,
+            sourceSizeBytes: undefined,
+            known: stored,
+            store: async (signal) => (await stored()) ?? (await arrival(scratch, diffId, start(), index, signal)),
+        };
+    });
     return {
         platform,
         imageId,
@@ -17876,16 +17887,11 @@ function lazyImage(known, scratch, read) {
             config ??= readConfig();
             return config;
         },
-        layers: diffIds.map((diffId, index) => {
-            const stored = async () => (await scratch.find(diffId))?.blob;
-            return {
-                diffId,
-                sourceSizeBytes: undefined,
-                known: stored,
-                store: async (signal) => (await stored()) ?? (await arrival(scratch, diffId, start(), index, signal)),
-            };
-        }),
-        prefetch: start,
+        layers,
+        prefetch() {
+            for (const layer of layers)
+                layer.store(scratch.signal).catch(() => { });
+        },
     };
 }
 async function arrival(scratch, diffId, reading, index, signal) {

@@ -38,6 +38,15 @@ export function lazyImage(known: KnownImage, scratch: Scratch, read: () => Promi
   const { platform, imageId, user, diffIds, sizeBytes } = known;
   const readConfig = async () => (await scratch.findConfig(imageId)) ?? (await (await start()).config());
   let config: Promise<Buffer> | undefined;
+  const layers = diffIds.map((diffId, index): Layer => {
+    const stored = async () => (await scratch.find(diffId))?.blob;
+    return {
+      diffId,
+      sourceSizeBytes: undefined,
+      known: stored,
+      store: async signal => (await stored()) ?? (await arrival(scratch, diffId, start(), index, signal)),
+    };
+  });
   return {
     platform,
     imageId,
@@ -47,16 +56,11 @@ export function lazyImage(known: KnownImage, scratch: Scratch, read: () => Promi
       config ??= readConfig();
       return config;
     },
-    layers: diffIds.map((diffId, index): Layer => {
-      const stored = async () => (await scratch.find(diffId))?.blob;
-      return {
-        diffId,
-        sourceSizeBytes: undefined,
-        known: stored,
-        store: async signal => (await stored()) ?? (await arrival(scratch, diffId, start(), index, signal)),
-      };
-    }),
-    prefetch: start,
+    layers,
+    prefetch() {
+      // Whoever needs a layer is told why it cannot be had.
+      for (const layer of layers) layer.store(scratch.signal).catch(() => {});
+    },
   };
 }
 

@@ -35,6 +35,7 @@ function factsOf({ distribution, clients }: Layout): NodeFacts {
       docker: root,
     }[runtime],
     platform: { os: 'linux', architecture: 'arm64' },
+    importFlags: new Set(['--local']),
   } as Partial<NodeFacts> as NodeFacts;
 }
 

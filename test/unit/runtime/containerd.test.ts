@@ -39,14 +39,22 @@ it('is found by its name', () => {
 describe('the command that imports', () => {
   const ctr = ['/usr/local/bin/ctr', '--address', '/run/k3s/containerd/containerd.sock', '--namespace', 'k8s.io'];
   it.each<[what: string, facts: Partial<NodeFacts>, argv: readonly string[]]>([
-    ['as root', {}, [...ctr, ...IMPORT, '--platform', 'linux/amd64', '-']],
-    ['with sudo', { privilege: 'sudo' }, ['sudo', '-n', ...ctr, ...IMPORT, '--platform', 'linux/amd64', '-']],
-    ['with doas', { privilege: 'doas' }, ['doas', '-n', ...ctr, ...IMPORT, '--platform', 'linux/amd64', '-']],
-    ['without root', { privilege: 'none' }, [...ctr, ...IMPORT, '--platform', 'linux/amd64', '-']],
+    ['as root', {}, [...ctr, ...IMPORT, '--platform', 'linux/amd64', '--local', '-']],
+    [
+      'with sudo',
+      { privilege: 'sudo' },
+      ['sudo', '-n', ...ctr, ...IMPORT, '--platform', 'linux/amd64', '--local', '-'],
+    ],
+    [
+      'with doas',
+      { privilege: 'doas' },
+      ['doas', '-n', ...ctr, ...IMPORT, '--platform', 'linux/amd64', '--local', '-'],
+    ],
+    ['without root', { privilege: 'none' }, [...ctr, ...IMPORT, '--platform', 'linux/amd64', '--local', '-']],
     [
       'without crictl, which alone knows the snapshotter',
       { tools: { ctr: ['/usr/local/bin/ctr'] }, snapshotter: undefined },
-      [...ctr, ...IMPORT, '--platform', 'linux/amd64', '-'],
+      [...ctr, ...IMPORT, '--platform', 'linux/amd64', '--local', '-'],
     ],
     [
       'for another snapshotter on containerd 2',
