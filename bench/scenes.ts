@@ -63,6 +63,7 @@ const stories: readonly Story[] = [
   { way: 'ours-archive', link: 'unlimited', nodes: 1, level: 'targets', scenes: ['cold'] },
   { way: 'recipe-podman', link: 'unlimited', nodes: 1, level: 'targets', scenes: ['cold'] },
   { way: 'ours-podman', link: 'unlimited', nodes: 1, level: 'targets', scenes: ['cold'] },
+  { way: 'ours-podman-asking', link: 'unlimited', nodes: 1, level: 'targets', scenes: ['cold'] },
   { way: 'ours-openssh', link: 'unlimited', nodes: 1, level: 'targets', scenes: ['cold', 'same'] },
   { way: 'pipe', link: 'unlimited', nodes: 1, level: 'targets', scenes: ['cold'] },
   { way: 'pipe-zstd', link: 'unlimited', nodes: 1, level: 'targets', scenes: ['cold'] },

@@ -12,6 +12,7 @@ export function recipeFor({ way, scene, link, nodes }: Required<Choice>): Requir
     'ours-archive': 'recipe-archive',
     'recipe-podman': 'recipe-podman',
     'ours-podman': 'recipe-podman',
+    'ours-podman-asking': 'recipe-podman',
   };
   const same: Partial<Record<SceneName, SceneName>> = { 'changed-first': 'changed', 'second-node': 'cold' };
   return { way: recipes[way] ?? 'recipe', scene: same[scene] ?? scene, link, nodes };

@@ -72,13 +72,19 @@ export const ways = {
   'ours-asking': {
     title: 'kube-sideload from docker, whose files it cannot read',
     isOurs: true,
-    command: task => ({ ...ours(task, ['--source=docker']), program: process.execPath }),
+    command: task => asking(ours(task, ['--source=docker'])),
   },
   'ours-podman': {
     title: 'kube-sideload from podman',
     isOurs: true,
     prepare: ({ lab, image, workspace }) => loadIntoPodman(lab, image, workspace),
     command: task => ours(task, ['--source=podman']),
+  },
+  'ours-podman-asking': {
+    title: 'kube-sideload from podman, whose files it cannot read',
+    isOurs: true,
+    prepare: ({ lab, image, workspace }) => loadIntoPodman(lab, image, workspace),
+    command: task => asking(ours(task, ['--source=podman'])),
   },
   'ours-archive': {
     title: 'kube-sideload from a ready archive',
@@ -130,7 +136,7 @@ export function makeFloorArchive(task: Task): void {
   });
 }
 
-/** In the runner, where docker's and podman's files are; this machine has other ones, and sees only what they answer. */
+/** By root in the runner, where docker's and podman's files are. */
 function ours({ lab, image, nodes }: Task, inputs: readonly string[]): Command {
   const reach = [
     `--nodes=${nodes.map(node => node.address).join(',')}`,
@@ -141,6 +147,11 @@ function ours({ lab, image, nodes }: Task, inputs: readonly string[]): Command {
     program: join(lab.bin, 'runner-node'),
     args: [CLI, 'push', '--smoke=none', `--images=${image.name}`, ...reach, ...inputs],
   };
+}
+
+/** Outside of the runner: the engines answer, and their files are not there, which comes to the same as being no root. */
+function asking({ args }: Command): Command {
+  return { program: process.execPath, args };
 }
 
 function copyAndImport(task: Task, archive = SAVED): readonly string[] {

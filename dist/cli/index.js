@@ -12,7 +12,7 @@ __nccwpck_require__.r(__webpack_exports__);
 /* harmony import */ var node_util__WEBPACK_IMPORTED_MODULE_0___default = /*#__PURE__*/__nccwpck_require__.n(node_util__WEBPACK_IMPORTED_MODULE_0__);
 /* harmony import */ var _commands_js__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(3052);
 /* harmony import */ var _completion_js__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(3992);
-/* harmony import */ var _entry_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(9390);
+/* harmony import */ var _entry_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(3073);
 /* harmony import */ var _help_js__WEBPACK_IMPORTED_MODULE_4__ = __nccwpck_require__(3201);
 /* harmony import */ var _host_gitlab_js__WEBPACK_IMPORTED_MODULE_5__ = __nccwpck_require__(6456);
 /* harmony import */ var _host_host_js__WEBPACK_IMPORTED_MODULE_6__ = __nccwpck_require__(9385);
@@ -319,7 +319,7 @@ function fish() {
 
 /***/ }),
 
-/***/ 9390:
+/***/ 3073:
 /***/ ((__unused_webpack_module, __webpack_exports__, __nccwpck_require__) => {
 
 "use strict";
@@ -11427,15 +11427,10 @@ function parseInspection(text) {
     const full = fullId(id);
     const imageId = asText(asObject(image.Descriptor).digest) === undefined ? parseDigest(full) : undefined;
     const isPodman = full !== id;
+    const found = { id: full, diffIds, isPodman, directories: directoriesOf(image) };
     return imageId === undefined
-        ? { id: full, diffIds, isPodman }
-        : {
-            ...{ id: full, diffIds, isPodman, imageId },
-            ...platformOf(image),
-            ...inspection_userOf(image),
-            ...sizeOf(image),
-            ...upperDirectoryOf(image),
-        };
+        ? found
+        : { ...found, imageId, ...platformOf(image), ...inspection_userOf(image), ...sizeOf(image) };
 }
 function platformOf(image) {
     const [os, architecture, variant] = [image.Os, image.Architecture, image.Variant].map(asText);
@@ -11449,9 +11444,9 @@ function inspection_userOf({ Config }) {
 function sizeOf({ Size }) {
     return typeof Size === 'number' ? { sizeBytes: Size } : {};
 }
-function upperDirectoryOf({ GraphDriver }) {
-    const upperDirectory = asText(asObject(asObject(GraphDriver).Data).UpperDir);
-    return upperDirectory === undefined ? {} : { upperDirectory };
+function directoriesOf({ GraphDriver }) {
+    const { UpperDir, LowerDir } = asObject(asObject(GraphDriver).Data);
+    return [UpperDir, LowerDir].flatMap(directories => asText(directories)?.split(':') ?? []).toReversed();
 }
 function fullId(id) {
     return `sha256:${id.replace(/^sha256:/, '')}`;
@@ -12180,7 +12175,7 @@ function pieceOf(line) {
     return [{ name: bytes.toString('latin1'), sizeBytes: size }];
 }
 
-;// CONCATENATED MODULE: ./lib/image/sources/docker-store.js
+;// CONCATENATED MODULE: ./lib/image/sources/overlay-store.js
 
 
 
@@ -12189,31 +12184,56 @@ function pieceOf(line) {
 
 
 
-const DRIVER = 'overlay2';
-function dockerRootOf(upperDirectory) {
-    return /^(\/.*)\/overlay2\/[^/]+\/diff$/.exec(upperDirectory)?.[1];
-}
-async function readDockerStore(root, image, label) {
+
+const STORES = new Map([
+    [
+        'overlay2',
+        {
+            config: (root, imageId) => (0,external_node_path_namespaceObject.join)(root, 'image', 'overlay2', 'imagedb', 'content', 'sha256', hexOf(imageId)),
+            async record({ root }, chainId) {
+                const directory = (0,external_node_path_namespaceObject.join)(root, 'image', 'overlay2', 'layerdb', 'sha256', hexOf(chainId));
+                const sizeBytes = Number(await (0,promises_namespaceObject.readFile)((0,external_node_path_namespaceObject.join)(directory, 'size'), 'utf8'));
+                return { metadata: (0,external_node_path_namespaceObject.join)(directory, 'tar-split.json.gz'), sizeBytes };
+            },
+        },
+    ],
+    [
+        'overlay',
+        {
+            config: (root, imageId) => (0,external_node_path_namespaceObject.join)(root, 'overlay-images', hexOf(imageId), `=${Buffer.from(imageId).toString('base64')}`),
+            async record({ root, id }) {
+                const directory = (0,external_node_path_namespaceObject.join)(root, 'overlay-layers');
+                const layers = asList(JSON.parse(await (0,promises_namespaceObject.readFile)((0,external_node_path_namespaceObject.join)(directory, 'layers.json'), 'utf8'))).map(asObject);
+                const sizeBytes = Number(layers.find(layer => layer.id === id)?.['diff-size']);
+                return { metadata: (0,external_node_path_namespaceObject.join)(directory, `${id}.tar-split.gz`), sizeBytes };
+            },
+        },
+    ],
+]);
+async function readInPlace(engine, reference, { imageId, diffIds: texts, directories }, log) {
+    const [, root = '', driver = ''] = /^(\/.*)\/([^/]+)\/[^/]+\/diff$/.exec(directories[0] ?? '') ?? [];
+    const store = STORES.get(driver);
+    const diffIds = texts.flatMap(text => parseDigest(text) ?? []);
+    if (store === undefined || imageId === undefined || directories.length !== diffIds.length)
+        return undefined;
     if (process.geteuid?.() !== 0)
         return undefined;
+    const label = `what ${engine} has of ${reference} in ${root}`;
     try {
-        const config = await (0,promises_namespaceObject.readFile)((0,external_node_path_namespaceObject.join)(root, 'image', DRIVER, 'imagedb', 'content', 'sha256', hexOf(image.imageId)));
-        if (digestOf(config) !== image.imageId)
+        const config = await (0,promises_namespaceObject.readFile)(store.config(root, imageId));
+        if (digestOf(config) !== imageId)
             return undefined;
-        const chain = chainIds(image.diffIds);
-        const layers = await Promise.all(image.diffIds.map(async (diffId, index) => {
-            const file = await layerFile(root, chain[index] ?? diffId, diffId, label);
-            return [`${hexOf(diffId)}/layer.tar`, file];
+        const chain = chainIds(diffIds);
+        const layers = await Promise.all(diffIds.map(async (diffId, index) => {
+            const directory = directories[index] ?? '';
+            const id = directory.split('/').at(-2) ?? '';
+            const { metadata, sizeBytes } = await store.record({ root, id }, chain[index] ?? diffId);
+            await Promise.all([metadata, directory].map(path => (0,promises_namespaceObject.access)(path, promises_namespaceObject.constants.R_OK)));
+            const chunks = () => told(joinTar(metadata, directory), diffId, label);
+            return [`${hexOf(diffId)}/layer.tar`, { sizeBytes, open: () => external_node_stream_namespaceObject.Readable.from(chunks(), { highWaterMark: 1 }) }];
         }));
-        const configName = `${hexOf(image.imageId)}.json`;
-        const manifest = [{ Config: configName, RepoTags: [], Layers: layers.map(([name]) => name) }];
-        const files = new Map([
-            ['manifest.json', memoryFile(Buffer.from(JSON.stringify(manifest)))],
-            [configName, memoryFile(config)],
-            ...layers,
-        ]);
-        const sizeBytes = [...files.values()].reduce((sum, file) => sum + file.sizeBytes, 0);
-        return { files, links: new Map(), label, sizeBytes, ended: true };
+        log(`layers of ${reference} are read where ${engine} has them, in ${root}`);
+        return dockerArchive(imageId, config, layers, label);
     }
     catch (error) {
         if (typeof error.code === 'string')
@@ -12221,21 +12241,24 @@ async function readDockerStore(root, image, label) {
         throw error;
     }
 }
-async function layerFile(root, chainId, diffId, label) {
-    const record = (0,external_node_path_namespaceObject.join)(root, 'image', DRIVER, 'layerdb', 'sha256', hexOf(chainId));
-    const [cacheId, size] = await Promise.all(['cache-id', 'size'].map(name => (0,promises_namespaceObject.readFile)((0,external_node_path_namespaceObject.join)(record, name), 'utf8')));
-    const metadata = (0,external_node_path_namespaceObject.join)(record, 'tar-split.json.gz');
-    const directory = (0,external_node_path_namespaceObject.join)(root, DRIVER, `${cacheId}`.trim(), 'diff');
-    await Promise.all([metadata, directory].map(path => (0,promises_namespaceObject.access)(path, promises_namespaceObject.constants.R_OK)));
-    const open = () => external_node_stream_namespaceObject.Readable.from(told(joinTar(metadata, directory), diffId, label), { highWaterMark: 1 });
-    return { sizeBytes: Number(size), open };
+function dockerArchive(imageId, config, layers, label) {
+    const configName = `${hexOf(imageId)}.json`;
+    const manifest = [{ Config: configName, RepoTags: [], Layers: layers.map(([name]) => name) }];
+    const files = new Map([
+        ['manifest.json', memoryFile(Buffer.from(JSON.stringify(manifest)))],
+        [configName, memoryFile(config)],
+        ...layers,
+    ]);
+    const sizeBytes = [...files.values()].reduce((sum, file) => sum + file.sizeBytes, 0);
+    return { files, links: new Map(), label, sizeBytes, ended: true };
 }
 async function* told(chunks, diffId, label) {
     try {
         yield* chunks;
     }
     catch (error) {
-        throw new errors/* SideloadError */.wR('SOURCE_UNAVAILABLE', `the layer ${diffId} of ${label} cannot be read: ${(0,errors/* messageOf */.bD)(error)}`, {
+        const message = `the layer ${diffId} of ${label} cannot be read: ${(0,errors/* messageOf */.bD)(error)}`;
+        throw new errors/* SideloadError */.wR('SOURCE_UNAVAILABLE', message, {
             hint: 'Look whether something removes images on the runner meanwhile, and run the job again.',
             cause: error,
         });
@@ -12243,6 +12266,7 @@ async function* told(chunks, diffId, label) {
 }
 
 ;// CONCATENATED MODULE: ./lib/image/sources/podman.js
+
 
 
 
@@ -12260,19 +12284,19 @@ function podmanEngine(program, log) {
             const inspection = inspect.code === 0 ? parseInspection(inspect.stdout) : undefined;
             if (inspection === undefined)
                 return unavailable(name, inspect);
-            const { isPodman: _, ...facts } = inspection;
-            return { state: 'found', image: { ...facts, read: podmanReader(name, program, reference, facts.id, log) } };
+            const { isPodman: _, directories: __, ...facts } = inspection;
+            return { state: 'found', image: { ...facts, read: podmanReader(name, program, reference, inspection, log) } };
         },
     };
 }
-function podmanReader(engine, program, reference, id, log) {
+function podmanReader(engine, program, reference, image, log) {
     const save = { engine, program, args: ['save', '--format', 'docker-archive', reference], reference };
     const form = ['--compression-format', 'zstd', '--compression-level', '1', '--force-compression=false'];
     const push = {
         engine,
         program,
         reference,
-        id,
+        id: image.id,
         push: (destination) => [
             'push',
             '--quiet',
@@ -12283,6 +12307,9 @@ function podmanReader(engine, program, reference, id, log) {
         ],
     };
     return async (scratch, signal) => {
+        const inPlace = await readInPlace(engine, reference, image, log);
+        if (inPlace !== undefined)
+            return inPlace;
         const remote = process.platform !== 'linux' || [process.env.CONTAINER_HOST, process.env.CONTAINER_CONNECTION].some(Boolean);
         if (remote)
             log(`the whole image is saved: ${engine} runs elsewhere`);
@@ -12311,32 +12338,22 @@ function dockerEngine(program, log) {
             const inspection = parseInspection(result.stdout);
             if (inspection === undefined)
                 return unavailable(name, { ...result, stderr: '', reason: 'no JSON of an image' });
-            const { isPodman, upperDirectory, ...facts } = inspection;
-            if (isPodman)
-                return { state: 'found', image: { ...facts, read: podmanReader(name, program, reference, facts.id, log) } };
+            const { isPodman, directories, ...facts } = inspection;
+            if (isPodman) {
+                return { state: 'found', image: { ...facts, read: podmanReader(name, program, reference, inspection, log) } };
+            }
             const save = { engine: name, program, args: ['save', tagged], reference };
             const push = pushCommand(name, program, reference, tagged, facts.id);
             const read = async (scratch, signal) => {
-                const stored = await readStored(name, reference, facts, upperDirectory, log);
-                if (stored !== undefined)
-                    return stored;
+                const inPlace = await readInPlace(name, reference, { ...facts, directories }, log);
+                if (inPlace !== undefined)
+                    return inPlace;
                 const way = (await isWorthPushing(facts, scratch)) && (await isHere(program, signal, log)) ? push : undefined;
                 return await readEither(way, () => readSaved(save, scratch, signal), scratch, signal, log);
             };
             return { state: 'found', image: { ...facts, read } };
         },
     };
-}
-async function readStored(engine, reference, { imageId, diffIds }, upperDirectory, log) {
-    const root = upperDirectory === undefined ? undefined : dockerRootOf(upperDirectory);
-    if (root === undefined || imageId === undefined)
-        return undefined;
-    const digests = diffIds.flatMap(diffId => parseDigest(diffId) ?? []);
-    const label = `what ${engine} has of ${reference} in ${root}`;
-    const entries = await readDockerStore(root, { imageId, diffIds: digests }, label);
-    if (entries !== undefined)
-        log(`layers of ${reference} are read where ${engine} has them, in ${root}`);
-    return entries;
 }
 function pushCommand(engine, program, reference, tagged, id) {
     return {

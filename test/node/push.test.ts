@@ -25,6 +25,18 @@ describe('push to real nodes, without a kubelet to ask', () => {
     expect(outcome.nodes.map(node => node.images[0]?.outcome)).toEqual(['sent', 'sent', 'sent']);
   });
 
+  it.each(['docker', 'podman'] as const)('reads layers where %s has them, as root on its machine', async engine => {
+    build(lab, engine, 'in-place:1', `in place ${engine}`);
+    const outcome = await push(
+      { ...reach(lab, [n1.address]), images: 'in-place:1', source: engine },
+      { lab, node: join(lab.bin, 'runner-node') },
+    );
+    expect(outcome.log).toMatch(/layers of in-place:1 are read where (docker engine|podman) has them, in \/var\/lib/);
+    expect(outcome.code).toBe(0);
+    expect(outcome.nodes[0]?.images[0]?.outcome).toBe('sent');
+    expect(outcome.leftOnRunner).toEqual([]);
+  });
+
   it('takes the socket that it is told', async () => {
     build(lab, 'docker', 'plain:1', 'plain');
     const outcome = await push(

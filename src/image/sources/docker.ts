@@ -1,10 +1,9 @@
 import { parseDigest } from '../digest.ts';
-import type { ArchiveEntries } from '../entries.ts';
 import { formatReference, parseReference } from '../reference.ts';
 import type { Scratch } from '../scratch.ts';
-import { dockerRootOf, readDockerStore } from './docker-store.ts';
 import { ask, type Engine, type FoundImage, readSaved, unavailable } from './engine.ts';
 import { parseInspection } from './inspection.ts';
+import { readInPlace } from './overlay-store.ts';
 import { podmanReader } from './podman.ts';
 import { type PushCommand, readEither } from './push.ts';
 
@@ -21,37 +20,21 @@ export function dockerEngine(program: string, log: (line: string) => void): Engi
       }
       const inspection = parseInspection(result.stdout);
       if (inspection === undefined) return unavailable(name, { ...result, stderr: '', reason: 'no JSON of an image' });
-      const { isPodman, upperDirectory, ...facts } = inspection;
-      if (isPodman)
-        return { state: 'found', image: { ...facts, read: podmanReader(name, program, reference, facts.id, log) } };
+      const { isPodman, directories, ...facts } = inspection;
+      if (isPodman) {
+        return { state: 'found', image: { ...facts, read: podmanReader(name, program, reference, inspection, log) } };
+      }
       const save = { engine: name, program, args: ['save', tagged], reference };
       const push = pushCommand(name, program, reference, tagged, facts.id);
       const read: FoundImage['read'] = async (scratch, signal) => {
-        const stored = await readStored(name, reference, facts, upperDirectory, log);
-        if (stored !== undefined) return stored;
+        const inPlace = await readInPlace(name, reference, { ...facts, directories }, log);
+        if (inPlace !== undefined) return inPlace;
         const way = (await isWorthPushing(facts, scratch)) && (await isHere(program, signal, log)) ? push : undefined;
         return await readEither(way, () => readSaved(save, scratch, signal), scratch, signal, log);
       };
       return { state: 'found', image: { ...facts, read } };
     },
   };
-}
-
-/** Of the engine's own files, where this job may read them. */
-async function readStored(
-  engine: string,
-  reference: string,
-  { imageId, diffIds }: Pick<FoundImage, 'diffIds' | 'imageId'>,
-  upperDirectory: string | undefined,
-  log: (line: string) => void,
-): Promise<ArchiveEntries | undefined> {
-  const root = upperDirectory === undefined ? undefined : dockerRootOf(upperDirectory);
-  if (root === undefined || imageId === undefined) return undefined;
-  const digests = diffIds.flatMap(diffId => parseDigest(diffId) ?? []);
-  const label = `what ${engine} has of ${reference} in ${root}`;
-  const entries = await readDockerStore(root, { imageId, diffIds: digests }, label);
-  if (entries !== undefined) log(`layers of ${reference} are read where ${engine} has them, in ${root}`);
-  return entries;
 }
 
 function pushCommand(engine: string, program: string, reference: string, tagged: string, id: string): PushCommand {

@@ -10,8 +10,8 @@ export interface Inspection extends ImageFacts {
   readonly diffIds: readonly string[];
   /** podman answered, perhaps under docker's name (podman-docker). */
   readonly isPodman: boolean;
-  /** Where the store has what the uppermost layer changes; only of stores that keep layers unpacked. */
-  readonly upperDirectory?: string;
+  /** Where each layer is, lowest first; none where an engine does not keep them unpacked. */
+  readonly directories: readonly string[];
 }
 
 /**
@@ -33,15 +33,10 @@ export function parseInspection(text: string): Inspection | undefined {
   const full = fullId(id);
   const imageId = asText(asObject(image.Descriptor).digest) === undefined ? parseDigest(full) : undefined;
   const isPodman = full !== id;
+  const found = { id: full, diffIds, isPodman, directories: directoriesOf(image) };
   return imageId === undefined
-    ? { id: full, diffIds, isPodman }
-    : {
-        ...{ id: full, diffIds, isPodman, imageId },
-        ...platformOf(image),
-        ...userOf(image),
-        ...sizeOf(image),
-        ...upperDirectoryOf(image),
-      };
+    ? found
+    : { ...found, imageId, ...platformOf(image), ...userOf(image), ...sizeOf(image) };
 }
 
 function platformOf(image: JsonObject): { readonly platform?: Platform } {
@@ -58,9 +53,10 @@ function sizeOf({ Size }: JsonObject): { readonly sizeBytes?: number } {
   return typeof Size === 'number' ? { sizeBytes: Size } : {};
 }
 
-function upperDirectoryOf({ GraphDriver }: JsonObject): { readonly upperDirectory?: string } {
-  const upperDirectory = asText(asObject(asObject(GraphDriver).Data).UpperDir);
-  return upperDirectory === undefined ? {} : { upperDirectory };
+/** Drivers that mount layers over each other tell of the uppermost one, and of the others from there downwards. */
+function directoriesOf({ GraphDriver }: JsonObject): readonly string[] {
+  const { UpperDir, LowerDir } = asObject(asObject(GraphDriver).Data);
+  return [UpperDir, LowerDir].flatMap(directories => asText(directories)?.split(':') ?? []).toReversed();
 }
 
 /** `sha256:HEX`, whichever way an engine wrote it. */

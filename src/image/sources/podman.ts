@@ -1,5 +1,6 @@
 import { ask, type Engine, type FoundImage, readSaved, unavailable } from './engine.ts';
-import { parseInspection } from './inspection.ts';
+import { type Inspection, parseInspection } from './inspection.ts';
+import { readInPlace } from './overlay-store.ts';
 import { readEither } from './push.ts';
 
 /** podman, which has no daemon: the images are those of the user that runs this job. buildah's are among them. */
@@ -15,8 +16,8 @@ export function podmanEngine(program: string, log: (line: string) => void): Engi
       const inspect = await ask(program, ['image', 'inspect', reference], signal);
       const inspection = inspect.code === 0 ? parseInspection(inspect.stdout) : undefined;
       if (inspection === undefined) return unavailable(name, inspect);
-      const { isPodman: _, ...facts } = inspection;
-      return { state: 'found', image: { ...facts, read: podmanReader(name, program, reference, facts.id, log) } };
+      const { isPodman: _, directories: __, ...facts } = inspection;
+      return { state: 'found', image: { ...facts, read: podmanReader(name, program, reference, inspection, log) } };
     },
   };
 }
@@ -29,7 +30,7 @@ export function podmanReader(
   engine: string,
   program: string,
   reference: string,
-  id: string,
+  image: Inspection,
   log: (line: string) => void,
 ): FoundImage['read'] {
   // Uncompressed and streaming from the start; its oci-archive is gzip and comes seconds later.
@@ -40,7 +41,7 @@ export function podmanReader(
     engine,
     program,
     reference,
-    id,
+    id: image.id,
     push: (destination: string) => [
       'push',
       '--quiet',
@@ -51,6 +52,8 @@ export function podmanReader(
     ],
   };
   return async (scratch, signal) => {
+    const inPlace = await readInPlace(engine, reference, image, log);
+    if (inPlace !== undefined) return inPlace;
     const remote =
       process.platform !== 'linux' || [process.env.CONTAINER_HOST, process.env.CONTAINER_CONNECTION].some(Boolean);
     if (remote) log(`the whole image is saved: ${engine} runs elsewhere`);
