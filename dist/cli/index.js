@@ -12151,7 +12151,7 @@ function openFile(directory, { name, sizeBytes }) {
     };
 }
 async function* piecesOf(metadata) {
-    const text = (0,external_node_zlib_namespaceObject.createGunzip)({ chunkSize: tar_split_CHUNK_BYTES }).setEncoding('utf8');
+    const text = (0,external_node_zlib_namespaceObject.createGunzip)().setEncoding('utf8');
     (0,external_node_stream_namespaceObject.pipeline)((0,external_node_fs_namespaceObject.createReadStream)(metadata), text, () => { });
     let rest = '';
     for await (const part of text) {

@@ -95,7 +95,7 @@ function openFile(directory: string, { name, sizeBytes }: Extract<Piece, { reado
 
 /** What the lines of a tar-split file stand for, some lines at a time. */
 async function* piecesOf(metadata: string): AsyncGenerator<readonly Piece[]> {
-  const text = createGunzip({ chunkSize: CHUNK_BYTES }).setEncoding('utf8');
+  const text = createGunzip().setEncoding('utf8');
   pipeline(createReadStream(metadata), text, () => {}); // what it fails with, the reader of the text gets
   let rest = '';
   for await (const part of text as AsyncIterable<string>) {
