@@ -56,6 +56,26 @@ function oddLayer(name: string, format: 'gnu' | 'pax' | 'v7'): string {
   return file;
 }
 
+describe('what a process may read of a store', () => {
+  const module = join(import.meta.dirname, '..', '..', 'src', 'image', 'sources', 'overlay-store.ts');
+  const ask = `import(${JSON.stringify(module)}).then(async it => console.log(await it.mayReadEverything()))`;
+  const as = (...flags: readonly string[]) => run('setpriv', [...flags, process.execPath, '--eval', ask]);
+  const nobody = ['--reuid=65534', '--regid=65534', '--clear-groups'];
+
+  it.each([
+    ['everything for root', [], 'true'],
+    ['nothing for root without its capabilities', ['--bounding-set=-all'], 'false'],
+    ['nothing for others', nobody, 'false'],
+    [
+      'everything for others with CAP_DAC_READ_SEARCH',
+      [...nobody, '--inh-caps=-all,+dac_read_search', '--ambient-caps=-all,+dac_read_search'],
+      'true',
+    ],
+  ])('is %s', (_what, flags, answer) => {
+    expect(as(...flags)).toBe(answer);
+  });
+});
+
 describe.each(['docker', 'podman'] as const)('the store of %s', name => {
   const { program, directory, engine } = STORES[name];
   const root = `${lab.runner.root}${directory}`;

@@ -65,7 +65,7 @@ const STORES: ReadonlyMap<string, Store> = new Map([
  *
  * Nothing is taken on trust: config and layers are proven by the digests that the engine has told. So it does not matter
  * whether these are the files of that engine, or those of another one at the same place.
- * @returns undefined when the image is not there, or not readable by this user, as is usual for all but root
+ * @returns undefined when the image is not there, or this job may not read every file
  */
 export async function readInPlace(
   engine: string,
@@ -77,8 +77,7 @@ export async function readInPlace(
   const store = STORES.get(driver);
   const diffIds = texts.flatMap(text => parseDigest(text) ?? []);
   if (store === undefined || imageId === undefined || directories.length !== diffIds.length) return undefined;
-  // Files in the layers belong to anybody, and may be closed to others than root.
-  if (process.geteuid?.() !== 0) return undefined;
+  if (!(await mayReadEverything())) return undefined;
   const label = `what ${engine} has of ${reference} in ${root}`;
   try {
     const config = await readFile(store.config(root, imageId));
@@ -101,6 +100,19 @@ export async function readInPlace(
     if (typeof (error as NodeJS.ErrnoException).code === 'string') return undefined; // of the file system
     throw error;
   }
+}
+
+/** CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH (capabilities(7)), as bits. */
+const READING_CAPABILITIES = 0b110n;
+
+/**
+ * Whether the permissions of files do not count for this process, as for root and for a service that was given
+ * CAP_DAC_READ_SEARCH. Files in layers belong to anybody: without it one that is closed would show in the middle of a layer.
+ */
+export async function mayReadEverything(): Promise<boolean> {
+  const status = await readFile('/proc/self/status', 'utf8').catch(() => ''); // there is none but on Linux
+  const [, effective = '0'] = /^CapEff:\s*([0-9a-f]+)$/m.exec(status) ?? [];
+  return (BigInt(`0x${effective}`) & READING_CAPABILITIES) !== 0n;
 }
 
 /** The form of `docker save` around layers that are somewhere. */
