@@ -4,6 +4,7 @@ import { chmod, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, it } from 'vitest';
 import type { OpenImagesOptions } from '../../src/image/open.ts';
+import { mayReadEverything } from '../../src/image/sources/overlay-store.ts';
 import { failureOf } from '../unit/image/opening.ts';
 import { expectImage, never, run, seed, told, useWorkshop, variantOf } from './images.ts';
 
@@ -58,7 +59,7 @@ function oddLayer(name: string, format: 'gnu' | 'pax' | 'v7'): string {
 
 describe('what a process may read of a store', () => {
   const module = join(import.meta.dirname, '..', '..', 'src', 'image', 'sources', 'overlay-store.ts');
-  const ask = `import(${JSON.stringify(module)}).then(async it => console.log(await it.mayReadEverything()))`;
+  const ask = `import(${JSON.stringify(module)}).then(async it => console.log(await it.${mayReadEverything.name}()))`;
   const as = (...flags: readonly string[]) => run('setpriv', [...flags, process.execPath, '--eval', ask]);
   const nobody = ['--reuid=65534', '--regid=65534', '--clear-groups'];
 
