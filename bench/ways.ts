@@ -93,10 +93,11 @@ export const ways = {
     command: task => ours(task, [`--archive=${archiveOf(task.lab, task.image, task.workspace)}`]),
   },
   'ours-openssh': {
-    title: 'kube-sideload from docker, by the OpenSSH client',
+    title: 'kube-sideload by the OpenSSH client from docker, whose files it cannot read',
     isOurs: true,
     unavailable: () => (hasFlag('--ssh-transport') ? undefined : 'not in this version'),
-    command: task => ours(task, ['--source=docker', '--ssh-transport=openssh']),
+    // The runner has no such client.
+    command: task => asking(ours(task, ['--source=docker', '--ssh-transport=openssh'])),
   },
 } as const satisfies Readonly<Record<string, Way>>;
 

@@ -16209,7 +16209,7 @@ async function connectByClient(target, options) {
         };
         ended.signal.addEventListener('abort', onEnded);
         try {
-            await isThere();
+            void isThere();
             await outcome;
             signal.throwIfAborted();
         }

@@ -9144,7 +9144,7 @@ async function connectByClient(target, options) {
         };
         ended.signal.addEventListener('abort', onEnded);
         try {
-            await isThere();
+            void isThere();
             await outcome;
             signal.throwIfAborted();
         }

@@ -177,7 +177,7 @@ async function connectByClient(target: SshTarget, options: ClientOptions): Promi
     };
     ended.signal.addEventListener('abort', onEnded);
     try {
-      await isThere();
+      void isThere();
       await outcome;
       signal.throwIfAborted();
     } finally {

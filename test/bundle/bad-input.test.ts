@@ -204,6 +204,12 @@ describe('an archive', () => {
   });
 });
 
+it('a runner without an OpenSSH client is told of it, and by the node', async () => {
+  const outcome = await push({ ...GOOD, 'ssh-transport': 'openssh' }, { env: { PATH: directory } });
+  expectRefusal(outcome, 'INPUT_INVALID', /the program `ssh` cannot be started on the runner/);
+  expect(outcome.nodes[0]?.error).toMatchObject({ code: 'INPUT_INVALID' });
+});
+
 it('a node that cannot be reached fails with an image that can be read', async () => {
   const outcome = await push(GOOD);
   expectRefusal(outcome, 'SSH_UNREACHABLE', /ECONNREFUSED/);
