@@ -12288,7 +12288,7 @@ function podmanEngine(program, log) {
             const inspection = inspect.code === 0 ? parseInspection(inspect.stdout) : undefined;
             if (inspection === undefined)
                 return unavailable(name, inspect);
-            const { isPodman: _, directories: __, ...facts } = inspection;
+            const { isPodman: _podman, directories: _places, ...facts } = inspection;
             return { state: 'found', image: { ...facts, read: podmanReader(name, program, reference, inspection, log) } };
         },
     };
@@ -12342,14 +12342,14 @@ function dockerEngine(program, log) {
             const inspection = parseInspection(result.stdout);
             if (inspection === undefined)
                 return unavailable(name, { ...result, stderr: '', reason: 'no JSON of an image' });
-            const { isPodman, directories, ...facts } = inspection;
+            const { isPodman, directories: _places, ...facts } = inspection;
             if (isPodman) {
                 return { state: 'found', image: { ...facts, read: podmanReader(name, program, reference, inspection, log) } };
             }
             const save = { engine: name, program, args: ['save', tagged], reference };
             const push = pushCommand(name, program, reference, tagged, facts.id);
             const read = async (scratch, signal) => {
-                const inPlace = await readInPlace(name, reference, { ...facts, directories }, log);
+                const inPlace = await readInPlace(name, reference, inspection, log);
                 if (inPlace !== undefined)
                     return inPlace;
                 const way = (await isWorthPushing(facts, scratch)) && (await isHere(program, signal, log)) ? push : undefined;

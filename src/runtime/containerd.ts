@@ -65,8 +65,8 @@ function ctrOf(facts: NodeFacts): readonly string[] {
 }
 
 /**
- * The transfer service, which containerd 2 imports by otherwise, takes an archive in through a window of 64 KiB, at a third
- * of the speed, and unpacks for its configured snapshotter alone (docs/notes/containerd.md).
+ * The transfer service, which containerd 2 imports by otherwise, takes an archive in through a window of 64 KiB, at less
+ * than half of the speed, and unpacks for its configured snapshotter alone (docs/notes/containerd.md).
  */
 export function unpackFlags({
   snapshotter = DEFAULT_SNAPSHOTTER,

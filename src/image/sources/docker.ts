@@ -20,14 +20,14 @@ export function dockerEngine(program: string, log: (line: string) => void): Engi
       }
       const inspection = parseInspection(result.stdout);
       if (inspection === undefined) return unavailable(name, { ...result, stderr: '', reason: 'no JSON of an image' });
-      const { isPodman, directories, ...facts } = inspection;
+      const { isPodman, directories: _places, ...facts } = inspection;
       if (isPodman) {
         return { state: 'found', image: { ...facts, read: podmanReader(name, program, reference, inspection, log) } };
       }
       const save = { engine: name, program, args: ['save', tagged], reference };
       const push = pushCommand(name, program, reference, tagged, facts.id);
       const read: FoundImage['read'] = async (scratch, signal) => {
-        const inPlace = await readInPlace(name, reference, { ...facts, directories }, log);
+        const inPlace = await readInPlace(name, reference, inspection, log);
         if (inPlace !== undefined) return inPlace;
         const way = (await isWorthPushing(facts, scratch)) && (await isHere(program, signal, log)) ? push : undefined;
         return await readEither(way, () => readSaved(save, scratch, signal), scratch, signal, log);

@@ -16,7 +16,7 @@ export function podmanEngine(program: string, log: (line: string) => void): Engi
       const inspect = await ask(program, ['image', 'inspect', reference], signal);
       const inspection = inspect.code === 0 ? parseInspection(inspect.stdout) : undefined;
       if (inspection === undefined) return unavailable(name, inspect);
-      const { isPodman: _, directories: __, ...facts } = inspection;
+      const { isPodman: _podman, directories: _places, ...facts } = inspection;
       return { state: 'found', image: { ...facts, read: podmanReader(name, program, reference, inspection, log) } };
     },
   };
