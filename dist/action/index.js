@@ -19255,7 +19255,7 @@ const STORES = new Map([
         'overlay2',
         {
             config: (root, imageId) => (0,external_node_path_namespaceObject.join)(root, 'image', 'overlay2', 'imagedb', 'content', 'sha256', hexOf(imageId)),
-            async record({ root }, chainId) {
+            open: async (root) => async ({ chainId }) => {
                 const directory = (0,external_node_path_namespaceObject.join)(root, 'image', 'overlay2', 'layerdb', 'sha256', hexOf(chainId));
                 const sizeBytes = Number(await (0,promises_namespaceObject.readFile)((0,external_node_path_namespaceObject.join)(directory, 'size'), 'utf8'));
                 return { metadata: (0,external_node_path_namespaceObject.join)(directory, 'tar-split.json.gz'), sizeBytes };
@@ -19266,11 +19266,14 @@ const STORES = new Map([
         'overlay',
         {
             config: (root, imageId) => (0,external_node_path_namespaceObject.join)(root, 'overlay-images', hexOf(imageId), `=${Buffer.from(imageId).toString('base64')}`),
-            async record({ root, id }) {
+            async open(root) {
                 const directory = (0,external_node_path_namespaceObject.join)(root, 'overlay-layers');
                 const layers = asList(JSON.parse(await (0,promises_namespaceObject.readFile)((0,external_node_path_namespaceObject.join)(directory, 'layers.json'), 'utf8'))).map(asObject);
-                const sizeBytes = Number(layers.find(layer => layer.id === id)?.['diff-size']);
-                return { metadata: (0,external_node_path_namespaceObject.join)(directory, `${id}.tar-split.gz`), sizeBytes };
+                const sizes = new Map(layers.map(layer => [layer.id, Number(layer['diff-size'])]));
+                return ({ id }) => ({
+                    metadata: (0,external_node_path_namespaceObject.join)(directory, `${id}.tar-split.gz`),
+                    sizeBytes: sizes.get(id) ?? Number.NaN,
+                });
             },
         },
     ],
@@ -19288,11 +19291,12 @@ async function readInPlace(engine, reference, { imageId, diffIds: texts, directo
         const config = await (0,promises_namespaceObject.readFile)(store.config(root, imageId));
         if (digestOf(config) !== imageId)
             return undefined;
+        const recordOf = await store.open(root);
         const chain = chainIds(diffIds);
         const layers = await Promise.all(diffIds.map(async (diffId, index) => {
             const directory = directories[index] ?? '';
             const id = directory.split('/').at(-2) ?? '';
-            const { metadata, sizeBytes } = await store.record({ root, id }, chain[index] ?? diffId);
+            const { metadata, sizeBytes } = await recordOf({ id, chainId: chain[index] ?? diffId });
             await Promise.all([metadata, directory].map(path => (0,promises_namespaceObject.stat)(path)));
             const chunks = () => told(joinTar(metadata, directory), diffId, label);
             return [`${hexOf(diffId)}/layer.tar`, { sizeBytes, open: () => external_node_stream_.Readable.from(chunks(), { highWaterMark: 1 }) }];

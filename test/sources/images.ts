@@ -2,7 +2,7 @@
 import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { copyFileSync, createWriteStream, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
-import { mkdtemp, readdir, rm } from 'node:fs/promises';
+import { chmod, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
@@ -96,6 +96,19 @@ export function seed(shop: Workshop, text: string, base: { text?: string; apart?
 /** Runs a program and returns what it printed. */
 export function run(program: string, args: readonly string[], env = process.env): string {
   return execFileSync(program, args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'], env }).trim();
+}
+
+/** The program, and beside it a list of what it was called with; lines of shell may answer in its place. */
+export async function recording(
+  shop: Workshop,
+  program: string,
+  answer = '',
+): Promise<{ path: string; calls(): Promise<readonly string[]> }> {
+  const path = shop.at(`recording-${performance.now()}`);
+  const log = `${path}.calls`;
+  await writeFile(path, `#!/bin/sh\necho "$1" >>'${log}'\n${answer}\nexec '${program}' "$@"\n`);
+  await chmod(path, 0o755);
+  return { path, calls: async () => (await readFile(log, 'utf8')).trim().split('\n') };
 }
 
 /** What skopeo finds in an archive or a store: the config's bytes decide, and these are their digest and diffIDs. */

@@ -1,47 +1,31 @@
 import { execFileSync } from 'node:child_process';
 import { linkSync, mkdirSync, readdirSync, readFileSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs';
-import { chmod, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { beforeAll, describe, expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import type { OpenImagesOptions } from '../../src/image/open.ts';
 import { machineDirectory } from '../lab/machine.ts';
 import { failureOf } from '../unit/image/opening.ts';
-import { expectImage, never, run, seed, told, useWorkshop, variantOf } from './images.ts';
+import { expectImage, never, recording, run, seed, told, useWorkshop, variantOf } from './images.ts';
 
 const shop = useWorkshop();
 const { lab } = shop;
 
-/** An engine whose files lie in the runner, and a program that answers as it does, with the place at which they are seen from here. */
-interface Store {
-  readonly program: string;
-  readonly directory: string;
-  readonly engine: string;
-  seen: string;
-}
-
+/** Engines whose files lie in the runner. */
 const STORES = {
-  docker: { program: join(lab.bin, 'docker'), directory: '/var/lib/docker', engine: 'docker engine', seen: '' },
-  podman: { program: join(lab.bin, 'podman'), directory: '/var/lib/containers/storage', engine: 'podman', seen: '' },
-} satisfies Readonly<Record<string, Store>>;
+  docker: { program: join(lab.bin, 'docker'), directory: '/var/lib/docker', engine: 'docker engine' },
+  podman: { program: join(lab.bin, 'podman'), directory: '/var/lib/containers/storage', engine: 'podman' },
+} as const;
 
 /** The runner has a file system of its own, and these on the lab's disk. */
 function seenFrom(directory: string): string {
   return join(machineDirectory(lab.name, 'runner'), 'data', directory);
 }
 
-beforeAll(async () => {
-  for (const [name, store] of Object.entries(STORES)) {
-    const { program, directory } = store;
-    store.seen = shop.at(`${name}-and-its-files`);
-    const moved = `'${program}' "$@" | sed 's#\\([":]\\)${directory}/#\\1${seenFrom(directory)}/#g'`;
-    const script = `#!/bin/sh
-echo "$1 $2" >>'${store.seen}.calls'
-case "$1 $2" in "image inspect") ${moved} ;; *) exec '${program}' "$@" ;; esac
-`;
-    await writeFile(store.seen, script);
-    await chmod(store.seen, 0o755);
-  }
-});
+/** Answers as the engine does, with the places at which its files are seen from here. */
+function seeing({ program, directory }: (typeof STORES)[keyof typeof STORES]): ReturnType<typeof recording> {
+  const moved = `'${program}' "$@" | sed 's#\\([":]\\)${directory}/#\\1${seenFrom(directory)}/#g'; exit`;
+  return recording(shop, program, `case "$1 $2" in "image inspect") ${moved} ;; esac`);
+}
 
 /** A tar with what layers have besides plain files of ASCII names, each kind as GNU tar writes it. */
 function oddLayer(name: string, format: 'gnu' | 'pax' | 'v7'): string {
@@ -76,10 +60,10 @@ describe('who may read in place', () => {
       [...nobody, '--inh-caps=-all,+dac_read_search', '--ambient-caps=-all,+dac_read_search'],
       /^\d{6,}$/,
     ],
-  ])('%s', (_what, flags, answer) => {
+  ])('%s', async (_what, flags, answer) => {
     seed(shop, 'for whom', { text: 'a base for whom' });
     run(STORES.docker.program, ['build', '--quiet', '--tag', 'whom:v1', shop.context]);
-    const inspection = run(STORES.docker.seen, ['image', 'inspect', 'whom:v1']);
+    const inspection = run((await seeing(STORES.docker)).path, ['image', 'inspect', 'whom:v1']);
     expect(run('setpriv', [...flags, process.execPath, script, inspection])).toMatch(answer);
   });
 });
@@ -88,8 +72,8 @@ describe.each(['docker', 'podman'] as const)('the store of %s', name => {
   const { program, directory, engine } = STORES[name];
   const root = seenFrom(directory);
 
-  const open = (reference: string, options: Partial<OpenImagesOptions> = {}) =>
-    shop.open({ source: name, [name]: STORES[name].seen, references: [reference], ...options });
+  const open = async (reference: string, options: Partial<OpenImagesOptions> = {}) =>
+    shop.open({ source: name, [name]: (await seeing(STORES[name])).path, references: [reference], ...options });
 
   const build = (reference: string, text: string, base: string): void => {
     seed(shop, text, { text: base });
@@ -113,10 +97,11 @@ describe.each(['docker', 'podman'] as const)('the store of %s', name => {
 
   it('is read in place of asking the engine for layers', async () => {
     build('stored:v1', 'stored', 'a base');
-    const set = await open('stored:v1');
+    const recorded = await seeing(STORES[name]);
+    const set = await open('stored:v1', { [name]: recorded.path });
     await expectImage(shop, set, saved('stored:v1'), 'docker.io/library/stored:v1');
-    const calls = (await readFile(`${STORES[name].seen}.calls`, 'utf8')).trim().split('\n');
-    expect(calls.filter(call => !/^image (exists|inspect)$/.test(call))).toEqual([]);
+    // docker is asked to inspect it; podman whether it exists, too.
+    expect(await recorded.calls()).toEqual({ docker: ['image'], podman: ['image', 'image'] }[name]);
     expect(shop.lines).toContain(`layers of stored:v1 are read where ${engine} has them, in ${root}`);
   });
 

@@ -1,4 +1,3 @@
-import { chmod, readFile, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
@@ -17,6 +16,7 @@ import {
   hostArchitecture,
   never,
   only,
+  recording,
   run,
   seed,
   told,
@@ -37,15 +37,6 @@ function build(program: string, reference: string, text: string, base: string, .
   run(program, ['build', ...flags, '--tag', reference, shop.context]);
 }
 
-/** The program, and beside it a list of what it was called with. */
-async function recording(program: string, answer = ''): Promise<{ path: string; calls(): Promise<readonly string[]> }> {
-  const path = shop.at(`recording-${performance.now()}`);
-  const log = `${path}.calls`;
-  await writeFile(path, `#!/bin/sh\necho "$1" >>'${log}'\n${answer}\nexec '${program}' "$@"\n`);
-  await chmod(path, 0o755);
-  return { path, calls: async () => (await readFile(log, 'utf8')).trim().split('\n') };
-}
-
 /** Reads what was opened by the engine's word alone. */
 async function readAll({ images }: ImageSet): Promise<void> {
   for (const { variants } of images) for (const variant of variants) await variant.config();
@@ -64,7 +55,7 @@ describe('docker with the classic store', () => {
     build(classic, 'first:v1', 'first', 'a base of both', '--quiet');
     build(classic, 'second:v1', 'second', 'a base of both', '--quiet');
     run(classic, ['save', '--output', shop.at('second.tar'), 'second:v1']);
-    const docker = await recording(classic);
+    const docker = await recording(shop, classic);
     const set = await shop.open({ source: 'docker', docker: docker.path, references: ['first:v1', 'second:v1'] });
     await readAll(set);
     expect(await docker.calls()).toEqual([
@@ -86,7 +77,7 @@ describe('docker with the classic store', () => {
     const first = await shop.open({ source: 'docker', docker: classic, references: ['again:v1'], cache });
     await readAll(first);
     await first.close();
-    const docker = await recording(classic);
+    const docker = await recording(shop, classic);
     const second = await shop.open({ source: 'docker', docker: docker.path, references: ['again:v1'], cache });
     run(classic, ['save', '--output', shop.at('again.tar'), 'again:v1']);
     await expectImage(shop, second, told(lab, `docker-archive:${shop.at('again.tar')}`), 'docker.io/library/again:v1');
@@ -96,7 +87,7 @@ describe('docker with the classic store', () => {
   it('that runs elsewhere is not asked to push', async () => {
     build(classic, 'remote:v1', 'remote', 'a base of both', '--quiet');
     build(classic, 'remote:v2', 'remote too', 'a base of both', '--quiet');
-    const docker = await recording(classic, 'case "$1" in context) echo tcp://builder:2375; exit ;; esac');
+    const docker = await recording(shop, classic, 'case "$1" in context) echo tcp://builder:2375; exit ;; esac');
     await readAll(await shop.open({ source: 'docker', docker: docker.path, references: ['remote:v1', 'remote:v2'] }));
     expect(await docker.calls()).not.toContain('push');
     expect(shop.lines).toContain('the whole image is saved: docker engine runs elsewhere (tcp://builder:2375)');
@@ -106,7 +97,7 @@ describe('docker with the classic store', () => {
     build(classic, 'refused:v1', 'refused', 'a base of both', '--quiet');
     build(classic, 'refused:v2', 'refused too', 'a base of both', '--quiet');
     const refusal = 'echo "connect: connection refused" >&2; exit 1';
-    const docker = await recording(classic, `case "$1" in push) ${refusal} ;; esac`);
+    const docker = await recording(shop, classic, `case "$1" in push) ${refusal} ;; esac`);
     const set = await shop.open({ source: 'docker', docker: docker.path, references: ['refused:v1', 'refused:v2'] });
     await readAll(set);
     expect(shop.lines).toContain(
@@ -117,7 +108,7 @@ describe('docker with the classic store', () => {
 
 it('podman pushes, and gives the image that skopeo finds', async () => {
   build(podman, 'pushed:v1', 'pushed', 'pushed', '--quiet');
-  const recorded = await recording(podman);
+  const recorded = await recording(shop, podman);
   const set = await shop.open({ source: 'podman', podman: recorded.path, references: ['pushed:v1'] });
   await readAll(set);
   expect(await recorded.calls()).toEqual(['image', 'image', 'push']);
@@ -128,7 +119,7 @@ it('docker with containerd’s store pushes every platform, with an attestation 
   const other = hostArchitecture() === 'amd64' ? 'arm64' : 'amd64';
   const platforms = `linux/${hostArchitecture()},linux/${other}`;
   build(containerdStore, 'pushed:both', 'both', 'both', '--platform', platforms);
-  const docker = await recording(containerdStore);
+  const docker = await recording(shop, containerdStore);
   const set = await shop.open({ source: 'docker', docker: docker.path, references: ['pushed:both'] });
   expect(await docker.calls()).not.toContain('save');
   expect(only(set).variants).toHaveLength(2);
@@ -141,7 +132,7 @@ it('containerd pushes', async () => {
   build(containerdStore, 'pushed:ctr', 'ctr', 'ctr', '--provenance=false');
   run(containerdStore, ['save', '--output', shop.at('ctr.tar'), 'pushed:ctr']);
   run(ctr, ['images', 'import', '--local', shop.at('ctr.tar')]);
-  const recorded = await recording(ctr, 'case "$*" in *export*) exit 64 ;; esac');
+  const recorded = await recording(shop, ctr, 'case "$*" in *export*) exit 64 ;; esac');
   const set = await shop.open({ source: 'containerd', ctr: recorded.path, references: ['pushed:ctr'] });
   await expectImage(shop, set, told(lab, `docker-archive:${shop.at('ctr.tar')}`), 'docker.io/library/pushed:ctr');
 });

@@ -17,29 +17,33 @@ interface LayerRecord {
   readonly sizeBytes: number;
 }
 
-/** The place of one layer's directory, `ROOT/DRIVER/ID/diff`, taken apart. */
-interface Place {
-  readonly root: string;
+/** What a layer is called in a store: by itself, as in `ROOT/DRIVER/ID/diff`, and by all that lie below it. */
+interface LayerName {
   readonly id: string;
+  readonly chainId: Digest;
 }
 
-/** Where a store has what, by the name of its storage driver's directory. */
+/** Where a store has what. */
 interface Store {
   config(root: string, imageId: Digest): string;
-  record(place: Place, chainId: Digest): Promise<LayerRecord>;
+  /** Reads once what it has of all layers, and answers for each. */
+  open(root: string): Promise<(layer: LayerName) => LayerRecord | Promise<LayerRecord>>;
 }
 
+/** By the name of the storage driver's directory. */
 const STORES: ReadonlyMap<string, Store> = new Map([
   // Docker's classic store (moby: `image/fs.go`, `layer/filestore.go`).
   [
     'overlay2',
     {
       config: (root, imageId) => join(root, 'image', 'overlay2', 'imagedb', 'content', 'sha256', hexOf(imageId)),
-      async record({ root }, chainId) {
-        const directory = join(root, 'image', 'overlay2', 'layerdb', 'sha256', hexOf(chainId));
-        const sizeBytes = Number(await readFile(join(directory, 'size'), 'utf8'));
-        return { metadata: join(directory, 'tar-split.json.gz'), sizeBytes };
-      },
+      open:
+        async root =>
+        async ({ chainId }) => {
+          const directory = join(root, 'image', 'overlay2', 'layerdb', 'sha256', hexOf(chainId));
+          const sizeBytes = Number(await readFile(join(directory, 'size'), 'utf8'));
+          return { metadata: join(directory, 'tar-split.json.gz'), sizeBytes };
+        },
     },
   ],
   // That of podman, buildah and CRI-O (containers/storage: `images.go`, `layers.go`).
@@ -48,11 +52,14 @@ const STORES: ReadonlyMap<string, Store> = new Map([
     {
       config: (root, imageId) =>
         join(root, 'overlay-images', hexOf(imageId), `=${Buffer.from(imageId).toString('base64')}`),
-      async record({ root, id }) {
+      async open(root) {
         const directory = join(root, 'overlay-layers');
         const layers = asList(JSON.parse(await readFile(join(directory, 'layers.json'), 'utf8'))).map(asObject);
-        const sizeBytes = Number(layers.find(layer => layer.id === id)?.['diff-size']);
-        return { metadata: join(directory, `${id}.tar-split.gz`), sizeBytes };
+        const sizes = new Map(layers.map(layer => [layer.id, Number(layer['diff-size'])]));
+        return ({ id }) => ({
+          metadata: join(directory, `${id}.tar-split.gz`),
+          sizeBytes: sizes.get(id) ?? Number.NaN,
+        });
       },
     },
   ],
@@ -82,12 +89,13 @@ export async function readInPlace(
   try {
     const config = await readFile(store.config(root, imageId));
     if (digestOf(config) !== imageId) return undefined;
+    const recordOf = await store.open(root);
     const chain = chainIds(diffIds);
     const layers = await Promise.all(
       diffIds.map(async (diffId, index): Promise<readonly [string, ArchiveFile]> => {
         const directory = directories[index] ?? '';
         const id = directory.split('/').at(-2) ?? '';
-        const { metadata, sizeBytes } = await store.record({ root, id }, chain[index] ?? diffId);
+        const { metadata, sizeBytes } = await recordOf({ id, chainId: chain[index] ?? diffId });
         // Not access(2), which knows nothing of a capability.
         await Promise.all([metadata, directory].map(path => stat(path)));
         const chunks = () => told(joinTar(metadata, directory), diffId, label);
