@@ -29,6 +29,7 @@ const SUITES: readonly Suite[] = [
     needsLab: true,
   },
   { name: 'cluster', about: 'dist/ against a real Kubernetes', needsLab: true },
+  { name: 'hostile', about: 'dist/ against nodes, images, archives and neighbours that mean harm', needsLab: true },
   { name: 'faults', about: 'what can break while dist/ is at work, on nodes of each runtime', needsLab: true },
   { name: 'pipelines', about: 'the pipelines of the documentation, on real nodes', needsLab: true },
 ];
