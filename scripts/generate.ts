@@ -1,8 +1,10 @@
 /**
  * Writes what is made from the tables in `src/`: `action.yml`, the reusable workflow, GitLab's component, the tables of README.md, the
  * schemas, the files of `docs/privileges/`, `src/version.ts`.
- * With `--check` nothing is written, and any difference is an error.
+ * With `--check` nothing is written, and any difference is an error. With `--pin` the reusable workflow names the action by the
+ * commit that is checked out, for a release; else it goes on naming it as it does.
  */
+import { execFileSync } from 'node:child_process';
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import { stringify } from 'yaml';
@@ -13,11 +15,12 @@ import { flowSvg } from './flow.ts';
 import { inventorySchema } from './inventory-schema.ts';
 import { PRIVILEGE_FILES } from './privileges.ts';
 import { reportSchema } from './report-schema.ts';
-import { sideloadWorkflow } from './workflow.ts';
+import { type ActionRevision, sideloadWorkflow } from './workflow.ts';
 
 const root = resolve(import.meta.dirname, '..');
 const check = process.argv.includes('--check');
 const read = (file: string) => readFileSync(join(root, file), 'utf8');
+const SIDELOAD = '.github/workflows/sideload.yml';
 const { version, description } = JSON.parse(read('package.json')) as { version: string; description: string };
 
 function actionYaml(): string {
@@ -39,6 +42,16 @@ function actionYaml(): string {
     runs: { using: 'node24', main: 'dist/action/index.js', post: 'dist/action/index.js' },
   };
   return `# Generated from src/inputs.ts by \`npm run generate\`; do not edit.\n${stringify(action, { lineWidth: 0 })}`;
+}
+
+/** What stands after the `@`: the pin that a release has set, or the major tag when there has been none. */
+function actionRevision(): ActionRevision {
+  if (process.argv.includes('--pin')) {
+    const head = execFileSync('git', ['rev-parse', 'HEAD'], { cwd: root, encoding: 'utf8' }).trim();
+    return { revision: head, version: `v${version}` };
+  }
+  const [, commit, pinned] = /^ *uses: kube-sideload\/kube-sideload@([0-9a-f]{40}) # (v\S+)$/m.exec(read(SIDELOAD)) ?? [];
+  return { revision: commit ?? `v${version.split('.')[0]}`, version: pinned };
 }
 
 function inputsTable(): string {
@@ -70,7 +83,7 @@ const generated: Readonly<Record<string, string>> = {
   'schemas/kube-sideload.schema.json': inventorySchema('config'),
   'schemas/report.schema.json': reportSchema(),
   'action.yml': actionYaml(),
-  '.github/workflows/sideload.yml': sideloadWorkflow(`v${version.split('.')[0]}`),
+  [SIDELOAD]: sideloadWorkflow(actionRevision()),
   'templates/sideload/template.yml': sideloadComponent(),
   'docs/flow.svg': flowSvg(),
   ...PRIVILEGE_FILES,

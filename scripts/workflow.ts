@@ -53,8 +53,14 @@ const MANUAL_OWN = ['shards', 'cluster', 'runs-on'];
 /** What GitHub's runner evaluates. */
 const evaluated = (text: string) => `\${{ ${text} }}`;
 
-/** `.github/workflows/sideload.yml`. @param tag under which workflows name the action */
-export function sideloadWorkflow(tag: string): string {
+/** How the workflow names the action: by a tag, or by a commit with the version that it is. */
+export interface ActionRevision {
+  readonly revision: string;
+  readonly version: string | undefined;
+}
+
+/** `.github/workflows/sideload.yml`. */
+export function sideloadWorkflow({ revision, version }: ActionRevision): string {
   const content = {
     name: 'sideload',
     on: {
@@ -63,7 +69,7 @@ export function sideloadWorkflow(tag: string): string {
     },
     permissions: {},
     concurrency: { group: `kube-sideload-${evaluated('inputs.cluster')}`, 'cancel-in-progress': false },
-    jobs: { sideload: job(tag) },
+    jobs: { sideload: job(revision) },
   };
   const document = new Document(content, { aliasDuplicateObjects: false });
   document.commentBefore = [
@@ -71,8 +77,11 @@ export function sideloadWorkflow(tag: string): string {
     ' Puts an image that is on the runner, or in an artifact of this run, on the nodes. Builds nothing.',
     ' docs/guides/github.md explains it; docs/guides/github-enterprise-server.md what to change on other servers.',
   ].join('\n');
-  const uses = document.getIn(['jobs', 'sideload', 'steps', 0, 'uses'], true) as Scalar;
-  uses.comment = ` ${DOWNLOAD_VERSION}`;
+  const comments = [DOWNLOAD_VERSION, version];
+  for (const [step, text] of comments.entries()) {
+    const uses = document.getIn(['jobs', 'sideload', 'steps', step, 'uses'], true) as Scalar;
+    if (text !== undefined) uses.comment = ` ${text}`;
+  }
   return document.toString({ lineWidth: 0 });
 }
 
@@ -149,7 +158,7 @@ function outputs(): Readonly<Record<string, object>> {
   );
 }
 
-function job(tag: string): object {
+function job(revision: string): object {
   const shards = Object.fromEntries(
     Array.from({ length: MOST_SHARDS }, (_, last) => [last + 1, Array.from({ length: last + 1 }, (_, i) => i + 1)]),
   );
@@ -172,7 +181,7 @@ function job(tag: string): object {
       {
         name: 'Sideload',
         id: 'sideload',
-        uses: `kube-sideload/kube-sideload@${tag}`,
+        uses: `kube-sideload/kube-sideload@${revision}`,
         with: {
           ...Object.fromEntries(INPUTS_HERE.map(name => [name, evaluated(expression(name))])),
           shard: evaluated("inputs.shards > 1 && format('{0}/{1}', matrix.shard, inputs.shards) || ''"),

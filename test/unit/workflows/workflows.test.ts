@@ -49,6 +49,36 @@ it.each(WORKFLOWS)('%s pastes no expression into a shell', file => {
   expect(scripts.filter(script => script.includes('${{'))).toEqual([]);
 });
 
+describe('a release', () => {
+  interface Job {
+    readonly needs?: string;
+    readonly permissions?: Readonly<Record<string, string>>;
+    readonly steps?: readonly { readonly uses?: string; readonly run?: string }[];
+  }
+  const { jobs } = parse(read('.github/workflows/release.yml')) as { readonly jobs: Readonly<Record<string, Job>> };
+  const all = Object.entries(jobs);
+
+  it('is signed and published by a job in which nothing of the repository and nothing from npm runs', () => {
+    const mighty = all.filter(([, { permissions = {} }]) => Object.values(permissions).includes('write'));
+    expect(mighty.map(([name]) => name)).toEqual(['publish']);
+    for (const { uses, run } of mighty.flatMap(([, { steps = [] }]) => steps)) {
+      expect(uses ?? '').not.toMatch(/checkout|setup-node/);
+      expect(run ?? '').not.toMatch(/\b(npm|npx|node|bash|sh)\b/);
+    }
+  });
+
+  it('begins with a look at its tag, before anything else runs', () => {
+    expect(all.map(([name, { needs }]) => [name, needs])).toEqual([
+      ['tag', undefined],
+      ['test', 'tag'],
+      ['build', 'test'],
+      ['publish', 'build'],
+    ]);
+    const runs = jobs.tag?.steps?.flatMap(({ run }) => run ?? []);
+    expect(runs).toEqual(['node scripts/release-tag.ts "$GITHUB_REF_NAME"']);
+  });
+});
+
 describe('the reusable workflow', () => {
   const text = read('.github/workflows/sideload.yml');
   const { on, jobs } = parse(text) as {
