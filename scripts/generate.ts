@@ -50,7 +50,8 @@ function actionRevision(): ActionRevision {
     const head = execFileSync('git', ['rev-parse', 'HEAD'], { cwd: root, encoding: 'utf8' }).trim();
     return { revision: head, version: `v${version}` };
   }
-  const [, commit, pinned] = /^ *uses: kube-sideload\/kube-sideload@([0-9a-f]{40}) # (v\S+)$/m.exec(read(SIDELOAD)) ?? [];
+  const [, commit, pinned] =
+    /^ *uses: kube-sideload\/kube-sideload@([0-9a-f]{40}) # (v\S+)$/m.exec(read(SIDELOAD)) ?? [];
   return { revision: commit ?? `v${version.split('.')[0]}`, version: pinned };
 }
 

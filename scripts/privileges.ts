@@ -241,6 +241,7 @@ export function rulesFor(rights: readonly ClusterRight[]): readonly object[] {
 /** A namespace for smoke pods, a service account, and what it may do. */
 function rbacFile(): string {
   const metadata = { name: USER, namespace: USER };
+  const issuer = { name: `${USER}-issuer`, namespace: USER };
   const group = 'rbac.authorization.k8s.io';
   const subjects = [{ kind: 'ServiceAccount', ...metadata }];
   const labels = { 'pod-security.kubernetes.io/enforce': 'baseline' };
@@ -262,6 +263,29 @@ function rbacFile(): string {
         metadata,
         roleRef: { apiGroup: group, kind: 'Role', name: USER },
         subjects,
+      },
+    ],
+    [
+      'Makes the tokens that jobs get, and may do nothing else: its own token stays where no job can read it.',
+      { apiVersion: 'v1', kind: 'ServiceAccount', metadata: issuer },
+    ],
+    [
+      '',
+      {
+        apiVersion: `${group}/v1`,
+        kind: 'Role',
+        metadata: issuer,
+        rules: [{ apiGroups: [''], resources: ['serviceaccounts/token'], resourceNames: [USER], verbs: ['create'] }],
+      },
+    ],
+    [
+      '',
+      {
+        apiVersion: `${group}/v1`,
+        kind: 'RoleBinding',
+        metadata: issuer,
+        roleRef: { apiGroup: group, kind: 'Role', name: issuer.name },
+        subjects: [{ kind: 'ServiceAccount', ...issuer }],
       },
     ],
     [

@@ -1,5 +1,6 @@
+import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, inject, it } from 'vitest';
@@ -142,7 +143,9 @@ function outcomes({ nodes }: Outcome): readonly unknown[] {
 
 let kubeconfig = '';
 /** What the documentation says to do on each node. */
-const documented = blocksOf('docs/privileges/README.md')[0]?.text ?? expect.unreachable();
+const [documented = expect.unreachable(), ...documentedInCluster] = blocksOf('docs/privileges/README.md').map(
+  ({ text }) => text,
+);
 
 beforeAll(async () => {
   for (const one of narrow) {
@@ -550,6 +553,33 @@ describe('a service account with the rights of rbac.yaml', () => {
       expect(planned.code).toBe(0);
       expect(planned.log).toMatch(new RegExp(`^the credentials (cannot|may not) ${verb} .*${resource}`, 'm'));
     }
+  });
+
+  it('gets its token for an hour from an account that may do nothing but make it', async () => {
+    const issuer = kubeconfigOf(lab, USER, `${USER}-issuer`);
+    const as = (args: string) => `kubectl --kubeconfig=${issuer} --namespace=${USER} ${args}`;
+    const token = join(directory, 'token');
+    const [, made = expect.unreachable()] = documentedInCluster;
+    const env = { ...process.env, PATH: `${lab.bin}:${process.env.PATH}` };
+    const sh = (text: string, variables = {}) =>
+      spawnSync('sh', ['-ec', text], { encoding: 'utf8', env: { ...env, ...variables } });
+    expect(sh(made, { ISSUER_KUBECONFIG: issuer, TOKEN_FILE: token, JOB_USER: 'root' })).toMatchObject({ status: 0 });
+    expect(statSync(token).mode & 0o777).toBe(0o600);
+    const [, claims = ''] = readFileSync(token, 'utf8').split('.');
+    const { exp, iat } = JSON.parse(Buffer.from(claims, 'base64url').toString()) as { exp: number; iat: number };
+    expect(exp - iat).toBe(3600);
+    for (const more of ['create token default', 'get pods', `create token ${USER}-issuer`, 'get secrets', 'get sa']) {
+      const refused = sh(as(more));
+      expect(refused.status, more).not.toBe(0);
+      expect(refused.stderr, more).toMatch(/is forbidden: User .*:kube-sideload-issuer" cannot/);
+    }
+    const config = JSON.parse(readFileSync(kubeconfig, 'utf8')) as { users: { user: object }[] };
+    const withFile = join(directory, 'token-file.conf');
+    writeFileSync(withFile, JSON.stringify({ ...config, users: [{ name: USER, user: { tokenFile: token } }] }));
+    build(lab, 'docker', 'granted:1', 'granted');
+    const pushed = await push({ ...inputs, kubeconfig: withFile }, { lab });
+    expect(pushed.nodes[0]?.images[0]?.smoke).toBe('Running');
+    expect(pushed.code).toBe(0);
   });
 
   it('that lacks all that is optional has its pod judged all the same', async () => {
