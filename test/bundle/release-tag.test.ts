@@ -37,10 +37,11 @@ const workflowWith = (revision: string) => ({
 
 /** As a release is made: the action, then the workflow that names it. @returns the commit of the action */
 function prepare(version: string): string {
+  count += 1;
   const action = commit({
     ...packageOf(version),
     'action.yml': version,
-    'dist/index.js': `${version} ${(count += 1)}`,
+    'dist/index.js': `${version} ${count}`,
   });
   commit(workflowWith(`${action} # v${version}`));
   return action;
