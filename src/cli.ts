@@ -1,12 +1,16 @@
 import { parseArgs } from 'node:util';
 import { isMode, SHELLS, SHORT, SWITCHES } from './commands.ts';
 import { completionScript } from './completion.ts';
-import { runPush } from './entry.ts';
+import { runPush, withoutNodes } from './entry.ts';
+import { SideloadError } from './errors.ts';
 import { commandHelp, helpText } from './help.ts';
+import { ciRun } from './host/ci.ts';
 import { gitlabHost } from './host/gitlab.ts';
 import { EXIT } from './host/host.ts';
 import { terminalHost } from './host/terminal.ts';
-import { INPUT_NAMES, INPUTS, type InputName, inputSpec } from './inputs.ts';
+import { INPUT_NAMES, INPUTS, type InputName, inputSpec, takesSeveral } from './inputs.ts';
+import { jsonText, reportDocument } from './report/document.ts';
+import { faultOfOptions, faultOfRepeated, faultOfWords } from './usage.ts';
 import { VERSION } from './version.ts';
 
 type Switch = keyof typeof SWITCHES;
@@ -31,17 +35,31 @@ function parse(argv: readonly string[]) {
 }
 
 async function main(argv: readonly string[]): Promise<number> {
+  const startedAt = new Date().toISOString();
+  /** Whoever reads the record learns of a wrong command line, too. */
+  const usageError = (message: string) => {
+    if (argv.includes('--json')) {
+      const error = new SideloadError('INPUT_INVALID', message, { hint: 'Compare with `kube-sideload --help`.' });
+      const host = { input: (name: InputName) => (name === 'mode' ? argv.find(isMode) : undefined), redact: String };
+      process.stdout.write(jsonText(reportDocument(withoutNodes(host, startedAt, error), ciRun(process.env))));
+    }
+    process.stderr.write(`${message}\nTry \`kube-sideload --help\`.\n`);
+    return EXIT.usage;
+  };
   let parsed: ReturnType<typeof parse>;
   try {
     parsed = parse(argv);
   } catch (error) {
-    return usageError(error instanceof Error ? error.message : String(error));
+    return usageError(faultOfOptions(error));
   }
   const values: Readonly<Record<string, unknown>> = parsed.values;
   const isOn = (name: Switch) => values[name] === true;
   const [command, ...rest] = parsed.positionals;
   if (isOn('version')) {
     return print(`${VERSION}\n`);
+  }
+  if (command === undefined && isOn('json') && !isOn('help')) {
+    return usageError('a command is missing, such as `push`');
   }
   if (command === undefined) {
     print(helpText());
@@ -57,7 +75,7 @@ async function main(argv: readonly string[]): Promise<number> {
       : print(completionScript(shell));
   }
   if (!isMode(command) || rest.length > 0) {
-    return usageError(`unknown command: ${parsed.positionals.join(' ')}`);
+    return usageError(faultOfWords(parsed.positionals));
   }
   if (isOn('help')) {
     return print(commandHelp(command));
@@ -66,7 +84,9 @@ async function main(argv: readonly string[]): Promise<number> {
   for (const name of INPUT_NAMES) {
     const given = values[name];
     if (Array.isArray(given)) {
-      // A flag that is given several times makes a list; where one value is wanted, the parser says so.
+      if (given.length > 1 && !takesSeveral(name)) {
+        return usageError(faultOfRepeated(name, given));
+      }
       flags[name] = given.join('\n');
     }
   }
@@ -86,11 +106,6 @@ async function main(argv: readonly string[]): Promise<number> {
 function print(text: string): number {
   process.stdout.write(text);
   return EXIT.ok;
-}
-
-function usageError(message: string): number {
-  process.stderr.write(`${message}\nTry \`kube-sideload --help\`.\n`);
-  return EXIT.usage;
 }
 
 process.exitCode = await main(process.argv.slice(2));

@@ -57,7 +57,12 @@ export async function runPush(host: Host): Promise<void> {
 }
 
 /** The record of a run that did not get as far as any node. */
-function withoutNodes(host: Host, startedAt: string, error: SideloadError, run: Run | undefined): Report {
+export function withoutNodes(
+  host: Pick<Host, 'input' | 'redact'>,
+  startedAt: string,
+  error: SideloadError,
+  run?: Run,
+): Report {
   const { message, ...rest } = errorReport(error);
   return {
     run: run?.id,

@@ -10,7 +10,7 @@ export const ERRORS = {
   },
   SOURCE_UNAVAILABLE: {
     title: 'The container engine cannot be asked for the image',
-    hint: 'Run the step on the machine that built the image, as a user who may talk to its docker or podman, or pass `archive`.',
+    hint: 'Run the step on the machine that built the image, as a user who may talk to its docker or podman, or write it there with `docker save -o app.tar` and pass that file as `archive`.',
   },
   IMAGE_NOT_FOUND: {
     title: 'No such image',
@@ -62,11 +62,11 @@ export const ERRORS = {
   },
   SSH_LOST: {
     title: 'The SSH connection broke off',
-    hint: 'Check the link and the node; running the job again is safe.',
+    hint: 'Check the link and the node, and run the job again: layers that have arrived are not sent twice.',
   },
   REMOTE_COMMAND_FAILED: {
     title: 'A command on the node failed',
-    hint: 'The output above is the node’s own; running the job again is safe.',
+    hint: 'Correct on the node what its own output above names, and run the job again.',
   },
   SUDO_REFUSED: {
     title: 'The user may not become root on the node',
@@ -74,11 +74,11 @@ export const ERRORS = {
   },
   SUDO_RIGHT_MISSING: {
     title: 'The user may not run by sudo what a push makes use of',
-    hint: 'Install the file of docs/privileges for the node’s runtime again; where paths differ, give the user the command above.',
+    hint: 'Install the file of docs/privileges for the node’s runtime again, for `pin` and `keep` with the marks taken away from their lines; where paths differ, give the user the command above.',
   },
   PROBE_FAILED: {
     title: 'The node did not answer what it was asked',
-    hint: 'The node needs a POSIX `sh`; look at the output above.',
+    hint: 'See that the address is that of a Linux node of the cluster: log in as the same user, and compare `uname -m` and `df -Pk /`.',
   },
   RUNTIME_NOT_FOUND: {
     title: 'No container runtime was found on the node',
@@ -86,11 +86,11 @@ export const ERRORS = {
   },
   RUNTIME_NOT_RUNNING: {
     title: 'The container runtime of the node does not answer',
-    hint: 'Look at the runtime’s log on the node (`journalctl -u containerd`).',
+    hint: 'Look on the node whether it runs, and at its log: `systemctl status` and `journalctl -u` of `containerd`, `crio`, `docker` and `cri-docker`, `k3s` or `rke2-server`.',
   },
   RUNTIME_UNSUPPORTED: {
     title: 'The container runtime of the node is not supported',
-    hint: 'See the list of runtimes in the README.',
+    hint: 'If the kubelet uses another one, name its socket with `cri-socket`: containerd, CRI-O and Docker behind cri-dockerd are supported.',
   },
   DISK_FULL: {
     title: 'There is not enough disk space',
@@ -106,7 +106,7 @@ export const ERRORS = {
   },
   SANDBOX_IMAGE_MISSING: {
     title: 'The node lacks the image that every pod’s sandbox is made of',
-    hint: 'Send it along: pull it on the runner and set `sandbox-image: send`.',
+    hint: 'Send it along: pull it on the runner under this name, and set `sandbox-image: send`.',
   },
   IMAGE_CREDENTIALS_POLICY: {
     title: 'The kubelet refuses images that it has not pulled itself',
@@ -114,11 +114,11 @@ export const ERRORS = {
   },
   IMPORT_FAILED: {
     title: 'The node’s runtime refused the image',
-    hint: 'The output above is the runtime’s own; running the job again is safe.',
+    hint: 'The runtime gives its reason above, and its log on the node more (`journalctl -u containerd`, `crio` or `docker`): correct that first, as the same job would be refused again.',
   },
   VERIFY_FAILED: {
     title: 'The node does not hold the image that CI built',
-    hint: 'Somebody may have changed the image on the node meanwhile; run the job again.',
+    hint: 'Look for other jobs or people that change this image on the node, and run the job again.',
   },
   NODE_LOCKED: {
     title: 'Another job moves the same references on the node',
@@ -146,7 +146,7 @@ export const ERRORS = {
   },
   CLUSTER_UNREACHABLE: {
     title: 'The Kubernetes API does not answer',
-    hint: 'Check the server in the kubeconfig and the way to it from the runner.',
+    hint: 'Check the server in the kubeconfig and the way to it from where kubectl runs: `kubectl get --raw /readyz`.',
   },
   CLUSTER_REFUSED: {
     title: 'The Kubernetes API refused',
@@ -170,7 +170,7 @@ export const ERRORS = {
   },
   NAMESPACE_NOT_FOUND: {
     title: 'The namespace does not exist',
-    hint: 'Create it, or name another one with `namespace`.',
+    hint: 'Create it with `kubectl create namespace`, or name another one with `namespace`.',
   },
   NODE_NOT_IN_CLUSTER: {
     title: 'The cluster has no node of this name',
@@ -203,7 +203,7 @@ export const ERRORS = {
   },
   SMOKE_CONFIG: {
     title: 'The container cannot be configured',
-    hint: 'The kubelet’s message names the setting.',
+    hint: 'Create what the message names in the namespace of the smoke pods, or leave it out of `smoke-manifest`.',
   },
   SMOKE_START: {
     title: 'The container cannot be started',
@@ -227,11 +227,11 @@ export const ERRORS = {
   },
   SMOKE_SANDBOX: {
     title: 'The pod’s sandbox cannot be made',
-    hint: 'The runtime’s words are above; look at its log on the node.',
+    hint: 'Correct what the runtime names above; its log on the node has more (`journalctl -u containerd`, `crio` or `docker`).',
   },
   SMOKE_SANDBOX_IMAGE: {
     title: 'The node lacks the image of the pod’s sandbox',
-    hint: 'Pull it on the runner and add it to `images`, under the name in the message.',
+    hint: 'Pull it on the runner under the name in the message, and run the job again with `sandbox-image: send`.',
   },
   SMOKE_NETWORK: {
     title: 'The network plugin of the node does not give the pod a network',
@@ -249,7 +249,10 @@ export const ERRORS = {
     title: 'The pod was refused',
     hint: 'The message names the rule: room on the node, taints, pod security or a quota of the namespace.',
   },
-  SMOKE_EVICTED: { title: 'The pod was evicted', hint: 'Look for pressure on memory or disk of the node.' },
+  SMOKE_EVICTED: {
+    title: 'The pod was evicted',
+    hint: 'See what the node is short of with `kubectl describe node`, and run the job again when it has room.',
+  },
   SMOKE_DELETED: {
     title: 'Somebody deleted the smoke pod',
     hint: 'Look for jobs that clean up the namespace, and run the job again.',

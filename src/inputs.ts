@@ -333,7 +333,9 @@ export function parseInputs(textOf: (name: InputName) => string | undefined): {
     }
     const value = parseValue(spec.type, text);
     if (value === undefined) {
-      problems.push(problem(`\`${name}\` must be ${formOf(spec.type)}, not ${shown(text.trim())}`));
+      const lines = parseLines(text);
+      const count = lines.length > 1 ? `, which takes one value, has ${lines.length} lines and` : '';
+      problems.push(problem(`\`${name}\`${count} must be ${formOf(spec.type)}, not ${shown(text.trim())}`));
     }
     values[name] = value;
   }
@@ -370,6 +372,12 @@ function parseValue(type: InputType, text: string): string | number | readonly s
     case 'text':
       return text.trim();
   }
+}
+
+/** Whether an input is a list, of which each item may be given by itself. */
+export function takesSeveral(name: InputName): boolean {
+  const { type } = inputSpec(name);
+  return type === 'list' || type === 'lines';
 }
 
 /** Empty lines and comments (`#`) are left out. */

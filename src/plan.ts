@@ -34,7 +34,9 @@ export function planNode(
       const built = variants.map(variant => formatPlatform(variant.platform)).join(', ');
       return `${reference} is built for ${built}, and the node is ${formatPlatform(platform)}`;
     });
-    throw new SideloadError('PLATFORM_MISMATCH', faults.join('\n'));
+    throw new SideloadError('PLATFORM_MISMATCH', faults.join('\n'), {
+      hint: `Build it for the node’s architecture too (\`docker build --platform ${formatPlatform(platform)}\`), or take the node off the list (by \`node-selector\` with nodes from the cluster).`,
+    });
   }
   return chosen.flatMap(({ reference, image }) =>
     image === undefined

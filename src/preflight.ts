@@ -22,6 +22,8 @@ interface PreflightOptions {
   readonly cluster: readonly NodeObject[] | undefined;
   /** Whether images are to be pinned. */
   readonly isPinning: boolean;
+  /** Whether the sandbox images that nodes lack were to be sent along; what still lacks one could not be. */
+  readonly isSendingSandbox?: boolean;
 }
 
 type Fault = Omit<Finding, 'node'>;
@@ -50,7 +52,7 @@ export function preflight(
     ...found,
     ...missing.map(object => ({
       node: object.metadata.name,
-      ...warning('NODE_NOT_LISTED', 'the cluster may start pods on it, and it would not have the image'),
+      ...warning('NODE_NOT_LISTED', 'the cluster may start pods there, and they would not find the image'),
     })),
   ];
 }
@@ -68,7 +70,7 @@ export function errorOf(findings: readonly Finding[]): SideloadError | undefined
 function faultsOf(
   node: CheckedNode,
   images: readonly SourceImage[],
-  { isSmoked, isPinning }: PreflightOptions,
+  { isSmoked, isPinning, isSendingSandbox = false }: PreflightOptions,
 ): readonly Fault[] {
   const { machine, facts, object, error } = node;
   const faults: Fault[] = [];
@@ -93,7 +95,8 @@ function faultsOf(
     faults.push(...credentials(node, machine.kubelet));
   }
   if (facts !== undefined) {
-    faults.push(...sandbox(node, facts, isSmoked), ...disk(node, facts));
+    const unsent = sandbox(node, facts, isSmoked).map(one => (isSendingSandbox ? { ...one, hint: UNSENT } : one));
+    faults.push(...unsent, ...disk(node, facts));
     const unpinnable = isPinning ? pinFault(facts) : undefined;
     if (unpinnable !== undefined) {
       faults.push(warning('PIN_UNSUPPORTED', `${unpinnable}: the images will be there unpinned`));
@@ -163,6 +166,10 @@ function isAllowed(reference: string, allowlist: readonly string[]): boolean {
   const name = registry === undefined ? repository : `${registry}/${repository}`;
   return allowlist.some(entry => (entry.endsWith('/*') ? name.startsWith(entry.slice(0, -1)) : name === entry));
 }
+
+/** With `sandbox-image: send` set already. */
+const UNSENT =
+  'Pull it on the runner under this name (`docker pull`, `podman pull`), or put it into the `archive`: `sandbox-image: send` is set, and found it nowhere there; the log above says where it looked.';
 
 function sandbox({ images }: CheckedNode, { sandbox }: NodeFacts, isSmoked: boolean): readonly Fault[] {
   if (sandbox === undefined || sandbox.isHeld || images.some(({ reference }) => isSame(reference, sandbox.reference))) {

@@ -570,17 +570,17 @@ function readHostKeys(inputs: Inputs, isOpenssh: boolean, host: Host): HostKeyPo
   const given = inputs['ssh-known-hosts'];
   const fingerprints = inputs['ssh-host-key-fingerprints'];
   if (given !== undefined) {
-    return hostKeyPolicy({ knownHosts: given, fingerprints });
+    return hostKeyPolicy({ knownHosts: parseKnownHosts(given, '`ssh-known-hosts`'), fingerprints });
   }
   const named = inputs['ssh-known-hosts-file'];
   const files = [...inHome('.ssh', 'known_hosts'), '/etc/ssh/ssh_known_hosts'].filter(file => existsSync(file));
   const knownHosts =
     named !== undefined
-      ? parseKnownHosts(readText('ssh-known-hosts-file', named))
+      ? parseKnownHosts(readText('ssh-known-hosts-file', named), named)
       : files.flatMap(file => {
           const leftOut = (fault: string) => host.warning(`${file}, ${fault}; it is left out`);
           try {
-            return parseKnownHosts(readFileSync(file, 'utf8'), leftOut);
+            return parseKnownHosts(readFileSync(file, 'utf8'), file, leftOut);
           } catch (error) {
             leftOut(messageOf(error));
             return [];
@@ -684,7 +684,9 @@ function readKubeconfig(given: string | undefined, host: Host): ClusterSettings[
         { hint: 'Store the file whole and unchanged, with its line breaks, in the secret.' },
       );
     }
-    throw new SideloadError('KUBECONFIG_INVALID', `\`kubeconfig\`: there is no file ${shown(given)}`);
+    throw new SideloadError('KUBECONFIG_INVALID', `\`kubeconfig\`: there is no file ${shown(given)}`, {
+      hint: `Give the path from ${process.cwd()} or an absolute one, or the content of the file.`,
+    });
   }
   return { path: given };
 }
@@ -707,9 +709,28 @@ function readText(input: InputName, file: string): string {
     // Node's own message has the whole text in it, which may be a key where a path is wanted.
     const reason = (cause as NodeJS.ErrnoException).code;
     throw new SideloadError('INPUT_INVALID', `\`${input}\`: cannot read ${shown(file)} (${reason})`, {
-      hint: inputSpec(input).help,
+      hint: fileHint(file, reason),
       cause,
     });
+  }
+}
+
+/** What to do about a file that cannot be read; a path is taken from the working directory, which nobody sees in CI. */
+function fileHint(file: string, reason: string | undefined): string {
+  const place = isAbsolute(file) ? 'on this machine' : `from ${process.cwd()}`;
+  switch (reason) {
+    case 'ENOENT':
+    case 'ENOTDIR':
+      return file.startsWith('~')
+        ? 'write the whole path: only a shell knows `~`'
+        : `correct the path, which is looked for ${place}, or have an earlier step write the file`;
+    case 'EISDIR':
+      return 'name a file in that directory';
+    case 'EACCES':
+    case 'EPERM':
+      return `let the job’s user (${process.getuid?.() ?? 'as the system names it'}) read it, or run the job as one who may`;
+    default:
+      return 'look at it on this machine, as the user of the job';
   }
 }
 

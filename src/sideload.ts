@@ -56,6 +56,7 @@ export async function sideload(settings: Settings, host: Host, run: Run): Promis
   let isChecked = false;
   let unlisted: readonly Finding[] = [];
   let error: SideloadError | undefined;
+  const otherErrors: SideloadError[] = [];
   let sandboxes = NO_SANDBOX_IMAGES;
   let changed = false;
   let bundle: Report['bundle'];
@@ -135,6 +136,7 @@ export async function sideload(settings: Settings, host: Host, run: Run): Promis
         const findings = preflight(nodes, sources, {
           isSmoked,
           isPinning: settings.pin,
+          isSendingSandbox: settings.sandboxImage === 'send',
           // Nodes of other shards are not missing, and which they are is not known here.
           cluster: settings.shard === undefined ? cluster?.objects : undefined,
         });
@@ -270,7 +272,11 @@ export async function sideload(settings: Settings, host: Host, run: Run): Promis
       }
     }
   } catch (thrown) {
-    error ??= toSideloadError(thrown);
+    const found = toSideloadError(thrown);
+    if (error !== undefined && (error.code !== found.code || error.message !== found.message)) {
+      otherErrors.push(found);
+    }
+    error ??= found;
   }
   const hasFailed = error !== undefined || nodes.some(node => node.error !== undefined);
   if (hasFailed && settings.atomic && nodes.some(hasMoved)) {
@@ -314,6 +320,7 @@ export async function sideload(settings: Settings, host: Host, run: Run): Promis
     bundle,
     changed,
     error: error === undefined ? undefined : errorReport(error),
+    ...(otherErrors.length > 0 && { otherErrors: otherErrors.map(errorReport) }),
   };
 }
 

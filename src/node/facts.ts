@@ -1,8 +1,8 @@
 import { type ErrorCode, SideloadError } from '../errors.ts';
 import { fromUname, type Platform } from '../image/platform.ts';
 import { type KubeletFacts, parseKubelet } from './kubelet.ts';
-import { sudoHint } from './root.ts';
-import type { Sections } from './script.ts';
+import { rootHint } from './root.ts';
+import { SEARCH_PATH, type Sections } from './script.ts';
 import { type Disk, parseDisk } from './space.ts';
 
 /** What a machine says of itself, whatever its runtime does. */
@@ -80,7 +80,7 @@ export function parseMachine(sections: Sections, label: string): MachineFacts {
   const mayLoad = allowed.includes('load') && allowed.includes('inspect');
   if (refusal !== undefined && !mayLoad) {
     const message = refusalText(text('as-root'), refusal, allowed);
-    throw new SideloadError('SUDO_REFUSED', message, { node: label, hint: sudoHint(refusal) });
+    throw new SideloadError('SUDO_REFUSED', message, { node: label, hint: rootHint(text('as-root'), refusal) });
   }
   const platform = fromUname(text('machine'));
   if (platform === undefined) {
@@ -135,7 +135,10 @@ export function parseFacts(sections: Sections, label: string): NodeFacts {
     throw fail('RUNTIME_UNSUPPORTED', `the runtime behind ${criSocket} is ${criName}`);
   }
   if (runtime === undefined && Object.keys(tools).length === 0) {
-    throw fail('RUNTIME_NOT_FOUND', `the node has no client program for the runtime behind ${criSocket}`);
+    throw new SideloadError('RUNTIME_NOT_FOUND', `the node has no client program for the runtime behind ${criSocket}`, {
+      node: label,
+      hint: `Install what the runtime is spoken to with, in a directory of ${SEARCH_PATH}: ctr, skopeo or podman (and crictl), or docker.`,
+    });
   }
   if (machine.privilege === 'user' && runtime !== 'cri-o') {
     throw fail('SUDO_REFUSED', refusalText(text('as-root'), text('sudo-refused')));
@@ -163,7 +166,11 @@ export function parseFacts(sections: Sections, label: string): NodeFacts {
   }
   const clients = CLIENTS[runtime];
   if (!clients.some(client => tools[client] !== undefined)) {
-    throw fail('RUNTIME_NOT_FOUND', `${runtime} runs, but ${clients.join(' or ')} is not installed on the node`);
+    throw new SideloadError(
+      'RUNTIME_NOT_FOUND',
+      `${runtime} runs, but ${clients.join(' or ')} is not installed on the node`,
+      { node: label, hint: `Install ${clients.join(' or ')} on the node, in a directory of ${SEARCH_PATH}.` },
+    );
   }
   const disk = parseDisk(text('disk'));
   if (disk === undefined) {

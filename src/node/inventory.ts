@@ -1,7 +1,7 @@
 import * as v from 'valibot';
 import { type Document, LineCounter, parseDocument } from 'yaml';
 import { messageOf, SideloadError } from '../errors.ts';
-import { INPUTS, type InputName, type Inputs, inputSpec, isInputName } from '../inputs.ts';
+import { INPUTS, type InputName, type Inputs, inputSpec, isInputName, parseInputs } from '../inputs.ts';
 
 /** A node as the user names it; what is missing comes from the settings or from the node itself. */
 export interface NodeEntry {
@@ -76,12 +76,13 @@ export function labelOf(node: NodeEntry): string {
 const Port = v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(65535));
 const Text = v.pipe(v.string(), v.nonEmpty());
 const Setting = v.union([v.string(), v.number(), v.boolean(), v.array(v.string())]);
+type SettingValue = v.InferOutput<typeof Setting>;
 
 /** A mapping with these keys and no others, and no list, which valibot would take for one. */
 function mapping<const T extends v.ObjectEntries>(entries: T) {
   return v.pipe(
     v.unknown(),
-    v.check(isMapping, 'expected is a mapping (`key: value`)'),
+    v.check(isMapping, 'write `key: value` here'),
     v.strictObject(entries, issue => (issue.expected === 'never' ? 'there is no such key' : issue.message)),
   );
 }
@@ -90,14 +91,14 @@ function isMapping(value: unknown): boolean {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
-export const NodeText = v.string('expected is a text as in the `nodes` input, or a mapping');
+export const NodeText = v.string('write a text as in the `nodes` input, or `host: ADDRESS` and other keys');
 export const NodeMapping = mapping({
   host: Text,
   name: v.optional(Text),
   user: v.optional(Text),
   port: v.optional(Port),
   'cri-socket': v.optional(Text),
-  jump: v.optional(v.union([Text, v.array(Text)], 'expected are jump hosts as in the `ssh-jump` input, or `none`')),
+  jump: v.optional(v.union([Text, v.array(Text)], 'write jump hosts as in the `ssh-jump` input, or `none`')),
   sudo: v.optional(v.picklist(INPUTS.sudo.type.oneOf)),
 });
 
@@ -108,11 +109,7 @@ export const InventoryFile = mapping({
     [],
   ),
   settings: v.optional(
-    v.pipe(
-      v.unknown(),
-      v.check(isMapping, 'expected is a mapping of inputs (`name: value`)'),
-      v.record(v.string(), Setting),
-    ),
+    v.pipe(v.unknown(), v.check(isMapping, 'write inputs here, each as `name: value`'), v.record(v.string(), Setting)),
     {},
   ),
 });
@@ -154,21 +151,21 @@ export function parseInventory(text: string, file: string, owner: SettingsFile =
         const path = issue.path?.map(item => item.key) ?? [];
         problems.push(`${atPath(path)}: ${path.join('.') || 'the file'}: ${issue.message}`);
       }
-    } else {
-      parsed.output.nodes.forEach((node, index) => {
-        try {
-          inventory.nodes.push(nodeOf(node));
-        } catch (error) {
-          problems.push(`${atPath(['nodes', index])}: ${messageOf(error)}`);
-        }
-      });
-      for (const [name, value] of Object.entries(parsed.output.settings)) {
-        const fault = faultOfSetting(name, value, owner);
-        if (fault !== undefined) {
-          problems.push(`${atPath(['settings', name])}: ${fault}`);
-        } else if (isInputName(name)) {
-          inventory.settings[name] = Array.isArray(value) ? value.join('\n') : String(value);
-        }
+    }
+    const { nodes, settings } = parsed.success ? parsed.output : soundParts(parsed.output, parsed.issues);
+    nodes.forEach((node, index) => {
+      try {
+        inventory.nodes.push(...(node === undefined ? [] : [nodeOf(node)]));
+      } catch (error) {
+        problems.push(`${atPath(['nodes', index])}: ${messageOf(error)}`);
+      }
+    });
+    for (const [name, value] of Object.entries(settings)) {
+      const fault = faultOfSetting(name, value, owner);
+      if (fault !== undefined) {
+        problems.push(`${atPath(['settings', name])}: ${fault}`);
+      } else if (isInputName(name)) {
+        inventory.settings[name] = textOf(value);
       }
     }
   }
@@ -186,6 +183,25 @@ function resolve(document: Document.Parsed, onError: (message: string) => void):
     onError(messageOf(error));
     return undefined;
   }
+}
+
+/** What of a file with faults has none by its form, at its place: its own faults are to be told in the same pass. */
+function soundParts(
+  file: unknown,
+  issues: readonly { readonly path?: readonly { readonly key: unknown }[] | undefined }[],
+): { readonly nodes: readonly (NodeValue | undefined)[]; readonly settings: Readonly<Record<string, SettingValue>> } {
+  const { nodes, settings } = (isMapping(file) ? file : {}) as { nodes?: unknown; settings?: unknown };
+  const isFaulty = (...place: readonly unknown[]) =>
+    issues.some(({ path = [] }) => place.every((key, depth) => path[depth]?.key === key));
+  const entries = isMapping(settings) ? Object.entries(settings as Record<string, SettingValue>) : [];
+  return {
+    nodes: Array.isArray(nodes) ? nodes.map((node, index) => (isFaulty('nodes', index) ? undefined : node)) : [],
+    settings: Object.fromEntries(entries.filter(([name]) => !isFaulty('settings', name))),
+  };
+}
+
+function textOf(value: SettingValue): string {
+  return Array.isArray(value) ? value.join('\n') : String(value);
 }
 
 function nodeOf(node: NodeValue): NodeEntry {
@@ -211,7 +227,7 @@ export function isSetting(name: InputName, owner: SettingsFile): boolean {
   return inputSpec(name).type !== 'secret' && !NOT_A_SETTING[owner].has(name);
 }
 
-function faultOfSetting(name: string, value: unknown, owner: SettingsFile): string | undefined {
+function faultOfSetting(name: string, value: SettingValue, owner: SettingsFile): string | undefined {
   if (!isInputName(name)) {
     return `there is no setting \`${name}\``;
   }
@@ -223,7 +239,7 @@ function faultOfSetting(name: string, value: unknown, owner: SettingsFile): stri
     return `\`${name}\` is a secret and does not belong in this file; name a file that only the runner’s user can read (\`ssh-private-key-file\`)`;
   }
   if (isSetting(name, owner)) {
-    return undefined;
+    return parseInputs(one => (one === name ? textOf(value) : undefined)).problems[0]?.message;
   }
   return name === 'nodes' && owner === 'config'
     ? '`nodes` stands beside `settings`, not in it'

@@ -80,18 +80,29 @@ function refusal({ target }: SshConnection, said: string): SideloadError {
       : `sudo refused ${target.user}: ${said || 'without a word'}`,
     {
       node: target.label,
-      hint: isWrong ? 'Correct the secret; try it on the node with `sudo -k -v`, as this user.' : sudoHint(said),
+      hint: isWrong
+        ? 'Correct the secret; try it on the node with `sudo -k -v`, as this user.'
+        : rootHint('sudo', said),
     },
   );
 }
 
 /** The next step, by what sudo or doas said; undefined for what is not known. */
-export function sudoHint(said: string): string | undefined {
+export function rootHint(command: string, said: string): string | undefined {
+  if (/(sudo|doas):( command)? not found/.test(said)) {
+    return 'Log in as root (`root@` before the address), or install sudo or doas on the node.';
+  }
+  if (command.startsWith('doas')) {
+    return 'Add `permit nopass USER as root` with the user’s name to /etc/doas.conf on the node, or log in as root; doas takes no password from a job.';
+  }
   if (/must have a tty/.test(said)) {
     return 'Its sudoers has `requiretty`, and a terminal would garble the image: add `Defaults:USER !requiretty`.';
   }
-  if (/password is required|Authentication required/i.test(said)) {
-    return 'Give the user `NOPASSWD` (doas: `nopass`), or pass `sudo-password`.';
+  if (/password is required/i.test(said)) {
+    return 'Give the user `NOPASSWD` rights (docs/privileges has a file for each runtime), or pass `sudo-password`.';
+  }
+  if (/not in the sudoers file|not allowed to (run sudo|execute)|may not run sudo/.test(said)) {
+    return 'Give the user rights on the node: docs/privileges has a file of sudoers for each runtime.';
   }
   return undefined;
 }

@@ -1,5 +1,12 @@
 import { ERRORS } from '../errors.ts';
-import { type ErrorReport, type NodeReport, type Report, type ReportDocument, succeeded } from './report.ts';
+import {
+  type ErrorReport,
+  type NodeReport,
+  type Report,
+  type ReportDocument,
+  stoppingErrors,
+  succeeded,
+} from './report.ts';
 
 const SUITE = 'kube-sideload';
 
@@ -65,8 +72,13 @@ function reasonOf(node: NodeReport, report: Report): string {
 
 function wholeRun(report: Report): readonly TestCase[] {
   const about = { name: 'run', durationMs: 0 };
-  if (report.error !== undefined) {
-    return [{ ...about, failure: report.error }];
+  const stopped = stoppingErrors(report);
+  if (stopped.length > 0) {
+    return stopped.map((failure, index) => ({
+      ...about,
+      name: index === 0 ? 'run' : `run (${failure.code})`,
+      failure,
+    }));
   }
   const isSilent = !succeeded(report) && report.nodes.every(node => node.error === undefined);
   return isSilent ? [{ ...about, failure: { code: 'INTERNAL', message: 'nothing was proven', hint: '' } }] : [];

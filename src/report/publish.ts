@@ -3,15 +3,17 @@ import { EXIT, type ExitCode, type Host } from '../host/host.ts';
 import { reportDocument } from './document.ts';
 import { type ReportFiles, writeReports } from './files.ts';
 import {
-  allFindings,
   bytesSent,
+  causesOf,
   driftOf,
   type ErrorReport,
   errorsOf,
+  isMisused,
   listOf,
   type Report,
   redacted,
   succeeded,
+  warningsOf,
 } from './report.ts';
 import { markdown, textTable } from './table.ts';
 import { formatBytes, formatDuration } from './units.ts';
@@ -30,10 +32,8 @@ export async function publish(
       host.result(line);
     }
   }
-  for (const { node, ...finding } of allFindings(report)) {
-    if (finding.severity === 'warning') {
-      host.warning(`${node}: ${describe(finding)}`);
-    }
+  for (const { nodes, finding } of warningsOf(report)) {
+    host.warning(`${listOf(nodes)}: ${describe(finding)}`);
   }
   for (const { title, error } of errorsOf(report)) {
     host.error(describe(error), title);
@@ -54,7 +54,7 @@ export async function publish(
   if (ok && isWritten) {
     host.result(success(report));
   } else if (!ok) {
-    host.fail(conclusion(report), exitCode);
+    host.fail(causesOf(report), exitCode === EXIT.failed && isMisused(report) ? EXIT.usage : exitCode);
   } else {
     host.fail(`${ERRORS.REPORT_FAILED.title} [REPORT_FAILED]`, EXIT.failed);
   }
@@ -99,13 +99,4 @@ function success(report: Report): string {
   }
   const duration = formatDuration(Date.parse(report.endedAt) - Date.parse(report.startedAt));
   return `done: ${nodes} ${hold} what CI built; ${formatBytes(bytesSent(report))} sent, ${duration}`;
-}
-
-function conclusion(report: Report): string {
-  const failed = report.nodes.filter(node => node.error !== undefined);
-  if (report.error !== undefined) {
-    return `${ERRORS[report.error.code].title} [${report.error.code}]`;
-  }
-  const named = failed.map(node => `${node.node} [${node.error?.code}]`);
-  return `${failed.length} of ${report.nodes.length} nodes failed: ${listOf(named)}`;
 }

@@ -151,6 +151,10 @@ const reportEntries = {
     v.optional(ErrorSchema),
     v.description('What stopped the run as a whole, when it was no fault of a single node.'),
   ),
+  otherErrors: v.pipe(
+    v.optional(list(ErrorSchema)),
+    v.description('What would have stopped it besides `error`, as far as it came to light in the same run.'),
+  ),
 };
 
 const ReportSchema = v.pipe(v.object(reportEntries), v.readonly());
@@ -225,16 +229,29 @@ export function allFindings(report: Report): readonly Finding[] {
   return [...report.nodes.flatMap(node => node.findings), ...report.findings];
 }
 
+/** Every warning once, with the nodes that share it. */
+export function warningsOf(
+  report: Report,
+): readonly { readonly nodes: readonly string[]; readonly finding: Finding }[] {
+  const groups = new Map<string, { readonly nodes: string[]; readonly finding: Finding }>();
+  for (const finding of allFindings(report).filter(({ severity }) => severity === 'warning')) {
+    const group = groups.get(keyOf(finding)) ?? { nodes: [], finding };
+    group.nodes.push(finding.node);
+    groups.set(keyOf(finding), group);
+  }
+  return [...groups.values()];
+}
+
 /**
  * Every error once, with a title for people: nodes that have the same to say share one, and what stopped the run as a whole
  * is not said of its nodes again.
  */
 export function errorsOf(report: Report): readonly { readonly title: string; readonly error: ErrorReport }[] {
-  const keyOf = ({ code, message, hint }: ErrorReport) => [code, message, hint].join('\n');
-  const stopped = report.error === undefined ? undefined : keyOf(report.error);
+  const stopped = stoppingErrors(report);
+  const found = report.nodes.flatMap(node => nodeErrors(node).map(error => ({ node: node.node, error })));
   const groups = new Map<string, { readonly nodes: string[]; readonly error: ErrorReport }>();
-  for (const { node, error } of report.nodes) {
-    if (error !== undefined && keyOf(error) !== stopped) {
+  for (const { node, error } of found) {
+    if (stopped.every(one => keyOf(one) !== keyOf(error))) {
       const group = groups.get(keyOf(error)) ?? { nodes: [], error };
       group.nodes.push(node);
       groups.set(keyOf(error), group);
@@ -245,8 +262,58 @@ export function errorsOf(report: Report): readonly { readonly title: string; rea
       title: `${listOf(nodes)}: ${ERRORS[error.code].title}`,
       error,
     })),
-    ...(report.error === undefined ? [] : [{ title: ERRORS[report.error.code].title, error: report.error }]),
+    ...stopped.map(error => ({ title: ERRORS[error.code].title, error })),
   ];
+}
+
+function keyOf({ code, message, hint }: ErrorReport): string {
+  return [code, message, hint].join('\n');
+}
+
+/** What stopped the run as a whole, the first one first. */
+export function stoppingErrors({ error, otherErrors = [] }: Report): readonly ErrorReport[] {
+  return error === undefined ? otherErrors : [error, ...otherErrors];
+}
+
+/** What went wrong on a node, and with each of its images when that is something else. */
+function nodeErrors({ error, images }: NodeReport): readonly ErrorReport[] {
+  const all = [error, ...images.map(image => image.error)].filter(one => one !== undefined);
+  return [...new Map(all.map(one => [keyOf(one), one])).values()];
+}
+
+/**
+ * All that failed, in one line: what stopped the run, and the nodes, each with the codes of everything that was found
+ * there.
+ */
+export function causesOf(report: Report): string {
+  const stopped = stoppingErrors(report);
+  const isOwn = (error: ErrorReport) => stopped.every(one => keyOf(one) !== keyOf(error));
+  const failed = report.nodes.filter(node => node.error !== undefined && nodeErrors(node).some(isOwn));
+  const named = failed.map(node => {
+    const found = node.findings.filter(({ severity }) => severity === 'error');
+    const codes = [...nodeErrors(node).filter(isOwn), ...found].map(({ code }) => code);
+    return `${node.node} [${[...new Set(codes)].join(', ')}]`;
+  });
+  const nodes = `${failed.length} of ${report.nodes.length} nodes failed: ${listOf(named)}`;
+  return [
+    ...new Set(stopped.map(({ code }) => `${ERRORS[code].title} [${code}]`)),
+    ...(failed.length > 0 || stopped.length === 0 ? [nodes] : []),
+  ].join('; ');
+}
+
+/** What a person has given is wrong, or a file of theirs. */
+const INPUT_CODES: ReadonlySet<ErrorCode> = new Set([
+  'INPUT_INVALID',
+  'INVENTORY_INVALID',
+  'SSH_KEY_INVALID',
+  'KUBECONFIG_INVALID',
+]);
+
+/** Whether all that failed is what a person has given, and nothing was done on any node. */
+export function isMisused(report: Report): boolean {
+  const found = report.nodes.flatMap(({ findings }) => findings.filter(({ severity }) => severity === 'error'));
+  const all = [...stoppingErrors(report), ...report.nodes.flatMap(nodeErrors), ...found];
+  return all.length > 0 && all.every(({ code }) => INPUT_CODES.has(code)) && bytesSent(report) === 0 && !report.changed;
 }
 
 const NAMED = 10;
@@ -279,5 +346,6 @@ export function redacted(report: Report, redact: (text: string) => string): Repo
     })),
     findings: report.findings.map(inError),
     error: orNone(report.error),
+    otherErrors: report.otherErrors?.map(inError),
   };
 }

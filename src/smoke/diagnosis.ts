@@ -1,5 +1,6 @@
 import { ERRORS, type ErrorCode, SideloadError } from '../errors.ts';
 import { normalise, parseReference } from '../image/reference.ts';
+import type { Confinement } from './fit.ts';
 import type { NodeObject, Pod, PodEvent } from './objects.ts';
 import { describeEvent, type FailedVerdict, unreadyNode } from './verdict.ts';
 
@@ -15,7 +16,12 @@ export interface Evidence {
   readonly object: NodeObject | 'absent' | undefined;
   /** Names of the images that the node has. */
   readonly held: readonly string[];
+  /** How the pod was kept from what the image asks for; `undefined` when it was not. */
+  readonly confinement?: Confinement | undefined;
 }
+
+/** What a program may run into that is kept from something. */
+const CONFINED: ReadonlySet<ErrorCode> = new Set(['SMOKE_CRASHED', 'SMOKE_START', 'SMOKE_CONFIG', 'SMOKE_TIMEOUT']);
 
 /** Reasons for which a kubelet does not take a pod (Kubernetes: `pkg/kubelet/lifecycle/predicate.go`), and what to do. */
 const REJECTIONS: readonly (readonly [reason: RegExp, hint: string])[] = [
@@ -38,16 +44,22 @@ const REJECTIONS: readonly (readonly [reason: RegExp, hint: string])[] = [
 export function diagnose(verdict: FailedVerdict, evidence: Evidence): SideloadError {
   const { code, cause, hint } = refine(verdict, evidence);
   const { node, reference, pod, events, log } = evidence;
+  const confinement = CONFINED.has(code) ? evidence.confinement : undefined;
   const details = [
     ...(cause === undefined ? [] : [`  ${cause}`]),
+    ...(confinement === undefined ? [] : [`  ${confinement.says}`]),
     ...(pod === undefined ? [] : [`  pod phase: ${pod.status?.phase ?? 'unknown'}`]),
     ...events.map(event => `  event: ${describeEvent(event)}`),
     ...(log === '' ? [] : log.split('\n').map(line => `  log: ${line}`)),
   ];
   return new SideloadError(code, [`${reference}: ${verdict.message}`, ...details].join('\n'), {
     node,
-    hint: hint ?? verdict.hint ?? ERRORS[code].hint,
+    hint: [hint ?? verdict.hint ?? ERRORS[code].hint, ...ifConfined(confinement)].join(' '),
   });
+}
+
+function ifConfined(confinement: Confinement | undefined): readonly string[] {
+  return confinement === undefined ? [] : [`If it is rights that it lacks: ${confinement.hint}.`];
 }
 
 interface Refined {

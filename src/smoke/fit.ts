@@ -64,10 +64,49 @@ export async function fitPod(
           `with limits of ${LIMITS.cpu} CPU and ${LIMITS.memory}, since a quota of the namespace wants some`,
         );
       } else {
-        throw thrown;
+        throw code === 'POD_SECURITY' && security.level === 'restricted' ? refusedEvenSo(message) : thrown;
       }
     }
   }
+}
+
+/** What a pod had to do without that the image would have by itself, why, and how to let it have that. */
+export interface Confinement {
+  readonly says: string;
+  readonly hint: string;
+}
+
+/** `undefined` for a pod that runs as the image would. */
+export function confinementOf({ security }: Fit, settings: Pick<FitSettings, 'security'>): Confinement | undefined {
+  if (security.level === 'image') {
+    return undefined;
+  }
+  const as = security.runAsUser === undefined ? 'without capabilities' : `as user ${security.runAsUser}`;
+  if (settings.security === 'restricted') {
+    return {
+      says: `the pod ran ${as}, under Pod Security \`restricted\`, as \`smoke-security: restricted\` wants it`,
+      hint: 'set `smoke-security: image`, and it runs as the image says',
+    };
+  }
+  return security.runAsUser === undefined
+    ? {
+        says: `the pod ran ${as}, under Pod Security \`restricted\`, as the image has a user of its own`,
+        hint: 'set `smoke-security: image`, and it has what the image asks for',
+      }
+    : {
+        says: `the pod ran ${as}, under Pod Security \`restricted\`, since the namespace wants it, and not as root`,
+        hint: 'name a `namespace` that lets it run as root, or a user by number in the image (`USER 10001`)',
+      };
+}
+
+/** The strictest pod that there is was refused: `smoke-security` has nothing more to offer. */
+function refusedEvenSo(message: string): SideloadError {
+  const constraint = /security context constraint/.test(message)
+    ? 'let the service account of the namespace use an SCC that admits it, such as `restricted-v2`, '
+    : '';
+  return new SideloadError('POD_SECURITY', message, {
+    hint: `This was said of a \`restricted\` pod already: ${constraint}use another \`namespace\`, or give the pod that it admits with \`smoke-manifest\`.`,
+  });
 }
 
 function hasAny(quantities: Quantities): boolean {

@@ -2,7 +2,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { SideloadError, toSideloadError } from '../errors.ts';
 import { NODE_RIGHTS, SMOKE_RIGHTS } from '../privileges.ts';
 import { diagnose } from './diagnosis.ts';
-import { type Fit, type FitSettings, firstFit, fitPod } from './fit.ts';
+import { type Confinement, confinementOf, type Fit, type FitSettings, firstFit, fitPod } from './fit.ts';
 import { followPods } from './follow.ts';
 import type { Kubectl } from './kubectl.ts';
 import { assertUsed, containersOf, type PodTemplate } from './manifest.ts';
@@ -255,7 +255,11 @@ async function judgeAll(
   };
 
   const report = async (watched: Watched): Promise<SmokeResult> => {
-    const result = await explain(kubectl, watched, options);
+    const { template, security } = options;
+    const isOwn = template === undefined || containersOf(template, watched.target.reference).length === 0;
+    const fit = fits.get(fitKey(watched.target));
+    const confinement = isOwn && fit !== undefined ? confinementOf(fit, { security }) : undefined;
+    const result = await explain(kubectl, watched, options, confinement);
     options.onResult(result);
     return result;
   };
@@ -374,7 +378,12 @@ function isTemporary(thrown: unknown): boolean {
  * The result of a pod that has its conclusion, or that ran out of time; a failure with all that can be learned about it.
  * Node, events, log and images explain a verdict and never make one: without the right to read them it stands as it is.
  */
-async function explain(kubectl: Kubectl, watched: Watched, { heldOn }: SmokeOptions): Promise<SmokeResult> {
+async function explain(
+  kubectl: Kubectl,
+  watched: Watched,
+  { heldOn }: SmokeOptions,
+  confinement: Confinement | undefined,
+): Promise<SmokeResult> {
   const { target, pod, conclusion } = watched;
   const result = (verdict: Verdict, error?: SideloadError): SmokeResult => ({
     target,
@@ -398,7 +407,7 @@ async function explain(kubectl: Kubectl, watched: Watched, { heldOn }: SmokeOpti
     hasRun && container !== undefined && pod !== undefined
       ? await kubectl.logTail(pod.metadata.name, container).catch(() => '')
       : '';
-  const evidence = { node: target.node, reference: target.reference, pod, events, log, object, held };
+  const evidence = { node: target.node, reference: target.reference, pod, events, log, object, held, confinement };
   return result(verdict, diagnose(verdict, evidence));
 }
 

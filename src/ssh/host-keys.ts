@@ -81,7 +81,7 @@ function verify(
   if (revoked !== undefined) {
     throw new SideloadError(
       'SSH_HOST_KEY_CHANGED',
-      `${address} shows the host key ${shown}, which line ${revoked.line} of known_hosts revokes`,
+      `${address} shows the host key ${shown}, which line ${revoked.line} of ${revoked.file} revokes`,
       { node: node.label, hint: 'Do not connect: a revoked key is in the hands of others. Give the node a new one.' },
     );
   }
@@ -94,14 +94,14 @@ function verify(
   if ((found.keys.length > 0 && !found.withoutPort) || named.length > 0) {
     const known = [
       ...(found.withoutPort ? [] : found.keys).map(
-        entry => `${entry.type} ${fingerprint(Buffer.from(entry.key, 'base64'))} (line ${entry.line} of known_hosts)`,
+        entry => `${entry.type} ${fingerprint(Buffer.from(entry.key, 'base64'))} (line ${entry.line} of ${entry.file})`,
       ),
       ...named.map(entry => entry.fingerprint),
     ];
     throw new SideloadError(
       'SSH_HOST_KEY_CHANGED',
       `${address} shows the host key ${shown}, but is known by ${known.join(', ')}`,
-      { node: node.label },
+      { node: node.label, hint: changedHint(node, named.length > 0 ? undefined : found.keys[0]) },
     );
   }
   const unknown = `${address} shows an unknown host key: ${shown}`;
@@ -109,7 +109,7 @@ function verify(
   if (authority !== undefined) {
     throw new SideloadError(
       'SSH_HOST_KEY_UNKNOWN',
-      `${unknown}; line ${authority.line} of known_hosts trusts a certificate authority for it, and host certificates can be checked by \`ssh-transport: openssh\` alone`,
+      `${unknown}; line ${authority.line} of ${authority.file} trusts a certificate authority for it, and host certificates can be checked by \`ssh-transport: openssh\` alone`,
       {
         node: node.label,
         hint: `Set \`ssh-transport: openssh\`, or add the line of the host’s own key (\`ssh-keyscan -p ${node.port} ${node.host}\`) after comparing its fingerprint.`,
@@ -120,6 +120,12 @@ function verify(
     node: node.label,
     hint: `Run \`ssh-keyscan -p ${node.port} ${node.host}\`, add its output to \`ssh-known-hosts\`, and compare the fingerprint above with \`ssh-keygen -lf\` of the key file in /etc/ssh on the node itself.`,
   });
+}
+
+/** A line is taken out only by who knows that the node was given another key. */
+function changedHint({ host, port }: HostName, entry: KnownHostsEntry | undefined): string {
+  const place = entry === undefined ? '`ssh-host-key-fingerprints`' : `line ${entry.line} of ${entry.file}`;
+  return `Find out why before anything else: a reinstalled node, or somebody in between. If it is the node’s own (\`ssh-keygen -lf\` of the key file in /etc/ssh there), correct ${place}, for a line with the output of \`ssh-keyscan -p ${port} ${host}\`.`;
 }
 
 function parseFingerprints(lines: readonly string[]): readonly KnownFingerprint[] {

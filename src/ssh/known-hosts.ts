@@ -3,6 +3,8 @@ import { SideloadError } from '../errors.ts';
 import { keyType } from './fingerprint.ts';
 
 export interface KnownHostsEntry {
+  /** What the line is in: a path, or the name of an input. */
+  readonly file: string;
   /** Line number in the text, from 1. */
   readonly line: number;
   readonly marker?: 'revoked' | 'cert-authority';
@@ -27,29 +29,34 @@ export interface KnownKeys {
 /**
  * Reads OpenSSH's known_hosts format: sshd(8), "SSH_KNOWN_HOSTS FILE FORMAT".
  *
+ * @param file a path or the name of the input, for errors
  * @param onFault told of each line that cannot be read, which is then left out, as OpenSSH itself does
  * @throws SideloadError `INPUT_INVALID` that names every bad line by its number, when nobody is to be told
  */
-export function parseKnownHosts(text: string, onFault?: (fault: string) => void): readonly KnownHostsEntry[] {
+export function parseKnownHosts(
+  text: string,
+  file = 'known_hosts',
+  onFault?: (fault: string) => void,
+): readonly KnownHostsEntry[] {
   const entries: KnownHostsEntry[] = [];
   const faults: string[] = [];
   for (const [index, raw] of text.split(/\r?\n/).entries()) {
     const content = raw.trim();
     if (content === '' || content.startsWith('#')) continue;
-    const entry = parseLine(content, index + 1);
+    const entry = parseLine(content, file, index + 1);
     if (typeof entry === 'string') faults.push(`line ${index + 1}: ${entry}`);
     else entries.push(entry);
   }
   for (const fault of onFault === undefined ? [] : faults) onFault?.(fault);
   if (onFault === undefined && faults.length > 0) {
-    throw new SideloadError('INPUT_INVALID', `known_hosts cannot be read: ${faults.join('; ')}`, {
+    throw new SideloadError('INPUT_INVALID', `known_hosts cannot be read: ${faults.join('; ')} (in ${file})`, {
       hint: 'Take the lines from `ssh-keyscan -p PORT HOST`, each as one line `HOST TYPE KEY`.',
     });
   }
   return entries;
 }
 
-function parseLine(content: string, line: number): KnownHostsEntry | string {
+function parseLine(content: string, file: string, line: number): KnownHostsEntry | string {
   const fields = content.split(/[ \t]+/);
   const marker = fields[0]?.startsWith('@') ? fields.shift() : undefined;
   if (marker !== undefined && marker !== '@revoked' && marker !== '@cert-authority') return `unknown marker ${marker}`;
@@ -61,7 +68,7 @@ function parseLine(content: string, line: number): KnownHostsEntry | string {
   const blob = Buffer.from(key, 'base64');
   if (blob.toString('base64').replace(/=+$/, '') !== key.replace(/=+$/, '')) return 'the key is not base64';
   if (keyType(blob) !== type) return `the key is not of the type ${type}, or is cut off`;
-  const entry = { line, hosts, type, key: blob.toString('base64') };
+  const entry = { file, line, hosts, type, key: blob.toString('base64') };
   if (marker === undefined) return entry;
   return { ...entry, marker: marker === '@revoked' ? 'revoked' : 'cert-authority' };
 }

@@ -206,7 +206,7 @@ describe('an archive', () => {
 
 it('a runner without an OpenSSH client is told of it, and by the node', async () => {
   const outcome = await push({ ...GOOD, 'ssh-transport': 'openssh' }, { env: { PATH: directory } });
-  expectRefusal(outcome, 'INPUT_INVALID', /the program `ssh` cannot be started on the runner/);
+  expectRefusal(outcome, 'INPUT_INVALID', /the program `ssh` cannot be started on the runner/, EXIT.usage);
   expect(outcome.nodes[0]?.error).toMatchObject({ code: 'INPUT_INVALID' });
 });
 

@@ -85,7 +85,7 @@ describe('nodes from the cluster', () => {
     const outcome = await plan({ ...FROM_CLUSTER, ...inputs }, { lab });
     expect(outcome.log).toMatch(said);
     expect(outcome.log).toContain('[INPUT_INVALID]');
-    expect(outcome.code).toBe(1);
+    expect(outcome.code).toBe(2);
   });
 
   it('need the right to list nodes, and say so', async () => {
@@ -105,7 +105,7 @@ describe('a list of nodes', () => {
     try {
       const outcome = await push(inputs, { lab });
       expect(outcome.log.match(/^\S+ +warning +NODE_NOT_LISTED/gm)).toEqual([expect.stringMatching(/^n2 /)]);
-      expect(outcome.log).toMatch(/^warning: n2: the cluster may start pods on it/m);
+      expect(outcome.log).toMatch(/^warning: n2: the cluster may start pods there/m);
       expect(outcome.code).toBe(0);
     } finally {
       kubectl(lab, ['taint', 'node', 'n3', 'kept-']);

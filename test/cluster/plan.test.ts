@@ -135,6 +135,7 @@ it('a sandbox image that is missing stops the job, and is sent along when asked'
   const unknown = await push(asked, { lab });
   expect(unknown.nodes[0]?.error?.code).toBe('SANDBOX_IMAGE_MISSING');
   expect(unknown.log).toMatch(/registry\.k8s\.io\/pause:3\.10, which nodes lack, cannot be sent along: /);
+  expect(unknown.nodes[0]?.error?.hint).toMatch(/^Pull it on the runner .* is set, and found it nowhere/);
 
   onRunner(lab, 'skopeo', ['copy', '--quiet', `oci-archive:${pause}`, `docker-daemon:${PAUSE}`]);
   const two = { ...asked, ...reach(lab, [n1.address, n2.address]) };

@@ -208,6 +208,10 @@ describe('a namespace with rules of its own', () => {
       expect(verdict(outcome)).toEqual([0, undefined, 'Running']);
       const image = await pushed({ namespace: 'strict', 'smoke-security': 'image' });
       expect(image.log).toContain('[POD_SECURITY]');
+      const root = await pushed({ namespace: 'strict', 'smoke-command': 'sh\n-c\ntest "$(id -u)" = 0' });
+      expect(verdict(root).slice(0, 2)).toEqual([1, 'SMOKE_CRASHED']);
+      expect(root.log).toMatch(/^ {2}the pod ran as user 65534, .* since the namespace wants it/m);
+      expect(root.nodes[0]?.error?.hint).toMatch(/If it is rights that it lacks: name a `namespace`/);
     });
   });
 

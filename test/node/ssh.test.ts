@@ -220,6 +220,8 @@ describe('doas', () => {
   it('that refuses is told', async () => {
     const outcome = await sideload({ 'ssh-user': 'nosudo', sudo: 'doas' });
     expect(outcome.log).toContain('`doas -n` refused');
+    expect(outcome.log).toContain('Next step: Add `permit nopass USER as root`');
+    expect(outcome.log).not.toContain('sudo-password');
     expect(outcome.log).toContain('[SUDO_REFUSED]');
   });
 });

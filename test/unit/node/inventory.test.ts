@@ -118,7 +118,7 @@ settings:
     ['a port as a text', 'nodes:\n  - host: a\n    port: "22"\n', [/^:3: nodes.0.port: .*number/]],
     ['a socket that is no path', 'nodes:\n  - host: a\n    cri-socket: run/x\n', [/^:2: `cri-socket` must be/]],
     ['a host with a shell in it', 'nodes:\n  - host: $(id)\n', [/^:2: .*is not a node/]],
-    ['a list for a node', 'nodes:\n  - [a]\n', [/^:2: nodes.0: expected is a mapping/]],
+    ['a list for a node', 'nodes:\n  - [a]\n', [/^:2: nodes.0: write `key: value` here/]],
     ['an empty node', 'nodes:\n  -\n', [/^:2: nodes.0: /]],
     ['an unknown setting', 'settings:\n  ssh-user: ci\n  shh-port: 22\n', [/^:3: there is no setting `shh-port`/]],
     ['a setting of the wrong kind', 'settings:\n  ssh-user: ci\n  smoke: false\n', [/^:3: settings.smoke: /]],

@@ -53,10 +53,7 @@ it('warns of what might go wrong, on nodes of the list and others, and does not 
   const host = await published(
     report([nodeReport('w1', { findings: [{ node: 'w1', ...finding }] })], { findings: [{ node: 'w9', ...finding }] }),
   );
-  expect(callsOf(host, 'warning')).toEqual([
-    'warning w1: little is free\nNext step: Make room. [DISK_TIGHT]',
-    'warning w9: little is free\nNext step: Make room. [DISK_TIGHT]',
-  ]);
+  expect(callsOf(host, 'warning')).toEqual(['warning w1, w9: little is free\nNext step: Make room. [DISK_TIGHT]']);
   expect(callsOf(host, 'fail')).toEqual([]);
 });
 
@@ -87,9 +84,47 @@ describe('a run that failed', () => {
     const error = { code: 'ARCHIVE_INVALID', message: 'the archive a.tar is empty', hint: 'Write it again.' } as const;
     const host = await published(report([failedNode('w1')], { images: {}, changed: false, error }));
     expect(callsOf(host, 'error')).toHaveLength(2);
-    expect(host.calls.at(-1)).toBe('fail The image archive cannot be read [ARCHIVE_INVALID]');
+    expect(host.calls.at(-1)).toBe(
+      'fail The image archive cannot be read [ARCHIVE_INVALID]; 1 of 1 nodes failed: w1 [SSH_UNREACHABLE]',
+    );
     expect(host.outputs).toMatchObject({ images: '', changed: 'false' });
     expect(host.markdown).toContain('the archive a.tar is empty');
+  });
+
+  it('names every cause in its last line, and has an annotation and a part of the page for each', async () => {
+    const error = { code: 'IMAGE_NOT_FOUND', message: 'no image app:1', hint: 'Compare.' } as const;
+    const other = { code: 'CLUSTER_UNREACHABLE', message: 'was refused', hint: 'Check.' } as const;
+    const [image] = nodeReport('w1').images;
+    const crashed = { code: 'SMOKE_CRASHED', message: 'app:1: exit code 1', hint: 'Read.' } as const;
+    const pulled = { code: 'PULL_FORCED', message: 'web:1: ErrImagePull', hint: 'Exempt.' } as const;
+    const images = [
+      { ...image, error: crashed },
+      { ...image, reference: 'docker.io/library/web:1', error: pulled },
+    ] as NodeReport['images'];
+    const full = { node: 'w2', severity: 'error', code: 'DISK_FULL', message: 'full', hint: 'Make room.' } as const;
+    const nodes = [nodeReport('w1', { images, error: crashed }), { ...failedNode('w2'), findings: [full] }];
+    const host = await published(report(nodes, { error, otherErrors: [other] }));
+    expect(host.calls.at(-1)).toBe(
+      'fail No such image [IMAGE_NOT_FOUND]; The Kubernetes API does not answer [CLUSTER_UNREACHABLE]; 2 of 2 nodes failed: w1 [SMOKE_CRASHED, PULL_FORCED], w2 [SSH_UNREACHABLE, DISK_FULL]',
+    );
+    for (const { code, message, hint } of [error, other, crashed, pulled]) {
+      expect(
+        callsOf(host, 'error').filter(call => call.includes(`${message}\nNext step: ${hint} [${code}]`)),
+      ).toHaveLength(1);
+      expect(host.markdown).toContain(`(\`${code}\`)`);
+    }
+  });
+
+  it.each<[what: string, nodes: readonly NodeReport[], changes: Partial<Report>, code: number]>([
+    ['an input alone', [], {}, EXIT.usage],
+    ['an input, and a node', [failedNode('w1')], {}, EXIT.failed],
+    ['an input, after something was sent', [nodeReport('w1')], {}, EXIT.failed],
+    ['an input, after a name has moved', [], { changed: true }, EXIT.failed],
+  ])('ends with 2 for an input alone, when nothing was done: %s', async (_what, nodes, changes, code) => {
+    const error = { code: 'INPUT_INVALID', message: '`node-selector` takes none', hint: 'Compare.' } as const;
+    const host = recordingHost();
+    await publish(report(nodes, { images: {}, changed: false, error, ...changes }), host);
+    expect(host.exitCodes).toEqual([code]);
   });
 
   it('has no nodes: nothing was proven', async () => {

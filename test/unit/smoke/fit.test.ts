@@ -1,7 +1,7 @@
 import { describe, expect, it, vi } from 'vitest';
 import { SideloadError } from '../../../src/errors.ts';
 import { userOf } from '../../../src/image/config.ts';
-import { type Fit, type FitSettings, firstFit, fitPod } from '../../../src/smoke/fit.ts';
+import { confinementOf, type Fit, type FitSettings, firstFit, fitPod } from '../../../src/smoke/fit.ts';
 import { fakeCluster } from './cluster.ts';
 
 const RESOURCES = { requests: { cpu: '10m', memory: '16Mi' }, limits: {} };
@@ -76,13 +76,18 @@ describe('a namespace', () => {
   });
 
   it.each<[string, readonly SideloadError[], FitSettings]>([
-    ['refuses even the strictest pod', [strict, strict], AUTO],
     ['refuses a pod that the user wants', [strict], { ...AUTO, security: 'image' }],
     ['wants other limits', [quota], { ...AUTO, resources: { ...RESOURCES, limits: { memory: '1Gi' } } }],
     ['is used up', [refused('QUOTA_EXCEEDED', 'exceeded quota: q, requested: pods=1')], AUTO],
   ])('that %s is the error', async (_what, refusals, settings) => {
     const { result } = await fitted(refusals, settings);
     expect(result).toBe(refusals.at(-1));
+  });
+
+  it('that refuses even the strictest pod is the error, and the next step is not to ask for that pod', async () => {
+    const { result } = await fitted([strict, strict], AUTO);
+    expect(result).toMatchObject({ code: 'POD_SECURITY', message: strict.message });
+    expect((result as SideloadError).hint).not.toContain('smoke-security');
   });
 
   it('that makes the kubelet pull is refused', async () => {
@@ -92,5 +97,40 @@ describe('a namespace', () => {
     await expect(fitPod(cluster.kubectl, firstFit('', AUTO), AUTO, () => ({}))).rejects.toMatchObject({
       code: 'PULL_FORCED',
     });
+  });
+});
+
+describe('a pod that may do less than its image', () => {
+  it.each<[what: string, user: string, security: FitSettings['security'], says: RegExp, hint: RegExp]>([
+    [
+      'by the input',
+      '',
+      'restricted',
+      /as user 65534, .* as `smoke-security: restricted` wants it/,
+      /`smoke-security: image`/,
+    ],
+    [
+      'by the image’s own user',
+      '10001',
+      'auto',
+      /without capabilities, .* a user of its own/,
+      /`smoke-security: image`/,
+    ],
+  ])('says so, and how it gets the rest: %s', (_what, user, security, says, hint) => {
+    const settings = { ...AUTO, security };
+    const confinement = confinementOf(firstFit(user, settings), settings);
+    expect(confinement).toEqual({ says: expect.stringMatching(says), hint: expect.stringMatching(hint) });
+  });
+
+  it('since the namespace wants it is not told to ask for what the namespace refuses', () => {
+    const fit = { security: { level: 'restricted', runAsUser: 65534 }, resources: RESOURCES } as const;
+    const confinement = confinementOf(fit, AUTO);
+    expect(confinement?.says).toMatch(/as user 65534, .* since the namespace wants it/);
+    expect(confinement?.hint).toMatch(/`namespace`/);
+    expect(confinement?.hint).not.toContain('smoke-security');
+  });
+
+  it('is no pod that runs as its image says', () => {
+    expect(confinementOf(firstFit('', AUTO), AUTO)).toBeUndefined();
   });
 });
