@@ -3,6 +3,7 @@ import { contentOf, unpackFlags } from './runtime/containerd.ts';
 import { layerListOf } from './runtime/crio.ts';
 import { formatOf, PINS_HEAD } from './runtime/crio-pins.ts';
 import { pinFault } from './runtime/pin.ts';
+import { OURS_BY_SUDO } from './runtime/processes.ts';
 import { STAGE_PREFIX, UNPACKED } from './runtime/staging.ts';
 
 /**
@@ -141,7 +142,7 @@ export const RIGHTS: Readonly<Record<RuntimeName, readonly Right[]>> = {
     },
     {
       purpose: 'end an import whose runner has gone',
-      commands: [['pkill', '-{signal} -f [k]ube-sideload.invalid/{run}']],
+      commands: [['pkill', `-{signal} -u 0 --ns 1 --nslist pid,user -f ${OURS_BY_SUDO}[k]ube-sideload.invalid/{run}`]],
       without: 'one that hangs may leave its stage name on the node, until a run five days later',
     },
     ...LAST,

@@ -1,3 +1,4 @@
+import { PROCESSES } from '../runtime/processes.ts';
 import { STAGE_PREFIX, UNPACKED } from '../runtime/staging.ts';
 import type { SshConnection } from '../ssh/connect.ts';
 import { distributionRows } from './distributions.ts';
@@ -12,7 +13,7 @@ import { runScript, type Sections } from './script.ts';
  * sandbox image is in `crictl info`, except with containerd 2, which only its configuration tells. A user without the
  * rights of root is asked what sudo allows, and sees what everybody on the machine may see.
  */
-const PROBE = `
+const PROBE = `${PROCESSES}
 section uid; id -u
 section as-root; printf '%s' "$AS_ROOT"
 limited=
@@ -179,8 +180,8 @@ docker)
 esac
 section staged-imports
 ls -d "$UNPACKED"* 2>/dev/null | sed -n "s|^$UNPACKED\\([0-9a-z]*\\)\\..*|$STAGE_PREFIX\\1:0|p"
-for process in $(printf '%s\\n' "$STAGE_PREFIX" | grep -lsaFf - /proc/[0-9]*/cmdline); do
-  { tr '\\0' '\\n' <"$process"; } 2>/dev/null | sed -n "s|.*\\($STAGE_PREFIX[0-9a-z]*\\).*|\\1:0|p"
+for process in $(ours "$STAGE_PREFIX"); do
+  { tr '\\0' '\\n' <"/proc/$process/cmdline"; } 2>/dev/null | sed -n "s|.*\\($STAGE_PREFIX[0-9a-z]*\\).*|\\1:0|p"
 done
 sandbox=
 if [ -n "$answers" ]; then

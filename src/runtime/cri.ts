@@ -1,5 +1,6 @@
 import type { NodeFacts } from '../node/facts.ts';
 import type { Sections } from '../node/script.ts';
+import { OURS_BY_SUDO, PROCESSES } from './processes.ts';
 import type { HeldImage, Runtime, TagPair } from './runtime.ts';
 
 /** What crictl and docker say of an image that is not there. */
@@ -28,10 +29,11 @@ export type Pins = string;
  * learns of a new reference a moment after the runtime has made it: that is waited for.
  * What crictl says on standard error (a missing configuration file, say) is no part of its answer.
  * `end_imports REF` ends imports that still run, and waits for their end: when the runner disappears, sshd may wait for
- * it for hours, and the import with it. Its command line has the stage name; those of grep and pkill must not, or they
- * find themselves. By pkill a sudoers file can be about our own processes, which for kill would be about all.
+ * it for hours, and the import with it. Which processes these are `processes.ts` says. To a user with few rights (`$NARROW`)
+ * sudo cannot allow `kill`, which would be about all processes; what pkill may end a sudoers file can say: root's processes
+ * of this node, of programs that sudo starts for us. Its own command line must not have the name, or it finds itself.
  */
-export const CRI = `
+export const CRI = `${PROCESSES}
 answer() {
   nothing=$1
   shift
@@ -59,15 +61,16 @@ inspect_by_cri() {
   section "cri $1"; printf '%s' "$said"
 }
 end_processes() { # end_processes SIGNAL NAME
-  if command -v pkill >/dev/null; then as_root pkill "-$1" -f "[\${2%"\${2#?}"}]\${2#?}"; return; fi
-  for process in $running; do
-    process=\${process#/proc/}
-    as_root kill "-$1" "\${process%/cmdline}"
-  done
+  left=
+  for process in $running; do kill "-$1" "$process" || left="$left $process"; done
+  [ -n "$left" ] || return 0
+  if [ -z "$NARROW" ]; then as_root kill "-$1" $left
+  else as_root pkill "-$1" -u 0 --ns 1 --nslist pid,user -f "${OURS_BY_SUDO}[\${2%"\${2#?}"}]\${2#?}"
+  fi
 }
 end_imports() {
   for attempt in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
-    running=$(printf '%s\\n' "\${1%:*}" | grep -lsaFf - /proc/[0-9]*/cmdline) # 2, whatever is found, when a process ends meanwhile
+    running=$(ours "\${1%:*}")
     [ -n "$running" ] || return 0
     case $attempt in 1) end_processes TERM "\${1%:*}" ;; 15) end_processes KILL "\${1%:*}" ;; esac 2>/dev/null
     sleep 0.2
@@ -109,7 +112,7 @@ export function heldBy(heldAt: (sections: Sections, number: number) => HeldImage
 
 /** The variables that every runtime's scripts start with. */
 export function variables(
-  { tools, criSocket }: NodeFacts,
+  { tools, criSocket, isNarrow }: NodeFacts,
   references: readonly string[],
 ): Readonly<Record<string, string>> {
   const command = (name: keyof NodeFacts['tools']) => tools[name]?.join(' ') ?? '';
@@ -120,6 +123,7 @@ export function variables(
     PODMAN: command('podman'),
     DOCKER: command('docker'),
     SOCKET: criSocket,
+    NARROW: isNarrow ? 'yes' : '',
     REFERENCES: references.join('\n'),
   };
 }

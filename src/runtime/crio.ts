@@ -59,11 +59,11 @@ function commandsFor({ privilege }: NodeFacts): typeof podmanLoad {
 function importArchive(facts: NodeFacts, stage: string): readonly string[] {
   const { skopeo, podman = ['podman'] } = facts.tools;
   const root = [...asRoot(facts), ''].join(' ');
-  const byPodman = podman.join(' ');
+  // "$@" is the client, whose path the node has told, and "$0" the stage reference.
   const store =
     skopeo !== undefined
-      ? `${root}${skopeo.join(' ')} --tmpdir $d copy --quiet oci:$d/oci containers-storage:${stage}`
-      : `i=$(${root}env TMPDIR=$d ${byPodman} pull --quiet oci:$d/oci) && ${root}${byPodman} tag $i ${stage}`;
+      ? `${root}"$@" --tmpdir $d copy --quiet oci:$d/oci containers-storage:$0`
+      : `i=$(${root}env TMPDIR=$d "$@" pull --quiet oci:$d/oci) && ${root}"$@" tag $i $0`;
   const script = [
     `d=$(mktemp -d ${UNPACKED}${runOf(stage)}.XXXXXX) || exit`,
     `trap "rm -rf $d 2>/dev/null || ${root}rm -rf $d" EXIT`,
@@ -71,7 +71,7 @@ function importArchive(facts: NodeFacts, stage: string): readonly string[] {
     // Half an image would make CRI-O list none at all: neither a hang-up nor a reader that has gone may end what stores it.
     `mkdir $d/oci && tar -xf - -C $d/oci && { (trap "" HUP INT; ${store}) >$d/said 2>&1 || { cat $d/said >&2; exit 1; }; }`,
   ];
-  return ['sh', '-c', script.join('; ')];
+  return ['sh', '-c', script.join('; '), stage, ...(skopeo ?? podman)];
 }
 
 /**

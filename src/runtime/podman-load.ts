@@ -29,16 +29,15 @@ function unpackedAt(stage: string): string {
 }
 
 function importArchive(facts: NodeFacts, stage: string): readonly string[] {
-  const podman = (facts.tools.podman ?? ['podman']).join(' ');
   const script = [
     'umask 077',
     `d=$(mktemp -d ${unpackedAt(stage)}XXXXXX) || exit`,
     'kept=; trap "[ -n \\"\\$kept\\" ] || rm -rf $d" EXIT',
     'trap "exit 1" HUP INT TERM',
-    `mkdir $d/oci && tar -xf - -C $d/oci && sudo -n ${podman} load --quiet --input $d/oci >$d/loaded` +
+    `mkdir $d/oci && tar -xf - -C $d/oci && sudo -n "$@" load --quiet --input $d/oci >$d/loaded` +
       ` && find $d/oci -type f -size +${KEPT_BLOCKS} -exec rm -f {} + && kept=yes`,
   ];
-  return ['sh', '-c', script.join('; ')];
+  return ['sh', '-c', script.join('; '), 'sh', ...(facts.tools.podman ?? ['podman'])];
 }
 
 /** What podman knows of `$reference`, as {@link heldByPodman} reads it. */

@@ -1,4 +1,5 @@
 import { startOfRun } from '../run.ts';
+import { PROCESSES } from './processes.ts';
 
 /**
  * Images arrive on a node under a name of their own, and the name that pods use moves only when every node has verified
@@ -54,16 +55,15 @@ export function abandonedReferences(references: readonly string[], runId: string
  * An import of a run that is over stops reading at once, but what skopeo or podman have begun to store they finish:
  * killed at that moment they leave an image without its manifest, and CRI-O can list no images any more.
  */
-export const LET_IMPORTS_END = `
+export const LET_IMPORTS_END = `${PROCESSES}
 let_imports_end() {
-  for process in $(printf '%s\\n' "$2" | grep -lsaFf - /proc/[0-9]*/cmdline); do
-    process=\${process#/proc/} process=\${process%/cmdline}
-    { read -r name <"/proc/$process/comm"; } 2>/dev/null && [ "$name" = tar ] || continue
+  for process in $(ours "$2"); do
+    about "$process" && [ "$name" = tar ] || continue
     kill "$process" 2>/dev/null || as_root kill "$process" 2>/dev/null
   done
   attempt=0
   while [ $attempt -lt 250 ]; do
-    printf '%s\\n' "\${1%:*}" | grep -qsaFf - /proc/[0-9]*/cmdline || return 0
+    [ -n "$(ours "\${1%:*}")" ] || return 0
     attempt=$((attempt + 1))
     sleep 0.2
   done
