@@ -1,5 +1,6 @@
 import { type ChildProcessByStdio, spawn } from 'node:child_process';
 import type { Readable, Writable } from 'node:stream';
+import { childEnvironment } from '../child-environment.ts';
 import { SideloadError } from '../errors.ts';
 
 const STDERR_MAX_CHARACTERS = 4096;
@@ -34,7 +35,7 @@ export interface Program {
 export function startProgram(name: string, args: readonly string[], signal: AbortSignal): Program {
   const child: ChildProcessByStdio<Writable, Readable, Readable> = spawn(name, args, {
     stdio: ['pipe', 'pipe', 'pipe'],
-    env: { ...process.env, LC_ALL: 'C' },
+    env: childEnvironment({ LC_ALL: 'C' }),
   });
   // A program that ends early breaks the pipe; its exit code says why.
   child.stdin.on('error', () => {});

@@ -1,8 +1,9 @@
 import { execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { access, constants, stat } from 'node:fs/promises';
+import { delimiter, join, resolve } from 'node:path';
 import { createInterface } from 'node:readline';
-import { getExecOutput } from '@actions/exec';
-import { which } from '@actions/io';
+import { childEnvironment } from '../child-environment.ts';
 import { SideloadError } from '../errors.ts';
 
 /** `kubectl` or `oc`, wherever it runs. An exit code is an answer; neither call rejects for one. */
@@ -30,7 +31,8 @@ export interface KubectlProgram {
 
 /** The last part of what a program complains of. */
 const STDERR_CHARACTERS = 4096;
-const MAX_OUTPUT_BYTES = 64 << 20;
+/** All nodes of the largest clusters, with the images that each tells of. */
+const MAX_OUTPUT_BYTES = 256 << 20;
 
 /**
  * The program on the runner.
@@ -38,26 +40,16 @@ const MAX_OUTPUT_BYTES = 64 << 20;
  * @throws SideloadError KUBECTL_NOT_FOUND
  */
 export async function localKubectl(program: string, kubeconfig: string | undefined): Promise<KubectlProgram> {
-  const path = await which(program, true).catch(cause => {
-    throw new SideloadError('KUBECTL_NOT_FOUND', `there is no program ${JSON.stringify(program)} on the runner`, {
-      cause,
-    });
-  });
+  const path = await pathOf(program);
+  if (path === undefined) {
+    throw new SideloadError('KUBECTL_NOT_FOUND', `there is no program ${JSON.stringify(program)} on the runner`);
+  }
   const global = kubeconfig === undefined ? [] : [`--kubeconfig=${kubeconfig}`];
   return {
-    run: async (args, input) => {
-      if (input !== '') {
-        return await runWithInput(path, [...global, ...args], input);
-      }
-      // Without an input it would wait for one as long as @actions/exec lives.
-      const argv = ['-c', 'exec "$0" "$@" </dev/null', path, ...global, ...args];
-      const options = { silent: true, ignoreReturnCode: true };
-      const { exitCode, stdout, stderr } = await getExecOutput('/bin/sh', argv, options);
-      return { code: exitCode, stdout, stderr };
-    },
+    run: (args, input) => run(path, [...global, ...args], input),
     stream: async (args, onLine, signal) => {
-      // @actions/exec can neither be cancelled nor read line by line with back pressure.
-      const child = spawn(path, [...global, ...args], { stdio: ['ignore', 'pipe', 'pipe'], signal });
+      const stdio: ['ignore', 'pipe', 'pipe'] = ['ignore', 'pipe', 'pipe'];
+      const child = spawn(path, [...global, ...args], { stdio, env: childEnvironment(), signal });
       const ended = once(child, 'close');
       let stderr = '';
       child.stderr.on('data', (chunk: Buffer) => {
@@ -85,16 +77,32 @@ export async function localKubectl(program: string, kubeconfig: string | undefin
   };
 }
 
-/** A program that ends with its input unread gives its exit code; with @actions/exec 3.0 the broken pipe ends the process. */
-function runWithInput(
+/** The program of a name, in the directories of `PATH` or where its path says; @actions/io prints of those that it may not read. */
+async function pathOf(program: string): Promise<string | undefined> {
+  const directories = (process.env.PATH ?? '').split(delimiter).filter(directory => directory !== '');
+  const paths = program.includes('/') ? [program] : directories.map(directory => join(directory, program));
+  for (const path of paths.map(one => resolve(one))) {
+    try {
+      await access(path, constants.X_OK);
+      if ((await stat(path)).isFile()) return path;
+    } catch {
+      // Not there, or not for us: the next directory.
+    }
+  }
+  return undefined;
+}
+
+/** A program that ends with its input unread gives its exit code. */
+function run(
   path: string,
   args: readonly string[],
   input: string,
 ): Promise<{ readonly code: number; readonly stdout: string; readonly stderr: string }> {
-  return new Promise((resolve, reject) => {
-    const child = execFile(path, args, { maxBuffer: MAX_OUTPUT_BYTES }, (error, stdout, stderr) => {
+  return new Promise((done, reject) => {
+    const options = { maxBuffer: MAX_OUTPUT_BYTES, env: childEnvironment() };
+    const child = execFile(path, args, options, (error, stdout, stderr) => {
       if (typeof error?.code === 'string') reject(error);
-      else resolve({ code: error === null ? 0 : (error.code ?? -1), stdout, stderr });
+      else done({ code: error === null ? 0 : (error.code ?? -1), stdout, stderr });
     });
     child.stdin?.on('error', () => {}).end(input);
   });

@@ -3,6 +3,7 @@ import { watch } from 'node:fs';
 import { access, mkdir, readdir, writeFile } from 'node:fs/promises';
 import { userInfo } from 'node:os';
 import { join } from 'node:path';
+import { childEnvironment } from '../child-environment.ts';
 import { messageOf, SideloadError } from '../errors.ts';
 import type { SshConnection, SshHost, SshTarget } from './connect.ts';
 import { opensshError } from './openssh-error.ts';
@@ -247,7 +248,7 @@ function startClient(argv: readonly string[], place: string, stdio: ('pipe' | 'i
     cwd: place,
     stdio: stdio.length === 0 ? 'ignore' : stdio,
     detached: true,
-    env: { ...process.env, SSH_ASKPASS_REQUIRE: 'never' },
+    env: childEnvironment({ SSH_ASKPASS_REQUIRE: 'never' }),
   });
 }
 

@@ -32,9 +32,12 @@ describe('dist/', () => {
     expect(type).toBe('commonjs');
   });
 
-  it.each(['action', 'cli'])('has the licences of what it contains: %s', async entry => {
+  it.each([
+    ['action', ['@actions/core', '@actions/exec']],
+    ['cli', []],
+  ])('has the licences of what it contains: %s', async (entry, own) => {
     const licences = await readFile(join(dist, entry, 'licenses.txt'), 'utf8');
-    for (const name of ['node-ssh', 'ssh2', '@actions/exec', '@actions/io', 'tar-stream', 'valibot', 'yaml']) {
+    for (const name of [...own, 'node-ssh', 'ssh2', '@actions/io', 'tar-stream', 'valibot', 'yaml']) {
       expect(licences.split('\n'), name).toContain(name);
     }
   });
