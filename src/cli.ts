@@ -7,9 +7,12 @@ import { commandHelp, helpText } from './help.ts';
 import { ciRun } from './host/ci.ts';
 import { gitlabHost } from './host/gitlab.ts';
 import { EXIT } from './host/host.ts';
+import { catchStray } from './host/stray.ts';
 import { terminalHost } from './host/terminal.ts';
 import { INPUT_NAMES, INPUTS, type InputName, inputSpec, takesSeveral } from './inputs.ts';
 import { jsonText, reportDocument } from './report/document.ts';
+import { redacted } from './report/report.ts';
+import { harmless } from './report/text.ts';
 import { faultOfOptions, faultOfRepeated, faultOfWords } from './usage.ts';
 import { VERSION } from './version.ts';
 
@@ -40,10 +43,11 @@ async function main(argv: readonly string[]): Promise<number> {
   const usageError = (message: string) => {
     if (argv.includes('--json')) {
       const error = new SideloadError('INPUT_INVALID', message, { hint: 'Compare with `kube-sideload --help`.' });
-      const host = { input: (name: InputName) => (name === 'mode' ? argv.find(isMode) : undefined), redact: String };
-      process.stdout.write(jsonText(reportDocument(withoutNodes(host, startedAt, error), ciRun(process.env))));
+      const host = { input: (name: InputName) => (name === 'mode' ? argv.find(isMode) : undefined) };
+      const document = reportDocument(withoutNodes(host, startedAt, error), ciRun(process.env));
+      process.stdout.write(jsonText(redacted(document, harmless)));
     }
-    process.stderr.write(`${message}\nTry \`kube-sideload --help\`.\n`);
+    process.stderr.write(`${harmless(message)}\nTry \`kube-sideload --help\`.\n`);
     return EXIT.usage;
   };
   let parsed: ReturnType<typeof parse>;
@@ -99,6 +103,7 @@ async function main(argv: readonly string[]): Promise<number> {
   }
   const makeHost = process.env.GITLAB_CI ? gitlabHost : terminalHost;
   const host = makeHost({ flags, isJson: isOn('json'), isQuiet: isOn('quiet') });
+  catchStray(host);
   await runPush(host);
   return host.exitCode;
 }

@@ -57,13 +57,7 @@ export async function runPush(host: Host): Promise<void> {
 }
 
 /** The record of a run that did not get as far as any node. */
-export function withoutNodes(
-  host: Pick<Host, 'input' | 'redact'>,
-  startedAt: string,
-  error: SideloadError,
-  run?: Run,
-): Report {
-  const { message, ...rest } = errorReport(error);
+export function withoutNodes(host: Pick<Host, 'input'>, startedAt: string, error: SideloadError, run?: Run): Report {
   return {
     run: run?.id,
     mode: host.input('mode')?.trim() || 'push',
@@ -74,7 +68,7 @@ export function withoutNodes(
     nodes: [],
     findings: [],
     changed: false,
-    error: { ...rest, message: host.redact(message) },
+    error: errorReport(error),
   };
 }
 

@@ -5,6 +5,7 @@ import type { Expectation } from './check.ts';
 import { messageOf, SideloadError } from './errors.ts';
 import { mergeExpected, parseExpected } from './expected.ts';
 import type { Host } from './host/host.ts';
+import type { SecretOrigin } from './host/secrets.ts';
 import { type Alias, parseAlias } from './image/aliases.ts';
 import type { CacheOptions } from './image/cache.ts';
 import { normalise } from './image/reference.ts';
@@ -23,6 +24,7 @@ import {
 import { parseShard, type Shard, takeShard } from './node/shard.ts';
 import { collect, type InputProblem, problem, shown, throwProblems } from './problems.ts';
 import { REPORT_KINDS, type ReportFiles, reportProblems, faultOf as writeFault } from './report/files.ts';
+import { credentialsOf } from './smoke/credentials.ts';
 import { type PodTemplate, parsePodManifest } from './smoke/manifest.ts';
 import type { Quantities } from './smoke/pod.ts';
 import { parseResources } from './smoke/resources.ts';
@@ -177,8 +179,13 @@ export function readSettings(host: Host, env: NodeJS.ProcessEnv = process.env): 
   for (const name of INPUT_NAMES) {
     const secret = inputs[name];
     if (inputSpec(name).type === 'secret' && typeof secret === 'string') {
-      host.mask(secret);
+      host.mask(secret, 'job');
     }
+  }
+
+  // OpenSSH: ssh.c, valid_ruser; what is no name there is none for us.
+  if (!/^(?!-)[^\s\p{C}'`";&<>|(){}]{1,255}$/u.test(inputs['ssh-user'])) {
+    problems.push(problem(`\`ssh-user\` ${shown(inputs['ssh-user'])} is not a name of a user`));
   }
 
   const isSet = (name: InputName) => layers.textOf(name) !== undefined;
@@ -472,7 +479,7 @@ function readAuthentication(inputs: Inputs, host: Host, env: NodeJS.ProcessEnv):
   }
   const read = (file: string) => {
     const text = readText('ssh-private-key-file', file);
-    host.mask(text);
+    host.mask(text, 'runner');
     return parsePrivateKey(text, passphrase);
   };
   const named = inputs['ssh-private-key-file'];
@@ -533,7 +540,7 @@ function readOpenssh(inputs: Inputs, host: Host, problems: InputProblem[]): Open
       return { text: opensshKey(text) };
     }
     if (file !== undefined) {
-      host.mask(readText('ssh-private-key-file', file));
+      host.mask(readText('ssh-private-key-file', file), 'runner');
       return { file: resolve(file) };
     }
     return undefined;
@@ -672,7 +679,7 @@ function readKubeconfig(given: string | undefined, host: Host): ClusterSettings[
     return undefined;
   }
   if (given.includes('\n') || given.trimStart().startsWith('{')) {
-    maskSecrets(given, host);
+    maskCredentials(given, 'job', host);
     return { content: given };
   }
   if (!existsSync(given)) {
@@ -688,17 +695,14 @@ function readKubeconfig(given: string | undefined, host: Host): ClusterSettings[
       hint: `Give the path from ${process.cwd()} or an absolute one, or the content of the file.`,
     });
   }
+  // What kubectl itself makes of a file that cannot be read is its own to tell.
+  maskCredentials(collect([], () => readText('kubeconfig', given)) ?? '', 'runner', host);
   return { path: given };
 }
 
-/** Masks the credentials in a kubeconfig, and not its other lines: nobody wants `***: v1` all over the log. */
-function maskSecrets(kubeconfig: string, host: Host): void {
-  for (const [, secret] of kubeconfig.matchAll(
-    /["']?\b(?:token|password|client-key-data|client-secret|id-token|refresh-token)["']?\s*:\s*("[^"\n]+|'[^'\n]+|[^\s"',}]+)/g,
-  )) {
-    if (secret !== undefined) {
-      host.mask(secret.replace(/^["']/, ''));
-    }
+function maskCredentials(kubeconfig: string, origin: SecretOrigin, host: Host): void {
+  for (const secret of credentialsOf(kubeconfig)) {
+    host.mask(secret, origin);
   }
 }
 

@@ -12,29 +12,40 @@ export function githubHost(env: NodeJS.ProcessEnv = process.env): Host {
   const isGitea = Boolean(env.GITEA_ACTIONS || env.FORGEJO_ACTIONS);
   const hasCommands = isGitea || Boolean(env.GITHUB_ACTIONS);
   const hasAnnotations = hasCommands && !isGitea;
-  const secrets = secretStore(line => {
+  const { add, redact } = secretStore(line => {
     if (hasCommands) {
       core.setSecret(line);
     }
   });
-  // What a node says must not become a command of the runner; and nobody masks where nobody knows commands.
-  const info = (text: string) =>
-    core.info((hasCommands ? text : secrets.redact(text)).replaceAll(/^(?=[^\S\n]*(?:::|##\[))/gm, '| '));
+  let isInGroupOfRunner = isGitea;
+  /** Gitea’s runner opens a group for the step and leaves it open: all of a short log would be folded away. */
+  const endGroupOfRunner = () => {
+    if (isInGroupOfRunner) {
+      core.endGroup();
+    }
+    isInGroupOfRunner = false;
+  };
+  const info = (text: string) => {
+    endGroupOfRunner();
+    core.info(redact(text));
+  };
   return {
     input: name => env[`INPUT_${name.replaceAll(' ', '_').toUpperCase()}`],
     temporaryDirectory: env.RUNNER_TEMP || tmpdir(),
     // Whoever may change the checkout could change what runs on the runner: here a file must be named.
     defaultConfig: undefined,
     ci: ciRun(env),
-    mask: secrets.add,
-    redact: secrets.redact,
+    mask: add,
+    redact,
     info,
     result: info,
-    warning: message => (hasAnnotations ? core.warning(message) : info(`warning: ${message}`)),
-    error: (message, title) => (hasAnnotations ? core.error(message, { title }) : info(`error: ${title}\n${message}`)),
+    warning: message => (hasAnnotations ? core.warning(redact(message)) : info(`warning: ${message}`)),
+    error: (message, title) =>
+      hasAnnotations ? core.error(redact(message), { title: redact(title) }) : info(`error: ${title}\n${message}`),
     group: async (title, body) => {
       if (hasCommands) {
-        return await core.group(title, body);
+        endGroupOfRunner();
+        return await core.group(redact(title), body);
       }
       info(title);
       return await body();

@@ -23,7 +23,7 @@ export function gitlabHost(options: TerminalOptions): TerminalHost {
         return await body();
       }
       const name = `kube_sideload_${++sections}`;
-      stderr.write(`\u001b[0Ksection_start:${now()}:${name}[collapsed=true]\r\u001b[0K${title}\n`);
+      stderr.write(`\u001b[0Ksection_start:${now()}:${name}[collapsed=true]\r\u001b[0K${host.redact(title)}\n`);
       try {
         return await body();
       } finally {

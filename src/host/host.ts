@@ -1,5 +1,6 @@
 import type { InputName } from '../inputs.ts';
 import type { ReportDocument } from '../report/report.ts';
+import type { SecretOrigin } from './secrets.ts';
 
 /** What the job did, for the steps after it. Values are texts; structured ones are JSON. */
 export type OutputName = 'images' | 'image-ids' | 'nodes' | 'bytes-sent' | 'changed' | 'drift' | 'bundle';
@@ -35,9 +36,12 @@ export interface Host {
   readonly ci: CiRun | undefined;
   /** A directory on a real disk for files of this run; the run makes its own directory inside. */
   readonly temporaryDirectory: string;
-  /** Keeps a secret out of the log from now on, each of its lines by itself (Gitea and Forgejo mask lines only). */
-  mask(secret: string): void;
-  /** The text without what was masked, for files and outputs, which nobody else masks. */
+  /** Keeps a secret out of all that is written from now on, each of its lines by itself. */
+  mask(secret: string, origin: SecretOrigin): void;
+  /**
+   * The text as people may see it: nothing in it is a command for whatever shows it, and what was masked is not in it. All
+   * that a host writes has passed through here; for outputs and files the record has (`redacted`).
+   */
   redact(text: string): string;
   info(line: string): void;
   /** A line of the table at the end, which is shown also to those who want to know nothing else. */

@@ -1,5 +1,4 @@
 import { tmpdir } from 'node:os';
-import { stripVTControlCharacters } from 'node:util';
 import type { InputName } from '../inputs.ts';
 import { jsonText } from '../report/document.ts';
 import { ciRun } from './ci.ts';
@@ -46,7 +45,7 @@ export function terminalHost(options: TerminalOptions): TerminalHost {
   const apart = (text: string) => (screen.isLive && hasStory ? `\n${text}` : text);
   const write = (line: string, style?: Parameters<Screen['write']>[1]) => {
     hasStory = true;
-    screen.write(clean(secrets.redact(line)), style);
+    screen.write(secrets.redact(line), style);
   };
   return {
     input: name => flags[name] ?? env[variableOf(name)],
@@ -76,7 +75,7 @@ export function terminalHost(options: TerminalOptions): TerminalHost {
       if (isQuiet) {
         return;
       }
-      const shown = lines.map(line => clean(secrets.redact(line)));
+      const shown = lines.map(secrets.redact);
       if (screen.isLive) {
         screen.draw(shown);
       } else {
@@ -104,10 +103,4 @@ export function terminalHost(options: TerminalOptions): TerminalHost {
       return exitCode;
     },
   };
-}
-
-/** What nodes say must not steer the terminal of whoever reads it. */
-function clean(text: string): string {
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what must go.
-  return stripVTControlCharacters(text).replaceAll(/[\u0000-\u0008\u000b-\u001f\u007f-\u009f]/g, '');
 }

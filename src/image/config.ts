@@ -1,7 +1,8 @@
 import { SideloadError } from '../errors.ts';
+import { shown } from '../problems.ts';
 import { type Digest, parseDigest } from './digest.ts';
 import { asList, asObject, asText, parseJson } from './json.ts';
-import type { Platform } from './platform.ts';
+import { isPlatformWord, type Platform } from './platform.ts';
 
 /** What matters here of an image config (OCI image-spec, image configuration; Docker's has the same fields). */
 export interface ImageConfig {
@@ -20,6 +21,12 @@ export function parseConfig(bytes: Buffer, what: string): ImageConfig {
   const variant = asText(config.variant);
   if (os === undefined || architecture === undefined) {
     throw new SideloadError('ARCHIVE_INVALID', `${what} names no os and architecture`, {
+      hint: 'Say what the image is for when building it; with crane: `crane mutate --set-platform linux/amd64`.',
+    });
+  }
+  const stray = [os, architecture, variant].find(word => word !== undefined && !isPlatformWord(word));
+  if (stray !== undefined) {
+    throw new SideloadError('ARCHIVE_INVALID', `${what} names a platform that is none: ${shown(stray)}`, {
       hint: 'Say what the image is for when building it; with crane: `crane mutate --set-platform linux/amd64`.',
     });
   }

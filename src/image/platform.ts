@@ -31,6 +31,11 @@ export function fromUname(machine: string): Platform | undefined {
   return known === undefined ? undefined : { os: 'linux', ...known };
 }
 
+/** Whether a text can be a part of a platform: Go's and containerd's are such, and logs and tables show them as they are. */
+export function isPlatformWord(text: string): boolean {
+  return /^[A-Za-z0-9][A-Za-z0-9._-]{0,31}$/.test(text);
+}
+
 /** As in `linux/arm64/v8`. */
 export function formatPlatform({ os, architecture, variant }: Platform): string {
   return variant === undefined ? `${os}/${architecture}` : `${os}/${architecture}/${variant}`;

@@ -62,7 +62,7 @@ export async function publish(
 
 /** The record as document and files. A file that was asked for and cannot be written fails the job: it is evidence. */
 export async function writeAll(report: Report, host: Host, files: ReportFiles): Promise<boolean> {
-  const document = reportDocument(report, host.ci);
+  const document = redacted(reportDocument(report, host.ci), host.redact);
   host.report(document);
   try {
     await writeReports(files, document);

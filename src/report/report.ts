@@ -1,5 +1,6 @@
 import * as v from 'valibot';
 import { ERRORS, type ErrorCode, type SideloadError } from '../errors.ts';
+import { harmless } from './text.ts';
 
 /**
  * The record of a run, as valibot schemas: they type it here, and `schemas/report.schema.json` is made from them. Fields
@@ -324,28 +325,21 @@ export function listOf(names: readonly string[]): string {
   return `${names.slice(0, NAMED).join(', ')}${others}`;
 }
 
-/** The record with everything that somebody else worded, nodes and kubelets among them, passed through `redact`. */
-export function redacted(report: Report, redact: (text: string) => string): Report {
-  const inError = <T extends ErrorReport>(error: T): T => ({
-    ...error,
-    message: redact(error.message),
-    hint: redact(error.hint),
-  });
-  const orNone = (error: ErrorReport | undefined) => (error === undefined ? undefined : inError(error));
-  return {
-    ...report,
-    nodes: report.nodes.map(node => ({
-      ...node,
-      images: node.images.map(image => ({
-        ...image,
-        smoke: image.smoke === undefined ? undefined : redact(image.smoke),
-        error: orNone(image.error),
-      })),
-      findings: node.findings.map(inError),
-      error: orNone(node.error),
-    })),
-    findings: report.findings.map(inError),
-    error: orNone(report.error),
-    otherErrors: report.otherErrors?.map(inError),
+/** Fields that nodes, kubelets and engines have worded, at least in part. Others are names, which nobody could use with `***` in them. */
+const WORDED: ReadonlySet<string> = new Set(['message', 'hint', 'smoke', 'runtime']);
+
+/** The record as people and other programs may see it: every text is {@link harmless}, and no secret is in one that somebody else worded. */
+export function redacted<T extends Report>(record: T, redact: (text: string) => string): T {
+  const inside = (value: unknown, field: string): unknown => {
+    if (typeof value === 'string') {
+      return WORDED.has(field) ? redact(value) : harmless(value);
+    }
+    if (Array.isArray(value)) {
+      return value.map(item => inside(item, field));
+    }
+    return typeof value === 'object' && value !== null
+      ? Object.fromEntries(Object.entries(value).map(([name, item]) => [harmless(name), inside(item, name)]))
+      : value;
   };
+  return inside(record, '') as T;
 }

@@ -7,7 +7,7 @@ import {
   type Report,
   type RetentionReport,
 } from './report.ts';
-import { wrap } from './text.ts';
+import { harmless, markdownSentence, markdownText, wrap } from './text.ts';
 import { formatBytes, formatDuration } from './units.ts';
 
 type Row = readonly string[];
@@ -201,11 +201,11 @@ function align(lines: readonly Row[]): readonly string[] {
 /** The page of the job in GitHub's Markdown: the verdict first, then the table, then what failed and what to do. */
 export function markdown(report: Report, ok: boolean): string {
   const errors = errorsOf(report).flatMap(({ title, error: { code, message, hint } }) => [
-    `### ${escapeCell(title)} (\`${code}\`)`,
+    `### ${markdownSentence(title)} (\`${code}\`)`,
     '```text',
-    message.replaceAll('```', "'''"),
+    harmless(message).replaceAll('```', "'''"),
     '```',
-    `**Next step:** ${hint}`,
+    `**Next step:** ${markdownSentence(hint)}`,
     '',
   ]);
   const findings = allFindings(report);
@@ -234,10 +234,6 @@ function markdownTable([headings = [], ...rows]: readonly Row[]): readonly strin
   return [
     `| ${headings.join(' | ')} |`,
     `| ${headings.map(() => '---').join(' | ')} |`,
-    ...rows.map(cells => `| ${cells.map(escapeCell).join(' | ')} |`),
+    ...rows.map(cells => `| ${cells.map(markdownText).join(' | ')} |`),
   ];
-}
-
-function escapeCell(text: string): string {
-  return text.replaceAll('|', String.raw`\|`).replaceAll('<', '&lt;').replaceAll('\n', ' ');
 }

@@ -638,7 +638,7 @@ users:
   it('has its credentials masked, and no other line', () => {
     const host = recordingHost({ ...GOOD, kubeconfig: content });
     readSettings(host, {});
-    expect(host.masked.slice(1)).toEqual(['very-secret-token', 'two words', 'LS0tLS1CRUdJTi']);
+    expect(host.masked.slice(1)).toEqual(['very-secret-token', 'two words', 'LS0tLS1CRUdJTi', '-----BEGIN']);
     const inJson = recordingHost({ ...GOOD, kubeconfig: '{"users":[{"user":{"token":"json-token"}}]}' });
     readSettings(inJson, {});
     expect(inJson.masked.slice(1)).toEqual(['json-token']);

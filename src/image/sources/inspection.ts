@@ -1,6 +1,6 @@
 import { type Digest, parseDigest } from '../digest.ts';
 import { asList, asObject, asText, type JsonObject } from '../json.ts';
-import type { Platform } from '../platform.ts';
+import { isPlatformWord, type Platform } from '../platform.ts';
 import type { ImageFacts } from './engine.ts';
 
 /** What `image inspect` tells of an image. */
@@ -42,6 +42,8 @@ export function parseInspection(text: string): Inspection | undefined {
 function platformOf(image: JsonObject): { readonly platform?: Platform } {
   const [os, architecture, variant] = [image.Os, image.Architecture, image.Variant].map(asText);
   if (os === undefined || architecture === undefined) return {};
+  // The config is read then, and says what is wrong with it.
+  if (![os, architecture, variant ?? '0'].every(isPlatformWord)) return {};
   return { platform: { os, architecture, ...(variant === undefined ? {} : { variant }) } };
 }
 

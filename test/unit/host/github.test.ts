@@ -47,8 +47,8 @@ describe('under GitHub’s contract', () => {
   });
 
   it('secrets are masked each line by itself, and no empty line', () => {
-    githubHost().mask('one\r\n\n  \ntwo%\n');
-    expect(stdout).toBe('::add-mask::one\n::add-mask::two%25\n');
+    githubHost().mask('line one\r\n\n  \nline two%\n', 'job');
+    expect(stdout).toBe('::add-mask::line one\n::add-mask::line two%25\n');
   });
 
   it('the summary goes to its file', async () => {
@@ -64,7 +64,7 @@ describe('under GitHub’s contract', () => {
 
   it('what a node says is no command', () => {
     githubHost().info('said:\n::set-env name=X::y\n  ##[error]z');
-    expect(stdout).toBe('said:\n| ::set-env name=X::y\n|   ##[error]z\n');
+    expect(stdout).toBe('said:\n| ::set-env name=X::y\n  ## [error]z\n');
   });
 
   it('a failure is an exit code', () => {
@@ -88,18 +88,18 @@ describe('under Gitea’s and Forgejo’s, who lack some of it', () => {
     const host = githubHost({ GITHUB_ACTIONS: 'true', [name]: 'true' });
     host.error('one\ntwo', 'w1: Title');
     host.warning('three');
-    host.mask('secret');
-    expect(stdout).toBe('error: w1: Title\none\ntwo\nwarning: three\n::add-mask::secret\n');
+    host.mask('a secret', 'job');
+    expect(stdout).toBe('::endgroup::\nerror: w1: Title\none\ntwo\nwarning: three\n::add-mask::a secret\n');
   });
 
   it('where nobody knows commands there are none, and secrets are replaced', async () => {
     const host = githubHost({});
-    host.mask('secret');
+    host.mask('a secret', 'job');
     await host.group('Stage', async () => host.info('a secret'));
     host.error('one', 'Title');
-    host.fail('secret', EXIT.failed);
-    expect(stdout).toBe('Stage\na ***\nerror: Title\none\n***\n');
-    expect(host.redact('secret')).toBe('***');
+    host.fail('a secret', EXIT.failed);
+    expect(stdout).toBe('Stage\n***\nerror: Title\none\n***\n');
+    expect(host.redact('a secret')).toBe('***');
   });
 
   it('a summary that nobody takes is no failure', async () => {

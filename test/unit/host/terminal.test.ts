@@ -48,9 +48,9 @@ describe('the story', () => {
 
   it('has no secret in it, line by line, and none that is a part of another', () => {
     const { host, err } = terminal();
-    host.mask('sesame');
-    host.mask('line one\r\nline two\n\n');
-    host.mask('sesame-open');
+    host.mask('sesame', 'job');
+    host.mask('line one\r\nline two\n\n', 'job');
+    host.mask('sesame-open', 'job');
     host.info('a sesame-open b');
     host.error('x line two y', 'line one');
     host.progress(['sesame']);
@@ -195,7 +195,7 @@ describe('GitLab', () => {
 
   it('has secrets replaced that it cannot mask itself: of several lines, and short ones', () => {
     const { host, err } = terminal({}, gitlabHost);
-    host.mask('-----BEGIN\nabc\n');
+    host.mask('-----BEGIN\nabc\n', 'job');
     host.info('abc -----BEGIN');
     expect(err.text()).toBe('*** ***\n');
   });

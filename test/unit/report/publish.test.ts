@@ -154,7 +154,7 @@ describe('a run that failed', () => {
 
 it('keeps secrets out of outputs and the document: nobody masks those', async () => {
   const host = recordingHost();
-  host.mask('hunter2');
+  host.mask('hunter2', 'job');
   const error = { code: 'IMPORT_FAILED', message: 'the node said hunter2', hint: 'hunter2?' } as const;
   const [image] = nodeReport('w1').images;
   const images = [{ ...image, smoke: 'exit code 1: hunter2', error }] as NodeReport['images'];

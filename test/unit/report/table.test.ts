@@ -162,7 +162,7 @@ describe('the page of the job', () => {
     const page = markdown(report([nodeReport('w|1', { images: [image], error })]), false);
     const table = page.split('\n').filter(line => line.startsWith('|'));
     expect(table).toHaveLength(3);
-    expect(table[2]).toContain(String.raw`w\|1`);
+    expect(table[2]).toContain('<code>w&#124;1</code>');
     expect(table[2]).not.toContain('<b>');
     expect(page.match(/^```/gm)).toHaveLength(2);
   });
