@@ -160,7 +160,9 @@ describe.each(CONTRACTS)('under the contract of $name', contract => {
       expect(plain.slice(error + 1).join('\n')).toMatch(/ECONNREFUSED.*\nNext step: .* \[SSH_UNREACHABLE\]/);
     }
     expect(linesOf(outcome, 'group').length > 0).toBe(hasCommands);
-    expect(linesOf(outcome, 'group')).toHaveLength(linesOf(outcome, 'endgroup').length);
+    // Runners without annotations have a group of their own open, which is ended first.
+    const ended = linesOf(outcome, 'endgroup').length - (hasCommands && !hasAnnotations ? 1 : 0);
+    expect(linesOf(outcome, 'group')).toHaveLength(ended);
     if (!hasCommands) expect(plain).toContain('Open the images and connect to the nodes');
     if (!hasFiles) expect(outcome.outputs).toEqual({});
   });
