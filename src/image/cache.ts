@@ -21,6 +21,8 @@ export interface CacheOptions {
   readonly directory: string | undefined;
   /** 0 keeps nothing. */
   readonly maxBytes: number;
+  /** Whether the directory is looked into and left as it is, or absent: what is stored then goes with the run. */
+  readonly isReadOnly?: boolean;
 }
 
 /** A file that stays readable until the cache is closed, whatever becomes of its name. */
@@ -63,12 +65,14 @@ export interface LayerCache {
  * @param fallback a directory that exists and that nobody else can read
  */
 export async function openCache(
-  { directory: wanted, maxBytes }: CacheOptions,
+  { directory: wanted, maxBytes, isReadOnly = false }: CacheOptions,
   fallback: string,
   log: (line: string) => void,
 ): Promise<LayerCache> {
-  const lasting = maxBytes > 0 && (await isUsable(wanted, log)) ? wanted : undefined;
+  const lasting = maxBytes > 0 && !isReadOnly && (await isUsable(wanted, log)) ? wanted : undefined;
   const directory = lasting ?? fallback;
+  const isLookedInto = maxBytes > 0 && isReadOnly && wanted !== undefined && (await isTrusted(wanted));
+  const places = isLookedInto ? [directory, wanted] : [directory];
   const files = new Set<CacheFile>();
   if (lasting !== undefined) await removeStale(directory);
 
@@ -103,23 +107,9 @@ export async function openCache(
       }
     },
     async find(source, label) {
-      const known = await entriesOf(directory);
-      const fitting = known.filter(entry => entry.source === source && (entry.label === label || passedThrough(entry)));
-      fitting.sort((a, b) => Number(b.label === label) - Number(a.label === label) || (a.blob < b.blob ? -1 : 1));
-      for (const entry of fitting) {
-        const path = join(directory, nameOf(entry));
-        const handle = await open(path, 'r').catch(() => undefined);
-        if (handle === undefined) continue;
-        const { size: sizeBytes } = await handle.stat();
-        // What a machine leaves that lost power after a rename.
-        if (sizeBytes === 0) {
-          await handle.close();
-          await remove(path);
-          continue;
-        }
-        // Used now, for those who make room.
-        await handle.utimes(new Date(), new Date()).catch(() => {});
-        return { entry, sizeBytes, file: use({ handle, path }) };
+      for (const place of places) {
+        const found = await findIn(place, source, label, place === directory);
+        if (found !== undefined) return { ...found, file: use(found.file) };
       }
       return undefined;
     },
@@ -143,6 +133,50 @@ export async function openCache(
   };
 }
 
+/** @param isOurs whether an entry may be marked as used, and one that is none be removed */
+async function findIn(
+  directory: string,
+  source: Digest,
+  label: string,
+  isOurs: boolean,
+): Promise<FoundEntry | undefined> {
+  const known = await entriesOf(directory);
+  const fitting = known.filter(entry => entry.source === source && (entry.label === label || passedThrough(entry)));
+  fitting.sort((a, b) => Number(b.label === label) - Number(a.label === label) || (a.blob < b.blob ? -1 : 1));
+  for (const entry of fitting) {
+    const path = join(directory, nameOf(entry));
+    const handle = await open(path, 'r').catch(() => undefined);
+    if (handle === undefined) continue;
+    const { size: sizeBytes } = await handle.stat();
+    // What a machine leaves that lost power after a rename.
+    if (sizeBytes === 0) {
+      await handle.close();
+      if (isOurs) await remove(path);
+      continue;
+    }
+    // Used now, for those who make room.
+    if (isOurs) await handle.utimes(new Date(), new Date()).catch(() => {});
+    return { entry, sizeBytes, file: { handle, path } };
+  }
+  return undefined;
+}
+
+async function isTrusted(directory: string): Promise<boolean> {
+  return await whyNot(directory).then(
+    reason => reason === undefined,
+    () => false, // Most often it is not there yet.
+  );
+}
+
+/** Why nothing in a directory may be believed; `undefined` when it may. */
+async function whyNot(directory: string): Promise<string | undefined> {
+  const { uid, mode } = await stat(directory);
+  const me = process.getuid?.();
+  // Others could put anything there under any name.
+  if ((mode & 0o002) !== 0) return `${directory} can be written to by everybody`;
+  return uid !== me && me !== 0 ? `${directory} belongs to another user` : undefined;
+}
+
 async function isUsable(directory: string | undefined, log: (line: string) => void): Promise<boolean> {
   const no = (why: string) => {
     log(`layers are cached for this run only: ${why}`);
@@ -151,11 +185,8 @@ async function isUsable(directory: string | undefined, log: (line: string) => vo
   if (directory === undefined) return no('there is no home directory, and `cache-dir` is not set');
   try {
     await mkdir(directory, { recursive: true, mode: 0o700 });
-    const { uid, mode } = await stat(directory);
-    const me = process.getuid?.();
-    // Others could put anything there under any name.
-    if ((mode & 0o002) !== 0) return no(`${directory} can be written to by everybody`);
-    if (uid !== me && me !== 0) return no(`${directory} belongs to another user`);
+    const reason = await whyNot(directory);
+    if (reason !== undefined) return no(reason);
     const trial = join(directory, partialName());
     await (await open(trial, 'wx', 0o600)).close();
     await unlink(trial);

@@ -528,3 +528,33 @@ const HALF_WAY = `
     await new Promise(resolve => setTimeout(resolve, 60_000));
   }
   await scratch.write(() => Readable.from(endless()), never);`;
+
+describe('a cache that is only looked into', () => {
+  const looking = () => scratchWith({ cache: { directory, maxBytes: 1, isReadOnly: true } });
+
+  it('is not made, and what is stored goes with the run', async () => {
+    const scratch = await looking();
+    await scratch.keep(await write(scratch, layer.tar), diffId);
+    await scratch.close();
+    await expect(entries()).rejects.toMatchObject({ code: 'ENOENT' });
+  });
+
+  it('gives what is there, and stays as it is, too large and with what is no entry', async () => {
+    await stored();
+    await writeFile(join(directory, `${'0'.repeat(64)}.${'1'.repeat(64)}.none`), '');
+    const state = async () =>
+      await Promise.all((await entries()).map(async name => [name, (await stat(join(directory, name))).mtimeMs]));
+    const before = await state();
+    const scratch = await looking();
+    expect(await scratch.find(diffId)).toBeDefined();
+    expect(await scratch.find(`sha256:${'0'.repeat(64)}` as Digest)).toBeUndefined();
+    await scratch.close();
+    expect(await state()).toEqual(before);
+  });
+
+  it('is not believed where everybody may write', async () => {
+    await stored();
+    await chmod(directory, 0o777);
+    expect(await (await looking()).find(diffId)).toBeUndefined();
+  });
+});
