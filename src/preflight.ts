@@ -6,6 +6,7 @@ import type { NodeFacts } from './node/facts.ts';
 import type { KubeletFacts } from './node/kubelet.ts';
 import { kubernetesName, type Node } from './node/node.ts';
 import { otherWorkDisk } from './node/space.ts';
+import { twins } from './node/twins.ts';
 import { planNode, unpackedBytes } from './plan.ts';
 import type { Finding } from './report/report.ts';
 import { formatBytes } from './report/units.ts';
@@ -38,11 +39,15 @@ export function preflight(
   options: PreflightOptions,
 ): readonly Finding[] {
   const names = nodes.map(kubernetesName);
-  const found = nodes.flatMap((node, index) =>
-    faultsOf(node, images, options)
-      .concat(options.isSmoked ? twins(nodes, names, index) : [])
-      .map(fault => ({ node: node.settings.label, ...fault })),
-  );
+  const named = options.isSmoked
+    ? twins(nodes, kubernetesName, name => `the same Kubernetes node, ${name}`)
+    : new Map<CheckedNode, SideloadError>();
+  const found = nodes.flatMap(node => {
+    const twin = node.error?.code === 'INPUT_INVALID' ? undefined : named.get(node);
+    return faultsOf(node, images, options)
+      .concat(twin === undefined ? [] : [asFault(twin)])
+      .map(fault => ({ node: node.settings.label, ...fault }));
+  });
   const platforms = images.flatMap(({ variants }) => variants.map(({ platform }) => platform));
   // A node that could not be asked for its name may be any of them.
   const missing = names.includes(undefined)
@@ -75,8 +80,7 @@ function faultsOf(
   const { machine, facts, object, error } = node;
   const faults: Fault[] = [];
   if (error !== undefined) {
-    const { code, message, hint } = error;
-    faults.push({ severity: 'error', code, message, hint });
+    faults.push(asFault(error));
   }
   faults.push(...rights(node));
   if (machine !== undefined && error?.code !== 'PLATFORM_MISMATCH') {
@@ -110,8 +114,7 @@ function mismatch(images: readonly SourceImage[], machine: Parameters<typeof pla
     planNode(images, machine, new Map());
     return [];
   } catch (thrown) {
-    const { code, message, hint } = toSideloadError(thrown);
-    return [{ severity: 'error', code, message, hint }];
+    return [asFault(toSideloadError(thrown))];
   }
 }
 
@@ -122,18 +125,6 @@ function rights({ settings, missing }: CheckedNode): readonly Fault[] {
       ? fault('SUDO_RIGHT_MISSING', refused)
       : warning('SUDO_RIGHT_MISSING', `${refused}; without it ${without}`);
   });
-}
-
-/** Two addresses of one machine, as far as its Kubernetes name tells. */
-function twins(nodes: readonly CheckedNode[], names: readonly (string | undefined)[], index: number): readonly Fault[] {
-  const name = names[index];
-  const first = names.indexOf(name);
-  if (name === undefined || first === index) {
-    return [];
-  }
-  const labels = `${nodes[first]?.settings.label} and ${nodes[index]?.settings.label}`;
-  const message = `${labels} are the same Kubernetes node, ${name}`;
-  return [{ severity: 'error', code: 'INPUT_INVALID', message, hint: 'Keep one of the two addresses.' }];
 }
 
 /**
@@ -225,6 +216,10 @@ function disk({ images }: CheckedNode, facts: NodeFacts): readonly Fault[] {
     );
   }
   return faults;
+}
+
+function asFault({ code, message, hint }: SideloadError): Fault {
+  return { severity: 'error', code, message, hint };
 }
 
 function fault(code: ErrorCode, message: string): Fault {

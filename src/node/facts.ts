@@ -11,6 +11,11 @@ export interface MachineFacts {
   /** The name that the node's kubelet registers: `--hostname-override`, else the host name in lower case. */
   readonly kubernetesName: string;
   /**
+   * The same for whatever is reached at several addresses, by several users: this boot of this kernel, and the processes that
+   * are seen there. `undefined` where the machine does not tell.
+   */
+  readonly identity: string | undefined;
+  /**
    * Whether commands run as root, become root's one by one, or do without (`none`); `user` where sudo allows `podman load`
    * and `podman image inspect`, and not everything else.
    */
@@ -69,6 +74,12 @@ const CLIENTS: Readonly<Record<RuntimeName, readonly ToolName[]>> = {
 const PRIVILEGES: Readonly<Record<string, MachineFacts['privilege']>> = { 'sudo -n': 'sudo', 'doas -n': 'doas' };
 
 /**
+ * The boot ID and the PID namespace, with the host name for machines that were copied while they ran. A machine ID would
+ * not do: whoever copies a disk copies it, too. On nodes that share a kernel (kind, the lab) the boot ID alone would not.
+ */
+const IDENTITY = /^[0-9a-f-]{36}\npid:\[\d+\]\n\S+$/;
+
+/**
  * What the sections of the probe script say about the machine.
  * @throws SideloadError SUDO_REFUSED or PROBE_FAILED
  */
@@ -89,6 +100,7 @@ export function parseMachine(sections: Sections, label: string): MachineFacts {
   return {
     platform,
     kubernetesName: text('kubernetes-name'),
+    identity: IDENTITY.test(text('identity').trim()) ? text('identity').trim() : undefined,
     privilege: refusal !== undefined ? 'user' : text('uid') === '0' ? 'root' : (PRIVILEGES[text('as-root')] ?? 'none'),
     kubelet: parseKubelet(text('kubelet-configuration'), text('kubelet-gc-threshold')),
     isNarrow: text('narrow') === 'yes' && refusal === undefined,

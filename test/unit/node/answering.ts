@@ -8,6 +8,7 @@ import { nodeSettings } from './settings.ts';
 export const FACTS: NodeFacts = {
   platform: { os: 'linux', architecture: 'amd64' },
   kubernetesName: 'w1',
+  identity: undefined,
   privilege: 'root',
   isNarrow: false,
   criSocket: '/run/containerd/containerd.sock',

@@ -50,6 +50,18 @@ it('tells of a machine without a runtime what can be told', () => {
   });
 });
 
+it.each([
+  ['e8e175dc-8737-4dc3-be32-926c4362db18\npid:[4026531836]\nn1', true],
+  ['e8e175dc-8737-4dc3-be32-926c4362db18', false],
+  ['pid:[4026531836]\nn1', false],
+  ['', false],
+])(
+  'knows a machine again by its boot, its processes and its name, by all three or not at all (%j)',
+  (identity, isKnown) => {
+    expect(facts({ identity }).identity).toBe(isKnown ? identity : undefined);
+  },
+);
+
 function failure(sections: Readonly<Record<string, string | undefined>>): SideloadError {
   try {
     facts(sections);

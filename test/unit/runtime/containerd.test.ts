@@ -7,6 +7,7 @@ import { runtimeOf } from '../../../src/runtime/detect.ts';
 const FACTS: NodeFacts = {
   platform: { os: 'linux', architecture: 'amd64' },
   kubernetesName: 'worker-1',
+  identity: undefined,
   privilege: 'root',
   criSocket: '/run/k3s/containerd/containerd.sock',
   criSocketOrigin: 'well-known socket',
