@@ -1,4 +1,4 @@
-import { SideloadError } from './errors.ts';
+import { type ErrorCode, SideloadError } from './errors.ts';
 import { bestMatch, formatPlatform, type Platform } from './image/platform.ts';
 import { type Node, ready } from './node/node.ts';
 import { READ_RECORD, readRecord } from './node/record.ts';
@@ -15,6 +15,8 @@ export interface Expectation {
   readonly variants: readonly { readonly platform: Platform; readonly imageId: string }[];
   /** Whether it is the image of sandboxes, which only nodes need whose runtime makes them of it. */
   readonly isSandbox: boolean;
+  /** Whether it has to be pinned; where this is not said, the record on the node says it. */
+  readonly isPinned?: boolean;
 }
 
 type Drift = NonNullable<ImageReport['drift']>;
@@ -24,7 +26,7 @@ function driftOf(
   { variants }: Pick<Expectation, 'variants'>,
   platform: Platform,
   held: HeldImage | undefined,
-  wasPinned: (imageId: string) => boolean,
+  mustBePinned: (imageId: string) => boolean,
 ): { readonly drift: Drift; readonly says: string; readonly imageId: string } | undefined {
   const wanted = bestMatch(variants, platform);
   if (wanted === undefined) {
@@ -37,45 +39,79 @@ function driftOf(
   if (difference !== undefined) {
     return { drift: difference.kind, says: difference.says, imageId };
   }
-  return held?.isPinned === false && wasPinned(imageId)
+  return held?.isPinned === false && mustBePinned(imageId)
     ? { drift: 'not-pinned', says: 'it was pinned, and is not any more', imageId }
     : undefined;
 }
 
+/** What it is, and what it should be. */
+function saying({ says, drift, imageId }: NonNullable<ReturnType<typeof driftOf>>): string {
+  return drift === 'missing' || drift === 'not-unpacked' ? `${says}; it should be ${imageId}` : says;
+}
+
 /**
- * Compares what a node holds with what it should; the node's `checked` has the answer for each image.
- * @throws SideloadError DRIFT, with all that is wrong on the node
+ * Asks a node, in one round trip, what it holds, and compares it with what it should; the node's `seen` has the answer for
+ * each image. This is `mode: check`, and the last look of a push.
+ * @throws SideloadError with the code, and all that is wrong on the node
  */
-export async function checkNode(node: Node, expectations: readonly Expectation[], run: Run): Promise<void> {
+export async function checkNode(
+  node: Node,
+  expectations: readonly Expectation[],
+  code: ErrorCode,
+  run: Run,
+): Promise<void> {
+  node.seen = []; // What was seen before counts no more.
   const { connection, facts } = ready(node);
   const wanted = expectations.filter(
     ({ reference, isSandbox }) => !isSandbox || facts.sandbox?.reference === reference,
   );
   const references = wanted.map(({ reference }) => reference);
   const held = await inspect(node, references, run.signal);
-  const recorded = facts.privilege === 'user' ? [] : readRecord(await runScript(connection, READ_RECORD, run.signal));
-  node.checked = wanted.map(expectation => {
-    const { reference } = expectation;
+  const isRecordAsked = wanted.some(({ isPinned }) => isPinned === undefined) && facts.privilege !== 'user';
+  const recorded = isRecordAsked ? readRecord(await runScript(connection, READ_RECORD, run.signal)) : [];
+  node.seen = wanted.map(expectation => {
+    const { reference, isPinned } = expectation;
     const wasPinned = (imageId: string) =>
       recorded.some(one => one.reference === reference && one.imageId === imageId && one.isPinned === true);
-    const found = driftOf(expectation, facts.platform, held.get(reference), wasPinned);
-    const error =
-      found === undefined
-        ? undefined
-        : errorReport(new SideloadError('DRIFT', `${reference}: ${found.says}`, { node: node.settings.label }));
+    const found = driftOf(expectation, facts.platform, held.get(reference), id => isPinned ?? wasPinned(id));
     return {
       reference,
       imageId: found?.imageId ?? held.get(reference)?.imageId ?? '',
-      outcome: found === undefined ? 'present' : 'none',
-      estimatedBytes: 0,
-      isEstimateExact: true,
-      bytesSent: 0,
       drift: found?.drift,
-      error,
-    } as const;
+      error:
+        found === undefined
+          ? undefined
+          : errorReport(new SideloadError(code, `${reference}: ${saying(found)}`, { node: node.settings.label })),
+    };
   });
-  const faults = node.checked.flatMap(({ error }) => error?.message ?? []);
+  const faults = node.seen.flatMap(({ error }) => error?.message ?? []);
   if (faults.length > 0) {
-    throw new SideloadError('DRIFT', faults.join('\n'));
+    throw new SideloadError(code, faults.join('\n'));
+  }
+}
+
+/**
+ * The last look of a push at a node: whether all that was proven of it is still so, after everything that this run does there.
+ * @throws SideloadError CHANGED_SINCE
+ */
+export async function lookLast(node: Node, run: Run): Promise<void> {
+  const expectations = node.images.map(({ reference, image, isSandbox }) => ({
+    reference,
+    variants: [image],
+    isSandbox: false, // A node has been sent none but its own.
+    isPinned: node.hasPinned && !isSandbox,
+  }));
+  try {
+    await checkNode(node, expectations, 'CHANGED_SINCE', run);
+  } finally {
+    for (const image of node.images) {
+      const { drift, error } = node.seen.find(({ reference }) => reference === image.reference) ?? {};
+      if (error !== undefined) {
+        image.error ??= new SideloadError(error.code, error.message, { node: node.settings.label });
+      }
+      if (drift !== undefined && drift !== 'not-pinned') {
+        image.outcome = 'changed';
+      }
+    }
   }
 }

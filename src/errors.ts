@@ -120,6 +120,10 @@ export const ERRORS = {
     title: 'The node does not hold the image that CI built',
     hint: 'Look for other jobs or people that change this image on the node, and run the job again.',
   },
+  CHANGED_SINCE: {
+    title: 'The node no longer holds what this job had proven there',
+    hint: 'Find out who moves or removes images on the node (another tool, a person, the kubelet’s own collection), and run the job again.',
+  },
   NODE_LOCKED: {
     title: 'Another job moves the same references on the node',
     hint: 'Run this job again when the other one has ended, or raise `lock-timeout`; what is on the nodes is the other job’s to prove.',

@@ -1,4 +1,4 @@
-import { checkNode, type Expectation } from './check.ts';
+import { checkNode, type Expectation, lookLast } from './check.ts';
 import { askCluster, type Cluster, nodesFromCluster, openCluster } from './cluster.ts';
 import { SideloadError, toSideloadError } from './errors.ts';
 import { smokeByCri, smokeByKubelet } from './gate.ts';
@@ -28,6 +28,7 @@ import { missingRights } from './node/rights.ts';
 import { stageImages } from './node/send.ts';
 import { leaveNode, planAgain, planImages, prepareNode, removeStaged } from './node/steps.ts';
 import { throttleOf } from './node/throttle.ts';
+import { sameMachines } from './node/twins.ts';
 import { errorOf, preflight } from './preflight.ts';
 import { transferProgress } from './report/progress.ts';
 import { errorReport, type Finding, type Report, type StageReport } from './report/report.ts';
@@ -54,6 +55,7 @@ export async function sideload(settings: Settings, host: Host, run: Run): Promis
   let images: ImageSet | undefined;
   let cluster: Cluster | undefined;
   let isChecked = false;
+  let isSettled = false;
   let unlisted: readonly Finding[] = [];
   let error: SideloadError | undefined;
   const otherErrors: SideloadError[] = [];
@@ -64,6 +66,24 @@ export async function sideload(settings: Settings, host: Host, run: Run): Promis
   const locks = locksOf(() => nodes, run, host.info);
   const throttle = throttleOf(settings.bandwidth);
   const sending = { settings, ssh, run, progress: transferProgress(host), throttle, log: host.info };
+
+  /**
+   * From here on nothing is put back, as it could not all be: by nobody, not even a post step, which then takes away what
+   * was kept. Until here all nodes have been seen to hold what was proven.
+   */
+  const settle = () => {
+    isSettled = true;
+    host.saveState('settled', 'true');
+  };
+
+  /** Whether what was proven is still so, and was nobody else's to change meanwhile. */
+  const look = async (some: readonly Node[]) => {
+    await onEach(some, async node => {
+      await lookLast(node, run);
+      host.info(`${node.settings.label}: holds what was proven`);
+    });
+    await locks.confirm();
+  };
 
   const bundling: Readonly<Record<string, () => Promise<void>>> = {
     'Open the images': async () => {
@@ -102,6 +122,10 @@ export async function sideload(settings: Settings, host: Host, run: Run): Promis
       if (opened.status === 'rejected') {
         error = toSideloadError(opened.reason);
       }
+      const same = sameMachines(nodes);
+      for (const [node, fault] of same) node.error ??= fault;
+      // Nothing is removed from any node of a list that is wrong.
+      isChecked = settings.mode === 'prune' && same.size > 0;
     },
     ...((settings.mode === 'push' || settings.mode === 'plan') && {
       'Check what the nodes lack': async () => {
@@ -215,15 +239,6 @@ export async function sideload(settings: Settings, host: Host, run: Run): Promis
       'Note what is ours': async () => {
         await locks.confirm();
         await onEach(nodes, async node => {
-          if (!settings.pin) {
-            const pinned = node.images.filter(({ isPinned, isSandbox }) => isPinned && !isSandbox);
-            await unpinImages(
-              node,
-              pinned.map(({ reference }) => reference),
-              run.id,
-              run.signal,
-            );
-          }
           const refusal = await noteImages(node, run);
           if (refusal !== undefined) {
             host.info(
@@ -232,8 +247,22 @@ export async function sideload(settings: Settings, host: Host, run: Run): Promis
           }
         });
       },
+      'Look at the nodes a last time': async () => {
+        await look(nodes);
+        const isPinned = ({ images: all }: Node) => all.some(image => image.isPinned && !image.isSandbox);
+        const pinned = settings.pin ? [] : nodes.filter(isPinned);
+        if (pinned.length > 0 && nodes.every(node => node.error === undefined)) {
+          settle();
+          await onEach(pinned, node => unpinOld(node, run));
+          await look(pinned);
+        }
+      },
       ...(settings.keep !== undefined && {
-        'Remove old releases': () => removeOld(nodes, repositoriesOf(images?.images ?? []), settings, run, host),
+        'Remove old releases': async () => {
+          settle();
+          await removeOld(nodes, repositoriesOf(images?.images ?? []), settings, run, host);
+          await look(nodes.filter(({ retention }) => retention?.some(({ fate }) => fate === 'removed')));
+        },
       }),
     }),
     ...(settings.mode === 'check' && {
@@ -243,10 +272,10 @@ export async function sideload(settings: Settings, host: Host, run: Run): Promis
         }
         const wanted = expectations();
         await onEach(nodes, async node => {
-          await checkNode(node, wanted, run);
+          await checkNode(node, wanted, 'DRIFT', run);
           host.info(`${node.settings.label}: has what it should`);
         });
-        changed = nodes.some(node => node.checked.some(({ drift }) => drift !== undefined));
+        changed = nodes.some(node => node.seen.some(({ drift }) => drift !== undefined));
       },
     }),
     ...(settings.mode === 'prune' && {
@@ -279,14 +308,13 @@ export async function sideload(settings: Settings, host: Host, run: Run): Promis
     error ??= found;
   }
   const hasFailed = error !== undefined || nodes.some(node => node.error !== undefined);
-  if (hasFailed && settings.atomic && nodes.some(hasMoved)) {
+  if (hasFailed && settings.atomic && !isSettled && nodes.some(hasMoved)) {
     await host.group('Put back what the references named', async () => {
       await Promise.all(nodes.map(node => restoreImages(node, settings, ssh, run.id, host.info)));
     });
     changed = nodes.some(node => node.images.some(image => image.hasMoved && image.outcome !== 'restored'));
   } else {
-    // From here on a post step takes away what is kept, instead of putting it back on some nodes and not on others.
-    host.saveState('settled', 'true');
+    settle();
   }
   await images?.close();
   await sandboxes.close();
@@ -377,7 +405,7 @@ async function open(settings: Settings, host: Host, run: Run): Promise<ImageSet>
     aliases: settings.aliases,
     containerdNamespace: settings.containerdNamespace,
     compression: settings.compression,
-    cache: settings.cache,
+    cache: { ...settings.cache, isReadOnly: settings.mode === 'plan' || settings.mode === 'check' },
     directory: run.scratch,
     prefetch: settings.mode === 'push' || settings.mode === 'bundle',
     log: host.info,
@@ -426,6 +454,17 @@ async function removeOld(
   });
 }
 
+/** Takes away the pins that earlier jobs have set on what this one has pushed. */
+async function unpinOld(node: Node, run: Run): Promise<void> {
+  const pinned = node.images.filter(({ isPinned, isSandbox }) => isPinned && !isSandbox);
+  await unpinImages(
+    node,
+    pinned.map(({ reference }) => reference),
+    run.id,
+    run.signal,
+  );
+}
+
 const FATE_WORDS: Readonly<Record<string, string>> = {
   'in-use': 'is old, and stays: a container was made from it',
   changed: 'names another image now, and stays: it is no longer ours',
@@ -442,6 +481,6 @@ async function openSandbox(reference: string, settings: Settings, host: Host, ru
 }
 
 /** Whether anything of this run may have to be put back on the node. */
-function hasMoved({ kept, images, hasPinned }: Node): boolean {
-  return kept.length > 0 || hasPinned || images.some(image => image.hasMoved);
+function hasMoved({ kept, images, hasPinned, noted }: Node): boolean {
+  return kept.length > 0 || hasPinned || noted !== undefined || images.some(image => image.hasMoved);
 }

@@ -6,8 +6,9 @@ import type { SecretOrigin } from './secrets.ts';
 export type OutputName = 'images' | 'image-ids' | 'nodes' | 'bytes-sent' | 'changed' | 'drift' | 'bundle';
 
 export const OUTPUTS: Readonly<Record<OutputName, string>> = {
-  images: 'The references that the nodes (with `mode: bundle`: the file) now hold, one per line.',
-  'image-ids': 'JSON: image ID (config digest) by reference and platform.',
+  images:
+    'The references that all nodes were seen to hold at the end of a push or check (with `mode: bundle`: that the file holds), one per line; empty when the job failed.',
+  'image-ids': 'JSON: image ID (config digest) of these, by reference and platform.',
   nodes: 'JSON: one object per node with its facts, findings, bytes sent, verdicts and error.',
   'bytes-sent': 'Bytes of image archives sent to all nodes together.',
   changed:

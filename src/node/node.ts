@@ -2,6 +2,7 @@ import { SideloadError, toSideloadError } from '../errors.ts';
 import type { BlobDescriptor, PlatformImage } from '../image/image.ts';
 import { formatPlatform } from '../image/platform.ts';
 import {
+  type ErrorReport,
   errorReport,
   type Finding,
   type ImageReport,
@@ -14,6 +15,7 @@ import type { NodeSettings } from '../settings.ts';
 import type { NodeObject } from '../smoke/objects.ts';
 import type { SshConnection } from '../ssh/connect.ts';
 import type { MachineFacts, NodeFacts } from './facts.ts';
+import type { RecordEntry } from './record.ts';
 import type { MissingRight } from './rights.ts';
 
 /** An image on its way to one node. */
@@ -42,6 +44,16 @@ export interface NodeImage {
   error?: SideloadError | undefined;
 }
 
+/** An image as a node was seen to hold it. */
+export interface SeenImage {
+  readonly reference: string;
+  /** What it should be. */
+  readonly imageId: string;
+  /** How it differs from that; `undefined` when it does not. */
+  readonly drift: ImageReport['drift'];
+  readonly error: ErrorReport | undefined;
+}
+
 /** A node and how far this run got with it. */
 export interface Node {
   readonly settings: NodeSettings;
@@ -63,11 +75,13 @@ export interface Node {
   kept: readonly Kept[];
   /** Whether this run may have pinned images on the node. */
   hasPinned: boolean;
+  /** What this run has written into the node's record, and the lines that it took the place of. */
+  noted: { readonly added: readonly RecordEntry[]; readonly replaced: readonly RecordEntry[] } | undefined;
   /** The references that this run is known to have locked on the node, and when it asked last by the runner’s clock. */
   lock: { readonly references: readonly string[]; readonly askedAtMs: number } | undefined;
   findings: readonly Finding[];
-  /** With `mode: check`: how it compares with what should be there. */
-  checked: readonly ImageReport[];
+  /** What was seen of each image when the node was looked at last; empty before that. */
+  seen: readonly SeenImage[];
   /** What became of what we had put there before; `undefined` when that was not looked at. */
   retention: readonly RetentionReport[] | undefined;
   /** The first error; nothing more is tried on the node after it. */
@@ -89,9 +103,10 @@ export function newNode(settings: NodeSettings): Node {
     staged: new Set(),
     kept: [],
     hasPinned: false,
+    noted: undefined,
     lock: undefined,
     findings: [],
-    checked: [],
+    seen: [],
     retention: undefined,
     error: undefined,
   };
@@ -174,27 +189,14 @@ export function describeImage({ reference, image, stage, held }: NodeImage): str
 }
 
 export function nodeReport(node: Node): NodeReport {
-  const { settings, machine, facts, images, findings, checked, retention, error } = node;
+  const { settings, machine, facts, images, findings, seen, retention, error } = node;
   return {
     node: settings.label,
     address: `${settings.host}:${settings.port}`,
     kubernetesName: kubernetesName(node),
     platform: machine === undefined ? undefined : formatPlatform(machine.platform),
     runtime: facts === undefined ? undefined : `${facts.runtime.name} ${facts.runtime.version}`,
-    images: [
-      ...images.map(({ reference, image, isSandbox, stage, estimate, outcome, bytesSent, smoke, error: fault }) => ({
-        reference,
-        imageId: image.imageId,
-        ...(isSandbox && { isSandbox }),
-        outcome,
-        estimatedBytes: isSent(node, { reference, stage }) ? estimate.bytes : 0,
-        isEstimateExact: estimate.isExact,
-        bytesSent,
-        smoke,
-        error: fault === undefined ? undefined : errorReport(fault),
-      })),
-      ...checked,
-    ],
+    images: images.length > 0 ? images.map(image => imageReport(node, image)) : seen.map(checkReport),
     bytesSent: images.reduce((sum, image) => sum + image.bytesSent, 0),
     startedAt: new Date(node.startedAtMs).toISOString(),
     endedAt: new Date(node.endedAtMs).toISOString(),
@@ -202,6 +204,41 @@ export function nodeReport(node: Node): NodeReport {
     findings,
     retention,
     error: error === undefined ? undefined : errorReport(error),
+  };
+}
+
+function imageReport(node: Node, image: NodeImage): ImageReport {
+  const { reference, isSandbox, stage, estimate, outcome, bytesSent, smoke, error } = image;
+  const last = node.seen.find(one => one.reference === reference);
+  return {
+    reference,
+    imageId: image.image.imageId,
+    ...(isSandbox && { isSandbox }),
+    outcome,
+    // What was put back since is not what was seen.
+    isHeld: last !== undefined && last.drift === undefined && outcome !== 'restored',
+    estimatedBytes: isSent(node, { reference, stage }) ? estimate.bytes : 0,
+    isEstimateExact: estimate.isExact,
+    bytesSent,
+    smoke,
+    drift: last?.drift,
+    error: error === undefined ? undefined : errorReport(error),
+  };
+}
+
+/** Of a check, which has no images of its own. */
+function checkReport({ reference, imageId, drift, error }: SeenImage): ImageReport {
+  const isHeld = drift === undefined;
+  return {
+    reference,
+    imageId,
+    outcome: isHeld ? 'present' : 'none',
+    isHeld,
+    estimatedBytes: 0,
+    isEstimateExact: true,
+    bytesSent: 0,
+    drift,
+    error,
   };
 }
 

@@ -8,6 +8,7 @@ import type { SshTransport } from '../ssh/transport.ts';
 import { type Refusal, renewLocks, takeLocks } from './lock.ts';
 import { type Node, type NodeImage, notingError, ready } from './node.ts';
 import { unpinOf } from './pin.ts';
+import { forgetNoted } from './retention.ts';
 import { runScript } from './script.ts';
 import { CLEAN_UP_MS, forgetKept, freeNamesOn, insistOn, inspect, removeStaged } from './steps.ts';
 
@@ -86,7 +87,7 @@ export async function restoreImages(
 ): Promise<void> {
   const { label } = node.settings;
   const moved = node.images.filter(({ hasMoved }) => hasMoved);
-  if (node.kept.length === 0 && moved.length === 0 && !node.hasPinned) {
+  if (node.kept.length === 0 && moved.length === 0 && !node.hasPinned && node.noted === undefined) {
     return;
   }
   if (node.facts !== undefined && runtimeOf(node.facts.runtime.name).names(node.facts) === undefined) {
@@ -95,17 +96,25 @@ export async function restoreImages(
   }
   const kept = new Set(node.kept.map(({ reference }) => reference));
   const failed = new Map<string, string>();
+  let taken: ReadonlyMap<string, string> = new Map();
   try {
     const signal = AbortSignal.timeout(CLEAN_UP_MS);
     await insistOn(node, settings, ssh, signal, async () => {
       failed.clear();
       const lost = await renewLocks(node, runId, signal);
       const own = node.kept.filter(one => lost.every(({ reference }) => reference !== one.reference));
-      const restored = await restoreKept(node, own, signal, log);
+      taken = await takenByOthers(node, own, signal);
+      const restored = await restoreKept(
+        node,
+        own.filter(({ reference }) => !taken.has(reference)),
+        signal,
+        log,
+      );
       for (const [reference, fault] of [...restored, ...lost.map(takenOver)]) failed.set(reference, fault);
       if (node.hasPinned) {
         await unpinOf(node, runId, runId, signal);
       }
+      await forgetNoted(node, reference => !(failed.has(reference) || taken.has(reference)), signal);
     });
     if (failed.size === 0) {
       await forgetKept(node, signal);
@@ -114,6 +123,15 @@ export async function restoreImages(
     for (const { reference } of moved) failed.set(reference, toSideloadError(thrown).message);
   }
   for (const image of moved) {
+    const now = taken.get(image.reference);
+    if (now !== undefined) {
+      const message = `${image.reference} is not put back: it names ${now}, which somebody else has put there meanwhile`;
+      image.outcome = 'changed';
+      image.error ??= new SideloadError('CHANGED_SINCE', message, { node: label });
+      node.error ??= image.error;
+      log(`${label}: ${message}`);
+      continue;
+    }
     const fault =
       failed.get(image.reference) ?? (kept.has(image.reference) ? undefined : 'its name is too long to be kept');
     if (fault === undefined) {
@@ -127,6 +145,28 @@ export async function restoreImages(
   }
   // Names that could not be put back are left to a person.
   node.kept = [];
+}
+
+/**
+ * The references that name neither what this run has moved there nor what was there before, and what they name: that is
+ * somebody else's, and newer.
+ */
+async function takenByOthers(
+  node: Node,
+  kept: readonly Kept[],
+  signal: AbortSignal,
+): Promise<ReadonlyMap<string, string>> {
+  const names = kept.flatMap(({ reference, before, absent }) => [reference, before, absent]);
+  const held = kept.length === 0 ? new Map() : await inspect(node, names, signal);
+  const idOf = (name: string) => held.get(name)?.imageId;
+  return new Map(
+    kept.flatMap(({ reference, before, absent }) => {
+      const now = idOf(reference);
+      const own = node.images.find(image => image.reference === reference)?.image.imageId;
+      const isKept = idOf(before) !== undefined || idOf(absent) !== undefined;
+      return isKept && now !== undefined && now !== own && now !== idOf(before) ? [[reference, now]] : [];
+    }),
+  );
 }
 
 /**

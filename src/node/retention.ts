@@ -33,6 +33,8 @@ export async function noteImages(node: Node, run: Run): Promise<string | undefin
       .filter(one => one.outcome === 'sent' || isRecorded(one))
       .map(({ reference, imageId }) => ({ reference, imageId, placedAt, run: run.id, isPinned: node.hasPinned }));
     if (added.length > 0) {
+      const isReplaced = (old: RecordEntry) => added.some(({ reference }) => reference === old.reference);
+      node.noted = { added, replaced: recorded.filter(isReplaced) };
       await runScript(connection, changeRecord(added), run.signal);
     }
     return undefined;
@@ -43,6 +45,23 @@ export async function noteImages(node: Node, run: Run): Promise<string | undefin
     }
     return error.message;
   }
+}
+
+/**
+ * Makes the record say again what it said before {@link noteImages}.
+ * @param isOurs whether a reference is still as this run has left it, or put back
+ */
+export async function forgetNoted(
+  node: Node,
+  isOurs: (reference: string) => boolean,
+  signal: AbortSignal,
+): Promise<void> {
+  const { added = [], replaced = [] } = node.noted ?? {};
+  const own = (entries: readonly RecordEntry[]) => entries.filter(({ reference }) => isOurs(reference));
+  if (own(added).length > 0) {
+    await runScript(ready(node).connection, changeRecord(own(replaced), own(added)), signal);
+  }
+  node.noted = undefined;
 }
 
 /**

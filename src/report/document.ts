@@ -1,6 +1,6 @@
 import type { CiRun } from '../host/host.ts';
 import { VERSION } from '../version.ts';
-import { bytesSent, type Report, type ReportDocument, SCHEMA_VERSION, succeeded } from './report.ts';
+import { bytesSent, heldOf, type Report, type ReportDocument, SCHEMA_VERSION, succeeded } from './report.ts';
 
 /** The record as `report-json` and `--json` publish it. */
 export function reportDocument(report: Report, ci: CiRun | undefined): ReportDocument {
@@ -15,6 +15,7 @@ export function reportDocument(report: Report, ci: CiRun | undefined): ReportDoc
     durationMs: Math.max(0, Date.parse(endedAt) - Date.parse(startedAt)),
     bytesSent: bytesSent(report),
     ...rest,
+    held: heldOf(report),
   };
 }
 

@@ -10,7 +10,7 @@ const MAX_VARIABLES = 20;
  */
 export function dotenvText(document: ReportDocument): string {
   const failed = document.nodes.filter(node => node.error !== undefined);
-  const images = Object.entries(document.images);
+  const images = Object.entries(document.held ?? {});
   const facts: readonly (readonly [string, string | number | boolean | undefined])[] = [
     ['SUCCEEDED', document.succeeded],
     ['CHANGED', document.changed],

@@ -1,6 +1,7 @@
 import { ERRORS } from '../errors.ts';
 import {
   type ErrorReport,
+  type ImageReport,
   type NodeReport,
   type Report,
   type ReportDocument,
@@ -44,10 +45,9 @@ function casesOf(node: NodeReport, report: Report): readonly TestCase[] {
   const { durationMs } = node;
   const whole = { name: `${node.node}: node`, durationMs };
   const images = node.images.map(image => {
-    // An image that was stopped on its way has no verdict of its own; the node's error says why.
-    const isTried =
-      image.error !== undefined || image.outcome !== 'none' || report.mode === 'plan' || report.mode === 'check';
-    const skipped = isTried ? undefined : `not put on the node: ${reasonOf(node, report)}`;
+    // An image that was not seen at the end has no verdict of its own; some error says why.
+    const isTold = image.error !== undefined || image.isHeld === true || report.mode !== 'push';
+    const skipped = isTold ? undefined : `${UNPROVEN[image.outcome] ?? 'not proven'}: ${reasonOf(node, report)}`;
     return { name: `${node.node}: ${image.reference}`, durationMs, failure: image.error, skipped };
   });
   const isImages = node.images.some(({ error }) => error?.code === node.error?.code);
@@ -59,6 +59,12 @@ function casesOf(node: NodeReport, report: Report): readonly TestCase[] {
         ? [whole]
         : [{ ...whole, skipped: reasonOf(node, report) }];
 }
+
+/** Why an image has no verdict, by its outcome. */
+const UNPROVEN: Readonly<Partial<Record<ImageReport['outcome'], string>>> = {
+  none: 'not put on the node',
+  restored: 'put there and taken back',
+};
 
 function reasonOf(node: NodeReport, report: Report): string {
   if (node.error !== undefined) {

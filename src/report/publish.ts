@@ -1,11 +1,11 @@
 import { ERRORS, toSideloadError } from '../errors.ts';
-import { EXIT, type ExitCode, type Host } from '../host/host.ts';
+import { EXIT, type ExitCode, type Host, type OutputName } from '../host/host.ts';
 import { reportDocument } from './document.ts';
 import { type ReportFiles, writeReports } from './files.ts';
+import { outputsOf } from './outputs.ts';
 import {
   bytesSent,
   causesOf,
-  driftOf,
   type ErrorReport,
   errorsOf,
   isMisused,
@@ -38,16 +38,8 @@ export async function publish(
   for (const { title, error } of errorsOf(report)) {
     host.error(describe(error), title);
   }
-  host.output('images', Object.keys(report.images).join('\n'));
-  host.output('image-ids', JSON.stringify(report.images));
-  host.output('nodes', JSON.stringify(report.nodes));
-  host.output('bytes-sent', String(bytesSent(report)));
-  host.output('changed', String(report.changed));
-  if (report.bundle !== undefined) {
-    host.output('bundle', report.bundle.path);
-  }
-  if (report.mode === 'check') {
-    host.output('drift', JSON.stringify(driftOf(report)));
+  for (const [name, value] of Object.entries(outputsOf(report))) {
+    host.output(name as OutputName, value);
   }
   await host.summary(markdown(report, ok));
   const isWritten = await writeAll(report, host, files);

@@ -44,9 +44,17 @@ const ImageSchema = v.pipe(
     imageId: text('Config digest that CI built for the platform of the node.'),
     isSandbox: v.optional(v.pipe(v.boolean(), v.description('Whether it was sent along for the sandboxes of pods.'))),
     outcome: v.pipe(
-      v.picklist(['present', 'sent', 'restored', 'none']),
+      v.picklist(['present', 'sent', 'restored', 'changed', 'none']),
       v.description(
-        '`present`: the node held it already; `sent`: it was sent and verified, and is there now; `restored`: it was there, the job failed, and the reference is again what it was before; `none`: it did not get that far.',
+        '`present`: the node held it already; `sent`: it was sent, and the reference named it; `restored`: it was there, the job failed, and the reference is again what it was before; `changed`: somebody else has given the reference to another image since, or taken it away; `none`: it did not get that far. `isHeld` says what is so at the end.',
+      ),
+    ),
+    isHeld: v.optional(
+      v.pipe(
+        v.boolean(),
+        v.description(
+          'Whether the node held exactly this image under the reference when it was looked at last, which is the end of a push and all of a check; `false` when nobody has looked then, or when it was put back after that.',
+        ),
       ),
     ),
     estimatedBytes: count(
@@ -65,7 +73,9 @@ const ImageSchema = v.pipe(
     drift: v.optional(
       v.pipe(
         v.picklist(['missing', 'other-image', 'not-unpacked', 'not-pinned', 'no-platform']),
-        v.description('With `mode: check`: how the node differs from what should be there; absent when it does not.'),
+        v.description(
+          'How the node differed from what should be there when it was looked at last; absent when it did not.',
+        ),
       ),
     ),
     error: v.optional(ErrorSchema),
@@ -118,6 +128,8 @@ const StageSchema = v.pipe(
   v.readonly(),
 );
 
+const Images = v.pipe(v.record(v.string(), v.pipe(v.record(v.string(), v.string()), v.readonly())), v.readonly());
+
 const reportEntries = {
   run: v.optional(text('ID of the run; absent when the inputs were wrong and none began.')),
   mode: text('`push`, `plan`, and whatever else the `mode` input takes.'),
@@ -125,9 +137,8 @@ const reportEntries = {
   endedAt: time('When it ended.'),
   stages: list(StageSchema),
   images: v.pipe(
-    v.record(v.string(), v.pipe(v.record(v.string(), v.string()), v.readonly())),
-    v.readonly(),
-    v.description('Image ID by platform, by reference.'),
+    Images,
+    v.description('What was asked for: image ID by platform, by reference. `held` is what is there.'),
   ),
   nodes: list(NodeSchema),
   findings: v.pipe(list(FindingSchema), v.description('About nodes of the cluster that are not in the list.')),
@@ -187,6 +198,14 @@ export const DocumentSchema = v.pipe(
     durationMs: count('Milliseconds from start to end.'),
     bytesSent: count('Sum over the nodes.'),
     ...reportEntries,
+    held: v.optional(
+      v.pipe(
+        Images,
+        v.description(
+          'What all nodes were seen to hold at the end of a push or check that succeeded; with `mode: bundle` what the file holds: image ID by platform, by reference. Empty otherwise.',
+        ),
+      ),
+    ),
   }),
   v.readonly(),
 );
@@ -209,9 +228,33 @@ export function bytesSent(report: Report): number {
   return report.nodes.reduce((sum, node) => sum + node.bytesSent, 0);
 }
 
-export function succeeded(report: Report): boolean {
-  const isDone = report.nodes.length > 0 || report.bundle !== undefined;
-  return report.error === undefined && isDone && report.nodes.every(node => node.error === undefined);
+/** Whether every node did what the mode asks for; a push has not before it has seen all of it at the end. */
+export function succeeded({ mode, nodes, bundle, error }: Report): boolean {
+  const isDone = nodes.length > 0 || bundle !== undefined;
+  const isProven = mode !== 'push' || nodes.every(({ images }) => images.every(({ isHeld }) => isHeld === true));
+  return error === undefined && isDone && isProven && nodes.every(node => node.error === undefined);
+}
+
+/**
+ * What is there at the end of a run, image ID by platform, by reference: what every node was seen to hold, or the file of a
+ * bundle. Nothing when the run failed, and nothing of a run that has not looked: a plan, or a prune.
+ */
+export function heldOf(report: Report): ReportDocument['images'] {
+  const { images, nodes, bundle } = report;
+  if (!succeeded(report)) {
+    return {};
+  }
+  if (bundle !== undefined) {
+    return images;
+  }
+  const heldOn = nodes.map(node => node.images.filter(({ isHeld }) => isHeld === true));
+  return Object.fromEntries(
+    Object.entries(images).flatMap(([reference, ids]) => {
+      const seen = heldOn.flatMap(held => held.find(image => image.reference === reference)?.imageId ?? []);
+      const here = Object.entries(ids).filter(([, imageId]) => seen.includes(imageId));
+      return seen.length === nodes.length ? [[reference, Object.fromEntries(here)]] : [];
+    }),
+  );
 }
 
 /** What a check has found: by image, or for the whole of a node that could not be asked. */

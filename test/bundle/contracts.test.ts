@@ -131,7 +131,7 @@ describe.each(CONTRACTS)('under the contract of $name', contract => {
     const outcome = await main(inputs);
     expectRefusal(outcome, 'SSH_UNREACHABLE', /w1: The node cannot be reached|w1%3A The node cannot be reached/);
     const { outputs, state } = said(outcome, contract);
-    expect(outputs).toMatchObject({ images: 'docker.io/library/app:1', changed: 'false', 'bytes-sent': '0' });
+    expect(outputs).toMatchObject({ images: '', 'image-ids': '{}', changed: 'false', 'bytes-sent': '0' });
     expect(JSON.parse(outputs.nodes ?? '')).toMatchObject([{ node: 'w1', error: { code: 'SSH_UNREACHABLE' } }]);
     expect(state).toMatchObject({ started: 'true', finished: 'true', run: expect.stringMatching(/^\w{12,13}$/) });
     expect(outcome.stdout).toMatch(/\nw1 +.*SSH_UNREACHABLE/);

@@ -1,7 +1,8 @@
 import { describe, expect, it } from 'vitest';
-import { checkNode, type Expectation } from '../../src/check.ts';
+import { checkNode, type Expectation, lookLast } from '../../src/check.ts';
 import type { SideloadError } from '../../src/errors.ts';
 import type { NodeFacts } from '../../src/node/facts.ts';
+import { type NodeImage, nodeReport } from '../../src/node/node.ts';
 import { type AskedScript, answeringNode, holds } from './node/answering.ts';
 
 const APP = 'docker.io/library/app:1';
@@ -29,36 +30,47 @@ async function checked(
 ) {
   const answer = (script: AskedScript) => (script.text.includes('section record') ? { record } : holds(script, held));
   const node = answeringNode(answer, facts);
-  const error = await checkNode(node, expectations, RUN).then(
+  const error = await checkNode(node, expectations, 'DRIFT', RUN).then(
     () => undefined,
     (thrown: SideloadError) => thrown,
   );
-  return { node, error, drift: node.checked.map(({ drift }) => drift) };
+  return { node, error, drift: node.seen.map(({ drift }) => drift) };
 }
 
 describe('a node', () => {
   it('has what it should when image ID and layers are there', async () => {
     const { node, error } = await checked([expectation(APP, 'a')], { [APP]: { imageId: id('a') } });
     expect(error).toBeUndefined();
-    expect(node.checked).toMatchObject([
-      { reference: APP, imageId: id('a'), outcome: 'present', drift: undefined, error: undefined },
+    expect(nodeReport(node).images).toMatchObject([
+      { reference: APP, imageId: id('a'), outcome: 'present', isHeld: true, drift: undefined, error: undefined },
     ]);
   });
 
   it.each<[what: string, held: Held, drift: string, says: RegExp]>([
-    ['nothing', {}, 'missing', /app:1: the runtime does not have it$/],
+    ['nothing', {}, 'missing', /app:1: the runtime does not have it; it should be sha256:a+$/],
     [
       'another image',
       { [APP]: { imageId: id('b') } },
       'other-image',
       /crictl reports image ID sha256:b+, CI built sha256:a+$/,
     ],
-    ['an image without its layers', { [APP]: { imageId: id('a'), unpacked: false } }, 'not-unpacked', /not unpacked$/],
+    [
+      'an image without its layers',
+      { [APP]: { imageId: id('a'), unpacked: false } },
+      'not-unpacked',
+      /not unpacked; it should be sha256:a+$/,
+    ],
   ])('differs by %s', async (_what, held, drift, says) => {
     const { node, error } = await checked([expectation(APP, 'a')], held);
     expect(error).toMatchObject({ code: 'DRIFT', message: expect.stringMatching(says) });
-    expect(node.checked).toMatchObject([
-      { imageId: id('a'), outcome: 'none', drift, error: { code: 'DRIFT', message: expect.stringMatching(says) } },
+    expect(nodeReport(node).images).toMatchObject([
+      {
+        imageId: id('a'),
+        outcome: 'none',
+        isHeld: false,
+        drift,
+        error: { code: 'DRIFT', message: expect.stringMatching(says) },
+      },
     ]);
   });
 
@@ -68,7 +80,7 @@ describe('a node', () => {
       [APP]: { imageId: id('a') },
     });
     expect(error?.message).toBe(`${APP}: it is there for linux/arm64, and the node is linux/amd64`);
-    expect(node.checked).toMatchObject([{ drift: 'no-platform', imageId: id('a') }]);
+    expect(nodeReport(node).images).toMatchObject([{ drift: 'no-platform', imageId: id('a') }]);
   });
 
   it('is compared with the variant for its own machine', async () => {
@@ -125,5 +137,66 @@ describe('a pin', () => {
     } as const;
     const { node } = await checked([expectation(APP, 'a')], {}, { facts });
     expect(node.connection).toMatchObject({ asked: [expect.anything()] });
+  });
+});
+
+/** Looks last at a node of a push to which two images were sent, and which holds these now. */
+async function lookedAt(held: Held, { hasPinned = false } = {}) {
+  const node = answeringNode(script => holds(script, held));
+  node.hasPinned = hasPinned;
+  node.images = [
+    { reference: APP, image: { imageId: id('a'), platform: AMD64 }, isSandbox: false, outcome: 'sent' },
+    { reference: PAUSE, image: { imageId: id('b'), platform: AMD64 }, isSandbox: true, outcome: 'present' },
+  ].map(image => ({ ...image, estimate: { bytes: 0, isExact: true }, bytesSent: 0 }) as unknown as NodeImage);
+  const error = await lookLast(node, RUN).then(
+    () => undefined,
+    (thrown: SideloadError) => thrown,
+  );
+  return { node, error, images: nodeReport(node).images };
+}
+
+describe('the last look of a push', () => {
+  const pause = { imageId: id('b') };
+
+  it('asks once for everything, and finds it', async () => {
+    const { node, error, images } = await lookedAt({ [APP]: { imageId: id('a') }, [PAUSE]: pause });
+    expect(error).toBeUndefined();
+    expect(images.map(({ outcome, isHeld, drift }) => [outcome, isHeld, drift])).toEqual([
+      ['sent', true, undefined],
+      ['present', true, undefined],
+    ]);
+    expect(node.connection).toMatchObject({ asked: [expect.anything()] });
+  });
+
+  it.each<[what: string, held: Held, outcome: string, says: RegExp]>([
+    ['was moved', { [APP]: { imageId: id('c') } }, 'changed', /app:1: crictl reports .*:c+, CI built sha256:a+$/],
+    ['was removed', {}, 'changed', /app:1: the runtime does not have it; it should be sha256:a+$/],
+    ['has lost its layers', { [APP]: { imageId: id('a'), unpacked: false } }, 'changed', /it should be sha256:a+$/],
+    [
+      'is pinned no more',
+      { [APP]: { imageId: id('a'), pinned: false } },
+      'sent',
+      /it was pinned, and is not any more$/,
+    ],
+  ])('says of an image that %s what it is and what it should be', async (_what, held, outcome, says) => {
+    const { error, images } = await lookedAt({ ...held, [PAUSE]: pause }, { hasPinned: true });
+    expect(error).toMatchObject({ code: 'CHANGED_SINCE', message: expect.stringMatching(says) });
+    expect(images).toMatchObject([
+      { outcome, isHeld: false, error: { code: 'CHANGED_SINCE', message: expect.stringMatching(says) } },
+      { outcome: 'present', isHeld: true, error: undefined },
+    ]);
+  });
+
+  it('counts no more when a later one gets no answer', async () => {
+    const { node } = await lookedAt({ [APP]: { imageId: id('a') }, [PAUSE]: pause });
+    node.connection = undefined;
+    await expect(lookLast(node, RUN)).rejects.toThrow();
+    expect(nodeReport(node).images.map(({ isHeld }) => isHeld)).toEqual([false, false]);
+  });
+
+  it('is no word about what was put back after it', async () => {
+    const { node } = await lookedAt({ [APP]: { imageId: id('a') }, [PAUSE]: pause });
+    for (const image of node.images) image.outcome = 'restored';
+    expect(nodeReport(node).images.map(({ isHeld }) => isHeld)).toEqual([false, false]);
   });
 });

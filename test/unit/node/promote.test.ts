@@ -144,9 +144,9 @@ describe('a reference that is put back', () => {
     expect(image).toMatchObject({ outcome: 'restored', error: undefined });
     expect(one.error).toBeUndefined();
     expect(said).toEqual([`w1: ${APP} is again ${id('b')}`]);
-    expect(kinds).toEqual(['lock', 'restore', 'inspect', 'forget']);
+    expect(kinds).toEqual(['lock', 'inspect', 'restore', 'inspect', 'forget']);
     const { asked } = one.connection as ReturnType<typeof answering>;
-    expect(asked[1]?.variable('REFERENCES').split('\n')).toEqual([APP, KEPT.before, KEPT.absent]);
+    expect(asked[2]?.variable('REFERENCES').split('\n')).toEqual([APP, KEPT.before, KEPT.absent]);
   });
 
   it.each<[what: string, behaviour: Behaviour, message: RegExp]>([
@@ -168,6 +168,15 @@ describe('a reference that is put back', () => {
     const { image, said } = await restored({ names: [undefined], restored: 'absent' });
     expect(image?.outcome).toBe('restored');
     expect(said).toEqual([`w1: ${APP} is gone again, as before`]);
+  });
+
+  it('is not, when somebody else has given it to another image since, and that is an error', async () => {
+    const { node: one, image, kinds, said } = await restored({ names: ['c'] });
+    const message = `${APP} is not put back: it names ${id('c')}, which somebody else has put there meanwhile`;
+    expect(image).toMatchObject({ outcome: 'changed', error: { code: 'CHANGED_SINCE', message } });
+    expect(one.error?.code).toBe('CHANGED_SINCE');
+    expect(said).toEqual([`w1: ${message}`]);
+    expect(kinds).toEqual(['lock', 'inspect', 'forget']);
   });
 
   it('is an error when its name was too long to be kept', async () => {

@@ -3,7 +3,7 @@ import { variableOf } from '../../../src/host/terminal.ts';
 import { INPUT_NAMES } from '../../../src/inputs.ts';
 import { reportDocument } from '../../../src/report/document.ts';
 import { dotenvText } from '../../../src/report/dotenv.ts';
-import type { Report } from '../../../src/report/report.ts';
+import type { ImageReport, Report } from '../../../src/report/report.ts';
 import { VERSION } from '../../../src/version.ts';
 import { failedNode, IMAGE_ID, nodeReport, report } from './reports.ts';
 
@@ -15,6 +15,10 @@ function variables(record: Report): Record<string, string> {
       .split('\n')
       .map(line => line.split(/=(.*)/, 2)),
   );
+}
+
+function held(reference: string, imageId: string): ImageReport {
+  return { reference, imageId, outcome: 'sent', isHeld: true, estimatedBytes: 0, isEstimateExact: true, bytesSent: 0 };
 }
 
 it('tells later jobs what became of it', () => {
@@ -29,6 +33,13 @@ it('tells later jobs what became of it', () => {
     KUBE_SIDELOAD_FAILED_NODE_COUNT: '1',
     KUBE_SIDELOAD_FAILED_NODES: 'w2',
     KUBE_SIDELOAD_ERROR_CODE: 'SSH_UNREACHABLE',
+    KUBE_SIDELOAD_IMAGE_COUNT: '0',
+  });
+});
+
+it('names the images that all nodes hold, and none when the job failed', () => {
+  expect(variables(report([nodeReport('w1'), nodeReport('w2')]))).toMatchObject({
+    KUBE_SIDELOAD_SUCCEEDED: 'true',
     KUBE_SIDELOAD_IMAGE_COUNT: '1',
     KUBE_SIDELOAD_IMAGE_1: 'docker.io/library/app:1',
     KUBE_SIDELOAD_IMAGE_1_ID: IMAGE_ID,
@@ -37,7 +48,10 @@ it('tells later jobs what became of it', () => {
 
 it('has no empty values, and every platform of an image', () => {
   const images = { 'app:1': { 'linux/amd64': 'sha256:a', 'linux/arm64': 'sha256:b' } };
-  const found = variables(report([nodeReport('w1')], { images }));
+  const nodes = ['sha256:a', 'sha256:b'].map((imageId, index) =>
+    nodeReport(`w${index}`, { images: [held('app:1', imageId)] }),
+  );
+  const found = variables(report(nodes, { images }));
   expect(found.KUBE_SIDELOAD_IMAGE_1_ID).toBe('linux/amd64=sha256:a,linux/arm64=sha256:b');
   expect(found).not.toHaveProperty('KUBE_SIDELOAD_FAILED_NODES');
 });
@@ -47,7 +61,8 @@ it('stays within what GitLab takes, whatever the images and nodes', () => {
     Array.from({ length: 30 }, (_, index) => [`registry.example/app-${index}:1`, { 'linux/amd64': IMAGE_ID }]),
   );
   const nodes = Array.from({ length: 300 }, (_, index) => failedNode(`worker-${index}\nx="'#`));
-  for (const record of [report([nodeReport('w1')], { images }), report(nodes, { images })]) {
+  const full = nodeReport('w1', { images: Object.keys(images).map(reference => held(reference, IMAGE_ID)) });
+  for (const record of [report([full], { images }), report(nodes, { images })]) {
     const text = dotenvText(reportDocument(record, undefined));
     expect(Buffer.byteLength(text)).toBeLessThanOrEqual(5120);
     const lines = text.split('\n');

@@ -19,7 +19,7 @@ function cases(record: Report): readonly string[] {
 }
 
 const [sent] = nodeReport('w1').images as readonly [ImageReport];
-const none: ImageReport = { ...sent, outcome: 'none', bytesSent: 0, smoke: undefined };
+const none: ImageReport = { ...sent, outcome: 'none', isHeld: false, bytesSent: 0, smoke: undefined };
 const error = { code: 'SMOKE_CRASHED', message: 'exit code 3', hint: 'Read.' } as const;
 
 it('is XML with sums that Jenkins and GitLab read', () => {
@@ -51,10 +51,21 @@ describe('a test case', () => {
 
   it('fails for the node when it is the fault of no image; what was not tried is skipped', () => {
     const lost = { code: 'SSH_LOST', message: 'cut', hint: 'Check.' } as const;
-    expect(cases(report([nodeReport('w1', { images: [sent, { ...none, reference: 'db:2' }], error: lost })]))).toEqual([
+    const images = [sent, { ...none, reference: 'db:2' }];
+    expect(cases(report([nodeReport('w1', { images, error: lost })]))).toEqual([
       'w1: node: failure The SSH connection broke off [SSH_LOST]',
       'w1: docker.io/library/app:1: passed',
       'w1: db:2: skipped not put on the node: the node failed [SSH_LOST]',
+    ]);
+  });
+
+  it('is skipped for an image that was put back, or that nobody has seen at the end', () => {
+    const images = (['restored', 'sent', 'present'] as const).map(outcome => ({ ...sent, outcome, isHeld: false }));
+    expect(cases(report([nodeReport('w1', { images }), failedNode('w2')]))).toEqual([
+      'w1: docker.io/library/app:1: skipped put there and taken back: another node failed, and it is all nodes or none',
+      'w1: docker.io/library/app:1: skipped not proven: another node failed, and it is all nodes or none',
+      'w1: docker.io/library/app:1: skipped not proven: another node failed, and it is all nodes or none',
+      'w2: node: failure The node cannot be reached over SSH [SSH_UNREACHABLE]',
     ]);
   });
 

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { describe, expect, it, onTestFinished } from 'vitest';
 import { EXIT } from '../../../src/host/host.ts';
 import { publish } from '../../../src/report/publish.ts';
-import type { NodeReport, Report } from '../../../src/report/report.ts';
+import type { ImageReport, NodeReport, Report } from '../../../src/report/report.ts';
 import { type RecordingHost, recordingHost } from '../recording-host.ts';
 import { failedNode, IMAGE_ID, nodeReport, report } from './reports.ts';
 
@@ -24,6 +24,14 @@ describe('a run that succeeded', () => {
     expect(callsOf(host, 'fail')).toEqual([]);
     expect(callsOf(host, 'error')).toEqual([]);
     expect(host.markdown).toContain('every node runs what CI built');
+  });
+
+  it('without smoke pods is not said to run anything', async () => {
+    const [image] = nodeReport('w1').images;
+    const host = await published(
+      report([nodeReport('w1', { images: [{ ...image, smoke: undefined } as ImageReport] })]),
+    );
+    expect(host.markdown).toContain('every node holds what CI built');
   });
 
   it('gives every output', async () => {
@@ -129,6 +137,16 @@ describe('a run that failed', () => {
 
   it('has no nodes: nothing was proven', async () => {
     expect(callsOf(await published(report([])), 'fail')).toHaveLength(1);
+  });
+
+  it('is one that nobody has looked at in the end, whatever else went well', async () => {
+    const [image] = nodeReport('w1').images;
+    for (const isHeld of [false, undefined]) {
+      const unseen = nodeReport('w2', { images: [{ ...image, isHeld } as ImageReport] });
+      const host = await published(report([nodeReport('w1'), unseen]));
+      expect(callsOf(host, 'fail')).toHaveLength(1);
+      expect(host.outputs.images).toBe('');
+    }
   });
 
   it('says once what stopped it, and not of each node', async () => {

@@ -15,6 +15,7 @@ export function nodeReport(node: string, changes: Partial<NodeReport> = {}): Nod
         reference: 'docker.io/library/app:1',
         imageId: IMAGE_ID,
         outcome: 'sent',
+        isHeld: true,
         estimatedBytes: 4_000_000,
         isEstimateExact: false,
         bytesSent: 1_500_000,
