@@ -321,7 +321,11 @@ export function stoppingErrors({ error, otherErrors = [] }: Report): readonly Er
 
 /** What went wrong on a node, and with each of its images when that is something else. */
 function nodeErrors({ error, images }: NodeReport): readonly ErrorReport[] {
-  const all = [error, ...images.map(image => image.error)].filter(one => one !== undefined);
+  // What a look has found is told of the node in one message with a line for each image.
+  const isTold = ({ code, message }: ErrorReport) =>
+    code === error?.code && error.message.split('\n').includes(message);
+  const own = images.flatMap(image => (image.error === undefined || isTold(image.error) ? [] : [image.error]));
+  const all = [...(error === undefined ? [] : [error]), ...own];
   return [...new Map(all.map(one => [keyOf(one), one])).values()];
 }
 

@@ -135,6 +135,18 @@ describe('a run that failed', () => {
     expect(host.exitCodes).toEqual([code]);
   });
 
+  it('tells once of images that were found changed on one node', async () => {
+    const error = { code: 'CHANGED_SINCE', hint: 'Find out.' } as const;
+    const [image] = nodeReport('w1').images;
+    const images = ['app:1: gone', 'db:1: gone'].map(
+      message => ({ ...image, error: { ...error, message } }) as ImageReport,
+    );
+    const host = await published(
+      report([nodeReport('w1', { images, error: { ...error, message: 'app:1: gone\ndb:1: gone' } })]),
+    );
+    expect(callsOf(host, 'error')).toHaveLength(1);
+  });
+
   it('has no nodes: nothing was proven', async () => {
     expect(callsOf(await published(report([])), 'fail')).toHaveLength(1);
   });
