@@ -17,7 +17,11 @@ export function parseJson(bytes: Buffer, what: string): unknown {
 
 /** The value as an object; anything else becomes an empty one, whose fields are then missing. */
 export function asObject(value: unknown): JsonObject {
-  return typeof value === 'object' && value !== null && !Array.isArray(value) ? (value as JsonObject) : {};
+  return isMapping(value) ? value : {};
+}
+
+export function isMapping(value: unknown): value is JsonObject {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
 /** The value as a list; anything else (Go writes an empty list as null) becomes an empty one. */

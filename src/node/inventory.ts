@@ -1,7 +1,8 @@
 import * as v from 'valibot';
-import { type Document, LineCounter, parseDocument } from 'yaml';
 import { messageOf, SideloadError } from '../errors.ts';
+import { isMapping } from '../image/json.ts';
 import { INPUTS, type InputName, type Inputs, inputSpec, isInputName, parseInputs } from '../inputs.ts';
+import { readYaml } from '../yaml.ts';
 
 /** A node as the user names it; what is missing comes from the settings or from the node itself. */
 export interface NodeEntry {
@@ -87,10 +88,6 @@ function mapping<const T extends v.ObjectEntries>(entries: T) {
   );
 }
 
-function isMapping(value: unknown): boolean {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
-}
-
 export const NodeText = v.string('write a text as in the `nodes` input, or `host: ADDRESS` and other keys');
 export const NodeMapping = mapping({
   host: Text,
@@ -119,6 +116,9 @@ type NodeValue = string | v.InferOutput<typeof NodeMapping>;
 /** The same form for two owners: an `inventory` belongs to the machine, a `config` to the project that it builds. */
 export type SettingsFile = 'inventory' | 'config';
 
+/** A file with more is of another kind altogether. */
+const PROBLEMS_TOLD = 50;
+
 /** Inputs that make no sense in a file of this owner; nodes have a place of their own. */
 const NOT_A_SETTING: Readonly<Record<SettingsFile, ReadonlySet<string>>> = {
   inventory: new Set<InputName>(['mode', 'images', 'archive', 'bundle', 'nodes', 'shard', 'inventory', 'config']),
@@ -130,22 +130,16 @@ const NOT_A_SETTING: Readonly<Record<SettingsFile, ReadonlySet<string>>> = {
  * @throws SideloadError INVENTORY_INVALID with every problem and its line.
  */
 export function parseInventory(text: string, file: string, owner: SettingsFile = 'inventory'): Inventory {
-  const lines = new LineCounter();
-  const document = parseDocument(text, { lineCounter: lines, prettyErrors: false });
-  const at = (offset: number | undefined) => (offset === undefined ? file : `${file}:${lines.linePos(offset).line}`);
-  const problems: string[] = document.errors.map(error => `${at(error.pos[0])}: ${error.message}`);
-  const atPath = (path: readonly unknown[]): string => {
-    for (let depth = path.length; depth > 0; depth--) {
-      const node: unknown = document.getIn(path.slice(0, depth), true);
-      if (typeof node === 'object' && node !== null && 'range' in node && Array.isArray(node.range)) {
-        return at(Number(node.range[0]));
-      }
-    }
-    return at(0);
-  };
+  const documents = readYaml(text);
+  const problems = documents.flatMap(document =>
+    document.faults.map(({ line, message }) => `${file}:${line}: ${message}`),
+  );
+  if (documents.length > 1) problems.push(`${file}: it has ${documents.length} documents, and only one is read`);
+  const [document] = documents;
+  const atPath = (path: readonly unknown[]) => (document === undefined ? file : `${file}:${document.lineAt(path)}`);
   const inventory: { nodes: NodeEntry[]; settings: Partial<Record<InputName, string>> } = { nodes: [], settings: {} };
   if (problems.length === 0) {
-    const parsed = v.safeParse(InventoryFile, resolve(document, error => problems.push(`${at(0)}: ${error}`)) ?? {});
+    const parsed = v.safeParse(InventoryFile, document?.value ?? {});
     if (!parsed.success) {
       for (const issue of parsed.issues) {
         const path = issue.path?.map(item => item.key) ?? [];
@@ -170,19 +164,11 @@ export function parseInventory(text: string, file: string, owner: SettingsFile =
     }
   }
   if (problems.length > 0) {
-    throw new SideloadError('INVENTORY_INVALID', problems.join('\n'));
+    const more = problems.length - PROBLEMS_TOLD;
+    const told = [...problems.slice(0, PROBLEMS_TOLD), ...(more > 0 ? [`${file}: ${more} more`] : [])];
+    throw new SideloadError('INVENTORY_INVALID', told.join('\n'));
   }
   return inventory;
-}
-
-/** Aliases are resolved here: one that names nothing, or too many of them, is an error of the file. */
-function resolve(document: Document.Parsed, onError: (message: string) => void): unknown {
-  try {
-    return document.toJS();
-  } catch (error) {
-    onError(messageOf(error));
-    return undefined;
-  }
 }
 
 /** What of a file with faults has none by its form, at its place: its own faults are to be told in the same pass. */
@@ -191,13 +177,18 @@ function soundParts(
   issues: readonly { readonly path?: readonly { readonly key: unknown }[] | undefined }[],
 ): { readonly nodes: readonly (NodeValue | undefined)[]; readonly settings: Readonly<Record<string, SettingValue>> } {
   const { nodes, settings } = (isMapping(file) ? file : {}) as { nodes?: unknown; settings?: unknown };
-  const isFaulty = (...place: readonly unknown[]) =>
-    issues.some(({ path = [] }) => place.every((key, depth) => path[depth]?.key === key));
+  const faulty = new Set(issues.map(({ path = [] }) => placeOf(...path.map(({ key }) => key))));
+  const isFaulty = (...place: readonly unknown[]) => faulty.has(placeOf(...place));
   const entries = isMapping(settings) ? Object.entries(settings as Record<string, SettingValue>) : [];
   return {
     nodes: Array.isArray(nodes) ? nodes.map((node, index) => (isFaulty('nodes', index) ? undefined : node)) : [],
     settings: Object.fromEntries(entries.filter(([name]) => !isFaulty('settings', name))),
   };
+}
+
+/** A node or a setting as a whole, whatever of it is meant. */
+function placeOf(kind?: unknown, name?: unknown): string {
+  return JSON.stringify([kind, name]);
 }
 
 function textOf(value: SettingValue): string {

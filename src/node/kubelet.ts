@@ -1,4 +1,5 @@
-import { parseAllDocuments } from 'yaml';
+import { asObject, type JsonObject } from '../image/json.ts';
+import { FROM_NODE, readYaml } from '../yaml.ts';
 
 /** What the kubelet's configuration (kubelet.config.k8s.io/v1beta1) says about images; defaults where it says nothing. */
 export interface KubeletFacts {
@@ -18,11 +19,15 @@ const DEFAULTS: KubeletFacts = {
 
 /**
  * Reads the configuration file and its drop-ins, YAML or JSON, one document after the other: the last one that sets
- * something counts. What cannot be read is left at its default: the kubelet itself would not run with it.
+ * something counts. What cannot be read, or is longer or deeper than any of them, is left at
+ * its default: the kubelet itself would not run with it.
  * @param gcThreshold value of the flag `--image-gc-high-threshold`, which goes before the files; empty when not given
  */
 export function parseKubelet(text: string, gcThreshold: string): KubeletFacts {
-  const settings = Object.assign({}, ...parseAllDocuments(text).map(toObject)) as Record<string, unknown>;
+  const settings = readYaml(text, FROM_NODE).reduce<JsonObject>(
+    (all, { value }) => ({ ...all, ...asObject(value) }),
+    {},
+  );
   const {
     imageGCHighThresholdPercent: percent,
     imagePullCredentialsVerificationPolicy: policy,
@@ -34,9 +39,4 @@ export function parseKubelet(text: string, gcThreshold: string): KubeletFacts {
     credentialPolicy: typeof policy === 'string' && policy !== '' ? policy : DEFAULTS.credentialPolicy,
     credentialAllowlist: Array.isArray(allowlist) ? allowlist.map(String) : DEFAULTS.credentialAllowlist,
   };
-}
-
-function toObject(document: { readonly errors?: readonly unknown[]; toJS?(): unknown }): object {
-  const value = (document.errors ?? []).length === 0 ? document.toJS?.() : undefined;
-  return typeof value === 'object' && value !== null ? value : {};
 }

@@ -1,7 +1,7 @@
-import { isMap, parseAllDocuments } from 'yaml';
 import { SideloadError } from '../errors.ts';
-import { asList, asObject, asText, type JsonObject } from '../image/json.ts';
+import { asList, asObject, asText, isMapping, type JsonObject } from '../image/json.ts';
 import { normalise } from '../image/reference.ts';
+import { readYaml } from '../yaml.ts';
 
 /** The user's own pod: what of its manifest the smoke pods keep. */
 export interface PodTemplate {
@@ -36,16 +36,16 @@ const POD_PATHS: Readonly<Record<string, readonly string[]>> = {
  * @throws SideloadError INPUT_INVALID, with everything that is wrong with it
  */
 export function parsePodManifest(text: string, namespace: string): PodTemplate {
-  const documents = [...parseAllDocuments(text)].filter(document => document.contents !== null);
-  const faults = documents.flatMap(document => document.errors.map(error => error.message.split('\n')[0] ?? ''));
+  const documents = readYaml(text);
+  const faults = documents.flatMap(document => document.faults.map(({ line, message }) => `line ${line}: ${message}`));
   const [document] = documents;
   if (faults.length > 0 || document === undefined) {
     throw invalid(faults.length > 0 ? faults : ['it is empty']);
   }
-  if (documents.length > 1 || !isMap(document.contents)) {
+  if (documents.length > 1 || !isMapping(document.value)) {
     throw invalid([documents.length > 1 ? `it has ${documents.length} documents` : 'it is not an object']);
   }
-  const object = toObject(() => document.toJS());
+  const object = document.value;
   const kind = asText(object.kind);
   const path = POD_PATHS[kind ?? ''];
   if (path === undefined) {
@@ -100,15 +100,6 @@ function containerOf({ name, image }: JsonObject): TemplateContainer | { readonl
     return { name: label, reference: normalise(text) };
   } catch (thrown) {
     return { fault: `container ${label}: ${(thrown as Error).message}` };
-  }
-}
-
-/** Aliases are resolved here: one that names nothing, or too many of them, is an error of the manifest. */
-function toObject(read: () => unknown): JsonObject {
-  try {
-    return asObject(read());
-  } catch (thrown) {
-    throw invalid([(thrown as Error).message]);
   }
 }
 

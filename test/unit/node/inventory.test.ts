@@ -104,8 +104,8 @@ settings:
 
   it.each<[what: string, yaml: string, faults: readonly RegExp[]]>([
     ['no YAML', 'nodes:\n  - a\n - b\n', [/^:3: /, /^:3: /, /^:3: /]],
-    ['a key twice', 'nodes: [a]\nsettings: {}\nnodes: [b]\n', [/^:3: .*unique/i]],
-    ['an unknown alias', 'nodes:\n  - *gone\n', [/^:1: .*gone/]],
+    ['a key twice', 'nodes: [a]\nsettings: {}\nnodes: [b]\n', [/^:3: the key "nodes" is there twice/]],
+    ['an unknown alias', 'nodes:\n  - *gone\n', [/^:2: .*gone/]],
     ['a list', '- a\n- b\n', [/^:1: the file: /]],
     ['a text', 'hello', [/^:1: the file: /]],
     ['an unknown key', 'nodes: [a]\nhosts: [b]\n', [/^:2: hosts: there is no such key/]],
