@@ -41,6 +41,12 @@ export function isDiskFull(error: unknown): boolean {
   return code === 'ENOSPC' || code === 'EDQUOT';
 }
 
+/** Whether a file could not be opened because too many are, of this process or on this machine. */
+export function isOutOfFiles(error: unknown): boolean {
+  const { code } = error as NodeJS.ErrnoException;
+  return code === 'EMFILE' || code === 'ENFILE';
+}
+
 /**
  * Reads a file and proves its digest on the way: the last bytes come when all of them are known to be right.
  * The stream fails with CACHE_CORRUPT when they are not. Each chunk has memory of its own, which the reader may free.

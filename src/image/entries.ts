@@ -33,8 +33,12 @@ export function entryName(name: string): string {
   return posix.normalize(name).replace(/^\/+|\/+$/g, '');
 }
 
-/** The entry that a link points at: a symbolic one from its own folder, a hard one from the root of the archive. */
-export function linkTarget(type: 'symlink' | 'link', name: string, target: string): string {
+/**
+ * The entry that a link points at: a symbolic one from its own folder, a hard one from the root of the archive.
+ * @param target null when the header names none, which tar-stream's types do not know
+ */
+export function linkTarget(type: 'symlink' | 'link', name: string, target: string | null | undefined): string {
+  if (!target) return '';
   return entryName(type === 'link' ? target : posix.join(posix.dirname(name), target));
 }
 

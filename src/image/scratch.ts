@@ -6,7 +6,7 @@ import { type Readable, Writable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { SideloadError } from '../errors.ts';
 import { free } from '../memory.ts';
-import { isDiskFull, readProven, writeTo } from './blob-file.ts';
+import { isDiskFull, isOutOfFiles, readProven, writeTo } from './blob-file.ts';
 import { type CacheFile, type CacheOptions, openCache } from './cache.ts';
 import { passedThrough } from './cache-directory.ts';
 import {
@@ -118,7 +118,10 @@ export async function openScratch(
   };
 
   const write = async (source: ReadableSource, signal: AbortSignal, given = false): Promise<StoredContent> => {
-    const file = await cache.create();
+    const file = await cache.create().catch((error: unknown) => {
+      source.destroy();
+      throw isOutOfFiles(error) ? tooManyFiles(error) : error;
+    });
     try {
       const sink = (frees: boolean) => writeTo(file.handle, cache.makeRoom, frees);
       const { content, blob } = await writeBlob(source, given, sink, codec, signal);
@@ -183,7 +186,10 @@ export async function openScratch(
     },
     keep,
     async keepConfig(imageId, config) {
-      const file = await cache.create();
+      const file = await cache.create().catch((error: unknown) => {
+        if (!isOutOfFiles(error)) throw error;
+      });
+      if (file === undefined) return;
       try {
         await file.handle.writeFile(config);
         await cache.publish(file, { ...AS_IT_IS, source: imageId, blob: imageId });
@@ -223,6 +229,14 @@ export async function openScratch(
       await rm(root, { recursive: true, force: true });
     },
   };
+}
+
+/** Each layer is an open file: what is stored stays readable whoever tidies up. */
+function tooManyFiles(cause: unknown): SideloadError {
+  return new SideloadError('ARCHIVE_INVALID', 'the images have more layers than this process may open files', {
+    hint: 'An image has a few dozen layers; when these are right, raise `ulimit -n` or push fewer images at a time.',
+    cause,
+  });
 }
 
 const AS_IT_IS = { compression: 'none', label: 'none' } as const;

@@ -5,11 +5,15 @@ import { type Extract, extract, type Header } from 'tar-stream';
 import { messageOf, SideloadError } from '../errors.ts';
 import { type ArchiveEntries, type ArchiveFile, entryName, linkTarget } from './entries.ts';
 
-const BLOCK_BYTES = 512;
+export const BLOCK_BYTES = 512;
 const READ_BYTES = 1 << 20;
+/** One header with its pax records and long names: a path has 4096 bytes at most (`PATH_MAX`), and an archive of images no others. */
+const HEADER_MAX_BYTES = 64 << 10;
+/** All headers of an archive: about 130,000 entries, of which an image needs a few for each layer. */
+const HEADERS_TOTAL_MAX_BYTES = 64 << 20;
 
 /** tar-stream's reader, which goes by the checksum of a header and not by its format; its types lack that option. */
-export function createExtract(highWaterMark: number): Extract {
+function createExtract(highWaterMark: number): Extract {
   const options = { highWaterMark, allowUnknownFormat: true };
   return extract(options);
 }
@@ -28,16 +32,23 @@ export async function scanTarFile(
   const { size: sizeBytes } = await file.stat();
   const files = new Map<string, ArchiveFile>();
   const links = new Map<string, string>();
+  const headers = headerReader(label, signal);
   let offset = 0;
   let ended = false;
   while (offset < sizeBytes) {
-    signal.throwIfAborted();
-    const found = await readHeader(file, offset, sizeBytes, label);
-    if (found === 'end of archive') {
+    const at = `byte ${offset}`;
+    let start = offset;
+    const header = await headers(at, async () => {
+      const block = Buffer.alloc(BLOCK_BYTES);
+      const { bytesRead } = await file.read(block, 0, BLOCK_BYTES, start);
+      start += BLOCK_BYTES;
+      return bytesRead < BLOCK_BYTES ? undefined : block;
+    });
+    if (header === 'end of archive') {
       ended = true;
       break;
     }
-    const { header, bodyOffset: start } = found;
+    if (header === 'cut off') throw truncated(label, sizeBytes, `the header at ${at}`);
     const name = entryName(header.name);
     // Directories have no body, whatever their size field says (tar-stream reads them so, and GNU tar too).
     const bodyBytes = header.type === 'directory' ? 0 : header.size;
@@ -67,41 +78,56 @@ function openRange(path: string, start: number, sizeBytes: number): Readable {
 }
 
 /**
- * Reads one header with what belongs to it (pax records, GNU long names). tar-stream decodes it: it is given block
- * after block until it announces an entry, and is left before the body.
+ * Returns a function that reads one header with what belongs to it (pax records, GNU long names) of an archive. tar-stream
+ * decodes it: it is given block after block until it announces an entry, and is left before the body. So nothing of one
+ * entry is kept for the next, and what headers may cost is known; tar-stream alone takes in 4 MiB of records for each, and
+ * copies those of a global header for every one that follows.
+ * The function throws SideloadError ARCHIVE_INVALID for what is no header, or more of them than any image has.
  */
-async function readHeader(
-  file: FileHandle,
-  offset: number,
-  sizeBytes: number,
+export function headerReader(
   label: string,
-): Promise<{ readonly header: Header; readonly bodyOffset: number } | 'end of archive'> {
-  let header: Header | undefined;
-  // A high-water mark of one byte: every block that was taken in is followed by `drain`.
-  const decoder = createExtract(1);
-  try {
-    const ready = listen(decoder, entry => {
-      header = entry;
-    });
-    let position = offset;
-    while (header === undefined) {
-      const block = Buffer.alloc(BLOCK_BYTES);
-      const { bytesRead } = await file.read(block, 0, BLOCK_BYTES, position);
-      if (bytesRead < BLOCK_BYTES) throw truncated(label, sizeBytes, `the header at byte ${offset}`);
-      if (position === offset && block.every(byte => byte === 0)) return 'end of archive';
-      decoder.write(block);
-      await ready();
-      position += BLOCK_BYTES;
+  signal: AbortSignal,
+): (at: string, nextBlock: () => Promise<Buffer | undefined>) => Promise<Header | 'end of archive' | 'cut off'> {
+  let totalBytes = 0;
+  return async (at, nextBlock) => {
+    let header: Header | undefined;
+    // A high-water mark of one byte: every block that was taken in is followed by `drain`.
+    const decoder = createExtract(1);
+    try {
+      const ready = listen(decoder, entry => {
+        header = entry;
+      });
+      for (let headerBytes = 0; header === undefined; headerBytes += BLOCK_BYTES) {
+        signal.throwIfAborted();
+        totalBytes += BLOCK_BYTES;
+        if (headerBytes >= HEADER_MAX_BYTES) throw excessive(label, `the header at ${at} has`, HEADER_MAX_BYTES);
+        if (totalBytes > HEADERS_TOTAL_MAX_BYTES) throw excessive(label, 'its headers have', HEADERS_TOTAL_MAX_BYTES);
+        const block = await nextBlock();
+        if (block === undefined) return 'cut off';
+        if (headerBytes === 0 && block.every(byte => byte === 0)) return 'end of archive';
+        decoder.write(block);
+        await ready();
+      }
+      return header;
+    } catch (error) {
+      if (error instanceof SideloadError || signal.aborted) throw error;
+      throw new SideloadError(
+        'ARCHIVE_INVALID',
+        `${label} is not a tar archive: no header at ${at}: ${messageOf(error)}`,
+        {
+          cause: error,
+        },
+      );
+    } finally {
+      decoder.destroy();
     }
-    return { header, bodyOffset: position };
-  } catch (error) {
-    if (error instanceof SideloadError) throw error;
-    throw new SideloadError('ARCHIVE_INVALID', `${label} has no tar header at byte ${offset}: ${messageOf(error)}`, {
-      cause: error,
-    });
-  } finally {
-    decoder.destroy();
-  }
+  };
+}
+
+function excessive(label: string, what: string, maxBytes: number): SideloadError {
+  return new SideloadError('ARCHIVE_INVALID', `${label} is no image archive: ${what} more than ${maxBytes} bytes`, {
+    hint: 'Write it with `docker save` or `podman save`; a whole file system (`docker export`) is none.',
+  });
 }
 
 /** Returns a function that waits until the decoder has taken in what was written, and rejects when it cannot. */

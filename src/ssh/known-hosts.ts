@@ -100,17 +100,34 @@ function matches(hosts: string, name: string): boolean {
   let found = false;
   for (const pattern of hosts.toLowerCase().split(',')) {
     const negated = pattern.startsWith('!');
-    if (!wildcard(negated ? pattern.slice(1) : pattern).test(host)) continue;
+    if (!fits(negated ? pattern.slice(1) : pattern, host)) continue;
     if (negated) return false;
     found = true;
   }
   return found;
 }
 
-function wildcard(pattern: string): RegExp {
-  const source = pattern.replace(/[^A-Za-z0-9]/g, character => {
-    if (character === '*') return '.*';
-    return character === '?' ? '.' : `\\${character}`;
-  });
-  return new RegExp(`^${source}$`);
+/** OpenSSH reads a pattern into a buffer of 1024 bytes, and none fits that has more (`match.c`, `match_pattern_list`). */
+const PATTERN_MAX_CHARACTERS = 1023;
+
+/** Whether a name is one that a pattern with `*` and `?` means. What the last `*` stands for grows; none before it is tried anew. */
+function fits(pattern: string, name: string): boolean {
+  if (pattern.length > PATTERN_MAX_CHARACTERS) return false;
+  let star: { readonly at: number; from: number } | undefined;
+  let at = 0;
+  for (let index = 0; index < name.length; ) {
+    if (pattern[at] === '*') {
+      star = { at, from: index };
+      at += 1;
+    } else if (pattern[at] === '?' || pattern[at] === name[index]) {
+      at += 1;
+      index += 1;
+    } else if (star === undefined) return false;
+    else {
+      star.from += 1;
+      at = star.at + 1;
+      index = star.from;
+    }
+  }
+  return /^\**$/.test(pattern.slice(at));
 }

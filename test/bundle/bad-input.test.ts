@@ -173,7 +173,12 @@ const refusedArchives: readonly Row[] = [
   ['that is a directory', { archive: at('directory') }, 'ARCHIVE_INVALID', /is a directory/],
   ['that is empty', { archive: at('empty.tar') }, 'ARCHIVE_INVALID', /is empty/],
   ['that is cut off', { archive: at('truncated.tar') }, 'ARCHIVE_INVALID', /ends after \d+ bytes/],
-  ['that is no tar', { archive: at('not-a.tar') }, 'ARCHIVE_INVALID', /not-a\.tar has no tar header/],
+  [
+    'that is no tar',
+    { archive: at('not-a.tar') },
+    'ARCHIVE_INVALID',
+    /not-a\.tar is not a tar archive: no header at byte 0/,
+  ],
   ['that is no image', { archive: at('no-manifest.tar') }, 'ARCHIVE_INVALID', /neither manifest.json nor index.json/],
   ['that lacks a layer', { archive: at('no-layer.tar') }, 'ARCHIVE_INCOMPLETE', /layer/],
   ['whose bytes have changed', { archive: at('corrupt.tar') }, 'ARCHIVE_CORRUPT', /should be sha256:/],

@@ -27,7 +27,7 @@ describe('a file that is no image archive is called by its name', () => {
     ['PK\u0003\u0004rest', /zip/],
     ['version https://git-lfs.github.com/spec/v1\n', /LFS/],
     ['hello', /ends after 5 bytes/],
-    ['x'.repeat(5000), /no tar header at byte 0/],
+    ['x'.repeat(5000), /not a tar archive: no header at byte 0/],
     [Buffer.from('fd377a585a0000', 'hex'), /xz/],
     [gzipSync('hello'), /ends after 5 bytes/],
     [gzipSync('x'.repeat(5000)), /not a tar archive/],
