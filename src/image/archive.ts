@@ -1,10 +1,13 @@
 import { SideloadError } from '../errors.ts';
 import type { Digest } from './digest.ts';
-import { type DockerImage, readDockerArchive } from './docker-archive.ts';
-import { type ArchiveEntries, findFile } from './entries.ts';
+import { readDockerArchive } from './docker-archive.ts';
+import { type ArchiveEntries, findFile, metadataReader } from './entries.ts';
 import { type OciImage, readOciArchive, type VariantContent } from './oci-archive.ts';
 import { formatPlatform } from './platform.ts';
 import { normalise } from './reference.ts';
+
+/** How many things that are wrong with an archive the log has. */
+const FAULTS_TOLD = 20;
 
 /** An image that an archive holds, under one name or none. */
 export interface ArchiveImage {
@@ -29,24 +32,28 @@ export interface ArchiveImage {
 export async function readArchive(
   entries: ArchiveEntries,
   log: (line: string) => void,
+  signal: AbortSignal,
 ): Promise<readonly ArchiveImage[]> {
   const { label } = entries;
   const isOci = findFile(entries, 'index.json') !== undefined;
   const isDocker = findFile(entries, 'manifest.json') !== undefined;
   if (!isOci && !isDocker) throw noManifest(entries);
-  const ociImages = await readOciArchive(entries);
-  const dockerImages = isDocker && needsDocker(ociImages) ? await readDockerArchive(entries) : [];
+  const read = metadataReader(label, signal);
+  const ociImages = await readOciArchive(entries, read);
+  const dockerImages = isDocker && needsDocker(ociImages) ? await readDockerArchive(entries, read) : [];
 
   // docker 25 and later write both. index.json comes first: its names are fully qualified, and with the containerd
   // store it has every platform where manifest.json has one. manifest.json fills in what index.json lacks: the
   // layers in docker 25.0 (moby#47065), everything in what that saves by digest (moby#47210).
-  const named = new Map<string, ArchiveImage>();
+  const named = new Map<string, Merged>();
   const nameless: ArchiveImage[] = [];
+  const known = new Set<Digest>();
   const faults: SideloadError[] = [];
   const broken: ArchiveImage[] = [];
   const add = (image: ArchiveImage) => {
     if (image.name === undefined) nameless.push(image);
-    else named.set(image.name, mergeVariants(label, named.get(image.name), image));
+    else named.set(image.name, merge(label, named.get(image.name), image));
+    for (const { imageId } of image.variants) known.add(imageId);
   };
   for (const { name, tag, digest, variants, faults: own } of ociImages) {
     faults.push(...own);
@@ -56,17 +63,21 @@ export async function readArchive(
   }
   for (const { names, variant } of dockerImages) {
     const missing = names.map(fullName).filter(name => name !== undefined && !named.has(name));
-    const known = [...named.values(), ...nameless].some(image => has(image, variant));
+    const isKnown = known.has(variant.imageId);
     for (const name of missing) add({ name, digest: undefined, variants: [variant], format: 'docker' });
-    if (names.length === 0 && !known)
+    if (names.length === 0 && !isKnown)
       add({ name: undefined, digest: undefined, variants: [variant], format: 'docker' });
   }
-  const images = [...named.values(), ...joinNameless(nameless)];
+  const images = [
+    ...[...named.values()].map(({ first, variants }) => ({ ...first, variants })),
+    ...joinNameless(nameless),
+  ];
   const lost = broken.filter(({ name }) => (name === undefined ? dockerImages.length === 0 : !named.has(name)));
   if (images.length === 0) {
     throw faults[0] ?? new SideloadError('ARCHIVE_INVALID', `${label} holds no container image`);
   }
-  for (const fault of faults) log(`left out: ${fault.message}`);
+  for (const fault of faults.slice(0, FAULTS_TOLD)) log(`left out: ${fault.message}`);
+  if (faults.length > FAULTS_TOLD) log(`left out: ${faults.length - FAULTS_TOLD} more`);
   return [...images, ...lost];
 }
 
@@ -75,19 +86,20 @@ function needsDocker(images: readonly OciImage[]): boolean {
   return images.length === 0 || images.some(({ variants }) => variants.length === 0);
 }
 
-function has(image: ArchiveImage, variant: DockerImage['variant']): boolean {
-  return image.variants.some(({ imageId }) => imageId === variant.imageId);
-}
-
 /**
  * The manifests of a multi-platform image may stand in index.json side by side, without a name; one image under
  * several tags is there once for each. Images of one tag that no platform tells apart stay separate: a layout that
  * several builds were added to has them, and its digests tell which one is wanted.
  */
 function joinNameless(images: readonly ArchiveImage[]): readonly ArchiveImage[] {
-  const tags = [...new Set(images.map(({ tag }) => tag))];
-  return tags.flatMap(tag => {
-    const group = images.filter(image => image.tag === tag);
+  const groups = new Map<string | undefined, ArchiveImage[]>();
+  const newGroup = (tag: string | undefined): ArchiveImage[] => {
+    const group: ArchiveImage[] = [];
+    groups.set(tag, group);
+    return group;
+  };
+  for (const image of images) (groups.get(image.tag) ?? newGroup(image.tag)).push(image);
+  return [...groups.values()].flatMap(group => {
     const variants = group.flatMap(image => image.variants);
     const platforms = new Set(variants.map(({ platform }) => formatPlatform(platform)));
     const [first] = group;
@@ -95,28 +107,38 @@ function joinNameless(images: readonly ArchiveImage[]): readonly ArchiveImage[] 
   });
 }
 
-/** Whether two are one image under two names. */
-export function isSame(first: ArchiveImage, second: ArchiveImage): boolean {
-  const ids = ({ variants, digest }: ArchiveImage) => variants.map(({ imageId }) => imageId).join() || digest;
-  return ids(first) === ids(second);
+/** What tells images apart: one under two names has the same. */
+export function identityOf({ variants, digest }: ArchiveImage): string | undefined {
+  return variants.map(({ imageId }) => imageId).join() || digest;
 }
 
-function mergeVariants(label: string, first: ArchiveImage | undefined, second: ArchiveImage): ArchiveImage {
-  if (first === undefined) return second;
-  const added = second.variants.filter(variant => !has(first, variant));
+/** What several entries of an archive say of one name. */
+interface Merged {
+  readonly first: ArchiveImage;
+  readonly variants: VariantContent[];
+  readonly imageIds: Set<Digest>;
+  /** As texts. */
+  readonly platforms: Set<string>;
+}
+
+function merge(label: string, known: Merged | undefined, image: ArchiveImage): Merged {
+  const merged = known ?? { first: image, variants: [], imageIds: new Set(), platforms: new Set() };
+  const added = image.variants.filter(({ imageId }) => !merged.imageIds.has(imageId));
   for (const { platform } of added) {
-    const twice = first.variants.some(variant => formatPlatform(variant.platform) === formatPlatform(platform));
-    if (twice) {
-      throw new SideloadError(
-        'IMAGE_AMBIGUOUS',
-        `${label} has two different ${first.name} for ${formatPlatform(platform)}`,
-        {
-          hint: 'Save each image under its own name.',
-        },
-      );
-    }
+    // In one index they may stand side by side: the first that fits a node is taken.
+    if (!merged.platforms.has(formatPlatform(platform))) continue;
+    throw new SideloadError(
+      'IMAGE_AMBIGUOUS',
+      `${label} has two different ${image.name} for ${formatPlatform(platform)}`,
+      { hint: 'Save each image under its own name.' },
+    );
   }
-  return { ...first, variants: [...first.variants, ...added] };
+  for (const variant of added) {
+    merged.variants.push(variant);
+    merged.imageIds.add(variant.imageId);
+    merged.platforms.add(formatPlatform(variant.platform));
+  }
+  return merged;
 }
 
 /** A name that is no reference (annotations are free text) names nothing that a pod could ask for. */

@@ -1,14 +1,19 @@
 import { SideloadError } from '../errors.ts';
 import { shown } from '../problems.ts';
 import { type Digest, parseDigest } from './digest.ts';
-import { asList, asObject, asText, parseJson } from './json.ts';
+import { asList, asObject, asText, kindOf, parseJson } from './json.ts';
 import { isPlatformWord, type Platform } from './platform.ts';
 
 /** What matters here of an image config (OCI image-spec, image configuration; Docker's has the same fields). */
 export interface ImageConfig {
   readonly platform: Platform;
+  /** The `User`; empty when there is none, and the image runs as root. */
+  readonly user: string;
   readonly diffIds: readonly Digest[];
 }
+
+/** No runtime unpacks more: the kernel mounts some 500 directories over each other at most (containerd#8212: overlay options of a page). */
+const LAYERS_MAX = 1000;
 
 /**
  * Reads an image config. The platform is taken from here and never from an index, which may lack it.
@@ -30,18 +35,18 @@ export function parseConfig(bytes: Buffer, what: string): ImageConfig {
       hint: 'Say what the image is for when building it; with crane: `crane mutate --set-platform linux/amd64`.',
     });
   }
-  const diffIds = asList(asObject(config.rootfs).diff_ids).map(value => {
+  const written = asList(asObject(config.rootfs).diff_ids);
+  if (written.length > LAYERS_MAX) {
+    throw new SideloadError('ARCHIVE_INVALID', `${what} names ${written.length} layers, more than ${LAYERS_MAX}`);
+  }
+  const diffIds = written.map(value => {
     const diffId = parseDigest(value);
     if (diffId === undefined) {
-      throw new SideloadError('ARCHIVE_INVALID', `${what} has a diff_id that is no digest: ${JSON.stringify(value)}`);
+      throw new SideloadError('ARCHIVE_INVALID', `${what} has a diff_id that is no digest: ${kindOf(value)}`);
     }
     return diffId;
   });
   if (diffIds.length === 0) throw new SideloadError('ARCHIVE_INVALID', `${what} names no layers`);
-  return { platform: { os, architecture, ...(variant === undefined ? {} : { variant }) }, diffIds };
-}
-
-/** The `User` of an image's config (OCI image-spec); empty when there is none, and the image runs as root. */
-export function userOf(config: Buffer): string {
-  return asText(asObject(asObject(JSON.parse(config.toString('utf8'))).config).User) ?? '';
+  const user = asText(asObject(config.config).User) ?? '';
+  return { platform: { os, architecture, ...(variant === undefined ? {} : { variant }) }, user, diffIds };
 }

@@ -1,10 +1,13 @@
 import { SideloadError } from '../errors.ts';
-import { parseConfig } from './config.ts';
-import { digestFromHex, digestOf } from './digest.ts';
-import { type ArchiveEntries, findFile, missingFrom, readMetadata } from './entries.ts';
-import { asList, asObject, asText, parseJson } from './json.ts';
+import { type ImageConfig, parseConfig } from './config.ts';
+import { type Digest, digestFromHex, digestOf } from './digest.ts';
+import { type ArchiveEntries, findFile, type MetadataReader, missingFrom } from './entries.ts';
+import { asList, asObject, asText, type JsonObject, parseJson, shownName } from './json.ts';
 import type { LayerContent } from './layer.ts';
 import type { VariantContent } from './oci-archive.ts';
+
+/** Images in one archive: hundreds are saved together, and no more. */
+const IMAGES_MAX = 10_000;
 
 /** One entry of `manifest.json`. */
 export interface DockerImage {
@@ -18,39 +21,54 @@ export interface DockerImage {
  * too (moby: image/spec, "Combined Image JSON + Filesystem Changeset Format").
  * @throws SideloadError ARCHIVE_INVALID, ARCHIVE_INCOMPLETE, ARCHIVE_CORRUPT
  */
-export async function readDockerArchive(entries: ArchiveEntries): Promise<readonly DockerImage[]> {
+export async function readDockerArchive(
+  entries: ArchiveEntries,
+  read: MetadataReader,
+): Promise<readonly DockerImage[]> {
   const file = findFile(entries, 'manifest.json');
   if (file === undefined) return [];
   const what = `manifest.json in ${entries.label}`;
-  const manifests = parseJson(await readMetadata(entries.label, 'manifest.json', file), what);
+  const manifests = parseJson(await read('manifest.json', file), what);
   if (!Array.isArray(manifests)) throw new SideloadError('ARCHIVE_INVALID', `${what} is not a list of images`);
+  if (manifests.length > IMAGES_MAX) {
+    throw new SideloadError('ARCHIVE_INVALID', `${what} names ${manifests.length} images, more than ${IMAGES_MAX}`);
+  }
   const images: DockerImage[] = [];
+  const configs = new Map<Buffer, ParsedConfig>();
   for (const manifest of manifests.map(asObject)) {
     const names = asList(manifest.RepoTags).flatMap(tag => asText(tag) ?? []);
-    images.push({ names, variant: await readVariant(entries, asText(manifest.Config), asList(manifest.Layers)) });
+    images.push({ names, variant: await readVariant({ entries, read, configs }, manifest) });
   }
   return images;
 }
 
-async function readVariant(
-  entries: ArchiveEntries,
-  configName: string | undefined,
-  layerNames: readonly unknown[],
-): Promise<VariantContent> {
+type ParsedConfig = ImageConfig & { readonly imageId: Digest };
+
+interface Reading {
+  readonly entries: ArchiveEntries;
+  readonly read: MetadataReader;
+  /** What was understood already, by its bytes: those of one file are read once. */
+  readonly configs: Map<Buffer, ParsedConfig>;
+}
+
+async function readVariant({ entries, read, configs }: Reading, manifest: JsonObject): Promise<VariantContent> {
   const { label } = entries;
+  const configName = asText(manifest.Config);
+  const layerNames = asList(manifest.Layers);
   if (configName === undefined) {
     throw new SideloadError('ARCHIVE_INVALID', `manifest.json in ${label} names no config for an image`);
   }
   const configFile = findFile(entries, configName);
-  if (configFile === undefined) throw missingFrom(entries, `the image config ${configName}`);
-  const config = await readMetadata(label, configName, configFile);
-  const imageId = digestOf(config);
+  if (configFile === undefined) throw missingFrom(entries, `the image config ${shownName(configName)}`);
+  const config = await read(configName, configFile);
+  const parsed = configs.get(config) ?? parsedConfig(config, configName, label);
+  configs.set(config, parsed);
+  const { imageId, platform, user, diffIds } = parsed;
   // `HEX.json` (docker, podman), `blobs/sha256/HEX` (docker 25 and later), `sha256:HEX` (kaniko, ggcr).
   const claimed = digestFromHex(/([0-9a-f]{64})(?:\.json)?$/.exec(configName)?.[1] ?? '');
   if (claimed !== undefined && claimed !== imageId) {
     throw new SideloadError('ARCHIVE_CORRUPT', `the image config in ${label} should be ${claimed} and is ${imageId}`);
   }
-  const { platform, diffIds } = parseConfig(config, `the image config ${configName} in ${label}`);
   if (layerNames.length !== diffIds.length) {
     throw new SideloadError(
       'ARCHIVE_INVALID',
@@ -58,10 +76,14 @@ async function readVariant(
     );
   }
   const layers = diffIds.map((diffId, index): LayerContent => {
-    const name = String(layerNames[index]);
+    const name = asText(layerNames[index]) ?? '';
     const file = findFile(entries, name);
-    if (file === undefined) throw missingFrom(entries, `the layer ${name} (${diffId})`);
-    return { diffId, name: `${name} in ${label}`, file };
+    if (file === undefined) throw missingFrom(entries, `the layer ${shownName(name)} (${diffId})`);
+    return { diffId, name: `${shownName(name)} in ${label}`, file };
   });
-  return { platform, imageId, config, layers };
+  return { platform, imageId, config, user, layers };
+}
+
+function parsedConfig(config: Buffer, name: string, label: string): ParsedConfig {
+  return { ...parseConfig(config, `the image config ${shownName(name)} in ${label}`), imageId: digestOf(config) };
 }

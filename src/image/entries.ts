@@ -79,6 +79,31 @@ export async function readMetadata(label: string, name: string, file: ArchiveFil
   return Buffer.concat(chunks);
 }
 
+/** Reads small files of one archive. */
+export type MetadataReader = (name: string, file: ArchiveFile) => Promise<Buffer>;
+
+/**
+ * Reads each file once, whoever names it and how often, and no more than {@link METADATA_TOTAL_MAX_BYTES} of all.
+ * The reader throws what {@link readMetadata} throws, and the signal's reason.
+ */
+export function metadataReader(label: string, signal: AbortSignal): MetadataReader {
+  const known = new Map<ArchiveFile, Promise<Buffer>>();
+  let totalBytes = 0;
+  return (name, file) => {
+    signal.throwIfAborted();
+    let bytes = known.get(file);
+    if (bytes === undefined) {
+      totalBytes += file.sizeBytes;
+      if (totalBytes > METADATA_TOTAL_MAX_BYTES) {
+        throw new SideloadError('ARCHIVE_INVALID', `${label} has more than ${METADATA_TOTAL_MAX_BYTES} bytes of JSON`);
+      }
+      bytes = readMetadata(label, name, file);
+      known.set(file, bytes);
+    }
+    return bytes;
+  };
+}
+
 /** A file that is in memory. Its readers get copies, whose memory they may give back. */
 export function memoryFile(bytes: Buffer): ArchiveFile {
   return { sizeBytes: bytes.length, open: () => Readable.from([Buffer.from(bytes)], { objectMode: false }) };

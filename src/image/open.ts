@@ -1,7 +1,6 @@
 import { SideloadError } from '../errors.ts';
 import { withAliases } from './aliases.ts';
-import { type ArchiveImage, isSame, readArchive } from './archive.ts';
-import { userOf } from './config.ts';
+import { type ArchiveImage, identityOf, readArchive } from './archive.ts';
 import { type Digest, parseDigest } from './digest.ts';
 import type { ImageSet, Layer, PlatformImage, SourceImage } from './image.ts';
 import { createLayer, type LayerContent, proveDigest } from './layer.ts';
@@ -93,7 +92,7 @@ async function openFrom(opening: Opening): Promise<readonly SourceImage[]> {
 
 async function openArchive(opening: Opening, path: string): Promise<readonly SourceImage[]> {
   const entries = await readArchiveFile(path, opening.scratch, opening.signal);
-  const images = await readArchive(entries, opening.log);
+  const images = await readArchive(entries, opening.log, opening.signal);
   return selectImages(images, opening.references, entries.label).map(({ reference, image }) =>
     sourceImage(opening, reference, `archive ${path} (${image.format})`, image),
   );
@@ -127,10 +126,10 @@ async function openFound(opening: Opening, found: Found, reference: string): Pro
 
 async function openSaved(opening: Opening, found: Found, reference: string): Promise<SourceImage> {
   const entries = await found.image.read(opening.scratch, opening.signal);
-  const images = await readArchive(entries, opening.log);
+  const images = await readArchive(entries, opening.log, opening.signal);
   // The engine has resolved the name, by its own rules: whatever names it writes, one image is the one.
   const [first] = images;
-  const same = first !== undefined && images.every(image => isSame(image, first));
+  const same = first !== undefined && new Set(images.map(identityOf)).size === 1;
   const image = same
     ? (selectByDigest(images, normalise(reference)) ?? first)
     : selectImages(images, [reference], entries.label)[0]?.image;
@@ -145,10 +144,10 @@ async function openSaved(opening: Opening, found: Found, reference: string): Pro
 function sourceImage(opening: Opening, reference: string, origin: string, image: ArchiveImage): SourceImage {
   const { digest } = parseReference(reference);
   const variants = image.variants.map(
-    ({ platform, imageId, config, layers, manifest }): PlatformImage => ({
+    ({ platform, imageId, config, user, layers, manifest }): PlatformImage => ({
       platform,
       imageId,
-      user: userOf(config),
+      user,
       config: async () => config,
       layers: layers.map(content => layerOf(opening, content)),
       ...(manifest !== undefined && manifest.digest === digest ? { manifest } : {}),

@@ -17,6 +17,8 @@ const TAG = /^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$/;
 // The grammar allows other algorithms; no runtime stores images by them.
 const DIGEST = /^sha256:[0-9a-f]{64}$/;
 const NAME_MAX_LENGTH = 255;
+/** Of name, tag and digest, with what stands between them. */
+const TEXT_MAX_LENGTH = NAME_MAX_LENGTH + 1 + 128 + 1 + 71;
 
 const DEFAULT_REGISTRY = 'docker.io';
 const LEGACY_REGISTRY = 'index.docker.io';
@@ -27,11 +29,16 @@ const LEGACY_REGISTRY = 'index.docker.io';
  */
 export function parseReference(text: string): Reference {
   const refuse = (why: string): never => {
-    throw new SideloadError('INPUT_INVALID', `${JSON.stringify(text)} is not an image reference: ${why}`, {
-      hint: 'Write it as for `docker pull`, as in `app:1.2` or `registry.example/team/app:1.2`.',
-    });
+    throw new SideloadError(
+      'INPUT_INVALID',
+      `${JSON.stringify(text.slice(0, TEXT_MAX_LENGTH))} is not an image reference: ${why}`,
+      {
+        hint: 'Write it as for `docker pull`, as in `app:1.2` or `registry.example/team/app:1.2`.',
+      },
+    );
   };
   if (text === '') refuse('it is empty');
+  if (text.length > TEXT_MAX_LENGTH) refuse(`it is longer than ${TEXT_MAX_LENGTH} characters`);
   const stray = /[^A-Za-z0-9_.:/@[\]-]/u.exec(text);
   if (stray !== null) refuse(`the character ${JSON.stringify(stray[0])} cannot be part of one`);
 

@@ -1,5 +1,6 @@
 import { SideloadError } from '../errors.ts';
-import { type ArchiveImage, isSame } from './archive.ts';
+import { type ArchiveImage, identityOf } from './archive.ts';
+import { shownName } from './json.ts';
 import { describeNames } from './names.ts';
 import { normalise, parseReference } from './reference.ts';
 
@@ -48,7 +49,7 @@ function selectImage(images: readonly ArchiveImage[], request: string, label: st
     const [near] = describeNames(reference, names, label);
     throw new SideloadError(
       'IMAGE_NOT_FOUND',
-      `${label} does not hold ${reference}; it holds ${images.map(describe).join(', ')}`,
+      `${label} does not hold ${reference}; it holds ${listed(images.map(describe))}`,
       { hint: near === undefined ? NOT_FOUND_HINT : `${near}. ${NOT_FOUND_HINT}` },
     );
   }
@@ -79,19 +80,27 @@ function selectNameless(images: readonly ArchiveImage[], reference: string, labe
   const candidates = distinct(tagged.length === 0 && nameless.length === images.length ? nameless : tagged);
   if (candidates.length < 2) return candidates[0];
   if (tagged.length === 0 && nameless.some(image => image.tag !== undefined)) return undefined;
-  const found = candidates.map(({ digest }) => digest ?? 'one without a digest').join(', ');
+  const found = listed(candidates.map(({ digest }) => digest ?? 'one without a digest'));
   throw new SideloadError('IMAGE_AMBIGUOUS', `${label} holds several images that could be ${reference}: ${found}`, {
     hint: 'Name one by its digest in `images`, as in `app@sha256:…`, or tag the images.',
   });
 }
 
 function distinct(images: readonly ArchiveImage[]): readonly ArchiveImage[] {
-  return images.filter((image, index) => images.findIndex(other => isSame(other, image)) === index);
+  return [...new Map(images.toReversed().map(image => [identityOf(image), image])).values()].toReversed();
+}
+
+/** An archive may hold more than anybody would read. */
+const NAMES_TOLD = 20;
+
+function listed(names: readonly string[]): string {
+  const more = names.length - NAMES_TOLD;
+  return more > 0 ? `${names.slice(0, NAMES_TOLD).join(', ')} and ${more} more` : names.join(', ');
 }
 
 function describe({ name, tag }: ArchiveImage): string {
   if (name !== undefined) return name;
-  return tag === undefined ? 'an image without a name' : `an image without a name, tagged ${tag}`;
+  return tag === undefined ? 'an image without a name' : `an image without a name, tagged ${shownName(tag)}`;
 }
 
 /** podman stores what was built as `app:1` under `localhost/app:1`, and writes that into archives. */

@@ -9,8 +9,8 @@ export const BLOCK_BYTES = 512;
 const READ_BYTES = 1 << 20;
 /** One header with its pax records and long names: a path has 4096 bytes at most (`PATH_MAX`), and an archive of images no others. */
 const HEADER_MAX_BYTES = 64 << 10;
-/** All headers of an archive: about 130,000 entries, of which an image needs a few for each layer. */
-const HEADERS_TOTAL_MAX_BYTES = 64 << 20;
+/** All headers of an archive: about 32,000 entries, of which an image needs up to four for each layer. */
+const HEADERS_TOTAL_MAX_BYTES = 16 << 20;
 
 /** tar-stream's reader, which goes by the checksum of a header and not by its format; its types lack that option. */
 function createExtract(highWaterMark: number): Extract {
@@ -71,7 +71,8 @@ export function truncated(label: string, sizeBytes: number, name: string): Sidel
   return new SideloadError('ARCHIVE_INVALID', `${label} ends after ${sizeBytes} bytes, in the middle of ${name}`);
 }
 
-function openRange(path: string, start: number, sizeBytes: number): Readable {
+/** Reads a part of a file, and no more than that whatever becomes of the file. */
+export function openRange(path: string, start: number, sizeBytes: number): Readable {
   return sizeBytes === 0
     ? Readable.from([])
     : createReadStream(path, { start, end: start + sizeBytes - 1, highWaterMark: READ_BYTES });

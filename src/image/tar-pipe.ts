@@ -14,7 +14,7 @@ import type { ReadableSource, Scratch } from './scratch.ts';
 import { BLOCK_BYTES, headerReader, truncated } from './tar-file.ts';
 
 /** Files that lie in the scratch directory, each of them open until the end: more than the layers of many images. */
-const STORED_MAX_FILES = 10_000;
+const STORED_MAX_FILES = 4000;
 /** What may follow the end of an archive: tar fills its last record up, and others a block of the disk. */
 const TRAILER_MAX_BYTES = 64 << 20;
 
@@ -41,6 +41,7 @@ export async function readTarStream(
   const excessive = (what: string) => new SideloadError('ARCHIVE_INVALID', `${label} has more than ${what}`);
 
   const store = async (entry: ReadableSource, name: string, entryBytes: number): Promise<ArchiveFile> => {
+    if (entryBytes === 0) return memoryFile(Buffer.alloc(0));
     if (entryBytes <= METADATA_MAX_BYTES) {
       const bytes = await bytesOf(entry);
       if (looksLikeJson(bytes)) {

@@ -1,4 +1,4 @@
-import { asObject, type JsonObject } from '../image/json.ts';
+import { asObject } from '../image/json.ts';
 import { FROM_NODE, readYaml } from '../yaml.ts';
 
 /** What the kubelet's configuration (kubelet.config.k8s.io/v1beta1) says about images; defaults where it says nothing. */
@@ -24,9 +24,8 @@ const DEFAULTS: KubeletFacts = {
  * @param gcThreshold value of the flag `--image-gc-high-threshold`, which goes before the files; empty when not given
  */
 export function parseKubelet(text: string, gcThreshold: string): KubeletFacts {
-  const settings = readYaml(text, FROM_NODE).reduce<JsonObject>(
-    (all, { value }) => ({ ...all, ...asObject(value) }),
-    {},
+  const settings = Object.fromEntries(
+    readYaml(text, FROM_NODE).flatMap(({ value }) => Object.entries(asObject(value))),
   );
   const {
     imageGCHighThresholdPercent: percent,

@@ -179,7 +179,9 @@ describe('a push', () => {
     ],
   });
   const imageIdsOf = async (entries: Awaited<ReturnType<typeof readPushed>>) =>
-    (await readArchive(entries, () => {})).flatMap(({ variants }) => variants.map(({ imageId }) => imageId));
+    (await readArchive(entries, () => {}, new AbortController().signal)).flatMap(({ variants }) =>
+      variants.map(({ imageId }) => imageId),
+    );
 
   it.each(['docker', 'podman'] as const)('of an image that %s has pushed before uploads no layer', async engine => {
     const program = { docker: classic, podman }[engine];

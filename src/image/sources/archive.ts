@@ -26,7 +26,7 @@ export async function readArchiveFile(path: string, scratch: Scratch, signal: Ab
   const info = await stat(path).catch((error: NodeJS.ErrnoException) => {
     throw unreadable(path, error);
   });
-  if (info.isDirectory()) return await readLayoutDirectory(path, label);
+  if (info.isDirectory()) return await readLayoutDirectory(path, label, signal);
   if (info.isFile()) {
     const file = await open(path).catch((error: NodeJS.ErrnoException) => {
       throw unreadable(path, error);

@@ -1,6 +1,6 @@
 import { describe, expect, it, vi } from 'vitest';
 import { SideloadError } from '../../../src/errors.ts';
-import { userOf } from '../../../src/image/config.ts';
+import { parseConfig } from '../../../src/image/config.ts';
 import { confinementOf, type Fit, type FitSettings, firstFit, fitPod } from '../../../src/smoke/fit.ts';
 import { fakeCluster } from './cluster.ts';
 
@@ -39,8 +39,13 @@ describe('the user of an image', () => {
   });
 
   it('is that of the config', () => {
-    expect(userOf(Buffer.from('{"config":{"User":"10001"}}'))).toBe('10001');
-    expect(userOf(Buffer.from('{"config":null}'))).toBe('');
+    const userOf = (config: object | null) => {
+      const rootfs = { diff_ids: [`sha256:${'0'.repeat(64)}`] };
+      const text = JSON.stringify({ os: 'linux', architecture: 'amd64', rootfs, config });
+      return parseConfig(Buffer.from(text), 'the config').user;
+    };
+    expect(userOf({ User: '10001' })).toBe('10001');
+    expect(userOf(null)).toBe('');
   });
 
   it('is replaced under `restricted` only where the kubelet could not compare it', () => {
