@@ -88,6 +88,18 @@ export const ERRORS = {
     title: 'The container runtime of the node does not answer',
     hint: 'Look on the node whether it runs, and at its log: `systemctl status` and `journalctl -u` of `containerd`, `crio`, `docker` and `cri-docker`, `k3s` or `rke2-server`.',
   },
+  RUNTIME_REFUSED: {
+    title: 'The container runtime of the node does not let the user in',
+    hint: 'Log in as root, or let the user become it (`sudo: auto`, with a file of docs/privileges on the node); where a group has the socket, add the user to it (`usermod -aG docker USER`).',
+  },
+  RUNTIME_ERROR: {
+    title: 'The container runtime of the node answers with an error',
+    hint: 'Correct what its words name; until then it answers every job like this, and the kubelet.',
+  },
+  RUNTIME_LOST: {
+    title: 'The container runtime of the node went away during an import',
+    hint: 'Find out on the node why it ends or restarts (`journalctl -u containerd`, `crio` or `docker`), and run the job again: layers that have arrived are not sent twice.',
+  },
   RUNTIME_UNSUPPORTED: {
     title: 'The container runtime of the node is not supported',
     hint: 'If the kubelet uses another one, name its socket with `cri-socket`: containerd, CRI-O and Docker behind cri-dockerd are supported.',

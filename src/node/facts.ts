@@ -1,5 +1,6 @@
 import { type ErrorCode, SideloadError } from '../errors.ts';
 import { fromUname, type Platform } from '../image/platform.ts';
+import { faultOf, kindOf } from '../runtime/fault.ts';
 import { type KubeletFacts, parseKubelet } from './kubelet.ts';
 import { rootHint } from './root.ts';
 import { SEARCH_PATH, type Sections } from './script.ts';
@@ -41,6 +42,8 @@ export interface NodeFacts extends MachineFacts {
   readonly importFlags: ReadonlySet<string>;
   /** The snapshotter of containerd's CRI plugin; `undefined` when it could not be found out. */
   readonly snapshotter: string | undefined;
+  /** Changes when the runtime is started anew; empty when that cannot be seen. */
+  readonly instance: string;
   /** References under which runs have staged images and not yet removed them. */
   readonly staged: readonly string[];
   /** Where the runtime keeps images, by the CRI's own word (`imagefsinfo`), else its default. Absolute path. */
@@ -116,8 +119,8 @@ function refusalText(command: string, refusal: string, allowed: readonly string[
 
 /**
  * Turns the sections of the probe script into facts.
- * @throws SideloadError SUDO_RIGHT_MISSING, RUNTIME_NOT_FOUND, RUNTIME_NOT_RUNNING, RUNTIME_UNSUPPORTED, PROBE_FAILED, and those of
- * {@link parseMachine}
+ * @throws SideloadError SUDO_RIGHT_MISSING, RUNTIME_NOT_FOUND, RUNTIME_NOT_RUNNING, RUNTIME_REFUSED, RUNTIME_ERROR,
+ * RUNTIME_UNSUPPORTED, PROBE_FAILED, and those of {@link parseMachine}
  */
 export function parseFacts(sections: Sections, label: string): NodeFacts {
   const fail = (code: ErrorCode, message: string) => new SideloadError(code, message, { node: label });
@@ -130,6 +133,10 @@ export function parseFacts(sections: Sections, label: string): NodeFacts {
   }
   if (text('socket-refused') === 'yes') {
     throw fail('SUDO_RIGHT_MISSING', `sudo does not let the user look for the runtime: \`test -S ${criSocket}\``);
+  }
+  if (text('hidden') !== '') {
+    const what = criSocket === '' ? 'a runtime’s socket' : criSocket;
+    throw fail('RUNTIME_REFUSED', `${text('user')} may not look for ${what}: ${text('hidden')} is closed to it`);
   }
   if (criSocket === '') {
     throw fail('RUNTIME_NOT_FOUND', 'no kubelet runs, and none of the well-known CRI sockets exists');
@@ -152,6 +159,13 @@ export function parseFacts(sections: Sections, label: string): NodeFacts {
       hint: `Install what the runtime is spoken to with, in a directory of ${SEARCH_PATH}: ctr, skopeo or podman (and crictl), or docker.`,
     });
   }
+  const refusal = [text('client-version'), text('cri-version')].find(said => kindOf(said) === 'refused');
+  if (refusal !== undefined && machine.privilege !== 'user' && !/^(sudo|doas): /m.test(refusal)) {
+    const user = machine.privilege === 'none' ? text('user') : 'root';
+    const runtime = `the runtime behind ${criSocket}`;
+    const { code, message, hint } = faultOf('refused', refusal, { node: label, user, runtime });
+    throw new SideloadError(code, `${message}\n${text('sockets')}`.trim(), { node: label, hint });
+  }
   if (machine.privilege === 'user' && runtime !== 'cri-o') {
     throw fail('SUDO_REFUSED', refusalText(text('as-root'), text('sudo-refused')));
   }
@@ -171,10 +185,11 @@ export function parseFacts(sections: Sections, label: string): NodeFacts {
     serverVersion(text('client-version')) ?? /^RuntimeVersion: *(\S+)/m.exec(text('cri-version'))?.[1] ?? unasked;
   if (runtime === undefined || version === undefined) {
     const said = text('client-version') || text('cri-version');
-    throw fail(
-      machine.isNarrow && /^sudo: /m.test(said) ? 'SUDO_RIGHT_MISSING' : 'RUNTIME_NOT_RUNNING',
-      `the runtime behind ${criSocket} does not answer${said === '' ? '' : `: ${said}`}`,
-    );
+    if (machine.isNarrow && /^sudo: /m.test(said)) {
+      throw fail('SUDO_RIGHT_MISSING', `the runtime behind ${criSocket} does not answer: ${said}`);
+    }
+    const kind = said !== '' && kindOf(said) === 'error' ? 'error' : 'silent';
+    throw faultOf(kind, said, { node: label, user: text('user'), runtime: `the runtime behind ${criSocket}` });
   }
   const clients = CLIENTS[runtime];
   if (!clients.some(client => tools[client] !== undefined)) {
@@ -200,6 +215,7 @@ export function parseFacts(sections: Sections, label: string): NodeFacts {
       .filter(word => word !== ''),
     importFlags: new Set(text('import-help').match(/--[a-z][a-z-]+/g) ?? []),
     snapshotter: text('snapshotter') || undefined,
+    instance: text('instance'),
     staged: `${text('staged')}\n${text('staged-imports')}`.split(/\s+/).filter(reference => reference !== ''),
     imageRoot: text('image-root'),
     disk,

@@ -1,3 +1,4 @@
+import { INSTANCE } from '../runtime/instance.ts';
 import { PROCESSES } from '../runtime/processes.ts';
 import { STAGE_PREFIX, UNPACKED } from '../runtime/staging.ts';
 import type { SshConnection } from '../ssh/connect.ts';
@@ -15,6 +16,7 @@ import { runScript, type Sections } from './script.ts';
  */
 const PROBE = `${PROCESSES}
 section uid; id -u
+section user; id -un
 section as-root; printf '%s' "$AS_ROOT"
 limited=
 may() { sudo -n -l "$@" >/dev/null 2>&1; } # whether sudo lets the user run this command
@@ -84,9 +86,19 @@ if [ -n "$arguments" ]; then
   fi
 fi
 if [ -n "$CRI_SOCKET" ]; then endpoint=$CRI_SOCKET origin=input; fi
+hidden=
+hidden_on() { # hidden_on PATH: the first directory on its way that the user may not look into
+  [ -z "$AS_ROOT" ] && [ -z "$hidden" ] || return 0
+  way= rest=\${1#/}
+  while [ "$rest" != "\${rest#*/}" ]; do
+    way=$way/\${rest%%/*} rest=\${rest#*/}
+    [ -x "$way" ] || { [ ! -d "$way" ] || hidden=$way; return 0; }
+  done
+}
 if [ -z "$endpoint" ]; then
   while IFS='|' read -r row_name row_runtime row_socket row_client row_crictl row_root row_kubelet; do
     if as_root test -S "$row_socket" </dev/null; then endpoint=$row_socket origin='well-known socket'; break; fi
+    hidden_on "$row_socket"
   done <<END
 $DISTRIBUTIONS
 END
@@ -98,9 +110,12 @@ section socket; printf '%s' "$socket"
 section socket-origin; printf '%s' "$origin"
 if [ -z "$socket" ] || ! as_root test -S "$socket"; then
   section socket-refused; [ -z "$narrow" ] || [ -z "$socket" ] || may test -S "$socket" || printf yes
+  if [ -n "$socket" ]; then hidden=; hidden_on "$socket"; fi
+  section hidden; printf '%s' "$hidden"
   section end; exit 0
 fi
 section socket-state; printf present
+section sockets; ls -ld "$socket" /var/run/docker.sock 2>/dev/null
 
 command_of() { # the command with its program as an absolute path; nothing when the program is not there
   set -- $1
@@ -137,6 +152,7 @@ sandbox_of_containerd() { # of version 2, whose CRI does not tell: from its conf
   done | head -n 1
 }
 
+${INSTANCE}
 root= answers=
 if [ -n "$crictl" ]; then
   section crictl; printf '%s' "$crictl"
@@ -157,6 +173,7 @@ containerd)
   snapshotter=$(printf '%s' "$root" | sed -n 's/.*io\\.containerd\\.snapshotter\\.v1\\.//p')
   if [ -n "$ctr" ]; then
     section ctr; printf '%s' "$ctr"
+    section instance; instance_of containerd "$socket"
     section client-version; as_root $ctr --connect-timeout 5s --timeout 5s --address "$socket" version 2>&1
     section import-help; $ctr images import --help 2>&1
     section staged; as_root $ctr --address "$socket" --namespace k8s.io images ls -q 2>/dev/null | grep "^$STAGE_PREFIX"
@@ -166,6 +183,7 @@ containerd)
   ;;
 cri-o)
   section podman; command_of podman
+  section instance; instance_of cri-o "$socket"
   [ -n "$limited" ] || { section skopeo; command_of skopeo; }
   section staged; cri images -o json 2>/dev/null | tr -d '", ' | grep "^$STAGE_PREFIX"
   root=\${root:-/var/lib/containers}
@@ -173,6 +191,7 @@ cri-o)
   ;;
 docker)
   section docker; command_of docker
+  section instance; instance_of docker "$socket"
   section client-version; as_root docker version 2>&1
   section staged; as_root docker image ls --format '{{.Repository}}:{{.Tag}}' 2>/dev/null | grep "^$STAGE_PREFIX"
   root=$(as_root docker info --format '{{.DockerRootDir}}' 2>/dev/null)

@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { SideloadError } from '../errors.ts';
+import { runtimeFault } from '../runtime/fault.ts';
 import type { RootBy, SshConnection } from '../ssh/connect.ts';
 
 /**
@@ -20,7 +21,8 @@ export const SEARCH_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 /**
  * Runs a script on a node in one round trip. It travels on standard input to a plain `/bin/sh`, so that neither the login
  * shell of the user matters nor its PATH, and a mark of this call keeps banners and other noise apart from the answer.
- * @throws SideloadError REMOTE_COMMAND_FAILED when the script did not get to its end.
+ * @throws SideloadError REMOTE_COMMAND_FAILED when the script did not get to its end; for one that has given the runtime up
+ * RUNTIME_NOT_RUNNING, RUNTIME_REFUSED, SUDO_RIGHT_MISSING or RUNTIME_ERROR.
  */
 export async function runScript(connection: SshConnection, script: Script, signal: AbortSignal): Promise<Sections> {
   const mark = `@@${randomBytes(6).toString('hex')}`;
@@ -28,6 +30,10 @@ export async function runScript(connection: SshConnection, script: Script, signa
   const result = await connection.run(['/bin/sh'], { stdin, signal });
   const sections = parseSections(result.stdout, mark);
   if (result.code !== 0 || !sections.has('end')) {
+    const fault = runtimeFault(sections, connection.target.label);
+    if (fault !== undefined) {
+      throw fault;
+    }
     const said = `${result.stderr}\n${result.stdout.split(mark)[0] ?? ''}`.trim();
     throw new SideloadError(
       'REMOTE_COMMAND_FAILED',

@@ -7,6 +7,7 @@ import { faultOf, missingLayers, sentBytes, unpackedBytes } from '../plan.ts';
 import type { Progress, Transfer } from '../report/progress.ts';
 import type { Run } from '../run.ts';
 import { runtimeOf } from '../runtime/detect.ts';
+import { INSTANCE, isCutOff } from '../runtime/instance.ts';
 import { isPart, partReference } from '../runtime/staging.ts';
 import type { Settings } from '../settings.ts';
 import type { SshTransport } from '../ssh/transport.ts';
@@ -28,14 +29,19 @@ export interface Sending {
   readonly log: (line: string) => void;
 }
 
-/** After these the node may be there again. */
-const TRANSIENT: ReadonlySet<ErrorCode> = new Set(['SSH_LOST', 'SSH_UNREACHABLE']);
+/** After these the node, or its runtime, may be there again. */
+const TRANSIENT: ReadonlySet<ErrorCode> = new Set([
+  'SSH_LOST',
+  'SSH_UNREACHABLE',
+  'RUNTIME_LOST',
+  'RUNTIME_NOT_RUNNING',
+]);
 /** What a node that has just been started answers: its sshd is there before its runtime. */
 const STARTING: ReadonlySet<ErrorCode> = new Set(['RUNTIME_NOT_FOUND', 'RUNTIME_NOT_RUNNING']);
 
 /**
  * Sends what the node lacks into its runtime, under stage references, and has the runtime confirm it. When the
- * connection breaks off a new one is tried, and the node is asked again for what it has.
+ * connection breaks off, or the runtime goes away, a new one is tried, and the node is asked again for what it has.
  */
 export async function stageImages(node: Node, sending: Sending): Promise<void> {
   const { settings, run, log } = sending;
@@ -112,7 +118,7 @@ async function stageImage(node: Node, target: NodeImage, stage: string, sending:
   if (!isThin || (refusal !== undefined && !runtime.lacksContent(refusal))) {
     throw refusal === undefined
       ? new SideloadError('VERIFY_FAILED', `${target.reference} after the import: ${fault}`)
-      : new SideloadError(/no space left on device/i.test(refusal) ? 'DISK_FULL' : 'IMPORT_FAILED', refusal);
+      : await importError(node, refusal, sending.run.signal);
   }
   sending.log(
     `${node.settings.label}: the layers that the node has were not enough (${fault}); ${target.reference} is sent whole`,
@@ -180,6 +186,20 @@ async function sendImage(node: Node, target: NodeImage, stage: string, sending: 
     await Promise.allSettled(imports);
     transfer.end(end);
   }
+}
+
+/** What an import has failed of. One that was cut off, as the runtime ended or was started anew, was not refused. */
+async function importError(node: Node, said: string, signal: AbortSignal): Promise<SideloadError> {
+  if (/no space left on device/i.test(said)) {
+    return new SideloadError('DISK_FULL', said);
+  }
+  const { connection, facts } = ready(node);
+  const body = `${INSTANCE}\nsection instance; instance_of "$RUNTIME" "$SOCKET"`;
+  const variables = { RUNTIME: facts.runtime.name, SOCKET: facts.criSocket };
+  const now = (await runScript(connection, { body, variables }, signal)).get('instance') ?? '';
+  return isCutOff(said) || now !== facts.instance
+    ? new SideloadError('RUNTIME_LOST', `the runtime went away during the import: ${said}`)
+    : new SideloadError('IMPORT_FAILED', said);
 }
 
 /** Less than this, compressed, is not worth an import of its own, which takes about half a second. */

@@ -1,5 +1,6 @@
 import type { NodeFacts } from '../node/facts.ts';
 import type { Sections } from '../node/script.ts';
+import { FAULT } from './fault.ts';
 import { OURS_BY_SUDO, PROCESSES } from './processes.ts';
 import type { HeldImage, Runtime, TagPair } from './runtime.ts';
 
@@ -24,7 +25,8 @@ export type Pins = string;
  * Functions for scripts. `answer NOTHING COMMAND…` puts what a command prints into `$said`; it ends with 1 when there is
  * nothing, which the command shows by a line that matches NOTHING, a regular expression: one of its complaint, or
  * `exit code N`. A runtime that does not answer, as while it restarts, has said nothing about what it holds: it is asked
- * for twenty seconds, and then the script fails.
+ * for twenty seconds, and then the script fails. Where it does not let the user in, the script fails at once; an error that
+ * it has given five times in a row, it goes on to give.
  * `ask_cri REF` asks the CRI for an image, and `inspect_by_cri N REF` puts the answer into the section `cri N`. The CRI
  * learns of a new reference a moment after the runtime has made it: that is waited for.
  * What crictl says on standard error (a missing configuration file, say) is no part of its answer.
@@ -33,21 +35,26 @@ export type Pins = string;
  * sudo cannot allow `kill`, which would be about all processes; what pkill may end a sudoers file can say: root's processes
  * of this node, of programs that sudo starts for us. Its own command line must not have the name, or it finds itself.
  */
-export const CRI = `${PROCESSES}
+export const CRI = `${FAULT}${PROCESSES}
 answer() {
   nothing=$1
   shift
-  attempt=0
-  while [ $attempt -lt 40 ]; do
+  attempt=0 errors=0 kind=silent
+  while [ $attempt -lt 40 ] && [ $errors -lt 5 ]; do
     said=$("$@" 2>/dev/null) && return
     code=0
     why=$("$@" 2>&1 >/dev/null) || code=$?
     if printf 'exit code %s\\n%s\\n' $code "$why" | grep -Eq "$nothing"; then said=; return 1; fi
+    kind=$(kind_of "$why")
+    case $code:$kind in
+      0:* | *:silent) errors=0 kind=silent ;;
+      *:refused) break ;;
+      *) errors=$((errors + 1)) ;;
+    esac
     attempt=$((attempt + 1))
     sleep 0.5
   done
-  echo "the runtime does not answer: $why" >&2
-  exit 1
+  give_up $kind "$why"
 }
 ask_cri() {
   answer '${NO_SUCH_IMAGE}' as_root $CRICTL --runtime-endpoint "unix://$SOCKET" --image-endpoint "unix://$SOCKET" inspecti -o json "$1"

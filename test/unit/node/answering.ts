@@ -16,6 +16,7 @@ export const FACTS: NodeFacts = {
   runtime: { name: 'containerd', version: 'v2.1.9' },
   distribution: 'kubeadm',
   tools: { ctr: ['/usr/bin/ctr'], crictl: ['/usr/bin/crictl'] },
+  instance: '17 /run/containerd/containerd.sock',
   importFlags: new Set(),
   snapshotter: 'overlayfs',
   staged: [],

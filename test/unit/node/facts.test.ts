@@ -16,6 +16,7 @@ const NODE: Readonly<Record<string, string>> = {
   ctr: '/usr/bin/ctr',
   distribution: 'kubeadm',
   runtime: 'containerd',
+  instance: '17 /run/containerd/containerd.sock',
   'client-version':
     'Client:\n  Version:  2.1.4\n  Revision: 75cb2b7193e4\n  Go version: go1.24.5\n\nServer:\n  Version:  v2.1.4\n  Revision: 75cb2b7193e4\n  UUID: 6f1e',
   'import-help': 'OPTIONS:\n   --base-name value\n   --platform value\n   --local\n   --all-platforms',
@@ -79,6 +80,7 @@ it('tells of a node what later steps need', () => {
     criSocket: '/run/containerd/containerd.sock',
     criSocketOrigin: 'kubelet command line',
     runtime: { name: 'containerd', version: 'v2.1.4' },
+    instance: '17 /run/containerd/containerd.sock',
     distribution: 'kubeadm',
     tools: { ctr: ['/usr/bin/ctr'], crictl: ['/usr/local/bin/crictl'] },
     importFlags: new Set(['--base-name', '--platform', '--local', '--all-platforms']),
@@ -251,6 +253,49 @@ describe('a node that cannot be used', () => {
       { 'client-version': '', 'cri-version': '' },
       'RUNTIME_NOT_RUNNING',
       /does not answer$/,
+    ],
+    [
+      'a runtime that answers with an error',
+      {
+        'client-version': 'Error response from daemon: client version 1.51 is too new',
+        'cri-version': '',
+        runtime: 'docker',
+      },
+      'RUNTIME_ERROR',
+      /answers with an error: Error response from daemon: client version 1\.51/,
+    ],
+    [
+      'a runtime that does not let the user in',
+      {
+        uid: '1000',
+        user: 'deploy',
+        'as-root': '',
+        sockets: 'srw-rw---- 1 root root 0 Nov 29 03:35 /run/containerd/containerd.sock',
+        'client-version':
+          'Client:\n  Version:  2.1.4\n\nctr: dial unix /run/containerd/containerd.sock: connect: permission denied',
+        'cri-version': 'dial unix /run/containerd/containerd.sock: connect: permission denied',
+      },
+      'RUNTIME_REFUSED',
+      /does not let deploy in: dial unix \S+: connect: permission denied\nsrw-rw---- 1 root root/,
+    ],
+    [
+      'a CRI that does not let in whom docker does',
+      {
+        user: 'deploy',
+        uid: '1000',
+        'as-root': '',
+        docker: '/usr/bin/docker',
+        runtime: 'docker',
+        'cri-version': 'dial unix /run/cri-dockerd.sock: connect: permission denied',
+      },
+      'RUNTIME_REFUSED',
+      /cri-dockerd\.sock: connect: permission denied/,
+    ],
+    [
+      'a directory that is closed to the user',
+      { user: 'deploy', 'socket-state': '', hidden: '/run/k3s' },
+      'RUNTIME_REFUSED',
+      /deploy may not look for \/run\/containerd\/containerd\.sock: \/run\/k3s is closed to it/,
     ],
     ['no disk', { disk: 'df: /var/lib/containerd: No such file' }, 'PROBE_FAILED', /free disk space: df:/],
   ])('%s', (_what, sections, code, message) => {

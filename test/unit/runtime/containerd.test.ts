@@ -14,6 +14,7 @@ const FACTS: NodeFacts = {
   runtime: { name: 'containerd', version: 'v2.1.4' },
   distribution: 'k3s',
   tools: { ctr: ['/usr/local/bin/ctr'], crictl: ['/usr/local/bin/crictl'] },
+  instance: '17 /run/containerd/containerd.sock',
   importFlags: new Set(['--platform', '--local', '--all-platforms']),
   snapshotter: 'overlayfs',
   staged: [],
