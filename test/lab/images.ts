@@ -34,6 +34,8 @@ export interface ImageSpec {
   /** Also `manifest.json`, as `docker save` has written since Docker 25: a Docker engine loads no archive without it. */
   readonly dockerManifest?: boolean;
   readonly labels?: Readonly<Record<string, string>>;
+  /** Whether the config says when the image was made. True unless told. */
+  readonly isDated?: boolean;
 }
 
 /** What was written, for tests to compare with. */
@@ -78,7 +80,7 @@ async function writeArchive(spec: ImageSpec, layerTars: readonly Buffer[], comma
   const config = json({
     architecture: spec.architecture ?? hostArchitecture,
     os: 'linux',
-    created: '2020-01-01T00:00:00Z',
+    ...((spec.isDated ?? true) && { created: '2020-01-01T00:00:00Z' }),
     config: { Cmd: command, Env: ['PATH=/bin'], ...(spec.labels && { Labels: spec.labels }) },
     rootfs: { type: 'layers', diff_ids: layers.map(({ diffId }) => diffId) },
     history: layers.map(() => ({ created: '2020-01-01T00:00:00Z', created_by: 'kube-sideload lab' })),
