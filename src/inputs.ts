@@ -195,7 +195,7 @@ export const INPUTS = {
   retries: {
     type: 'count',
     default: '3',
-    help: 'How often a node is tried again, after a growing pause, when its connection breaks off while images are sent, or while it is put in order after a failure. What it has received whole is not sent again.',
+    help: 'How often a node is tried again, after a growing pause, when its connection breaks off or its runtime goes away while images are sent, or while it is put in order after a failure. What it has received whole is not sent again.',
   },
   atomic: {
     type: { oneOf: ['true', 'false'] },

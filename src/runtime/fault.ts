@@ -5,10 +5,10 @@ import type { Sections } from '../node/script.ts';
  * Why a question to a runtime has no answer: it is silent, as while it starts or restarts; it does not let the user in; or it
  * answers, with an error. Each is told by the words of its clients, as extended regular expressions for `grep -E` and here.
  */
-export const REFUSED =
+const REFUSED =
   'connect: permission denied|permission denied while trying to connect|^(sudo|doas): .*(password is required|not allowed|may not|not permitted|have a tty)';
 /** gRPC's words, docker's, those of a CRI that is not there yet, and of an image that is only half stored or half removed. */
-export const SILENT =
+const SILENT =
   'Unavailable|[Dd]eadline ?[Ee]xceeded|while dialing|error reading from server|transport is closing|[Cc]onnection (refused|reset)|broken pipe|connect to the Docker daemon|during connect|i/o timeout|EOF$|not initialized|unknown service|sock: (connect: )?no such file|not known';
 
 const SECTIONS = { refused: 'runtime-refused', silent: 'runtime-silent', error: 'runtime-error' } as const;
