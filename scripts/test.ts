@@ -30,7 +30,7 @@ const SUITES: readonly Suite[] = [
   { name: 'node', about: 'dist/ against real sshd and real containerd', needsLab: true },
   { name: 'hostile', about: 'dist/ against nodes, images, archives and neighbours that mean harm', needsLab: true },
   { name: 'sources', about: 'images and archives of real producers, without a node', needsLab: true },
-  { name: 'bundle', about: 'dist/ as shipped: on Node 20, 22 and 24, with bad input', needsLab: false },
+  { name: 'bundle', about: 'dist/ as shipped: on Node 20, 22, 24 and 26, with bad input', needsLab: false },
   { name: 'lab', about: 'the lab itself', needsLab: true },
   { name: 'unit', about: 'pure functions, archives, recorded API objects', needsLab: false },
   { name: 'ssh', about: 'an SSH server that misbehaves', needsLab: false },

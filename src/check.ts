@@ -68,7 +68,9 @@ export async function checkNode(
   const references = wanted.map(({ reference }) => reference);
   const held = await inspect(node, references, run.signal);
   const isRecordAsked = wanted.some(({ isPinned }) => isPinned === undefined) && facts.privilege !== 'user';
-  const recorded = isRecordAsked ? readRecord(await runScript(connection, READ_RECORD, run.signal)) : [];
+  const recorded = isRecordAsked
+    ? readRecord(await runScript(connection, READ_RECORD, run.signal, 'reading what is ours'))
+    : [];
   node.seen = wanted.map(expectation => {
     const { reference, isPinned } = expectation;
     const wasPinned = (imageId: string) =>

@@ -1,3 +1,4 @@
+import { within } from './abort.ts';
 import { ERRORS, SideloadError, toSideloadError } from './errors.ts';
 import { EXIT, type Host } from './host/host.ts';
 import { describe, publish, writeAll } from './report/publish.ts';
@@ -77,19 +78,19 @@ export async function runPost(host: Host): Promise<void> {
   if (host.state('run') === '' || host.state('finished') === 'true') {
     return;
   }
-  const run: Run = {
-    id: host.state('run'),
-    scratch: host.state('scratch'),
-    signal: AbortSignal.timeout(CLEAN_UP_MS),
-  };
+  const run = { id: host.state('run'), scratch: host.state('scratch') };
   host.info(`the job of run ${run.id} was ended from outside; cleaning up`);
-  try {
-    const scratch = await startRun(host, run.signal);
+  const late = () => new SideloadError('CANCELLED', `not done within ${CLEAN_UP_MS / 1000} s`);
+  const cleanUpWithin = async (signal: AbortSignal) => {
+    const scratch = await startRun(host, signal);
     try {
-      await cleanUp(readSettings(host), host, { ...run, scratch: scratch.scratch });
+      await cleanUp(readSettings(host), host, { ...run, signal, scratch: scratch.scratch });
     } finally {
       await endRun(scratch);
     }
+  };
+  try {
+    await within(CLEAN_UP_MS, undefined, cleanUpWithin, late);
   } catch (thrown) {
     host.warning(`clean-up after the cancelled job: ${toSideloadError(thrown).message}`);
   } finally {

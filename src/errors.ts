@@ -64,6 +64,14 @@ export const ERRORS = {
     title: 'The SSH connection broke off',
     hint: 'Check the link and the node, and run the job again: layers that have arrived are not sent twice.',
   },
+  NODE_SILENT: {
+    title: 'The node does not answer in time',
+    hint: 'See on the node what hangs: its runtime (`crictl info`), its disks (`df`: a file system on a server that is away), its load.',
+  },
+  LOGIN_SHELL_ENDED: {
+    title: 'The login shell of the user ends before it runs a command',
+    hint: 'Try `ssh USER@NODE true`: look for `exit` or `exec` in `~/.bashrc` and `~/.ssh/rc`, for `command=` in `~/.ssh/authorized_keys`, for `ForceCommand` in sshd_config, and for the shell in `getent passwd USER` (`nologin` runs nothing).',
+  },
   REMOTE_COMMAND_FAILED: {
     title: 'A command on the node failed',
     hint: 'Correct on the node what its own output above names, and run the job again.',

@@ -1,4 +1,4 @@
-import { setTimeout as delay } from 'node:timers/promises';
+import { pause, within } from './abort.ts';
 import { SideloadError, toSideloadError } from './errors.ts';
 import { LEASE_SECONDS, type Refusal, releaseLocks, renewLocks, takeLocks } from './node/lock.ts';
 import { type Node, onEach } from './node/node.ts';
@@ -66,7 +66,7 @@ export function locksOf(nodes: () => readonly Node[], run: Run, log: (line: stri
         log(`${node.settings.label}: waiting for run ${holder}, which has locked ${refusal.reference}`);
       }
       const waitMs = Math.min(ASK_AGAIN_MS * (0.75 + Math.random() / 2), timeoutMs - waitedMs);
-      await delay(waitMs, undefined, { signal: run.signal });
+      await pause(waitMs, run.signal);
     }
   }
 
@@ -113,7 +113,7 @@ function byIdentity(one: Node, other: Node): number {
 /** A node that cannot be asked now may be there again the next time, before its locks have run out. */
 async function renewOrNote(node: Node, runId: string): Promise<void> {
   try {
-    await renew(node, runId, AbortSignal.timeout(RENEW_AFTER_MS));
+    await within(RENEW_AFTER_MS, undefined, signal => renew(node, runId, signal));
   } catch (thrown) {
     const error = toSideloadError(thrown, node.settings.label);
     if (error.code === 'NODE_LOCKED') {

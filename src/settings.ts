@@ -2,6 +2,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { dirname, isAbsolute, join, resolve } from 'node:path';
 import type { Expectation } from './check.ts';
+import { directoryFault } from './directory.ts';
 import { messageOf, SideloadError } from './errors.ts';
 import { mergeExpected, parseExpected } from './expected.ts';
 import type { Host } from './host/host.ts';
@@ -220,7 +221,7 @@ export function readSettings(host: Host, env: NodeJS.ProcessEnv = process.env): 
     problems.push(problem(`\`archive\` and \`source: ${inputs.source}\` exclude each other`, 'set one of them'));
   }
 
-  problems.push(...bundleProblems(inputs));
+  problems.push(...bundleProblems(inputs), ...directoryProblems(inputs, host, env));
   const isBundle = inputs.mode === 'bundle';
 
   const jump = collect(problems, () => parseJump(inputs['ssh-jump'])) ?? [];
@@ -343,6 +344,22 @@ function bundleProblems(inputs: Inputs): readonly InputProblem[] {
   return [
     ...twice.map(([name]) => problem(`\`${name}\` and \`bundle\` name the same file`, 'give each a file of its own')),
     ...(fault === undefined ? [] : [problem(`\`bundle\`: ${shown(bundle)} ${fault}`)]),
+  ];
+}
+
+/** Directories that files are to be written to, and can't be. */
+function directoryProblems(inputs: Inputs, host: Host, env: NodeJS.ProcessEnv): readonly InputProblem[] {
+  const cache = inputs['cache-size'] === 0 ? undefined : inputs['cache-dir'];
+  const cacheFault = cache === undefined ? undefined : directoryFault(cache);
+  const temporary = host.temporaryDirectory;
+  const isThere = existsSync(temporary);
+  const temporaryFault = isThere ? directoryFault(temporary) : 'is not there';
+  const variable = env.RUNNER_TEMP === temporary ? 'RUNNER_TEMP' : 'TMPDIR';
+  return [
+    ...(cacheFault === undefined ? [] : [problem(`\`cache-dir\`: ${shown(cache ?? '')} ${cacheFault}`)]),
+    ...(temporaryFault === undefined
+      ? []
+      : [problem(`the directory for temporary files, ${shown(temporary)}, ${temporaryFault}`, `set ${variable}`)]),
   ];
 }
 

@@ -34,6 +34,7 @@ import { transferProgress } from './report/progress.ts';
 import { errorReport, type Finding, type Report, type StageReport } from './report/report.ts';
 import { findingsTable } from './report/table.ts';
 import { formatBytes, formatDuration } from './report/units.ts';
+import { waitsOf } from './report/waits.ts';
 import type { Run } from './run.ts';
 import { NO_SANDBOX_IMAGES, openSandboxImages } from './sandbox.ts';
 import type { Settings } from './settings.ts';
@@ -48,7 +49,7 @@ import { VERSION } from './version.ts';
  * has put anywhere besides the images is gone when it returns.
  */
 export async function sideload(settings: Settings, host: Host, run: Run): Promise<Report> {
-  const ssh = openTransport(settings.ssh, run.scratch);
+  const ssh = openTransport(settings.ssh, run.scratch, waitsOf(host.info).until);
   const startedAt = new Date().toISOString();
   const stagesDone: StageReport[] = [];
   let nodes: readonly Node[] = settings.nodesFromCluster ? [] : settings.nodes.map(newNode);
@@ -374,7 +375,7 @@ export async function cleanUp(settings: Settings, host: Host, run: Run): Promise
     await cluster?.kubectl.close();
   }
   const nodes = list.map(newNode);
-  const ssh = openTransport(settings.ssh, run.scratch);
+  const ssh = openTransport(settings.ssh, run.scratch, waitsOf(host.info).until);
   await onEach(nodes, async node => {
     await prepareNode(node, settings, ssh, run.signal);
     const isSettled = host.state('settled') === 'true';

@@ -1,7 +1,9 @@
-import { mkdir, open, rename, rm } from 'node:fs/promises';
+import { open, rename, rm } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
+import { follow } from '../abort.ts';
+import { makeDirectory } from '../directory.ts';
 import { messageOf, SideloadError } from '../errors.ts';
 import { isDiskFull } from './blob-file.ts';
 import { createTally, type Digest, digestOf } from './digest.ts';
@@ -39,8 +41,8 @@ export async function writeBundle(
   { path, runId, version, signal }: BundleOptions,
 ): Promise<BundleFile> {
   const aside = partialPath(path, runId);
-  const leaving = new AbortController();
-  const stored = storeAll(images, AbortSignal.any([signal, leaving.signal]));
+  const leaving = follow(signal);
+  const stored = storeAll(images, leaving.signal);
   const metadata = async () => ({ files: await filesOf(images, stored, version) });
   const tally = createTally();
   async function* tallied(): AsyncGenerator<Buffer> {
@@ -50,7 +52,7 @@ export async function writeBundle(
     }
   }
   try {
-    await mkdir(dirname(aside), { recursive: true });
+    await makeDirectory(dirname(aside));
     const file = await open(aside, 'wx');
     await pipeline(Readable.from(tallied(), { objectMode: false, highWaterMark: 1 << 20 }), file.createWriteStream(), {
       signal,

@@ -1,5 +1,6 @@
-import { type FileHandle, link, mkdir, open, rename, stat, unlink } from 'node:fs/promises';
+import { type FileHandle, link, open, rename, stat, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
+import { makeDirectory } from '../directory.ts';
 import { messageOf } from '../errors.ts';
 import {
   type CacheEntry,
@@ -90,7 +91,7 @@ export async function openCache(
     directory,
     async create() {
       // Whoever tidies up may take the directory away at any time.
-      await mkdir(directory, { recursive: true, mode: 0o700 });
+      await makeDirectory(directory, { mode: 0o700 });
       const path = join(directory, partialName());
       return use({ handle: await open(path, 'wx+', 0o600), path });
     },
@@ -184,7 +185,7 @@ async function isUsable(directory: string | undefined, log: (line: string) => vo
   };
   if (directory === undefined) return no('there is no home directory, and `cache-dir` is not set');
   try {
-    await mkdir(directory, { recursive: true, mode: 0o700 });
+    await makeDirectory(directory, { mode: 0o700 });
     const reason = await whyNot(directory);
     if (reason !== undefined) return no(reason);
     const trial = join(directory, partialName());

@@ -1,4 +1,5 @@
 import { pipeline } from 'node:stream/promises';
+import { type Following, follow, onAbort } from '../abort.ts';
 import { SideloadError, toSideloadError } from '../errors.ts';
 import { startDecompression } from './compression.ts';
 import { createMeter, type Digest } from './digest.ts';
@@ -80,11 +81,11 @@ function createShared(
   work: (signal: AbortSignal) => Promise<StoredBlob>,
 ): (signal: AbortSignal) => Promise<StoredBlob> {
   let current:
-    | { readonly promise: Promise<StoredBlob>; readonly abort: AbortController; callers: number; done: boolean }
+    | { readonly promise: Promise<StoredBlob>; readonly abort: Following; callers: number; done: boolean }
     | undefined;
   const start = () => {
-    const abort = new AbortController();
-    const promise = work(AbortSignal.any([abort.signal, closing]));
+    const abort = follow(closing);
+    const promise = work(abort.signal).finally(abort.release);
     const job = { promise, abort, callers: 0, done: false };
     promise.then(
       () => {
@@ -101,17 +102,16 @@ function createShared(
     current ??= start();
     const job = current;
     job.callers += 1;
-    let onAbort = () => {};
+    let stopWaiting = () => {};
     const gone = new Promise<never>((_resolve, reject) => {
-      onAbort = () => reject(cancelled(signal));
-      signal.addEventListener('abort', onAbort);
+      stopWaiting = onAbort(signal, () => reject(cancelled(signal)));
     });
     try {
       return await Promise.race([job.promise, gone]);
     } catch (error) {
       throw closing.aborted ? cancelled(closing) : toSideloadError(error);
     } finally {
-      signal.removeEventListener('abort', onAbort);
+      stopWaiting();
       job.callers -= 1;
       if (job.callers === 0 && signal.aborted && !job.done) {
         if (current === job) current = undefined;

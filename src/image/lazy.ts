@@ -1,3 +1,4 @@
+import { follow } from '../abort.ts';
 import { SideloadError } from '../errors.ts';
 import type { Digest } from './digest.ts';
 import type { Layer, PlatformImage, StoredBlob } from './image.ts';
@@ -72,9 +73,9 @@ async function arrival(
   index: number,
   signal: AbortSignal,
 ): Promise<StoredBlob> {
-  const waiting = new AbortController();
+  const waiting = follow(signal);
   const passed = (async () => {
-    const content = await scratch.passing(diffId, AbortSignal.any([signal, waiting.signal]));
+    const content = await scratch.passing(diffId, waiting.signal);
     await scratch.keep(content);
     return content.blob;
   })();

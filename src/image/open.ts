@@ -1,3 +1,4 @@
+import { follow } from '../abort.ts';
 import { SideloadError } from '../errors.ts';
 import { withAliases } from './aliases.ts';
 import { type ArchiveImage, identityOf, readArchive } from './archive.ts';
@@ -49,8 +50,8 @@ interface Opening extends OpenImagesOptions {
  */
 export async function openImages(options: OpenImagesOptions): Promise<ImageSet> {
   const { directory, log } = options;
-  const closing = new AbortController();
-  const signal = AbortSignal.any([options.signal, closing.signal]);
+  const closing = follow(options.signal);
+  const { signal } = closing;
   const tasks = oneAtATime();
   let scratch: Scratch | undefined;
   const close = async () => {

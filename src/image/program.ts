@@ -1,5 +1,6 @@
 import { type ChildProcessByStdio, spawn } from 'node:child_process';
 import type { Readable, Writable } from 'node:stream';
+import { onAbort } from '../abort.ts';
 import { childEnvironment } from '../child-environment.ts';
 import { SideloadError } from '../errors.ts';
 
@@ -55,7 +56,7 @@ export function startProgram(name: string, args: readonly string[], signal: Abor
     const end = (code: number | null, killer: NodeJS.Signals | null) => {
       clearTimeout(insist);
       clearTimeout(grace);
-      signal.removeEventListener('abort', stop);
+      release();
       resolve({
         code: failure === undefined ? (code ?? undefined) : undefined,
         missing: failure?.code === 'ENOENT',
@@ -72,8 +73,7 @@ export function startProgram(name: string, args: readonly string[], signal: Abor
     });
     child.on('close', end);
   });
-  signal.addEventListener('abort', stop);
-  if (signal.aborted) stop();
+  const release = onAbort(signal, stop);
   return { stdin: child.stdin, stdout: child.stdout, exit, stop };
 }
 

@@ -3,6 +3,7 @@ import { once } from 'node:events';
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { pipeline } from 'node:stream/promises';
+import { follow } from '../abort.ts';
 import { type Digest, digestOf, parseDigest } from './digest.ts';
 import { type ArchiveFile, METADATA_MAX_BYTES, METADATA_TOTAL_MAX_BYTES } from './entries.ts';
 import { asObject, asText } from './json.ts';
@@ -81,11 +82,11 @@ const TAG = /^[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}$/;
  * name of 128 random bits. Layers stream into the store, manifests and configs stay in memory.
  */
 export async function openReceiver(prefix: string, store: ReceiverStore, signal: AbortSignal): Promise<Receiver> {
-  const closing = new AbortController();
+  const closing = follow(signal);
   const state: State = {
     repository: `${prefix}-${randomBytes(16).toString('hex')}/image`,
     store,
-    signal: AbortSignal.any([signal, closing.signal]),
+    signal: closing.signal,
     blobs: new Map(),
     manifests: new Map(),
     tags: new Map(),

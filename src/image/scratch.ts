@@ -4,6 +4,7 @@ import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { type Readable, Writable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
+import { follow } from '../abort.ts';
 import { SideloadError } from '../errors.ts';
 import { free } from '../memory.ts';
 import { isDiskFull, isOutOfFiles, readProven, writeTo } from './blob-file.ts';
@@ -138,9 +139,9 @@ export async function openScratch(
 
   const inTurn = (task: (signal: AbortSignal) => Promise<StoredContent>, signal: AbortSignal) => {
     const job = turn(() => {
-      const either = AbortSignal.any([signal, closing.signal]);
-      either.throwIfAborted();
-      return task(either);
+      const either = follow(signal, closing.signal);
+      either.signal.throwIfAborted();
+      return task(either.signal).finally(either.release);
     });
     writing.add(job);
     const done = () => writing.delete(job);

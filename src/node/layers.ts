@@ -24,7 +24,9 @@ export async function askLayers(
   const { connection, facts } = ready(node);
   const runtime = runtimeOf(facts.runtime.name);
   const asked = await Promise.all(images.map(({ image }) => askedLayers(image)));
-  const sections = delta ? await runScript(connection, runtime.layers(facts, asked.flat()), run.signal) : new Map();
+  const ask = () =>
+    runScript(connection, runtime.layers(facts, asked.flat()), run.signal, 'reading which layers it has');
+  const sections = delta ? await ask() : new Map();
   for (const [index, target] of images.entries()) {
     target.held = delta ? planLayers(target.image, runtime.heldLayers(sections, asked[index] ?? [])) : [];
     const blobs = missingLayers(target).map(({ diffId }) => asked[index]?.find(layer => layer.diffId === diffId)?.blob);

@@ -152,7 +152,10 @@ export async function takeLocks(
   signal: AbortSignal,
 ): Promise<LockAnswer> {
   const { connection } = ready(node);
-  return readAnswers(await runScript(connection, takeScript(runId, references), signal), references);
+  return readAnswers(
+    await runScript(connection, takeScript(runId, references), signal, 'locking the references'),
+    references,
+  );
 }
 
 /** Makes the locks that a run has on a node count for another while. @returns those that another run has taken over. */
@@ -171,5 +174,5 @@ export async function renewLocks(node: Node, runId: string, signal: AbortSignal)
 export async function releaseLocks(node: Node, runId: string, signal: AbortSignal): Promise<void> {
   const { connection } = ready(node);
   node.lock = undefined;
-  await runScript(connection, releaseScript(runId), signal);
+  await runScript(connection, releaseScript(runId), signal, 'letting go of the locks');
 }

@@ -38,7 +38,7 @@ export async function pinImages(node: Node, run: Run): Promise<void> {
     throw code === 'REMOTE_COMMAND_FAILED' ? new SideloadError('PIN_FAILED', message, { cause }) : thrown;
   });
   const asked: Script = { body: ASK, variables: variables(facts, references) };
-  const sections = await runScript(connection, asked, run.signal);
+  const sections = await runScript(connection, asked, run.signal, 'reading what is pinned');
   for (const [number, image] of images.entries()) {
     await notingError(node, image, async () => {
       if (sections.get(`pinned ${number}`) === '') {
@@ -76,5 +76,6 @@ async function change(
 ): Promise<void> {
   const { connection, facts } = ready(node);
   const body = `${runtimeOf(facts.runtime.name).pins() ?? ''}\n${words}`;
-  await runScript(connection, scriptAlone('pins', runId, { body, variables: variables(facts, references) }), signal);
+  const script = scriptAlone('pins', runId, { body, variables: variables(facts, references) });
+  await runScript(connection, script, signal, 'changing pins');
 }

@@ -250,5 +250,6 @@ export async function probe(
       variables: { CRI_SOCKET: criSocket ?? '', DISTRIBUTIONS: distributionRows(), STAGE_PREFIX, UNPACKED },
     },
     signal,
+    'reading what it is',
   );
 }

@@ -9,8 +9,8 @@ import { type Refusal, renewLocks, takeLocks } from './lock.ts';
 import { type Node, type NodeImage, notingError, ready } from './node.ts';
 import { unpinOf } from './pin.ts';
 import { forgetNoted } from './retention.ts';
-import { runScript } from './script.ts';
-import { CLEAN_UP_MS, forgetKept, freeNamesOn, insistOn, inspect, removeStaged } from './steps.ts';
+import { CHANGE_MS, runScript } from './script.ts';
+import { forgetKept, freeNamesOn, insistOn, inspect, removeStaged } from './steps.ts';
 
 /**
  * Makes the final references name what was staged, removes the stage references, and has the CRI confirm the result.
@@ -64,13 +64,13 @@ async function move(node: Node, atomic: boolean, run: Run): Promise<void> {
   });
   if (atomic && names !== undefined) {
     node.kept = [...node.kept, ...moves];
-    await runScript(connection, keepScript(names, facts, moves), run.signal);
+    await runScript(connection, keepScript(names, facts, moves), run.signal, 'keeping what is there', CHANGE_MS);
   }
   for (const image of node.images) {
     image.hasMoved = image.stage !== undefined;
   }
   const pairs = moving.map(({ stage, reference }) => ({ from: stage, to: reference }));
-  await runScript(connection, runtime.tag(facts, pairs), run.signal);
+  await runScript(connection, runtime.tag(facts, pairs), run.signal, 'moving the references', CHANGE_MS);
   await removeStaged(node, run.id, run.signal);
 }
 
@@ -98,8 +98,7 @@ export async function restoreImages(
   const failed = new Map<string, string>();
   let taken: ReadonlyMap<string, string> = new Map();
   try {
-    const signal = AbortSignal.timeout(CLEAN_UP_MS);
-    await insistOn(node, settings, ssh, signal, async () => {
+    await insistOn(node, settings, ssh, async signal => {
       failed.clear();
       const lost = await renewLocks(node, runId, signal);
       const own = node.kept.filter(one => lost.every(({ reference }) => reference !== one.reference));
@@ -115,10 +114,10 @@ export async function restoreImages(
         await unpinOf(node, runId, runId, signal);
       }
       await forgetNoted(node, reference => !(failed.has(reference) || taken.has(reference)), signal);
+      if (failed.size === 0) {
+        await forgetKept(node, signal);
+      }
     });
-    if (failed.size === 0) {
-      await forgetKept(node, signal);
-    }
   } catch (thrown) {
     for (const { reference } of moved) failed.set(reference, toSideloadError(thrown).message);
   }
@@ -259,7 +258,13 @@ async function restoreKept(
   if (kept.length === 0 || names === undefined) {
     return failed;
   }
-  const said = await runScript(connection, restoreScript(names, facts, kept), signal);
+  const said = await runScript(
+    connection,
+    restoreScript(names, facts, kept),
+    signal,
+    'putting back the references',
+    CHANGE_MS,
+  );
   const marked = [...kept.entries()].map(([number, one]) => ({ ...one, state: said.get(`restored ${number}`) ?? '' }));
   const asked = marked.filter(({ state }) => state === 'before' || state === 'absent');
   const held = await inspect(

@@ -9,8 +9,14 @@ import { findNames, foundNames, type Names } from '../runtime/names.ts';
 import { type Node, ready } from './node.ts';
 import { unpinImages } from './pin.ts';
 import { changeRecord, READ_RECORD, type RecordEntry, readRecord } from './record.ts';
-import { runScript } from './script.ts';
+import { CHANGE_MS, runScript } from './script.ts';
 import { inspect } from './steps.ts';
+
+/** How much longer it may take for each release that is removed. */
+const REMOVE_ONE_MS = 60_000;
+/** What is done with the record, for whoever waits. */
+const READING = 'reading what is ours';
+const NOTING = 'noting what is ours';
 
 /**
  * Writes into the node's record what this run has put there. A reference that was there already is ours only when the
@@ -23,7 +29,7 @@ export async function noteImages(node: Node, run: Run): Promise<string | undefin
     return 'the user may not write it';
   }
   try {
-    const recorded = readRecord(await runScript(connection, READ_RECORD, run.signal));
+    const recorded = readRecord(await runScript(connection, READ_RECORD, run.signal, READING));
     const isRecorded = ({ reference, imageId }: Pick<RecordEntry, 'reference' | 'imageId'>) =>
       recorded.some(one => one.reference === reference && one.imageId === imageId);
     const placedAt = Math.floor(Date.now() / 1000);
@@ -35,7 +41,7 @@ export async function noteImages(node: Node, run: Run): Promise<string | undefin
     if (added.length > 0) {
       const isReplaced = (old: RecordEntry) => added.some(({ reference }) => reference === old.reference);
       node.noted = { added, replaced: recorded.filter(isReplaced) };
-      await runScript(connection, changeRecord(added), run.signal);
+      await runScript(connection, changeRecord(added), run.signal, NOTING);
     }
     return undefined;
   } catch (thrown) {
@@ -59,7 +65,7 @@ export async function forgetNoted(
   const { added = [], replaced = [] } = node.noted ?? {};
   const own = (entries: readonly RecordEntry[]) => entries.filter(({ reference }) => isOurs(reference));
   if (own(added).length > 0) {
-    await runScript(ready(node).connection, changeRecord(own(replaced), own(added)), signal);
+    await runScript(ready(node).connection, changeRecord(own(replaced), own(added)), signal, NOTING);
   }
   node.noted = undefined;
 }
@@ -75,14 +81,17 @@ export async function retainImages(
   run: Run,
 ): Promise<void> {
   const { connection, facts } = ready(node);
-  const recorded = readRecord(await runScript(connection, READ_RECORD, run.signal));
+  const recorded = readRecord(await runScript(connection, READ_RECORD, run.signal, READING));
   const entries = recorded.filter(({ reference }) => repositories?.has(repositoryOf(reference)) ?? true);
   if (entries.length === 0) {
     node.retention = [];
     return;
   }
   const references = entries.map(({ reference }) => reference);
-  const used = usedOf(node, await runScript(connection, containers(facts), run.signal));
+  const used = usedOf(
+    node,
+    await runScript(connection, containers(facts), run.signal, 'reading what its containers are made from'),
+  );
   const named = [...used.names].filter(name => !references.includes(name));
   const held = await inspect(node, [...references, ...named], run.signal);
   const unread = references.filter(name => held.get(name) === undefined);
@@ -109,7 +118,13 @@ export async function retainImages(
     const names = old.map(({ reference }) => reference);
     const pinned = old.filter(({ isPinned }) => isPinned).map(({ reference }) => reference);
     await unpinImages(node, pinned, run.id, run.signal);
-    await runScript(connection, forget(namesOf(node), facts, names), run.signal);
+    await runScript(
+      connection,
+      forget(namesOf(node), facts, names),
+      run.signal,
+      'removing old releases',
+      CHANGE_MS + names.length * REMOVE_ONE_MS,
+    );
     const still = await namesOn(node, names, run.signal);
     if (still.length > 0) {
       throw new SideloadError('REMOTE_COMMAND_FAILED', `removed, and there all the same: ${still.join(', ')}`);
@@ -121,7 +136,7 @@ export async function retainImages(
       [],
       dropped.map(({ entry }) => entry),
     );
-    await runScript(connection, script, run.signal);
+    await runScript(connection, script, run.signal, NOTING);
   }
   node.retention = noted(true);
 }
@@ -132,7 +147,10 @@ async function namesOn(node: Node, references: readonly string[], signal: AbortS
     return [];
   }
   const { connection, facts } = ready(node);
-  return foundNames(await runScript(connection, findNames(namesOf(node), facts, references), signal), references);
+  return foundNames(
+    await runScript(connection, findNames(namesOf(node), facts, references), signal, 'reading which names it has'),
+    references,
+  );
 }
 
 function namesOf(node: Node): Names {

@@ -28,7 +28,7 @@ export async function missingRights(node: Node, extras: Extras, signal: AbortSig
   }
   const asked = askedRights(facts, extras);
   const variables = { COMMANDS: asked.map(({ command }) => command).join('\n') };
-  const sections = await runScript(connection, { body: ASK, variables }, signal);
+  const sections = await runScript(connection, { body: ASK, variables }, signal, 'asking sudo what it allows');
   const refused = new Set((sections.get('refused') ?? '').split('\n'));
   const missing = new Map<Right, string[]>();
   for (const [number, { right, command }] of asked.entries()) {

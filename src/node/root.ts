@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto';
+import { within } from '../abort.ts';
 import { SideloadError } from '../errors.ts';
 import type { RootBy, SshConnection } from '../ssh/connect.ts';
 import type { CommandOptions } from '../ssh/run.ts';
@@ -19,6 +20,8 @@ section without-password; sudo -n -k true >/dev/null 2>&1 && printf yes
 const SUDO = `export LC_ALL=C PATH="$PATH:${SEARCH_PATH}"; exec sudo -k -S -p "" -- /bin/sh -c "$0" "$@"`;
 const AFTER_MARK = 'IFS= read -r line; [ "$line" = "$0" ] && exec "$@"; echo "$0 is not what came" >&2; exit 97';
 const UNREAD = 97;
+/** A wrong password costs a few seconds, and a directory server that is away as long as it is waited for there. */
+const ANSWER_MS = 60_000;
 
 /**
  * Gives the connection what its commands need to become root. Without a password that is a word for scripts; with one,
@@ -34,13 +37,23 @@ export async function becomeRoot(
   if (password === undefined || sudo === 'doas' || sudo === 'none') {
     return plain;
   }
-  const sections = await runScript({ ...connection, becomesRootBy: 'none' }, { body: ASK }, signal);
+  const sections = await runScript(
+    { ...connection, becomesRootBy: 'none' },
+    { body: ASK },
+    signal,
+    'reading who logs in',
+  );
   if (sections.get('uid') === '0' || sections.get('sudo') === '' || sections.get('without-password') === 'yes') {
     return plain;
   }
   // Alone and with nothing after it, a wrong password is one attempt: sudo would read on for two more.
   const argv = ['/bin/sh', '-c', SUDO.replace('/bin/sh -c "$0" "$@"', 'true')];
-  const { code, stderr } = await connection.run(argv, { stdin: `${password}\n`, signal });
+  const { code, stderr } = await within(
+    ANSWER_MS,
+    signal,
+    limit => connection.run(argv, { stdin: `${password}\n`, signal: limit }),
+    () => silentSudo(connection),
+  );
   if (code !== 0) {
     throw refusal(connection, stderr.trim());
   }
@@ -69,6 +82,17 @@ async function runByPassword(
     });
   }
   return result;
+}
+
+function silentSudo({ target }: SshConnection): SideloadError {
+  return new SideloadError(
+    'NODE_SILENT',
+    `sudo has not said within ${ANSWER_MS / 1000} s whether it takes the password`,
+    {
+      node: target.label,
+      hint: 'Try `sudo -k -v` on the node, as this user: PAM may be waiting for a server that is away.',
+    },
+  );
 }
 
 function refusal({ target }: SshConnection, said: string): SideloadError {

@@ -1,4 +1,4 @@
-import { setTimeout as delay } from 'node:timers/promises';
+import { follow, pause } from '../abort.ts';
 import { type ErrorCode, SideloadError, toSideloadError } from '../errors.ts';
 import type { BlobDescriptor, Layer, PlatformImage } from '../image/image.ts';
 import { type LayoutBlob, layoutArchive } from '../image/layout.ts';
@@ -14,7 +14,7 @@ import type { SshTransport } from '../ssh/transport.ts';
 import { withHeartbeat } from './heartbeat.ts';
 import { askLayers, describe, METADATA_BYTES } from './layers.ts';
 import { describeImage, type Node, type NodeImage, notingError, ready } from './node.ts';
-import { runScript } from './script.ts';
+import { CHANGE_MS, runScript } from './script.ts';
 import { assertRoom } from './space.ts';
 import { inspect, prepareNode, retryAfterMs } from './steps.ts';
 import type { throttleOf } from './throttle.ts';
@@ -67,7 +67,7 @@ export async function stageImages(node: Node, sending: Sending): Promise<void> {
       }
       const waitMs = retryAfterMs(attempt);
       log(`${label}: ${error.message}; trying again in ${waitMs / 1000} s (${attempt + 1} of ${settings.retries})`);
-      await delay(waitMs, undefined, { signal: run.signal });
+      await pause(waitMs, run.signal);
     }
   }
 }
@@ -95,7 +95,8 @@ async function resume(
   await node.connection?.close();
   await prepareNode(node, settings, ssh, run.signal);
   const { connection, facts } = ready(node);
-  await runScript(connection, runtimeOf(facts.runtime.name).remove(facts, [...missing.keys()]), run.signal);
+  const end = runtimeOf(facts.runtime.name).remove(facts, [...missing.keys()]);
+  await runScript(connection, end, run.signal, 'ending the imports that broke off', CHANGE_MS);
   await askLayers(node, [...missing.values()], settings, run);
   for (const image of missing.values()) {
     log(`${node.settings.label}: connected again; ${describeImage(image)}`);
@@ -123,7 +124,8 @@ async function stageImage(node: Node, target: NodeImage, stage: string, sending:
   sending.log(
     `${node.settings.label}: the layers that the node has were not enough (${fault}); ${target.reference} is sent whole`,
   );
-  await runScript(connection, runtime.remove(facts, [...node.staged]), sending.run.signal);
+  const remove = runtime.remove(facts, [...node.staged]);
+  await runScript(connection, remove, sending.run.signal, 'removing what was staged', CHANGE_MS);
   target.held = [];
   target.isWhole = true;
   await stageImage(node, target, stage, sending);
@@ -150,8 +152,8 @@ async function sendImage(node: Node, target: NodeImage, stage: string, sending: 
   const archiveBytes = totalBytes();
   assertRoom(facts, target.reference, { archiveBytes, layersBytes: unpackedBytes([target]) });
   const transfer = sending.progress.start(node.settings.label, archiveBytes);
-  const failing = new AbortController();
-  const signal = AbortSignal.any([sending.run.signal, failing.signal]);
+  const failing = follow(sending.run.signal);
+  const { signal } = failing;
   const store = (layer: Layer) => {
     const storing = layer.store(signal);
     const note = (stored: BlobDescriptor) => {
@@ -196,7 +198,8 @@ async function importError(node: Node, said: string, signal: AbortSignal): Promi
   const { connection, facts } = ready(node);
   const body = `${INSTANCE}\nsection instance; instance_of "$RUNTIME" "$SOCKET"`;
   const variables = { RUNTIME: facts.runtime.name, SOCKET: facts.criSocket };
-  const now = (await runScript(connection, { body, variables }, signal)).get('instance') ?? '';
+  const now =
+    (await runScript(connection, { body, variables }, signal, 'reading when its runtime began')).get('instance') ?? '';
   return isCutOff(said) || now !== facts.instance
     ? new SideloadError('RUNTIME_LOST', `the runtime went away during the import: ${said}`)
     : new SideloadError('IMPORT_FAILED', said);

@@ -1,4 +1,5 @@
-import { setTimeout as delay } from 'node:timers/promises';
+import { follow, pause, within } from '../abort.ts';
+import { SideloadError } from '../errors.ts';
 import { referencesOf, type SourceImage } from '../image/image.ts';
 import { planNode } from '../plan.ts';
 import type { Run } from '../run.ts';
@@ -15,10 +16,12 @@ import { releaseLocks } from './lock.ts';
 import { type Node, type NodeImage, ready } from './node.ts';
 import { probe } from './probe.ts';
 import { becomeRoot } from './root.ts';
-import { runScript } from './script.ts';
+import { CHANGE_MS, runScript } from './script.ts';
 
 /** How long nodes may take to be put in order once the job has been cancelled. */
-export const CLEAN_UP_MS = 60_000;
+const CLEAN_UP_MS = 60_000;
+/** And how long locks may take to go on a node where nothing else could be done. */
+const LET_GO_MS = 10_000;
 
 const RETRY_AFTER_MS = { first: 1000, most: 30_000 };
 
@@ -34,16 +37,14 @@ export async function prepareNode(
   ssh: SshTransport,
   signal: AbortSignal,
 ): Promise<void> {
-  const lifetime = new AbortController();
-  const abandon = () => lifetime.abort(signal.reason);
   signal.throwIfAborted();
-  signal.addEventListener('abort', abandon);
+  const lifetime = follow(signal);
   try {
     node.connection = await ssh.connect(node.settings, lifetime.signal);
     const { sudo } = node.settings;
     node.connection = await becomeRoot(node.connection, { sudo, password: settings.ssh.sudoPassword }, signal);
   } finally {
-    signal.removeEventListener('abort', abandon);
+    lifetime.release();
   }
   const sections = await probe(node.connection, node.settings.criSocket ?? settings.criSocket, signal);
   node.machine = parseMachine(sections, node.settings.label);
@@ -117,8 +118,7 @@ export async function planAgain(
 export async function leaveNode(node: Node, settings: Settings, ssh: SshTransport, runId: string): Promise<void> {
   try {
     if (node.staged.size > 0 || node.kept.length > 0 || node.lock !== undefined) {
-      const signal = AbortSignal.timeout(CLEAN_UP_MS);
-      await insistOn(node, settings, ssh, signal, async () => {
+      await insistOn(node, settings, ssh, async signal => {
         if (node.staged.size > 0 || node.kept.length > 0) {
           await removeStaged(node, runId, signal);
           await forgetKept(node, signal);
@@ -126,40 +126,49 @@ export async function leaveNode(node: Node, settings: Settings, ssh: SshTranspor
         await releaseLocks(node, runId, signal);
       });
     }
+  } catch (thrown) {
+    // A runtime that hangs holds up what was staged there; who waits for the locks is not to wait with it.
+    if (node.facts !== undefined) {
+      await within(LET_GO_MS, undefined, signal => releaseLocks(node, runId, signal)).catch(() => {});
+    }
+    throw thrown;
   } finally {
     await node.connection?.close();
   }
 }
 
 /**
- * Does something on a node that must not be left undone. When it fails it is tried over a new connection, at once and then
- * as often as a transfer: a node that has lost its power takes a while to come back.
+ * Does something on a node that must not be left undone, for a while: a cancelled job has to end. When it fails it is tried
+ * over a new connection, at once and then as often as a transfer: a node that has lost its power takes a while to come back.
  */
 export async function insistOn(
   node: Node,
   settings: Settings,
   ssh: SshTransport,
-  signal: AbortSignal,
-  act: () => Promise<void>,
+  act: (signal: AbortSignal) => Promise<void>,
 ): Promise<void> {
-  for (let failures = 0; ; failures += 1) {
-    try {
-      if (failures > 0) {
-        await node.connection?.close();
-        await prepareNode(node, settings, ssh, signal);
-      }
-      return await act();
-    } catch (thrown) {
-      if (signal.aborted || failures > settings.retries) {
-        throw thrown;
-      }
-      if (failures > 0) {
-        await delay(retryAfterMs(failures - 1), undefined, { signal }).catch(() => {
-          throw thrown; // there is no time left
-        });
+  const late = () => new SideloadError('NODE_SILENT', `it could not be put in order within ${CLEAN_UP_MS / 1000} s`);
+  const insist = async (signal: AbortSignal) => {
+    for (let failures = 0; ; failures += 1) {
+      try {
+        if (failures > 0) {
+          await node.connection?.close();
+          await prepareNode(node, settings, ssh, signal);
+        }
+        return await act(signal);
+      } catch (thrown) {
+        if (signal.aborted || failures > settings.retries) {
+          throw thrown;
+        }
+        if (failures > 0) {
+          await pause(retryAfterMs(failures - 1), signal).catch(() => {
+            throw thrown; // there is no time left
+          });
+        }
       }
     }
-  }
+  };
+  await within(CLEAN_UP_MS, undefined, insist, late);
 }
 
 /** Removes the stage references of this run, and of those that ended without doing so. */
@@ -169,7 +178,7 @@ export async function removeStaged(node: Node, runId: string, signal: AbortSigna
   const references = [...new Set([...node.staged, ...abandonedReferences(facts.staged, runId, Date.now())])];
   const staged = references.filter(reference => parseKept(reference) === undefined);
   if (staged.length > 0) {
-    await runScript(connection, runtime.remove(facts, staged), signal);
+    await runScript(connection, runtime.remove(facts, staged), signal, 'removing what was staged', CHANGE_MS);
   }
   await freeNamesOn(
     node,
@@ -194,7 +203,7 @@ export async function freeNamesOn(node: Node, references: readonly string[], sig
   const { connection, facts } = ready(node);
   const names = runtimeOf(facts.runtime.name).names(facts);
   if (references.length > 0 && names !== undefined) {
-    await runScript(connection, freeNames(names, facts, references), signal);
+    await runScript(connection, freeNames(names, facts, references), signal, 'taking away names', CHANGE_MS);
   }
 }
 
@@ -206,5 +215,8 @@ export async function inspect(
 ): Promise<ReadonlyMap<string, HeldImage | undefined>> {
   const { connection, facts } = ready(node);
   const runtime = runtimeOf(facts.runtime.name);
-  return runtime.held(await runScript(connection, runtime.inspect(facts, references), signal), references);
+  return runtime.held(
+    await runScript(connection, runtime.inspect(facts, references), signal, 'reading which images it holds'),
+    references,
+  );
 }

@@ -1,5 +1,5 @@
 import { Readable } from 'node:stream';
-import { setTimeout as delay } from 'node:timers/promises';
+import { pause } from '../abort.ts';
 
 /** Small enough for many nodes to get their turn within a second on a slow link. */
 const PIECE_BYTES = 64 * 1024;
@@ -18,7 +18,7 @@ function createThrottle(bytesPerSecond: number): Throttle {
       const now = performance.now();
       const waitMs = Math.max(0, freeAtMs - now);
       freeAtMs = Math.max(freeAtMs, now) + (1000 * bytes) / bytesPerSecond;
-      if (waitMs > 0) await delay(waitMs, undefined, { signal });
+      if (waitMs > 0) await pause(waitMs, signal);
     },
   };
 }

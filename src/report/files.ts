@@ -1,6 +1,6 @@
-import { accessSync, constants, statSync } from 'node:fs';
-import { mkdir, rename, rm, writeFile } from 'node:fs/promises';
+import { rename, rm, writeFile } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
+import { directoryFault, makeDirectory, statOf } from '../directory.ts';
 import { messageOf, SideloadError } from '../errors.ts';
 import { type InputProblem, problem, shown } from '../problems.ts';
 import { jsonText } from './document.ts';
@@ -36,23 +36,14 @@ export function reportProblems(files: ReportFiles): readonly InputProblem[] {
 
 /** What would keep a file from being written there; directories that are missing will be made. */
 export function faultOf(path: string): string | undefined {
-  if (statSync(path, { throwIfNoEntry: false })?.isDirectory() === true) {
-    return 'is a directory';
-  }
-  // Missing directories will be made: the nearest one that is there decides.
-  let directory = dirname(path);
   try {
-    while (statSync(directory, { throwIfNoEntry: false }) === undefined) {
-      directory = dirname(directory);
+    if (statOf(path)?.isDirectory() === true) {
+      return 'is a directory';
     }
-    if (!statSync(directory).isDirectory()) {
-      return `cannot be written: ${directory} is not a directory`;
-    }
-    accessSync(directory, constants.W_OK | constants.X_OK);
-    return undefined;
   } catch (thrown) {
-    return `cannot be written: ${directory} (${(thrown as NodeJS.ErrnoException).code})`;
+    return `cannot be written (${(thrown as NodeJS.ErrnoException).code})`;
   }
+  return directoryFault(dirname(path));
 }
 
 /**
@@ -78,7 +69,7 @@ export async function writeReports(files: ReportFiles, document: ReportDocument)
 
 /** Readers find the old content or the new, never a part. */
 async function replace(path: string, text: string): Promise<void> {
-  await mkdir(dirname(path), { recursive: true });
+  await makeDirectory(dirname(path));
   const aside = join(dirname(path), `.${basename(path)}.${process.pid}.tmp`);
   try {
     await writeFile(aside, text);

@@ -1,3 +1,4 @@
+import { within } from '../abort.ts';
 import { ERRORS, SideloadError } from '../errors.ts';
 import type { NodeFacts } from '../node/facts.ts';
 import { runScript, type Script, type Sections } from '../node/script.ts';
@@ -155,7 +156,8 @@ export async function runByCri(
       options.onResult(await runOne(connection, facts, target, index, options));
     }
   } catch (thrown) {
-    await removeByCri(connection, facts, options.runId, AbortSignal.timeout(CLEAN_UP_MS)).catch(() => {});
+    const remove = (signal: AbortSignal) => removeByCri(connection, facts, options.runId, signal);
+    await within(CLEAN_UP_MS, undefined, remove).catch(() => {});
     throw thrown;
   }
 }
@@ -176,7 +178,7 @@ export async function removeByCri(
 ): Promise<void> {
   if (facts.tools.crictl !== undefined) {
     const variables = { ...place(facts), LABEL: `${RUN_LABEL}=${runId}`, NAME: podName(runId) };
-    assertGone(await runScript(connection, { body: REMOVE, variables }, signal));
+    assertGone(await runScript(connection, { body: REMOVE, variables }, signal, 'removing smoke containers'));
   }
 }
 
@@ -188,8 +190,9 @@ async function runOne(
   options: CriOptions,
 ): Promise<SmokeResult> {
   const startedAt = Date.now();
-  const signal = AbortSignal.any([options.signal, AbortSignal.timeout(options.timeoutMs + MARGIN_MS)]);
-  const sections = await runScript(connection, smokeScript(facts, target, index, options), signal);
+  const { signal, timeoutMs } = options;
+  const script = smokeScript(facts, target, index, options);
+  const sections = await runScript(connection, script, signal, `starting ${target.reference}`, timeoutMs + MARGIN_MS);
   assertGone(sections);
   const verdict = judgeCri(sections, target.imageId, options.expect);
   const isAboutName = verdict.state === 'failed' && verdict.code === 'SMOKE_IMAGE_NEVER_PULL';

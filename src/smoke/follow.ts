@@ -1,4 +1,4 @@
-import { setTimeout as delay } from 'node:timers/promises';
+import { pause } from '../abort.ts';
 import { toSideloadError } from '../errors.ts';
 import type { Kubectl } from './kubectl.ts';
 import type { Pod } from './objects.ts';
@@ -59,7 +59,7 @@ export async function followPods(kubectl: Kubectl, options: FollowOptions): Prom
         until,
       );
       refusals = 0;
-      await pause(RETRY_MS - (Date.now() - openedAt), until);
+      await wait(RETRY_MS - (Date.now() - openedAt), until);
     } catch (error) {
       if (until.aborted) {
         return;
@@ -70,13 +70,13 @@ export async function followPods(kubectl: Kubectl, options: FollowOptions): Prom
         throw trouble;
       }
       options.onTrouble?.(trouble.message);
-      await pause(RETRY_MS, until);
+      await wait(RETRY_MS, until);
     }
   }
 }
 
-async function pause(milliseconds: number, until: AbortSignal): Promise<void> {
+async function wait(milliseconds: number, until: AbortSignal): Promise<void> {
   if (milliseconds > 0) {
-    await delay(milliseconds, undefined, { signal: until }).catch(() => {});
+    await pause(milliseconds, until).catch(() => {});
   }
 }

@@ -28,7 +28,7 @@ export async function namesOnNode(
     DOCKER: command('docker'),
     SOCKET: criSocket,
   };
-  const sections = await runScript(connection, { body: LIST, variables }, signal);
+  const sections = await runScript(connection, { body: LIST, variables }, signal, 'reading which names it has');
   return (sections.get('names') ?? '')
     .split('\n')
     .filter(name => /[^:@]+[:@]/.test(name) && !name.startsWith('sha256:') && !name.startsWith(STAGE_PREFIX));

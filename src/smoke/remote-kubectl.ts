@@ -151,7 +151,7 @@ async function find(
 ): Promise<{ readonly asRoot: readonly string[]; readonly argv: readonly string[] }> {
   const rows = CONTROL_PLANES.map(({ name, kubeconfig: file, program }) => `${name}|${file}|${program}`).join('\n');
   const variables = { KUBECONFIG_GIVEN: kubeconfig ?? '', ROWS: rows, PROGRAMS: PROGRAMS.join('\n') };
-  const sections = await runScript(connection, { body: FIND, variables }, signal);
+  const sections = await runScript(connection, { body: FIND, variables }, signal, 'looking for kubectl');
   const refused = sections.get('sudo-refused');
   if (refused !== undefined) {
     const words = sections.get('as-root');

@@ -1,4 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises';
+import { follow, onAbort, pause, within } from '../abort.ts';
 import { SideloadError, toSideloadError } from '../errors.ts';
 import { NODE_RIGHTS, SMOKE_RIGHTS } from '../privileges.ts';
 import { diagnose } from './diagnosis.ts';
@@ -134,12 +135,12 @@ export async function runSmokePods(
  * @throws SideloadError when it refuses, or stays away
  */
 export async function deletePods(kubectl: Kubectl, runId: string): Promise<void> {
-  const deadline = AbortSignal.timeout(DELETE_MS);
+  const begunAtMs = performance.now();
   for (;;) {
     try {
       return await deleteOnce(kubectl, runId);
     } catch (thrown) {
-      if (!isTemporary(thrown) || deadline.aborted) {
+      if (!isTemporary(thrown) || performance.now() - begunAtMs >= DELETE_MS) {
         throw thrown;
       }
       await delay(DELETE_RETRY_MS);
@@ -160,10 +161,10 @@ async function deleteOnce(kubectl: Kubectl, runId: string): Promise<void> {
       gone.abort();
     }
   };
-  await followPods(kubectl, {
+  const following = {
     labelSelector,
     onPod: () => {},
-    onList: names => {
+    onList: (names: ReadonlySet<string>) => {
       for (const name of left) {
         if (!names.has(name)) {
           left.delete(name);
@@ -171,12 +172,12 @@ async function deleteOnce(kubectl: Kubectl, runId: string): Promise<void> {
       }
       stopWhenEmpty();
     },
-    onDeleted: pod => {
+    onDeleted: (pod: Pod) => {
       left.delete(pod.metadata.name);
       stopWhenEmpty();
     },
-    until: AbortSignal.any([gone.signal, AbortSignal.timeout(DELETE_MS)]),
-  });
+  };
+  await within(DELETE_MS, gone.signal, until => followPods(kubectl, { ...following, until }));
   await Promise.all([...left].map(name => kubectl.deletePod(name, 0)));
 }
 
@@ -274,19 +275,24 @@ async function judgeAll(
     const concluded = new Promise<void>(resolve => {
       watched.concluded = resolve;
     });
-    const over = AbortSignal.any([AbortSignal.timeout(options.timeoutMs), signal]);
-    const timeout = new Promise<void>(resolve => over.addEventListener('abort', () => resolve(), { once: true }));
     const fit = fits.get(fitKey(watched.target)) ?? firstFit(watched.target.user, options);
-    try {
-      const pod = await create(kubectl, manifest(watched.target, watched.index, fit, options), over, options.onTrouble);
-      if (pod !== undefined) {
-        look(pod);
+    await within(options.timeoutMs, signal, async over => {
+      try {
+        const pod = await create(
+          kubectl,
+          manifest(watched.target, watched.index, fit, options),
+          over,
+          options.onTrouble,
+        );
+        if (pod !== undefined) {
+          look(pod);
+        }
+      } catch (thrown) {
+        const { code, message, hint } = toSideloadError(thrown);
+        conclude(watched, { ...fail(code, message), hint });
       }
-    } catch (thrown) {
-      const { code, message, hint } = toSideloadError(thrown);
-      conclude(watched, { ...fail(code, message), hint });
-    }
-    await Promise.race([concluded, timeout]);
+      await Promise.race([concluded, new Promise<void>(resolve => onAbort(over, resolve))]);
+    });
     signal.throwIfAborted();
     const result = await report(watched);
     if (targets.length > options.parallel) {
@@ -296,7 +302,7 @@ async function judgeAll(
     return result;
   };
 
-  const finished = new AbortController();
+  const finished = follow(signal);
   const slots = slotsFor(options.parallel);
   // All of them, also when one throws: a pod that is being created meanwhile must not escape the deletion that follows.
   const running = Promise.allSettled(pods.map(watched => slots(() => run(watched)))).finally(() => finished.abort());
@@ -319,7 +325,7 @@ async function judgeAll(
       pods.forEach(unsettle);
       options.onTrouble(message);
     },
-    until: AbortSignal.any([finished.signal, signal]),
+    until: finished.signal,
   }).catch((thrown: unknown) => {
     const { code, message, hint } = toSideloadError(thrown);
     for (const watched of pods) {
@@ -365,7 +371,7 @@ async function create(
         throw thrown;
       }
       onTrouble(message);
-      await delay(CREATE_RETRY_MS, undefined, { signal: over }).catch(() => {});
+      await pause(CREATE_RETRY_MS, over).catch(() => {});
     }
   }
 }

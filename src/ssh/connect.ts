@@ -38,8 +38,19 @@ export interface SshOptions {
 /** How commands become root's: by a word before each (`auto` finds out which), or all by the same `password`. */
 export type RootBy = 'auto' | 'sudo' | 'doas' | 'none';
 
+/** Whether a login has led to a shell that runs commands. */
+export interface Prompt {
+  /** How long that may take. */
+  readonly withinMs: number;
+  isSeen: boolean;
+}
+
 export interface SshConnection {
   readonly target: SshTarget;
+  /** Shared by all that is made of this connection. */
+  readonly prompt?: Prompt;
+  /** Gives what the promise gives; says meanwhile that the node is waited for, and what it does. */
+  readonly waiting?: <T>(what: string, act: Promise<T>) => Promise<T>;
   /** `auto` by default; `password` when all that is run here is root's already. */
   readonly becomesRootBy?: RootBy | 'password';
   /** Runs a program with its arguments on the node; see {@link runCommand} for what it throws. */
@@ -68,6 +79,7 @@ export async function connect(target: SshTarget, options: SshOptions): Promise<S
     session.ended.addEventListener('abort', () => void borrowed?.giveBack(), { once: true });
     return {
       target,
+      prompt: { withinMs: options.connectTimeoutMs, isSeen: false },
       run: (argv, runOptions = {}) => runCommand({ ...session, label }, argv, runOptions),
       close: async () => {
         await session.close();

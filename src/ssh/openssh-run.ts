@@ -1,6 +1,7 @@
 import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { Readable, type Writable } from 'node:stream';
+import { onAbort } from '../abort.ts';
 import { SideloadError } from '../errors.ts';
 import { free } from '../memory.ts';
 import { commandOutput } from './output.ts';
@@ -85,10 +86,7 @@ function runOnce(
       // Not TERM: the client would pass it on to the process that holds the connection (OpenSSH: mux.c).
       child.kill('SIGKILL');
     };
-    const onAbort = () => fail(signal?.reason);
-    const onEnded = () => fail(ended.reason);
-    ended.addEventListener('abort', onEnded);
-    signal?.addEventListener('abort', onAbort);
+    const stops = [ended, ...(signal === undefined ? [] : [signal])].map(one => onAbort(one, () => fail(one.reason)));
     const output = commandOutput(argv[0], label, options, fail);
     child.stdout?.on('data', (chunk: Buffer) => {
       if (failure === undefined) output.stdout(chunk);
@@ -108,8 +106,7 @@ function runOnce(
     const onOver = (code: number | null, name: NodeJS.Signals | null) => {
       if (isOver) return;
       isOver = true;
-      ended.removeEventListener('abort', onEnded);
-      signal?.removeEventListener('abort', onAbort);
+      for (const stop of stops) stop();
       for (const stream of child.stdio) stream?.destroy();
       const { stdout, stderr: said } = output.texts();
       void (async () => {

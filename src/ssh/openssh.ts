@@ -217,6 +217,7 @@ async function connectByClient(target: SshTarget, options: ClientOptions): Promi
   };
   return {
     target,
+    prompt: { withinMs: connectTimeoutMs, isSeen: false },
     run: (command, runOptions = {}) => runByClient(client, command, runOptions),
     close: () => end(new SideloadError('SSH_LOST', `The connection to ${address} was closed here`, { node: label })),
   };

@@ -20,7 +20,7 @@ interface CommandOutput {
 export function commandOutput(
   program: string | undefined,
   label: string | undefined,
-  { maxOutputBytes = MAX_OUTPUT_BYTES, onStdout }: CommandOptions,
+  { maxOutputBytes = MAX_OUTPUT_BYTES, onStdout, onPrinted }: CommandOptions,
   fail: (error: unknown) => void,
 ): CommandOutput {
   let outputBytes = 0;
@@ -39,11 +39,15 @@ export function commandOutput(
       fail(error);
     }
   };
+  const seen = (take: (chunk: Buffer) => void) => (chunk: Buffer) => {
+    onPrinted?.(chunk);
+    take(chunk);
+  };
   const stdout: Buffer[] = [];
   const stderr: Buffer[] = [];
   return {
-    stdout: onStdout === undefined ? keepIn(stdout) : handOver,
-    stderr: keepIn(stderr),
+    stdout: seen(onStdout === undefined ? keepIn(stdout) : handOver),
+    stderr: seen(keepIn(stderr)),
     texts: () => ({ stdout: Buffer.concat(stdout).toString(), stderr: Buffer.concat(stderr).toString() }),
   };
 }

@@ -2,6 +2,7 @@ import { constants } from 'node:os';
 import { Readable, Writable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import type { ClientChannel } from 'ssh2';
+import { onAbort } from '../abort.ts';
 import { messageOf, SideloadError } from '../errors.ts';
 import { free } from '../memory.ts';
 import { commandOutput } from './output.ts';
@@ -22,6 +23,8 @@ export interface CommandOptions {
   readonly maxOutputBytes?: number;
   /** Gets what the command prints as it comes; `stdout` of the result is then empty. What it throws ends the command. */
   readonly onStdout?: (chunk: Buffer) => void;
+  /** Sees what the command prints, on either stream, as it comes. */
+  readonly onPrinted?: (chunk: Buffer) => void;
   /** Bytes of stdin, in total, that the channel has accepted so far. */
   readonly onStdinBytes?: (sentBytes: number) => void;
 }
@@ -59,13 +62,13 @@ export function runCommand(session: Session, argv: readonly string[], options: C
     let channel: ClientChannel | undefined;
     let exit: Pick<CommandResult, 'code' | 'signal'> | undefined;
     let isSettled = false;
+    const stops: (() => void)[] = [];
     const input = new AbortController();
 
     const settle = (failure?: { readonly error: unknown }) => {
       if (isSettled) return;
       isSettled = true;
-      signal?.removeEventListener('abort', onAbort);
-      ended.removeEventListener('abort', onEnded);
+      for (const stop of stops) stop();
       if (failure !== undefined && channel !== undefined && session.isOpen()) cut(channel);
       input.abort();
       source.destroy();
@@ -75,15 +78,12 @@ export function runCommand(session: Session, argv: readonly string[], options: C
       }
     };
     const fail = (error: unknown) => settle({ error });
-    const onAbort = () => fail(signal?.reason);
-    const onEnded = () => fail(ended.reason);
     const output = commandOutput(argv[0], label, options, fail);
     // Until the channel is open nobody else listens to the source, and its error must not go uncaught.
     source.on('error', fail);
-    if (ended.aborted) return onEnded();
-    if (signal?.aborted) return onAbort();
-    ended.addEventListener('abort', onEnded);
-    signal?.addEventListener('abort', onAbort);
+    for (const one of [ended, ...(signal === undefined ? [] : [signal])])
+      stops.push(onAbort(one, () => fail(one.reason)));
+    if (isSettled) return;
 
     let line: string;
     try {

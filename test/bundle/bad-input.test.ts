@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { ErrorCode } from '../../src/errors.ts';
 import { EXIT } from '../../src/host/host.ts';
-import { type Inputs, push, runAction } from '../shipped.ts';
+import { type Inputs, push, runAction, runCli } from '../shipped.ts';
 import { generateKey, KEYS } from '../ssh/server.ts';
 import { dockerArchive, sampleImage, sampleLayer, writeTar } from '../unit/image/archives.ts';
 import { closedPort, expectRefusal } from './refusal.ts';
@@ -156,6 +156,22 @@ const refusedBeforeAnything: readonly Row[] = [
     'KUBECONFIG_INVALID',
     /there is no file "\/nope\/config"/,
   ],
+  ...(
+    [
+      ['a record below a file', 'report-json', '/dev/null/x', '/dev/null is not a directory'],
+      ['a record where nothing can be made', 'report-json', '/proc/x/y.json', '/proc \\('],
+      ['a record in a directory where nothing can be made', 'report-junit', '/proc/y.xml', '/proc \\('],
+      ['a cache below a file', 'cache-dir', '/dev/null/x', '/dev/null is not a directory'],
+      ['a cache where nothing can be made', 'cache-dir', '/proc/nope', '/proc \\('],
+    ] as const
+  ).map(
+    ([what, input, path, fault]): Row => [
+      what,
+      { [input]: path },
+      'INPUT_INVALID',
+      new RegExp(`\`${input}\`: "${path}" cannot be written: ${fault}`),
+    ],
+  ),
   ['a namespace that is a path', { smoke: 'pod', namespace: '../x' }, 'INPUT_INVALID', /is not a name of a namespace/],
 ];
 
@@ -207,6 +223,20 @@ describe('an archive', () => {
       expectRefusal(outcome, 'SOURCE_UNAVAILABLE', /is not installed/);
     }
   });
+});
+
+it('every place that cannot be written is named at once', async () => {
+  const places = { 'report-json': '/dev/null/x', 'report-junit': '/proc/x/y.xml', 'cache-dir': '/proc/nope' };
+  const outcome = await push({ ...GOOD, ...places }, { env: { TMPDIR: '/proc/self/nope' } });
+  expectRefusal(outcome, 'INPUT_INVALID', /4 problems with the inputs:/, EXIT.usage);
+  for (const place of [...Object.values(places), '/proc/self/nope']) {
+    expect(outcome.log).toContain(JSON.stringify(place));
+  }
+});
+
+it('a bundle where nothing can be made is refused', async () => {
+  const outcome = await runCli(['bundle', `--archive=${at('good.tar')}`, '--bundle=/proc/x/app.tar']);
+  expectRefusal(outcome, 'INPUT_INVALID', /`bundle`: "\/proc\/x\/app\.tar" cannot be written: \/proc \(/, EXIT.usage);
 });
 
 it('a runner without an OpenSSH client is told of it, and by the node', async () => {

@@ -7,7 +7,7 @@ import { promisify } from 'node:util';
 const run = promisify(execFile);
 
 /** The Node versions that the bundles must run on: those of GitHub's, Gitea's and GitLab's runners. */
-export const MAJORS = [20, 22, 24] as const;
+export const MAJORS = [20, 22, 24, 26] as const;
 type Major = (typeof MAJORS)[number];
 
 const cache = join(

@@ -64,6 +64,8 @@ export interface ServerOptions {
   readonly maxSessions?: number;
   /** Whether it is a jump host: it connects its clients to where they ask it to. */
   readonly forwards?: boolean;
+  /** Where it listens; 127.0.0.1 by default. */
+  readonly address?: string;
 }
 
 export interface TestServer {
@@ -88,6 +90,7 @@ export async function startServer(options: ServerOptions = {}): Promise<TestServ
     exec = consume,
     forwards = false,
     maxSessions = 10,
+    address,
   } = options;
   const received: string[] = [];
   const arrivals = new EventEmitter().setMaxListeners(0);
@@ -104,7 +107,7 @@ export async function startServer(options: ServerOptions = {}): Promise<TestServ
       if (name !== undefined) record(`signal ${name}`);
     },
   });
-  const tcp = await startTcp(socket => ssh.injectSocket(socket));
+  const tcp = await startTcp(socket => ssh.injectSocket(socket), address);
   ssh.on('connection', client => {
     const socket = tcp.sockets.at(-1) as Socket;
     client.on('error', () => {});
@@ -155,15 +158,15 @@ export interface TestTcp {
   close(): Promise<void>;
 }
 
-/** A TCP server on a free port of 127.0.0.1, for peers that do not speak SSH at all. */
-export async function startTcp(onConnection: (socket: Socket) => void): Promise<TestTcp> {
+/** A TCP server on a free port, for peers that do not speak SSH at all. */
+export async function startTcp(onConnection: (socket: Socket) => void, address = '127.0.0.1'): Promise<TestTcp> {
   const sockets: Socket[] = [];
   const server: TcpServer = createServer(socket => {
     sockets.push(socket);
     socket.on('error', () => {});
     onConnection(socket);
   });
-  server.listen(0, '127.0.0.1');
+  server.listen(0, address);
   await once(server, 'listening');
   return {
     port: (server.address() as AddressInfo).port,

@@ -1,3 +1,4 @@
+import { within } from '../../abort.ts';
 import { SideloadError } from '../../errors.ts';
 import type { Digest } from '../digest.ts';
 import type { ArchiveEntries } from '../entries.ts';
@@ -55,11 +56,14 @@ export async function ask(
   args: readonly string[],
   signal: AbortSignal,
 ): Promise<ProgramExit & { readonly stdout: string }> {
-  const deadline = AbortSignal.timeout(ANSWER_WITHIN_MS);
+  let isLate = false;
+  const late = () => {
+    isLate = true;
+  };
   try {
-    return await runProgram(program, args, AbortSignal.any([signal, deadline]));
+    return await within(ANSWER_WITHIN_MS, signal, limit => runProgram(program, args, limit), late);
   } catch (error) {
-    if (signal.aborted || !deadline.aborted) throw error;
+    if (signal.aborted || !isLate) throw error;
     const reason = `no answer within ${ANSWER_WITHIN_MS / 1000} s`;
     return { code: undefined, missing: false, stdout: '', stderr: '', reason };
   }

@@ -1,4 +1,5 @@
 import { connect } from 'node:net';
+import { follow, within } from '../../abort.ts';
 import { messageOf, SideloadError } from '../../errors.ts';
 import { parseConfig } from '../config.ts';
 import { type Digest, hexOf, parseDigest } from '../digest.ts';
@@ -77,19 +78,22 @@ export async function readEither(
 async function push(command: PushCommand, receiver: Receiver, signal: AbortSignal): Promise<void> {
   const { program, tags } = command;
   const destination = `${receiver.host}/${receiver.repository}:${TAG}`;
-  const until = AbortSignal.any([signal, receiver.failed]);
+  const until = follow(signal, receiver.failed);
   try {
     await removeLeftovers(command, signal);
-    if (tags !== undefined) await must(command, await runProgram(program, tags.add(destination), until));
-    await must(command, await runProgram(program, command.push(destination), until));
+    if (tags !== undefined) await must(command, await runProgram(program, tags.add(destination), until.signal));
+    await must(command, await runProgram(program, command.push(destination), until.signal));
   } catch (error) {
     // The engine only sees that the server has failed; why, the server knows.
     if (receiver.failed.aborted && !signal.aborted) throw receiver.failed.reason;
     throw error;
   } finally {
+    until.release();
     // Also when the job is cancelled, and when the tag was never made.
-    if (tags !== undefined)
-      await ask(program, tags.remove(destination), AbortSignal.timeout(UNTAG_WITHIN_MS)).catch(() => {});
+    if (tags !== undefined) {
+      const untag = (limit: AbortSignal) => ask(program, tags.remove(destination), limit);
+      await within(UNTAG_WITHIN_MS, undefined, untag).catch(() => {});
+    }
   }
   if (receiver.requests() === 0) throw refused(command, 'it pushed to another machine');
 }

@@ -32,7 +32,7 @@ async function run(script: Script) {
     close: async () => {},
   };
   const body = script.body.replaceAll('/run/kube-sideload', directory);
-  return await runScript(connection, { ...script, body }, AbortSignal.timeout(30_000));
+  return await runScript(connection, { ...script, body }, AbortSignal.timeout(30_000), 'testing');
 }
 
 async function take(runId: string, ...references: string[]): Promise<LockAnswer> {
