@@ -3,7 +3,7 @@ import { ERRORS, SideloadError, toSideloadError } from './errors.ts';
 import { EXIT, type Host } from './host/host.ts';
 import { describe, publish, writeAll } from './report/publish.ts';
 import { errorReport, type Report } from './report/report.ts';
-import { endRun, type Run, startRun } from './run.ts';
+import { endRun, type Run, startRun, sweepLeftRuns } from './run.ts';
 import { readReportFiles, readSettings } from './settings.ts';
 import { cleanUp, sideload } from './sideload.ts';
 import { endLeftClients } from './ssh/openssh.ts';
@@ -38,6 +38,7 @@ export async function runPush(host: Host): Promise<void> {
     const settings = readSettings(host);
     isRead = true;
     run = await startRun(host, cancelled.signal);
+    await sweepLeftRuns(host);
     const report = await sideload(settings, host, run);
     await endRun(run);
     host.saveState('finished', 'true');

@@ -1,8 +1,10 @@
 import { randomBytes } from 'node:crypto';
-import { mkdtemp, writeFile } from 'node:fs/promises';
+import { lstat, mkdtemp, readdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { rmRF } from '@actions/io';
 import type { Host } from './host/host.ts';
+import { hasEnded, PROCESS, thisProcess } from './process.ts';
+import { endLeftClients } from './ssh/openssh.ts';
 
 /** One run of the tool: what belongs to it on the runner, on the nodes and in the cluster carries its ID. */
 export interface Run {
@@ -16,10 +18,30 @@ export interface Run {
 
 export async function startRun(host: Host, signal: AbortSignal): Promise<Run> {
   const id = `${Math.floor(Date.now() / 1000).toString(36)}${randomBytes(3).toString('hex')}`;
-  const scratch = await mkdtemp(join(host.temporaryDirectory, `kube-sideload-${id}-`));
+  const scratch = await mkdtemp(join(host.temporaryDirectory, `kube-sideload-${id}-${thisProcess()}-`));
   host.saveState('run', id);
   host.saveState('scratch', scratch);
   return { id, scratch, signal };
+}
+
+const SCRATCH_NAME = new RegExp(`^kube-sideload-[0-9a-z]+-(${PROCESS})-`);
+/** Of a process that cannot be asked for, such as one of another container with the same directory. */
+const LEFT_AFTER_MS = 24 * 3600 * 1000;
+
+/** Removes what runs of this user that were killed have left: keys in files, and clients that hold connections. */
+export async function sweepLeftRuns({ temporaryDirectory }: Pick<Host, 'temporaryDirectory'>): Promise<void> {
+  for (const name of await readdir(temporaryDirectory).catch(() => [])) {
+    const owner = SCRATCH_NAME.exec(name)?.[1];
+    const path = join(temporaryDirectory, name);
+    const info = owner === undefined ? undefined : await lstat(path).catch(() => undefined);
+    if (owner === undefined || info?.isDirectory() !== true || info.uid !== process.getuid?.()) {
+      continue; // Anybody may make something of this name.
+    }
+    if (hasEnded(owner) ?? Date.now() - info.mtimeMs > LEFT_AFTER_MS) {
+      await endLeftClients(path);
+      await endRun({ scratch: path }).catch(() => {});
+    }
+  }
 }
 
 /** Removes everything of a run from the runner. */

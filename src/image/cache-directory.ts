@@ -1,14 +1,13 @@
-import { createHash, randomBytes } from 'node:crypto';
-import { readFileSync, readlinkSync } from 'node:fs';
+import { randomBytes } from 'node:crypto';
 import { readdir, stat, unlink } from 'node:fs/promises';
-import { hostname } from 'node:os';
 import { join } from 'node:path';
+import { hasEnded, PROCESS, thisProcess } from '../process.ts';
 import { type Digest, digestFromHex, hexOf } from './digest.ts';
 import type { Compression } from './image.ts';
 
 /** Digest in the source, digest of what is stored, and how that is compressed: the directory itself is the index. */
 const ENTRY_NAME = /^([0-9a-f]{64})\.([0-9a-f]{64})\.((none|gzip|zstd)(?:-\d{1,2})?)$/;
-const PARTIAL_NAME = /^([0-9a-f]{16})-(\d+)-(\d+)-[0-9a-f]{8}\.partial$/;
+const PARTIAL_NAME = new RegExp(`^(${PROCESS})-[0-9a-f]{8}\\.partial$`);
 /** For files of processes on other machines, which cannot be asked for. */
 const STALE_AFTER_MS = 24 * 3600 * 1000;
 
@@ -37,9 +36,9 @@ export function nameOf({ source, blob, label }: CacheEntry): string {
   return `${hexOf(source)}.${hexOf(blob)}.${label}`;
 }
 
-/** A name for a file that is being written: machine, process ID, start of the process, and something random. */
+/** A name for a file that is being written: who writes it, and something random. */
 export function partialName(): string {
-  return `${machineId()}-${process.pid}-${startOf(process.pid)}-${randomBytes(4).toString('hex')}.partial`;
+  return `${thisProcess()}-${randomBytes(4).toString('hex')}.partial`;
 }
 
 export function isPartial(path: string): boolean {
@@ -101,11 +100,10 @@ export async function remove(path: string): Promise<void> {
 /** Removes unfinished files of processes that are no more. */
 export async function removeStale(directory: string): Promise<void> {
   for (const name of await namesIn(directory)) {
-    const [, machine, pid, started] = PARTIAL_NAME.exec(name) ?? [];
-    if (machine === undefined) continue;
+    const [, writer] = PARTIAL_NAME.exec(name) ?? [];
+    if (writer === undefined) continue;
     const path = join(directory, name);
-    const isGone = machine === machineId() ? startOf(Number(pid)) !== started : await isOld(path);
-    if (isGone) await remove(path);
+    if (hasEnded(writer) ?? (await isOld(path))) await remove(path);
   }
 }
 
@@ -116,31 +114,4 @@ async function isOld(path: string): Promise<boolean> {
 
 async function namesIn(directory: string): Promise<readonly string[]> {
   return await readdir(directory).catch(() => []);
-}
-
-/** Where process IDs mean something: one boot of one machine, and in it one PID namespace. */
-function machineId(): string {
-  const namespace = orEmpty(() => readlinkSync('/proc/self/ns/pid'));
-  const parts = [hostname(), orEmpty(() => readFileSync('/proc/sys/kernel/random/boot_id', 'utf8')), namespace];
-  return createHash('sha256').update(parts.join('\0')).digest('hex').slice(0, 16);
-}
-
-/** When a process started, in clock ticks (proc(5), field 22), or `0` without procfs; undefined when there is none. */
-function startOf(pid: number): string | undefined {
-  const text = orEmpty(() => readFileSync(`/proc/${pid}/stat`, 'utf8'));
-  if (text !== '') return text.slice(text.lastIndexOf(')') + 2).split(' ')[19];
-  try {
-    process.kill(pid, 0);
-    return '0';
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code === 'EPERM' ? '0' : undefined;
-  }
-}
-
-function orEmpty(read: () => string): string {
-  try {
-    return read();
-  } catch {
-    return '';
-  }
 }

@@ -121,20 +121,24 @@ async function connectByClient(target: SshTarget, options: ClientOptions): Promi
     ...(jump.length === 0 ? [] : ['-J', jump.map(hopText).join(',')]),
     ...destination(target),
   ];
-  const master = startClient(argv, place, ['ignore', 'ignore', 'pipe']);
+  const master = startGuarded(argv, place);
   let stderr = '';
   master.stderr?.on('data', (chunk: Buffer) => {
     stderr = (stderr + chunk.toString()).slice(-8000);
   });
   const ended = new AbortController();
   const exited = new Promise<void>(resolve => {
-    master.once('error', error => {
-      const message = `the program \`ssh\` cannot be started on the runner: ${messageOf(error)}`;
+    const notStarted = (why: string) => {
+      const message = `the program \`ssh\` cannot be started on the runner: ${why}`;
       const hint = 'Install OpenSSH’s client there, or leave out `ssh-transport`.';
-      ended.abort(new SideloadError('INPUT_INVALID', message, { hint, cause: error }));
+      ended.abort(new SideloadError('INPUT_INVALID', message, { hint }));
       resolve();
-    });
-    master.once('close', () => {
+    };
+    // The client has ended: its guard waits for us only.
+    master.stderr?.once('end', () => master.stdin?.end());
+    master.once('error', error => notStarted(messageOf(error)));
+    master.once('close', code => {
+      if (code === NO_SUCH_PROGRAM) return notStarted('it is not there');
       const said = stderr.trim() || 'it was closed at the other end';
       const message = `The connection to ${address} broke off: ${said.slice(-500)}`;
       ended.abort(new SideloadError('SSH_LOST', message, { node: label }));
@@ -142,8 +146,8 @@ async function connectByClient(target: SshTarget, options: ClientOptions): Promi
     });
   });
   const stop = async () => {
-    master.kill('SIGTERM');
-    const timer = setTimeout(() => master.kill('SIGKILL'), CLOSE_TIMEOUT_MS);
+    master.stdin?.end();
+    const timer = setTimeout(() => killGroup(master), CLOSE_TIMEOUT_MS);
     await exited;
     clearTimeout(timer);
   };
@@ -245,12 +249,37 @@ const ONLY_THROUGH_IT = ['-T', '-o', 'ControlMaster=no', '-o', 'ProxyCommand=fal
 
 /** In a session of its own: what a terminal sends to the foreground (Ctrl-C) is for us, who still have to clean up. */
 function startClient(argv: readonly string[], place: string, stdio: ('pipe' | 'ignore')[]): ChildProcess {
-  return spawn('ssh', argv, {
-    cwd: place,
-    stdio: stdio.length === 0 ? 'ignore' : stdio,
-    detached: true,
-    env: childEnvironment({ SSH_ASKPASS_REQUIRE: 'never' }),
+  return spawn('ssh', argv, { ...clientOptions(place), stdio: stdio.length === 0 ? 'ignore' : stdio });
+}
+
+function clientOptions(place: string) {
+  return { cwd: place, detached: true, env: childEnvironment({ SSH_ASKPASS_REQUIRE: 'never' }) };
+}
+
+/**
+ * Runs a client for as long as standard input is open, and ends it with it: whoever is killed cannot end what it has started,
+ * and a client that holds a connection would live on with it.
+ */
+const WHILE_OPEN =
+  'command -v "$1" >/dev/null || exit 127; "$@" </dev/null & exec 2>/dev/null; read -r line; kill $!; wait $!';
+const NO_SUCH_PROGRAM = 127;
+
+function startGuarded(argv: readonly string[], place: string): ChildProcess {
+  const child = spawn('/bin/sh', ['-c', WHILE_OPEN, 'sh', 'ssh', ...argv], {
+    ...clientOptions(place),
+    stdio: ['pipe', 'ignore', 'pipe'],
   });
+  child.stdin?.on('error', () => {});
+  return child;
+}
+
+/** A client and its guard, which have a session of their own. */
+function killGroup({ pid }: ChildProcess): void {
+  try {
+    if (pid !== undefined) process.kill(-pid, 'SIGKILL');
+  } catch {
+    // They have ended meanwhile.
+  }
 }
 
 /** Of user and port what the user has said; the client has its own defaults. */

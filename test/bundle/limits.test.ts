@@ -1,11 +1,12 @@
 import { execFile, execFileSync } from 'node:child_process';
-import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { thisProcess } from '../../src/process.ts';
 import { type Inputs, type Outcome, plan, push } from '../shipped.ts';
-import { type Exec, KEYS, type ServerOptions, startServer } from '../ssh/server.ts';
+import { type Exec, KEYS, type ServerOptions, startServer, type TestServer } from '../ssh/server.ts';
 import { dockerArchive, sampleImage, sampleLayer, writeTar } from '../unit/image/archives.ts';
 import { MAJORS, nodeOf } from './node-versions.ts';
 import { expectRefusal } from './refusal.ts';
@@ -28,20 +29,21 @@ afterAll(() => rm(directory, { recursive: true, force: true }));
 /** Runs something against a server that does with commands as it is told, and that has so many addresses. */
 async function against(
   exec: NonNullable<ServerOptions['exec']>,
-  act: (inputs: Inputs) => Promise<Outcome>,
+  act: (inputs: Inputs, sockets: TestServer['sockets']) => Promise<Outcome>,
   count = 1,
 ): Promise<Outcome> {
   const server = await startServer({ exec, address: '0.0.0.0' });
   const { port } = server.target;
   const nodes = Array.from({ length: count }, (_, index) => `deploy@127.0.0.${index + 1}:${port}=w${index + 1}`);
   try {
-    return await act({
+    const inputs: Inputs = {
       archive,
       nodes: nodes.join('\n'),
       'ssh-private-key': KEYS.user.privateKey,
       'ssh-known-hosts': server.knownHosts.replace('127.0.0.1', '127.0.0.*'),
       smoke: 'none',
-    });
+    };
+    return await act(inputs, server.sockets);
   } finally {
     await server.close();
   }
@@ -110,6 +112,33 @@ describe('what runs on a node', () => {
     expectRefusal(outcome, 'LOGIN_SHELL_ENDED', /the login shell of deploy ended with/);
     expect(outcome.log).toMatch(message);
   });
+});
+
+it('a run that is killed leaves no ssh client, and the next one takes away its files', async () => {
+  const temporary = await mkdtemp(join(directory, 'tmp-'));
+  const env = { TMPDIR: temporary };
+  const filesIn = (path: string) => readdir(path, { recursive: true });
+  let pid: number | undefined;
+  const openssh = { 'ssh-transport': 'openssh' };
+  await against(
+    () => void (pid === undefined || process.kill(pid, 'SIGKILL')),
+    async (inputs, sockets) => {
+      const outcome = await push({ ...inputs, ...openssh }, { env, onLine: (_line, of) => (pid = of) });
+      expect(outcome.signal).toBe('SIGKILL');
+      await expect.poll(() => sockets.length > 0 && sockets.every(socket => socket.destroyed)).toBe(true);
+      return outcome;
+    },
+  );
+  expect(await filesIn(temporary)).toContainEqual(expect.stringMatching(/^kube-sideload-.*\/ssh\/key$/));
+  // What a run that goes on has, here or on another machine, is left alone.
+  const others = [
+    `kube-sideload-1-${thisProcess()}-x`,
+    `kube-sideload-1-${'0'.repeat(16)}-1-1-x`,
+    'kube-sideload-other',
+  ];
+  for (const name of others) await mkdir(join(temporary, name));
+  await against(noShell, inputs => push(inputs, { env }));
+  expect((await filesIn(temporary)).toSorted()).toEqual(others.toSorted());
 });
 
 /** Starts one pod that nobody does anything about, as a kubelet that is frozen, with as little of a cluster as there can be. */
