@@ -1,10 +1,11 @@
-import { follow, pause } from '../abort.ts';
+import { follow, pause, within } from '../abort.ts';
 import { type ErrorCode, SideloadError, toSideloadError } from '../errors.ts';
 import type { BlobDescriptor, Layer, PlatformImage } from '../image/image.ts';
 import { type LayoutBlob, layoutArchive } from '../image/layout.ts';
 import { partOf } from '../image/part.ts';
 import { faultOf, missingLayers, sentBytes, unpackedBytes } from '../plan.ts';
 import type { Progress, Transfer } from '../report/progress.ts';
+import { formatDuration } from '../report/units.ts';
 import type { Run } from '../run.ts';
 import { runtimeOf } from '../runtime/detect.ts';
 import { INSTANCE, isCutOff } from '../runtime/instance.ts';
@@ -226,6 +227,13 @@ async function* partsOf(
   yield image.layers.length;
 }
 
+/** How long an import may give no sign of life: it takes no byte, and its heartbeat, every ten seconds, is not heard. */
+const SIGN_MS = 2 * 60_000;
+/** How long it may take none of the bytes that are there for it; when it has them all, to its end. */
+const IMPORT_MS = 5 * 60_000;
+/** And how much longer, by what it unpacks: a disk that is slower than this is none for images. */
+const SLOWEST_BYTES_PER_MS = 1000;
+
 /** An image, or its lower layers, on the way to a node. */
 interface Part {
   readonly image: PlatformImage;
@@ -255,15 +263,39 @@ function importPart(
   // The parts so far, and this one: they are of no use to a node whose runner does not come back.
   const parts = [...node.staged].filter(staged => isPart(staged));
   const abandoned = parts.map(part => runtimeOf(facts.runtime.name).removeOne(facts, part));
-  const running = connection.run(withHeartbeat(command, abandoned), {
-    stdin,
+  const limitMs = IMPORT_MS + unpackedBytes([target]) / SLOWEST_BYTES_PER_MS;
+  const late = (ms: number, what: string) => () =>
+    new SideloadError('NODE_SILENT', `importing ${target.reference}: ${what} for ${formatDuration(ms, 0)}`);
+  const silent = late(SIGN_MS, 'no sign of life');
+  const stuck = late(limitMs, 'no progress');
+  const running = within(
+    SIGN_MS,
     signal,
-    onStdinBytes: totalBytes => {
-      target.bytesSent += totalBytes - sentBytes;
-      sentBytes = totalBytes;
-      transfer.advance(target.bytesSent);
-    },
-  });
+    (alive, sign) =>
+      within(
+        limitMs,
+        alive,
+        (limit, progress) =>
+          connection.run(withHeartbeat(command, abandoned), {
+            stdin,
+            signal: limit,
+            onPrinted: () => {
+              sign(SIGN_MS, silent);
+              // What waits for the runner's own bytes makes none.
+              if (stdin.readableLength === 0 && !stdin.readableEnded) progress(limitMs, stuck);
+            },
+            onStdinBytes: totalBytes => {
+              sign(SIGN_MS, silent);
+              progress(limitMs, stuck);
+              target.bytesSent += totalBytes - sentBytes;
+              sentBytes = totalBytes;
+              transfer.advance(target.bytesSent);
+            },
+          }),
+        stuck,
+      ),
+    silent,
+  );
   const imported = running.then(({ code, stdout, stderr }) => {
     const said = (stderr.trim() || stdout.trim()).slice(-2000);
     return code === 0 ? undefined : `the import ended with exit code ${code}: ${said}`;

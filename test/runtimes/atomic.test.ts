@@ -2,6 +2,7 @@ import { afterEach, beforeAll, describe, expect, inject, it } from 'vitest';
 import { build, onRunner } from '../engines.ts';
 import { enter, type LabNode } from '../lab/index.ts';
 import { crictl, type Inputs, leftOnNode, reach, referencesOn, runAction, runPost } from '../shipped.ts';
+import { replaceProgram } from './replace-program.ts';
 
 const lab = inject('lab');
 const kinds = ['containerd', 'containerd-1.7', 'crio', 'docker'];
@@ -47,15 +48,6 @@ async function removeNew(): Promise<void> {
     if (isThere && node.runtime === 'docker') await enter(node, ['docker', 'image', 'rm', NEW]);
     else if (isThere) await crictl(lab, node, ['rmi', NEW]);
   }
-}
-
-/** A program of a node that does something else for commands that the pattern matches. */
-async function replaceProgram(node: LabNode, program: string, pattern: string, words: string) {
-  const real = (await enter(node, ['sh', '-c', `command -v ${program}`])).stdout.trim();
-  const script = `#!/bin/sh\ncase "$*" in ${pattern}) ${words} ;; esac\nexec ${real} "$@"\n`;
-  const file = `/usr/local/sbin/${program}`;
-  await enter(node, ['sh', '-c', `printf '%s' "$0" >${file}; chmod 755 ${file}`, script]);
-  return () => enter(node, ['rm', '-f', file]);
 }
 
 /** A client program that refuses to move the names of these tests, and is the real one otherwise. */
