@@ -21,7 +21,7 @@ export type Sections = ReadonlyMap<string, string>;
 export const SEARCH_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/snap/bin';
 
 /** How long a script may take that asks something: of a busy node, about many images. */
-export const ASK_MS = 2 * 60_000;
+const ASK_MS = 2 * 60_000;
 /** And one that changes what a runtime has: it may have gigabytes to move or to remove. */
 export const CHANGE_MS = 5 * 60_000;
 
