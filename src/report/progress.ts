@@ -187,6 +187,13 @@ function barOf(percent: number): string {
   return `${'█'.repeat(filled)}${'░'.repeat(BAR - filled)}`;
 }
 
+/** For whom it is waited, where there are several. */
+function importing(states: readonly State[], busy: readonly State[]): string {
+  const rest = busy.length - NAMED_NODES;
+  const named = busy.slice(0, NAMED_NODES).map(({ node }) => node);
+  return states.length === 1 ? 'importing' : `importing on ${named.join(', ')}${rest > 0 ? ` and ${rest} more` : ''}`;
+}
+
 /** One line for all: how far it is, how fast, and who is behind. */
 function logLine(states: readonly State[], now: number): string {
   const busy = states.filter(({ end }) => end === undefined);
@@ -206,7 +213,7 @@ function logLine(states: readonly State[], now: number): string {
     .map(one => `${one.node} ${one.percent} %`);
   return [
     `${percent} % of ${formatBytes(total)} to ${where}`,
-    isImporting ? 'importing' : `${formatBytes(rate)}/s`,
+    isImporting ? importing(states, busy) : `${formatBytes(rate)}/s`,
     ...(left === '' ? [] : [left]),
     ...(states.length === 1 ? [] : [`${states.length - busy.length} done`]),
     ...(states.length === 1 || isImporting ? [] : [`behind: ${behind.join(', ')}`]),

@@ -1,3 +1,4 @@
+import { within } from '../abort.ts';
 import { messageOf, SideloadError } from '../errors.ts';
 import type { ClusterRight } from '../privileges.ts';
 import type { NodeList, NodeObject, Pod, PodEvent, PodList, WatchEvent } from './objects.ts';
@@ -49,8 +50,16 @@ interface KubectlOptions {
 
 /** Longest time that one request may take; a watch ends by itself after this and is opened again. */
 const REQUEST_TIMEOUT_SECONDS = 60;
+/** And the program: what it logs in by may be another program, which waits for somebody. */
+const PROGRAM_MS = (REQUEST_TIMEOUT_SECONDS + 30) * 1000;
 /** At most this many at once: each is a process of some 40 MB; and one SSH connection carries ten by default, watch included. */
 const MAX_REQUESTS = 6;
+
+function silence(): SideloadError {
+  return new SideloadError('CLUSTER_UNREACHABLE', `kubectl has not ended within ${PROGRAM_MS / 1000} s`, {
+    hint: 'Try `kubectl get nodes` with this kubeconfig, as the user of the job and without a terminal: a program that it logs in by (`exec`) may be waiting for somebody.',
+  });
+}
 
 /** @throws SideloadError KUBECTL_NOT_FOUND */
 export async function findKubectl({ program, kubeconfig, namespace }: KubectlOptions): Promise<Kubectl> {
@@ -62,7 +71,9 @@ export function kubectlWith(program: KubectlProgram, namespace: string): Kubectl
   const slots = slotsFor(MAX_REQUESTS);
 
   async function request(args: readonly string[], input = ''): Promise<string> {
-    const result = await slots(() => program.run([`--request-timeout=${REQUEST_TIMEOUT_SECONDS}s`, ...args], input));
+    const argv = [`--request-timeout=${REQUEST_TIMEOUT_SECONDS}s`, ...args];
+    const ask = (limit: AbortSignal) => program.run(argv, input, limit);
+    const result = await slots(() => within(PROGRAM_MS, undefined, ask, silence));
     if (result.code !== 0) {
       throw refusal(result.stderr.trim() || `kubectl ended with exit code ${result.code}`);
     }

@@ -10,11 +10,12 @@ import { SideloadError } from '../errors.ts';
 export interface KubectlProgram {
   /**
    * Runs it with arguments and an input.
-   * @throws SideloadError CLUSTER_UNREACHABLE when the program cannot be asked at present
+   * @throws SideloadError CLUSTER_UNREACHABLE when the program cannot be asked at present; the signal's reason on abort
    */
   run(
     args: readonly string[],
     input: string,
+    signal: AbortSignal,
   ): Promise<{ readonly code: number; readonly stdout: string; readonly stderr: string }>;
   /**
    * Runs it and gives each line of its output at once.
@@ -46,7 +47,7 @@ export async function localKubectl(program: string, kubeconfig: string | undefin
   }
   const global = kubeconfig === undefined ? [] : [`--kubeconfig=${kubeconfig}`];
   return {
-    run: (args, input) => run(path, [...global, ...args], input),
+    run: (args, input, signal) => run(path, [...global, ...args], input, signal),
     stream: async (args, onLine, signal) => {
       const stdio: ['ignore', 'pipe', 'pipe'] = ['ignore', 'pipe', 'pipe'];
       const child = spawn(path, [...global, ...args], { stdio, env: childEnvironment(), signal });
@@ -97,11 +98,13 @@ function run(
   path: string,
   args: readonly string[],
   input: string,
+  signal: AbortSignal,
 ): Promise<{ readonly code: number; readonly stdout: string; readonly stderr: string }> {
   return new Promise((done, reject) => {
-    const options = { maxBuffer: MAX_OUTPUT_BYTES, env: childEnvironment() };
+    const options = { maxBuffer: MAX_OUTPUT_BYTES, env: childEnvironment(), signal, killSignal: 'SIGKILL' } as const;
     const child = execFile(path, args, options, (error, stdout, stderr) => {
-      if (typeof error?.code === 'string') reject(error);
+      if (signal.aborted) reject(signal.reason);
+      else if (typeof error?.code === 'string') reject(error);
       else done({ code: error === null ? 0 : (error.code ?? -1), stdout, stderr });
     });
     child.stdin?.on('error', () => {}).end(input);

@@ -123,9 +123,13 @@ export async function remoteKubectl(
   }
 
   return {
-    run: (args, input) =>
+    run: (args, input, signal) =>
       over(one =>
-        one.run([...command.asRoot, ...command.argv, ...args], { stdin: input, maxOutputBytes: MAX_OUTPUT_BYTES }),
+        one.run([...command.asRoot, ...command.argv, ...args], {
+          stdin: input,
+          maxOutputBytes: MAX_OUTPUT_BYTES,
+          signal,
+        }),
       ),
     stream: (args, onLine, watchSignal) =>
       over(one => {

@@ -2,7 +2,7 @@ import { messageOf, SideloadError } from '../errors.ts';
 import type { AuthenticationState } from './authentication.ts';
 
 /** How far a connection attempt has come. */
-export type Phase = 'lookup' | 'tcp' | 'banner' | 'handshake' | 'login';
+export type Phase = 'agent' | 'lookup' | 'tcp' | 'banner' | 'handshake' | 'login';
 
 /** What was known when a connection attempt failed. */
 export interface Attempt extends AuthenticationState {
@@ -28,6 +28,7 @@ const REASONS: Readonly<Record<string, string>> = {
 };
 
 const PHASES: Readonly<Record<Phase, string>> = {
+  agent: 'the ssh-agent on the runner has not answered',
   lookup: 'the name server has not answered',
   tcp: 'no TCP connection',
   banner: 'TCP connected, but no SSH banner came',

@@ -212,12 +212,8 @@ async function connectByClient(target: SshTarget, options: ClientOptions): Promi
     running: new Set(),
     start: line =>
       startClient([...through, ...ONLY_THROUGH_IT, ...destination(target), line], place, ['pipe', 'pipe', 'pipe']),
-    isAlive: () =>
-      new Promise(resolve => {
-        const check = startClient([...through, '-O', 'check', ...destination(target)], place, []);
-        check.once('error', () => resolve(false));
-        check.once('close', code => resolve(code === 0));
-      }),
+    isAlive: async () =>
+      (await codeOf(startClient([...through, '-O', 'check', ...destination(target)], place, []))) === 0,
   };
   return {
     target,
@@ -236,7 +232,7 @@ export async function endLeftClients(directory: string): Promise<void> {
       .filter(name => name.startsWith(SOCKET))
       .map(async name => {
         const client = startClient(['-F', 'none', '-S', name, '-O', 'exit', '--', 'node'], place, []);
-        await new Promise(resolve => client.once('close', resolve).once('error', resolve));
+        await codeOf(client);
       }),
   );
 }
@@ -250,6 +246,17 @@ const ONLY_THROUGH_IT = ['-T', '-o', 'ControlMaster=no', '-o', 'ProxyCommand=fal
 /** In a session of its own: what a terminal sends to the foreground (Ctrl-C) is for us, who still have to clean up. */
 function startClient(argv: readonly string[], place: string, stdio: ('pipe' | 'ignore')[]): ChildProcess {
   return spawn('ssh', argv, { ...clientOptions(place), stdio: stdio.length === 0 ? 'ignore' : stdio });
+}
+
+/** The exit code of a client that has only a word to say to the one that holds the connection. */
+async function codeOf(client: ChildProcess): Promise<number | undefined> {
+  const timer = setTimeout(() => client.kill('SIGKILL'), CLOSE_TIMEOUT_MS);
+  const code = await new Promise<number | undefined>(resolve => {
+    client.once('error', () => resolve(undefined));
+    client.once('close', ended => resolve(ended ?? undefined));
+  });
+  clearTimeout(timer);
+  return code;
 }
 
 function clientOptions(place: string) {

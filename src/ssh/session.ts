@@ -56,7 +56,7 @@ export async function openSession(peer: Peer, options: SshOptions, via?: Session
 
   const address = `${isJump ? 'the jump host ' : ''}${addressOf(peer)}`;
   let stream: Duplex | undefined;
-  let phase: Phase = via === undefined && isIP(host) === 0 ? 'lookup' : 'tcp';
+  let phase: Phase = 'agent';
   let wasAnswered = false;
   let hostKeyError: unknown;
   const auth = authenticator(user, authentication);
@@ -90,7 +90,8 @@ export async function openSession(peer: Peer, options: SshOptions, via?: Session
   };
 
   const logIn = async (): Promise<{ ssh: NodeSSH; client: Client; stream: Duplex; closed: Promise<void> }> => {
-    await agentKeys(authentication, label);
+    await Promise.race([agentKeys(authentication, label), interrupted]);
+    phase = via === undefined && isIP(host) === 0 ? 'lookup' : 'tcp';
     if (via === undefined) {
       const socket = coalescingSocket(host, port);
       socket.on('lookup', (error: Error | null) => {

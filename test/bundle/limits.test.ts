@@ -114,6 +114,16 @@ describe('what runs on a node', () => {
   });
 });
 
+it('a kubectl that waits for somebody ends in time', async () => {
+  const kubectl = join(directory, 'kubectl');
+  await writeFile(kubectl, '#!/bin/sh\nexec sleep 60\n', { mode: 0o755 });
+  const fromCluster = { kubectl, 'nodes-from-cluster': 'true', nodes: '' };
+  const outcome = await against(noShell, inputs =>
+    plan({ ...inputs, ...fromCluster }, { env: preload('fast-clock.cjs') }),
+  );
+  expectRefusal(outcome, 'CLUSTER_UNREACHABLE', /kubectl has not ended within 90 s/);
+});
+
 it('a run that is killed leaves no ssh client, and the next one takes away its files', async () => {
   const temporary = await mkdtemp(join(directory, 'tmp-'));
   const env = { TMPDIR: temporary };

@@ -1,5 +1,6 @@
 import { execFileSync } from 'node:child_process';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { AuthContext } from 'ssh2';
@@ -68,6 +69,20 @@ test('an agent that is not there is named', async () => {
   const error = await failure(login(server, { authentication: { agent: '/nonexistent/agent' } }));
   expect(error.code).toBe('SSH_AUTH_FAILED');
   expect(error.message).toMatch(/the ssh-agent at \/nonexistent\/agent does not answer: /);
+});
+
+test('an agent that says nothing is left after the limit', async () => {
+  const server = await serve();
+  const folder = mkdtempSync(join(tmpdir(), 'ssh-test-'));
+  const silent = createServer(() => {}).listen(join(folder, 'agent'));
+  onTestFinished(() => {
+    silent.close();
+    rmSync(folder, { recursive: true });
+  });
+  const authentication = { agent: join(folder, 'agent') };
+  const error = await failure(login(server, { authentication, connectTimeoutMs: 300 }));
+  expect(error).toMatchObject({ code: 'SSH_UNREACHABLE', node: 'worker-1' });
+  expect(error.message).toContain('the ssh-agent on the runner has not answered within 0.3 s');
 });
 
 test('an agent that does not sign is named', async () => {

@@ -38,6 +38,21 @@ describe('in the log of a job', () => {
     ]);
   });
 
+  it('of several, those whose imports are waited for are named', async () => {
+    const clock = stopClock();
+    const host = recordingHost();
+    const progress = transferProgress(host);
+    const transfers = ['w1', 'w2', 'w3', 'w4', 'w5'].map(node => progress.start(node, MB));
+    for (const transfer of transfers) transfer.advance(MB);
+    await clock.advance(10_000);
+    for (const transfer of transfers.slice(1)) transfer.end();
+    await clock.advance(10_000);
+    expect(host.calls).toEqual([
+      'progress 100 % of 5.0 MB to 5 nodes, importing on w1, w2, w3 and 2 more, 0 done',
+      'progress 100 % of 5.0 MB to 5 nodes, importing on w1, 4 done',
+    ]);
+  });
+
   it('what is to be sent counts as it is known in the end', async () => {
     const clock = stopClock();
     const host = recordingHost();
