@@ -72,12 +72,12 @@ describe.each(MAJORS)('on Node %d', major => {
 
   it('a login that never comes to a prompt ends within `connect-timeout`, whatever the garbage collector does', async () => {
     const env = preload('collect-garbage.cjs');
-    const login = (inputs: Inputs) => push({ ...inputs, 'connect-timeout': '1s' }, { node, env });
+    const login = (inputs: Inputs) => push({ ...inputs, 'connect-timeout': '4s' }, { node, env });
     const outcome = await against(({ channel }) => void channel.write('Welcome.\n'), login);
     expectRefusal(
       outcome,
       'NODE_SILENT',
-      /the login of deploy came through, .* within 1 s, and has printed: Welcome\./,
+      /the login of deploy came through, .* within 4 s, and has printed: Welcome\./,
     );
     expect(outcome.nodes).toMatchObject([{ node: 'w1', error: { code: 'NODE_SILENT' } }]);
   });
