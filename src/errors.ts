@@ -200,6 +200,10 @@ export const ERRORS = {
     title: 'The cluster has no node of this name',
     hint: 'Give the Kubernetes node name after the address, as in `10.0.0.11=worker-1`.',
   },
+  NODE_OTHER_MACHINE: {
+    title: 'The address is that of another machine than the Kubernetes node',
+    hint: 'Write the address of the node before its name, as in `10.0.0.11=worker-1`: `kubectl get nodes -o wide` shows both.',
+  },
   NODE_NOT_READY: {
     title: 'The cluster says that the node is not ready',
     hint: 'Repair the node, or leave it out with `node-selector` or in `nodes`.',

@@ -2,6 +2,8 @@ import type { Cluster } from './cluster.ts';
 import { SideloadError } from './errors.ts';
 import type { Host } from './host/host.ts';
 import { kubernetesName, type Node, onEach, ready } from './node/node.ts';
+import { otherMachine } from './node/other-machine.ts';
+import { inspect } from './node/steps.ts';
 import { formatDuration } from './report/units.ts';
 import type { Run } from './run.ts';
 import type { SmokeSettings } from './settings.ts';
@@ -22,10 +24,10 @@ export async function smokeByKubelet(
 
 /** The same by the runtimes' own word. */
 export async function smokeByCri(nodes: readonly Node[], settings: SmokeSettings, run: Run, host: Host): Promise<void> {
-  const { runId, timeoutMs, command, expect, signal, onResult } = smokeOptions(nodes, settings, run, host);
+  const { runId, timeoutMs, command, expect, signal, onResult, provenOn } = smokeOptions(nodes, settings, run, host);
   await onEach(nodes, async node => {
     const { connection, facts } = ready(node);
-    const options = { runId, timeoutMs, command, expect, signal, onResult };
+    const options = { runId, timeoutMs, command, expect, signal, onResult, provenOn };
     await runByCri(connection, facts, smokeTargets([node]), options);
   });
 }
@@ -73,6 +75,23 @@ export function smokeOptions(nodes: readonly Node[], settings: SmokeSettings, ru
       }
       const { connection, facts } = ready(node);
       return await namesOnNode(connection, facts, run.signal);
+    },
+    provenOn: async (target, object) => {
+      const node = nodeOf(target);
+      const image = node?.images.find(({ reference }) => reference === target.reference);
+      if (node === undefined || image?.seenAtMs === undefined) {
+        return undefined;
+      }
+      const { facts } = ready(node);
+      const held = await inspect(node, [target.reference], run.signal).catch(() => undefined);
+      return {
+        address: node.settings.host,
+        socket: facts.criSocket,
+        seenAt: new Date(image.seenAtMs).toISOString(),
+        now: held === undefined ? undefined : (held.get(target.reference)?.imageId ?? 'absent'),
+        otherMachine: object === undefined ? undefined : otherMachine(facts, object)?.says,
+        credentialPolicy: facts.kubelet.credentialPolicy,
+      };
     },
   };
 }

@@ -5,6 +5,7 @@ import { takesPods, unreadiness } from './node/cluster.ts';
 import type { NodeFacts } from './node/facts.ts';
 import type { KubeletFacts } from './node/kubelet.ts';
 import { kubernetesName, type Node } from './node/node.ts';
+import { nodeOfMachine, otherMachine } from './node/other-machine.ts';
 import { otherWorkDisk } from './node/space.ts';
 import { twins } from './node/twins.ts';
 import { planNode, unpackedBytes } from './plan.ts';
@@ -75,7 +76,7 @@ export function errorOf(findings: readonly Finding[]): SideloadError | undefined
 function faultsOf(
   node: CheckedNode,
   images: readonly SourceImage[],
-  { isSmoked, isPinning, isSendingSandbox = false }: PreflightOptions,
+  { isSmoked, isPinning, isSendingSandbox = false, cluster = [] }: PreflightOptions,
 ): readonly Fault[] {
   const { machine, facts, object, error } = node;
   const faults: Fault[] = [];
@@ -90,6 +91,9 @@ function faultsOf(
     const name = JSON.stringify(kubernetesName(node));
     faults.push(fault('NODE_NOT_IN_CLUSTER', `the cluster has no node ${name}`));
   } else if (object !== undefined && object !== 'absent') {
+    faults.push(
+      ...other(node, object, cluster).map(one => (isSmoked ? one : { ...one, severity: 'warning' as const })),
+    );
     const reason = unreadiness(object);
     if (reason !== undefined) {
       faults.push(when(isSmoked, 'NODE_NOT_READY', reason));
@@ -107,6 +111,23 @@ function faultsOf(
     }
   }
   return faults;
+}
+
+/** An address of one machine with the name of another: what is put there the kubelet of that name does not find. */
+function other(
+  { settings, machine }: CheckedNode,
+  object: NodeObject,
+  cluster: readonly NodeObject[],
+): readonly Fault[] {
+  const differs = machine === undefined ? undefined : otherMachine(machine, object);
+  if (machine === undefined || differs?.isCertain !== true) {
+    return [];
+  }
+  const { name } = object.metadata;
+  const own = nodeOfMachine(machine, cluster)?.metadata.name;
+  const one = fault('NODE_OTHER_MACHINE', `${settings.host} is another machine than the node ${name}: ${differs.says}`);
+  const step = `The machine at ${settings.host} is the node ${own}: write \`${settings.host}=${own}\`, and before \`=${name}\` the address of ${name} (\`kubectl get nodes -o wide\`).`;
+  return [own === undefined ? one : { ...one, hint: step }];
 }
 
 function mismatch(images: readonly SourceImage[], machine: Parameters<typeof planNode>[1]): readonly Fault[] {

@@ -2,6 +2,7 @@ import { type ErrorCode, SideloadError } from '../errors.ts';
 import { fromUname, type Platform } from '../image/platform.ts';
 import { faultOf, kindOf } from '../runtime/fault.ts';
 import { type KubeletFacts, parseKubelet } from './kubelet.ts';
+import { parseAddresses } from './other-machine.ts';
 import { rootHint } from './root.ts';
 import { SEARCH_PATH, type Sections } from './script.ts';
 import { type Disk, parseDisk } from './space.ts';
@@ -11,6 +12,10 @@ export interface MachineFacts {
   readonly platform: Platform;
   /** The name that the node's kubelet registers: `--hostname-override`, else the host name in lower case. */
   readonly kubernetesName: string;
+  /** `/etc/machine-id`; `undefined` where the machine has none. */
+  readonly machineId: string | undefined;
+  /** IP addresses that the machine has. */
+  readonly addresses: readonly string[];
   /**
    * The same for whatever is reached at several addresses, by several users: this boot of this kernel, and the processes that
    * are seen there. `undefined` where the machine does not tell.
@@ -104,6 +109,8 @@ export function parseMachine(sections: Sections, label: string): MachineFacts {
     platform,
     kubernetesName: text('kubernetes-name'),
     identity: IDENTITY.test(text('identity').trim()) ? text('identity').trim() : undefined,
+    machineId: /^[0-9a-f]{32}$/.exec(text('machine-id'))?.[0],
+    addresses: parseAddresses(text('addresses')),
     privilege: refusal !== undefined ? 'user' : text('uid') === '0' ? 'root' : (PRIVILEGES[text('as-root')] ?? 'none'),
     kubelet: parseKubelet(text('kubelet-configuration'), text('kubelet-gc-threshold')),
     isNarrow: text('narrow') === 'yes' && refusal === undefined,

@@ -34,6 +34,8 @@ export interface NodeImage {
   estimate: { readonly bytes: number; readonly isExact: boolean };
   /** Whether its reference may have moved in this run. */
   hasMoved: boolean;
+  /** When the node was last seen to hold it under its reference, as it should be. */
+  seenAtMs?: number | undefined;
   /** Whether the CRI said, once the references had moved, that the image is pinned. */
   isPinned: boolean;
   outcome: ImageReport['outcome'];

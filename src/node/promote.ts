@@ -39,6 +39,7 @@ export async function promoteImages(
       if (fault !== undefined) {
         throw new SideloadError('VERIFY_FAILED', `${image.reference} in the end: ${fault}`);
       }
+      image.seenAtMs = Date.now();
     });
     image.isPinned = held.get(image.reference)?.isPinned === true;
     if (image.stage !== undefined) {

@@ -6,7 +6,7 @@ import type { SshConnection } from '../ssh/connect.ts';
 import { diagnose } from './diagnosis.ts';
 import { namesOnNode } from './held.ts';
 import { CONTAINER, RUN_LABEL } from './pod.ts';
-import type { SmokeResult, SmokeTarget } from './smoke.ts';
+import type { SmokeOptions, SmokeResult, SmokeTarget } from './smoke.ts';
 import { fail, join, type SmokeExpect, sandboxCode, startCode, type Verdict } from './verdict.ts';
 
 export interface CriOptions {
@@ -18,6 +18,7 @@ export interface CriOptions {
   /** Cancels the job; what was started is removed all the same. */
   readonly signal: AbortSignal;
   readonly onResult: (result: SmokeResult) => void;
+  readonly provenOn: SmokeOptions['provenOn'];
 }
 
 /** How long the removal of what was started may take once the job has been cancelled. */
@@ -196,16 +197,20 @@ async function runOne(
   assertGone(sections);
   const verdict = judgeCri(sections, target.imageId, options.expect);
   const isAboutName = verdict.state === 'failed' && verdict.code === 'SMOKE_IMAGE_NEVER_PULL';
+  const { node, nodeName, reference, imageId } = target;
   const error =
     verdict.state === 'failed'
       ? diagnose(verdict, {
-          node: target.node,
-          reference: target.reference,
+          node,
+          nodeName,
+          reference,
+          imageId,
           pod: undefined,
           events: [],
           log: (sections.get('outcome') === 'exited' && sections.get('log')) || '',
           object: undefined,
           held: isAboutName ? await namesOnNode(connection, facts, signal).catch(() => []) : [],
+          proven: isAboutName ? await options.provenOn(target, undefined).catch(() => undefined) : undefined,
         })
       : undefined;
   return { target, error, message: verdict.message, durationMs: Date.now() - startedAt };

@@ -4,11 +4,29 @@ import type { Confinement } from './fit.ts';
 import type { NodeObject, Pod, PodEvent } from './objects.ts';
 import { describeEvent, type FailedVerdict, unreadyNode } from './verdict.ts';
 
+/** What a run knows of an image that it has seen on the machine where it has put it, and that a kubelet has not found. */
+export interface Proven {
+  readonly address: string;
+  /** Of the runtime that was asked. */
+  readonly socket: string;
+  /** When it was there last, as it should be; an ISO 8601 time. */
+  readonly seenAt: string;
+  /** What the reference names there now: an image ID; `undefined` when that cannot be asked. */
+  readonly now: string | 'absent' | undefined;
+  /** Why that machine is another one than the kubelet's; `undefined` when nothing says so. */
+  readonly otherMachine: string | undefined;
+  readonly credentialPolicy: string;
+}
+
 /** Everything that is known when a verdict is explained. Whatever could not be read is empty or `undefined`. */
 export interface Evidence {
   /** The node as the user named it. */
   readonly node: string;
+  /** Its name in the cluster. */
+  readonly nodeName: string;
   readonly reference: string;
+  /** What CI built. */
+  readonly imageId: string;
   readonly pod: Pod | undefined;
   readonly events: readonly PodEvent[];
   /** The last lines of the log. */
@@ -16,6 +34,8 @@ export interface Evidence {
   readonly object: NodeObject | 'absent' | undefined;
   /** Names of the images that the node has. */
   readonly held: readonly string[];
+  /** Of an image that the pod did not find, or found to be another. */
+  readonly proven?: Proven | undefined;
   /** How the pod was kept from what the image asks for; `undefined` when it was not. */
   readonly confinement?: Confinement | undefined;
 }
@@ -71,11 +91,15 @@ interface Refined {
 function refine({ code, message }: FailedVerdict, evidence: Evidence): Refined {
   const { reference, events, log, object, held } = evidence;
   switch (code) {
+    case 'SMOKE_OTHER_IMAGE':
+      return { code, ...proof(code, evidence) };
     case 'SMOKE_IMAGE_NEVER_PULL':
     case 'SMOKE_IMAGE_INSPECT': {
       const [near] = nearMisses(reference, held);
-      return near === undefined
-        ? { code }
+      const proved = proof(code, evidence);
+      // A similar name explains nothing where this very one has been seen.
+      return proved !== undefined || near === undefined
+        ? { code, ...proved }
         : {
             code,
             cause: `the node has ${near}, the pod asks for ${reference}`,
@@ -104,6 +128,45 @@ function refine({ code, message }: FailedVerdict, evidence: Evidence): Refined {
     default:
       return { code };
   }
+}
+
+/** What the run has seen itself, compared with what the kubelet says; `undefined` when that explains nothing. */
+function proof(code: ErrorCode, { nodeName, imageId, proven }: Evidence): Omit<Refined, 'code'> | undefined {
+  if (proven === undefined) {
+    return undefined;
+  }
+  const { address, socket, seenAt, now, otherMachine, credentialPolicy } = proven;
+  const seen = `this run saw the image at ${address} at ${seenAt}`;
+  if (otherMachine !== undefined) {
+    const cause = `${seen}, and that is another machine than the node ${nodeName}: ${otherMachine}`;
+    return { cause, hint: ERRORS.NODE_OTHER_MACHINE.hint };
+  }
+  if (code === 'SMOKE_IMAGE_INSPECT') {
+    return undefined;
+  }
+  if (now === 'absent') {
+    return {
+      cause: `${seen}, and it is gone since: somebody or something has removed it`,
+      hint: 'Look for what removes images there: a clean-up such as `crictl rmi --prune`, or the kubelet when its disk is full (`journalctl -u kubelet`; `pin: true` keeps it from that). Then run the job again.',
+    };
+  }
+  if (now !== undefined && now !== imageId) {
+    return {
+      cause: `${seen}, and since then the name is that of another image: ${now}`,
+      hint: 'Let jobs that push this name take turns (`concurrency`, `resource_group`), look for others that move it, and run the job again.',
+    };
+  }
+  if (now === undefined) {
+    return { cause: `${seen}, and the node cannot be asked any more` };
+  }
+  if (code === 'SMOKE_IMAGE_NEVER_PULL' && credentialPolicy !== 'NeverVerifyPreloadedImages') {
+    const cause = `${seen}, and it is there still: the kubelet’s imagePullCredentialsVerificationPolicy, ${credentialPolicy}, keeps pods from it`;
+    return { cause, hint: ERRORS.IMAGE_CREDENTIALS_POLICY.hint };
+  }
+  return {
+    cause: `${seen}, and the runtime behind ${socket} has it still: the kubelet of ${nodeName} asks another runtime, or runs on another machine`,
+    hint: `Look there which socket the kubelet uses (\`ps -o args= -C kubelet\`), and name it with \`cri-socket\`; see whether \`cat /etc/machine-id\` there is what \`kubectl get node ${nodeName} -o jsonpath={.status.nodeInfo.machineID}\` says.`,
+  };
 }
 
 /**

@@ -80,6 +80,8 @@ export interface NodeObject {
     readonly nodeInfo?: {
       readonly operatingSystem?: string;
       readonly architecture?: string;
+      /** What the kubelet has read of `/etc/machine-id`. */
+      readonly machineID?: string;
       /** As in `containerd://2.1.9`. */
       readonly containerRuntimeVersion?: string;
     };

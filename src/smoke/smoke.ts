@@ -2,12 +2,12 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { follow, onAbort, pause, within } from '../abort.ts';
 import { SideloadError, toSideloadError } from '../errors.ts';
 import { NODE_RIGHTS, SMOKE_RIGHTS } from '../privileges.ts';
-import { diagnose } from './diagnosis.ts';
+import { diagnose, type Proven } from './diagnosis.ts';
 import { type Confinement, confinementOf, type Fit, type FitSettings, firstFit, fitPod } from './fit.ts';
 import { followPods } from './follow.ts';
 import type { Kubectl } from './kubectl.ts';
 import { assertUsed, containersOf, type PodTemplate } from './manifest.ts';
-import type { Pod } from './objects.ts';
+import type { NodeObject, Pod } from './objects.ts';
 import { CONTAINER, RUN_LABEL, smokePodManifest } from './pod.ts';
 import { slotsFor } from './slots.ts';
 import { fail, judge, judgeTimeout, type SmokeExpect, type Verdict } from './verdict.ts';
@@ -49,6 +49,8 @@ export interface SmokeOptions extends FitSettings {
   readonly onTrouble: (message: string) => void;
   /** Names of the images that a node has, for the explanation of a failure. */
   readonly heldOn: (target: SmokeTarget) => Promise<readonly string[]>;
+  /** What the run has seen of the image, and sees now, where it has put it; the node is as the cluster says. */
+  readonly provenOn: (target: SmokeTarget, node: NodeObject | undefined) => Promise<Proven | undefined>;
 }
 
 /** How the pods of each image are made, by {@link fitKey}. */
@@ -387,7 +389,7 @@ function isTemporary(thrown: unknown): boolean {
 async function explain(
   kubectl: Kubectl,
   watched: Watched,
-  { heldOn }: SmokeOptions,
+  { heldOn, provenOn }: SmokeOptions,
   confinement: Confinement | undefined,
 ): Promise<SmokeResult> {
   const { target, pod, conclusion } = watched;
@@ -406,14 +408,19 @@ async function explain(
   ]);
   const verdict = conclusion ?? judgeTimeout(watched.verdict, { events, node: object });
   const isAboutName = verdict.code === 'SMOKE_IMAGE_NEVER_PULL' || verdict.code === 'SMOKE_IMAGE_INSPECT';
-  const held = isAboutName ? await heldOn(target).catch(() => namesOf(object)) : [];
+  const isAboutImage = isAboutName || verdict.code === 'SMOKE_OTHER_IMAGE';
+  const [held, proven] = await Promise.all([
+    isAboutName ? heldOn(target).catch(() => namesOf(object)) : [],
+    isAboutImage ? provenOn(target, object === 'absent' ? undefined : object).catch(() => undefined) : undefined,
+  ]);
   const hasRun = ['SMOKE_CRASHED', 'SMOKE_PROBE', 'SMOKE_TIMEOUT', 'SMOKE_ENDED'].includes(verdict.code);
   const container = failedContainer(pod);
   const log =
     hasRun && container !== undefined && pod !== undefined
       ? await kubectl.logTail(pod.metadata.name, container).catch(() => '')
       : '';
-  const evidence = { node: target.node, reference: target.reference, pod, events, log, object, held, confinement };
+  const { node, nodeName, reference, imageId } = target;
+  const evidence = { node, nodeName, reference, imageId, pod, events, log, object, held, proven, confinement };
   return result(verdict, diagnose(verdict, evidence));
 }
 

@@ -98,6 +98,9 @@ describe('what a kubelet is told about images', () => {
       const held = await push(inputs, { lab });
       expect(held.nodes[0]?.findings).toMatchObject([{ severity: 'warning', code: 'IMAGE_CREDENTIALS_POLICY' }]);
       expect(held.nodes[0]?.error?.code).toBe('SMOKE_IMAGE_NEVER_PULL');
+      expect(held.nodes[0]?.error?.message).toMatch(
+        /and it is there still: the kubelet’s \S+, AlwaysVerify, keeps pods/,
+      );
 
       build(lab, 'docker', 'verified:1', 'verified anew');
       const sent = await push(inputs, { lab });

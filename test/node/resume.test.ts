@@ -23,11 +23,17 @@ function layered(tag: string) {
 }
 
 /** Ends the SSH sessions on the node as soon as its runtime has the first part of an image. */
-async function cutAfterFirstPart(): Promise<void> {
+function cutAfterFirstPart(): Promise<void> {
+  return afterFirstPart(async () => {
+    await enter(n1, ['pkill', '-KILL', '-f', '^sshd.*: root@notty']);
+  });
+}
+
+async function afterFirstPart(act: () => Promise<void>): Promise<void> {
   for (let attempt = 0; attempt < 600; attempt += 1) {
     const { stdout } = await enter(n1, ['ctr', '-n', 'k8s.io', 'images', 'ls', '-q']);
     if (/^kube-sideload\.invalid\/\w+:0-1$/m.test(stdout)) {
-      await enter(n1, ['pkill', '-KILL', '-f', '^sshd.*: root@notty']);
+      await act();
       return;
     }
   }
@@ -45,6 +51,22 @@ it('a retry sends no layer again that the node has received whole', async () => 
   expect(outcome.log).toMatch(/connected again; needs \S+, and has 2 of its 3 layers/);
   expect(outcome.nodes[0]?.images[0]?.outcome).toBe('sent');
   expect(outcome.code).toBe(0);
+});
+
+it('a runtime that is restarted in mid-import has refused nothing, and without retries is told as lost', async () => {
+  const image = await layered('3');
+  await setRate(n1, '80mbit');
+  const [outcome] = await Promise.all([
+    push({ ...reach(lab, [n1.address]), archive: image.file, smoke: 'none', retries: '0' }, { lab }),
+    afterFirstPart(async () => {
+      await stop(n1, 'containerd');
+      await start(n1, 'containerd');
+    }),
+  ]);
+  expect(outcome.nodes[0]?.error).toMatchObject({
+    code: 'RUNTIME_LOST',
+    message: expect.stringMatching(/^the runtime went away during the import: /),
+  });
 });
 
 it('gives up after as many retries as it may take, and says how often it tried', async () => {

@@ -51,6 +51,7 @@ function node(
   const known: NodeFacts = {
     platform,
     kubernetesName: name,
+    addresses: [],
     disk: { path: '/var', sizeBytes: 10_000 * MB, freeBytes: 9_000 * MB },
     sandbox: { reference: PAUSE, isHeld: true },
     kubelet: {
@@ -262,6 +263,20 @@ describe('one thing that is wrong', () => {
     expect(found([node('w1', { facts: { workDisk: work(100) } })])).toEqual([]);
     expect(found([node('w1', { facts: { workDisk: work(99, '/var') } })])).toEqual([]);
     expect(found([node('w1', { facts: { disk: disk(100, 200) } })])).not.toContain('w1 error DISK_FULL');
+  });
+
+  it('the address of one node with the name of another, and which node it is', () => {
+    const [own, other] = ['a'.repeat(32), 'b'.repeat(32)];
+    const objectOf = (name: string, address: string, machineID: string) =>
+      object(name, { status: { addresses: [{ type: 'InternalIP', address }], nodeInfo: { machineID } } });
+    const [w1, w4] = [objectOf('w1', '10.0.0.11', own), objectOf('w4', '10.0.0.14', other)];
+    const machine = { machineId: own, addresses: ['10.0.0.11'] };
+    const wrong = node('w4', { facts: machine, object: w4 });
+    expect(found([wrong])).toEqual(['w4 error NODE_OTHER_MACHINE']);
+    expect(found([wrong], { isSmoked: false })).toEqual(['w4 warning NODE_OTHER_MACHINE']);
+    expect(found([node('w1', { facts: machine, object: w1 })])).toEqual([]);
+    const [known] = preflight([wrong], [IMAGE], { isSmoked: true, isPinning: false, cluster: [w1, w4] });
+    expect(known?.hint).toContain('is the node w1: write `');
   });
 
   it('two addresses of one node', () => {

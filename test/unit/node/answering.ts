@@ -16,6 +16,8 @@ export const FACTS: NodeFacts = {
   runtime: { name: 'containerd', version: 'v2.1.9' },
   distribution: 'kubeadm',
   tools: { ctr: ['/usr/bin/ctr'], crictl: ['/usr/bin/crictl'] },
+  machineId: '0123456789abcdef0123456789abcdef',
+  addresses: ['10.0.0.11'],
   instance: '17 /run/containerd/containerd.sock',
   importFlags: new Set(),
   snapshotter: 'overlayfs',

@@ -14,6 +14,8 @@ const FACTS: NodeFacts = {
   runtime: { name: 'containerd', version: 'v2.1.4' },
   distribution: 'k3s',
   tools: { ctr: ['/usr/local/bin/ctr'], crictl: ['/usr/local/bin/crictl'] },
+  machineId: '0123456789abcdef0123456789abcdef',
+  addresses: ['10.0.0.11'],
   instance: '17 /run/containerd/containerd.sock',
   importFlags: new Set(['--platform', '--local', '--all-platforms']),
   snapshotter: 'overlayfs',

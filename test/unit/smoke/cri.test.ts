@@ -125,6 +125,7 @@ async function started(answer: (script: AskedScript) => Answer, own: Partial<Cri
     expect: 'started',
     signal: never,
     onResult: result => results.push(result),
+    provenOn: async () => undefined,
     ...own,
   };
   const error = await runByCri(connection, facts, targets, options).catch(thrown => thrown);

@@ -1,11 +1,13 @@
 import { describe, expect, it } from 'vitest';
 import { ERRORS } from '../../../src/errors.ts';
-import { diagnose, type Evidence, nearMisses } from '../../../src/smoke/diagnosis.ts';
+import { diagnose, type Evidence, nearMisses, type Proven } from '../../../src/smoke/diagnosis.ts';
 import { fail } from '../../../src/smoke/verdict.ts';
 
 const NOTHING: Evidence = {
   node: 'worker-1',
+  nodeName: 'worker-1',
   reference: 'docker.io/library/app:1',
+  imageId: `sha256:${'a'.repeat(64)}`,
   pod: undefined,
   events: [],
   log: '',
@@ -71,5 +73,62 @@ describe('a failure', () => {
     const error = diagnose(fail('SMOKE_DELETED', 'the pod is gone'), { ...NOTHING, object: 'absent' });
     expect(error.code).toBe('SMOKE_NODE_NOT_READY');
     expect(error.message).toContain('the cluster no longer has the node');
+  });
+});
+
+describe('an image that a kubelet does not find, and this run has seen', () => {
+  const proven: Proven = {
+    address: '10.0.0.11',
+    socket: '/run/containerd/containerd.sock',
+    seenAt: '2026-01-02T03:04:05.000Z',
+    now: NOTHING.imageId,
+    otherMachine: undefined,
+    credentialPolicy: 'NeverVerifyPreloadedImages',
+  };
+  const never = fail('SMOKE_IMAGE_NEVER_PULL', 'ErrImageNeverPull');
+  const seen = 'this run saw the image at 10.0.0.11 at 2026-01-02T03:04:05.000Z';
+
+  it.each<[what: string, changes: Partial<Proven>, cause: string, hint: RegExp]>([
+    [
+      'is on another machine',
+      { otherMachine: 'it has 10.0.0.11, the node 10.0.0.14' },
+      `${seen}, and that is another machine than the node worker-1: it has 10.0.0.11, the node 10.0.0.14`,
+      /`kubectl get nodes -o wide`/,
+    ],
+    ['is gone since', { now: 'absent' }, `${seen}, and it is gone since`, /crictl rmi --prune/],
+    [
+      'is another one since',
+      { now: 'sha256:bb' },
+      `${seen}, and since then the name is that of another image: sha256:bb`,
+      /take turns/,
+    ],
+    ['cannot be looked for', { now: undefined }, `${seen}, and the node cannot be asked any more`, /./],
+    [
+      'is kept from pods by a policy',
+      { credentialPolicy: 'AlwaysVerify' },
+      `${seen}, and it is there still: the kubelet’s imagePullCredentialsVerificationPolicy, AlwaysVerify, keeps pods from it`,
+      /preloadedImagesVerificationAllowlist/,
+    ],
+    [
+      'is in another runtime',
+      {},
+      `${seen}, and the runtime behind /run/containerd/containerd.sock has it still: the kubelet of worker-1 asks another runtime`,
+      /`cri-socket`/,
+    ],
+  ])('%s', (_what, changes, cause, hint) => {
+    const held = ['localhost/app:1'];
+    const error = diagnose(never, { ...NOTHING, held, proven: { ...proven, ...changes } });
+    expect(error.code).toBe('SMOKE_IMAGE_NEVER_PULL');
+    expect(error.message).toContain(cause);
+    expect(error.message).not.toContain('localhost/app:1');
+    expect(error.hint).toMatch(hint);
+  });
+
+  it('or finds another one in its place, is told likewise', () => {
+    const other = fail('SMOKE_OTHER_IMAGE', 'the kubelet started image sha256:bb');
+    const moved = diagnose(other, { ...NOTHING, proven: { ...proven, now: 'sha256:bb' } });
+    expect(moved.message).toContain(`${seen}, and since then the name is that of another image: sha256:bb`);
+    const elsewhere = diagnose(other, { ...NOTHING, proven: { ...proven, otherMachine: 'it has other addresses' } });
+    expect(elsewhere.message).toContain('that is another machine than the node worker-1');
   });
 });

@@ -41,6 +41,7 @@ const OPTIONS: SmokeOptions = {
   onResult: () => {},
   onTrouble: () => {},
   heldOn: async () => [],
+  provenOn: async () => undefined,
 };
 
 /** Starts smoke pods with a stopped clock, and says what became of them. */
@@ -408,6 +409,27 @@ describe('smoke pods', () => {
     const error = (await running)[0]?.error;
     expect(error?.message).toContain('the node has localhost/app:1, the pod asks for docker.io/library/app:1');
     expect(error?.hint).toContain('`aliases`');
+  });
+
+  it('compare what the kubelet says with what the run has seen, of the node as the cluster has it', async () => {
+    const cluster = fakeCluster();
+    const object = { metadata: { name: 'worker-1.cluster' } };
+    vi.spyOn(cluster.kubectl, 'getNode').mockResolvedValue(object);
+    const provenOn = vi.fn(async () => ({
+      address: '10.0.0.11',
+      socket: '/run/containerd/containerd.sock',
+      seenAt: '2026-01-02T03:04:05.000Z',
+      now: 'absent',
+      otherMachine: undefined,
+      credentialPolicy: 'NeverVerifyPreloadedImages',
+    }));
+    const { running } = start(cluster, ['worker-1'], undefined, { heldOn: async () => ['localhost/app:1'], provenOn });
+    await cluster.watching();
+    cluster.become(FIRST, STATUS.neverPull);
+    const error = (await running)[0]?.error;
+    expect(provenOn).toHaveBeenCalledExactlyOnceWith(target('worker-1'), object);
+    expect(error?.message).toContain('at 10.0.0.11 at 2026-01-02T03:04:05.000Z, and it is gone since');
+    expect(error?.message).not.toContain('localhost/app:1');
   });
 
   it('still fail with their own verdict when events and log cannot be read', async () => {
