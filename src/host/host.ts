@@ -9,7 +9,8 @@ export const OUTPUTS: Readonly<Record<OutputName, string>> = {
   images:
     'The references that all nodes were seen to hold at the end of a push or check (with `mode: bundle`: that the file holds), one per line; empty when the job failed.',
   'image-ids': 'JSON: image ID (config digest) of these, by reference and platform.',
-  nodes: 'JSON: one object per node with its facts, findings, bytes sent, verdicts and error.',
+  nodes:
+    'JSON: one object per node with its facts, findings, bytes sent, verdicts and error. Of very many, long texts are cut, then those fit that failed, and `leftOut` in a last object counts the others.',
   'bytes-sent': 'Bytes of image archives sent to all nodes together.',
   changed:
     '`true` when some node did not have the images before (with `mode: plan` and `check`: does not have them; with `prune`: lost some), else `false`.',

@@ -1,5 +1,9 @@
 import type { OutputName } from '../host/host.ts';
 import { bytesSent, driftOf, heldOf, type Report } from './report.ts';
+import { jsonWithin } from './room.ts';
+
+/** Together with the others well below what a job on GitHub may have, 1 MB of UTF-16. */
+const MAX_CHARACTERS = { nodes: 300_000, drift: 150_000 };
 
 /**
  * What each output says of a run, in every mode and however it ended; the README has the same as a table. An output is what
@@ -10,10 +14,10 @@ export function outputsOf(report: Report): Readonly<Partial<Record<OutputName, s
   return {
     images: Object.keys(held).join('\n'),
     'image-ids': JSON.stringify(held),
-    nodes: JSON.stringify(report.nodes),
+    nodes: jsonWithin(report.nodes, MAX_CHARACTERS.nodes),
     'bytes-sent': String(bytesSent(report)),
     changed: String(report.changed),
     ...(report.bundle !== undefined && { bundle: report.bundle.path }),
-    ...(report.mode === 'check' && { drift: JSON.stringify(driftOf(report)) }),
+    ...(report.mode === 'check' && { drift: jsonWithin(driftOf(report), MAX_CHARACTERS.drift) }),
   };
 }

@@ -7,6 +7,7 @@ import {
   type Report,
   type RetentionReport,
 } from './report.ts';
+import { linesWithin } from './room.ts';
 import { harmless, markdownSentence, markdownText, wrap } from './text.ts';
 import { formatBytes, formatDuration } from './units.ts';
 
@@ -200,25 +201,32 @@ function align(lines: readonly Row[]): readonly string[] {
 
 /** The page of the job in GitHub's Markdown: the verdict first, then the table, then what failed and what to do. */
 export function markdown(report: Report, ok: boolean): string {
-  const errors = errorsOf(report).flatMap(({ title, error: { code, message, hint } }) => [
-    `### ${markdownSentence(title)} (\`${code}\`)`,
-    '```text',
-    harmless(message).replaceAll('```', "'''"),
-    '```',
-    `**Next step:** ${markdownSentence(hint)}`,
-    '',
-  ]);
+  const errors = errorsOf(report).map(({ title, error: { code, message, hint } }) =>
+    [
+      `### ${markdownSentence(title)} (\`${code}\`)`,
+      '```text',
+      cutEnd(harmless(message), MAX_CHARACTERS.message).replaceAll('```', "'''"),
+      '```',
+      `**Next step:** ${markdownSentence(cutEnd(hint, MAX_CHARACTERS.hint))}`,
+      '',
+    ].join('\n'),
+  );
   const findings = allFindings(report);
   const title = TITLES[report.mode] ?? pushTitles(report);
   return [
     `## kube-sideload: ${ok ? title.ok : title.failed}`,
     '',
-    ...markdownTable(tableOf(report)),
+    ...markdownTable(tableOf(report), 'rows of this table'),
     '',
     ...(findings.length === 0
       ? []
-      : ['### Before anything was sent', '', ...markdownTable([FINDING_HEADINGS, ...findings.map(findingRow)]), '']),
-    ...errors,
+      : [
+          '### Before anything was sent',
+          '',
+          ...markdownTable([FINDING_HEADINGS, ...findings.map(findingRow)], 'findings'),
+          '',
+        ]),
+    ...linesWithin(errors, MAX_PART_BYTES, 'errors'),
   ].join('\n');
 }
 
@@ -240,10 +248,21 @@ const TITLES: Readonly<Record<string, Titles>> = {
   bundle: { ok: 'the bundle is complete', failed: 'no bundle was written' },
 };
 
-function markdownTable([headings = [], ...rows]: readonly Row[]): readonly string[] {
+function markdownTable([headings = [], ...rows]: readonly Row[], what: string): readonly string[] {
+  const lines = rows.map(
+    cells => `| ${cells.map(cell => markdownText(cutEnd(cell, MAX_CHARACTERS.cell))).join(' | ')} |`,
+  );
   return [
     `| ${headings.join(' | ')} |`,
     `| ${headings.map(() => '---').join(' | ')} |`,
-    ...rows.map(cells => `| ${cells.map(markdownText).join(' | ')} |`),
+    ...linesWithin(lines, MAX_PART_BYTES, what),
   ];
+}
+
+/** Of the page's three parts together less than 1 MiB, which is what GitHub takes; nobody may take the room of all others. */
+const MAX_PART_BYTES = 320_000;
+const MAX_CHARACTERS = { cell: 400, message: 8000, hint: 2000 };
+
+function cutEnd(text: string, room: number): string {
+  return text.length <= room ? text : `${text.slice(0, room)}…`;
 }
