@@ -1,4 +1,5 @@
 import { type ChildProcessByStdio, spawn } from 'node:child_process';
+import { Socket } from 'node:net';
 import type { Readable, Writable } from 'node:stream';
 import { onAbort } from '../abort.ts';
 import { childEnvironment } from '../child-environment.ts';
@@ -26,6 +27,8 @@ export interface ProgramExit {
 export interface Program {
   readonly stdin: Writable;
   readonly stdout: Readable;
+  /** How much has come on `stdout` so far. */
+  readonly outputBytes: () => number;
   /** Never rejects. */
   readonly exit: Promise<ProgramExit>;
   /** Asks it to end, and insists after a few seconds. */
@@ -74,12 +77,13 @@ export function startProgram(name: string, args: readonly string[], signal: Abor
     child.on('close', end);
   });
   const release = onAbort(signal, stop);
-  return { stdin: child.stdin, stdout: child.stdout, exit, stop };
+  const { stdin, stdout } = child;
+  return { stdin, stdout, outputBytes: () => (stdout instanceof Socket ? stdout.bytesRead : 0), exit, stop };
 }
 
 /**
  * Runs a program that says little, to its end.
- * @throws SideloadError CANCELLED when the signal fired.
+ * @throws the signal's reason when it fired, as CANCELLED when it is no SideloadError
  */
 export async function runProgram(
   name: string,
@@ -93,6 +97,9 @@ export async function runProgram(
     stdout = (stdout + text).slice(0, STDOUT_MAX_CHARACTERS);
   });
   const exit = await program.exit;
-  if (signal.aborted) throw new SideloadError('CANCELLED', 'cancelled', { cause: signal.reason });
+  if (signal.aborted) {
+    const { reason } = signal;
+    throw reason instanceof SideloadError ? reason : new SideloadError('CANCELLED', 'cancelled', { cause: reason });
+  }
   return { ...exit, stdout };
 }

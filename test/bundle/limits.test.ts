@@ -5,7 +5,7 @@ import { join, resolve } from 'node:path';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { thisProcess } from '../../src/process.ts';
-import { type Inputs, type Outcome, plan, push } from '../shipped.ts';
+import { type Inputs, type Outcome, plan, push, runCli } from '../shipped.ts';
 import { type Exec, KEYS, type ServerOptions, startServer, type TestServer } from '../ssh/server.ts';
 import { dockerArchive, sampleImage, sampleLayer, writeTar } from '../unit/image/archives.ts';
 import { MAJORS, nodeOf } from './node-versions.ts';
@@ -122,6 +122,21 @@ it('a kubectl that waits for somebody ends in time', async () => {
     plan({ ...inputs, ...fromCluster }, { env: preload('fast-clock.cjs') }),
   );
   expectRefusal(outcome, 'CLUSTER_UNREACHABLE', /kubectl has not ended within 90 s/);
+});
+
+it('an engine that never writes the image ends in time', async () => {
+  const bin = await mkdtemp(join(directory, 'bin-'));
+  const inspection = [{ Id: `sha256:${'1'.repeat(64)}`, RootFS: { Layers: [`sha256:${'2'.repeat(64)}`] } }];
+  const answers = `case "$1 $2" in 'image inspect') echo '${JSON.stringify(inspection)}' ;; save*) exec sleep 60 ;; *) exit 1 ;; esac`;
+  await writeFile(join(bin, 'docker'), `#!/bin/sh\n${answers}\n`, { mode: 0o755 });
+  const env = { ...preload('fast-clock.cjs'), FAST_CLOCK: '100', PATH: `${bin}:${process.env.PATH}` };
+  const flags = ['--images=app:1', '--source=docker', `--bundle=${join(directory, 'app.bundle')}`];
+  const outcome = await runCli(['bundle', ...flags], { env });
+  expectRefusal(
+    outcome,
+    'SOURCE_UNAVAILABLE',
+    /docker engine did not save .*app:1: it has written nothing for 10 minutes/,
+  );
 });
 
 it('a run that is killed leaves no ssh client, and the next one takes away its files', async () => {

@@ -92,8 +92,38 @@ export interface SaveCommand {
  * @throws SideloadError SOURCE_UNAVAILABLE when the engine fails, also half-way; as `readTarStream` for what it wrote.
  */
 export async function readSaved(command: SaveCommand, scratch: Scratch, signal: AbortSignal): Promise<ArchiveEntries> {
+  const late = () =>
+    saveFailed(command, { stderr: '', reason: `it has written nothing for ${SILENT_MS / 60_000} minutes` });
+  const read = async (limit: AbortSignal, again: (limitMs: number, why: typeof late) => void) => {
+    try {
+      return await readWriting(command, scratch, limit, () => again(SILENT_MS, late));
+    } catch (error) {
+      throw limit.aborted && !signal.aborted ? limit.reason : error;
+    }
+  };
+  return await within(SILENT_MS, signal, read, late);
+}
+
+/** How long an engine may write nothing: docker puts a whole image on its own disk before the first byte comes. */
+const SILENT_MS = 10 * 60_000;
+const LOOK_EVERY_MS = 5000;
+
+/** @param onBytes is called when some have come since it was looked last */
+async function readWriting(
+  command: SaveCommand,
+  scratch: Scratch,
+  signal: AbortSignal,
+  onBytes: () => void,
+): Promise<ArchiveEntries> {
   const child = startProgram(command.program, command.args, signal);
   child.stdin.end();
+  let seenBytes = 0;
+  const timer = setInterval(() => {
+    if (child.outputBytes() > seenBytes) {
+      seenBytes = child.outputBytes();
+      onBytes();
+    }
+  }, LOOK_EVERY_MS);
   let outputEnded = false;
   child.stdout.once('end', () => {
     outputEnded = true;
@@ -112,6 +142,7 @@ export async function readSaved(command: SaveCommand, scratch: Scratch, signal: 
     }
     throw error;
   } finally {
+    clearInterval(timer);
     child.stop();
     child.stdout.destroy();
     await child.exit;
@@ -126,7 +157,7 @@ export function savedLabel({ engine, reference }: Pick<SaveCommand, 'engine' | '
 /** The error for an engine that has the image and does not hand it out. */
 export function saveFailed(
   { engine, reference }: Pick<SaveCommand, 'engine' | 'reference'>,
-  { stderr, reason }: ProgramExit,
+  { stderr, reason }: Pick<ProgramExit, 'stderr' | 'reason'>,
 ): SideloadError {
   return new SideloadError('SOURCE_UNAVAILABLE', `${engine} did not save ${reference}: ${lastLine(stderr) ?? reason}`, {
     hint: 'Look at the engine on the runner (free disk space, its log), and run the job again.',

@@ -15,6 +15,8 @@ import { ask, lastLine, type SaveCommand } from './engine.ts';
 const REPOSITORY_PREFIX = 'kube-sideload';
 const TAG = 'pushed';
 const UNTAG_WITHIN_MS = 20_000;
+/** An engine may compress a large layer for minutes; and then nobody waits for it any more, but has the image saved. */
+const PUSH_WITHIN_MS = 60 * 60_000;
 
 /** A command line that makes an engine push one image to a registry on this machine. */
 export interface PushCommand extends Pick<SaveCommand, 'engine' | 'program' | 'reference'> {
@@ -82,7 +84,9 @@ async function push(command: PushCommand, receiver: Receiver, signal: AbortSigna
   try {
     await removeLeftovers(command, signal);
     if (tags !== undefined) await must(command, await runProgram(program, tags.add(destination), until.signal));
-    await must(command, await runProgram(program, command.push(destination), until.signal));
+    const pushed = (limit: AbortSignal) => runProgram(program, command.push(destination), limit);
+    const late = () => refused(command, `it was not done within ${PUSH_WITHIN_MS / 60_000} minutes`);
+    await must(command, await within(PUSH_WITHIN_MS, until.signal, pushed, late));
   } catch (error) {
     // The engine only sees that the server has failed; why, the server knows.
     if (receiver.failed.aborted && !signal.aborted) throw receiver.failed.reason;
