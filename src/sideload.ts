@@ -49,7 +49,8 @@ import { VERSION } from './version.ts';
  * has put anywhere besides the images is gone when it returns.
  */
 export async function sideload(settings: Settings, host: Host, run: Run): Promise<Report> {
-  const ssh = openTransport(settings.ssh, run.scratch, waitsOf(host.info).until);
+  const waits = waitsOf(host);
+  const ssh = openTransport(settings.ssh, run.scratch, waits.until);
   const startedAt = new Date().toISOString();
   const stagesDone: StageReport[] = [];
   let nodes: readonly Node[] = settings.nodesFromCluster ? [] : settings.nodes.map(newNode);
@@ -66,7 +67,7 @@ export async function sideload(settings: Settings, host: Host, run: Run): Promis
 
   const locks = locksOf(() => nodes, run, host.info);
   const throttle = throttleOf(settings.bandwidth);
-  const sending = { settings, ssh, run, progress: transferProgress(host), throttle, log: host.info };
+  const sending = { settings, ssh, run, progress: transferProgress(host, waits), throttle, log: host.info };
 
   /**
    * From here on nothing is put back, as it could not all be: by nobody, not even a post step, which then takes away what
@@ -375,7 +376,8 @@ export async function cleanUp(settings: Settings, host: Host, run: Run): Promise
     await cluster?.kubectl.close();
   }
   const nodes = list.map(newNode);
-  const ssh = openTransport(settings.ssh, run.scratch, waitsOf(host.info).until);
+  const waits = waitsOf(host);
+  const ssh = openTransport(settings.ssh, run.scratch, waits.until);
   await onEach(nodes, async node => {
     await prepareNode(node, settings, ssh, run.signal);
     const isSettled = host.state('settled') === 'true';

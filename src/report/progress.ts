@@ -1,5 +1,6 @@
 import type { Host } from '../host/host.ts';
 import { formatBytes, formatDuration } from './units.ts';
+import type { Waits } from './waits.ts';
 
 /** Follows one transfer to one node. */
 export interface Transfer {
@@ -38,7 +39,7 @@ interface State {
  * Shows all transfers that are under way: a line for each node and one for all in a terminal, one line now and then in a
  * log. Ended ones stay in sight until the last has ended.
  */
-export function transferProgress(host: Host): Progress {
+export function transferProgress(host: Host, waits: Pick<Waits, 'lines'> = { lines: () => [] }): Progress {
   const states = new Map<string, State>();
   let timer: NodeJS.Timeout | undefined;
   let shownAt = 0;
@@ -49,7 +50,7 @@ export function transferProgress(host: Host): Progress {
       sample(state, now);
     }
     if (host.isLive) {
-      host.progress(liveLines([...states.values()], now, host.size));
+      host.progress([...liveLines([...states.values()], now, host.size), ...waits.lines()]);
     } else if (now - begunAt <= SPARSE.afterMs || now - shownAt >= SPARSE.intervalMs) {
       shownAt = now;
       host.progress([logLine([...states.values()], now)]);

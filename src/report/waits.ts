@@ -1,9 +1,12 @@
+import type { Host } from '../host/host.ts';
 import { formatDuration } from './units.ts';
 
 /** Says for whom a run waits. */
 export interface Waits {
   /** @returns what the promise gives; until then a line now and then says `waiting for WHOM: WHAT, 10 s`. */
   until<T>(whom: string, what: string, act: Promise<T>): Promise<T>;
+  /** What is waited for now, for whoever draws lines that change: nobody else does then. */
+  lines(): readonly string[];
 }
 
 interface Wait {
@@ -21,21 +24,44 @@ const LOOK_EVERY_MS = 1000;
 /** How many are named in a line. */
 const NAMED = 3;
 
-/** @param log for a line that anybody should see who wonders */
-export function waitsOf(log: (line: string) => void): Waits {
+/** Lines in the log; where somebody looks on, lines that change, below those of transfers. */
+export function waitsOf(host: Pick<Host, 'isLive' | 'info' | 'progress'>): Waits {
   const waits = new Set<Wait>();
   let timer: NodeJS.Timeout | undefined;
+  /** When others have taken the lines last, to show them with theirs. */
+  let takenAtMs = Number.NEGATIVE_INFINITY;
+  let isDrawn = false;
+
+  function linesOf(which: (wait: Wait, waitedMs: number) => boolean): readonly string[] {
+    const now = performance.now();
+    const told = [...waits].filter(wait => which(wait, now - wait.begunAtMs));
+    return [...new Set(told.map(({ what }) => what))].map(what => {
+      const same = told.filter(wait => wait.what === what);
+      const longestMs = Math.max(...same.map(({ begunAtMs }) => now - begunAtMs));
+      return `waiting for ${listed(same.map(({ whom }) => whom))}: ${what}, ${formatDuration(longestMs, 0)}`;
+    });
+  }
+  const isLong = (_wait: Wait, waitedMs: number) => waitedMs >= FIRST_MS;
 
   function look(): void {
-    const now = performance.now();
-    const due = [...waits].filter(({ begunAtMs, afterMs }) => now - begunAtMs >= afterMs);
-    for (const what of new Set(due.map(wait => wait.what))) {
-      const same = due.filter(wait => wait.what === what);
-      const longestMs = Math.max(...same.map(({ begunAtMs }) => now - begunAtMs));
-      log(`waiting for ${listed(same.map(({ whom }) => whom))}: ${what}, ${formatDuration(longestMs, 0)}`);
+    if (host.isLive) {
+      draw(linesOf(isLong));
+      return;
     }
-    for (const wait of due) {
-      wait.afterMs *= 2;
+    const now = performance.now();
+    const isDue = ({ afterMs }: Wait, waitedMs: number) => waitedMs >= afterMs;
+    for (const line of linesOf(isDue)) {
+      host.info(line);
+    }
+    for (const wait of waits) {
+      wait.afterMs *= isDue(wait, now - wait.begunAtMs) ? 2 : 1;
+    }
+  }
+
+  function draw(lines: readonly string[]): void {
+    if (performance.now() - takenAtMs > LOOK_EVERY_MS && (lines.length > 0 || isDrawn)) {
+      isDrawn = lines.length > 0;
+      host.progress(lines);
     }
   }
 
@@ -51,8 +77,13 @@ export function waitsOf(log: (line: string) => void): Waits {
         if (waits.size === 0) {
           clearInterval(timer);
           timer = undefined;
+          draw([]);
         }
       }
+    },
+    lines() {
+      takenAtMs = performance.now();
+      return linesOf(isLong);
     },
   };
 }
