@@ -5,6 +5,7 @@ import { nodesOfCluster } from './node/cluster.ts';
 import { kubernetesName, type Node } from './node/node.ts';
 import { becomeRoot } from './node/root.ts';
 import { takeShard } from './node/shard.ts';
+import type { Waits } from './report/waits.ts';
 import { type Run, writeSecret } from './run.ts';
 import type { NodeSettings, Settings } from './settings.ts';
 import { findKubectl, type Kubectl, kubectlWith } from './smoke/kubectl.ts';
@@ -22,7 +23,7 @@ export interface Cluster {
   fits: Fits;
 }
 
-export async function openCluster({ cluster, ssh }: Settings, run: Run): Promise<Cluster> {
+export async function openCluster({ cluster, ssh }: Settings, run: Run, waits: Waits): Promise<Cluster> {
   if (cluster === undefined) {
     throw new SideloadError('INTERNAL', 'the cluster is not to be asked');
   }
@@ -31,11 +32,12 @@ export async function openCluster({ cluster, ssh }: Settings, run: Run): Promise
     kubeconfig !== undefined && 'content' in kubeconfig
       ? await writeSecret(run, 'kubeconfig', kubeconfig.content)
       : kubeconfig?.path;
+  const waiting = <T>(answer: Promise<T>) => waits.until('the cluster', 'asking its API', answer);
   if (typeof kubectl === 'string') {
-    const local = await findKubectl({ program: kubectl, kubeconfig: file, namespace });
+    const local = await findKubectl({ program: kubectl, kubeconfig: file, namespace }, waiting);
     return { kubectl: local, objects: undefined, fits: new Map() };
   }
-  const transport = openTransport(ssh, run.scratch);
+  const transport = openTransport(ssh, run.scratch, waits.until);
   // As the connections to nodes, it outlives a cancellation, to clean up over it.
   const lifetime = new AbortController().signal;
   const open = async () => {
@@ -43,7 +45,7 @@ export async function openCluster({ cluster, ssh }: Settings, run: Run): Promise
     return await becomeRoot(connection, { sudo: ssh.sudo, password: ssh.sudoPassword }, run.signal);
   };
   const remote = await remoteKubectl(open, file, run.signal);
-  return { kubectl: kubectlWith(remote, namespace), objects: undefined, fits: new Map() };
+  return { kubectl: kubectlWith(remote, namespace, waiting), objects: undefined, fits: new Map() };
 }
 
 export async function nodesFromCluster(

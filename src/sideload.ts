@@ -89,7 +89,7 @@ export async function sideload(settings: Settings, host: Host, run: Run): Promis
 
   const bundling: Readonly<Record<string, () => Promise<void>>> = {
     'Open the images': async () => {
-      images = await open(settings, host, run);
+      images = await waits.until('the runner', 'opening the images', open(settings, host, run));
     },
     'Write the bundle': async () => {
       const path = settings.bundle ?? '';
@@ -105,14 +105,14 @@ export async function sideload(settings: Settings, host: Host, run: Run): Promis
   const stages: Readonly<Record<string, () => Promise<void>>> = {
     ...(settings.nodesFromCluster && {
       'Read the nodes from the cluster': async () => {
-        cluster = await openCluster(settings, run);
+        cluster = await openCluster(settings, run, waits);
         nodes = (await nodesFromCluster(cluster, settings, host.info)).map(newNode);
       },
     }),
     [needsImages ? 'Open the images and connect to the nodes' : 'Connect to the nodes']: async () => {
       const [opened] = await Promise.allSettled([
         needsImages
-          ? open(settings, host, run).then(set => {
+          ? waits.until('the runner', 'opening the images', open(settings, host, run)).then(set => {
               images = set;
             })
           : undefined,
@@ -154,7 +154,7 @@ export async function sideload(settings: Settings, host: Host, run: Run): Promis
           settings.cluster === undefined
             ? undefined
             : (async () => {
-                cluster ??= await openCluster(settings, run);
+                cluster ??= await openCluster(settings, run, waits);
                 await askCluster(cluster, nodes, settings, run, host);
               })(),
         ]);
@@ -363,7 +363,8 @@ export async function cleanUp(settings: Settings, host: Host, run: Run): Promise
   if (settings.mode !== 'push') {
     return;
   }
-  const cluster = settings.cluster === undefined ? undefined : await openCluster(settings, run);
+  const waits = waitsOf(host);
+  const cluster = settings.cluster === undefined ? undefined : await openCluster(settings, run, waits);
   let list = settings.nodes;
   try {
     if (settings.smoke?.by === 'pod' && cluster !== undefined) {
@@ -376,7 +377,6 @@ export async function cleanUp(settings: Settings, host: Host, run: Run): Promise
     await cluster?.kubectl.close();
   }
   const nodes = list.map(newNode);
-  const waits = waitsOf(host);
   const ssh = openTransport(settings.ssh, run.scratch, waits.until);
   await onEach(nodes, async node => {
     await prepareNode(node, settings, ssh, run.signal);

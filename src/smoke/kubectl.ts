@@ -40,6 +40,8 @@ export interface Kubectl {
   close(): Promise<void>;
 }
 
+type Waiting = <T>(answer: Promise<T>) => Promise<T>;
+
 interface KubectlOptions {
   /** Name or path of the program. */
   readonly program: string;
@@ -62,18 +64,22 @@ function silence(): SideloadError {
 }
 
 /** @throws SideloadError KUBECTL_NOT_FOUND */
-export async function findKubectl({ program, kubeconfig, namespace }: KubectlOptions): Promise<Kubectl> {
-  return kubectlWith(await localKubectl(program, kubeconfig), namespace);
+export async function findKubectl(
+  { program, kubeconfig, namespace }: KubectlOptions,
+  waiting?: Waiting,
+): Promise<Kubectl> {
+  return kubectlWith(await localKubectl(program, kubeconfig), namespace, waiting);
 }
 
-export function kubectlWith(program: KubectlProgram, namespace: string): Kubectl {
+/** @param waiting is given each answer while it is waited for; by default nobody is told */
+export function kubectlWith(program: KubectlProgram, namespace: string, waiting: Waiting = answer => answer): Kubectl {
   const pods = `/api/v1/namespaces/${namespace}/pods`;
   const slots = slotsFor(MAX_REQUESTS);
 
   async function request(args: readonly string[], input = ''): Promise<string> {
     const argv = [`--request-timeout=${REQUEST_TIMEOUT_SECONDS}s`, ...args];
     const ask = (limit: AbortSignal) => program.run(argv, input, limit);
-    const result = await slots(() => within(PROGRAM_MS, undefined, ask, silence));
+    const result = await slots(() => waiting(within(PROGRAM_MS, undefined, ask, silence)));
     if (result.code !== 0) {
       throw refusal(result.stderr.trim() || `kubectl ended with exit code ${result.code}`);
     }

@@ -122,6 +122,7 @@ it('a kubectl that waits for somebody ends in time', async () => {
     plan({ ...inputs, ...fromCluster }, { env: preload('fast-clock.cjs') }),
   );
   expectRefusal(outcome, 'CLUSTER_UNREACHABLE', /kubectl has not ended within 90 s/);
+  expect(outcome.log).toMatch(/^waiting for the cluster: asking its API, \d+ s$/m);
 });
 
 it('an engine that never writes the image ends in time', async () => {
