@@ -11,6 +11,8 @@ import { slotsFor } from './slots.ts';
  * no discovery, no cache on disk, and the rights that are needed are those of the few requests below.
  */
 export interface Kubectl {
+  /** Of the smoke pods. */
+  readonly namespace: string;
   /** Creates a pod and returns it as the API server stored it; with `dryRun` everything is checked and nothing is made. */
   createPod(pod: object, options?: { readonly dryRun?: boolean }): Promise<Pod>;
   /** Which of its verbs the credentials lack, for nodes everywhere, else in the namespace; none when that may not be asked. */
@@ -87,6 +89,7 @@ export function kubectlWith(program: KubectlProgram, namespace: string, waiting:
   }
 
   return {
+    namespace,
     createPod: async (pod, { dryRun = false } = {}) =>
       parse(await request(['create', `--raw=${pods}${dryRun ? '?dryRun=All' : ''}`, '-f', '-'], JSON.stringify(pod))),
     missingVerbs: async ({ resource: full, verbs }) => {

@@ -68,7 +68,7 @@ const REFUSALS: readonly Refusal[] = [
     match =>
       match[3] === undefined
         ? `Let the credentials \`${match[1]}\` ${match[2]} (a ClusterRole).`
-        : `Let the credentials \`${match[1]}\` ${match[2]} in the namespace ${match[3]}; docs/privileges/rbac.yaml has all rights that are needed.`,
+        : rightsHint([match[1] ?? ''], match[2] ?? '', match[3]),
   ],
   [/\(Unauthorized\)|must be logged in|provide credentials/i, 'CLUSTER_REFUSED'],
   [/\(Forbidden\): pods "[^"]*" is forbidden/, 'ADMISSION_DENIED'],
@@ -89,6 +89,17 @@ const REFUSALS: readonly Refusal[] = [
     'CLUSTER_UNREACHABLE',
   ],
 ];
+
+/** Where the rights are to be had: those of our file are for its own namespace, which is not everybody's. */
+export function rightsHint(verbs: readonly string[], resource: string, namespace: string): string {
+  const right = `Let the credentials ${verbs.map(verb => `\`${verb}\``).join(', ')} ${resource} in the namespace ${namespace}`;
+  return namespace === RBAC_NAMESPACE
+    ? `${right}, as docs/privileges/rbac.yaml does: see whether it was applied to this cluster, and whether these are its credentials.`
+    : `${right}; with those of docs/privileges/rbac.yaml, which are for its own, set \`namespace: ${RBAC_NAMESPACE}\`.`;
+}
+
+/** As in docs/privileges/rbac.yaml. */
+const RBAC_NAMESPACE = 'kube-sideload';
 
 const SCC_HINT =
   'Let the service account of the namespace use an SCC that admits the pod, such as `restricted-v2`, or set `smoke-security: restricted`.';

@@ -9,6 +9,7 @@ import type { Kubectl } from './kubectl.ts';
 import { assertUsed, containersOf, type PodTemplate } from './manifest.ts';
 import type { NodeObject, Pod } from './objects.ts';
 import { CONTAINER, RUN_LABEL, smokePodManifest } from './pod.ts';
+import { rightsHint } from './refusal.ts';
 import { slotsFor } from './slots.ts';
 import { fail, judge, judgeTimeout, type SmokeExpect, type Verdict } from './verdict.ts';
 
@@ -89,8 +90,8 @@ export async function checkCluster(
   for (const { resource, missing, without } of await Promise.all(asked)) {
     const faults = missing.map(verb => `cannot ${verb} resource "${resource}"`).join(', ');
     if (missing.length > 0 && without === undefined) {
-      throw new SideloadError('CLUSTER_REFUSED', `the credentials ${faults} in the namespace of the smoke pods`, {
-        hint: `Let them ${missing.map(verb => `\`${verb}\``).join(', ')} pods there; docs/privileges/rbac.yaml has all rights that are needed.`,
+      throw new SideloadError('CLUSTER_REFUSED', `the credentials ${faults} in the namespace ${kubectl.namespace}`, {
+        hint: rightsHint(missing, 'pods', kubectl.namespace),
       });
     }
     if (missing.length > 0) {

@@ -52,8 +52,16 @@ export function connectError(error: unknown, attempt: Attempt): SideloadError {
   }
   return new SideloadError('SSH_UNREACHABLE', `${address} cannot be reached: ${unreachable(error, attempt)}`, {
     node,
+    hint: isUnknownName(error) ? NAME_HINT : undefined,
     cause: error,
   });
+}
+
+const NAME_HINT =
+  'The runner cannot resolve this name: write the node’s address before it, as in `10.0.0.12=worker-2` (`kubectl get nodes -o wide`).';
+
+function isUnknownName(error: unknown): boolean {
+  return codeOf(error) === 'ENOTFOUND' || codeOf(error) === 'EAI_AGAIN';
 }
 
 /** The limit for TCP, handshake and login together has passed. */

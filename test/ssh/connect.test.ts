@@ -18,6 +18,7 @@ test('a name that does not exist says that it cannot be resolved', async () => {
   const error = await failure(connect(target, optionsWith()));
   expect(error.code).toBe('SSH_UNREACHABLE');
   expect(error.message).toMatch(/worker-1\.invalid:22 .*name/);
+  expect(error.hint).toContain('write the node’s address before it');
 });
 
 test('a peer that accepts and never speaks is left after the limit, and the phase is named', async () => {

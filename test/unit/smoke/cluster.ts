@@ -70,6 +70,7 @@ export function fakeCluster(): FakeCluster {
     }
   };
   const kubectl: Kubectl = {
+    namespace: 'smoke',
     async createPod(manifest, { dryRun = false } = {}) {
       const { metadata } = manifest as Pod;
       cluster.calls.push(`${dryRun ? 'dry-run' : 'create'} ${metadata.name}`);

@@ -319,7 +319,11 @@ describe('refusals are told apart by kubectl’s own words', () => {
   it.each([
     [
       'Error from server (Forbidden): pods is forbidden: User "ci" cannot watch resource "pods" in API group "" in the namespace "smoke"',
-      /`watch` pods in the namespace smoke/,
+      /`watch` pods in the namespace smoke; with those of docs\/privileges\/rbac\.yaml, .* set `namespace: kube-sideload`/,
+    ],
+    [
+      'Error from server (Forbidden): pods is forbidden: User "ci" cannot watch resource "pods" in API group "" in the namespace "kube-sideload"',
+      /see whether it was applied to this cluster/,
     ],
     [
       'Error from server (Forbidden): nodes is forbidden: User "ci" cannot list resource "nodes" in API group "" at the cluster scope',
