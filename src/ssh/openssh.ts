@@ -171,14 +171,16 @@ async function connectByClient(target: SshTarget, options: ClientOptions): Promi
         () => {},
       );
     const watcher = watch(place, () => void isThere());
+    // A file of this run is nothing to anybody else.
+    const said = () => stderr.replaceAll(join(place, 'known_hosts'), '`ssh-known-hosts`');
     const late = () =>
-      finish({ error: opensshError(`${stderr}\nno login within ${connectTimeoutMs / 1000} s`, target) });
+      finish({ error: opensshError(`${said()}\nno login within ${connectTimeoutMs / 1000} s`, target) });
     const timer = setTimeout(late, connectTimeoutMs * (jump.length + 1));
     const onAbort = () => finish({ error: signal.reason });
     signal.addEventListener('abort', onAbort);
     const onEnded = () => {
       const { reason } = ended.signal;
-      finish({ error: reason.code === 'INPUT_INVALID' ? reason : opensshError(stderr, target) });
+      finish({ error: reason.code === 'INPUT_INVALID' ? reason : opensshError(said(), target) });
     };
     ended.signal.addEventListener('abort', onEnded);
     try {

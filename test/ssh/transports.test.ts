@@ -289,6 +289,10 @@ describe.each<Transport>(['node-ssh', 'openssh'])('%s', transport => {
     const error = await failure(reach(server.target, settingsOf(transport, known)));
     expect(error.code).toBe('SSH_HOST_KEY_CHANGED');
     expect(error.message).toContain(how === 'changed' ? KEYS.ed25519.fingerprint : 'revoke');
+    // Of the text that was given, not of a file that the run has made.
+    const place = transport === 'openssh' ? /`ssh-known-hosts`:\d/ : /line \d+ of known_hosts/;
+    // The client names no line for a key that is revoked.
+    expect(error.message).toMatch(how === 'revoked' && transport === 'openssh' ? /was revoked/ : place);
   });
 
   test('a refused key is told', async () => {
