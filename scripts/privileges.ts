@@ -154,6 +154,8 @@ function patternsOf(layout: Layout): Readonly<Record<string, string | undefined>
     '{snapshotter}': '[0-9a-z._-]+',
     '{unpack-flags}': '(--local )?(--snapshotter [0-9a-z._-]+ )?',
     '{signal}': '(TERM|KILL)',
+    '{lease}': '[0-9]{1,9}-[0-9A-Za-z_-]{4}',
+    '{process}': '[0-9]+',
     '{unpacked}': String.raw`${literal(UNPACKED)}[0-9a-z]+\.[0-9A-Za-z]+`,
     '{lock}': LOCK,
     '{next-lock}': String.raw`${LOCK}\.[0-9a-z]+\.[0-9]+`,

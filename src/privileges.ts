@@ -141,7 +141,17 @@ export const RIGHTS: Readonly<Record<RuntimeName, readonly Right[]>> = {
       without: 'containerd reads them out, which takes longer',
     },
     {
-      purpose: 'end an import whose runner has gone',
+      purpose: 'find the lease of an import, and delete it when the import could not',
+      commands: [
+        ['ctr', `${CTR} leases ls`],
+        ['ctr', `${CTR} leases delete {lease}`],
+        ['ln', '-sT {run}.{process} /var/lib/kube-sideload/lease-{lease}'],
+        ['rm', '-f /var/lib/kube-sideload/lease-{lease}'],
+      ],
+      without: 'what has arrived of an image stays for a day when the runtime or the node dies meanwhile',
+    },
+    {
+      purpose: 'end an import that does not end with its input',
       commands: [['pkill', `-{signal} -u 0 --ns 1 --nslist pid,user -f ${OURS_BY_SUDO}[k]ube-sideload.invalid/{run}`]],
       without: 'one that hangs may leave its stage name on the node, until a run five days later',
     },
@@ -357,6 +367,8 @@ export function askedRights(facts: NodeFacts, extras: Extras): readonly AskedRig
       .map(flag => `${flag} `)
       .join(''),
     '{signal}': 'TERM',
+    '{lease}': '0-0000',
+    '{process}': '0',
     '{unpacked}': `${UNPACKED}0.0`,
     '{lock}': lock,
     '{next-lock}': `${lock}.0.0`,

@@ -7,7 +7,8 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { normalise } from '../src/image/reference.ts';
 import { type InputName, inputSpec } from '../src/inputs.ts';
 import type { NodeReport } from '../src/report/report.ts';
-import { enter, type Lab, type LabNode } from './lab/index.ts';
+import type { Lab, LabNode } from './lab/index.ts';
+import { unseenOn } from './leftovers.ts';
 
 const root = resolve(import.meta.dirname, '..');
 const CLI = join(root, 'dist', 'cli', 'index.js');
@@ -145,19 +146,16 @@ export function runPost(main: ActionOutcome, inputs: Inputs, options: Options = 
   return runAction(inputs, { ...options, env: { ...options.env, ...state } });
 }
 
-/** What of a run lies on the nodes: staged references, files, locks, processes that should have ended. */
+/**
+ * What of a run lies on the nodes: staged references, files, locks, processes that should have ended, and
+ * what {@link unseenOn} finds.
+ */
 export async function leftOnNode(lab: Lab): Promise<readonly string[]> {
   const found = await Promise.all(
     lab.nodes.map(async node => {
-      const files = `find /tmp /var/tmp /root /home -mindepth 1 -newer /proc/1 -type f ! -path '*/.ssh/*'`;
-      const processes = `pgrep -af '[k]ube-sideload.invalid|^docker load|[ /]docker load'`;
-      const { stdout } = await enter(node, [
-        'sh',
-        '-c',
-        `${files}; ${processes}; ls -d /var/tmp/kube-sideload.* 2>/dev/null; ls -l /run/kube-sideload 2>/dev/null | grep '^l'; true`,
-      ]);
-      const staged = (await referencesOn(lab, node.name)).filter(reference => reference.startsWith('kube-sideload'));
-      return [...staged, ...stdout.split('\n').filter(line => line !== '')].map(line => `${node.name}: ${line}`);
+      const [unseen, images] = await Promise.all([unseenOn(node), imagesOn(lab, node)]);
+      const staged = images.flatMap(({ repoTags }) => repoTags).filter(tag => tag.startsWith('kube-sideload'));
+      return [...new Set([...staged, ...unseen])].map(line => `${node.name}: ${line}`);
     }),
   );
   return found.flat();
@@ -206,13 +204,24 @@ function askCrictl(lab: Lab, node: LabNode, args: readonly string[]): Promise<st
   });
 }
 
+interface ListedImage {
+  readonly id: string;
+  readonly repoTags: readonly string[];
+  readonly repoDigests: readonly string[];
+}
+
+async function imagesOn(lab: Lab, node: LabNode): Promise<readonly ListedImage[]> {
+  const { images } = JSON.parse(await crictl(lab, node, ['images', '-o', 'json'])) as {
+    images: readonly ListedImage[];
+  };
+  return images;
+}
+
 /** References that a node's CRI lists. */
 export async function referencesOn(lab: Lab, name: string): Promise<readonly string[]> {
   const node = nodeNamed(lab, name);
-  const { images } = JSON.parse(await crictl(lab, node, ['images', '-o', 'json'])) as {
-    images: readonly { repoTags: readonly string[] }[];
-  };
   // cri-dockerd lists familiar names.
+  const images = await imagesOn(lab, node);
   const tags = images.flatMap(image => image.repoTags).filter(tag => !tag.startsWith('<none>'));
   return (node.runtime === 'docker' ? tags.map(normalise) : tags).toSorted();
 }

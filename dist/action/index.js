@@ -7,17 +7,20 @@
 "use strict";
 __nccwpck_require__.a(module, async (__webpack_handle_async_dependencies__, __webpack_async_result__) => { try {
 __nccwpck_require__.r(__webpack_exports__);
-/* harmony import */ var _entry_js__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(9745);
-/* harmony import */ var _host_github_js__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(5842);
+/* harmony import */ var _entry_js__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(2006);
+/* harmony import */ var _host_github_js__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(3054);
+/* harmony import */ var _host_stray_js__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(7190);
+
 
 
 const host = (0,_host_github_js__WEBPACK_IMPORTED_MODULE_1__/* .githubHost */ .S)();
+(0,_host_stray_js__WEBPACK_IMPORTED_MODULE_2__/* .catchStray */ .n)(host);
 if (host.state('started') === 'true') {
-    await (0,_entry_js__WEBPACK_IMPORTED_MODULE_0__/* .runPost */ .a)(host);
+    await (0,_entry_js__WEBPACK_IMPORTED_MODULE_0__/* .runPost */ .a2)(host);
 }
 else {
     host.saveState('started', 'true');
-    await (0,_entry_js__WEBPACK_IMPORTED_MODULE_0__/* .runPush */ .e)(host);
+    await (0,_entry_js__WEBPACK_IMPORTED_MODULE_0__/* .runPush */ .eN)(host);
 }
 
 __webpack_async_result__();
@@ -25,8645 +28,33 @@ __webpack_async_result__();
 
 /***/ }),
 
-/***/ 9745:
+/***/ 2006:
 /***/ ((__unused_webpack_module, __webpack_exports__, __nccwpck_require__) => {
 
 "use strict";
 
 // EXPORTS
 __nccwpck_require__.d(__webpack_exports__, {
-  a: () => (/* binding */ runPost),
-  e: () => (/* binding */ runPush)
+  a2: () => (/* binding */ runPost),
+  eN: () => (/* binding */ runPush)
 });
 
-;// CONCATENATED MODULE: ./lib/errors.js
-const ERRORS = {
-    INPUT_INVALID: { title: 'An input is wrong', hint: 'Correct the inputs named above; nothing was changed anywhere.' },
-    INVENTORY_INVALID: {
-        title: 'The inventory or configuration file is wrong',
-        hint: 'Correct the lines named above; nothing was changed anywhere.',
-    },
-    SOURCE_UNAVAILABLE: {
-        title: 'The container engine cannot be asked for the image',
-        hint: 'Run the step on the machine that built the image, as a user who may talk to its docker or podman, or pass `archive`.',
-    },
-    IMAGE_NOT_FOUND: {
-        title: 'No such image',
-        hint: 'Compare the name with `docker images` or `podman images` on the runner.',
-    },
-    IMAGE_AMBIGUOUS: {
-        title: 'More than one image answers to this name',
-        hint: 'Say which one with `source` or with a fully qualified name.',
-    },
-    ARCHIVE_INVALID: {
-        title: 'The image archive cannot be read',
-        hint: 'Write it again with `docker save` or `podman save`; a copy that broke off looks like this.',
-    },
-    ARCHIVE_INCOMPLETE: {
-        title: 'The image archive lacks content that its manifest names',
-        hint: 'Save the image again; with Docker’s containerd image store, pull or build all of it for this platform first.',
-    },
-    ARCHIVE_CORRUPT: {
-        title: 'Content of the image archive does not have the digest that its manifest names',
-        hint: 'Save the image again and compare checksums after copying it.',
-    },
-    CACHE_CORRUPT: {
-        title: 'A layer in the cache of the runner is damaged',
-        hint: 'Run the job again: the damaged file has been removed from the cache.',
-    },
-    PLATFORM_MISMATCH: {
-        title: 'The image is not built for the architecture of the node',
-        hint: 'Build the image for the node’s architecture, or take the node off the list (by `node-selector` with nodes from the cluster).',
-    },
-    SSH_KEY_INVALID: {
-        title: 'The SSH private key cannot be used',
-        hint: 'Store the key file whole, with its line breaks, in the secret.',
-    },
-    SSH_HOST_KEY_UNKNOWN: {
-        title: 'The host key of the node is not known',
-        hint: 'Add the node’s line to `ssh-known-hosts` after checking the fingerprint on the node itself.',
-    },
-    SSH_HOST_KEY_CHANGED: {
-        title: 'The node shows another host key than the known one',
-        hint: 'Find out why before anything else: a reinstalled node or somebody in between. Then correct `ssh-known-hosts`.',
-    },
-    SSH_AUTH_FAILED: {
-        title: 'The node refused the login',
-        hint: 'Check the user, and that the public half of the key is in its `~/.ssh/authorized_keys` on the node.',
-    },
-    SSH_UNREACHABLE: {
-        title: 'The node cannot be reached over SSH',
-        hint: 'Check address, port, firewall and that sshd runs; raise `connect-timeout` for slow links.',
-    },
-    SSH_LOST: {
-        title: 'The SSH connection broke off',
-        hint: 'Check the link and the node; running the job again is safe.',
-    },
-    REMOTE_COMMAND_FAILED: {
-        title: 'A command on the node failed',
-        hint: 'The output above is the node’s own; running the job again is safe.',
-    },
-    SUDO_REFUSED: {
-        title: 'The user may not become root on the node',
-        hint: 'Log in as root, give the user `NOPASSWD` rights in sudoers, or pass `sudo-password`; with CRI-O `NOPASSWD` rights to `podman load` and `podman image inspect` are enough.',
-    },
-    SUDO_RIGHT_MISSING: {
-        title: 'The user may not run by sudo what a push makes use of',
-        hint: 'Install the file of docs/privileges for the node’s runtime again; where paths differ, give the user the command above.',
-    },
-    PROBE_FAILED: {
-        title: 'The node did not answer what it was asked',
-        hint: 'The node needs a POSIX `sh`; look at the output above.',
-    },
-    RUNTIME_NOT_FOUND: {
-        title: 'No container runtime was found on the node',
-        hint: 'Check that this is a Kubernetes node, or name its socket with `cri-socket`.',
-    },
-    RUNTIME_NOT_RUNNING: {
-        title: 'The container runtime of the node does not answer',
-        hint: 'Look at the runtime’s log on the node (`journalctl -u containerd`).',
-    },
-    RUNTIME_UNSUPPORTED: {
-        title: 'The container runtime of the node is not supported',
-        hint: 'See the list of runtimes in the README.',
-    },
-    DISK_FULL: {
-        title: 'There is not enough disk space',
-        hint: 'Make room on the disk that the message names.',
-    },
-    DISK_TIGHT: {
-        title: 'Disk space may not be enough',
-        hint: 'Make room on the disk that the message names, or run the job: it stops when the compressed size is known and too much.',
-    },
-    IMAGE_GC_LIKELY: {
-        title: 'The kubelet may soon remove the image again',
-        hint: 'Make room on the disk, or raise `imageGCHighThresholdPercent` in the kubelet’s configuration: without a registry a removed image is gone.',
-    },
-    SANDBOX_IMAGE_MISSING: {
-        title: 'The node lacks the image that every pod’s sandbox is made of',
-        hint: 'Send it along: pull it on the runner and set `sandbox-image: send`.',
-    },
-    IMAGE_CREDENTIALS_POLICY: {
-        title: 'The kubelet refuses images that it has not pulled itself',
-        hint: 'Set `imagePullCredentialsVerificationPolicy: NeverVerifyPreloadedImages` in the kubelet’s configuration, or put the image on its `preloadedImagesVerificationAllowlist`.',
-    },
-    IMPORT_FAILED: {
-        title: 'The node’s runtime refused the image',
-        hint: 'The output above is the runtime’s own; running the job again is safe.',
-    },
-    VERIFY_FAILED: {
-        title: 'The node does not hold the image that CI built',
-        hint: 'Somebody may have changed the image on the node meanwhile; run the job again.',
-    },
-    NODE_LOCKED: {
-        title: 'Another job moves the same references on the node',
-        hint: 'Run this job again when the other one has ended, or raise `lock-timeout`; what is on the nodes is the other job’s to prove.',
-    },
-    PIN_FAILED: {
-        title: 'The image cannot be pinned on the node',
-        hint: 'Correct what the message names, or set `pin: false`; with CRI-O look for a later file with `pinned_images` in `/etc/crio/crio.conf.d`.',
-    },
-    PIN_UNSUPPORTED: {
-        title: 'The node cannot pin images',
-        hint: 'Keep its disk below the kubelet’s threshold, or set `pin: false`: without a registry a collected image is gone until the next push.',
-    },
-    RESTORE_FAILED: {
-        title: 'A node could not be put back to what it was',
-        hint: 'The message says which reference names what; push the release that is to be there.',
-    },
-    KUBECTL_NOT_FOUND: {
-        title: 'kubectl was not found',
-        hint: 'Install kubectl on the runner, or name it with `kubectl`; with `kubectl: ssh://root@CONTROL-PLANE` that of a control-plane node is used; without any access to the cluster set `smoke: cri`.',
-    },
-    KUBECONFIG_INVALID: {
-        title: 'The kubeconfig cannot be used',
-        hint: 'Pass a path or the content in `kubeconfig`; try it with `kubectl --kubeconfig … get nodes`.',
-    },
-    CLUSTER_UNREACHABLE: {
-        title: 'The Kubernetes API does not answer',
-        hint: 'Check the server in the kubeconfig and the way to it from the runner.',
-    },
-    CLUSTER_REFUSED: {
-        title: 'The Kubernetes API refused',
-        hint: 'Check the credentials in the kubeconfig, and that they may create, get, list, watch and delete pods.',
-    },
-    POD_SECURITY: {
-        title: 'The namespace does not admit the pod for security reasons',
-        hint: 'Set `smoke-security: restricted`, give the image a `USER` by number, or use a namespace whose Pod Security level or SCC fits the image.',
-    },
-    QUOTA_EXCEEDED: {
-        title: 'A quota or a limit of the namespace does not admit the pod',
-        hint: 'Ask for what the message names with `smoke-resources`, start fewer pods at a time with `smoke-parallel`, or use another namespace.',
-    },
-    ADMISSION_DENIED: {
-        title: 'An admission rule of the cluster does not admit the pod',
-        hint: 'The message names the webhook or policy: let it admit smoke pods, or give it the pod that it wants with `smoke-manifest`.',
-    },
-    PULL_FORCED: {
-        title: 'The cluster makes the kubelet pull the image',
-        hint: 'Exempt the namespace from what sets `imagePullPolicy: Always` (the AlwaysPullImages admission plugin, a mutating webhook or policy): no image without a registry can run there.',
-    },
-    NAMESPACE_NOT_FOUND: {
-        title: 'The namespace does not exist',
-        hint: 'Create it, or name another one with `namespace`.',
-    },
-    NODE_NOT_IN_CLUSTER: {
-        title: 'The cluster has no node of this name',
-        hint: 'Give the Kubernetes node name after the address, as in `10.0.0.11=worker-1`.',
-    },
-    NODE_NOT_READY: {
-        title: 'The cluster says that the node is not ready',
-        hint: 'Repair the node, or leave it out with `node-selector` or in `nodes`.',
-    },
-    NODE_NOT_LISTED: {
-        title: 'A node that could run the image is not in the list',
-        hint: 'Add it to `nodes`, or say with `node-selector` which nodes the pods may run on.',
-    },
-    SMOKE_IMAGE_NEVER_PULL: {
-        title: 'ErrImageNeverPull: the kubelet does not find the image on the node',
-        hint: 'Compare the name in the pod with `crictl images` on the node.',
-    },
-    SMOKE_OTHER_IMAGE: {
-        title: 'The kubelet started another image than the one that CI built',
-        hint: 'Another job may have moved the reference meanwhile; run the job again.',
-    },
-    SMOKE_IMAGE_INSPECT: {
-        title: 'The runtime cannot resolve the image name of the pod',
-        hint: 'Write the name fully qualified, as in `docker.io/library/app:1`.',
-    },
-    SMOKE_IMAGE_NAME: { title: 'The image name of the pod is not valid', hint: 'Correct the reference in `images`.' },
-    SMOKE_RUN_AS_NON_ROOT: {
-        title: 'The image would run as root, or as a user without a number, and the pod forbids it',
-        hint: 'Give the image a `USER` by number other than 0, or leave `smoke-security` at `auto`.',
-    },
-    SMOKE_CONFIG: {
-        title: 'The container cannot be configured',
-        hint: 'The kubelet’s message names the setting.',
-    },
-    SMOKE_START: {
-        title: 'The container cannot be started',
-        hint: 'Check the entrypoint of the image and its architecture, or name a command with `smoke-command`.',
-    },
-    SMOKE_EXEC_FORMAT: {
-        title: 'The program in the image is not for this machine',
-        hint: 'Build the program for the node’s architecture; a script needs a first line such as `#!/bin/sh`.',
-    },
-    SMOKE_ENDED: {
-        title: 'The program ended, and was to go on',
-        hint: 'Set `smoke-expect: started` or `completed` for programs that end by themselves, or give the pods another command.',
-    },
-    SMOKE_CRASHED: {
-        title: 'The container ended with an error',
-        hint: 'Read its last log lines above; a program that needs configuration to run can be given another command with `smoke-command`.',
-    },
-    SMOKE_OOM: {
-        title: 'The container ran out of memory',
-        hint: 'The program needs more than the limit that applies: raise it with `smoke-resources`, or in the namespace (LimitRange).',
-    },
-    SMOKE_SANDBOX: {
-        title: 'The pod’s sandbox cannot be made',
-        hint: 'The runtime’s words are above; look at its log on the node.',
-    },
-    SMOKE_SANDBOX_IMAGE: {
-        title: 'The node lacks the image of the pod’s sandbox',
-        hint: 'Pull it on the runner and add it to `images`, under the name in the message.',
-    },
-    SMOKE_NETWORK: {
-        title: 'The network plugin of the node does not give the pod a network',
-        hint: 'Look at the network plugin’s pod on the node and at `/etc/cni/net.d`.',
-    },
-    SMOKE_VOLUME: {
-        title: 'A volume of the pod cannot be mounted',
-        hint: 'Create what the message names in the namespace of the smoke pods, or leave the volume out of `smoke-manifest`.',
-    },
-    SMOKE_PROBE: {
-        title: 'The container does not pass its probe',
-        hint: 'Compare the probe in `smoke-manifest` with what the program answers; raise `smoke-timeout` for programs that start slowly.',
-    },
-    SMOKE_REJECTED: {
-        title: 'The pod was refused',
-        hint: 'The message names the rule: room on the node, taints, pod security or a quota of the namespace.',
-    },
-    SMOKE_EVICTED: { title: 'The pod was evicted', hint: 'Look for pressure on memory or disk of the node.' },
-    SMOKE_DELETED: {
-        title: 'Somebody deleted the smoke pod',
-        hint: 'Look for jobs that clean up the namespace, and run the job again.',
-    },
-    SMOKE_NODE_NOT_READY: {
-        title: 'The kubelet of the node does not answer',
-        hint: 'Look at the kubelet on the node (`systemctl status kubelet`).',
-    },
-    CRICTL_NOT_FOUND: {
-        title: 'The node has no crictl, and `smoke: cri` needs it',
-        hint: 'Install crictl (cri-tools) on the node, or use `smoke: pod` or `smoke: none`.',
-    },
-    SMOKE_TIMEOUT: {
-        title: 'The pod did not run in time',
-        hint: 'The last state is above; raise `smoke-timeout` for images that start slowly.',
-    },
-    BUNDLE_FAILED: {
-        title: 'The bundle cannot be written',
-        hint: 'Correct what the message names, or give `bundle` another place; no part of the file is left.',
-    },
-    DRIFT: {
-        title: 'The node does not have what it should',
-        hint: 'Run the push again: it sends what is missing, and to the nodes that lack it only.',
-    },
-    REPORT_FAILED: {
-        title: 'A report file cannot be written',
-        hint: 'Make room, or name another place in the `report-…` inputs; the nodes are as the table says.',
-    },
-    CANCELLED: { title: 'The job was cancelled', hint: 'Nothing is left behind; run the job again.' },
-    INTERNAL: { title: 'This is a fault of kube-sideload', hint: 'Please report it with the lines above.' },
-};
-class SideloadError extends Error {
-    code;
-    node;
-    hint;
-    constructor(code, message, options = {}) {
-        super(message, options.cause === undefined ? undefined : { cause: options.cause });
-        this.name = 'SideloadError';
-        this.code = code;
-        this.node = options.node;
-        this.hint = options.hint ?? ERRORS[code].hint;
-    }
-}
-function toSideloadError(thrown, node) {
-    if (thrown instanceof SideloadError) {
-        return thrown.node === undefined && node !== undefined
-            ? new SideloadError(thrown.code, thrown.message, { node, hint: thrown.hint, cause: thrown.cause })
-            : thrown;
-    }
-    if (thrown instanceof Error && thrown.name === 'AbortError') {
-        return new SideloadError('CANCELLED', 'cancelled', { node, cause: thrown });
-    }
-    return new SideloadError('INTERNAL', messageOf(thrown), { node, cause: thrown });
-}
-function messageOf(thrown) {
-    return thrown instanceof Error ? thrown.message : String(thrown);
-}
-
-;// CONCATENATED MODULE: ./lib/host/host.js
-const OUTPUTS = {
-    images: 'The references that the nodes (with `mode: bundle`: the file) now hold, one per line.',
-    'image-ids': 'JSON: image ID (config digest) by reference and platform.',
-    nodes: 'JSON: one object per node with its facts, findings, bytes sent, verdicts and error.',
-    'bytes-sent': 'Bytes of image archives sent to all nodes together.',
-    changed: '`true` when some node did not have the images before (with `mode: plan` and `check`: does not have them; with `prune`: lost some), else `false`.',
-    drift: 'JSON, with `mode: check`: one object per node and image that is not as it should be, or per node that could not be asked.',
-    bundle: 'The file that `mode: bundle` has written.',
-};
-const EXIT = { ok: 0, failed: 1, usage: 2, SIGHUP: 129, SIGINT: 130, SIGTERM: 143 };
-
-;// CONCATENATED MODULE: ./lib/version.js
-const VERSION = '0.1.0';
-
-;// CONCATENATED MODULE: ./node_modules/valibot/dist/index.mjs
-//#region src/storages/globalConfig/globalConfig.ts
-let store$4;
-const DEFAULT_CONFIG = {
-	lang: void 0,
-	message: void 0,
-	abortEarly: void 0,
-	abortPipeEarly: void 0
-};
-/**
-* Sets the global configuration.
-*
-* @param config The configuration.
-*/
-function setGlobalConfig(config$1) {
-	store$4 = {
-		...store$4,
-		...config$1
-	};
-}
-/**
-* Returns the global configuration.
-*
-* @param config The config to merge.
-*
-* @returns The configuration.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function getGlobalConfig(config$1) {
-	if (!config$1 && !store$4) return DEFAULT_CONFIG;
-	return {
-		lang: config$1?.lang ?? store$4?.lang,
-		message: config$1?.message,
-		abortEarly: config$1?.abortEarly ?? store$4?.abortEarly,
-		abortPipeEarly: config$1?.abortPipeEarly ?? store$4?.abortPipeEarly
-	};
-}
-/**
-* Deletes the global configuration.
-*/
-function deleteGlobalConfig() {
-	store$4 = void 0;
-}
-
-//#endregion
-//#region src/storages/globalMessage/globalMessage.ts
-let store$3;
-/**
-* Sets a global error message.
-*
-* @param message The error message.
-* @param lang The language of the message.
-*/
-function setGlobalMessage(message$1, lang) {
-	if (!store$3) store$3 = /* @__PURE__ */ new Map();
-	store$3.set(lang, message$1);
-}
-/**
-* Returns a global error message.
-*
-* @param lang The language of the message.
-*
-* @returns The error message.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function getGlobalMessage(lang) {
-	return store$3?.get(lang);
-}
-/**
-* Deletes a global error message.
-*
-* @param lang The language of the message.
-*/
-function deleteGlobalMessage(lang) {
-	store$3?.delete(lang);
-}
-
-//#endregion
-//#region src/storages/schemaMessage/schemaMessage.ts
-let store$2;
-/**
-* Sets a schema error message.
-*
-* @param message The error message.
-* @param lang The language of the message.
-*/
-function setSchemaMessage(message$1, lang) {
-	if (!store$2) store$2 = /* @__PURE__ */ new Map();
-	store$2.set(lang, message$1);
-}
-/**
-* Returns a schema error message.
-*
-* @param lang The language of the message.
-*
-* @returns The error message.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function getSchemaMessage(lang) {
-	return store$2?.get(lang);
-}
-/**
-* Deletes a schema error message.
-*
-* @param lang The language of the message.
-*/
-function deleteSchemaMessage(lang) {
-	store$2?.delete(lang);
-}
-
-//#endregion
-//#region src/storages/specificMessage/specificMessage.ts
-let store$1;
-/**
-* Sets a specific error message.
-*
-* @param reference The identifier reference.
-* @param message The error message.
-* @param lang The language of the message.
-*/
-function setSpecificMessage(reference, message$1, lang) {
-	if (!store$1) store$1 = /* @__PURE__ */ new Map();
-	if (!store$1.get(reference)) store$1.set(reference, /* @__PURE__ */ new Map());
-	store$1.get(reference).set(lang, message$1);
-}
-/**
-* Returns a specific error message.
-*
-* @param reference The identifier reference.
-* @param lang The language of the message.
-*
-* @returns The error message.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function getSpecificMessage(reference, lang) {
-	return store$1?.get(reference)?.get(lang);
-}
-/**
-* Deletes a specific error message.
-*
-* @param reference The identifier reference.
-* @param lang The language of the message.
-*/
-function deleteSpecificMessage(reference, lang) {
-	store$1?.get(reference)?.delete(lang);
-}
-
-//#endregion
-//#region src/utils/_stringify/_stringify.ts
-/**
-* Stringifies an unknown input to a literal or type string.
-*
-* @param input The unknown input.
-*
-* @returns A literal or type string.
-*
-* @internal
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function _stringify(input) {
-	const type = typeof input;
-	if (type === "string") return `"${input}"`;
-	if (type === "number" || type === "bigint" || type === "boolean") return `${input}`;
-	if (type === "object" || type === "function") return (input && Object.getPrototypeOf(input)?.constructor?.name) ?? "null";
-	return type;
-}
-
-//#endregion
-//#region src/utils/_addIssue/_addIssue.ts
-/**
-* Adds an issue to the dataset.
-*
-* @param context The issue context.
-* @param label The issue label.
-* @param dataset The input dataset.
-* @param config The configuration.
-* @param other The optional props.
-*
-* @internal
-*/
-function _addIssue(context, label, dataset, config$1, other) {
-	const input = other && "input" in other ? other.input : dataset.value;
-	const expected = other?.expected ?? context.expects ?? null;
-	const received = other?.received ?? /* @__PURE__ */ _stringify(input);
-	const issue = {
-		kind: context.kind,
-		type: context.type,
-		input,
-		expected,
-		received,
-		message: `Invalid ${label}: ${expected ? `Expected ${expected} but r` : "R"}eceived ${received}`,
-		requirement: context.requirement,
-		path: other?.path,
-		issues: other?.issues,
-		lang: config$1.lang,
-		abortEarly: config$1.abortEarly,
-		abortPipeEarly: config$1.abortPipeEarly
-	};
-	const isSchema = context.kind === "schema";
-	const message$1 = other?.message ?? context.message ?? /* @__PURE__ */ getSpecificMessage(context.reference, issue.lang) ?? (isSchema ? /* @__PURE__ */ getSchemaMessage(issue.lang) : null) ?? config$1.message ?? /* @__PURE__ */ getGlobalMessage(issue.lang);
-	if (message$1 !== void 0) issue.message = typeof message$1 === "function" ? message$1(issue) : message$1;
-	if (isSchema) dataset.typed = false;
-	if (dataset.issues) dataset.issues.push(issue);
-	else dataset.issues = [issue];
-}
-
-//#endregion
-//#region src/utils/_cloneDataset/_cloneDataset.ts
-/**
-* Creates a shallow copy of a dataset.
-*
-* Hint: The `value` is copied by reference, but the `issues` array, its issues
-* and their `path` arrays are cloned to avoid reusing mutable dataset state
-* across multiple runs. Mutating a returned object or array value can
-* therefore affect later cache hits that reuse the same cached output.
-*
-* @param dataset The output dataset.
-*
-* @returns The copied output dataset.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function _cloneDataset(dataset) {
-	return {
-		typed: dataset.typed,
-		value: dataset.value,
-		issues: dataset.issues?.map((issue) => ({
-			...issue,
-			path: issue.path && [...issue.path]
-		}))
-	};
-}
-
-//#endregion
-//#region src/utils/_formatCase/_formatCase.ts
-/**
-* Splits a string into lowercase words and rejoins them with the given
-* separator and capitalization rules.
-*
-* Words are separated by `_`, `-` and ASCII whitespace, as well as by case
-* and acronym boundaries. Whether the first or subsequent words are
-* capitalized is controlled by `capFirst` and `capRest`.
-*
-* Hint: Implemented in a single pass that emits directly to the result
-* string to avoid an intermediate `string[]` allocation. ASCII chars are
-* classified via char codes to skip `.toLowerCase()` and `.toUpperCase()`
-* method calls in the common case.
-*
-* Hint: Digits are treated as a separate character class, so `item2Name`
-* yields `item2` and `name` rather than `item`, `2` and `name`.
-*
-* @param input The input string.
-* @param separator The string inserted between words.
-* @param capFirst Whether to capitalize the first word.
-* @param capRest Whether to capitalize subsequent words.
-*
-* @returns The formatted string.
-*
-* @internal
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function _formatCase(input, separator, capFirst, capRest) {
-	let result = "";
-	let firstWord = true;
-	let start = 0;
-	let prev = 0;
-	let prevPrev = 0;
-	const flush = (end) => {
-		if (end > start) {
-			let word = input.slice(start, end).toLowerCase();
-			if (firstWord ? capFirst : capRest) {
-				const firstCode = word.charCodeAt(0);
-				if (firstCode >= 97 && firstCode <= 122) word = String.fromCharCode(firstCode - 32) + word.slice(1);
-				else {
-					const charLen = firstCode >= 55296 && firstCode <= 56319 ? 2 : 1;
-					word = word.slice(0, charLen).toUpperCase() + word.slice(charLen);
-				}
-			}
-			result += firstWord ? word : separator + word;
-			firstWord = false;
-		}
-	};
-	for (let index = 0; index < input.length; index++) {
-		const code = input.charCodeAt(index);
-		let type;
-		if (code === 32 || code === 9 || code === 10 || code === 11 || code === 12 || code === 13 || code === 45 || code === 95) {
-			flush(index);
-			start = index + 1;
-			type = 0;
-		} else if (code < 128) type = code >= 65 && code <= 90 ? 1 : code >= 97 && code <= 122 ? 2 : 3;
-		else {
-			const char = input[index];
-			const charLower = char.toLowerCase();
-			type = charLower === char.toUpperCase() ? 3 : char === charLower ? 2 : 1;
-		}
-		if (type === 1 && (prev === 2 || prev === 3) && index > start) {
-			flush(index);
-			start = index;
-		} else if (type === 2 && prev === 1 && prevPrev === 1 && index - 1 > start) {
-			flush(index - 1);
-			start = index - 1;
-		}
-		prevPrev = prev;
-		prev = type;
-	}
-	flush(input.length);
-	return result;
-}
-
-//#endregion
-//#region src/utils/_getByteCount/_getByteCount.ts
-let textEncoder;
-/**
-* Returns the byte count of the input.
-*
-* @param input The input to be measured.
-*
-* @returns The byte count.
-*
-* @internal
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function _getByteCount(input) {
-	if (!textEncoder) textEncoder = new TextEncoder();
-	return textEncoder.encode(input).length;
-}
-
-//#endregion
-//#region src/utils/_getCodePointCount/_getCodePointCount.ts
-/**
-* Returns the code point count of the input.
-*
-* @param input The input to be measured.
-*
-* @returns The code point count.
-*
-* @internal
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function _getCodePointCount(input) {
-	let count = input.length;
-	const lengthMinus1 = input.length - 1;
-	for (let i = 0; i < lengthMinus1;) if (input.codePointAt(i) <= 65535) i++;
-	else {
-		i += 2;
-		count--;
-	}
-	return count;
-}
-
-//#endregion
-//#region src/utils/_getGraphemeCount/_getGraphemeCount.ts
-let segmenter;
-/**
-* Returns the grapheme count of the input.
-*
-* @param input The input to be measured.
-*
-* @returns The grapheme count.
-*
-* @internal
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function _getGraphemeCount(input) {
-	if (!segmenter) segmenter = new Intl.Segmenter();
-	const segments = segmenter.segment(input);
-	let count = 0;
-	for (const _ of segments) count++;
-	return count;
-}
-
-//#endregion
-//#region src/utils/_getLastMetadata/_getLastMetadata.ts
-/**
-* Returns the last top-level value of a given metadata type from a schema
-* using a breadth-first search that starts with the last item in the pipeline.
-*
-* @param schema The schema to search.
-* @param type The metadata type.
-*
-* @returns The value, if any.
-*
-* @internal
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function _getLastMetadata(schema, type) {
-	if ("pipe" in schema) {
-		const nestedSchemas = [];
-		for (let index = schema.pipe.length - 1; index >= 0; index--) {
-			const item = schema.pipe[index];
-			if (item.kind === "schema" && "pipe" in item) nestedSchemas.push(item);
-			else if (item.kind === "metadata" && item.type === type) return item[type];
-		}
-		for (const nestedSchema of nestedSchemas) {
-			const result = /* @__PURE__ */ _getLastMetadata(nestedSchema, type);
-			if (result !== void 0) return result;
-		}
-	}
-}
-
-//#endregion
-//#region src/utils/_getWordCount/_getWordCount.ts
-let store;
-/**
-* Returns the word count of the input.
-*
-* @param locales The locales to be used.
-* @param input The input to be measured.
-*
-* @returns The word count.
-*
-* @internal
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function _getWordCount(locales, input) {
-	if (!store) store = /* @__PURE__ */ new Map();
-	const key = String(locales);
-	let segmenter$1 = store.get(key);
-	if (!segmenter$1) {
-		segmenter$1 = new Intl.Segmenter(locales, { granularity: "word" });
-		store.set(key, segmenter$1);
-	}
-	const segments = segmenter$1.segment(input);
-	let count = 0;
-	for (const segment of segments) if (segment.isWordLike) count++;
-	return count;
-}
-
-//#endregion
-//#region src/utils/_isLuhnAlgo/_isLuhnAlgo.ts
-/**
-* Non-digit regex.
-*/
-const NON_DIGIT_REGEX = /\D/gu;
-/**
-* Checks whether a string with numbers corresponds to the luhn algorithm.
-*
-* @param input The input to be checked.
-*
-* @returns Whether input is valid.
-*
-* @internal
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function _isLuhnAlgo(input) {
-	const number$1 = input.replace(NON_DIGIT_REGEX, "");
-	let length$1 = number$1.length;
-	let bit = 1;
-	let sum = 0;
-	while (length$1) {
-		const value$1 = +number$1[--length$1];
-		bit ^= 1;
-		sum += bit ? [
-			0,
-			2,
-			4,
-			6,
-			8,
-			1,
-			3,
-			5,
-			7,
-			9
-		][value$1] : value$1;
-	}
-	return sum % 10 === 0;
-}
-
-//#endregion
-//#region src/utils/_isSameValueZero/_isSameValueZero.ts
-/**
-* Compares two values using the SameValueZero algorithm, which treats `NaN`
-* as equal to itself unlike `===`.
-*
-* @param value1 The first value.
-* @param value2 The second value.
-*
-* @returns Whether the values are equal.
-*
-* @internal
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function _isSameValueZero(value1, value2) {
-	return value1 === value2 || Number.isNaN(value1) && Number.isNaN(value2);
-}
-
-//#endregion
-//#region src/utils/_isValidObjectKey/_isValidObjectKey.ts
-/**
-* Disallows inherited object properties and prevents object prototype
-* pollution by disallowing certain keys.
-*
-* @param object The object to check.
-* @param key The key to check.
-*
-* @returns Whether the key is allowed.
-*
-* @internal
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function _isValidObjectKey(object$1, key) {
-	return Object.prototype.hasOwnProperty.call(object$1, key) && key !== "__proto__" && key !== "prototype" && key !== "constructor";
-}
-
-//#endregion
-//#region src/utils/_isValueMatch/_isValueMatch.ts
-/**
-* Checks whether a value matches a value action requirement.
-*
-* @param requirement The value action requirement.
-* @param value The value to check.
-*
-* @returns Whether the value matches the requirement.
-*
-* @internal
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function _isValueMatch(requirement, value$1) {
-	return Number.isNaN(requirement) && Number.isNaN(value$1) || requirement <= value$1 && requirement >= value$1;
-}
-
-//#endregion
-//#region src/utils/_joinExpects/_joinExpects.ts
-/**
-* Joins multiple `expects` values with the given separator.
-*
-* @param values The `expects` values.
-* @param separator The separator.
-*
-* @returns The joined `expects` property.
-*
-* @internal
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function _joinExpects(values$1, separator) {
-	const list = [...new Set(values$1)];
-	if (list.length > 1) return `(${list.join(` ${separator} `)})`;
-	return list[0] ?? "never";
-}
-
-//#endregion
-//#region src/utils/_standardSchema/_standardSchema.ts
-/**
-* Eagerly creates and attaches the Standard Schema properties of a schema.
-*
-* Hint: The contextual `this` type includes the standard properties that are
-* attached before the schema is returned.
-*
-* @param schema The schema to attach standard properties to.
-*
-* @returns The schema with standard properties attached.
-*
-* @internal
-*/
-function _standardSchema(schema) {
-	schema["~standard"] = {
-		version: 1,
-		vendor: "valibot",
-		validate: (value$1) => schema["~run"]({ value: value$1 }, /* @__PURE__ */ getGlobalConfig())
-	};
-	return schema;
-}
-
-//#endregion
-//#region src/utils/entriesFromList/entriesFromList.ts
-/**
-* Creates an object entries definition from a list of keys and a schema.
-*
-* @param list A list of keys.
-* @param schema The schema of the keys.
-*
-* @returns The object entries.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function entriesFromList(list, schema) {
-	const entries$1 = {};
-	for (const key of list) entries$1[key] = schema;
-	return entries$1;
-}
-
-//#endregion
-//#region src/utils/entriesFromObjects/entriesFromObjects.ts
-/* @__NO_SIDE_EFFECTS__ */
-function entriesFromObjects(schemas) {
-	const entries$1 = {};
-	for (const schema of schemas) Object.assign(entries$1, schema.entries);
-	return entries$1;
-}
-
-//#endregion
-//#region src/utils/getDotPath/getDotPath.ts
-/* @__NO_SIDE_EFFECTS__ */
-function getDotPath(issue) {
-	if (issue.path) {
-		let key = "";
-		for (const item of issue.path) if (typeof item.key === "string" || typeof item.key === "number") if (key) key += `.${item.key}`;
-		else key += item.key;
-		else return null;
-		return key;
-	}
-	return null;
-}
-
-//#endregion
-//#region src/utils/isOfKind/isOfKind.ts
-/**
-* A generic type guard to check the kind of an object.
-*
-* @param kind The kind to check for.
-* @param object The object to check.
-*
-* @returns Whether it matches.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function isOfKind(kind, object$1) {
-	return object$1.kind === kind;
-}
-
-//#endregion
-//#region src/utils/isOfType/isOfType.ts
-/**
-* A generic type guard to check the type of an object.
-*
-* @param type The type to check for.
-* @param object The object to check.
-*
-* @returns Whether it matches.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function isOfType(type, object$1) {
-	return object$1.type === type;
-}
-
-//#endregion
-//#region src/utils/ValiError/ValiError.ts
-/**
-* A Valibot error with useful information.
-*/
-var ValiError = class extends Error {
-	/**
-	* Creates a Valibot error with useful information.
-	*
-	* @param issues The error issues.
-	*/
-	constructor(issues) {
-		super(issues[0].message);
-		this.name = "ValiError";
-		this.issues = issues;
-	}
-};
-
-//#endregion
-//#region src/utils/isValiError/isValiError.ts
-/**
-* A type guard to check if an error is a ValiError.
-*
-* @param error The error to check.
-*
-* @returns Whether its a ValiError.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function isValiError(error) {
-	return error instanceof ValiError;
-}
-
-//#endregion
-//#region src/actions/args/args.ts
-/* @__NO_SIDE_EFFECTS__ */
-function args(schema) {
-	return {
-		kind: "transformation",
-		type: "args",
-		reference: args,
-		async: false,
-		schema,
-		"~run"(dataset, config$1) {
-			const func = dataset.value;
-			dataset.value = (...args_) => {
-				const argsDataset = this.schema["~run"]({ value: args_ }, config$1);
-				if (argsDataset.issues) throw new ValiError(argsDataset.issues);
-				return func(...argsDataset.value);
-			};
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/args/argsAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function argsAsync(schema) {
-	return {
-		kind: "transformation",
-		type: "args",
-		reference: argsAsync,
-		async: false,
-		schema,
-		"~run"(dataset, config$1) {
-			const func = dataset.value;
-			dataset.value = async (...args$1) => {
-				const argsDataset = await schema["~run"]({ value: args$1 }, config$1);
-				if (argsDataset.issues) throw new ValiError(argsDataset.issues);
-				return func(...argsDataset.value);
-			};
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/await/awaitAsync.ts
-/**
-* Creates an await transformation action.
-*
-* @returns An await action.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function awaitAsync() {
-	return {
-		kind: "transformation",
-		type: "await",
-		reference: awaitAsync,
-		async: true,
-		async "~run"(dataset) {
-			dataset.value = await dataset.value;
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/regex.ts
-/**
-* [Base64](https://en.wikipedia.org/wiki/Base64) regex.
-*/
-const BASE64_REGEX = /^(?:[\da-z+/]{4})*(?:[\da-z+/]{2}==|[\da-z+/]{3}=)?$/iu;
-/**
-* [BIC](https://en.wikipedia.org/wiki/ISO_9362) regex.
-*/
-const BIC_REGEX = /^[A-Z]{6}(?!00)[\dA-Z]{2}(?:[\dA-Z]{3})?$/u;
-/**
-* [Cuid2](https://github.com/paralleldrive/cuid2) regex.
-*/
-const CUID2_REGEX = /^[a-z][\da-z]*$/u;
-/**
-* [Decimal](https://en.wikipedia.org/wiki/Decimal) regex.
-*/
-const DECIMAL_REGEX = /^[+-]?(?:\d*\.)?\d+$/u;
-/**
-* [Digits](https://en.wikipedia.org/wiki/Numerical_digit) regex.
-*/
-const DIGITS_REGEX = /^\d+$/u;
-/**
-* [Domain name](https://en.wikipedia.org/wiki/Domain_name) regex.
-*
-* Hint: We decided against the `i` flag for better JSON Schema compatibility.
-* ASCII-only validation. Internationalized domain names (IDNs) are not
-* supported, including Punycode-encoded labels.
-*/
-const DOMAIN_REGEX = /^(?=.{1,253}$)(?:(?![Xx][Nn]--)[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)+[A-Za-z]{2,63}$/u;
-/**
-* [Email address](https://en.wikipedia.org/wiki/Email_address) regex.
-*
-* Hint: We decided against the `i` flag to avoid matching non-ASCII characters.
-*/
-const EMAIL_REGEX = /^[\w+-]+(?:\.[\w+-]+)*@[\da-zA-Z]+(?:[.-][\da-zA-Z]+)*\.[a-zA-Z]{2,}$/u;
-/**
-* Emoji regex from [emoji-regex-xs](https://github.com/slevithan/emoji-regex-xs) v1.0.0 (MIT license).
-*
-* Hint: We decided against the newer `/^\p{RGI_Emoji}+$/v` regex because it is
-* not supported in older runtimes and does not match all emoji.
-*/
-const EMOJI_REGEX = /^(?:[\u{1F1E6}-\u{1F1FF}]{2}|\u{1F3F4}[\u{E0061}-\u{E007A}]{2}[\u{E0030}-\u{E0039}\u{E0061}-\u{E007A}]{1,3}\u{E007F}|(?:\p{Emoji}\uFE0F\u20E3?|\p{Emoji_Modifier_Base}\p{Emoji_Modifier}?|(?![\p{Emoji_Modifier_Base}\u{1F1E6}-\u{1F1FF}])\p{Emoji_Presentation})(?:\u200D(?:\p{Emoji}\uFE0F\u20E3?|\p{Emoji_Modifier_Base}\p{Emoji_Modifier}?|(?![\p{Emoji_Modifier_Base}\u{1F1E6}-\u{1F1FF}])\p{Emoji_Presentation}))*)+$/u;
-/**
-* [Hexadecimal](https://en.wikipedia.org/wiki/Hexadecimal) regex.
-*
-* Hint: We decided against the `i` flag for better JSON Schema compatibility.
-*/
-const HEXADECIMAL_REGEX = /^(?:0[hx])?[\da-fA-F]+$/u;
-/**
-* [Hex color](https://en.wikipedia.org/wiki/Web_colors#Hex_triplet) regex.
-*
-* Hint: We decided against the `i` flag for better JSON Schema compatibility.
-*/
-const HEX_COLOR_REGEX = /^#(?:[\da-fA-F]{3,4}|[\da-fA-F]{6}|[\da-fA-F]{8})$/u;
-/**
-* [IMEI](https://en.wikipedia.org/wiki/International_Mobile_Equipment_Identity) regex.
-*/
-const IMEI_REGEX = /^\d{15}$|^\d{2}-\d{6}-\d{6}-\d$/u;
-/**
-* [IPv4](https://en.wikipedia.org/wiki/IPv4) regex.
-*/
-const IPV4_REGEX = /^(?:(?:[1-9]|1\d|2[0-4])?\d|25[0-5])(?:\.(?:(?:[1-9]|1\d|2[0-4])?\d|25[0-5])){3}$/u;
-/**
-* [IPv6](https://en.wikipedia.org/wiki/IPv6) regex.
-*/
-const IPV6_REGEX = /^(?:(?:[\da-f]{1,4}:){7}[\da-f]{1,4}|(?:[\da-f]{1,4}:){1,7}:|(?:[\da-f]{1,4}:){1,6}:[\da-f]{1,4}|(?:[\da-f]{1,4}:){1,5}(?::[\da-f]{1,4}){1,2}|(?:[\da-f]{1,4}:){1,4}(?::[\da-f]{1,4}){1,3}|(?:[\da-f]{1,4}:){1,3}(?::[\da-f]{1,4}){1,4}|(?:[\da-f]{1,4}:){1,2}(?::[\da-f]{1,4}){1,5}|[\da-f]{1,4}:(?::[\da-f]{1,4}){1,6}|:(?:(?::[\da-f]{1,4}){1,7}|:)|fe80:(?::[\da-f]{0,4}){0,4}%[\da-z]+|::(?:f{4}(?::0{1,4})?:)?(?:(?:25[0-5]|(?:2[0-4]|1?\d)?\d)\.){3}(?:25[0-5]|(?:2[0-4]|1?\d)?\d)|(?:[\da-f]{1,4}:){1,4}:(?:(?:25[0-5]|(?:2[0-4]|1?\d)?\d)\.){3}(?:25[0-5]|(?:2[0-4]|1?\d)?\d))$/iu;
-/**
-* [IP](https://en.wikipedia.org/wiki/IP_address) regex.
-*/
-const IP_REGEX = /^(?:(?:[1-9]|1\d|2[0-4])?\d|25[0-5])(?:\.(?:(?:[1-9]|1\d|2[0-4])?\d|25[0-5])){3}$|^(?:(?:[\da-f]{1,4}:){7}[\da-f]{1,4}|(?:[\da-f]{1,4}:){1,7}:|(?:[\da-f]{1,4}:){1,6}:[\da-f]{1,4}|(?:[\da-f]{1,4}:){1,5}(?::[\da-f]{1,4}){1,2}|(?:[\da-f]{1,4}:){1,4}(?::[\da-f]{1,4}){1,3}|(?:[\da-f]{1,4}:){1,3}(?::[\da-f]{1,4}){1,4}|(?:[\da-f]{1,4}:){1,2}(?::[\da-f]{1,4}){1,5}|[\da-f]{1,4}:(?::[\da-f]{1,4}){1,6}|:(?:(?::[\da-f]{1,4}){1,7}|:)|fe80:(?::[\da-f]{0,4}){0,4}%[\da-z]+|::(?:f{4}(?::0{1,4})?:)?(?:(?:25[0-5]|(?:2[0-4]|1?\d)?\d)\.){3}(?:25[0-5]|(?:2[0-4]|1?\d)?\d)|(?:[\da-f]{1,4}:){1,4}:(?:(?:25[0-5]|(?:2[0-4]|1?\d)?\d)\.){3}(?:25[0-5]|(?:2[0-4]|1?\d)?\d))$/iu;
-/**
-* [ISO 8601](https://en.wikipedia.org/wiki/ISO_8601) date regex.
-*/
-const ISO_DATE_REGEX = /^\d{4}-(?:0[1-9]|1[0-2])-(?:[12]\d|0[1-9]|3[01])$/u;
-/**
-* [ISO 8601](https://en.wikipedia.org/wiki/ISO_8601) date-time regex.
-*/
-const ISO_DATE_TIME_REGEX = /^\d{4}-(?:0[1-9]|1[0-2])-(?:[12]\d|0[1-9]|3[01])[T ](?:0\d|1\d|2[0-3]):[0-5]\d$/u;
-/**
-* [ISO 8601](https://en.wikipedia.org/wiki/ISO_8601) date-time with seconds regex.
-*/
-const ISO_DATE_TIME_SECOND_REGEX = /^\d{4}-(?:0[1-9]|1[0-2])-(?:[12]\d|0[1-9]|3[01])[T ](?:0\d|1\d|2[0-3])(?::[0-5]\d){2}$/u;
-/**
-* [ISO 8601](https://en.wikipedia.org/wiki/ISO_8601) time regex.
-*/
-const ISO_TIME_REGEX = /^(?:0\d|1\d|2[0-3]):[0-5]\d$/u;
-/**
-* [ISO 8601](https://en.wikipedia.org/wiki/ISO_8601) time with seconds regex.
-*/
-const ISO_TIME_SECOND_REGEX = /^(?:0\d|1\d|2[0-3])(?::[0-5]\d){2}$/u;
-/**
-* [ISO 8601](https://en.wikipedia.org/wiki/ISO_8601) timestamp regex. Allows a
-* space as a date/time separator and an optional space before the UTC offset.
-*/
-const ISO_TIMESTAMP_REGEX = /^\d{4}-(?:0[1-9]|1[0-2])-(?:[12]\d|0[1-9]|3[01])[T ](?:0\d|1\d|2[0-3])(?::[0-5]\d){2}(?:\.\d{1,9})?(?:Z| ?[+-](?:0\d|1\d|2[0-3])(?::?[0-5]\d)?)$/u;
-/**
-* [ISO 8601](https://en.wikipedia.org/wiki/ISO_8601) week regex.
-*/
-const ISO_WEEK_REGEX = /^\d{4}-W(?:0[1-9]|[1-4]\d|5[0-3])$/u;
-/**
-* [JWS compact serialization](https://datatracker.ietf.org/doc/html/rfc7515#section-3.1)
-* regex.
-*
-* Hint: Empty payload and signature segments are allowed because the
-* Base64URL-encoded representation of an empty octet sequence is an empty
-* string.
-*/
-const JWS_COMPACT_REGEX = /^(?:[\w-]{2,3}|(?:[\w-]{4})+(?:[\w-]{2,3})?)\.(?:[\w-]{2,3}|(?:[\w-]{4})+(?:[\w-]{2,3})?)?\.(?:[\w-]{2,3}|(?:[\w-]{4})+(?:[\w-]{2,3})?)?$/u;
-/**
-* [ISRC](https://en.wikipedia.org/wiki/International_Standard_Recording_Code) regex.
-*/
-const ISRC_REGEX = /^(?:[A-Z]{2}[A-Z\d]{3}\d{7}|[A-Z]{2}-[A-Z\d]{3}-\d{2}-\d{5})$/u;
-/**
-* [KSUID](https://github.com/segmentio/ksuid) regex.
-*/
-const KSUID_REGEX = /^[a-zA-Z0-9]{27}$/u;
-/**
-* [MAC](https://en.wikipedia.org/wiki/MAC_address) 48 bit regex.
-*
-* Hint: We decided against the `i` flag for better JSON Schema compatibility.
-*/
-const MAC48_REGEX = /^(?:[\da-fA-F]{2}:){5}[\da-fA-F]{2}$|^(?:[\da-fA-F]{2}-){5}[\da-fA-F]{2}$|^(?:[\da-fA-F]{4}\.){2}[\da-fA-F]{4}$/u;
-/**
-* [MAC](https://en.wikipedia.org/wiki/MAC_address) 64 bit regex.
-*
-* Hint: We decided against the `i` flag for better JSON Schema compatibility.
-*/
-const MAC64_REGEX = /^(?:[\da-fA-F]{2}:){7}[\da-fA-F]{2}$|^(?:[\da-fA-F]{2}-){7}[\da-fA-F]{2}$|^(?:[\da-fA-F]{4}\.){3}[\da-fA-F]{4}$|^(?:[\da-fA-F]{4}:){3}[\da-fA-F]{4}$/u;
-/**
-* [MAC](https://en.wikipedia.org/wiki/MAC_address) regex.
-*
-* Hint: We decided against the `i` flag for better JSON Schema compatibility.
-*/
-const MAC_REGEX = /^(?:[\da-fA-F]{2}:){5}[\da-fA-F]{2}$|^(?:[\da-fA-F]{2}-){5}[\da-fA-F]{2}$|^(?:[\da-fA-F]{4}\.){2}[\da-fA-F]{4}$|^(?:[\da-fA-F]{2}:){7}[\da-fA-F]{2}$|^(?:[\da-fA-F]{2}-){7}[\da-fA-F]{2}$|^(?:[\da-fA-F]{4}\.){3}[\da-fA-F]{4}$|^(?:[\da-fA-F]{4}:){3}[\da-fA-F]{4}$/u;
-/**
-* [Nano ID](https://github.com/ai/nanoid) regex.
-*/
-const NANO_ID_REGEX = /^[\w-]+$/u;
-/**
-* [Octal](https://en.wikipedia.org/wiki/Octal) regex.
-*/
-const OCTAL_REGEX = /^(?:0o)?[0-7]+$/u;
-/**
-* [RFC 5322 email address](https://datatracker.ietf.org/doc/html/rfc5322#section-3.4.1) regex.
-*
-* Hint: This regex was taken from the [HTML Living Standard Specification](https://html.spec.whatwg.org/multipage/input.html#valid-e-mail-address) and does not perfectly represent RFC 5322.
-*/
-const RFC_EMAIL_REGEX = /^[a-zA-Z0-9.!#$%&'*+\/=?^_`{|}~-]+@[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?(?:\.[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?)*$/;
-/**
-* [Slug](https://en.wikipedia.org/wiki/Clean_URL#Slug) regex.
-*/
-const SLUG_REGEX = /^[\da-z]+(?:[-_][\da-z]+)*$/u;
-/**
-* [ULID](https://github.com/ulid/spec) regex.
-*
-* Hint: We decided against the `i` flag for better JSON Schema compatibility.
-* Hint: The first character is restricted to `[0-7]` because the 48-bit
-* timestamp cannot exceed 2^48-1, making the maximum valid ULID
-* `7ZZZZZZZZZZZZZZZZZZZZZZZZZ` in Crockford's Base32 encoding.
-*/
-const ULID_REGEX = /^[0-7][\da-hjkmnp-tv-zA-HJKMNP-TV-Z]{25}$/u;
-/**
-* [UUID](https://en.wikipedia.org/wiki/Universally_unique_identifier) regex.
-*/
-const UUID_REGEX = /^[\da-f]{8}(?:-[\da-f]{4}){3}-[\da-f]{12}$/iu;
-
-//#endregion
-//#region src/actions/base64/base64.ts
-/* @__NO_SIDE_EFFECTS__ */
-function base64(message$1) {
-	return {
-		kind: "validation",
-		type: "base64",
-		reference: base64,
-		async: false,
-		expects: null,
-		requirement: BASE64_REGEX,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "Base64", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/bic/bic.ts
-/* @__NO_SIDE_EFFECTS__ */
-function bic(message$1) {
-	return {
-		kind: "validation",
-		type: "bic",
-		reference: bic,
-		async: false,
-		expects: null,
-		requirement: BIC_REGEX,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "BIC", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/brand/brand.ts
-/**
-* Creates a brand transformation action.
-*
-* @param name The brand name.
-*
-* @returns A brand action.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function brand(name) {
-	return {
-		kind: "transformation",
-		type: "brand",
-		reference: brand,
-		async: false,
-		name,
-		"~run"(dataset) {
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/bytes/bytes.ts
-/* @__NO_SIDE_EFFECTS__ */
-function bytes(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "bytes",
-		reference: bytes,
-		async: false,
-		expects: `${requirement}`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed) {
-				const length$1 = /* @__PURE__ */ _getByteCount(dataset.value);
-				if (length$1 !== this.requirement) _addIssue(this, "bytes", dataset, config$1, { received: `${length$1}` });
-			}
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/check/check.ts
-/* @__NO_SIDE_EFFECTS__ */
-function check(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "check",
-		reference: check,
-		async: false,
-		expects: null,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement(dataset.value)) _addIssue(this, "input", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/check/checkAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function checkAsync(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "check",
-		reference: checkAsync,
-		async: true,
-		expects: null,
-		requirement,
-		message: message$1,
-		async "~run"(dataset, config$1) {
-			if (dataset.typed && !await this.requirement(dataset.value)) _addIssue(this, "input", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/checkItems/checkItems.ts
-/* @__NO_SIDE_EFFECTS__ */
-function checkItems(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "check_items",
-		reference: checkItems,
-		async: false,
-		expects: null,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed) for (let index = 0; index < dataset.value.length; index++) {
-				const item = dataset.value[index];
-				if (!this.requirement(item, index, dataset.value)) _addIssue(this, "item", dataset, config$1, {
-					input: item,
-					path: [{
-						type: "array",
-						origin: "value",
-						input: dataset.value,
-						key: index,
-						value: item
-					}]
-				});
-			}
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/checkItems/checkItemsAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function checkItemsAsync(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "check_items",
-		reference: checkItemsAsync,
-		async: true,
-		expects: null,
-		requirement,
-		message: message$1,
-		async "~run"(dataset, config$1) {
-			if (dataset.typed) {
-				const requirementResults = await Promise.all(dataset.value.map(this.requirement));
-				for (let index = 0; index < dataset.value.length; index++) if (!requirementResults[index]) {
-					const item = dataset.value[index];
-					_addIssue(this, "item", dataset, config$1, {
-						input: item,
-						path: [{
-							type: "array",
-							origin: "value",
-							input: dataset.value,
-							key: index,
-							value: item
-						}]
-					});
-				}
-			}
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/codePoints/codePoints.ts
-/* @__NO_SIDE_EFFECTS__ */
-function codePoints(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "code_points",
-		reference: codePoints,
-		async: false,
-		expects: `${requirement}`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed) {
-				const count = /* @__PURE__ */ _getCodePointCount(dataset.value);
-				if (count !== this.requirement) _addIssue(this, "code points", dataset, config$1, { received: `${count}` });
-			}
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/creditCard/creditCard.ts
-/**
-* Credit card regex.
-*/
-const CREDIT_CARD_REGEX = /^(?:\d{13,19}|\d{4}(?: \d{3,6}){2,4}|\d{4}(?:-\d{3,6}){2,4})$/u;
-/**
-* Sanitize regex.
-*/
-const SANITIZE_REGEX = /[- ]/gu;
-/**
-* Provider regex list.
-*/
-const PROVIDER_REGEX_LIST = (/* unused pure expression or super */ null && ([
-	/^3[47]\d{13}$/u,
-	/^3(?:0[0-5]|[68]\d)\d{11,13}$/u,
-	/^6(?:011|5\d{2})\d{12,15}$/u,
-	/^(?:2131|1800|35\d{3})\d{11}$/u,
-	/^(?:5[1-5]\d{2}|222\d|22[3-9]\d|2[3-6]\d{2}|27[01]\d|2720)\d{12}$/u,
-	/^(?:6[27]\d{14,17}|81\d{14,17})$/u,
-	/^4\d{12}(?:\d{3,6})?$/u
-]));
-/* @__NO_SIDE_EFFECTS__ */
-function creditCard(message$1) {
-	return {
-		kind: "validation",
-		type: "credit_card",
-		reference: creditCard,
-		async: false,
-		expects: null,
-		requirement(input) {
-			let sanitized;
-			return CREDIT_CARD_REGEX.test(input) && (sanitized = input.replace(SANITIZE_REGEX, "")) && PROVIDER_REGEX_LIST.some((regex$1) => regex$1.test(sanitized)) && /* @__PURE__ */ _isLuhnAlgo(sanitized);
-		},
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement(dataset.value)) _addIssue(this, "credit card", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/cuid2/cuid2.ts
-/* @__NO_SIDE_EFFECTS__ */
-function cuid2(message$1) {
-	return {
-		kind: "validation",
-		type: "cuid2",
-		reference: cuid2,
-		async: false,
-		expects: null,
-		requirement: CUID2_REGEX,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "Cuid2", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/decimal/decimal.ts
-/* @__NO_SIDE_EFFECTS__ */
-function decimal(message$1) {
-	return {
-		kind: "validation",
-		type: "decimal",
-		reference: decimal,
-		async: false,
-		expects: null,
-		requirement: DECIMAL_REGEX,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "decimal", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/description/description.ts
-/**
-* Creates a description metadata action.
-*
-* @param description_ The description text.
-*
-* @returns A description action.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function dist_description(description_) {
-	return {
-		kind: "metadata",
-		type: "description",
-		reference: dist_description,
-		description: description_
-	};
-}
-
-//#endregion
-//#region src/actions/digits/digits.ts
-/* @__NO_SIDE_EFFECTS__ */
-function digits(message$1) {
-	return {
-		kind: "validation",
-		type: "digits",
-		reference: digits,
-		async: false,
-		expects: null,
-		requirement: DIGITS_REGEX,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "digits", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/domain/domain.ts
-/* @__NO_SIDE_EFFECTS__ */
-function domain(message$1) {
-	return {
-		kind: "validation",
-		type: "domain",
-		reference: domain,
-		expects: null,
-		async: false,
-		requirement: DOMAIN_REGEX,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "domain", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/email/email.ts
-/* @__NO_SIDE_EFFECTS__ */
-function email(message$1) {
-	return {
-		kind: "validation",
-		type: "email",
-		reference: email,
-		expects: null,
-		async: false,
-		requirement: EMAIL_REGEX,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "email", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/emoji/emoji.ts
-/* @__NO_SIDE_EFFECTS__ */
-function emoji(message$1) {
-	return {
-		kind: "validation",
-		type: "emoji",
-		reference: emoji,
-		async: false,
-		expects: null,
-		requirement: EMOJI_REGEX,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "emoji", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/empty/empty.ts
-/* @__NO_SIDE_EFFECTS__ */
-function empty(message$1) {
-	return {
-		kind: "validation",
-		type: "empty",
-		reference: empty,
-		async: false,
-		expects: "0",
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && dataset.value.length > 0) _addIssue(this, "length", dataset, config$1, { received: `${dataset.value.length}` });
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/endsWith/endsWith.ts
-/* @__NO_SIDE_EFFECTS__ */
-function endsWith(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "ends_with",
-		reference: endsWith,
-		async: false,
-		expects: `"${requirement}"`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !dataset.value.endsWith(this.requirement)) _addIssue(this, "end", dataset, config$1, { received: `"${dataset.value.slice(-this.requirement.length)}"` });
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/entries/entries.ts
-/* @__NO_SIDE_EFFECTS__ */
-function entries(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "entries",
-		reference: entries,
-		async: false,
-		expects: `${requirement}`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (!dataset.typed) return dataset;
-			const count = Object.keys(dataset.value).length;
-			if (dataset.typed && count !== this.requirement) _addIssue(this, "entries", dataset, config$1, { received: `${count}` });
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/everyItem/everyItem.ts
-/* @__NO_SIDE_EFFECTS__ */
-function everyItem(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "every_item",
-		reference: everyItem,
-		async: false,
-		expects: null,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !dataset.value.every(this.requirement)) _addIssue(this, "item", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/examples/examples.ts
-/**
-* Creates an examples metadata action.
-*
-* @param examples_ The examples.
-*
-* @returns An examples action.
-*
-* @beta
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function examples(examples_) {
-	return {
-		kind: "metadata",
-		type: "examples",
-		reference: examples,
-		examples: examples_
-	};
-}
-
-//#endregion
-//#region src/actions/excludes/excludes.ts
-/* @__NO_SIDE_EFFECTS__ */
-function excludes(requirement, message$1) {
-	const received = /* @__PURE__ */ _stringify(requirement);
-	return {
-		kind: "validation",
-		type: "excludes",
-		reference: excludes,
-		async: false,
-		expects: `!${received}`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && dataset.value.includes(this.requirement)) _addIssue(this, "content", dataset, config$1, { received });
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/filterItems/filterItems.ts
-/* @__NO_SIDE_EFFECTS__ */
-function filterItems(operation) {
-	return {
-		kind: "transformation",
-		type: "filter_items",
-		reference: filterItems,
-		async: false,
-		operation,
-		"~run"(dataset) {
-			dataset.value = dataset.value.filter(this.operation);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/findItem/findItem.ts
-/* @__NO_SIDE_EFFECTS__ */
-function findItem(operation) {
-	return {
-		kind: "transformation",
-		type: "find_item",
-		reference: findItem,
-		async: false,
-		operation,
-		"~run"(dataset) {
-			dataset.value = dataset.value.find(this.operation);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/finite/finite.ts
-/* @__NO_SIDE_EFFECTS__ */
-function finite(message$1) {
-	return {
-		kind: "validation",
-		type: "finite",
-		reference: finite,
-		async: false,
-		expects: null,
-		requirement: Number.isFinite,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement(dataset.value)) _addIssue(this, "finite", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/flavor/flavor.ts
-/**
-* Creates a flavor transformation action.
-*
-* @param name The flavor name.
-*
-* @returns A flavor action.
-*
-* @beta
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function flavor(name) {
-	return {
-		kind: "transformation",
-		type: "flavor",
-		reference: flavor,
-		async: false,
-		name,
-		"~run"(dataset) {
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/graphemes/graphemes.ts
-/* @__NO_SIDE_EFFECTS__ */
-function graphemes(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "graphemes",
-		reference: graphemes,
-		async: false,
-		expects: `${requirement}`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed) {
-				const count = /* @__PURE__ */ _getGraphemeCount(dataset.value);
-				if (count !== this.requirement) _addIssue(this, "graphemes", dataset, config$1, { received: `${count}` });
-			}
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/gtValue/gtValue.ts
-/* @__NO_SIDE_EFFECTS__ */
-function gtValue(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "gt_value",
-		reference: gtValue,
-		async: false,
-		expects: `>${requirement instanceof Date ? requirement.toJSON() : /* @__PURE__ */ _stringify(requirement)}`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !(dataset.value > this.requirement)) _addIssue(this, "value", dataset, config$1, { received: dataset.value instanceof Date ? dataset.value.toJSON() : /* @__PURE__ */ _stringify(dataset.value) });
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/guard/guard.ts
-/* @__NO_SIDE_EFFECTS__ */
-function guard(requirement, message$1) {
-	return {
-		kind: "transformation",
-		type: "guard",
-		reference: guard,
-		async: false,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement(dataset.value)) {
-				_addIssue(this, "input", dataset, config$1);
-				dataset.typed = false;
-			}
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/hash/hash.ts
-/**
-* Hash lengths object.
-*/
-const HASH_LENGTHS = {
-	md4: 32,
-	md5: 32,
-	sha1: 40,
-	sha256: 64,
-	sha384: 96,
-	sha512: 128,
-	ripemd128: 32,
-	ripemd160: 40,
-	tiger128: 32,
-	tiger160: 40,
-	tiger192: 48,
-	crc32: 8,
-	crc32b: 8,
-	adler32: 8
-};
-/* @__NO_SIDE_EFFECTS__ */
-function hash(types, message$1) {
-	return {
-		kind: "validation",
-		type: "hash",
-		reference: hash,
-		expects: null,
-		async: false,
-		requirement: RegExp(types.map((type) => `^[a-fA-F0-9]{${HASH_LENGTHS[type]}}$`).join("|"), "u"),
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "hash", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/hexadecimal/hexadecimal.ts
-/* @__NO_SIDE_EFFECTS__ */
-function hexadecimal(message$1) {
-	return {
-		kind: "validation",
-		type: "hexadecimal",
-		reference: hexadecimal,
-		async: false,
-		expects: null,
-		requirement: HEXADECIMAL_REGEX,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "hexadecimal", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/hexColor/hexColor.ts
-/* @__NO_SIDE_EFFECTS__ */
-function hexColor(message$1) {
-	return {
-		kind: "validation",
-		type: "hex_color",
-		reference: hexColor,
-		async: false,
-		expects: null,
-		requirement: HEX_COLOR_REGEX,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "hex color", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/imei/imei.ts
-/* @__NO_SIDE_EFFECTS__ */
-function imei(message$1) {
-	return {
-		kind: "validation",
-		type: "imei",
-		reference: imei,
-		async: false,
-		expects: null,
-		requirement(input) {
-			return IMEI_REGEX.test(input) && /* @__PURE__ */ _isLuhnAlgo(input);
-		},
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement(dataset.value)) _addIssue(this, "IMEI", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/includes/includes.ts
-/* @__NO_SIDE_EFFECTS__ */
-function includes(requirement, message$1) {
-	const expects = /* @__PURE__ */ _stringify(requirement);
-	return {
-		kind: "validation",
-		type: "includes",
-		reference: includes,
-		async: false,
-		expects,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !dataset.value.includes(this.requirement)) _addIssue(this, "content", dataset, config$1, { received: `!${expects}` });
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/integer/integer.ts
-/* @__NO_SIDE_EFFECTS__ */
-function integer(message$1) {
-	return {
-		kind: "validation",
-		type: "integer",
-		reference: integer,
-		async: false,
-		expects: null,
-		requirement: Number.isInteger,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement(dataset.value)) _addIssue(this, "integer", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/ip/ip.ts
-/* @__NO_SIDE_EFFECTS__ */
-function ip(message$1) {
-	return {
-		kind: "validation",
-		type: "ip",
-		reference: ip,
-		async: false,
-		expects: null,
-		requirement: IP_REGEX,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "IP", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/ipv4/ipv4.ts
-/* @__NO_SIDE_EFFECTS__ */
-function ipv4(message$1) {
-	return {
-		kind: "validation",
-		type: "ipv4",
-		reference: ipv4,
-		async: false,
-		expects: null,
-		requirement: IPV4_REGEX,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "IPv4", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/ipv6/ipv6.ts
-/* @__NO_SIDE_EFFECTS__ */
-function ipv6(message$1) {
-	return {
-		kind: "validation",
-		type: "ipv6",
-		reference: ipv6,
-		async: false,
-		expects: null,
-		requirement: IPV6_REGEX,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "IPv6", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/isbn/utils/_isIsbn10.ts
-/**
-* [Validates an ISBN-10](https://en.wikipedia.org/wiki/ISBN#ISBN-10_check_digits).
-*
-* @param input The input value.
-*
-* @returns `true` if the input is a valid ISBN-10, `false` otherwise.
-*
-* @internal
-*/
-function _isIsbn10(input) {
-	const digits$1 = input.split("").map((c) => c === "X" ? 10 : parseInt(c));
-	let sum = 0;
-	for (let i = 0; i < 10; i++) sum += digits$1[i] * (10 - i);
-	return sum % 11 === 0;
-}
-
-//#endregion
-//#region src/actions/isbn/utils/_isIsbn13.ts
-/**
-* [Validates an ISBN-13](https://en.wikipedia.org/wiki/ISBN#ISBN-13_check_digit_calculation).
-*
-* @param input The input value.
-*
-* @returns `true` if the input is a valid ISBN-13, `false` otherwise.
-*
-* @internal
-*/
-function _isIsbn13(input) {
-	const digits$1 = input.split("").map((c) => parseInt(c));
-	let sum = 0;
-	for (let i = 0; i < 13; i++) sum += digits$1[i] * (i % 2 === 0 ? 1 : 3);
-	return sum % 10 === 0;
-}
-
-//#endregion
-//#region src/actions/isbn/isbn.ts
-/**
-* ISBN separator regex.
-*/
-const ISBN_SEPARATOR_REGEX = /[- ]/gu;
-/**
-* ISBN-10 detection regex.
-*/
-const ISBN_10_DETECTION_REGEX = /^\d{9}[\dX]$/u;
-/**
-* ISBN-13 detection regex.
-*/
-const ISBN_13_DETECTION_REGEX = /^\d{13}$/u;
-/* @__NO_SIDE_EFFECTS__ */
-function isbn(message$1) {
-	return {
-		kind: "validation",
-		type: "isbn",
-		reference: isbn,
-		async: false,
-		expects: null,
-		requirement(input) {
-			const replacedInput = input.replace(ISBN_SEPARATOR_REGEX, "");
-			if (ISBN_10_DETECTION_REGEX.test(replacedInput)) return _isIsbn10(replacedInput);
-			else if (ISBN_13_DETECTION_REGEX.test(replacedInput)) return _isIsbn13(replacedInput);
-			return false;
-		},
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement(dataset.value)) _addIssue(this, "ISBN", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/isrc/isrc.ts
-/* @__NO_SIDE_EFFECTS__ */
-function isrc(message$1) {
-	return {
-		kind: "validation",
-		type: "isrc",
-		reference: isrc,
-		async: false,
-		expects: null,
-		requirement: ISRC_REGEX,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "ISRC", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/isoDate/isoDate.ts
-/* @__NO_SIDE_EFFECTS__ */
-function isoDate(message$1) {
-	return {
-		kind: "validation",
-		type: "iso_date",
-		reference: isoDate,
-		async: false,
-		expects: null,
-		requirement: ISO_DATE_REGEX,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "date", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/isoDateTime/isoDateTime.ts
-/* @__NO_SIDE_EFFECTS__ */
-function isoDateTime(message$1) {
-	return {
-		kind: "validation",
-		type: "iso_date_time",
-		reference: isoDateTime,
-		async: false,
-		expects: null,
-		requirement: ISO_DATE_TIME_REGEX,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "date-time", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/isoDateTimeSecond/isoDateTimeSecond.ts
-/* @__NO_SIDE_EFFECTS__ */
-function isoDateTimeSecond(message$1) {
-	return {
-		kind: "validation",
-		type: "iso_date_time_second",
-		reference: isoDateTimeSecond,
-		async: false,
-		expects: null,
-		requirement: ISO_DATE_TIME_SECOND_REGEX,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "date-time-second", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/isoTime/isoTime.ts
-/* @__NO_SIDE_EFFECTS__ */
-function isoTime(message$1) {
-	return {
-		kind: "validation",
-		type: "iso_time",
-		reference: isoTime,
-		async: false,
-		expects: null,
-		requirement: ISO_TIME_REGEX,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "time", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/isoTimeSecond/isoTimeSecond.ts
-/* @__NO_SIDE_EFFECTS__ */
-function isoTimeSecond(message$1) {
-	return {
-		kind: "validation",
-		type: "iso_time_second",
-		reference: isoTimeSecond,
-		async: false,
-		expects: null,
-		requirement: ISO_TIME_SECOND_REGEX,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "time-second", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/isoTimestamp/isoTimestamp.ts
-/* @__NO_SIDE_EFFECTS__ */
-function isoTimestamp(message$1) {
-	return {
-		kind: "validation",
-		type: "iso_timestamp",
-		reference: isoTimestamp,
-		async: false,
-		expects: null,
-		requirement: ISO_TIMESTAMP_REGEX,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "timestamp", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/isoWeek/isoWeek.ts
-/* @__NO_SIDE_EFFECTS__ */
-function isoWeek(message$1) {
-	return {
-		kind: "validation",
-		type: "iso_week",
-		reference: isoWeek,
-		async: false,
-		expects: null,
-		requirement: ISO_WEEK_REGEX,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "week", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/jwsCompact/jwsCompact.ts
-/* @__NO_SIDE_EFFECTS__ */
-function jwsCompact(message$1) {
-	return {
-		kind: "validation",
-		type: "jws_compact",
-		reference: jwsCompact,
-		async: false,
-		expects: null,
-		requirement: JWS_COMPACT_REGEX,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "JWS compact", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/ksuid/ksuid.ts
-/* @__NO_SIDE_EFFECTS__ */
-function ksuid(message$1) {
-	return {
-		kind: "validation",
-		type: "ksuid",
-		reference: ksuid,
-		async: false,
-		expects: null,
-		requirement: KSUID_REGEX,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "KSUID", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/length/length.ts
-/* @__NO_SIDE_EFFECTS__ */
-function dist_length(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "length",
-		reference: dist_length,
-		async: false,
-		expects: `${requirement}`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && dataset.value.length !== this.requirement) _addIssue(this, "length", dataset, config$1, { received: `${dataset.value.length}` });
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/ltValue/ltValue.ts
-/* @__NO_SIDE_EFFECTS__ */
-function ltValue(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "lt_value",
-		reference: ltValue,
-		async: false,
-		expects: `<${requirement instanceof Date ? requirement.toJSON() : /* @__PURE__ */ _stringify(requirement)}`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !(dataset.value < this.requirement)) _addIssue(this, "value", dataset, config$1, { received: dataset.value instanceof Date ? dataset.value.toJSON() : /* @__PURE__ */ _stringify(dataset.value) });
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/mac/mac.ts
-/* @__NO_SIDE_EFFECTS__ */
-function mac(message$1) {
-	return {
-		kind: "validation",
-		type: "mac",
-		reference: mac,
-		async: false,
-		expects: null,
-		requirement: MAC_REGEX,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "MAC", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/mac48/mac48.ts
-/* @__NO_SIDE_EFFECTS__ */
-function mac48(message$1) {
-	return {
-		kind: "validation",
-		type: "mac48",
-		reference: mac48,
-		async: false,
-		expects: null,
-		requirement: MAC48_REGEX,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "48-bit MAC", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/mac64/mac64.ts
-/* @__NO_SIDE_EFFECTS__ */
-function mac64(message$1) {
-	return {
-		kind: "validation",
-		type: "mac64",
-		reference: mac64,
-		async: false,
-		expects: null,
-		requirement: MAC64_REGEX,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "64-bit MAC", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/mapItems/mapItems.ts
-/* @__NO_SIDE_EFFECTS__ */
-function mapItems(operation) {
-	return {
-		kind: "transformation",
-		type: "map_items",
-		reference: mapItems,
-		async: false,
-		operation,
-		"~run"(dataset) {
-			dataset.value = dataset.value.map(this.operation);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/maxBytes/maxBytes.ts
-/* @__NO_SIDE_EFFECTS__ */
-function maxBytes(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "max_bytes",
-		reference: maxBytes,
-		async: false,
-		expects: `<=${requirement}`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed) {
-				const length$1 = /* @__PURE__ */ _getByteCount(dataset.value);
-				if (length$1 > this.requirement) _addIssue(this, "bytes", dataset, config$1, { received: `${length$1}` });
-			}
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/maxCodePoints/maxCodePoints.ts
-/* @__NO_SIDE_EFFECTS__ */
-function maxCodePoints(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "max_code_points",
-		reference: maxCodePoints,
-		async: false,
-		expects: `<=${requirement}`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed) {
-				const count = /* @__PURE__ */ _getCodePointCount(dataset.value);
-				if (count > this.requirement) _addIssue(this, "code points", dataset, config$1, { received: `${count}` });
-			}
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/maxEntries/maxEntries.ts
-/* @__NO_SIDE_EFFECTS__ */
-function maxEntries(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "max_entries",
-		reference: maxEntries,
-		async: false,
-		expects: `<=${requirement}`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (!dataset.typed) return dataset;
-			const count = Object.keys(dataset.value).length;
-			if (dataset.typed && count > this.requirement) _addIssue(this, "entries", dataset, config$1, { received: `${count}` });
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/maxGraphemes/maxGraphemes.ts
-/* @__NO_SIDE_EFFECTS__ */
-function maxGraphemes(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "max_graphemes",
-		reference: maxGraphemes,
-		async: false,
-		expects: `<=${requirement}`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed) {
-				const count = /* @__PURE__ */ _getGraphemeCount(dataset.value);
-				if (count > this.requirement) _addIssue(this, "graphemes", dataset, config$1, { received: `${count}` });
-			}
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/maxLength/maxLength.ts
-/* @__NO_SIDE_EFFECTS__ */
-function maxLength(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "max_length",
-		reference: maxLength,
-		async: false,
-		expects: `<=${requirement}`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && dataset.value.length > this.requirement) _addIssue(this, "length", dataset, config$1, { received: `${dataset.value.length}` });
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/maxSize/maxSize.ts
-/* @__NO_SIDE_EFFECTS__ */
-function maxSize(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "max_size",
-		reference: maxSize,
-		async: false,
-		expects: `<=${requirement}`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && dataset.value.size > this.requirement) _addIssue(this, "size", dataset, config$1, { received: `${dataset.value.size}` });
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/maxValue/maxValue.ts
-/* @__NO_SIDE_EFFECTS__ */
-function maxValue(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "max_value",
-		reference: maxValue,
-		async: false,
-		expects: `<=${requirement instanceof Date ? requirement.toJSON() : /* @__PURE__ */ _stringify(requirement)}`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !(dataset.value <= this.requirement)) _addIssue(this, "value", dataset, config$1, { received: dataset.value instanceof Date ? dataset.value.toJSON() : /* @__PURE__ */ _stringify(dataset.value) });
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/maxWords/maxWords.ts
-/* @__NO_SIDE_EFFECTS__ */
-function maxWords(locales, requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "max_words",
-		reference: maxWords,
-		async: false,
-		expects: `<=${requirement}`,
-		locales,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed) {
-				const count = /* @__PURE__ */ _getWordCount(this.locales, dataset.value);
-				if (count > this.requirement) _addIssue(this, "words", dataset, config$1, { received: `${count}` });
-			}
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/metadata/metadata.ts
-/**
-* Creates a custom metadata action.
-*
-* @param metadata_ The metadata object.
-*
-* @returns A metadata action.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function metadata(metadata_) {
-	return {
-		kind: "metadata",
-		type: "metadata",
-		reference: metadata,
-		metadata: metadata_
-	};
-}
-
-//#endregion
-//#region src/actions/mimeType/mimeType.ts
-/* @__NO_SIDE_EFFECTS__ */
-function mimeType(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "mime_type",
-		reference: mimeType,
-		async: false,
-		expects: /* @__PURE__ */ _joinExpects(requirement.map((option) => `"${option}"`), "|"),
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.includes(dataset.value.type)) _addIssue(this, "MIME type", dataset, config$1, { received: `"${dataset.value.type}"` });
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/minBytes/minBytes.ts
-/* @__NO_SIDE_EFFECTS__ */
-function minBytes(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "min_bytes",
-		reference: minBytes,
-		async: false,
-		expects: `>=${requirement}`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed) {
-				const length$1 = /* @__PURE__ */ _getByteCount(dataset.value);
-				if (length$1 < this.requirement) _addIssue(this, "bytes", dataset, config$1, { received: `${length$1}` });
-			}
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/minCodePoints/minCodePoints.ts
-/* @__NO_SIDE_EFFECTS__ */
-function minCodePoints(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "min_code_points",
-		reference: minCodePoints,
-		async: false,
-		expects: `>=${requirement}`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed) {
-				const count = /* @__PURE__ */ _getCodePointCount(dataset.value);
-				if (count < this.requirement) _addIssue(this, "code points", dataset, config$1, { received: `${count}` });
-			}
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/minEntries/minEntries.ts
-/* @__NO_SIDE_EFFECTS__ */
-function minEntries(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "min_entries",
-		reference: minEntries,
-		async: false,
-		expects: `>=${requirement}`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (!dataset.typed) return dataset;
-			const count = Object.keys(dataset.value).length;
-			if (dataset.typed && count < this.requirement) _addIssue(this, "entries", dataset, config$1, { received: `${count}` });
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/minGraphemes/minGraphemes.ts
-/* @__NO_SIDE_EFFECTS__ */
-function minGraphemes(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "min_graphemes",
-		reference: minGraphemes,
-		async: false,
-		expects: `>=${requirement}`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed) {
-				const count = /* @__PURE__ */ _getGraphemeCount(dataset.value);
-				if (count < this.requirement) _addIssue(this, "graphemes", dataset, config$1, { received: `${count}` });
-			}
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/minLength/minLength.ts
-/* @__NO_SIDE_EFFECTS__ */
-function minLength(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "min_length",
-		reference: minLength,
-		async: false,
-		expects: `>=${requirement}`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && dataset.value.length < this.requirement) _addIssue(this, "length", dataset, config$1, { received: `${dataset.value.length}` });
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/minSize/minSize.ts
-/* @__NO_SIDE_EFFECTS__ */
-function minSize(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "min_size",
-		reference: minSize,
-		async: false,
-		expects: `>=${requirement}`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && dataset.value.size < this.requirement) _addIssue(this, "size", dataset, config$1, { received: `${dataset.value.size}` });
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/minValue/minValue.ts
-/* @__NO_SIDE_EFFECTS__ */
-function minValue(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "min_value",
-		reference: minValue,
-		async: false,
-		expects: `>=${requirement instanceof Date ? requirement.toJSON() : /* @__PURE__ */ _stringify(requirement)}`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !(dataset.value >= this.requirement)) _addIssue(this, "value", dataset, config$1, { received: dataset.value instanceof Date ? dataset.value.toJSON() : /* @__PURE__ */ _stringify(dataset.value) });
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/minWords/minWords.ts
-/* @__NO_SIDE_EFFECTS__ */
-function minWords(locales, requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "min_words",
-		reference: minWords,
-		async: false,
-		expects: `>=${requirement}`,
-		locales,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed) {
-				const count = /* @__PURE__ */ _getWordCount(this.locales, dataset.value);
-				if (count < this.requirement) _addIssue(this, "words", dataset, config$1, { received: `${count}` });
-			}
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/multipleOf/multipleOf.ts
-/* @__NO_SIDE_EFFECTS__ */
-function multipleOf(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "multiple_of",
-		reference: multipleOf,
-		async: false,
-		expects: `%${requirement}`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && dataset.value % this.requirement != 0) _addIssue(this, "multiple", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/nanoid/nanoid.ts
-/* @__NO_SIDE_EFFECTS__ */
-function nanoid(message$1) {
-	return {
-		kind: "validation",
-		type: "nanoid",
-		reference: nanoid,
-		async: false,
-		expects: null,
-		requirement: NANO_ID_REGEX,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "Nano ID", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/nonEmpty/nonEmpty.ts
-/* @__NO_SIDE_EFFECTS__ */
-function nonEmpty(message$1) {
-	return {
-		kind: "validation",
-		type: "non_empty",
-		reference: nonEmpty,
-		async: false,
-		expects: "!0",
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && dataset.value.length === 0) _addIssue(this, "length", dataset, config$1, { received: "0" });
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/normalize/normalize.ts
-/* @__NO_SIDE_EFFECTS__ */
-function normalize(form) {
-	return {
-		kind: "transformation",
-		type: "normalize",
-		reference: normalize,
-		async: false,
-		form,
-		"~run"(dataset) {
-			dataset.value = dataset.value.normalize(this.form);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/notBytes/notBytes.ts
-/* @__NO_SIDE_EFFECTS__ */
-function notBytes(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "not_bytes",
-		reference: notBytes,
-		async: false,
-		expects: `!${requirement}`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed) {
-				const length$1 = /* @__PURE__ */ _getByteCount(dataset.value);
-				if (length$1 === this.requirement) _addIssue(this, "bytes", dataset, config$1, { received: `${length$1}` });
-			}
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/notCodePoints/notCodePoints.ts
-/* @__NO_SIDE_EFFECTS__ */
-function notCodePoints(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "not_code_points",
-		reference: notCodePoints,
-		async: false,
-		expects: `!${requirement}`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed) {
-				const count = /* @__PURE__ */ _getCodePointCount(dataset.value);
-				if (count === this.requirement) _addIssue(this, "code points", dataset, config$1, { received: `${count}` });
-			}
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/notEntries/notEntries.ts
-/* @__NO_SIDE_EFFECTS__ */
-function notEntries(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "not_entries",
-		reference: notEntries,
-		async: false,
-		expects: `!${requirement}`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (!dataset.typed) return dataset;
-			const count = Object.keys(dataset.value).length;
-			if (dataset.typed && count === this.requirement) _addIssue(this, "entries", dataset, config$1, { received: `${count}` });
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/notGraphemes/notGraphemes.ts
-/* @__NO_SIDE_EFFECTS__ */
-function notGraphemes(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "not_graphemes",
-		reference: notGraphemes,
-		async: false,
-		expects: `!${requirement}`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed) {
-				const count = /* @__PURE__ */ _getGraphemeCount(dataset.value);
-				if (count === this.requirement) _addIssue(this, "graphemes", dataset, config$1, { received: `${count}` });
-			}
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/notLength/notLength.ts
-/* @__NO_SIDE_EFFECTS__ */
-function notLength(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "not_length",
-		reference: notLength,
-		async: false,
-		expects: `!${requirement}`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && dataset.value.length === this.requirement) _addIssue(this, "length", dataset, config$1, { received: `${dataset.value.length}` });
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/notSize/notSize.ts
-/* @__NO_SIDE_EFFECTS__ */
-function notSize(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "not_size",
-		reference: notSize,
-		async: false,
-		expects: `!${requirement}`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && dataset.value.size === this.requirement) _addIssue(this, "size", dataset, config$1, { received: `${dataset.value.size}` });
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/notValue/notValue.ts
-/* @__NO_SIDE_EFFECTS__ */
-function notValue(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "not_value",
-		reference: notValue,
-		async: false,
-		expects: requirement instanceof Date ? `!${requirement.toJSON()}` : `!${/* @__PURE__ */ _stringify(requirement)}`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && /* @__PURE__ */ _isValueMatch(this.requirement, dataset.value)) _addIssue(this, "value", dataset, config$1, { received: dataset.value instanceof Date ? dataset.value.toJSON() : /* @__PURE__ */ _stringify(dataset.value) });
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/notValues/notValues.ts
-/* @__NO_SIDE_EFFECTS__ */
-function notValues(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "not_values",
-		reference: notValues,
-		async: false,
-		expects: `!${/* @__PURE__ */ _joinExpects(requirement.map((value$1) => value$1 instanceof Date ? value$1.toJSON() : /* @__PURE__ */ _stringify(value$1)), "|")}`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && this.requirement.some((requirement$1) => /* @__PURE__ */ _isValueMatch(requirement$1, dataset.value))) _addIssue(this, "value", dataset, config$1, { received: dataset.value instanceof Date ? dataset.value.toJSON() : /* @__PURE__ */ _stringify(dataset.value) });
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/notWords/notWords.ts
-/* @__NO_SIDE_EFFECTS__ */
-function notWords(locales, requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "not_words",
-		reference: notWords,
-		async: false,
-		expects: `!${requirement}`,
-		locales,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed) {
-				const count = /* @__PURE__ */ _getWordCount(this.locales, dataset.value);
-				if (count === this.requirement) _addIssue(this, "words", dataset, config$1, { received: `${count}` });
-			}
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/octal/octal.ts
-/* @__NO_SIDE_EFFECTS__ */
-function octal(message$1) {
-	return {
-		kind: "validation",
-		type: "octal",
-		reference: octal,
-		async: false,
-		expects: null,
-		requirement: OCTAL_REGEX,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "octal", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/parseBoolean/parseBoolean.ts
-const TRUTHY = (/* unused pure expression or super */ null && ([
-	true,
-	1,
-	"true",
-	"1",
-	"yes",
-	"y",
-	"on",
-	"enabled"
-]));
-const FALSY = (/* unused pure expression or super */ null && ([
-	false,
-	0,
-	"false",
-	"0",
-	"no",
-	"n",
-	"off",
-	"disabled"
-]));
-/* @__NO_SIDE_EFFECTS__ */
-function parseBoolean(config$1, message$1) {
-	const normalize$1 = (v) => typeof v === "string" ? v.toLowerCase() : v;
-	const truthyRaw = config$1?.truthy ?? TRUTHY;
-	const falsyRaw = config$1?.falsy ?? FALSY;
-	const truthy = config$1?.truthy ? config$1.truthy.map(normalize$1) : TRUTHY;
-	const falsy = config$1?.falsy ? config$1.falsy.map(normalize$1) : FALSY;
-	return {
-		kind: "transformation",
-		type: "parse_boolean",
-		reference: parseBoolean,
-		expects: /* @__PURE__ */ _joinExpects([...truthyRaw, ...falsyRaw].map(_stringify), "|"),
-		config: config$1,
-		message: message$1,
-		async: false,
-		"~run"(dataset, config$2) {
-			const input = normalize$1(dataset.value);
-			if (truthy.includes(input)) dataset.value = true;
-			else if (falsy.includes(input)) dataset.value = false;
-			else {
-				_addIssue(this, "boolean", dataset, config$2);
-				dataset.typed = false;
-			}
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/parseJson/parseJson.ts
-/* @__NO_SIDE_EFFECTS__ */
-function parseJson(config$1, message$1) {
-	return {
-		kind: "transformation",
-		type: "parse_json",
-		reference: parseJson,
-		config: config$1,
-		message: message$1,
-		async: false,
-		"~run"(dataset, config$2) {
-			try {
-				dataset.value = JSON.parse(dataset.value, this.config?.reviver);
-			} catch (error) {
-				if (error instanceof Error) {
-					_addIssue(this, "JSON", dataset, config$2, { received: `"${error.message}"` });
-					dataset.typed = false;
-				} else throw error;
-			}
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/partialCheck/utils/_isPartiallyTyped/_isPartiallyTyped.ts
-/**
-* Checks if a dataset is partially typed.
-*
-* @param dataset The dataset to check.
-* @param paths The paths to check.
-*
-* @returns Whether it is partially typed.
-*
-* @internal
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function _isPartiallyTyped(dataset, paths) {
-	if (dataset.issues) for (const path of paths) for (const issue of dataset.issues) {
-		let typed = false;
-		const bound = Math.min(path.length, issue.path?.length ?? 0);
-		for (let index = 0; index < bound; index++) if (path[index] !== issue.path[index].key && (path[index] !== "$" || issue.path[index].type !== "array")) {
-			typed = true;
-			break;
-		}
-		if (!typed) return false;
-	}
-	return true;
-}
-
-//#endregion
-//#region src/actions/partialCheck/partialCheck.ts
-/* @__NO_SIDE_EFFECTS__ */
-function partialCheck(paths, requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "partial_check",
-		reference: partialCheck,
-		async: false,
-		expects: null,
-		paths,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if ((dataset.typed || /* @__PURE__ */ _isPartiallyTyped(dataset, paths)) && !this.requirement(dataset.value)) _addIssue(this, "input", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/partialCheck/partialCheckAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function partialCheckAsync(paths, requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "partial_check",
-		reference: partialCheckAsync,
-		async: true,
-		expects: null,
-		paths,
-		requirement,
-		message: message$1,
-		async "~run"(dataset, config$1) {
-			if ((dataset.typed || /* @__PURE__ */ _isPartiallyTyped(dataset, paths)) && !await this.requirement(dataset.value)) _addIssue(this, "input", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/rawCheck/rawCheck.ts
-/**
-* Creates a raw check validation action.
-*
-* @param action The validation action.
-*
-* @returns A raw check action.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function rawCheck(action) {
-	return {
-		kind: "validation",
-		type: "raw_check",
-		reference: rawCheck,
-		async: false,
-		expects: null,
-		"~run"(dataset, config$1) {
-			action({
-				dataset,
-				config: config$1,
-				addIssue: (info) => _addIssue(this, info?.label ?? "input", dataset, config$1, info)
-			});
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/rawCheck/rawCheckAsync.ts
-/**
-* Creates a raw check validation action.
-*
-* @param action The validation action.
-*
-* @returns A raw check action.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function rawCheckAsync(action) {
-	return {
-		kind: "validation",
-		type: "raw_check",
-		reference: rawCheckAsync,
-		async: true,
-		expects: null,
-		async "~run"(dataset, config$1) {
-			await action({
-				dataset,
-				config: config$1,
-				addIssue: (info) => _addIssue(this, info?.label ?? "input", dataset, config$1, info)
-			});
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/rawTransform/rawTransform.ts
-/**
-* Creates a raw transformation action.
-*
-* @param action The transformation action.
-*
-* @returns A raw transform action.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function rawTransform(action) {
-	return {
-		kind: "transformation",
-		type: "raw_transform",
-		reference: rawTransform,
-		async: false,
-		"~run"(dataset, config$1) {
-			const output = action({
-				dataset,
-				config: config$1,
-				addIssue: (info) => _addIssue(this, info?.label ?? "input", dataset, config$1, info),
-				NEVER: null
-			});
-			if (dataset.issues) dataset.typed = false;
-			else dataset.value = output;
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/rawTransform/rawTransformAsync.ts
-/**
-* Creates a raw transformation action.
-*
-* @param action The transformation action.
-*
-* @returns A raw transform action.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function rawTransformAsync(action) {
-	return {
-		kind: "transformation",
-		type: "raw_transform",
-		reference: rawTransformAsync,
-		async: true,
-		async "~run"(dataset, config$1) {
-			const output = await action({
-				dataset,
-				config: config$1,
-				addIssue: (info) => _addIssue(this, info?.label ?? "input", dataset, config$1, info),
-				NEVER: null
-			});
-			if (dataset.issues) dataset.typed = false;
-			else dataset.value = output;
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/readonly/readonly.ts
-/* @__NO_SIDE_EFFECTS__ */
-function readonly() {
-	return {
-		kind: "transformation",
-		type: "readonly",
-		reference: readonly,
-		async: false,
-		"~run"(dataset) {
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/reduceItems/reduceItems.ts
-/* @__NO_SIDE_EFFECTS__ */
-function reduceItems(operation, initial) {
-	return {
-		kind: "transformation",
-		type: "reduce_items",
-		reference: reduceItems,
-		async: false,
-		operation,
-		initial,
-		"~run"(dataset) {
-			dataset.value = dataset.value.reduce(this.operation, this.initial);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/regex/regex.ts
-/* @__NO_SIDE_EFFECTS__ */
-function regex(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "regex",
-		reference: regex,
-		async: false,
-		expects: `${requirement}`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "format", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/returns/returns.ts
-/* @__NO_SIDE_EFFECTS__ */
-function returns(schema) {
-	return {
-		kind: "transformation",
-		type: "returns",
-		reference: returns,
-		async: false,
-		schema,
-		"~run"(dataset, config$1) {
-			const func = dataset.value;
-			dataset.value = (...args_) => {
-				const returnsDataset = this.schema["~run"]({ value: func(...args_) }, config$1);
-				if (returnsDataset.issues) throw new ValiError(returnsDataset.issues);
-				return returnsDataset.value;
-			};
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/returns/returnsAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function returnsAsync(schema) {
-	return {
-		kind: "transformation",
-		type: "returns",
-		reference: returnsAsync,
-		async: false,
-		schema,
-		"~run"(dataset, config$1) {
-			const func = dataset.value;
-			dataset.value = async (...args_) => {
-				const returnsDataset = await this.schema["~run"]({ value: await func(...args_) }, config$1);
-				if (returnsDataset.issues) throw new ValiError(returnsDataset.issues);
-				return returnsDataset.value;
-			};
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/rfcEmail/rfcEmail.ts
-/* @__NO_SIDE_EFFECTS__ */
-function rfcEmail(message$1) {
-	return {
-		kind: "validation",
-		type: "rfc_email",
-		reference: rfcEmail,
-		expects: null,
-		async: false,
-		requirement: RFC_EMAIL_REGEX,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "email", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/safeInteger/safeInteger.ts
-/* @__NO_SIDE_EFFECTS__ */
-function safeInteger(message$1) {
-	return {
-		kind: "validation",
-		type: "safe_integer",
-		reference: safeInteger,
-		async: false,
-		expects: null,
-		requirement: Number.isSafeInteger,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement(dataset.value)) _addIssue(this, "safe integer", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/size/size.ts
-/* @__NO_SIDE_EFFECTS__ */
-function size(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "size",
-		reference: size,
-		async: false,
-		expects: `${requirement}`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && dataset.value.size !== this.requirement) _addIssue(this, "size", dataset, config$1, { received: `${dataset.value.size}` });
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/slug/slug.ts
-/* @__NO_SIDE_EFFECTS__ */
-function slug(message$1) {
-	return {
-		kind: "validation",
-		type: "slug",
-		reference: slug,
-		async: false,
-		expects: null,
-		requirement: SLUG_REGEX,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "slug", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/someItem/someItem.ts
-/* @__NO_SIDE_EFFECTS__ */
-function someItem(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "some_item",
-		reference: someItem,
-		async: false,
-		expects: null,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !dataset.value.some(this.requirement)) _addIssue(this, "item", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/sortItems/sortItems.ts
-/* @__NO_SIDE_EFFECTS__ */
-function sortItems(operation) {
-	return {
-		kind: "transformation",
-		type: "sort_items",
-		reference: sortItems,
-		async: false,
-		operation,
-		"~run"(dataset) {
-			dataset.value = dataset.value.sort(this.operation);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/startsWith/startsWith.ts
-/* @__NO_SIDE_EFFECTS__ */
-function startsWith(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "starts_with",
-		reference: startsWith,
-		async: false,
-		expects: `"${requirement}"`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !dataset.value.startsWith(this.requirement)) _addIssue(this, "start", dataset, config$1, { received: `"${dataset.value.slice(0, this.requirement.length)}"` });
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/stringifyJson/stringifyJson.ts
-/* @__NO_SIDE_EFFECTS__ */
-function stringifyJson(config$1, message$1) {
-	return {
-		kind: "transformation",
-		type: "stringify_json",
-		reference: stringifyJson,
-		message: message$1,
-		config: config$1,
-		async: false,
-		"~run"(dataset, config$2) {
-			try {
-				const output = JSON.stringify(dataset.value, this.config?.replacer, this.config?.space);
-				if (output === void 0) {
-					_addIssue(this, "JSON", dataset, config$2);
-					dataset.typed = false;
-				} else dataset.value = output;
-			} catch (error) {
-				if (error instanceof Error) {
-					_addIssue(this, "JSON", dataset, config$2, { received: `"${error.message}"` });
-					dataset.typed = false;
-				} else throw error;
-			}
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/title/title.ts
-/**
-* Creates a title metadata action.
-*
-* @param title_ The title text.
-*
-* @returns A title action.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function title(title_) {
-	return {
-		kind: "metadata",
-		type: "title",
-		reference: title,
-		title: title_
-	};
-}
-
-//#endregion
-//#region src/actions/toBigint/toBigint.ts
-/* @__NO_SIDE_EFFECTS__ */
-function toBigint(message$1) {
-	return {
-		kind: "transformation",
-		type: "to_bigint",
-		reference: toBigint,
-		async: false,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			try {
-				dataset.value = BigInt(dataset.value);
-			} catch {
-				_addIssue(this, "bigint", dataset, config$1);
-				dataset.typed = false;
-			}
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/toBoolean/toBoolean.ts
-/**
-* Creates a to boolean transformation action.
-*
-* @returns A to boolean action.
-*
-* @beta
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function toBoolean() {
-	return {
-		kind: "transformation",
-		type: "to_boolean",
-		reference: toBoolean,
-		async: false,
-		"~run"(dataset) {
-			dataset.value = Boolean(dataset.value);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/toCamelCase/toCamelCase.ts
-/**
-* Creates a to camel case transformation action.
-*
-* Words are separated by `_`, `-` and ASCII whitespace, as well as by case
-* and acronym boundaries.
-*
-* Hint: Acronym runs are normalized to lowercase (e.g. `parseURLValue` →
-* `parseUrlValue`) and digits stay attached to the preceding token (e.g.
-* `item2Name` → `item2Name`).
-*
-* @returns A to camel case action.
-*
-* @beta
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function toCamelCase() {
-	return {
-		kind: "transformation",
-		type: "to_camel_case",
-		reference: toCamelCase,
-		async: false,
-		"~run"(dataset) {
-			dataset.value = /* @__PURE__ */ _formatCase(dataset.value, "", false, true);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/toDate/toDate.ts
-/* @__NO_SIDE_EFFECTS__ */
-function toDate(message$1) {
-	return {
-		kind: "transformation",
-		type: "to_date",
-		reference: toDate,
-		async: false,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			try {
-				dataset.value = new Date(dataset.value);
-				if (isNaN(dataset.value)) {
-					_addIssue(this, "date", dataset, config$1, { received: "\"Invalid Date\"" });
-					dataset.typed = false;
-				}
-			} catch {
-				_addIssue(this, "date", dataset, config$1);
-				dataset.typed = false;
-			}
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/toKebabCase/toKebabCase.ts
-/**
-* Creates a to kebab case transformation action.
-*
-* Words are separated by `_`, `-` and ASCII whitespace, as well as by case
-* and acronym boundaries.
-*
-* Hint: Acronym runs are normalized to lowercase (e.g. `parseURLValue` →
-* `parse-url-value`) and digits stay attached to the preceding token (e.g.
-* `item2Name` → `item2-name`).
-*
-* @returns A to kebab case action.
-*
-* @beta
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function toKebabCase() {
-	return {
-		kind: "transformation",
-		type: "to_kebab_case",
-		reference: toKebabCase,
-		async: false,
-		"~run"(dataset) {
-			dataset.value = /* @__PURE__ */ _formatCase(dataset.value, "-", false, false);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/toLowerCase/toLowerCase.ts
-/**
-* Creates a to lower case transformation action.
-*
-* @returns A to lower case action.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function toLowerCase() {
-	return {
-		kind: "transformation",
-		type: "to_lower_case",
-		reference: toLowerCase,
-		async: false,
-		"~run"(dataset) {
-			dataset.value = dataset.value.toLowerCase();
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/toMaxValue/toMaxValue.ts
-/**
-* Creates a to max value transformation action.
-*
-* @param requirement The maximum value.
-*
-* @returns A to max value action.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function toMaxValue(requirement) {
-	return {
-		kind: "transformation",
-		type: "to_max_value",
-		reference: toMaxValue,
-		async: false,
-		requirement,
-		"~run"(dataset) {
-			dataset.value = dataset.value > this.requirement ? this.requirement : dataset.value;
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/toMinValue/toMinValue.ts
-/**
-* Creates a to min value transformation action.
-*
-* @param requirement The minimum value.
-*
-* @returns A to min value action.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function toMinValue(requirement) {
-	return {
-		kind: "transformation",
-		type: "to_min_value",
-		reference: toMinValue,
-		async: false,
-		requirement,
-		"~run"(dataset) {
-			dataset.value = dataset.value < this.requirement ? this.requirement : dataset.value;
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/toNumber/toNumber.ts
-/* @__NO_SIDE_EFFECTS__ */
-function toNumber(message$1) {
-	return {
-		kind: "transformation",
-		type: "to_number",
-		reference: toNumber,
-		async: false,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			try {
-				dataset.value = Number(dataset.value);
-				if (isNaN(dataset.value)) {
-					_addIssue(this, "number", dataset, config$1);
-					dataset.typed = false;
-				}
-			} catch {
-				_addIssue(this, "number", dataset, config$1);
-				dataset.typed = false;
-			}
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/toPascalCase/toPascalCase.ts
-/**
-* Creates a to pascal case transformation action.
-*
-* Words are separated by `_`, `-` and ASCII whitespace, as well as by case
-* and acronym boundaries.
-*
-* Hint: Acronym runs are normalized to lowercase (e.g. `parseURLValue` →
-* `ParseUrlValue`) and digits stay attached to the preceding token (e.g.
-* `item2Name` → `Item2Name`).
-*
-* @returns A to pascal case action.
-*
-* @beta
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function toPascalCase() {
-	return {
-		kind: "transformation",
-		type: "to_pascal_case",
-		reference: toPascalCase,
-		async: false,
-		"~run"(dataset) {
-			dataset.value = /* @__PURE__ */ _formatCase(dataset.value, "", true, true);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/toSnakeCase/toSnakeCase.ts
-/**
-* Creates a to snake case transformation action.
-*
-* Words are separated by `_`, `-` and ASCII whitespace, as well as by case
-* and acronym boundaries.
-*
-* Hint: Acronym runs are normalized to lowercase (e.g. `parseURLValue` →
-* `parse_url_value`) and digits stay attached to the preceding token (e.g.
-* `item2Name` → `item2_name`).
-*
-* @returns A to snake case action.
-*
-* @beta
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function toSnakeCase() {
-	return {
-		kind: "transformation",
-		type: "to_snake_case",
-		reference: toSnakeCase,
-		async: false,
-		"~run"(dataset) {
-			dataset.value = /* @__PURE__ */ _formatCase(dataset.value, "_", false, false);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/toString/toString.ts
-/* @__NO_SIDE_EFFECTS__ */
-function dist_toString(message$1) {
-	return {
-		kind: "transformation",
-		type: "to_string",
-		reference: dist_toString,
-		async: false,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			try {
-				dataset.value = String(dataset.value);
-			} catch {
-				_addIssue(this, "string", dataset, config$1);
-				dataset.typed = false;
-			}
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/toUpperCase/toUpperCase.ts
-/**
-* Creates a to upper case transformation action.
-*
-* @returns A to upper case action.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function toUpperCase() {
-	return {
-		kind: "transformation",
-		type: "to_upper_case",
-		reference: toUpperCase,
-		async: false,
-		"~run"(dataset) {
-			dataset.value = dataset.value.toUpperCase();
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/transform/transform.ts
-/**
-* Creates a custom transformation action.
-*
-* @param operation The transformation operation.
-*
-* @returns A transform action.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function transform(operation) {
-	return {
-		kind: "transformation",
-		type: "transform",
-		reference: transform,
-		async: false,
-		operation,
-		"~run"(dataset) {
-			dataset.value = this.operation(dataset.value);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/transform/transformAsync.ts
-/**
-* Creates a custom transformation action.
-*
-* @param operation The transformation operation.
-*
-* @returns A transform action.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function transformAsync(operation) {
-	return {
-		kind: "transformation",
-		type: "transform",
-		reference: transformAsync,
-		async: true,
-		operation,
-		async "~run"(dataset) {
-			dataset.value = await this.operation(dataset.value);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/trim/trim.ts
-/**
-* Creates a trim transformation action.
-*
-* @returns A trim action.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function trim() {
-	return {
-		kind: "transformation",
-		type: "trim",
-		reference: trim,
-		async: false,
-		"~run"(dataset) {
-			dataset.value = dataset.value.trim();
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/trimEnd/trimEnd.ts
-/**
-* Creates a trim end transformation action.
-*
-* @returns A trim end action.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function trimEnd() {
-	return {
-		kind: "transformation",
-		type: "trim_end",
-		reference: trimEnd,
-		async: false,
-		"~run"(dataset) {
-			dataset.value = dataset.value.trimEnd();
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/trimStart/trimStart.ts
-/**
-* Creates a trim start transformation action.
-*
-* @returns A trim start action.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function trimStart() {
-	return {
-		kind: "transformation",
-		type: "trim_start",
-		reference: trimStart,
-		async: false,
-		"~run"(dataset) {
-			dataset.value = dataset.value.trimStart();
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/ulid/ulid.ts
-/* @__NO_SIDE_EFFECTS__ */
-function ulid(message$1) {
-	return {
-		kind: "validation",
-		type: "ulid",
-		reference: ulid,
-		async: false,
-		expects: null,
-		requirement: ULID_REGEX,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "ULID", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/url/url.ts
-/* @__NO_SIDE_EFFECTS__ */
-function url(message$1) {
-	return {
-		kind: "validation",
-		type: "url",
-		reference: url,
-		async: false,
-		expects: null,
-		requirement(input) {
-			try {
-				if (URL.canParse) return URL.canParse(input);
-				new URL(input);
-				return true;
-			} catch {
-				return false;
-			}
-		},
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement(dataset.value)) _addIssue(this, "URL", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/uuid/uuid.ts
-/* @__NO_SIDE_EFFECTS__ */
-function uuid(message$1) {
-	return {
-		kind: "validation",
-		type: "uuid",
-		reference: uuid,
-		async: false,
-		expects: null,
-		requirement: UUID_REGEX,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "UUID", dataset, config$1);
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/value/value.ts
-/* @__NO_SIDE_EFFECTS__ */
-function value(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "value",
-		reference: value,
-		async: false,
-		expects: requirement instanceof Date ? requirement.toJSON() : /* @__PURE__ */ _stringify(requirement),
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !/* @__PURE__ */ _isValueMatch(this.requirement, dataset.value)) _addIssue(this, "value", dataset, config$1, { received: dataset.value instanceof Date ? dataset.value.toJSON() : /* @__PURE__ */ _stringify(dataset.value) });
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/values/values.ts
-/* @__NO_SIDE_EFFECTS__ */
-function values(requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "values",
-		reference: values,
-		async: false,
-		expects: `${/* @__PURE__ */ _joinExpects(requirement.map((value$1) => value$1 instanceof Date ? value$1.toJSON() : /* @__PURE__ */ _stringify(value$1)), "|")}`,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed && !this.requirement.some((requirement$1) => /* @__PURE__ */ _isValueMatch(requirement$1, dataset.value))) _addIssue(this, "value", dataset, config$1, { received: dataset.value instanceof Date ? dataset.value.toJSON() : /* @__PURE__ */ _stringify(dataset.value) });
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/actions/words/words.ts
-/* @__NO_SIDE_EFFECTS__ */
-function words(locales, requirement, message$1) {
-	return {
-		kind: "validation",
-		type: "words",
-		reference: words,
-		async: false,
-		expects: `${requirement}`,
-		locales,
-		requirement,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.typed) {
-				const count = /* @__PURE__ */ _getWordCount(this.locales, dataset.value);
-				if (count !== this.requirement) _addIssue(this, "words", dataset, config$1, { received: `${count}` });
-			}
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/const.ts
-const ABORT_EARLY_CONFIG = { abortEarly: true };
-
-//#endregion
-//#region src/methods/assert/assert.ts
-/**
-* Checks if the input matches the schema. As this is an assertion function, it
-* can be used as a type guard.
-*
-* @param schema The schema to be used.
-* @param input The input to be tested.
-*/
-function assert(schema, input) {
-	const issues = schema["~run"]({ value: input }, ABORT_EARLY_CONFIG).issues;
-	if (issues) throw new ValiError(issues);
-}
-
-//#endregion
-//#region src/methods/cache/_LruCache.ts
-/**
-* Efficient LRU cache using Map iteration order.
-*/
-var _LruCache = class {
-	constructor(config$1) {
-		this.refCount = 0;
-		this.maxSize = config$1?.maxSize ?? 1e3;
-		this.maxAge = config$1?.maxAge ?? Infinity;
-		this.hasMaxAge = isFinite(this.maxAge);
-	}
-	/**
-	* Stringifies an unknown input to a cache key component.
-	*
-	* @param input The unknown input.
-	*
-	* @returns A cache key component.
-	*/
-	stringify(input) {
-		const type = typeof input;
-		if (type === "string") return `"${input}"`;
-		if (type === "number" || type === "boolean") return `${input}`;
-		if (type === "bigint") return `${input}n`;
-		if (type === "object" || type === "function") {
-			if (input) {
-				this.refIds ?? (this.refIds = /* @__PURE__ */ new WeakMap());
-				let id = this.refIds.get(input);
-				if (!id) {
-					id = ++this.refCount;
-					this.refIds.set(input, id);
-				}
-				return `#${id}`;
-			}
-			return "null";
-		}
-		return type;
-	}
-	/**
-	* Creates a cache key from input and config.
-	*
-	* @param input The input value.
-	* @param config The parse configuration.
-	*
-	* @returns The cache key.
-	*/
-	key(input, config$1 = {}) {
-		return `${this.stringify(input)}|${this.stringify(config$1.lang)}|${this.stringify(config$1.message)}|${this.stringify(config$1.abortEarly)}|${this.stringify(config$1.abortPipeEarly)}`;
-	}
-	/**
-	* Gets a value from the cache by key.
-	*
-	* @param key The cache key.
-	*
-	* @returns The cached value.
-	*/
-	get(key) {
-		if (!this.store) return void 0;
-		const entry = this.store.get(key);
-		if (!entry) return void 0;
-		if (this.hasMaxAge && Date.now() - entry[1] > this.maxAge) {
-			this.store.delete(key);
-			return;
-		}
-		this.store.delete(key);
-		this.store.set(key, entry);
-		return entry[0];
-	}
-	/**
-	* Sets a value in the cache by key.
-	*
-	* @param key The cache key.
-	* @param value The cached value.
-	*/
-	set(key, value$1) {
-		this.store ?? (this.store = /* @__PURE__ */ new Map());
-		this.store.delete(key);
-		const timestamp = this.hasMaxAge ? Date.now() : 0;
-		this.store.set(key, [value$1, timestamp]);
-		if (this.store.size > this.maxSize) this.store.delete(this.store.keys().next().value);
-	}
-	/**
-	* Clears all entries from the cache.
-	*/
-	clear() {
-		this.store?.clear();
-	}
-};
-
-//#endregion
-//#region src/methods/cache/cache.ts
-/* @__NO_SIDE_EFFECTS__ */
-function cache(schema, config$1) {
-	return _standardSchema({
-		...schema,
-		cacheConfig: config$1,
-		cache: new _LruCache(config$1),
-		"~run"(dataset, runConfig) {
-			const key = this.cache.key(dataset.value, runConfig);
-			let outputDataset = this.cache.get(key);
-			if (!outputDataset) this.cache.set(key, outputDataset = schema["~run"](dataset, runConfig));
-			return /* @__PURE__ */ _cloneDataset(outputDataset);
-		}
-	});
-}
-
-//#endregion
-//#region src/methods/cache/cacheAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function cacheAsync(schema, config$1) {
-	let activeRuns;
-	return _standardSchema({
-		...schema,
-		async: true,
-		cacheConfig: config$1,
-		cache: new _LruCache(config$1),
-		async "~run"(dataset, runConfig) {
-			const key = this.cache.key(dataset.value, runConfig);
-			const cached = this.cache.get(key);
-			if (cached) return /* @__PURE__ */ _cloneDataset(cached);
-			let promise$1 = activeRuns?.get(key);
-			if (!promise$1) {
-				activeRuns ?? (activeRuns = /* @__PURE__ */ new Map());
-				promise$1 = Promise.resolve(schema["~run"](dataset, runConfig));
-				activeRuns.set(key, promise$1);
-			}
-			try {
-				const outputDataset = await promise$1;
-				this.cache.set(key, outputDataset);
-				return /* @__PURE__ */ _cloneDataset(outputDataset);
-			} finally {
-				activeRuns?.delete(key);
-			}
-		}
-	});
-}
-
-//#endregion
-//#region src/methods/config/config.ts
-/**
-* Changes the local configuration of a schema.
-*
-* @param schema The schema to configure.
-* @param config The parse configuration.
-*
-* @returns The configured schema.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function config(schema, config$1) {
-	return _standardSchema({
-		...schema,
-		"~run"(dataset, config_) {
-			return schema["~run"](dataset, {
-				...config_,
-				...config$1
-			});
-		}
-	});
-}
-
-//#endregion
-//#region src/methods/getFallback/getFallback.ts
-/**
-* Returns the fallback value of the schema.
-*
-* @param schema The schema to get it from.
-* @param dataset The output dataset if available.
-* @param config The config if available.
-*
-* @returns The fallback value.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function getFallback(schema, dataset, config$1) {
-	return typeof schema.fallback === "function" ? schema.fallback(dataset, config$1) : schema.fallback;
-}
-
-//#endregion
-//#region src/methods/fallback/fallback.ts
-/**
-* Returns a fallback value as output if the input does not match the schema.
-*
-* @param schema The schema to catch.
-* @param fallback The fallback value.
-*
-* @returns The passed schema.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function fallback(schema, fallback$1) {
-	return _standardSchema({
-		...schema,
-		fallback: fallback$1,
-		"~run"(dataset, config$1) {
-			const outputDataset = schema["~run"](dataset, config$1);
-			return outputDataset.issues ? {
-				typed: true,
-				value: /* @__PURE__ */ getFallback(this, outputDataset, config$1)
-			} : outputDataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/methods/fallback/fallbackAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function fallbackAsync(schema, fallback$1) {
-	return _standardSchema({
-		...schema,
-		fallback: fallback$1,
-		async: true,
-		async "~run"(dataset, config$1) {
-			const outputDataset = await schema["~run"](dataset, config$1);
-			return outputDataset.issues ? {
-				typed: true,
-				value: await /* @__PURE__ */ getFallback(this, outputDataset, config$1)
-			} : outputDataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/methods/flatten/flatten.ts
-/* @__NO_SIDE_EFFECTS__ */
-function flatten(issues) {
-	const flatErrors = {};
-	for (const issue of issues) if (issue.path) {
-		const dotPath = /* @__PURE__ */ getDotPath(issue);
-		if (dotPath) {
-			if (!flatErrors.nested) flatErrors.nested = {};
-			if (Object.prototype.hasOwnProperty.call(flatErrors.nested, dotPath)) flatErrors.nested[dotPath].push(issue.message);
-			else flatErrors.nested[dotPath] = [issue.message];
-		} else if (flatErrors.other) flatErrors.other.push(issue.message);
-		else flatErrors.other = [issue.message];
-	} else if (flatErrors.root) flatErrors.root.push(issue.message);
-	else flatErrors.root = [issue.message];
-	return flatErrors;
-}
-
-//#endregion
-//#region src/methods/forward/forward.ts
-/**
-* Forwards the issues of the passed validation action.
-*
-* @param action The validation action.
-* @param path The path to forward the issues to.
-*
-* @returns The modified action.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function forward(action, path) {
-	return {
-		...action,
-		"~run"(dataset, config$1) {
-			const prevIssues = dataset.issues && [...dataset.issues];
-			dataset = action["~run"](dataset, config$1);
-			if (dataset.issues) {
-				for (const issue of dataset.issues) if (!prevIssues?.includes(issue)) {
-					let pathInput = dataset.value;
-					for (const key of path) {
-						const pathValue = pathInput[key];
-						const pathItem = {
-							type: "unknown",
-							origin: "value",
-							input: pathInput,
-							key,
-							value: pathValue
-						};
-						if (issue.path) issue.path.push(pathItem);
-						else issue.path = [pathItem];
-						if (!pathValue) break;
-						pathInput = pathValue;
-					}
-				}
-			}
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/methods/forward/forwardAsync.ts
-/**
-* Forwards the issues of the passed validation action.
-*
-* @param action The validation action.
-* @param path The path to forward the issues to.
-*
-* @returns The modified action.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function forwardAsync(action, path) {
-	return {
-		...action,
-		async: true,
-		async "~run"(dataset, config$1) {
-			const prevIssues = dataset.issues && [...dataset.issues];
-			dataset = await action["~run"](dataset, config$1);
-			if (dataset.issues) {
-				for (const issue of dataset.issues) if (!prevIssues?.includes(issue)) {
-					let pathInput = dataset.value;
-					for (const key of path) {
-						const pathValue = pathInput[key];
-						const pathItem = {
-							type: "unknown",
-							origin: "value",
-							input: pathInput,
-							key,
-							value: pathValue
-						};
-						if (issue.path) issue.path.push(pathItem);
-						else issue.path = [pathItem];
-						if (!pathValue) break;
-						pathInput = pathValue;
-					}
-				}
-			}
-			return dataset;
-		}
-	};
-}
-
-//#endregion
-//#region src/methods/getDefault/getDefault.ts
-/**
-* Returns the default value of the schema.
-*
-* @param schema The schema to get it from.
-* @param dataset The input dataset if available.
-* @param config The config if available.
-*
-* @returns The default value.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function getDefault(schema, dataset, config$1) {
-	return typeof schema.default === "function" ? schema.default(dataset, config$1) : schema.default;
-}
-
-//#endregion
-//#region src/methods/getDefaults/getDefaults.ts
-/**
-* Returns the default values of the schema.
-*
-* Hint: The difference to `getDefault` is that for object and tuple schemas
-* this function recursively returns the default values of the subschemas
-* instead of `undefined`.
-*
-* @param schema The schema to get them from.
-*
-* @returns The default values.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function getDefaults(schema) {
-	if ("entries" in schema) {
-		const object$1 = {};
-		for (const key in schema.entries) object$1[key] = /* @__PURE__ */ getDefaults(schema.entries[key]);
-		return object$1;
-	}
-	if ("items" in schema) return schema.items.map(getDefaults);
-	return /* @__PURE__ */ getDefault(schema);
-}
-
-//#endregion
-//#region src/methods/getDefaults/getDefaultsAsync.ts
-/**
-* Returns the default values of the schema.
-*
-* Hint: The difference to `getDefault` is that for object and tuple schemas
-* this function recursively returns the default values of the subschemas
-* instead of `undefined`.
-*
-* @param schema The schema to get them from.
-*
-* @returns The default values.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-async function getDefaultsAsync(schema) {
-	if ("entries" in schema) return Object.fromEntries(await Promise.all(Object.entries(schema.entries).map(async ([key, value$1]) => [key, await /* @__PURE__ */ getDefaultsAsync(value$1)])));
-	if ("items" in schema) return Promise.all(schema.items.map(getDefaultsAsync));
-	return /* @__PURE__ */ getDefault(schema);
-}
-
-//#endregion
-//#region src/methods/getDescription/getDescription.ts
-/**
-* Returns the description of the schema.
-*
-* If multiple descriptions are defined, the last one of the highest level is
-* returned. If no description is defined, `undefined` is returned.
-*
-* @param schema The schema to get the description from.
-*
-* @returns The description, if any.
-*
-* @beta
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function getDescription(schema) {
-	return /* @__PURE__ */ _getLastMetadata(schema, "description");
-}
-
-//#endregion
-//#region src/methods/getExamples/getExamples.ts
-/**
-* Returns the examples of a schema.
-*
-* If multiple examples are defined, it concatenates them using depth-first
-* search. If no examples are defined, an empty array is returned.
-*
-* @param schema The schema to get the examples from.
-*
-* @returns The examples, if any.
-*
-* @beta
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function getExamples(schema) {
-	const examples$1 = [];
-	function depthFirstCollect(schema$1) {
-		if ("pipe" in schema$1) {
-			for (const item of schema$1.pipe) if (item.kind === "schema" && "pipe" in item) depthFirstCollect(item);
-			else if (item.kind === "metadata" && item.type === "examples") for (const example of item.examples) examples$1.push(example);
-		}
-	}
-	depthFirstCollect(schema);
-	return examples$1;
-}
-
-//#endregion
-//#region src/methods/getFallbacks/getFallbacks.ts
-/**
-* Returns the fallback values of the schema.
-*
-* Hint: The difference to `getFallback` is that for object and tuple schemas
-* this function recursively returns the fallback values of the subschemas
-* instead of `undefined`.
-*
-* @param schema The schema to get them from.
-*
-* @returns The fallback values.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function getFallbacks(schema) {
-	if ("entries" in schema) {
-		const object$1 = {};
-		for (const key in schema.entries) object$1[key] = /* @__PURE__ */ getFallbacks(schema.entries[key]);
-		return object$1;
-	}
-	if ("items" in schema) return schema.items.map(getFallbacks);
-	return /* @__PURE__ */ getFallback(schema);
-}
-
-//#endregion
-//#region src/methods/getFallbacks/getFallbacksAsync.ts
-/**
-* Returns the fallback values of the schema.
-*
-* Hint: The difference to `getFallback` is that for object and tuple schemas
-* this function recursively returns the fallback values of the subschemas
-* instead of `undefined`.
-*
-* @param schema The schema to get them from.
-*
-* @returns The fallback values.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-async function getFallbacksAsync(schema) {
-	if ("entries" in schema) return Object.fromEntries(await Promise.all(Object.entries(schema.entries).map(async ([key, value$1]) => [key, await /* @__PURE__ */ getFallbacksAsync(value$1)])));
-	if ("items" in schema) return Promise.all(schema.items.map(getFallbacksAsync));
-	return /* @__PURE__ */ getFallback(schema);
-}
-
-//#endregion
-//#region src/methods/getMetadata/getMetadata.ts
-/**
-* Returns the metadata of a schema.
-*
-* If multiple metadata are defined, it shallowly merges them using depth-first
-* search. If no metadata is defined, an empty object is returned.
-*
-* @param schema Schema to get the metadata from.
-*
-* @returns The metadata, if any.
-*
-* @beta
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function getMetadata(schema) {
-	const result = {};
-	function depthFirstMerge(schema$1) {
-		if ("pipe" in schema$1) {
-			for (const item of schema$1.pipe) if (item.kind === "schema" && "pipe" in item) depthFirstMerge(item);
-			else if (item.kind === "metadata" && item.type === "metadata") Object.assign(result, item.metadata);
-		}
-	}
-	depthFirstMerge(schema);
-	return result;
-}
-
-//#endregion
-//#region src/methods/getTitle/getTitle.ts
-/**
-* Returns the title of the schema.
-*
-* If multiple titles are defined, the last one of the highest level is
-* returned. If no title is defined, `undefined` is returned.
-*
-* @param schema The schema to get the title from.
-*
-* @returns The title, if any.
-*
-* @beta
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function getTitle(schema) {
-	return /* @__PURE__ */ _getLastMetadata(schema, "title");
-}
-
-//#endregion
-//#region src/methods/is/is.ts
-/**
-* Checks if the input matches the schema. By using a type predicate, this
-* function can be used as a type guard.
-*
-* @param schema The schema to be used.
-* @param input The input to be tested.
-*
-* @returns Whether the input matches the schema.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function is(schema, input) {
-	return !schema["~run"]({ value: input }, ABORT_EARLY_CONFIG).issues;
-}
-
-//#endregion
-//#region src/schemas/any/any.ts
-/**
-* Creates an any schema.
-*
-* Hint: This schema function exists only for completeness and is not
-* recommended in practice. Instead, `unknown` should be used to accept
-* unknown data.
-*
-* @returns An any schema.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function any() {
-	return _standardSchema({
-		kind: "schema",
-		type: "any",
-		reference: any,
-		expects: "any",
-		async: false,
-		"~run"(dataset) {
-			dataset.typed = true;
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/array/array.ts
-/* @__NO_SIDE_EFFECTS__ */
-function array(item, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "array",
-		reference: array,
-		expects: "Array",
-		async: false,
-		item,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			const input = dataset.value;
-			if (Array.isArray(input)) {
-				dataset.typed = true;
-				dataset.value = [];
-				for (let key = 0; key < input.length; key++) {
-					const value$1 = input[key];
-					const itemDataset = this.item["~run"]({ value: value$1 }, config$1);
-					if (itemDataset.issues) {
-						const pathItem = {
-							type: "array",
-							origin: "value",
-							input,
-							key,
-							value: value$1
-						};
-						for (const issue of itemDataset.issues) {
-							if (issue.path) issue.path.unshift(pathItem);
-							else issue.path = [pathItem];
-							dataset.issues?.push(issue);
-						}
-						if (!dataset.issues) dataset.issues = itemDataset.issues;
-						if (config$1.abortEarly) {
-							dataset.typed = false;
-							break;
-						}
-					}
-					if (!itemDataset.typed) dataset.typed = false;
-					dataset.value.push(itemDataset.value);
-				}
-			} else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/array/arrayAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function arrayAsync(item, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "array",
-		reference: arrayAsync,
-		expects: "Array",
-		async: true,
-		item,
-		message: message$1,
-		async "~run"(dataset, config$1) {
-			const input = dataset.value;
-			if (Array.isArray(input)) {
-				dataset.typed = true;
-				dataset.value = [];
-				const itemDatasets = await Promise.all(input.map((value$1) => this.item["~run"]({ value: value$1 }, config$1)));
-				for (let key = 0; key < itemDatasets.length; key++) {
-					const itemDataset = itemDatasets[key];
-					if (itemDataset.issues) {
-						const pathItem = {
-							type: "array",
-							origin: "value",
-							input,
-							key,
-							value: input[key]
-						};
-						for (const issue of itemDataset.issues) {
-							if (issue.path) issue.path.unshift(pathItem);
-							else issue.path = [pathItem];
-							dataset.issues?.push(issue);
-						}
-						if (!dataset.issues) dataset.issues = itemDataset.issues;
-						if (config$1.abortEarly) {
-							dataset.typed = false;
-							break;
-						}
-					}
-					if (!itemDataset.typed) dataset.typed = false;
-					dataset.value.push(itemDataset.value);
-				}
-			} else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/bigint/bigint.ts
-/* @__NO_SIDE_EFFECTS__ */
-function bigint(message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "bigint",
-		reference: bigint,
-		expects: "bigint",
-		async: false,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (typeof dataset.value === "bigint") dataset.typed = true;
-			else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/blob/blob.ts
-/* @__NO_SIDE_EFFECTS__ */
-function blob(message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "blob",
-		reference: blob,
-		expects: "Blob",
-		async: false,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.value instanceof Blob) dataset.typed = true;
-			else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/boolean/boolean.ts
-/* @__NO_SIDE_EFFECTS__ */
-function dist_boolean(message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "boolean",
-		reference: dist_boolean,
-		expects: "boolean",
-		async: false,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (typeof dataset.value === "boolean") dataset.typed = true;
-			else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/custom/custom.ts
-/* @__NO_SIDE_EFFECTS__ */
-function custom(check$1, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "custom",
-		reference: custom,
-		expects: "unknown",
-		async: false,
-		check: check$1,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (this.check(dataset.value)) dataset.typed = true;
-			else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/custom/customAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function customAsync(check$1, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "custom",
-		reference: customAsync,
-		expects: "unknown",
-		async: true,
-		check: check$1,
-		message: message$1,
-		async "~run"(dataset, config$1) {
-			if (await this.check(dataset.value)) dataset.typed = true;
-			else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/date/date.ts
-/* @__NO_SIDE_EFFECTS__ */
-function date(message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "date",
-		reference: date,
-		expects: "Date",
-		async: false,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.value instanceof Date) if (!isNaN(dataset.value)) dataset.typed = true;
-			else _addIssue(this, "type", dataset, config$1, { received: "\"Invalid Date\"" });
-			else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/enum/enum.ts
-/* @__NO_SIDE_EFFECTS__ */
-function enum_(enum__, message$1) {
-	const options = [];
-	for (const key in enum__) if (`${+key}` !== key || typeof enum__[key] !== "string" || !Object.is(enum__[enum__[key]], +key)) options.push(enum__[key]);
-	return _standardSchema({
-		kind: "schema",
-		type: "enum",
-		reference: enum_,
-		expects: /* @__PURE__ */ _joinExpects(options.map(_stringify), "|"),
-		async: false,
-		enum: enum__,
-		options,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (this.options.includes(dataset.value)) dataset.typed = true;
-			else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/exactOptional/exactOptional.ts
-/* @__NO_SIDE_EFFECTS__ */
-function exactOptional(wrapped, default_) {
-	return _standardSchema({
-		kind: "schema",
-		type: "exact_optional",
-		reference: exactOptional,
-		expects: wrapped.expects,
-		async: false,
-		wrapped,
-		default: default_,
-		"~run"(dataset, config$1) {
-			return this.wrapped["~run"](dataset, config$1);
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/exactOptional/exactOptionalAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function exactOptionalAsync(wrapped, default_) {
-	return _standardSchema({
-		kind: "schema",
-		type: "exact_optional",
-		reference: exactOptionalAsync,
-		expects: wrapped.expects,
-		async: true,
-		wrapped,
-		default: default_,
-		async "~run"(dataset, config$1) {
-			return this.wrapped["~run"](dataset, config$1);
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/file/file.ts
-/* @__NO_SIDE_EFFECTS__ */
-function file(message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "file",
-		reference: file,
-		expects: "File",
-		async: false,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.value instanceof File) dataset.typed = true;
-			else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/function/function.ts
-/* @__NO_SIDE_EFFECTS__ */
-function function_(message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "function",
-		reference: function_,
-		expects: "Function",
-		async: false,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (typeof dataset.value === "function") dataset.typed = true;
-			else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/instance/instance.ts
-/* @__NO_SIDE_EFFECTS__ */
-function instance(class_, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "instance",
-		reference: instance,
-		expects: class_.name,
-		async: false,
-		class: class_,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.value instanceof this.class) dataset.typed = true;
-			else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/intersect/utils/_merge/_merge.ts
-/**
-* Merges two values into one single output.
-*
-* @param value1 First value.
-* @param value2 Second value.
-*
-* @returns The merge dataset.
-*
-* @internal
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function _merge(value1, value2) {
-	if (typeof value1 === typeof value2) {
-		if (/* @__PURE__ */ _isSameValueZero(value1, value2) || value1 instanceof Date && value2 instanceof Date && /* @__PURE__ */ _isSameValueZero(+value1, +value2)) return { value: value1 };
-		if (value1 && value2 && value1.constructor === Object && value2.constructor === Object) {
-			const nextValue = {
-				...value1,
-				...value2
-			};
-			for (const key in value2) if (Object.prototype.hasOwnProperty.call(value1, key) && Object.prototype.hasOwnProperty.call(value2, key)) {
-				const dataset = /* @__PURE__ */ _merge(value1[key], value2[key]);
-				if (dataset.issue) return dataset;
-				nextValue[key] = dataset.value;
-			}
-			return { value: nextValue };
-		}
-		if (Array.isArray(value1) && Array.isArray(value2)) {
-			if (value1.length === value2.length) {
-				const nextValue = [...value1];
-				for (let index = 0; index < value1.length; index++) {
-					const dataset = /* @__PURE__ */ _merge(value1[index], value2[index]);
-					if (dataset.issue) return dataset;
-					nextValue[index] = dataset.value;
-				}
-				return { value: nextValue };
-			}
-		}
-	}
-	return { issue: true };
-}
-
-//#endregion
-//#region src/schemas/intersect/intersect.ts
-/* @__NO_SIDE_EFFECTS__ */
-function intersect(options, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "intersect",
-		reference: intersect,
-		expects: /* @__PURE__ */ _joinExpects(options.map((option) => option.expects), "&"),
-		async: false,
-		options,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (this.options.length) {
-				const input = dataset.value;
-				let outputs;
-				dataset.typed = true;
-				for (const schema of this.options) {
-					const optionDataset = schema["~run"]({ value: input }, config$1);
-					if (optionDataset.issues) {
-						if (dataset.issues) for (const issue of optionDataset.issues) dataset.issues.push(issue);
-						else dataset.issues = optionDataset.issues;
-						if (config$1.abortEarly) {
-							dataset.typed = false;
-							break;
-						}
-					}
-					if (!optionDataset.typed) dataset.typed = false;
-					if (dataset.typed) if (outputs) outputs.push(optionDataset.value);
-					else outputs = [optionDataset.value];
-				}
-				if (dataset.typed) {
-					dataset.value = outputs[0];
-					for (let index = 1; index < outputs.length; index++) {
-						const mergeDataset = /* @__PURE__ */ _merge(dataset.value, outputs[index]);
-						if (mergeDataset.issue) {
-							_addIssue(this, "type", dataset, config$1, { received: "unknown" });
-							break;
-						}
-						dataset.value = mergeDataset.value;
-					}
-				}
-			} else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/intersect/intersectAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function intersectAsync(options, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "intersect",
-		reference: intersectAsync,
-		expects: /* @__PURE__ */ _joinExpects(options.map((option) => option.expects), "&"),
-		async: true,
-		options,
-		message: message$1,
-		async "~run"(dataset, config$1) {
-			if (this.options.length) {
-				const input = dataset.value;
-				let outputs;
-				dataset.typed = true;
-				const optionDatasets = await Promise.all(this.options.map((schema) => schema["~run"]({ value: input }, config$1)));
-				for (const optionDataset of optionDatasets) {
-					if (optionDataset.issues) {
-						if (dataset.issues) for (const issue of optionDataset.issues) dataset.issues.push(issue);
-						else dataset.issues = optionDataset.issues;
-						if (config$1.abortEarly) {
-							dataset.typed = false;
-							break;
-						}
-					}
-					if (!optionDataset.typed) dataset.typed = false;
-					if (dataset.typed) if (outputs) outputs.push(optionDataset.value);
-					else outputs = [optionDataset.value];
-				}
-				if (dataset.typed) {
-					dataset.value = outputs[0];
-					for (let index = 1; index < outputs.length; index++) {
-						const mergeDataset = /* @__PURE__ */ _merge(dataset.value, outputs[index]);
-						if (mergeDataset.issue) {
-							_addIssue(this, "type", dataset, config$1, { received: "unknown" });
-							break;
-						}
-						dataset.value = mergeDataset.value;
-					}
-				}
-			} else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/lazy/lazy.ts
-/**
-* Creates a lazy schema.
-*
-* @param getter The schema getter.
-*
-* @returns A lazy schema.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function lazy(getter) {
-	return _standardSchema({
-		kind: "schema",
-		type: "lazy",
-		reference: lazy,
-		expects: "unknown",
-		async: false,
-		getter,
-		"~run"(dataset, config$1) {
-			return this.getter(dataset.value)["~run"](dataset, config$1);
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/lazy/lazyAsync.ts
-/**
-* Creates a lazy schema.
-*
-* @param getter The schema getter.
-*
-* @returns A lazy schema.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function lazyAsync(getter) {
-	return _standardSchema({
-		kind: "schema",
-		type: "lazy",
-		reference: lazyAsync,
-		expects: "unknown",
-		async: true,
-		getter,
-		async "~run"(dataset, config$1) {
-			return (await this.getter(dataset.value))["~run"](dataset, config$1);
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/literal/literal.ts
-/* @__NO_SIDE_EFFECTS__ */
-function literal(literal_, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "literal",
-		reference: literal,
-		expects: /* @__PURE__ */ _stringify(literal_),
-		async: false,
-		literal: literal_,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (/* @__PURE__ */ _isSameValueZero(dataset.value, this.literal)) dataset.typed = true;
-			else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/looseObject/looseObject.ts
-/* @__NO_SIDE_EFFECTS__ */
-function looseObject(entries$1, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "loose_object",
-		reference: looseObject,
-		expects: "Object",
-		async: false,
-		entries: entries$1,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			const input = dataset.value;
-			if (input && typeof input === "object") {
-				dataset.typed = true;
-				dataset.value = {};
-				for (const key in this.entries) {
-					const valueSchema = this.entries[key];
-					if (key in input || (valueSchema.type === "exact_optional" || valueSchema.type === "optional" || valueSchema.type === "nullish") && valueSchema.default !== void 0) {
-						const value$1 = key in input ? input[key] : /* @__PURE__ */ getDefault(valueSchema);
-						const valueDataset = valueSchema["~run"]({ value: value$1 }, config$1);
-						if (valueDataset.issues) {
-							const pathItem = {
-								type: "object",
-								origin: "value",
-								input,
-								key,
-								value: value$1
-							};
-							for (const issue of valueDataset.issues) {
-								if (issue.path) issue.path.unshift(pathItem);
-								else issue.path = [pathItem];
-								dataset.issues?.push(issue);
-							}
-							if (!dataset.issues) dataset.issues = valueDataset.issues;
-							if (config$1.abortEarly) {
-								dataset.typed = false;
-								break;
-							}
-						}
-						if (!valueDataset.typed) dataset.typed = false;
-						dataset.value[key] = valueDataset.value;
-					} else if (valueSchema.fallback !== void 0) dataset.value[key] = /* @__PURE__ */ getFallback(valueSchema);
-					else if (valueSchema.type !== "exact_optional" && valueSchema.type !== "optional" && valueSchema.type !== "nullish") {
-						_addIssue(this, "key", dataset, config$1, {
-							input: void 0,
-							expected: `"${key}"`,
-							path: [{
-								type: "object",
-								origin: "key",
-								input,
-								key,
-								value: input[key]
-							}]
-						});
-						if (config$1.abortEarly) break;
-					}
-				}
-				if (!dataset.issues || !config$1.abortEarly) {
-					for (const key in input) if (/* @__PURE__ */ _isValidObjectKey(input, key) && !Object.prototype.hasOwnProperty.call(this.entries, key)) dataset.value[key] = input[key];
-				}
-			} else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/looseObject/looseObjectAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function looseObjectAsync(entries$1, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "loose_object",
-		reference: looseObjectAsync,
-		expects: "Object",
-		async: true,
-		entries: entries$1,
-		message: message$1,
-		async "~run"(dataset, config$1) {
-			const input = dataset.value;
-			if (input && typeof input === "object") {
-				dataset.typed = true;
-				dataset.value = {};
-				const valueDatasets = await Promise.all(Object.entries(this.entries).map(async ([key, valueSchema]) => {
-					if (key in input || (valueSchema.type === "exact_optional" || valueSchema.type === "optional" || valueSchema.type === "nullish") && valueSchema.default !== void 0) {
-						const value$1 = key in input ? input[key] : await /* @__PURE__ */ getDefault(valueSchema);
-						return [
-							key,
-							value$1,
-							valueSchema,
-							await valueSchema["~run"]({ value: value$1 }, config$1)
-						];
-					}
-					return [
-						key,
-						input[key],
-						valueSchema,
-						null
-					];
-				}));
-				for (const [key, value$1, valueSchema, valueDataset] of valueDatasets) if (valueDataset) {
-					if (valueDataset.issues) {
-						const pathItem = {
-							type: "object",
-							origin: "value",
-							input,
-							key,
-							value: value$1
-						};
-						for (const issue of valueDataset.issues) {
-							if (issue.path) issue.path.unshift(pathItem);
-							else issue.path = [pathItem];
-							dataset.issues?.push(issue);
-						}
-						if (!dataset.issues) dataset.issues = valueDataset.issues;
-						if (config$1.abortEarly) {
-							dataset.typed = false;
-							break;
-						}
-					}
-					if (!valueDataset.typed) dataset.typed = false;
-					dataset.value[key] = valueDataset.value;
-				} else if (valueSchema.fallback !== void 0) dataset.value[key] = await /* @__PURE__ */ getFallback(valueSchema);
-				else if (valueSchema.type !== "exact_optional" && valueSchema.type !== "optional" && valueSchema.type !== "nullish") {
-					_addIssue(this, "key", dataset, config$1, {
-						input: void 0,
-						expected: `"${key}"`,
-						path: [{
-							type: "object",
-							origin: "key",
-							input,
-							key,
-							value: value$1
-						}]
-					});
-					if (config$1.abortEarly) break;
-				}
-				if (!dataset.issues || !config$1.abortEarly) {
-					for (const key in input) if (/* @__PURE__ */ _isValidObjectKey(input, key) && !Object.prototype.hasOwnProperty.call(this.entries, key)) dataset.value[key] = input[key];
-				}
-			} else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/looseTuple/looseTuple.ts
-/* @__NO_SIDE_EFFECTS__ */
-function looseTuple(items, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "loose_tuple",
-		reference: looseTuple,
-		expects: "Array",
-		async: false,
-		items,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			const input = dataset.value;
-			if (Array.isArray(input)) {
-				dataset.typed = true;
-				dataset.value = [];
-				for (let key = 0; key < this.items.length; key++) {
-					const value$1 = input[key];
-					const itemDataset = this.items[key]["~run"]({ value: value$1 }, config$1);
-					if (itemDataset.issues) {
-						const pathItem = {
-							type: "array",
-							origin: "value",
-							input,
-							key,
-							value: value$1
-						};
-						for (const issue of itemDataset.issues) {
-							if (issue.path) issue.path.unshift(pathItem);
-							else issue.path = [pathItem];
-							dataset.issues?.push(issue);
-						}
-						if (!dataset.issues) dataset.issues = itemDataset.issues;
-						if (config$1.abortEarly) {
-							dataset.typed = false;
-							break;
-						}
-					}
-					if (!itemDataset.typed) dataset.typed = false;
-					dataset.value.push(itemDataset.value);
-				}
-				if (!dataset.issues || !config$1.abortEarly) for (let key = this.items.length; key < input.length; key++) dataset.value.push(input[key]);
-			} else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/looseTuple/looseTupleAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function looseTupleAsync(items, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "loose_tuple",
-		reference: looseTupleAsync,
-		expects: "Array",
-		async: true,
-		items,
-		message: message$1,
-		async "~run"(dataset, config$1) {
-			const input = dataset.value;
-			if (Array.isArray(input)) {
-				dataset.typed = true;
-				dataset.value = [];
-				const itemDatasets = await Promise.all(this.items.map(async (item, key) => {
-					const value$1 = input[key];
-					return [
-						key,
-						value$1,
-						await item["~run"]({ value: value$1 }, config$1)
-					];
-				}));
-				for (const [key, value$1, itemDataset] of itemDatasets) {
-					if (itemDataset.issues) {
-						const pathItem = {
-							type: "array",
-							origin: "value",
-							input,
-							key,
-							value: value$1
-						};
-						for (const issue of itemDataset.issues) {
-							if (issue.path) issue.path.unshift(pathItem);
-							else issue.path = [pathItem];
-							dataset.issues?.push(issue);
-						}
-						if (!dataset.issues) dataset.issues = itemDataset.issues;
-						if (config$1.abortEarly) {
-							dataset.typed = false;
-							break;
-						}
-					}
-					if (!itemDataset.typed) dataset.typed = false;
-					dataset.value.push(itemDataset.value);
-				}
-				if (!dataset.issues || !config$1.abortEarly) for (let key = this.items.length; key < input.length; key++) dataset.value.push(input[key]);
-			} else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/map/map.ts
-/* @__NO_SIDE_EFFECTS__ */
-function map(key, value$1, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "map",
-		reference: map,
-		expects: "Map",
-		async: false,
-		key,
-		value: value$1,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			const input = dataset.value;
-			if (input instanceof Map) {
-				dataset.typed = true;
-				dataset.value = /* @__PURE__ */ new Map();
-				for (const [inputKey, inputValue] of input) {
-					const keyDataset = this.key["~run"]({ value: inputKey }, config$1);
-					if (keyDataset.issues) {
-						const pathItem = {
-							type: "map",
-							origin: "key",
-							input,
-							key: inputKey,
-							value: inputValue
-						};
-						for (const issue of keyDataset.issues) {
-							if (issue.path) issue.path.unshift(pathItem);
-							else issue.path = [pathItem];
-							dataset.issues?.push(issue);
-						}
-						if (!dataset.issues) dataset.issues = keyDataset.issues;
-						if (config$1.abortEarly) {
-							dataset.typed = false;
-							break;
-						}
-					}
-					const valueDataset = this.value["~run"]({ value: inputValue }, config$1);
-					if (valueDataset.issues) {
-						const pathItem = {
-							type: "map",
-							origin: "value",
-							input,
-							key: inputKey,
-							value: inputValue
-						};
-						for (const issue of valueDataset.issues) {
-							if (issue.path) issue.path.unshift(pathItem);
-							else issue.path = [pathItem];
-							dataset.issues?.push(issue);
-						}
-						if (!dataset.issues) dataset.issues = valueDataset.issues;
-						if (config$1.abortEarly) {
-							dataset.typed = false;
-							break;
-						}
-					}
-					if (!keyDataset.typed || !valueDataset.typed) dataset.typed = false;
-					dataset.value.set(keyDataset.value, valueDataset.value);
-				}
-			} else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/map/mapAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function mapAsync(key, value$1, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "map",
-		reference: mapAsync,
-		expects: "Map",
-		async: true,
-		key,
-		value: value$1,
-		message: message$1,
-		async "~run"(dataset, config$1) {
-			const input = dataset.value;
-			if (input instanceof Map) {
-				dataset.typed = true;
-				dataset.value = /* @__PURE__ */ new Map();
-				const datasets = await Promise.all([...input].map(([inputKey, inputValue]) => Promise.all([
-					inputKey,
-					inputValue,
-					this.key["~run"]({ value: inputKey }, config$1),
-					this.value["~run"]({ value: inputValue }, config$1)
-				])));
-				for (const [inputKey, inputValue, keyDataset, valueDataset] of datasets) {
-					if (keyDataset.issues) {
-						const pathItem = {
-							type: "map",
-							origin: "key",
-							input,
-							key: inputKey,
-							value: inputValue
-						};
-						for (const issue of keyDataset.issues) {
-							if (issue.path) issue.path.unshift(pathItem);
-							else issue.path = [pathItem];
-							dataset.issues?.push(issue);
-						}
-						if (!dataset.issues) dataset.issues = keyDataset.issues;
-						if (config$1.abortEarly) {
-							dataset.typed = false;
-							break;
-						}
-					}
-					if (valueDataset.issues) {
-						const pathItem = {
-							type: "map",
-							origin: "value",
-							input,
-							key: inputKey,
-							value: inputValue
-						};
-						for (const issue of valueDataset.issues) {
-							if (issue.path) issue.path.unshift(pathItem);
-							else issue.path = [pathItem];
-							dataset.issues?.push(issue);
-						}
-						if (!dataset.issues) dataset.issues = valueDataset.issues;
-						if (config$1.abortEarly) {
-							dataset.typed = false;
-							break;
-						}
-					}
-					if (!keyDataset.typed || !valueDataset.typed) dataset.typed = false;
-					dataset.value.set(keyDataset.value, valueDataset.value);
-				}
-			} else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/nan/nan.ts
-/* @__NO_SIDE_EFFECTS__ */
-function nan(message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "nan",
-		reference: nan,
-		expects: "NaN",
-		async: false,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (Number.isNaN(dataset.value)) dataset.typed = true;
-			else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/never/never.ts
-/* @__NO_SIDE_EFFECTS__ */
-function never(message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "never",
-		reference: never,
-		expects: "never",
-		async: false,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			_addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/nonNullable/nonNullable.ts
-/* @__NO_SIDE_EFFECTS__ */
-function nonNullable(wrapped, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "non_nullable",
-		reference: nonNullable,
-		expects: "!null",
-		async: false,
-		wrapped,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.value !== null) dataset = this.wrapped["~run"](dataset, config$1);
-			if (dataset.value === null) _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/nonNullable/nonNullableAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function nonNullableAsync(wrapped, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "non_nullable",
-		reference: nonNullableAsync,
-		expects: "!null",
-		async: true,
-		wrapped,
-		message: message$1,
-		async "~run"(dataset, config$1) {
-			if (dataset.value !== null) dataset = await this.wrapped["~run"](dataset, config$1);
-			if (dataset.value === null) _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/nonNullish/nonNullish.ts
-/* @__NO_SIDE_EFFECTS__ */
-function nonNullish(wrapped, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "non_nullish",
-		reference: nonNullish,
-		expects: "(!null & !undefined)",
-		async: false,
-		wrapped,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (!(dataset.value === null || dataset.value === void 0)) dataset = this.wrapped["~run"](dataset, config$1);
-			if (dataset.value === null || dataset.value === void 0) _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/nonNullish/nonNullishAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function nonNullishAsync(wrapped, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "non_nullish",
-		reference: nonNullishAsync,
-		expects: "(!null & !undefined)",
-		async: true,
-		wrapped,
-		message: message$1,
-		async "~run"(dataset, config$1) {
-			if (!(dataset.value === null || dataset.value === void 0)) dataset = await this.wrapped["~run"](dataset, config$1);
-			if (dataset.value === null || dataset.value === void 0) _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/nonOptional/nonOptional.ts
-/* @__NO_SIDE_EFFECTS__ */
-function nonOptional(wrapped, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "non_optional",
-		reference: nonOptional,
-		expects: "!undefined",
-		async: false,
-		wrapped,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.value !== void 0) dataset = this.wrapped["~run"](dataset, config$1);
-			if (dataset.value === void 0) _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/nonOptional/nonOptionalAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function nonOptionalAsync(wrapped, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "non_optional",
-		reference: nonOptionalAsync,
-		expects: "!undefined",
-		async: true,
-		wrapped,
-		message: message$1,
-		async "~run"(dataset, config$1) {
-			if (dataset.value !== void 0) dataset = await this.wrapped["~run"](dataset, config$1);
-			if (dataset.value === void 0) _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/null/null.ts
-/* @__NO_SIDE_EFFECTS__ */
-function null_(message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "null",
-		reference: null_,
-		expects: "null",
-		async: false,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.value === null) dataset.typed = true;
-			else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/nullable/nullable.ts
-/* @__NO_SIDE_EFFECTS__ */
-function nullable(wrapped, default_) {
-	return _standardSchema({
-		kind: "schema",
-		type: "nullable",
-		reference: nullable,
-		expects: `(${wrapped.expects} | null)`,
-		async: false,
-		wrapped,
-		default: default_,
-		"~run"(dataset, config$1) {
-			if (dataset.value === null) {
-				if (this.default !== void 0) dataset.value = /* @__PURE__ */ getDefault(this, dataset, config$1);
-				if (dataset.value === null) {
-					dataset.typed = true;
-					return dataset;
-				}
-			}
-			return this.wrapped["~run"](dataset, config$1);
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/nullable/nullableAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function nullableAsync(wrapped, default_) {
-	return _standardSchema({
-		kind: "schema",
-		type: "nullable",
-		reference: nullableAsync,
-		expects: `(${wrapped.expects} | null)`,
-		async: true,
-		wrapped,
-		default: default_,
-		async "~run"(dataset, config$1) {
-			if (dataset.value === null) {
-				if (this.default !== void 0) dataset.value = await /* @__PURE__ */ getDefault(this, dataset, config$1);
-				if (dataset.value === null) {
-					dataset.typed = true;
-					return dataset;
-				}
-			}
-			return this.wrapped["~run"](dataset, config$1);
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/nullish/nullish.ts
-/* @__NO_SIDE_EFFECTS__ */
-function nullish(wrapped, default_) {
-	return _standardSchema({
-		kind: "schema",
-		type: "nullish",
-		reference: nullish,
-		expects: `(${wrapped.expects} | null | undefined)`,
-		async: false,
-		wrapped,
-		default: default_,
-		"~run"(dataset, config$1) {
-			if (dataset.value === null || dataset.value === void 0) {
-				if (this.default !== void 0) dataset.value = /* @__PURE__ */ getDefault(this, dataset, config$1);
-				if (dataset.value === null || dataset.value === void 0) {
-					dataset.typed = true;
-					return dataset;
-				}
-			}
-			return this.wrapped["~run"](dataset, config$1);
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/nullish/nullishAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function nullishAsync(wrapped, default_) {
-	return _standardSchema({
-		kind: "schema",
-		type: "nullish",
-		reference: nullishAsync,
-		expects: `(${wrapped.expects} | null | undefined)`,
-		async: true,
-		wrapped,
-		default: default_,
-		async "~run"(dataset, config$1) {
-			if (dataset.value === null || dataset.value === void 0) {
-				if (this.default !== void 0) dataset.value = await /* @__PURE__ */ getDefault(this, dataset, config$1);
-				if (dataset.value === null || dataset.value === void 0) {
-					dataset.typed = true;
-					return dataset;
-				}
-			}
-			return this.wrapped["~run"](dataset, config$1);
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/number/number.ts
-/* @__NO_SIDE_EFFECTS__ */
-function number(message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "number",
-		reference: number,
-		expects: "number",
-		async: false,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (typeof dataset.value === "number" && !isNaN(dataset.value)) dataset.typed = true;
-			else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/object/object.ts
-/* @__NO_SIDE_EFFECTS__ */
-function object(entries$1, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "object",
-		reference: object,
-		expects: "Object",
-		async: false,
-		entries: entries$1,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			const input = dataset.value;
-			if (input && typeof input === "object") {
-				dataset.typed = true;
-				dataset.value = {};
-				for (const key in this.entries) {
-					const valueSchema = this.entries[key];
-					if (key in input || (valueSchema.type === "exact_optional" || valueSchema.type === "optional" || valueSchema.type === "nullish") && valueSchema.default !== void 0) {
-						const value$1 = key in input ? input[key] : /* @__PURE__ */ getDefault(valueSchema);
-						const valueDataset = valueSchema["~run"]({ value: value$1 }, config$1);
-						if (valueDataset.issues) {
-							const pathItem = {
-								type: "object",
-								origin: "value",
-								input,
-								key,
-								value: value$1
-							};
-							for (const issue of valueDataset.issues) {
-								if (issue.path) issue.path.unshift(pathItem);
-								else issue.path = [pathItem];
-								dataset.issues?.push(issue);
-							}
-							if (!dataset.issues) dataset.issues = valueDataset.issues;
-							if (config$1.abortEarly) {
-								dataset.typed = false;
-								break;
-							}
-						}
-						if (!valueDataset.typed) dataset.typed = false;
-						dataset.value[key] = valueDataset.value;
-					} else if (valueSchema.fallback !== void 0) dataset.value[key] = /* @__PURE__ */ getFallback(valueSchema);
-					else if (valueSchema.type !== "exact_optional" && valueSchema.type !== "optional" && valueSchema.type !== "nullish") {
-						_addIssue(this, "key", dataset, config$1, {
-							input: void 0,
-							expected: `"${key}"`,
-							path: [{
-								type: "object",
-								origin: "key",
-								input,
-								key,
-								value: input[key]
-							}]
-						});
-						if (config$1.abortEarly) break;
-					}
-				}
-			} else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/object/objectAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function objectAsync(entries$1, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "object",
-		reference: objectAsync,
-		expects: "Object",
-		async: true,
-		entries: entries$1,
-		message: message$1,
-		async "~run"(dataset, config$1) {
-			const input = dataset.value;
-			if (input && typeof input === "object") {
-				dataset.typed = true;
-				dataset.value = {};
-				const valueDatasets = await Promise.all(Object.entries(this.entries).map(async ([key, valueSchema]) => {
-					if (key in input || (valueSchema.type === "exact_optional" || valueSchema.type === "optional" || valueSchema.type === "nullish") && valueSchema.default !== void 0) {
-						const value$1 = key in input ? input[key] : await /* @__PURE__ */ getDefault(valueSchema);
-						return [
-							key,
-							value$1,
-							valueSchema,
-							await valueSchema["~run"]({ value: value$1 }, config$1)
-						];
-					}
-					return [
-						key,
-						input[key],
-						valueSchema,
-						null
-					];
-				}));
-				for (const [key, value$1, valueSchema, valueDataset] of valueDatasets) if (valueDataset) {
-					if (valueDataset.issues) {
-						const pathItem = {
-							type: "object",
-							origin: "value",
-							input,
-							key,
-							value: value$1
-						};
-						for (const issue of valueDataset.issues) {
-							if (issue.path) issue.path.unshift(pathItem);
-							else issue.path = [pathItem];
-							dataset.issues?.push(issue);
-						}
-						if (!dataset.issues) dataset.issues = valueDataset.issues;
-						if (config$1.abortEarly) {
-							dataset.typed = false;
-							break;
-						}
-					}
-					if (!valueDataset.typed) dataset.typed = false;
-					dataset.value[key] = valueDataset.value;
-				} else if (valueSchema.fallback !== void 0) dataset.value[key] = await /* @__PURE__ */ getFallback(valueSchema);
-				else if (valueSchema.type !== "exact_optional" && valueSchema.type !== "optional" && valueSchema.type !== "nullish") {
-					_addIssue(this, "key", dataset, config$1, {
-						input: void 0,
-						expected: `"${key}"`,
-						path: [{
-							type: "object",
-							origin: "key",
-							input,
-							key,
-							value: value$1
-						}]
-					});
-					if (config$1.abortEarly) break;
-				}
-			} else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/objectWithRest/objectWithRest.ts
-/* @__NO_SIDE_EFFECTS__ */
-function objectWithRest(entries$1, rest, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "object_with_rest",
-		reference: objectWithRest,
-		expects: "Object",
-		async: false,
-		entries: entries$1,
-		rest,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			const input = dataset.value;
-			if (input && typeof input === "object") {
-				dataset.typed = true;
-				dataset.value = {};
-				for (const key in this.entries) {
-					const valueSchema = this.entries[key];
-					if (key in input || (valueSchema.type === "exact_optional" || valueSchema.type === "optional" || valueSchema.type === "nullish") && valueSchema.default !== void 0) {
-						const value$1 = key in input ? input[key] : /* @__PURE__ */ getDefault(valueSchema);
-						const valueDataset = valueSchema["~run"]({ value: value$1 }, config$1);
-						if (valueDataset.issues) {
-							const pathItem = {
-								type: "object",
-								origin: "value",
-								input,
-								key,
-								value: value$1
-							};
-							for (const issue of valueDataset.issues) {
-								if (issue.path) issue.path.unshift(pathItem);
-								else issue.path = [pathItem];
-								dataset.issues?.push(issue);
-							}
-							if (!dataset.issues) dataset.issues = valueDataset.issues;
-							if (config$1.abortEarly) {
-								dataset.typed = false;
-								break;
-							}
-						}
-						if (!valueDataset.typed) dataset.typed = false;
-						dataset.value[key] = valueDataset.value;
-					} else if (valueSchema.fallback !== void 0) dataset.value[key] = /* @__PURE__ */ getFallback(valueSchema);
-					else if (valueSchema.type !== "exact_optional" && valueSchema.type !== "optional" && valueSchema.type !== "nullish") {
-						_addIssue(this, "key", dataset, config$1, {
-							input: void 0,
-							expected: `"${key}"`,
-							path: [{
-								type: "object",
-								origin: "key",
-								input,
-								key,
-								value: input[key]
-							}]
-						});
-						if (config$1.abortEarly) break;
-					}
-				}
-				if (!dataset.issues || !config$1.abortEarly) {
-					for (const key in input) if (/* @__PURE__ */ _isValidObjectKey(input, key) && !Object.prototype.hasOwnProperty.call(this.entries, key)) {
-						const valueDataset = this.rest["~run"]({ value: input[key] }, config$1);
-						if (valueDataset.issues) {
-							const pathItem = {
-								type: "object",
-								origin: "value",
-								input,
-								key,
-								value: input[key]
-							};
-							for (const issue of valueDataset.issues) {
-								if (issue.path) issue.path.unshift(pathItem);
-								else issue.path = [pathItem];
-								dataset.issues?.push(issue);
-							}
-							if (!dataset.issues) dataset.issues = valueDataset.issues;
-							if (config$1.abortEarly) {
-								dataset.typed = false;
-								break;
-							}
-						}
-						if (!valueDataset.typed) dataset.typed = false;
-						dataset.value[key] = valueDataset.value;
-					}
-				}
-			} else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/objectWithRest/objectWithRestAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function objectWithRestAsync(entries$1, rest, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "object_with_rest",
-		reference: objectWithRestAsync,
-		expects: "Object",
-		async: true,
-		entries: entries$1,
-		rest,
-		message: message$1,
-		async "~run"(dataset, config$1) {
-			const input = dataset.value;
-			if (input && typeof input === "object") {
-				dataset.typed = true;
-				dataset.value = {};
-				const [normalDatasets, restDatasets] = await Promise.all([Promise.all(Object.entries(this.entries).map(async ([key, valueSchema]) => {
-					if (key in input || (valueSchema.type === "exact_optional" || valueSchema.type === "optional" || valueSchema.type === "nullish") && valueSchema.default !== void 0) {
-						const value$1 = key in input ? input[key] : await /* @__PURE__ */ getDefault(valueSchema);
-						return [
-							key,
-							value$1,
-							valueSchema,
-							await valueSchema["~run"]({ value: value$1 }, config$1)
-						];
-					}
-					return [
-						key,
-						input[key],
-						valueSchema,
-						null
-					];
-				})), Promise.all(Object.entries(input).filter(([key]) => /* @__PURE__ */ _isValidObjectKey(input, key) && !Object.prototype.hasOwnProperty.call(this.entries, key)).map(async ([key, value$1]) => [
-					key,
-					value$1,
-					await this.rest["~run"]({ value: value$1 }, config$1)
-				]))]);
-				for (const [key, value$1, valueSchema, valueDataset] of normalDatasets) if (valueDataset) {
-					if (valueDataset.issues) {
-						const pathItem = {
-							type: "object",
-							origin: "value",
-							input,
-							key,
-							value: value$1
-						};
-						for (const issue of valueDataset.issues) {
-							if (issue.path) issue.path.unshift(pathItem);
-							else issue.path = [pathItem];
-							dataset.issues?.push(issue);
-						}
-						if (!dataset.issues) dataset.issues = valueDataset.issues;
-						if (config$1.abortEarly) {
-							dataset.typed = false;
-							break;
-						}
-					}
-					if (!valueDataset.typed) dataset.typed = false;
-					dataset.value[key] = valueDataset.value;
-				} else if (valueSchema.fallback !== void 0) dataset.value[key] = await /* @__PURE__ */ getFallback(valueSchema);
-				else if (valueSchema.type !== "exact_optional" && valueSchema.type !== "optional" && valueSchema.type !== "nullish") {
-					_addIssue(this, "key", dataset, config$1, {
-						input: void 0,
-						expected: `"${key}"`,
-						path: [{
-							type: "object",
-							origin: "key",
-							input,
-							key,
-							value: value$1
-						}]
-					});
-					if (config$1.abortEarly) break;
-				}
-				if (!dataset.issues || !config$1.abortEarly) for (const [key, value$1, valueDataset] of restDatasets) {
-					if (valueDataset.issues) {
-						const pathItem = {
-							type: "object",
-							origin: "value",
-							input,
-							key,
-							value: value$1
-						};
-						for (const issue of valueDataset.issues) {
-							if (issue.path) issue.path.unshift(pathItem);
-							else issue.path = [pathItem];
-							dataset.issues?.push(issue);
-						}
-						if (!dataset.issues) dataset.issues = valueDataset.issues;
-						if (config$1.abortEarly) {
-							dataset.typed = false;
-							break;
-						}
-					}
-					if (!valueDataset.typed) dataset.typed = false;
-					dataset.value[key] = valueDataset.value;
-				}
-			} else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/optional/optional.ts
-/* @__NO_SIDE_EFFECTS__ */
-function optional(wrapped, default_) {
-	return _standardSchema({
-		kind: "schema",
-		type: "optional",
-		reference: optional,
-		expects: `(${wrapped.expects} | undefined)`,
-		async: false,
-		wrapped,
-		default: default_,
-		"~run"(dataset, config$1) {
-			if (dataset.value === void 0) {
-				if (this.default !== void 0) dataset.value = /* @__PURE__ */ getDefault(this, dataset, config$1);
-				if (dataset.value === void 0) {
-					dataset.typed = true;
-					return dataset;
-				}
-			}
-			return this.wrapped["~run"](dataset, config$1);
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/optional/optionalAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function optionalAsync(wrapped, default_) {
-	return _standardSchema({
-		kind: "schema",
-		type: "optional",
-		reference: optionalAsync,
-		expects: `(${wrapped.expects} | undefined)`,
-		async: true,
-		wrapped,
-		default: default_,
-		async "~run"(dataset, config$1) {
-			if (dataset.value === void 0) {
-				if (this.default !== void 0) dataset.value = await /* @__PURE__ */ getDefault(this, dataset, config$1);
-				if (dataset.value === void 0) {
-					dataset.typed = true;
-					return dataset;
-				}
-			}
-			return this.wrapped["~run"](dataset, config$1);
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/picklist/picklist.ts
-/* @__NO_SIDE_EFFECTS__ */
-function picklist(options, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "picklist",
-		reference: picklist,
-		expects: /* @__PURE__ */ _joinExpects(options.map(_stringify), "|"),
-		async: false,
-		options,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (this.options.includes(dataset.value)) dataset.typed = true;
-			else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/promise/promise.ts
-/* @__NO_SIDE_EFFECTS__ */
-function promise(message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "promise",
-		reference: promise,
-		expects: "Promise",
-		async: false,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.value instanceof Promise) dataset.typed = true;
-			else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/record/record.ts
-/* @__NO_SIDE_EFFECTS__ */
-function record(key, value$1, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "record",
-		reference: record,
-		expects: "Object",
-		async: false,
-		key,
-		value: value$1,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			const input = dataset.value;
-			if (input && typeof input === "object") {
-				dataset.typed = true;
-				dataset.value = {};
-				for (const entryKey in input) if (/* @__PURE__ */ _isValidObjectKey(input, entryKey)) {
-					const entryValue = input[entryKey];
-					const keyDataset = this.key["~run"]({ value: entryKey }, config$1);
-					if (keyDataset.issues) {
-						const pathItem = {
-							type: "object",
-							origin: "key",
-							input,
-							key: entryKey,
-							value: entryValue
-						};
-						for (const issue of keyDataset.issues) {
-							issue.path = [pathItem];
-							dataset.issues?.push(issue);
-						}
-						if (!dataset.issues) dataset.issues = keyDataset.issues;
-						if (config$1.abortEarly) {
-							dataset.typed = false;
-							break;
-						}
-					}
-					const valueDataset = this.value["~run"]({ value: entryValue }, config$1);
-					if (valueDataset.issues) {
-						const pathItem = {
-							type: "object",
-							origin: "value",
-							input,
-							key: entryKey,
-							value: entryValue
-						};
-						for (const issue of valueDataset.issues) {
-							if (issue.path) issue.path.unshift(pathItem);
-							else issue.path = [pathItem];
-							dataset.issues?.push(issue);
-						}
-						if (!dataset.issues) dataset.issues = valueDataset.issues;
-						if (config$1.abortEarly) {
-							dataset.typed = false;
-							break;
-						}
-					}
-					if (!keyDataset.typed || !valueDataset.typed) dataset.typed = false;
-					if (keyDataset.typed) dataset.value[keyDataset.value] = valueDataset.value;
-				}
-			} else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/record/recordAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function recordAsync(key, value$1, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "record",
-		reference: recordAsync,
-		expects: "Object",
-		async: true,
-		key,
-		value: value$1,
-		message: message$1,
-		async "~run"(dataset, config$1) {
-			const input = dataset.value;
-			if (input && typeof input === "object") {
-				dataset.typed = true;
-				dataset.value = {};
-				const datasets = await Promise.all(Object.entries(input).filter(([key$1]) => /* @__PURE__ */ _isValidObjectKey(input, key$1)).map(([entryKey, entryValue]) => Promise.all([
-					entryKey,
-					entryValue,
-					this.key["~run"]({ value: entryKey }, config$1),
-					this.value["~run"]({ value: entryValue }, config$1)
-				])));
-				for (const [entryKey, entryValue, keyDataset, valueDataset] of datasets) {
-					if (keyDataset.issues) {
-						const pathItem = {
-							type: "object",
-							origin: "key",
-							input,
-							key: entryKey,
-							value: entryValue
-						};
-						for (const issue of keyDataset.issues) {
-							issue.path = [pathItem];
-							dataset.issues?.push(issue);
-						}
-						if (!dataset.issues) dataset.issues = keyDataset.issues;
-						if (config$1.abortEarly) {
-							dataset.typed = false;
-							break;
-						}
-					}
-					if (valueDataset.issues) {
-						const pathItem = {
-							type: "object",
-							origin: "value",
-							input,
-							key: entryKey,
-							value: entryValue
-						};
-						for (const issue of valueDataset.issues) {
-							if (issue.path) issue.path.unshift(pathItem);
-							else issue.path = [pathItem];
-							dataset.issues?.push(issue);
-						}
-						if (!dataset.issues) dataset.issues = valueDataset.issues;
-						if (config$1.abortEarly) {
-							dataset.typed = false;
-							break;
-						}
-					}
-					if (!keyDataset.typed || !valueDataset.typed) dataset.typed = false;
-					if (keyDataset.typed) dataset.value[keyDataset.value] = valueDataset.value;
-				}
-			} else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/set/set.ts
-/* @__NO_SIDE_EFFECTS__ */
-function set(value$1, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "set",
-		reference: set,
-		expects: "Set",
-		async: false,
-		value: value$1,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			const input = dataset.value;
-			if (input instanceof Set) {
-				dataset.typed = true;
-				dataset.value = /* @__PURE__ */ new Set();
-				for (const inputValue of input) {
-					const valueDataset = this.value["~run"]({ value: inputValue }, config$1);
-					if (valueDataset.issues) {
-						const pathItem = {
-							type: "set",
-							origin: "value",
-							input,
-							key: null,
-							value: inputValue
-						};
-						for (const issue of valueDataset.issues) {
-							if (issue.path) issue.path.unshift(pathItem);
-							else issue.path = [pathItem];
-							dataset.issues?.push(issue);
-						}
-						if (!dataset.issues) dataset.issues = valueDataset.issues;
-						if (config$1.abortEarly) {
-							dataset.typed = false;
-							break;
-						}
-					}
-					if (!valueDataset.typed) dataset.typed = false;
-					dataset.value.add(valueDataset.value);
-				}
-			} else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/set/setAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function setAsync(value$1, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "set",
-		reference: setAsync,
-		expects: "Set",
-		async: true,
-		value: value$1,
-		message: message$1,
-		async "~run"(dataset, config$1) {
-			const input = dataset.value;
-			if (input instanceof Set) {
-				dataset.typed = true;
-				dataset.value = /* @__PURE__ */ new Set();
-				const valueDatasets = await Promise.all([...input].map(async (inputValue) => [inputValue, await this.value["~run"]({ value: inputValue }, config$1)]));
-				for (const [inputValue, valueDataset] of valueDatasets) {
-					if (valueDataset.issues) {
-						const pathItem = {
-							type: "set",
-							origin: "value",
-							input,
-							key: null,
-							value: inputValue
-						};
-						for (const issue of valueDataset.issues) {
-							if (issue.path) issue.path.unshift(pathItem);
-							else issue.path = [pathItem];
-							dataset.issues?.push(issue);
-						}
-						if (!dataset.issues) dataset.issues = valueDataset.issues;
-						if (config$1.abortEarly) {
-							dataset.typed = false;
-							break;
-						}
-					}
-					if (!valueDataset.typed) dataset.typed = false;
-					dataset.value.add(valueDataset.value);
-				}
-			} else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/strictObject/strictObject.ts
-/* @__NO_SIDE_EFFECTS__ */
-function strictObject(entries$1, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "strict_object",
-		reference: strictObject,
-		expects: "Object",
-		async: false,
-		entries: entries$1,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			const input = dataset.value;
-			if (input && typeof input === "object") {
-				dataset.typed = true;
-				dataset.value = {};
-				for (const key in this.entries) {
-					const valueSchema = this.entries[key];
-					if (key in input || (valueSchema.type === "exact_optional" || valueSchema.type === "optional" || valueSchema.type === "nullish") && valueSchema.default !== void 0) {
-						const value$1 = key in input ? input[key] : /* @__PURE__ */ getDefault(valueSchema);
-						const valueDataset = valueSchema["~run"]({ value: value$1 }, config$1);
-						if (valueDataset.issues) {
-							const pathItem = {
-								type: "object",
-								origin: "value",
-								input,
-								key,
-								value: value$1
-							};
-							for (const issue of valueDataset.issues) {
-								if (issue.path) issue.path.unshift(pathItem);
-								else issue.path = [pathItem];
-								dataset.issues?.push(issue);
-							}
-							if (!dataset.issues) dataset.issues = valueDataset.issues;
-							if (config$1.abortEarly) {
-								dataset.typed = false;
-								break;
-							}
-						}
-						if (!valueDataset.typed) dataset.typed = false;
-						dataset.value[key] = valueDataset.value;
-					} else if (valueSchema.fallback !== void 0) dataset.value[key] = /* @__PURE__ */ getFallback(valueSchema);
-					else if (valueSchema.type !== "exact_optional" && valueSchema.type !== "optional" && valueSchema.type !== "nullish") {
-						_addIssue(this, "key", dataset, config$1, {
-							input: void 0,
-							expected: `"${key}"`,
-							path: [{
-								type: "object",
-								origin: "key",
-								input,
-								key,
-								value: input[key]
-							}]
-						});
-						if (config$1.abortEarly) break;
-					}
-				}
-				if (!dataset.issues || !config$1.abortEarly) {
-					for (const key in input) if (!Object.prototype.hasOwnProperty.call(this.entries, key)) {
-						_addIssue(this, "key", dataset, config$1, {
-							input: key,
-							expected: "never",
-							path: [{
-								type: "object",
-								origin: "key",
-								input,
-								key,
-								value: input[key]
-							}]
-						});
-						break;
-					}
-				}
-			} else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/strictObject/strictObjectAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function strictObjectAsync(entries$1, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "strict_object",
-		reference: strictObjectAsync,
-		expects: "Object",
-		async: true,
-		entries: entries$1,
-		message: message$1,
-		async "~run"(dataset, config$1) {
-			const input = dataset.value;
-			if (input && typeof input === "object") {
-				dataset.typed = true;
-				dataset.value = {};
-				const valueDatasets = await Promise.all(Object.entries(this.entries).map(async ([key, valueSchema]) => {
-					if (key in input || (valueSchema.type === "exact_optional" || valueSchema.type === "optional" || valueSchema.type === "nullish") && valueSchema.default !== void 0) {
-						const value$1 = key in input ? input[key] : await /* @__PURE__ */ getDefault(valueSchema);
-						return [
-							key,
-							value$1,
-							valueSchema,
-							await valueSchema["~run"]({ value: value$1 }, config$1)
-						];
-					}
-					return [
-						key,
-						input[key],
-						valueSchema,
-						null
-					];
-				}));
-				for (const [key, value$1, valueSchema, valueDataset] of valueDatasets) if (valueDataset) {
-					if (valueDataset.issues) {
-						const pathItem = {
-							type: "object",
-							origin: "value",
-							input,
-							key,
-							value: value$1
-						};
-						for (const issue of valueDataset.issues) {
-							if (issue.path) issue.path.unshift(pathItem);
-							else issue.path = [pathItem];
-							dataset.issues?.push(issue);
-						}
-						if (!dataset.issues) dataset.issues = valueDataset.issues;
-						if (config$1.abortEarly) {
-							dataset.typed = false;
-							break;
-						}
-					}
-					if (!valueDataset.typed) dataset.typed = false;
-					dataset.value[key] = valueDataset.value;
-				} else if (valueSchema.fallback !== void 0) dataset.value[key] = await /* @__PURE__ */ getFallback(valueSchema);
-				else if (valueSchema.type !== "exact_optional" && valueSchema.type !== "optional" && valueSchema.type !== "nullish") {
-					_addIssue(this, "key", dataset, config$1, {
-						input: void 0,
-						expected: `"${key}"`,
-						path: [{
-							type: "object",
-							origin: "key",
-							input,
-							key,
-							value: value$1
-						}]
-					});
-					if (config$1.abortEarly) break;
-				}
-				if (!dataset.issues || !config$1.abortEarly) {
-					for (const key in input) if (!Object.prototype.hasOwnProperty.call(this.entries, key)) {
-						_addIssue(this, "key", dataset, config$1, {
-							input: key,
-							expected: "never",
-							path: [{
-								type: "object",
-								origin: "key",
-								input,
-								key,
-								value: input[key]
-							}]
-						});
-						break;
-					}
-				}
-			} else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/strictTuple/strictTuple.ts
-/* @__NO_SIDE_EFFECTS__ */
-function strictTuple(items, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "strict_tuple",
-		reference: strictTuple,
-		expects: "Array",
-		async: false,
-		items,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			const input = dataset.value;
-			if (Array.isArray(input)) {
-				dataset.typed = true;
-				dataset.value = [];
-				for (let key = 0; key < this.items.length; key++) {
-					const value$1 = input[key];
-					const itemDataset = this.items[key]["~run"]({ value: value$1 }, config$1);
-					if (itemDataset.issues) {
-						const pathItem = {
-							type: "array",
-							origin: "value",
-							input,
-							key,
-							value: value$1
-						};
-						for (const issue of itemDataset.issues) {
-							if (issue.path) issue.path.unshift(pathItem);
-							else issue.path = [pathItem];
-							dataset.issues?.push(issue);
-						}
-						if (!dataset.issues) dataset.issues = itemDataset.issues;
-						if (config$1.abortEarly) {
-							dataset.typed = false;
-							break;
-						}
-					}
-					if (!itemDataset.typed) dataset.typed = false;
-					dataset.value.push(itemDataset.value);
-				}
-				if (!(dataset.issues && config$1.abortEarly) && this.items.length < input.length) _addIssue(this, "type", dataset, config$1, {
-					input: input[this.items.length],
-					expected: "never",
-					path: [{
-						type: "array",
-						origin: "value",
-						input,
-						key: this.items.length,
-						value: input[this.items.length]
-					}]
-				});
-			} else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/strictTuple/strictTupleAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function strictTupleAsync(items, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "strict_tuple",
-		reference: strictTupleAsync,
-		expects: "Array",
-		async: true,
-		items,
-		message: message$1,
-		async "~run"(dataset, config$1) {
-			const input = dataset.value;
-			if (Array.isArray(input)) {
-				dataset.typed = true;
-				dataset.value = [];
-				const itemDatasets = await Promise.all(this.items.map(async (item, key) => {
-					const value$1 = input[key];
-					return [
-						key,
-						value$1,
-						await item["~run"]({ value: value$1 }, config$1)
-					];
-				}));
-				for (const [key, value$1, itemDataset] of itemDatasets) {
-					if (itemDataset.issues) {
-						const pathItem = {
-							type: "array",
-							origin: "value",
-							input,
-							key,
-							value: value$1
-						};
-						for (const issue of itemDataset.issues) {
-							if (issue.path) issue.path.unshift(pathItem);
-							else issue.path = [pathItem];
-							dataset.issues?.push(issue);
-						}
-						if (!dataset.issues) dataset.issues = itemDataset.issues;
-						if (config$1.abortEarly) {
-							dataset.typed = false;
-							break;
-						}
-					}
-					if (!itemDataset.typed) dataset.typed = false;
-					dataset.value.push(itemDataset.value);
-				}
-				if (!(dataset.issues && config$1.abortEarly) && this.items.length < input.length) _addIssue(this, "type", dataset, config$1, {
-					input: input[this.items.length],
-					expected: "never",
-					path: [{
-						type: "array",
-						origin: "value",
-						input,
-						key: this.items.length,
-						value: input[this.items.length]
-					}]
-				});
-			} else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/string/string.ts
-/* @__NO_SIDE_EFFECTS__ */
-function string(message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "string",
-		reference: string,
-		expects: "string",
-		async: false,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (typeof dataset.value === "string") dataset.typed = true;
-			else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/symbol/symbol.ts
-/* @__NO_SIDE_EFFECTS__ */
-function symbol(message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "symbol",
-		reference: symbol,
-		expects: "symbol",
-		async: false,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (typeof dataset.value === "symbol") dataset.typed = true;
-			else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/tuple/tuple.ts
-/* @__NO_SIDE_EFFECTS__ */
-function tuple(items, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "tuple",
-		reference: tuple,
-		expects: "Array",
-		async: false,
-		items,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			const input = dataset.value;
-			if (Array.isArray(input)) {
-				dataset.typed = true;
-				dataset.value = [];
-				for (let key = 0; key < this.items.length; key++) {
-					const value$1 = input[key];
-					const itemDataset = this.items[key]["~run"]({ value: value$1 }, config$1);
-					if (itemDataset.issues) {
-						const pathItem = {
-							type: "array",
-							origin: "value",
-							input,
-							key,
-							value: value$1
-						};
-						for (const issue of itemDataset.issues) {
-							if (issue.path) issue.path.unshift(pathItem);
-							else issue.path = [pathItem];
-							dataset.issues?.push(issue);
-						}
-						if (!dataset.issues) dataset.issues = itemDataset.issues;
-						if (config$1.abortEarly) {
-							dataset.typed = false;
-							break;
-						}
-					}
-					if (!itemDataset.typed) dataset.typed = false;
-					dataset.value.push(itemDataset.value);
-				}
-			} else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/tuple/tupleAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function tupleAsync(items, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "tuple",
-		reference: tupleAsync,
-		expects: "Array",
-		async: true,
-		items,
-		message: message$1,
-		async "~run"(dataset, config$1) {
-			const input = dataset.value;
-			if (Array.isArray(input)) {
-				dataset.typed = true;
-				dataset.value = [];
-				const itemDatasets = await Promise.all(this.items.map(async (item, key) => {
-					const value$1 = input[key];
-					return [
-						key,
-						value$1,
-						await item["~run"]({ value: value$1 }, config$1)
-					];
-				}));
-				for (const [key, value$1, itemDataset] of itemDatasets) {
-					if (itemDataset.issues) {
-						const pathItem = {
-							type: "array",
-							origin: "value",
-							input,
-							key,
-							value: value$1
-						};
-						for (const issue of itemDataset.issues) {
-							if (issue.path) issue.path.unshift(pathItem);
-							else issue.path = [pathItem];
-							dataset.issues?.push(issue);
-						}
-						if (!dataset.issues) dataset.issues = itemDataset.issues;
-						if (config$1.abortEarly) {
-							dataset.typed = false;
-							break;
-						}
-					}
-					if (!itemDataset.typed) dataset.typed = false;
-					dataset.value.push(itemDataset.value);
-				}
-			} else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/tupleWithRest/tupleWithRest.ts
-/* @__NO_SIDE_EFFECTS__ */
-function tupleWithRest(items, rest, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "tuple_with_rest",
-		reference: tupleWithRest,
-		expects: "Array",
-		async: false,
-		items,
-		rest,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			const input = dataset.value;
-			if (Array.isArray(input)) {
-				dataset.typed = true;
-				dataset.value = [];
-				for (let key = 0; key < this.items.length; key++) {
-					const value$1 = input[key];
-					const itemDataset = this.items[key]["~run"]({ value: value$1 }, config$1);
-					if (itemDataset.issues) {
-						const pathItem = {
-							type: "array",
-							origin: "value",
-							input,
-							key,
-							value: value$1
-						};
-						for (const issue of itemDataset.issues) {
-							if (issue.path) issue.path.unshift(pathItem);
-							else issue.path = [pathItem];
-							dataset.issues?.push(issue);
-						}
-						if (!dataset.issues) dataset.issues = itemDataset.issues;
-						if (config$1.abortEarly) {
-							dataset.typed = false;
-							break;
-						}
-					}
-					if (!itemDataset.typed) dataset.typed = false;
-					dataset.value.push(itemDataset.value);
-				}
-				if (!dataset.issues || !config$1.abortEarly) for (let key = this.items.length; key < input.length; key++) {
-					const value$1 = input[key];
-					const itemDataset = this.rest["~run"]({ value: value$1 }, config$1);
-					if (itemDataset.issues) {
-						const pathItem = {
-							type: "array",
-							origin: "value",
-							input,
-							key,
-							value: value$1
-						};
-						for (const issue of itemDataset.issues) {
-							if (issue.path) issue.path.unshift(pathItem);
-							else issue.path = [pathItem];
-							dataset.issues?.push(issue);
-						}
-						if (!dataset.issues) dataset.issues = itemDataset.issues;
-						if (config$1.abortEarly) {
-							dataset.typed = false;
-							break;
-						}
-					}
-					if (!itemDataset.typed) dataset.typed = false;
-					dataset.value.push(itemDataset.value);
-				}
-			} else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/tupleWithRest/tupleWithRestAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function tupleWithRestAsync(items, rest, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "tuple_with_rest",
-		reference: tupleWithRestAsync,
-		expects: "Array",
-		async: true,
-		items,
-		rest,
-		message: message$1,
-		async "~run"(dataset, config$1) {
-			const input = dataset.value;
-			if (Array.isArray(input)) {
-				dataset.typed = true;
-				dataset.value = [];
-				const [normalDatasets, restDatasets] = await Promise.all([Promise.all(this.items.map(async (item, key) => {
-					const value$1 = input[key];
-					return [
-						key,
-						value$1,
-						await item["~run"]({ value: value$1 }, config$1)
-					];
-				})), Promise.all(input.slice(this.items.length).map(async (value$1, key) => {
-					return [
-						key + this.items.length,
-						value$1,
-						await this.rest["~run"]({ value: value$1 }, config$1)
-					];
-				}))]);
-				for (const [key, value$1, itemDataset] of normalDatasets) {
-					if (itemDataset.issues) {
-						const pathItem = {
-							type: "array",
-							origin: "value",
-							input,
-							key,
-							value: value$1
-						};
-						for (const issue of itemDataset.issues) {
-							if (issue.path) issue.path.unshift(pathItem);
-							else issue.path = [pathItem];
-							dataset.issues?.push(issue);
-						}
-						if (!dataset.issues) dataset.issues = itemDataset.issues;
-						if (config$1.abortEarly) {
-							dataset.typed = false;
-							break;
-						}
-					}
-					if (!itemDataset.typed) dataset.typed = false;
-					dataset.value.push(itemDataset.value);
-				}
-				if (!dataset.issues || !config$1.abortEarly) for (const [key, value$1, itemDataset] of restDatasets) {
-					if (itemDataset.issues) {
-						const pathItem = {
-							type: "array",
-							origin: "value",
-							input,
-							key,
-							value: value$1
-						};
-						for (const issue of itemDataset.issues) {
-							if (issue.path) issue.path.unshift(pathItem);
-							else issue.path = [pathItem];
-							dataset.issues?.push(issue);
-						}
-						if (!dataset.issues) dataset.issues = itemDataset.issues;
-						if (config$1.abortEarly) {
-							dataset.typed = false;
-							break;
-						}
-					}
-					if (!itemDataset.typed) dataset.typed = false;
-					dataset.value.push(itemDataset.value);
-				}
-			} else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/undefined/undefined.ts
-/* @__NO_SIDE_EFFECTS__ */
-function undefined_(message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "undefined",
-		reference: undefined_,
-		expects: "undefined",
-		async: false,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.value === void 0) dataset.typed = true;
-			else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/undefinedable/undefinedable.ts
-/* @__NO_SIDE_EFFECTS__ */
-function undefinedable(wrapped, default_) {
-	return _standardSchema({
-		kind: "schema",
-		type: "undefinedable",
-		reference: undefinedable,
-		expects: `(${wrapped.expects} | undefined)`,
-		async: false,
-		wrapped,
-		default: default_,
-		"~run"(dataset, config$1) {
-			if (dataset.value === void 0) {
-				if (this.default !== void 0) dataset.value = /* @__PURE__ */ getDefault(this, dataset, config$1);
-				if (dataset.value === void 0) {
-					dataset.typed = true;
-					return dataset;
-				}
-			}
-			return this.wrapped["~run"](dataset, config$1);
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/undefinedable/undefinedableAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function undefinedableAsync(wrapped, default_) {
-	return _standardSchema({
-		kind: "schema",
-		type: "undefinedable",
-		reference: undefinedableAsync,
-		expects: `(${wrapped.expects} | undefined)`,
-		async: true,
-		wrapped,
-		default: default_,
-		async "~run"(dataset, config$1) {
-			if (dataset.value === void 0) {
-				if (this.default !== void 0) dataset.value = await /* @__PURE__ */ getDefault(this, dataset, config$1);
-				if (dataset.value === void 0) {
-					dataset.typed = true;
-					return dataset;
-				}
-			}
-			return this.wrapped["~run"](dataset, config$1);
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/union/utils/_subIssues/_subIssues.ts
-/**
-* Returns the sub issues of the provided datasets for the union issue.
-*
-* @param datasets The datasets.
-*
-* @returns The sub issues.
-*
-* @internal
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function _subIssues(datasets) {
-	let issues;
-	if (datasets) for (const dataset of datasets) if (issues) for (const issue of dataset.issues) issues.push(issue);
-	else issues = dataset.issues;
-	return issues;
-}
-
-//#endregion
-//#region src/schemas/union/union.ts
-/* @__NO_SIDE_EFFECTS__ */
-function union(options, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "union",
-		reference: union,
-		expects: /* @__PURE__ */ _joinExpects(options.map((option) => option.expects), "|"),
-		async: false,
-		options,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			let validDataset;
-			let typedDatasets;
-			let untypedDatasets;
-			for (const schema of this.options) {
-				const optionDataset = schema["~run"]({ value: dataset.value }, config$1);
-				if (optionDataset.typed) if (optionDataset.issues) if (typedDatasets) typedDatasets.push(optionDataset);
-				else typedDatasets = [optionDataset];
-				else {
-					validDataset = optionDataset;
-					break;
-				}
-				else if (untypedDatasets) untypedDatasets.push(optionDataset);
-				else untypedDatasets = [optionDataset];
-			}
-			if (validDataset) return validDataset;
-			if (typedDatasets) {
-				if (typedDatasets.length === 1) return typedDatasets[0];
-				_addIssue(this, "type", dataset, config$1, { issues: /* @__PURE__ */ _subIssues(typedDatasets) });
-				dataset.typed = true;
-			} else if (untypedDatasets?.length === 1) return untypedDatasets[0];
-			else _addIssue(this, "type", dataset, config$1, { issues: /* @__PURE__ */ _subIssues(untypedDatasets) });
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/union/unionAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function unionAsync(options, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "union",
-		reference: unionAsync,
-		expects: /* @__PURE__ */ _joinExpects(options.map((option) => option.expects), "|"),
-		async: true,
-		options,
-		message: message$1,
-		async "~run"(dataset, config$1) {
-			let validDataset;
-			let typedDatasets;
-			let untypedDatasets;
-			for (const schema of this.options) {
-				const optionDataset = await schema["~run"]({ value: dataset.value }, config$1);
-				if (optionDataset.typed) if (optionDataset.issues) if (typedDatasets) typedDatasets.push(optionDataset);
-				else typedDatasets = [optionDataset];
-				else {
-					validDataset = optionDataset;
-					break;
-				}
-				else if (untypedDatasets) untypedDatasets.push(optionDataset);
-				else untypedDatasets = [optionDataset];
-			}
-			if (validDataset) return validDataset;
-			if (typedDatasets) {
-				if (typedDatasets.length === 1) return typedDatasets[0];
-				_addIssue(this, "type", dataset, config$1, { issues: /* @__PURE__ */ _subIssues(typedDatasets) });
-				dataset.typed = true;
-			} else if (untypedDatasets?.length === 1) return untypedDatasets[0];
-			else _addIssue(this, "type", dataset, config$1, { issues: /* @__PURE__ */ _subIssues(untypedDatasets) });
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/unknown/unknown.ts
-/**
-* Creates a unknown schema.
-*
-* @returns A unknown schema.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function unknown() {
-	return _standardSchema({
-		kind: "schema",
-		type: "unknown",
-		reference: unknown,
-		expects: "unknown",
-		async: false,
-		"~run"(dataset) {
-			dataset.typed = true;
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/variant/variant.ts
-/* @__NO_SIDE_EFFECTS__ */
-function variant(key, options, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "variant",
-		reference: variant,
-		expects: "Object",
-		async: false,
-		key,
-		options,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			const input = dataset.value;
-			if (input && typeof input === "object") {
-				let outputDataset;
-				let maxDiscriminatorPriority = 0;
-				let invalidDiscriminatorKey = this.key;
-				let expectedDiscriminators = [];
-				const parseOptions = (variant$1, allKeys) => {
-					for (const schema of variant$1.options) {
-						if (schema.type === "variant") parseOptions(schema, new Set(allKeys).add(schema.key));
-						else {
-							let keysAreValid = true;
-							let currentPriority = 0;
-							for (const currentKey of allKeys) {
-								const discriminatorSchema = schema.entries[currentKey];
-								if (currentKey in input ? discriminatorSchema["~run"]({
-									typed: false,
-									value: input[currentKey]
-								}, ABORT_EARLY_CONFIG).issues : discriminatorSchema.type !== "exact_optional" && discriminatorSchema.type !== "optional" && discriminatorSchema.type !== "nullish") {
-									keysAreValid = false;
-									if (invalidDiscriminatorKey !== currentKey && (maxDiscriminatorPriority < currentPriority || maxDiscriminatorPriority === currentPriority && currentKey in input && !(invalidDiscriminatorKey in input))) {
-										maxDiscriminatorPriority = currentPriority;
-										invalidDiscriminatorKey = currentKey;
-										expectedDiscriminators = [];
-									}
-									if (invalidDiscriminatorKey === currentKey) expectedDiscriminators.push(schema.entries[currentKey].expects);
-									break;
-								}
-								currentPriority++;
-							}
-							if (keysAreValid) {
-								const optionDataset = schema["~run"]({ value: input }, config$1);
-								if (!outputDataset || !outputDataset.typed && optionDataset.typed) outputDataset = optionDataset;
-							}
-						}
-						if (outputDataset && !outputDataset.issues) break;
-					}
-				};
-				parseOptions(this, new Set([this.key]));
-				if (outputDataset) return outputDataset;
-				_addIssue(this, "type", dataset, config$1, {
-					input: input[invalidDiscriminatorKey],
-					expected: /* @__PURE__ */ _joinExpects(expectedDiscriminators, "|"),
-					path: [{
-						type: "object",
-						origin: "value",
-						input,
-						key: invalidDiscriminatorKey,
-						value: input[invalidDiscriminatorKey]
-					}]
-				});
-			} else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/variant/variantAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function variantAsync(key, options, message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "variant",
-		reference: variantAsync,
-		expects: "Object",
-		async: true,
-		key,
-		options,
-		message: message$1,
-		async "~run"(dataset, config$1) {
-			const input = dataset.value;
-			if (input && typeof input === "object") {
-				let outputDataset;
-				let maxDiscriminatorPriority = 0;
-				let invalidDiscriminatorKey = this.key;
-				let expectedDiscriminators = [];
-				const parseOptions = async (variant$1, allKeys) => {
-					for (const schema of variant$1.options) {
-						if (schema.type === "variant") await parseOptions(schema, new Set(allKeys).add(schema.key));
-						else {
-							let keysAreValid = true;
-							let currentPriority = 0;
-							for (const currentKey of allKeys) {
-								const discriminatorSchema = schema.entries[currentKey];
-								if (currentKey in input ? (await discriminatorSchema["~run"]({
-									typed: false,
-									value: input[currentKey]
-								}, ABORT_EARLY_CONFIG)).issues : discriminatorSchema.type !== "exact_optional" && discriminatorSchema.type !== "optional" && discriminatorSchema.type !== "nullish") {
-									keysAreValid = false;
-									if (invalidDiscriminatorKey !== currentKey && (maxDiscriminatorPriority < currentPriority || maxDiscriminatorPriority === currentPriority && currentKey in input && !(invalidDiscriminatorKey in input))) {
-										maxDiscriminatorPriority = currentPriority;
-										invalidDiscriminatorKey = currentKey;
-										expectedDiscriminators = [];
-									}
-									if (invalidDiscriminatorKey === currentKey) expectedDiscriminators.push(schema.entries[currentKey].expects);
-									break;
-								}
-								currentPriority++;
-							}
-							if (keysAreValid) {
-								const optionDataset = await schema["~run"]({ value: input }, config$1);
-								if (!outputDataset || !outputDataset.typed && optionDataset.typed) outputDataset = optionDataset;
-							}
-						}
-						if (outputDataset && !outputDataset.issues) break;
-					}
-				};
-				await parseOptions(this, new Set([this.key]));
-				if (outputDataset) return outputDataset;
-				_addIssue(this, "type", dataset, config$1, {
-					input: input[invalidDiscriminatorKey],
-					expected: /* @__PURE__ */ _joinExpects(expectedDiscriminators, "|"),
-					path: [{
-						type: "object",
-						origin: "value",
-						input,
-						key: invalidDiscriminatorKey,
-						value: input[invalidDiscriminatorKey]
-					}]
-				});
-			} else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/schemas/void/void.ts
-/* @__NO_SIDE_EFFECTS__ */
-function void_(message$1) {
-	return _standardSchema({
-		kind: "schema",
-		type: "void",
-		reference: void_,
-		expects: "void",
-		async: false,
-		message: message$1,
-		"~run"(dataset, config$1) {
-			if (dataset.value === void 0) dataset.typed = true;
-			else _addIssue(this, "type", dataset, config$1);
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/methods/keyof/keyof.ts
-/* @__NO_SIDE_EFFECTS__ */
-function keyof(schema, message$1) {
-	return /* @__PURE__ */ picklist(Object.keys(schema.entries), message$1);
-}
-
-//#endregion
-//#region src/methods/message/message.ts
-/**
-* Changes the local message configuration of a schema.
-*
-* @param schema The schema to configure.
-* @param message_ The error message.
-*
-* @returns The configured schema.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function message(schema, message_) {
-	return _standardSchema({
-		...schema,
-		"~run"(dataset, config$1) {
-			return schema["~run"](dataset, {
-				...config$1,
-				message: message_
-			});
-		}
-	});
-}
-
-//#endregion
-//#region src/methods/omit/omit.ts
-/**
-* Creates a modified copy of an object schema that does not contain the
-* selected entries.
-*
-* @param schema The schema to omit from.
-* @param keys The selected entries.
-*
-* @returns An object schema.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function omit(schema, keys) {
-	const entries$1 = { ...schema.entries };
-	for (const key of keys) delete entries$1[key];
-	return _standardSchema({
-		...schema,
-		entries: entries$1
-	});
-}
-
-//#endregion
-//#region src/methods/parse/parse.ts
-/**
-* Parses an unknown input based on a schema.
-*
-* @param schema The schema to be used.
-* @param input The input to be parsed.
-* @param config The parse configuration.
-*
-* @returns The parsed input.
-*/
-function parse(schema, input, config$1) {
-	const dataset = schema["~run"]({ value: input }, /* @__PURE__ */ getGlobalConfig(config$1));
-	if (dataset.issues) throw new ValiError(dataset.issues);
-	return dataset.value;
-}
-
-//#endregion
-//#region src/methods/parse/parseAsync.ts
-/**
-* Parses an unknown input based on a schema.
-*
-* @param schema The schema to be used.
-* @param input The input to be parsed.
-* @param config The parse configuration.
-*
-* @returns The parsed input.
-*/
-async function parseAsync(schema, input, config$1) {
-	const dataset = await schema["~run"]({ value: input }, /* @__PURE__ */ getGlobalConfig(config$1));
-	if (dataset.issues) throw new ValiError(dataset.issues);
-	return dataset.value;
-}
-
-//#endregion
-//#region src/methods/parser/parser.ts
-/* @__NO_SIDE_EFFECTS__ */
-function parser(schema, config$1) {
-	const func = (input) => parse(schema, input, config$1);
-	func.schema = schema;
-	func.config = config$1;
-	return func;
-}
-
-//#endregion
-//#region src/methods/parser/parserAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function parserAsync(schema, config$1) {
-	const func = (input) => parseAsync(schema, input, config$1);
-	func.schema = schema;
-	func.config = config$1;
-	return func;
-}
-
-//#endregion
-//#region src/methods/partial/partial.ts
-/* @__NO_SIDE_EFFECTS__ */
-function partial(schema, keys) {
-	const entries$1 = {};
-	for (const key in schema.entries) entries$1[key] = !keys || keys.includes(key) ? /* @__PURE__ */ optional(schema.entries[key]) : schema.entries[key];
-	return _standardSchema({
-		...schema,
-		entries: entries$1
-	});
-}
-
-//#endregion
-//#region src/methods/partial/partialAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function partialAsync(schema, keys) {
-	const entries$1 = {};
-	for (const key in schema.entries) entries$1[key] = !keys || keys.includes(key) ? /* @__PURE__ */ optionalAsync(schema.entries[key]) : schema.entries[key];
-	return _standardSchema({
-		...schema,
-		entries: entries$1
-	});
-}
-
-//#endregion
-//#region src/methods/pick/pick.ts
-/**
-* Creates a modified copy of an object schema that contains only the selected
-* entries.
-*
-* @param schema The schema to pick from.
-* @param keys The selected entries.
-*
-* @returns An object schema.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function pick(schema, keys) {
-	const entries$1 = {};
-	for (const key of keys) entries$1[key] = schema.entries[key];
-	return _standardSchema({
-		...schema,
-		entries: entries$1
-	});
-}
-
-//#endregion
-//#region src/methods/pipe/pipe.ts
-/* @__NO_SIDE_EFFECTS__ */
-function pipe(...pipe$1) {
-	return _standardSchema({
-		...pipe$1[0],
-		pipe: pipe$1,
-		"~run"(dataset, config$1) {
-			for (const item of pipe$1) if (item.kind !== "metadata") {
-				if (dataset.issues && (item.kind === "schema" || item.kind === "transformation")) {
-					dataset.typed = false;
-					break;
-				}
-				if (!dataset.issues || !config$1.abortEarly && !config$1.abortPipeEarly) dataset = item["~run"](dataset, config$1);
-			}
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/methods/pipe/pipeAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function pipeAsync(...pipe$1) {
-	return _standardSchema({
-		...pipe$1[0],
-		pipe: pipe$1,
-		async: true,
-		async "~run"(dataset, config$1) {
-			for (const item of pipe$1) if (item.kind !== "metadata") {
-				if (dataset.issues && (item.kind === "schema" || item.kind === "transformation")) {
-					dataset.typed = false;
-					break;
-				}
-				if (!dataset.issues || !config$1.abortEarly && !config$1.abortPipeEarly) dataset = await item["~run"](dataset, config$1);
-			}
-			return dataset;
-		}
-	});
-}
-
-//#endregion
-//#region src/methods/required/required.ts
-/* @__NO_SIDE_EFFECTS__ */
-function required(schema, arg2, arg3) {
-	const keys = Array.isArray(arg2) ? arg2 : void 0;
-	const message$1 = Array.isArray(arg2) ? arg3 : arg2;
-	const entries$1 = {};
-	for (const key in schema.entries) entries$1[key] = !keys || keys.includes(key) ? /* @__PURE__ */ nonOptional(schema.entries[key], message$1) : schema.entries[key];
-	return _standardSchema({
-		...schema,
-		entries: entries$1
-	});
-}
-
-//#endregion
-//#region src/methods/required/requiredAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function requiredAsync(schema, arg2, arg3) {
-	const keys = Array.isArray(arg2) ? arg2 : void 0;
-	const message$1 = Array.isArray(arg2) ? arg3 : arg2;
-	const entries$1 = {};
-	for (const key in schema.entries) entries$1[key] = !keys || keys.includes(key) ? /* @__PURE__ */ nonOptionalAsync(schema.entries[key], message$1) : schema.entries[key];
-	return _standardSchema({
-		...schema,
-		entries: entries$1
-	});
-}
-
-//#endregion
-//#region src/methods/safeParse/safeParse.ts
-/**
-* Parses an unknown input based on a schema.
-*
-* @param schema The schema to be used.
-* @param input The input to be parsed.
-* @param config The parse configuration.
-*
-* @returns The parse result.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function safeParse(schema, input, config$1) {
-	const dataset = schema["~run"]({ value: input }, /* @__PURE__ */ getGlobalConfig(config$1));
-	return {
-		typed: dataset.typed,
-		success: !dataset.issues,
-		output: dataset.value,
-		issues: dataset.issues
-	};
-}
-
-//#endregion
-//#region src/methods/safeParse/safeParseAsync.ts
-/**
-* Parses an unknown input based on a schema.
-*
-* @param schema The schema to be used.
-* @param input The input to be parsed.
-* @param config The parse configuration.
-*
-* @returns The parse result.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-async function safeParseAsync(schema, input, config$1) {
-	const dataset = await schema["~run"]({ value: input }, /* @__PURE__ */ getGlobalConfig(config$1));
-	return {
-		typed: dataset.typed,
-		success: !dataset.issues,
-		output: dataset.value,
-		issues: dataset.issues
-	};
-}
-
-//#endregion
-//#region src/methods/safeParser/safeParser.ts
-/* @__NO_SIDE_EFFECTS__ */
-function safeParser(schema, config$1) {
-	const func = (input) => /* @__PURE__ */ safeParse(schema, input, config$1);
-	func.schema = schema;
-	func.config = config$1;
-	return func;
-}
-
-//#endregion
-//#region src/methods/safeParser/safeParserAsync.ts
-/* @__NO_SIDE_EFFECTS__ */
-function safeParserAsync(schema, config$1) {
-	const func = (input) => /* @__PURE__ */ safeParseAsync(schema, input, config$1);
-	func.schema = schema;
-	func.config = config$1;
-	return func;
-}
-
-//#endregion
-//#region src/methods/summarize/summarize.ts
-/**
-* Summarize the error messages of issues in a pretty-printable multi-line string.
-*
-* @param issues The list of issues.
-*
-* @returns A summary of the issues.
-*
-* @beta
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function summarize(issues) {
-	let summary = "";
-	for (const issue of issues) {
-		if (summary) summary += "\n";
-		summary += `× ${issue.message}`;
-		const dotPath = /* @__PURE__ */ getDotPath(issue);
-		if (dotPath) summary += `\n  → at ${dotPath}`;
-	}
-	return summary;
-}
-
-//#endregion
-//#region src/methods/unwrap/unwrap.ts
-/**
-* Unwraps the wrapped schema.
-*
-* @param schema The schema to be unwrapped.
-*
-* @returns The unwrapped schema.
-*/
-/* @__NO_SIDE_EFFECTS__ */
-function unwrap(schema) {
-	return schema.wrapped;
-}
-
-//#endregion
-
-;// CONCATENATED MODULE: ./lib/report/report.js
-
-
-const SCHEMA_VERSION = 1;
-const list = (item) => pipe(array(item), readonly());
-const report_text = (description) => pipe(string(), dist_description(description));
-const count = (description) => pipe(number(), integer(), minValue(0), dist_description(description));
-const time = (description) => pipe(string(), isoTimestamp(), dist_description(description));
-const Code = pipe(string(), regex(/^[A-Z][A-Z0-9_]*$/), dist_description('An error code; docs/troubleshooting.md explains each.'));
-const errorEntries = {
-    code: Code,
-    message: report_text('What happened.'),
-    hint: report_text('The next step.'),
-};
-const ErrorSchema = pipe(object(errorEntries), readonly());
-const FindingSchema = pipe(object({
-    node: report_text('The node as the user named it, or the Kubernetes name of one that is not in the list.'),
-    severity: pipe(picklist(['error', 'warning']), dist_description('An error stops the job, on all nodes.')),
-    ...errorEntries,
-}), readonly(), dist_description('Something that would go wrong on a node, or might, found before anything was sent.'));
-const ImageSchema = pipe(object({
-    reference: report_text('The fully qualified reference.'),
-    imageId: report_text('Config digest that CI built for the platform of the node.'),
-    isSandbox: optional(pipe(dist_boolean(), dist_description('Whether it was sent along for the sandboxes of pods.'))),
-    outcome: pipe(picklist(['present', 'sent', 'restored', 'none']), dist_description('`present`: the node held it already; `sent`: it was sent and verified, and is there now; `restored`: it was there, the job failed, and the reference is again what it was before; `none`: it did not get that far.')),
-    estimatedBytes: count('What the layers that the node lacks amount to; 0 when it held the image already, or when the image is sent with another of its names.'),
-    isEstimateExact: pipe(dist_boolean(), dist_description('Whether that is about what would be sent, or the most that it can be, as the layers are in the source.')),
-    bytesSent: count('Bytes of the archive that went over the connection.'),
-    smoke: optional(report_text('The verdict of the kubelet, such as `Running`; absent when no smoke pod was asked to start.')),
-    drift: optional(pipe(picklist(['missing', 'other-image', 'not-unpacked', 'not-pinned', 'no-platform']), dist_description('With `mode: check`: how the node differs from what should be there; absent when it does not.'))),
-    error: optional(ErrorSchema),
-}), readonly(), dist_description('What became of one image on one node.'));
-const RetentionSchema = pipe(object({
-    reference: report_text('The fully qualified reference.'),
-    imageId: report_text('What it named when it was put there.'),
-    placedAt: time('When that was, by the clock of the runner.'),
-    fate: pipe(picklist(['kept', 'in-use', 'changed', 'gone', 'removable', 'removed']), dist_description('`kept`: one of the newest releases; `in-use`: older, and some container was made from it; `changed`, `gone`: somebody gave the name to another image, or took it away; `removable`: older and unused, and still there; `removed`: it was, and is gone.')),
-}), readonly(), dist_description('A reference that this tool had put on the node.'));
-const NodeSchema = pipe(object({
-    node: report_text('The node as the user named it.'),
-    address: report_text('Host and port that were connected to.'),
-    kubernetesName: optional(report_text('`metadata.name` of the Kubernetes node, once known.')),
-    platform: optional(report_text('Such as `linux/amd64`; absent when the node was not reached.')),
-    runtime: optional(report_text('Name and version of the container runtime; absent when the node was not reached.')),
-    images: list(ImageSchema),
-    bytesSent: count('Sum over the images.'),
-    startedAt: time('When the run turned to this node.'),
-    endedAt: time('When the last thing was done or known of it.'),
-    durationMs: count('Milliseconds between the two.'),
-    findings: list(FindingSchema),
-    retention: pipe(optional(list(RetentionSchema)), dist_description('What became of what had been put there before; absent when that was not looked at.')),
-    error: optional(ErrorSchema),
-}), readonly(), dist_description('What became of one node.'));
-const StageSchema = pipe(object({ title: report_text('As in the log.'), startedAt: time('When it began.'), durationMs: count('Milliseconds.') }), readonly());
-const reportEntries = {
-    run: optional(report_text('ID of the run; absent when the inputs were wrong and none began.')),
-    mode: report_text('`push`, `plan`, and whatever else the `mode` input takes.'),
-    startedAt: time('When the run began.'),
-    endedAt: time('When it ended.'),
-    stages: list(StageSchema),
-    images: pipe(record(string(), pipe(record(string(), string()), readonly())), readonly(), dist_description('Image ID by platform, by reference.')),
-    nodes: list(NodeSchema),
-    findings: pipe(list(FindingSchema), dist_description('About nodes of the cluster that are not in the list.')),
-    bundle: optional(pipe(object({
-        path: report_text('Where it is, as the user named it.'),
-        sizeBytes: count('Of the whole file.'),
-        digest: report_text('`sha256:…` of the whole file, for comparing it after it was carried.'),
-    }), readonly(), dist_description('The file that `mode: bundle` has written; absent otherwise, and when it was not completed.'))),
-    changed: pipe(dist_boolean(), dist_description('Whether the references of any node moved; with `mode: plan` or `check`, would move in a push; with `prune`, whether any went.')),
-    error: pipe(optional(ErrorSchema), dist_description('What stopped the run as a whole, when it was no fault of a single node.')),
-};
-const ReportSchema = pipe(object(reportEntries), readonly());
-const DocumentSchema = pipe(object({
-    schemaVersion: pipe(literal(SCHEMA_VERSION), dist_description('Raised when a field goes or changes its meaning.')),
-    tool: pipe(object({ name: literal('kube-sideload'), version: report_text('Of the bundle that ran.') }), readonly()),
-    ci: pipe(optional(pipe(object({
-        system: report_text('`github`, `gitea`, `gitlab`, `jenkins`; `unknown` when only a commit is known.'),
-        commit: optional(report_text('The commit that the job was for.')),
-        ref: optional(report_text('Its branch or tag.')),
-        run: optional(report_text('The number of the run in the CI system.')),
-        runUrl: optional(report_text('The page of the job or its run.')),
-    }), readonly())), dist_description('The job around the run, as far as its environment says; absent outside of CI.')),
-    succeeded: pipe(dist_boolean(), dist_description('Whether every node did what the mode asks for.')),
-    durationMs: count('Milliseconds from start to end.'),
-    bytesSent: count('Sum over the nodes.'),
-    ...reportEntries,
-}), readonly());
-function errorReport({ code, message, hint }) {
-    return { code, message, hint };
-}
-function bytesSent(report) {
-    return report.nodes.reduce((sum, node) => sum + node.bytesSent, 0);
-}
-function succeeded(report) {
-    const isDone = report.nodes.length > 0 || report.bundle !== undefined;
-    return report.error === undefined && isDone && report.nodes.every(node => node.error === undefined);
-}
-function driftOf(report) {
-    return report.nodes.flatMap(({ node, images, error }) => {
-        const found = images.flatMap(({ reference, imageId, drift, error: fault }) => drift === undefined ? [] : [{ node, reference, imageId, drift, code: fault?.code, message: fault?.message }]);
-        const unasked = error === undefined || found.length > 0 ? [] : [{ node, drift: 'unknown', ...error }];
-        return [...found, ...unasked];
-    });
-}
-function allFindings(report) {
-    return [...report.nodes.flatMap(node => node.findings), ...report.findings];
-}
-function errorsOf(report) {
-    const keyOf = ({ code, message, hint }) => [code, message, hint].join('\n');
-    const stopped = report.error === undefined ? undefined : keyOf(report.error);
-    const groups = new Map();
-    for (const { node, error } of report.nodes) {
-        if (error !== undefined && keyOf(error) !== stopped) {
-            const group = groups.get(keyOf(error)) ?? { nodes: [], error };
-            group.nodes.push(node);
-            groups.set(keyOf(error), group);
-        }
-    }
-    return [
-        ...[...groups.values()].map(({ nodes, error }) => ({
-            title: `${listOf(nodes)}: ${ERRORS[error.code].title}`,
-            error,
-        })),
-        ...(report.error === undefined ? [] : [{ title: ERRORS[report.error.code].title, error: report.error }]),
-    ];
-}
-const NAMED = 10;
-function listOf(names) {
-    const others = names.length > NAMED ? ` and ${names.length - NAMED} more` : '';
-    return `${names.slice(0, NAMED).join(', ')}${others}`;
-}
-function redacted(report, redact) {
-    const inError = (error) => ({
-        ...error,
-        message: redact(error.message),
-        hint: redact(error.hint),
-    });
-    const orNone = (error) => (error === undefined ? undefined : inError(error));
-    return {
-        ...report,
-        nodes: report.nodes.map(node => ({
-            ...node,
-            images: node.images.map(image => ({
-                ...image,
-                smoke: image.smoke === undefined ? undefined : redact(image.smoke),
-                error: orNone(image.error),
-            })),
-            findings: node.findings.map(inError),
-            error: orNone(node.error),
-        })),
-        findings: report.findings.map(inError),
-        error: orNone(report.error),
-    };
-}
-
-;// CONCATENATED MODULE: ./lib/report/document.js
-
-
-function reportDocument(report, ci) {
-    const { startedAt, endedAt, ...rest } = report;
-    return {
-        schemaVersion: SCHEMA_VERSION,
-        tool: { name: 'kube-sideload', version: VERSION },
-        ci,
-        succeeded: succeeded(report),
-        startedAt,
-        endedAt,
-        durationMs: Math.max(0, Date.parse(endedAt) - Date.parse(startedAt)),
-        bytesSent: bytesSent(report),
-        ...rest,
-    };
-}
-function jsonText(document) {
-    return `${JSON.stringify(document, undefined, 2)}\n`;
-}
-
-;// CONCATENATED MODULE: external "node:fs"
-const external_node_fs_namespaceObject = require("node:fs");
-;// CONCATENATED MODULE: external "node:fs/promises"
-const promises_namespaceObject = require("node:fs/promises");
-;// CONCATENATED MODULE: external "node:path"
-const external_node_path_namespaceObject = require("node:path");
-;// CONCATENATED MODULE: ./lib/problems.js
-
-function problem(message, hint) {
-    return { code: 'INPUT_INVALID', message, hint };
-}
-const SHOWN_CHARACTERS = 100;
-function shown(text) {
-    const start = text.startsWith('-----BEGIN') ? '-----BEGIN' : (text.split('\n')[0] ?? '').slice(0, SHOWN_CHARACTERS);
-    return `${JSON.stringify(start)}${start === text ? '' : '…'}`;
-}
-function collect(problems, parse) {
-    try {
-        return parse();
-    }
-    catch (thrown) {
-        const { code, message, hint } = toSideloadError(thrown);
-        if (code === 'INTERNAL') {
-            throw thrown;
-        }
-        problems.push({ code, message, hint });
-        return undefined;
-    }
-}
-function throwProblems(problems) {
-    const [first, ...rest] = problems;
-    if (first === undefined) {
-        return;
-    }
-    if (rest.length === 0) {
-        throw new SideloadError(first.code, first.message, { hint: first.hint });
-    }
-    const lines = problems.map(one => `  - ${one.message}${one.hint === undefined ? '' : ` (${one.hint})`}`);
-    throw new SideloadError('INPUT_INVALID', `${problems.length} problems with the inputs:\n${lines.join('\n')}`);
-}
-
-;// CONCATENATED MODULE: ./lib/report/dotenv.js
-const MAX_BYTES = 5120;
-const MAX_VARIABLES = 20;
-function dotenvText(document) {
-    const failed = document.nodes.filter(node => node.error !== undefined);
-    const images = Object.entries(document.images);
-    const facts = [
-        ['SUCCEEDED', document.succeeded],
-        ['CHANGED', document.changed],
-        ['RUN', document.run],
-        ['TOOL_VERSION', document.tool.version],
-        ['BYTES_SENT', document.bytesSent],
-        ['DURATION_MS', document.durationMs],
-        ['NODE_COUNT', document.nodes.length],
-        ['FAILED_NODE_COUNT', failed.length],
-        ['FAILED_NODES', failed.map(({ node }) => node).join(',')],
-        ['ERROR_CODE', (document.error ?? failed[0]?.error)?.code],
-        ['IMAGE_COUNT', images.length],
-        ...images.flatMap(([reference, ids], index) => [
-            [`IMAGE_${index + 1}`, reference],
-            [`IMAGE_${index + 1}_ID`, idsText(ids)],
-        ]),
-    ];
-    let text = '';
-    let count = 0;
-    for (const [key, value] of facts) {
-        const line = `KUBE_SIDELOAD_${key}=${oneLine(String(value ?? ''))}\n`;
-        if (value === undefined || value === '') {
-            continue;
-        }
-        if (count === MAX_VARIABLES || Buffer.byteLength(text + line) > MAX_BYTES) {
-            break;
-        }
-        text += line;
-        count++;
-    }
-    return text;
-}
-function idsText(ids) {
-    const entries = Object.entries(ids);
-    return entries.length === 1 ? (entries[0]?.[1] ?? '') : entries.map(pair => pair.join('=')).join(',');
-}
-function oneLine(text) {
-    return text.replaceAll(/\p{Cc}+/gu, ' ').trim();
-}
-
-;// CONCATENATED MODULE: ./lib/report/junit.js
-
-
-const SUITE = 'kube-sideload';
-function junitText(document) {
-    const cases = [...document.nodes.flatMap(node => casesOf(node, document)), ...wholeRun(document)];
-    const failures = cases.filter(({ failure }) => failure !== undefined).length;
-    const skipped = cases.filter(one => one.skipped !== undefined).length;
-    const counts = `tests="${cases.length}" failures="${failures}" errors="0" skipped="${skipped}" time="${seconds(document.durationMs)}"`;
-    return [
-        '<?xml version="1.0" encoding="UTF-8"?>',
-        `<testsuites name="${SUITE}" ${counts}>`,
-        `  <testsuite name="${SUITE} ${xmlText(document.mode)}" ${counts} timestamp="${document.startedAt.slice(0, 19)}">`,
-        ...cases.flatMap(testCase),
-        '  </testsuite>',
-        '</testsuites>',
-        '',
-    ].join('\n');
-}
-function casesOf(node, report) {
-    const { durationMs } = node;
-    const whole = { name: `${node.node}: node`, durationMs };
-    const images = node.images.map(image => {
-        const isTried = image.error !== undefined || image.outcome !== 'none' || report.mode === 'plan' || report.mode === 'check';
-        const skipped = isTried ? undefined : `not put on the node: ${reasonOf(node, report)}`;
-        return { name: `${node.node}: ${image.reference}`, durationMs, failure: image.error, skipped };
-    });
-    const isImages = node.images.some(({ error }) => error?.code === node.error?.code);
-    return node.error !== undefined && !isImages
-        ? [{ ...whole, failure: node.error }, ...images]
-        : images.length > 0
-            ? images
-            : report.mode === 'prune' && node.retention !== undefined
-                ? [whole]
-                : [{ ...whole, skipped: reasonOf(node, report) }];
-}
-function reasonOf(node, report) {
-    if (node.error !== undefined) {
-        return `the node failed [${node.error.code}]`;
-    }
-    if (report.error !== undefined) {
-        return `the run was stopped [${report.error.code}]`;
-    }
-    return 'another node failed, and it is all nodes or none';
-}
-function wholeRun(report) {
-    const about = { name: 'run', durationMs: 0 };
-    if (report.error !== undefined) {
-        return [{ ...about, failure: report.error }];
-    }
-    const isSilent = !succeeded(report) && report.nodes.every(node => node.error === undefined);
-    return isSilent ? [{ ...about, failure: { code: 'INTERNAL', message: 'nothing was proven', hint: '' } }] : [];
-}
-function testCase({ name, durationMs, failure, skipped }) {
-    const start = `    <testcase classname="${SUITE}" name="${xmlText(name)}" time="${seconds(durationMs)}"`;
-    if (failure !== undefined) {
-        const { code, message, hint } = failure;
-        const title = `${ERRORS[code].title} [${code}]`;
-        return [
-            `${start}>`,
-            `      <failure message="${xmlText(title)}" type="${code}">${xmlText(`${message}\nNext step: ${hint}`)}</failure>`,
-            '    </testcase>',
-        ];
-    }
-    if (skipped !== undefined) {
-        return [`${start}>`, `      <skipped message="${xmlText(skipped)}"/>`, '    </testcase>'];
-    }
-    return [`${start}/>`];
-}
-function seconds(milliseconds) {
-    return (milliseconds / 1000).toFixed(3);
-}
-function xmlText(text) {
-    return (text
-        .replaceAll(/[\u0000-\u0008\u000b\u000c\u000e-\u001f\ufffe\uffff]|\p{Surrogate}/gu, '\ufffd')
-        .replaceAll('&', '&amp;')
-        .replaceAll('<', '&lt;')
-        .replaceAll('>', '&gt;')
-        .replaceAll('"', '&quot;')
-        .replaceAll('\r', '&#13;'));
-}
-
-;// CONCATENATED MODULE: ./lib/report/files.js
-
-
-
-
-
-
-
-
-const WRITERS = {
-    json: jsonText,
-    junit: junitText,
-    dotenv: dotenvText,
-};
-const REPORT_KINDS = Object.keys(WRITERS);
-function reportProblems(files) {
-    const entries = Object.entries(files).map(([kind, file]) => ({ input: `report-${kind}`, file, path: (0,external_node_path_namespaceObject.resolve)(file) }));
-    return entries.flatMap(({ input, file, path }, index) => {
-        const other = entries.slice(0, index).find(one => one.path === path);
-        if (other !== undefined) {
-            return [problem(`\`${input}\` and \`${other.input}\` name the same file`, 'give each a file of its own')];
-        }
-        const fault = faultOf(path);
-        return fault === undefined ? [] : [problem(`\`${input}\`: ${shown(file)} ${fault}`)];
-    });
-}
-function faultOf(path) {
-    if ((0,external_node_fs_namespaceObject.statSync)(path, { throwIfNoEntry: false })?.isDirectory() === true) {
-        return 'is a directory';
-    }
-    let directory = (0,external_node_path_namespaceObject.dirname)(path);
-    try {
-        while ((0,external_node_fs_namespaceObject.statSync)(directory, { throwIfNoEntry: false }) === undefined) {
-            directory = (0,external_node_path_namespaceObject.dirname)(directory);
-        }
-        if (!(0,external_node_fs_namespaceObject.statSync)(directory).isDirectory()) {
-            return `cannot be written: ${directory} is not a directory`;
-        }
-        (0,external_node_fs_namespaceObject.accessSync)(directory, external_node_fs_namespaceObject.constants.W_OK | external_node_fs_namespaceObject.constants.X_OK);
-        return undefined;
-    }
-    catch (thrown) {
-        return `cannot be written: ${directory} (${thrown.code})`;
-    }
-}
-async function writeReports(files, document) {
-    const results = await Promise.allSettled(REPORT_KINDS.map(async (kind) => {
-        const file = files[kind];
-        if (file !== undefined) {
-            await replace((0,external_node_path_namespaceObject.resolve)(file), WRITERS[kind](document)).catch((thrown) => {
-                throw new Error(`${file}: ${messageOf(thrown)}`);
-            });
-        }
-    }));
-    const faults = results.flatMap(result => (result.status === 'rejected' ? [messageOf(result.reason)] : []));
-    if (faults.length > 0) {
-        throw new SideloadError('REPORT_FAILED', faults.join('\n'));
-    }
-}
-async function replace(path, text) {
-    await (0,promises_namespaceObject.mkdir)((0,external_node_path_namespaceObject.dirname)(path), { recursive: true });
-    const aside = (0,external_node_path_namespaceObject.join)((0,external_node_path_namespaceObject.dirname)(path), `.${(0,external_node_path_namespaceObject.basename)(path)}.${process.pid}.tmp`);
-    try {
-        await (0,promises_namespaceObject.writeFile)(aside, text);
-        await (0,promises_namespaceObject.rename)(aside, path);
-    }
-    catch (thrown) {
-        await (0,promises_namespaceObject.rm)(aside, { force: true });
-        throw thrown;
-    }
-}
-
-;// CONCATENATED MODULE: ./lib/report/text.js
-function wrap(text, columns) {
-    const lines = [];
-    let line = '';
-    for (const word of text.split(' ')) {
-        if (line !== '' && line.length + 1 + word.length > columns) {
-            lines.push(line);
-            line = word;
-        }
-        else {
-            line = line === '' ? word : `${line} ${word}`;
-        }
-    }
-    return [...lines, line];
-}
-
-;// CONCATENATED MODULE: ./lib/report/units.js
-const UNITS = ['B', 'kB', 'MB', 'GB', 'TB'];
-function formatBytes(bytes) {
-    let value = bytes;
-    let unit = 0;
-    while (value >= (unit === 0 ? 1000 : 999.95) && unit < UNITS.length - 1) {
-        value /= 1000;
-        unit++;
-    }
-    return `${unit === 0 ? value : value.toFixed(1)} ${UNITS[unit]}`;
-}
-function formatDuration(milliseconds, decimals = 1) {
-    const seconds = milliseconds / 1000;
-    if (seconds < (decimals === 0 ? 59.5 : 59.95)) {
-        return `${seconds.toFixed(decimals)} s`;
-    }
-    const whole = Math.round(seconds);
-    return `${Math.floor(whole / 60)} min ${whole % 60} s`;
-}
-
-;// CONCATENATED MODULE: ./lib/report/table.js
-
-
-
-const PUSH = {
-    headings: ['node', 'platform', 'runtime', 'image', 'outcome', 'sent', 'smoke pod', 'time'],
-    row: (node, image) => [
-        ...about(node, image),
-        image === undefined || image.outcome === 'none' ? (node.error?.code ?? 'unchanged') : image.outcome,
-        image === undefined ? '–' : formatBytes(image.bytesSent),
-        image?.smoke?.replaceAll('\n', ' ') ?? '–',
-        formatDuration(node.durationMs),
-    ],
-};
-const PLAN = {
-    headings: ['node', 'platform', 'runtime', 'image', 'plan', 'to send', 'findings'],
-    row: (node, image) => [
-        ...about(node, image),
-        image === undefined ? '–' : image.outcome === 'present' ? 'has it' : 'send',
-        image === undefined ? '–' : estimate(image),
-        node.findings.map(({ code }) => code).join(', ') || 'none',
-    ],
-};
-const CHECK = {
-    headings: ['node', 'platform', 'runtime', 'image', 'state', 'time'],
-    row: (node, image) => [
-        ...about(node, image),
-        image === undefined ? (node.error?.code ?? 'nothing expected') : (image.drift ?? 'as it should be'),
-        formatDuration(node.durationMs),
-    ],
-};
-const PRUNE_HEADINGS = ['node', 'platform', 'runtime', 'image', 'put there', 'outcome'];
-const FATES = {
-    kept: 'kept',
-    'in-use': 'kept, in use',
-    changed: 'left alone, changed by others',
-    gone: 'no longer there',
-    removable: 'would be removed',
-    removed: 'removed',
-};
-function pruneRows(node) {
-    const first = about(node, undefined).slice(0, -1);
-    const { retention = [], error } = node;
-    const fateOf = ({ fate }) => error !== undefined && fate === 'removable' ? error.code : FATES[fate];
-    return retention.length === 0
-        ? [[...first, '–', '–', error?.code ?? 'nothing of ours']]
-        : retention.map(one => [...first, one.reference, one.placedAt.slice(0, 16).replace('T', ' '), fateOf(one)]);
-}
-function about(node, image) {
-    return [node.node, node.platform ?? '–', node.runtime ?? '–', image?.reference ?? '–'];
-}
-function estimate({ outcome, estimatedBytes, isEstimateExact }) {
-    if (estimatedBytes === 0) {
-        return outcome === 'present' ? formatBytes(0) : 'sent once, by another name';
-    }
-    return isEstimateExact ? formatBytes(estimatedBytes) : `up to ${formatBytes(estimatedBytes)}`;
-}
-const COLUMNS = { plan: PLAN, check: CHECK };
-function tableOf(report) {
-    if (report.bundle !== undefined) {
-        return bundleTable(report);
-    }
-    if (report.mode === 'prune') {
-        return [PRUNE_HEADINGS, ...report.nodes.flatMap(pruneRows)];
-    }
-    const { headings, row } = COLUMNS[report.mode] ?? PUSH;
-    return [
-        headings,
-        ...report.nodes.flatMap(node => node.images.length === 0 ? [row(node, undefined)] : node.images.map(image => row(node, image))),
-    ];
-}
-function bundleTable({ images }) {
-    const rows = Object.entries(images).flatMap(([reference, ids]) => Object.entries(ids).map(([platform, imageId]) => [reference, platform, imageId]));
-    return [['image', 'platform', 'image ID'], ...rows];
-}
-function textTable(report, columns = Number.POSITIVE_INFINITY) {
-    let table = tableOf(report);
-    for (const narrow of [withShortNames, without('platform'), without('runtime')]) {
-        if (widthOf(table) > columns) {
-            table = narrow(table);
-        }
-    }
-    return align(squeeze(table, columns));
-}
-const GAP = 2;
-function findingsTable(findings, columns = Number.POSITIVE_INFINITY) {
-    if (findings.length === 0) {
-        return ['nothing stands in the way'];
-    }
-    const table = [FINDING_HEADINGS, ...findings.map(findingRow)];
-    const room = columns - widthOf(table.map(row => [...row.slice(0, -1), '']));
-    return align(table.flatMap(row => {
-        const [first = '', ...rest] = wrap(row.at(-1) ?? '', Math.max(room, LEAST_TEXT));
-        return [[...row.slice(0, -1), first], ...rest.map(line => [...row.slice(0, -1).map(() => ''), line])];
-    }));
-}
-const LEAST_TEXT = 40;
-const FINDING_HEADINGS = ['node', 'severity', 'code', 'what'];
-function findingRow({ node, severity, code, message }) {
-    return [node, severity, code, message.replaceAll('\n', ' ')];
-}
-function widthsOf(table) {
-    return table[0]?.map((_, column) => Math.max(...table.map(row => row[column]?.length ?? 0))) ?? [];
-}
-function widthOf(table) {
-    return widthsOf(table).reduce((sum, width) => sum + width + GAP, -GAP);
-}
-function withShortNames(table) {
-    return table.map(row => row.map(cell => cell.replace(/^docker\.io\/(library\/)?/, '')));
-}
-function without(heading) {
-    return table => {
-        const column = table[0]?.indexOf(heading) ?? -1;
-        return table.map(row => row.filter((_, index) => index !== column));
-    };
-}
-const CUTTABLE = { 'smoke pod': 16, image: 20, node: 12 };
-function squeeze(table, columns) {
-    let result = table;
-    for (const [heading, least] of Object.entries(CUTTABLE)) {
-        const excess = widthOf(result) - columns;
-        const column = result[0]?.indexOf(heading) ?? -1;
-        const width = widthsOf(result)[column];
-        if (excess > 0 && width !== undefined) {
-            const room = Math.max(least, width - excess);
-            result = result.map(row => row.map((cell, index) => (index === column ? cutMiddle(cell, room) : cell)));
-        }
-    }
-    return result;
-}
-function cutMiddle(text, room) {
-    const tail = Math.floor((room - 1) / 2);
-    return text.length <= room ? text : `${text.slice(0, room - 1 - tail)}…${text.slice(text.length - tail)}`;
-}
-function align(lines) {
-    const widths = widthsOf(lines);
-    return lines.map(line => line
-        .map((cell, column) => cell.padEnd(widths[column] ?? 0))
-        .join(' '.repeat(GAP))
-        .trimEnd());
-}
-function markdown(report, ok) {
-    const errors = errorsOf(report).flatMap(({ title, error: { code, message, hint } }) => [
-        `### ${escapeCell(title)} (\`${code}\`)`,
-        '```text',
-        message.replaceAll('```', "'''"),
-        '```',
-        `**Next step:** ${hint}`,
-        '',
-    ]);
-    const findings = allFindings(report);
-    const title = TITLES[report.mode] ?? PUSH_TITLES;
-    return [
-        `## kube-sideload: ${ok ? title.ok : title.failed}`,
-        '',
-        ...markdownTable(tableOf(report)),
-        '',
-        ...(findings.length === 0
-            ? []
-            : ['### Before anything was sent', '', ...markdownTable([FINDING_HEADINGS, ...findings.map(findingRow)]), '']),
-        ...errors,
-    ].join('\n');
-}
-const PUSH_TITLES = { ok: 'every node runs what CI built', failed: 'failed' };
-const TITLES = {
-    plan: { ok: 'a push would start', failed: 'a push would not start' },
-    check: { ok: 'every node has what it should', failed: 'not every node has what it should' },
-    prune: { ok: 'old images are gone', failed: 'failed' },
-    bundle: { ok: 'the bundle is complete', failed: 'no bundle was written' },
-};
-function markdownTable([headings = [], ...rows]) {
-    return [
-        `| ${headings.join(' | ')} |`,
-        `| ${headings.map(() => '---').join(' | ')} |`,
-        ...rows.map(cells => `| ${cells.map(escapeCell).join(' | ')} |`),
-    ];
-}
-function escapeCell(text) {
-    return text.replaceAll('|', String.raw `\|`).replaceAll('<', '&lt;').replaceAll('\n', ' ');
-}
-
-;// CONCATENATED MODULE: ./lib/report/publish.js
-
-
-
-
-
-
-
-async function publish(record, host, files = {}, exitCode = EXIT.failed) {
-    const report = redacted(record, host.redact);
-    const ok = succeeded(report);
-    if (report.nodes.length > 0 || report.bundle !== undefined) {
-        for (const line of textTable(report, host.size.columns)) {
-            host.result(line);
-        }
-    }
-    for (const { node, ...finding } of allFindings(report)) {
-        if (finding.severity === 'warning') {
-            host.warning(`${node}: ${describe(finding)}`);
-        }
-    }
-    for (const { title, error } of errorsOf(report)) {
-        host.error(describe(error), title);
-    }
-    host.output('images', Object.keys(report.images).join('\n'));
-    host.output('image-ids', JSON.stringify(report.images));
-    host.output('nodes', JSON.stringify(report.nodes));
-    host.output('bytes-sent', String(bytesSent(report)));
-    host.output('changed', String(report.changed));
-    if (report.bundle !== undefined) {
-        host.output('bundle', report.bundle.path);
-    }
-    if (report.mode === 'check') {
-        host.output('drift', JSON.stringify(driftOf(report)));
-    }
-    await host.summary(markdown(report, ok));
-    const isWritten = await writeAll(report, host, files);
-    if (ok && isWritten) {
-        host.result(success(report));
-    }
-    else if (!ok) {
-        host.fail(conclusion(report), exitCode);
-    }
-    else {
-        host.fail(`${ERRORS.REPORT_FAILED.title} [REPORT_FAILED]`, EXIT.failed);
-    }
-}
-async function writeAll(report, host, files) {
-    const document = reportDocument(report, host.ci);
-    host.report(document);
-    try {
-        await writeReports(files, document);
-        return true;
-    }
-    catch (thrown) {
-        const error = toSideloadError(thrown);
-        host.error(describe(error), ERRORS[error.code].title);
-        return false;
-    }
-}
-function describe({ code, message, hint }) {
-    return `${message}\nNext step: ${hint} [${code}]`;
-}
-function success(report) {
-    if (report.bundle !== undefined) {
-        const { path, sizeBytes, digest } = report.bundle;
-        return `done: ${path}, ${formatBytes(sizeBytes)}, ${digest}`;
-    }
-    const [nodes, hold] = report.nodes.length === 1 ? ['the node', 'holds'] : [`all ${report.nodes.length} nodes`, 'hold'];
-    if (report.mode === 'plan') {
-        return `a push to ${nodes} would start`;
-    }
-    if (report.mode === 'check') {
-        return `${nodes} ${hold} what should be there`;
-    }
-    if (report.mode === 'prune') {
-        const fates = report.nodes.flatMap(node => node.retention ?? []).map(({ fate }) => fate);
-        const count = (wanted) => fates.filter(fate => fate === wanted).length;
-        return `done: ${count('removed')} references removed, ${count('removable')} could be, ${count('in-use')} are old and in use`;
-    }
-    const duration = formatDuration(Date.parse(report.endedAt) - Date.parse(report.startedAt));
-    return `done: ${nodes} ${hold} what CI built; ${formatBytes(bytesSent(report))} sent, ${duration}`;
-}
-function conclusion(report) {
-    const failed = report.nodes.filter(node => node.error !== undefined);
-    if (report.error !== undefined) {
-        return `${ERRORS[report.error.code].title} [${report.error.code}]`;
-    }
-    const named = failed.map(node => `${node.node} [${node.error?.code}]`);
-    return `${failed.length} of ${report.nodes.length} nodes failed: ${listOf(named)}`;
-}
-
+// UNUSED EXPORTS: withoutNodes
+
+// EXTERNAL MODULE: ./lib/errors.js
+var errors = __nccwpck_require__(2357);
+// EXTERNAL MODULE: ./lib/host/host.js
+var host_host = __nccwpck_require__(9385);
+// EXTERNAL MODULE: ./lib/report/publish.js + 1 modules
+var publish = __nccwpck_require__(4119);
+// EXTERNAL MODULE: ./lib/report/report.js
+var report = __nccwpck_require__(3101);
 // EXTERNAL MODULE: external "node:crypto"
 var external_node_crypto_ = __nccwpck_require__(7598);
+// EXTERNAL MODULE: external "node:fs/promises"
+var promises_ = __nccwpck_require__(1455);
+// EXTERNAL MODULE: external "node:path"
+var external_node_path_ = __nccwpck_require__(6760);
 // EXTERNAL MODULE: ./node_modules/@actions/io/lib/io.js
 var io = __nccwpck_require__(8701);
 ;// CONCATENATED MODULE: ./lib/run.js
@@ -8673,7 +64,7 @@ var io = __nccwpck_require__(8701);
 
 async function startRun(host, signal) {
     const id = `${Math.floor(Date.now() / 1000).toString(36)}${(0,external_node_crypto_.randomBytes)(3).toString('hex')}`;
-    const scratch = await (0,promises_namespaceObject.mkdtemp)((0,external_node_path_namespaceObject.join)(host.temporaryDirectory, `kube-sideload-${id}-`));
+    const scratch = await (0,promises_.mkdtemp)((0,external_node_path_.join)(host.temporaryDirectory, `kube-sideload-${id}-`));
     host.saveState('run', id);
     host.saveState('scratch', scratch);
     return { id, scratch, signal };
@@ -8685,13 +76,17 @@ function startOfRun(id) {
     return /^[0-9a-z]{12,13}$/.test(id) ? new Date(Number.parseInt(id.slice(0, -6), 36) * 1000) : undefined;
 }
 async function writeSecret(run, name, content) {
-    const file = (0,external_node_path_namespaceObject.join)(run.scratch, name);
-    await (0,promises_namespaceObject.writeFile)(file, content, { mode: 0o600, flag: 'wx' });
+    const file = (0,external_node_path_.join)(run.scratch, name);
+    await (0,promises_.writeFile)(file, content, { mode: 0o600, flag: 'wx' });
     return file;
 }
 
+// EXTERNAL MODULE: external "node:fs"
+var external_node_fs_ = __nccwpck_require__(3024);
 // EXTERNAL MODULE: external "node:os"
 var external_node_os_ = __nccwpck_require__(8161);
+// EXTERNAL MODULE: ./node_modules/valibot/dist/index.mjs
+var dist = __nccwpck_require__(7934);
 ;// CONCATENATED MODULE: ./lib/image/platform.js
 const BY_MACHINE = {
     x86_64: { architecture: 'amd64' },
@@ -8715,6 +110,9 @@ const BY_MACHINE = {
 function fromUname(machine) {
     const known = Object.hasOwn(BY_MACHINE, machine) ? BY_MACHINE[machine] : undefined;
     return known === undefined ? undefined : { os: 'linux', ...known };
+}
+function isPlatformWord(text) {
+    return /^[A-Za-z0-9][A-Za-z0-9._-]{0,31}$/.test(text);
 }
 function formatPlatform({ os, architecture, variant }) {
     return variant === undefined ? `${os}/${architecture}` : `${os}/${architecture}/${variant}`;
@@ -8745,7 +143,7 @@ function variantOrder({ architecture, variant }) {
 
 function parseExpected(text, file) {
     const refuse = (why) => {
-        throw new SideloadError('INPUT_INVALID', `\`expected\`: ${file} ${why}`, {
+        throw new errors/* SideloadError */.wR('INPUT_INVALID', `\`expected\`: ${file} ${why}`, {
             hint: 'name the file that `report-json` of a push has written',
         });
     };
@@ -8756,10 +154,10 @@ function parseExpected(text, file) {
     catch {
         return refuse('is not JSON');
     }
-    const parsed = safeParse(DocumentSchema, json);
+    const parsed = dist/* safeParse */.xLC(report/* DocumentSchema */.xr, json);
     if (!parsed.success) {
         const [issue] = parsed.issues;
-        return refuse(`is not a report: ${getDotPath(issue) ?? 'the whole'}: ${issue.message}`);
+        return refuse(`is not a report: ${dist/* getDotPath */.BuJ(issue) ?? 'the whole'}: ${issue.message}`);
     }
     const { mode, succeeded, images, nodes } = parsed.output;
     if (mode !== 'push' || !succeeded) {
@@ -8778,7 +176,7 @@ function mergeExpected(lists) {
     for (const expectation of lists.flat()) {
         const other = merged.get(expectation.reference);
         if (other !== undefined && JSON.stringify(other.variants) !== JSON.stringify(expectation.variants)) {
-            throw new SideloadError('INPUT_INVALID', `\`expected\`: the files have different images ${expectation.reference}`, {
+            throw new errors/* SideloadError */.wR('INPUT_INVALID', `\`expected\`: the files have different images ${expectation.reference}`, {
                 hint: 'name the report of the latest push only',
             });
         }
@@ -8800,7 +198,7 @@ const DEFAULT_REGISTRY = 'docker.io';
 const LEGACY_REGISTRY = 'index.docker.io';
 function reference_parseReference(text) {
     const refuse = (why) => {
-        throw new SideloadError('INPUT_INVALID', `${JSON.stringify(text)} is not an image reference: ${why}`, {
+        throw new errors/* SideloadError */.wR('INPUT_INVALID', `${JSON.stringify(text)} is not an image reference: ${why}`, {
             hint: 'Write it as for `docker pull`, as in `app:1.2` or `registry.example/team/app:1.2`.',
         });
     };
@@ -8869,7 +267,7 @@ function repositoryOf(reference) {
 function parseAlias(text) {
     const [alias = '', image, ...more] = text.split('=');
     if (more.length > 0) {
-        throw new SideloadError('INPUT_INVALID', `${JSON.stringify(text)} in \`aliases\` has more than one \`=\``, {
+        throw new errors/* SideloadError */.wR('INPUT_INVALID', `${JSON.stringify(text)} in \`aliases\` has more than one \`=\``, {
             hint: 'Write `ALIAS=IMAGE`, as in `app:1=registry.example/team/app:1`.',
         });
     }
@@ -8900,9 +298,11 @@ function withAliases(images, texts) {
 }
 const HOW = 'Write `ALIAS=IMAGE`, with the image as it is in `images`.';
 function refused(what, hint) {
-    return new SideloadError('INPUT_INVALID', `\`aliases\` ${what}`, { hint });
+    return new errors/* SideloadError */.wR('INPUT_INVALID', `\`aliases\` ${what}`, { hint });
 }
 
+// EXTERNAL MODULE: ./lib/problems.js
+var lib_problems = __nccwpck_require__(8834);
 ;// CONCATENATED MODULE: ./lib/inputs.js
 
 const INPUTS = {
@@ -9177,7 +577,9 @@ function parseInputs(textOf) {
         }
         const value = parseValue(spec.type, text);
         if (value === undefined) {
-            problems.push(problem(`\`${name}\` must be ${formOf(spec.type)}, not ${shown(text.trim())}`));
+            const lines = parseLines(text);
+            const count = lines.length > 1 ? `, which takes one value, has ${lines.length} lines and` : '';
+            problems.push((0,lib_problems/* problem */.CC)(`\`${name}\`${count} must be ${formOf(spec.type)}, not ${(0,lib_problems/* shown */.SP)(text.trim())}`));
         }
         values[name] = value;
     }
@@ -9213,6 +615,10 @@ function parseValue(type, text) {
         case 'text':
             return text.trim();
     }
+}
+function takesSeveral(name) {
+    const { type } = inputSpec(name);
+    return type === 'list' || type === 'lines';
 }
 function parseLines(text) {
     return text
@@ -9279,7 +685,7 @@ function formOf(type) {
 }
 
 // EXTERNAL MODULE: ./node_modules/yaml/dist/index.js
-var dist = __nccwpck_require__(8815);
+var yaml_dist = __nccwpck_require__(8815);
 ;// CONCATENATED MODULE: ./lib/node/inventory.js
 
 
@@ -9291,7 +697,7 @@ function parseNode(text) {
     const host = groups?.ipv6 ?? groups?.host;
     const port = groups?.port === undefined ? undefined : Number(groups.port);
     if (groups === undefined || host === undefined || (port !== undefined && (port < 1 || port > 65535))) {
-        throw new SideloadError('INPUT_INVALID', `${JSON.stringify(text)} is not a node`, {
+        throw new errors/* SideloadError */.wR('INPUT_INVALID', `${JSON.stringify(text)} is not a node`, {
             hint: 'write nodes as `[user@]host[:port][=kubernetes-name]`, IPv6 addresses in brackets',
         });
     }
@@ -9304,7 +710,7 @@ function parseJump(texts) {
     return texts.map(text => {
         const groups = NODE.exec(text)?.groups;
         if (groups === undefined || groups.name !== undefined || text === 'none') {
-            throw new SideloadError('INPUT_INVALID', `${JSON.stringify(text)} is not a jump host`, {
+            throw new errors/* SideloadError */.wR('INPUT_INVALID', `${JSON.stringify(text)} is not a jump host`, {
                 hint: 'write jump hosts as `[user@]host[:port]`, separated by commas, IPv6 addresses in brackets; `none` stands alone',
             });
         }
@@ -9314,43 +720,43 @@ function parseJump(texts) {
 }
 function parseCriSocket(text) {
     if (!/^(unix:\/\/)?\/[\w./-]+$/.test(text)) {
-        throw new SideloadError('INPUT_INVALID', `\`cri-socket\` must be an absolute path, not ${JSON.stringify(text)}`);
+        throw new errors/* SideloadError */.wR('INPUT_INVALID', `\`cri-socket\` must be an absolute path, not ${JSON.stringify(text)}`);
     }
     return text.replace(/^unix:\/\//, '');
 }
 function labelOf(node) {
     return node.kubernetesName ?? (node.port === undefined ? node.host : `${node.host}:${node.port}`);
 }
-const Port = pipe(number(), integer(), minValue(1), maxValue(65535));
-const Text = pipe(string(), nonEmpty());
-const Setting = union([string(), number(), dist_boolean(), array(string())]);
+const Port = dist/* pipe */.FsL(dist/* number */.aig(), dist/* integer */.ndf(), dist/* minValue */.Wwf(1), dist/* maxValue */.cGV(65535));
+const Text = dist/* pipe */.FsL(dist/* string */.YjP(), dist/* nonEmpty */.hq());
+const Setting = dist/* union */.KCZ([dist/* string */.YjP(), dist/* number */.aig(), dist/* boolean */.zMY(), dist/* array */.YOg(dist/* string */.YjP())]);
 function mapping(entries) {
-    return pipe(unknown(), check(isMapping, 'expected is a mapping (`key: value`)'), strictObject(entries, issue => (issue.expected === 'never' ? 'there is no such key' : issue.message)));
+    return dist/* pipe */.FsL(dist/* unknown */.L5J(), dist/* check */.z6Y(isMapping, 'write `key: value` here'), dist/* strictObject */.rej(entries, issue => (issue.expected === 'never' ? 'there is no such key' : issue.message)));
 }
 function isMapping(value) {
     return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
-const NodeText = string('expected is a text as in the `nodes` input, or a mapping');
+const NodeText = dist/* string */.YjP('write a text as in the `nodes` input, or `host: ADDRESS` and other keys');
 const NodeMapping = mapping({
     host: Text,
-    name: optional(Text),
-    user: optional(Text),
-    port: optional(Port),
-    'cri-socket': optional(Text),
-    jump: optional(union([Text, array(Text)], 'expected are jump hosts as in the `ssh-jump` input, or `none`')),
-    sudo: optional(picklist(INPUTS.sudo.type.oneOf)),
+    name: dist/* optional */.lqM(Text),
+    user: dist/* optional */.lqM(Text),
+    port: dist/* optional */.lqM(Port),
+    'cri-socket': dist/* optional */.lqM(Text),
+    jump: dist/* optional */.lqM(dist/* union */.KCZ([Text, dist/* array */.YOg(Text)], 'write jump hosts as in the `ssh-jump` input, or `none`')),
+    sudo: dist/* optional */.lqM(dist/* picklist */.KIO(INPUTS.sudo.type.oneOf)),
 });
 const InventoryFile = mapping({
-    nodes: optional(array(lazy((node) => (typeof node === 'object' ? NodeMapping : NodeText))), []),
-    settings: optional(pipe(unknown(), check(isMapping, 'expected is a mapping of inputs (`name: value`)'), record(string(), Setting)), {}),
+    nodes: dist/* optional */.lqM(dist/* array */.YOg(dist/* lazy */.RZV((node) => (typeof node === 'object' ? NodeMapping : NodeText))), []),
+    settings: dist/* optional */.lqM(dist/* pipe */.FsL(dist/* unknown */.L5J(), dist/* check */.z6Y(isMapping, 'write inputs here, each as `name: value`'), dist/* record */.g1P(dist/* string */.YjP(), Setting)), {}),
 });
 const NOT_A_SETTING = {
     inventory: new Set(['mode', 'images', 'archive', 'bundle', 'nodes', 'shard', 'inventory', 'config']),
     config: new Set(['mode', 'bundle', 'nodes', 'shard', 'config']),
 };
 function parseInventory(text, file, owner = 'inventory') {
-    const lines = new dist/* LineCounter */.HN();
-    const document = (0,dist/* parseDocument */.Tp)(text, { lineCounter: lines, prettyErrors: false });
+    const lines = new yaml_dist/* LineCounter */.HN();
+    const document = (0,yaml_dist/* parseDocument */.Tp)(text, { lineCounter: lines, prettyErrors: false });
     const at = (offset) => (offset === undefined ? file : `${file}:${lines.linePos(offset).line}`);
     const problems = document.errors.map(error => `${at(error.pos[0])}: ${error.message}`);
     const atPath = (path) => {
@@ -9364,35 +770,34 @@ function parseInventory(text, file, owner = 'inventory') {
     };
     const inventory = { nodes: [], settings: {} };
     if (problems.length === 0) {
-        const parsed = safeParse(InventoryFile, resolve(document, error => problems.push(`${at(0)}: ${error}`)) ?? {});
+        const parsed = dist/* safeParse */.xLC(InventoryFile, resolve(document, error => problems.push(`${at(0)}: ${error}`)) ?? {});
         if (!parsed.success) {
             for (const issue of parsed.issues) {
                 const path = issue.path?.map(item => item.key) ?? [];
                 problems.push(`${atPath(path)}: ${path.join('.') || 'the file'}: ${issue.message}`);
             }
         }
-        else {
-            parsed.output.nodes.forEach((node, index) => {
-                try {
-                    inventory.nodes.push(nodeOf(node));
-                }
-                catch (error) {
-                    problems.push(`${atPath(['nodes', index])}: ${messageOf(error)}`);
-                }
-            });
-            for (const [name, value] of Object.entries(parsed.output.settings)) {
-                const fault = faultOfSetting(name, value, owner);
-                if (fault !== undefined) {
-                    problems.push(`${atPath(['settings', name])}: ${fault}`);
-                }
-                else if (isInputName(name)) {
-                    inventory.settings[name] = Array.isArray(value) ? value.join('\n') : String(value);
-                }
+        const { nodes, settings } = parsed.success ? parsed.output : soundParts(parsed.output, parsed.issues);
+        nodes.forEach((node, index) => {
+            try {
+                inventory.nodes.push(...(node === undefined ? [] : [nodeOf(node)]));
+            }
+            catch (error) {
+                problems.push(`${atPath(['nodes', index])}: ${(0,errors/* messageOf */.bD)(error)}`);
+            }
+        });
+        for (const [name, value] of Object.entries(settings)) {
+            const fault = faultOfSetting(name, value, owner);
+            if (fault !== undefined) {
+                problems.push(`${atPath(['settings', name])}: ${fault}`);
+            }
+            else if (isInputName(name)) {
+                inventory.settings[name] = textOf(value);
             }
         }
     }
     if (problems.length > 0) {
-        throw new SideloadError('INVENTORY_INVALID', problems.join('\n'));
+        throw new errors/* SideloadError */.wR('INVENTORY_INVALID', problems.join('\n'));
     }
     return inventory;
 }
@@ -9401,9 +806,21 @@ function resolve(document, onError) {
         return document.toJS();
     }
     catch (error) {
-        onError(messageOf(error));
+        onError((0,errors/* messageOf */.bD)(error));
         return undefined;
     }
+}
+function soundParts(file, issues) {
+    const { nodes, settings } = (isMapping(file) ? file : {});
+    const isFaulty = (...place) => issues.some(({ path = [] }) => place.every((key, depth) => path[depth]?.key === key));
+    const entries = isMapping(settings) ? Object.entries(settings) : [];
+    return {
+        nodes: Array.isArray(nodes) ? nodes.map((node, index) => (isFaulty('nodes', index) ? undefined : node)) : [],
+        settings: Object.fromEntries(entries.filter(([name]) => !isFaulty('settings', name))),
+    };
+}
+function textOf(value) {
+    return Array.isArray(value) ? value.join('\n') : String(value);
 }
 function nodeOf(node) {
     if (typeof node === 'string') {
@@ -9435,7 +852,7 @@ function faultOfSetting(name, value, owner) {
         return `\`${name}\` is a secret and does not belong in this file; name a file that only the runner’s user can read (\`ssh-private-key-file\`)`;
     }
     if (isSetting(name, owner)) {
-        return undefined;
+        return parseInputs(one => (one === name ? textOf(value) : undefined)).problems[0]?.message;
     }
     return name === 'nodes' && owner === 'config'
         ? '`nodes` stands beside `settings`, not in it'
@@ -9449,7 +866,7 @@ function parseShard(text) {
     const match = /^(\d{1,4})\/(\d{1,4})$/.exec(text);
     const [index, count] = [Number(match?.[1]), Number(match?.[2])];
     if (match === null || index < 1 || index > count || count > MOST) {
-        throw new SideloadError('INPUT_INVALID', `\`shard\` must be \`i/N\` with i from 1 to N, not ${JSON.stringify(text)}`, {
+        throw new errors/* SideloadError */.wR('INPUT_INVALID', `\`shard\` must be \`i/N\` with i from 1 to N, not ${JSON.stringify(text)}`, {
             hint: 'write `2/4` for the second of four runners that share the nodes',
         });
     }
@@ -9461,19 +878,21 @@ function takeShard(nodes, shard) {
     }
     const taken = nodes.filter((_, place) => place % shard.count === shard.index - 1);
     if (taken.length === 0 && nodes.length > 0) {
-        throw new SideloadError('INPUT_INVALID', `\`shard\`: there is no node for ${shard.index}/${shard.count}, the list has ${nodes.length}`, { hint: 'start as many shards as there are nodes, or fewer' });
+        throw new errors/* SideloadError */.wR('INPUT_INVALID', `\`shard\`: there is no node for ${shard.index}/${shard.count}, the list has ${nodes.length}`, { hint: 'start as many shards as there are nodes, or fewer' });
     }
     return taken;
 }
 
+// EXTERNAL MODULE: ./lib/report/files.js + 2 modules
+var report_files = __nccwpck_require__(6893);
 ;// CONCATENATED MODULE: ./lib/image/json.js
 
-function json_parseJson(bytes, what) {
+function parseJson(bytes, what) {
     try {
         return JSON.parse(bytes.toString('utf8'));
     }
     catch (error) {
-        throw new SideloadError('ARCHIVE_INVALID', `${what} is not JSON: ${messageOf(error)}`, { cause: error });
+        throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${what} is not JSON: ${(0,errors/* messageOf */.bD)(error)}`, { cause: error });
     }
 }
 function asObject(value) {
@@ -9484,6 +903,41 @@ function asList(value) {
 }
 function asText(value) {
     return typeof value === 'string' && value !== '' ? value : undefined;
+}
+
+;// CONCATENATED MODULE: ./lib/smoke/credentials.js
+
+
+const SECRET = /token|password|passphrase|secret|key-data|credential/i;
+const FILE = /file$|path$/i;
+function credentialsOf(kubeconfig) {
+    const document = (0,yaml_dist/* parseDocument */.Tp)(kubeconfig, { logLevel: 'silent' });
+    if (document.errors.length > 0) {
+        return [kubeconfig];
+    }
+    const secrets = secretsIn(document.toJS(), '');
+    return [...new Set([...secrets, ...secrets.flatMap(linesOf), ...secrets.flatMap(decoded)])];
+}
+function secretsIn(value, field) {
+    if (typeof value === 'string') {
+        return SECRET.test(field) && !FILE.test(field) ? [value] : inAddress(value);
+    }
+    if (Array.isArray(value)) {
+        return value.flatMap(item => secretsIn(item, field));
+    }
+    const { name, ...rest } = asObject(value);
+    return Object.entries(rest).flatMap(([key, item]) => secretsIn(item, key === 'value' && typeof name === 'string' ? name : key));
+}
+function linesOf(secret) {
+    return secret.split(/\s+/).filter(word => word.length >= 8);
+}
+function inAddress(value) {
+    const password = URL.canParse(value) ? new URL(value).password : '';
+    return password === '' ? [] : [password, decodeURIComponent(password)];
+}
+function decoded(secret) {
+    const text = /^LS0tLS/.test(secret) ? Buffer.from(secret, 'base64').toString() : '';
+    return text.startsWith('-----BEGIN') ? [text] : [];
 }
 
 ;// CONCATENATED MODULE: ./lib/smoke/manifest.js
@@ -9503,13 +957,13 @@ const POD_PATHS = {
     CronJob: ['spec', 'jobTemplate', 'spec', 'template'],
 };
 function parsePodManifest(text, namespace) {
-    const documents = [...(0,dist/* parseAllDocuments */.hR)(text)].filter(document => document.contents !== null);
+    const documents = [...(0,yaml_dist/* parseAllDocuments */.hR)(text)].filter(document => document.contents !== null);
     const faults = documents.flatMap(document => document.errors.map(error => error.message.split('\n')[0] ?? ''));
     const [document] = documents;
     if (faults.length > 0 || document === undefined) {
         throw invalid(faults.length > 0 ? faults : ['it is empty']);
     }
-    if (documents.length > 1 || !(0,dist/* isMap */.jh)(document.contents)) {
+    if (documents.length > 1 || !(0,yaml_dist/* isMap */.jh)(document.contents)) {
         throw invalid([documents.length > 1 ? `it has ${documents.length} documents` : 'it is not an object']);
     }
     const object = toObject(() => document.toJS());
@@ -9570,7 +1024,7 @@ function texts(value) {
     return Object.fromEntries(Object.entries(asObject(value)).flatMap(([key, text]) => (typeof text === 'string' ? [[key, text]] : [])));
 }
 function invalid(faults) {
-    return new SideloadError('INPUT_INVALID', `\`smoke-manifest\`: ${faults.join('; ')}`, {
+    return new errors/* SideloadError */.wR('INPUT_INVALID', `\`smoke-manifest\`: ${faults.join('; ')}`, {
         hint: 'pass a Pod, or one object that makes pods, such as a Deployment, whose containers run the images of the job',
     });
 }
@@ -9596,7 +1050,7 @@ function parseResources(items) {
         }
     }
     if (faults.length > 0) {
-        throw new SideloadError('INPUT_INVALID', `\`smoke-resources\` has ${faults.join(', ')}`, {
+        throw new errors/* SideloadError */.wR('INPUT_INVALID', `\`smoke-resources\` has ${faults.join(', ')}`, {
             hint: 'write `cpu`, `memory` or `ephemeral-storage`, with `limits.` in front for a limit, as in `cpu=50m,limits.memory=256Mi`',
         });
     }
@@ -9623,14 +1077,14 @@ function keyType(publicKey) {
 
 
 
-function parseKnownHosts(text, onFault) {
+function parseKnownHosts(text, file = 'known_hosts', onFault) {
     const entries = [];
     const faults = [];
     for (const [index, raw] of text.split(/\r?\n/).entries()) {
         const content = raw.trim();
         if (content === '' || content.startsWith('#'))
             continue;
-        const entry = parseLine(content, index + 1);
+        const entry = parseLine(content, file, index + 1);
         if (typeof entry === 'string')
             faults.push(`line ${index + 1}: ${entry}`);
         else
@@ -9639,13 +1093,13 @@ function parseKnownHosts(text, onFault) {
     for (const fault of onFault === undefined ? [] : faults)
         onFault?.(fault);
     if (onFault === undefined && faults.length > 0) {
-        throw new SideloadError('INPUT_INVALID', `known_hosts cannot be read: ${faults.join('; ')}`, {
+        throw new errors/* SideloadError */.wR('INPUT_INVALID', `known_hosts cannot be read: ${faults.join('; ')} (in ${file})`, {
             hint: 'Take the lines from `ssh-keyscan -p PORT HOST`, each as one line `HOST TYPE KEY`.',
         });
     }
     return entries;
 }
-function parseLine(content, line) {
+function parseLine(content, file, line) {
     const fields = content.split(/[ \t]+/);
     const marker = fields[0]?.startsWith('@') ? fields.shift() : undefined;
     if (marker !== undefined && marker !== '@revoked' && marker !== '@cert-authority')
@@ -9661,7 +1115,7 @@ function parseLine(content, line) {
         return 'the key is not base64';
     if (keyType(blob) !== type)
         return `the key is not of the type ${type}, or is cut off`;
-    const entry = { line, hosts, type, key: blob.toString('base64') };
+    const entry = { file, line, hosts, type, key: blob.toString('base64') };
     if (marker === undefined)
         return entry;
     return { ...entry, marker: marker === '@revoked' ? 'revoked' : 'cert-authority' };
@@ -9738,7 +1192,7 @@ function verify(node, presented, entries, fingerprints) {
     const isPresented = (entry) => entry.key === key;
     const revoked = found.revoked.find(isPresented);
     if (revoked !== undefined) {
-        throw new SideloadError('SSH_HOST_KEY_CHANGED', `${address} shows the host key ${shown}, which line ${revoked.line} of known_hosts revokes`, { node: node.label, hint: 'Do not connect: a revoked key is in the hands of others. Give the node a new one.' });
+        throw new errors/* SideloadError */.wR('SSH_HOST_KEY_CHANGED', `${address} shows the host key ${shown}, which line ${revoked.line} of ${revoked.file} revokes`, { node: node.label, hint: 'Do not connect: a revoked key is in the hands of others. Give the node a new one.' });
     }
     if (found.keys.some(isPresented))
         return;
@@ -9749,30 +1203,34 @@ function verify(node, presented, entries, fingerprints) {
     const named = own.filter(({ host }) => host !== undefined);
     if ((found.keys.length > 0 && !found.withoutPort) || named.length > 0) {
         const known = [
-            ...(found.withoutPort ? [] : found.keys).map(entry => `${entry.type} ${fingerprint(Buffer.from(entry.key, 'base64'))} (line ${entry.line} of known_hosts)`),
+            ...(found.withoutPort ? [] : found.keys).map(entry => `${entry.type} ${fingerprint(Buffer.from(entry.key, 'base64'))} (line ${entry.line} of ${entry.file})`),
             ...named.map(entry => entry.fingerprint),
         ];
-        throw new SideloadError('SSH_HOST_KEY_CHANGED', `${address} shows the host key ${shown}, but is known by ${known.join(', ')}`, { node: node.label });
+        throw new errors/* SideloadError */.wR('SSH_HOST_KEY_CHANGED', `${address} shows the host key ${shown}, but is known by ${known.join(', ')}`, { node: node.label, hint: changedHint(node, named.length > 0 ? undefined : found.keys[0]) });
     }
     const unknown = `${address} shows an unknown host key: ${shown}`;
     const authority = found.authorities[0];
     if (authority !== undefined) {
-        throw new SideloadError('SSH_HOST_KEY_UNKNOWN', `${unknown}; line ${authority.line} of known_hosts trusts a certificate authority for it, and host certificates can be checked by \`ssh-transport: openssh\` alone`, {
+        throw new errors/* SideloadError */.wR('SSH_HOST_KEY_UNKNOWN', `${unknown}; line ${authority.line} of ${authority.file} trusts a certificate authority for it, and host certificates can be checked by \`ssh-transport: openssh\` alone`, {
             node: node.label,
             hint: `Set \`ssh-transport: openssh\`, or add the line of the host’s own key (\`ssh-keyscan -p ${node.port} ${node.host}\`) after comparing its fingerprint.`,
         });
     }
-    throw new SideloadError('SSH_HOST_KEY_UNKNOWN', unknown, {
+    throw new errors/* SideloadError */.wR('SSH_HOST_KEY_UNKNOWN', unknown, {
         node: node.label,
         hint: `Run \`ssh-keyscan -p ${node.port} ${node.host}\`, add its output to \`ssh-known-hosts\`, and compare the fingerprint above with \`ssh-keygen -lf\` of the key file in /etc/ssh on the node itself.`,
     });
+}
+function changedHint({ host, port }, entry) {
+    const place = entry === undefined ? '`ssh-host-key-fingerprints`' : `line ${entry.line} of ${entry.file}`;
+    return `Find out why before anything else: a reinstalled node, or somebody in between. If it is the node’s own (\`ssh-keygen -lf\` of the key file in /etc/ssh there), correct ${place}, for a line with the output of \`ssh-keyscan -p ${port} ${host}\`.`;
 }
 function parseFingerprints(lines) {
     return lines.map(line => {
         const content = line.trim().replace(/^\d+ (SHA256:\S+) .*\([A-Z0-9-]+\)$/, '$1');
         const [, host, sha256] = /^(?:(\S+)[ \t]+)?(SHA256:[A-Za-z0-9+/]{43})=?$/.exec(content) ?? [];
         if (sha256 === undefined) {
-            throw new SideloadError('INPUT_INVALID', `Not a host key fingerprint: ${JSON.stringify(line)}`, {
+            throw new errors/* SideloadError */.wR('INPUT_INVALID', `Not a host key fingerprint: ${JSON.stringify(line)}`, {
                 hint: 'Write `SHA256:…` or `HOST SHA256:…`, as `ssh-keygen -lf` of a key file in /etc/ssh on the node prints it.',
             });
         }
@@ -9904,7 +1362,7 @@ function refusal(error, text, passphrase) {
     ];
 }
 function key_invalid(what, hint) {
-    return new SideloadError('SSH_KEY_INVALID', `The SSH private key cannot be used: ${what}`, { hint });
+    return new errors/* SideloadError */.wR('SSH_KEY_INVALID', `The SSH private key cannot be used: ${what}`, { hint });
 }
 
 ;// CONCATENATED MODULE: ./lib/settings.js
@@ -9925,9 +1383,10 @@ function key_invalid(what, hint) {
 
 
 
+
 function readLayers(host, env, problems) {
-    const config = collect(problems, () => readConfig(host));
-    const inventory = collect(problems, () => readInventory(host, config, env));
+    const config = (0,lib_problems/* collect */.Fo)(problems, () => readConfig(host));
+    const inventory = (0,lib_problems/* collect */.Fo)(problems, () => readInventory(host, config, env));
     const files = [config, inventory];
     return {
         textOf: name => [host.input(name), ...files.map(file => file?.settings[name])].find(text => text?.trim()),
@@ -9937,10 +1396,10 @@ function readLayers(host, env, problems) {
 }
 function readReportFiles(host, env = process.env) {
     const files = reportFiles(parseInputs(readLayers(host, env, []).textOf).inputs);
-    return reportProblems(files).length === 0 ? files : {};
+    return (0,report_files/* reportProblems */.Tw)(files).length === 0 ? files : {};
 }
 function reportFiles(inputs) {
-    const entries = REPORT_KINDS.map(kind => [kind, inputs[`report-${kind}`]]);
+    const entries = report_files/* REPORT_KINDS */.tR.map(kind => [kind, inputs[`report-${kind}`]]);
     return Object.fromEntries(entries.filter(([, file]) => file !== undefined));
 }
 function readSettings(host, env = process.env) {
@@ -9956,37 +1415,40 @@ function readSettings(host, env = process.env) {
     for (const name of INPUT_NAMES) {
         const secret = inputs[name];
         if (inputSpec(name).type === 'secret' && typeof secret === 'string') {
-            host.mask(secret);
+            host.mask(secret, 'job');
         }
     }
+    if (!/^(?!-)[^\s\p{C}'`";&<>|(){}]{1,255}$/u.test(inputs['ssh-user'])) {
+        problems.push((0,lib_problems/* problem */.CC)(`\`ssh-user\` ${(0,lib_problems/* shown */.SP)(inputs['ssh-user'])} is not a name of a user`));
+    }
     const isSet = (name) => layers.textOf(name) !== undefined;
-    const references = inputs.images.flatMap(reference => collect(problems, () => normalise(reference)) ?? []);
+    const references = inputs.images.flatMap(reference => (0,lib_problems/* collect */.Fo)(problems, () => normalise(reference)) ?? []);
     problems.push(...duplicates('images', references));
     const isSending = inputs.mode === 'push' || inputs.mode === 'plan';
     const expected = inputs.mode === 'check' ? readExpected(inputs, references, problems) : undefined;
     problems.push(...modeProblems(inputs, isSet));
     const needsImages = inputs.mode !== 'prune' && inputs.expected.length === 0;
     if (needsImages && inputs.images.length === 0 && inputs.archive === undefined) {
-        problems.push(problem('`images` is empty', 'name at least one image, or an `archive`'));
+        problems.push((0,lib_problems/* problem */.CC)('`images` is empty', 'name at least one image, or an `archive`'));
     }
     if (inputs.source === 'archive' && inputs.archive === undefined) {
-        problems.push(problem('`source: archive` needs `archive`', 'name the tar file or the directory'));
+        problems.push((0,lib_problems/* problem */.CC)('`source: archive` needs `archive`', 'name the tar file or the directory'));
     }
-    const aliases = inputs.aliases.flatMap(alias => collect(problems, () => parseAlias(alias)) ?? []);
+    const aliases = inputs.aliases.flatMap(alias => (0,lib_problems/* collect */.Fo)(problems, () => parseAlias(alias)) ?? []);
     problems.push(...duplicates('aliases', aliases.map(({ alias }) => alias)));
     if (references.length > 0 && references.length === inputs.images.length) {
         problems.push(...aliases.flatMap(alias => aliasProblems(alias, references)));
     }
     const namespace = inputs['containerd-namespace'];
     if (namespace !== undefined && !/^(?=.{1,76}$)[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*$/.test(namespace)) {
-        problems.push(problem(`\`containerd-namespace\` ${JSON.stringify(namespace)} is not a name of a namespace`));
+        problems.push((0,lib_problems/* problem */.CC)(`\`containerd-namespace\` ${JSON.stringify(namespace)} is not a name of a namespace`));
     }
     if (inputs.archive !== undefined && inputs.source !== 'auto' && inputs.source !== 'archive') {
-        problems.push(problem(`\`archive\` and \`source: ${inputs.source}\` exclude each other`, 'set one of them'));
+        problems.push((0,lib_problems/* problem */.CC)(`\`archive\` and \`source: ${inputs.source}\` exclude each other`, 'set one of them'));
     }
     problems.push(...bundleProblems(inputs));
     const isBundle = inputs.mode === 'bundle';
-    const jump = collect(problems, () => parseJump(inputs['ssh-jump'])) ?? [];
+    const jump = (0,lib_problems/* collect */.Fo)(problems, () => parseJump(inputs['ssh-jump'])) ?? [];
     const isOpenssh = inputs['ssh-transport'] === 'openssh';
     const complete = ({ host: name, user, port }, of) => ({
         host: name,
@@ -10009,29 +1471,29 @@ function readSettings(host, env = process.env) {
             kubernetesName: entry.kubernetesName,
             criSocket: entry.criSocket,
         }));
-    const shard = inputs.shard === undefined ? undefined : collect(problems, () => parseShard(inputs.shard ?? ''));
+    const shard = inputs.shard === undefined ? undefined : (0,lib_problems/* collect */.Fo)(problems, () => parseShard(inputs.shard ?? ''));
     const nodesFromCluster = !isBundle && inputs['nodes-from-cluster'] === 'true';
-    const nodes = nodesFromCluster ? listed : (collect(problems, () => takeShard(listed, shard)) ?? []);
+    const nodes = nodesFromCluster ? listed : ((0,lib_problems/* collect */.Fo)(problems, () => takeShard(listed, shard)) ?? []);
     const mayLack = (...names) => !layers.isComplete && names.every(name => inputs[name] === undefined);
     const authentication = mayLack('ssh-private-key', 'ssh-private-key-file', 'ssh-password')
         ? undefined
-        : collect(problems, () => (isOpenssh || isBundle ? {} : readAuthentication(inputs, host, env)));
-    const sudoPassword = collect(problems, () => readPassword('sudo-password', inputs['sudo-password']));
+        : (0,lib_problems/* collect */.Fo)(problems, () => (isOpenssh || isBundle ? {} : readAuthentication(inputs, host, env)));
+    const sudoPassword = (0,lib_problems/* collect */.Fo)(problems, () => readPassword('sudo-password', inputs['sudo-password']));
     const hostKeys = mayLack('ssh-known-hosts', 'ssh-known-hosts-file')
         ? undefined
-        : collect(problems, () => (isBundle ? hostKeyPolicy({}) : readHostKeys(inputs, isOpenssh, host)));
+        : (0,lib_problems/* collect */.Fo)(problems, () => (isBundle ? hostKeyPolicy({}) : readHostKeys(inputs, isOpenssh, host)));
     const openssh = isOpenssh && !isBundle ? readOpenssh(inputs, host, problems) : undefined;
     const given = inputs['cri-socket'];
-    const criSocket = given === undefined ? undefined : collect(problems, () => parseCriSocket(given));
+    const criSocket = given === undefined ? undefined : (0,lib_problems/* collect */.Fo)(problems, () => parseCriSocket(given));
     const cluster = isBundle || ((inputs.smoke !== 'pod' || !isSending) && !nodesFromCluster)
         ? undefined
-        : collect(problems, () => readCluster(inputs, host));
+        : (0,lib_problems/* collect */.Fo)(problems, () => readCluster(inputs, host));
     const smoke = inputs.smoke === 'none' || !isSending ? undefined : readSmoke(inputs, problems);
     const reports = reportFiles(inputs);
-    problems.push(...reportProblems(reports));
-    throwProblems(problems);
+    problems.push(...(0,report_files/* reportProblems */.Tw)(reports));
+    (0,lib_problems/* throwProblems */.Jh)(problems);
     if (authentication === undefined || hostKeys === undefined) {
-        throw new SideloadError('INTERNAL', 'settings without a problem lack a part');
+        throw new errors/* SideloadError */.wR('INTERNAL', 'settings without a problem lack a part');
     }
     if (authentication.password !== undefined) {
         host.warning('`ssh-password` is set: a key (`ssh-private-key`) is better, as nodes and jump hosts never get to see it');
@@ -10082,34 +1544,34 @@ function readSettings(host, env = process.env) {
 function bundleProblems(inputs) {
     const { mode, bundle, archive } = inputs;
     if (mode !== 'bundle') {
-        return bundle === undefined ? [] : [problem(`\`bundle\` is for \`mode: bundle\`, and the mode is \`${mode}\``)];
+        return bundle === undefined ? [] : [(0,lib_problems/* problem */.CC)(`\`bundle\` is for \`mode: bundle\`, and the mode is \`${mode}\``)];
     }
     if (bundle === undefined) {
-        return [problem('`mode: bundle` needs `bundle`', 'name the file to write')];
+        return [(0,lib_problems/* problem */.CC)('`mode: bundle` needs `bundle`', 'name the file to write')];
     }
-    const path = (0,external_node_path_namespaceObject.resolve)(bundle);
+    const path = (0,external_node_path_.resolve)(bundle);
     const others = {
         archive,
-        ...Object.fromEntries(REPORT_KINDS.map(kind => [`report-${kind}`, inputs[`report-${kind}`]])),
+        ...Object.fromEntries(report_files/* REPORT_KINDS */.tR.map(kind => [`report-${kind}`, inputs[`report-${kind}`]])),
     };
-    const twice = Object.entries(others).filter(([, file]) => file !== undefined && (0,external_node_path_namespaceObject.resolve)(file) === path);
-    const fault = faultOf(path);
+    const twice = Object.entries(others).filter(([, file]) => file !== undefined && (0,external_node_path_.resolve)(file) === path);
+    const fault = (0,report_files/* faultOf */.Kl)(path);
     return [
-        ...twice.map(([name]) => problem(`\`${name}\` and \`bundle\` name the same file`, 'give each a file of its own')),
-        ...(fault === undefined ? [] : [problem(`\`bundle\`: ${shown(bundle)} ${fault}`)]),
+        ...twice.map(([name]) => (0,lib_problems/* problem */.CC)(`\`${name}\` and \`bundle\` name the same file`, 'give each a file of its own')),
+        ...(fault === undefined ? [] : [(0,lib_problems/* problem */.CC)(`\`bundle\`: ${(0,lib_problems/* shown */.SP)(bundle)} ${fault}`)]),
     ];
 }
 function modeProblems(inputs, isSet) {
     const { mode } = inputs;
     return [
         ...(mode === 'prune' && !isSet('keep')
-            ? [problem('`mode: prune` needs `keep`', 'say how many releases of each repository stay')]
+            ? [(0,lib_problems/* problem */.CC)('`mode: prune` needs `keep`', 'say how many releases of each repository stay')]
             : []),
         ...(mode !== 'prune' && inputs['dry-run'] === 'true'
-            ? [problem(`\`dry-run\` is for \`mode: prune\`, not for \`${mode}\``, 'the dry run of a push is `mode: plan`')]
+            ? [(0,lib_problems/* problem */.CC)(`\`dry-run\` is for \`mode: prune\`, not for \`${mode}\``, 'the dry run of a push is `mode: plan`')]
             : []),
         ...(mode !== 'check' && inputs.expected.length > 0
-            ? [problem(`\`expected\` is for \`mode: check\`, not for \`${mode}\``, 'leave it out')]
+            ? [(0,lib_problems/* problem */.CC)(`\`expected\` is for \`mode: check\`, not for \`${mode}\``, 'leave it out')]
             : []),
     ];
 }
@@ -10117,11 +1579,11 @@ function readExpected(inputs, references, problems) {
     if (inputs.expected.length === 0) {
         return undefined;
     }
-    return collect(problems, () => {
-        const all = mergeExpected(inputs.expected.map(file => parseExpected(readText('expected', file), shown(file))));
+    return (0,lib_problems/* collect */.Fo)(problems, () => {
+        const all = mergeExpected(inputs.expected.map(file => parseExpected(readText('expected', file), (0,lib_problems/* shown */.SP)(file))));
         const unknown = references.filter(reference => all.every(one => one.reference !== reference));
         if (unknown.length > 0) {
-            throw new SideloadError('INPUT_INVALID', `\`expected\` does not have ${unknown.join(', ')} of \`images\``, {
+            throw new errors/* SideloadError */.wR('INPUT_INVALID', `\`expected\` does not have ${unknown.join(', ')} of \`images\``, {
                 hint: `it has ${all.map(({ reference }) => reference).join(', ')}`,
             });
         }
@@ -10131,18 +1593,18 @@ function readExpected(inputs, references, problems) {
 function aliasProblems({ alias, image }, references) {
     const how = 'write `ALIAS=IMAGE`, with the image as it is in `images`';
     if (references.includes(alias))
-        return [problem(`\`aliases\` names ${JSON.stringify(alias)}, as \`images\` does`)];
+        return [(0,lib_problems/* problem */.CC)(`\`aliases\` names ${JSON.stringify(alias)}, as \`images\` does`)];
     if (image !== undefined && !references.includes(image)) {
-        return [problem(`\`aliases\`: ${JSON.stringify(image)} is not in \`images\``, how)];
+        return [(0,lib_problems/* problem */.CC)(`\`aliases\`: ${JSON.stringify(image)} is not in \`images\``, how)];
     }
     if (image === undefined && references.length > 1) {
-        return [problem(`\`aliases\` does not say which image ${JSON.stringify(alias)} is for`, how)];
+        return [(0,lib_problems/* problem */.CC)(`\`aliases\` does not say which image ${JSON.stringify(alias)} is for`, how)];
     }
     return [];
 }
 function inHome(...names) {
     try {
-        return [(0,external_node_path_namespaceObject.join)((0,external_node_os_.homedir)(), ...names)];
+        return [(0,external_node_path_.join)((0,external_node_os_.homedir)(), ...names)];
     }
     catch {
         return [];
@@ -10150,34 +1612,34 @@ function inHome(...names) {
 }
 function cacheDirectory(env) {
     const given = env.XDG_CACHE_HOME;
-    const homes = inHome('.cache').filter(path => (0,external_node_fs_namespaceObject.existsSync)((0,external_node_path_namespaceObject.dirname)(path)));
-    const [base] = given !== undefined && (0,external_node_path_namespaceObject.isAbsolute)(given) ? [given] : homes;
-    return base === undefined ? undefined : (0,external_node_path_namespaceObject.join)(base, 'kube-sideload', 'layers');
+    const homes = inHome('.cache').filter(path => (0,external_node_fs_.existsSync)((0,external_node_path_.dirname)(path)));
+    const [base] = given !== undefined && (0,external_node_path_.isAbsolute)(given) ? [given] : homes;
+    return base === undefined ? undefined : (0,external_node_path_.join)(base, 'kube-sideload', 'layers');
 }
 function readInventory(host, config, env) {
     const named = host.input('inventory')?.trim() || config?.settings.inventory?.trim() || env.KUBE_SIDELOAD_INVENTORY?.trim();
     const configuration = env.XDG_CONFIG_HOME ? [env.XDG_CONFIG_HOME] : inHome('.config');
     const places = [
         '/etc/kube-sideload/inventory.yaml',
-        ...configuration.map(directory => (0,external_node_path_namespaceObject.join)(directory, 'kube-sideload', 'inventory.yaml')),
+        ...configuration.map(directory => (0,external_node_path_.join)(directory, 'kube-sideload', 'inventory.yaml')),
     ];
-    const file = named || places.find(place => (0,external_node_fs_namespaceObject.existsSync)(place));
+    const file = named || places.find(place => (0,external_node_fs_.existsSync)(place));
     return readSettingsFile('inventory', file);
 }
 function readConfig(host) {
     return readSettingsFile('config', host.input('config')?.trim() || foundConfig(host));
 }
 function foundConfig({ defaultConfig }) {
-    return defaultConfig !== undefined && (0,external_node_fs_namespaceObject.existsSync)(defaultConfig) ? defaultConfig : undefined;
+    return defaultConfig !== undefined && (0,external_node_fs_.existsSync)(defaultConfig) ? defaultConfig : undefined;
 }
 function readSettingsFile(owner, file) {
     return file === undefined ? { nodes: [], settings: {} } : parseInventory(readText(owner, file), file, owner);
 }
 function readNodes(inputs, layers, problems, nodeOf) {
-    const listed = inputs.nodes.map(text => collect(problems, () => parseNode(text)));
+    const listed = inputs.nodes.map(text => (0,lib_problems/* collect */.Fo)(problems, () => parseNode(text)));
     const entries = listed.length > 0 ? listed : layers.nodes;
     if (entries.length === 0 && layers.isComplete && inputs['nodes-from-cluster'] !== 'true') {
-        problems.push(problem('`nodes` is empty', 'list the nodes in `nodes`, or in an inventory file on the runner (see `inventory` and `config`), or set `nodes-from-cluster`'));
+        problems.push((0,lib_problems/* problem */.CC)('`nodes` is empty', 'list the nodes in `nodes`, or in an inventory file on the runner (see `inventory` and `config`), or set `nodes-from-cluster`'));
     }
     const nodes = entries.filter(entry => entry !== undefined).map(nodeOf);
     const addresses = nodes.map(({ host, port, jump }) => [...jump.map(one => `${one.host}:${one.port}`), `${host}:${port}`].join(' → ').toLowerCase());
@@ -10196,7 +1658,7 @@ function readAuthentication(inputs, host, env) {
     }
     const read = (file) => {
         const text = readText('ssh-private-key-file', file);
-        host.mask(text);
+        host.mask(text, 'runner');
         return parsePrivateKey(text, passphrase);
     };
     const named = inputs['ssh-private-key-file'];
@@ -10210,9 +1672,9 @@ function readAuthentication(inputs, host, env) {
     }
     const file = ['id_ed25519', 'id_ecdsa', 'id_rsa']
         .flatMap(name => inHome('.ssh', name))
-        .find(place => (0,external_node_fs_namespaceObject.existsSync)(place));
+        .find(place => (0,external_node_fs_.existsSync)(place));
     if (agent === undefined && file === undefined) {
-        throw new SideloadError('INPUT_INVALID', 'no SSH key: neither `ssh-private-key` nor `ssh-private-key-file` is set, there is none in `~/.ssh`, and no ssh-agent', {
+        throw new errors/* SideloadError */.wR('INPUT_INVALID', 'no SSH key: neither `ssh-private-key` nor `ssh-private-key-file` is set, there is none in `~/.ssh`, and no ssh-agent', {
             hint: 'pass the key that the nodes know in `ssh-private-key`',
         });
     }
@@ -10220,12 +1682,12 @@ function readAuthentication(inputs, host, env) {
         return { agent, key: file === undefined ? undefined : read(file) };
     }
     const faults = [];
-    return { agent, key: collect(faults, () => read(file)) };
+    return { agent, key: (0,lib_problems/* collect */.Fo)(faults, () => read(file)) };
 }
 function readPassword(name, given) {
     const password = given?.replace(/\r?\n$/, '');
     if (password !== undefined && /[\0\r\n]/.test(password)) {
-        throw new SideloadError('INPUT_INVALID', `\`${name}\` has more than one line`, {
+        throw new errors/* SideloadError */.wR('INPUT_INVALID', `\`${name}\` has more than one line`, {
             hint: 'store the password alone in the secret',
         });
     }
@@ -10239,23 +1701,23 @@ function readOpenssh(inputs, host, problems) {
             'ssh-key-passphrase': 'load the key into an ssh-agent, or store it without a passphrase in the secret',
             'ssh-host-key-fingerprints': 'use `ssh-known-hosts`',
         }[name];
-        problems.push(problem(`\`${name}\` cannot be used with \`ssh-transport: openssh\``, hint));
+        problems.push((0,lib_problems/* problem */.CC)(`\`${name}\` cannot be used with \`ssh-transport: openssh\``, hint));
     }
     const text = inputs['ssh-private-key'];
     const file = inputs['ssh-private-key-file'];
-    const key = collect(problems, () => {
+    const key = (0,lib_problems/* collect */.Fo)(problems, () => {
         if (text !== undefined) {
             return { text: opensshKey(text) };
         }
         if (file !== undefined) {
-            host.mask(readText('ssh-private-key-file', file));
-            return { file: (0,external_node_path_namespaceObject.resolve)(file) };
+            host.mask(readText('ssh-private-key-file', file), 'runner');
+            return { file: (0,external_node_path_.resolve)(file) };
         }
         return undefined;
     });
     const knownHosts = inputs['ssh-known-hosts'];
     const knownHostsFile = inputs['ssh-known-hosts-file'];
-    const setting = collect(problems, () => agentSetting(inputs));
+    const setting = (0,lib_problems/* collect */.Fo)(problems, () => agentSetting(inputs));
     return {
         key,
         agent: setting === 'off' ? 'none' : setting === 'auto' ? undefined : setting,
@@ -10263,13 +1725,13 @@ function readOpenssh(inputs, host, problems) {
             ? { text: `${knownHosts}\n` }
             : knownHostsFile === undefined
                 ? undefined
-                : { file: (0,external_node_path_namespaceObject.resolve)(knownHostsFile) },
+                : { file: (0,external_node_path_.resolve)(knownHostsFile) },
         connectTimeoutMs: inputs['connect-timeout'] * 1000,
     };
 }
 function agentSetting({ 'ssh-agent': setting }) {
     if (setting !== 'auto' && setting !== 'off' && !setting.startsWith('/')) {
-        throw new SideloadError('INPUT_INVALID', `\`ssh-agent\` must be \`auto\`, \`off\` or an absolute path, not ${shown(setting)}`);
+        throw new errors/* SideloadError */.wR('INPUT_INVALID', `\`ssh-agent\` must be \`auto\`, \`off\` or an absolute path, not ${(0,lib_problems/* shown */.SP)(setting)}`);
     }
     return setting;
 }
@@ -10277,24 +1739,24 @@ function readHostKeys(inputs, isOpenssh, host) {
     const given = inputs['ssh-known-hosts'];
     const fingerprints = inputs['ssh-host-key-fingerprints'];
     if (given !== undefined) {
-        return hostKeyPolicy({ knownHosts: given, fingerprints });
+        return hostKeyPolicy({ knownHosts: parseKnownHosts(given, '`ssh-known-hosts`'), fingerprints });
     }
     const named = inputs['ssh-known-hosts-file'];
-    const files = [...inHome('.ssh', 'known_hosts'), '/etc/ssh/ssh_known_hosts'].filter(file => (0,external_node_fs_namespaceObject.existsSync)(file));
+    const files = [...inHome('.ssh', 'known_hosts'), '/etc/ssh/ssh_known_hosts'].filter(file => (0,external_node_fs_.existsSync)(file));
     const knownHosts = named !== undefined
-        ? parseKnownHosts(readText('ssh-known-hosts-file', named))
+        ? parseKnownHosts(readText('ssh-known-hosts-file', named), named)
         : files.flatMap(file => {
             const leftOut = (fault) => host.warning(`${file}, ${fault}; it is left out`);
             try {
-                return parseKnownHosts((0,external_node_fs_namespaceObject.readFileSync)(file, 'utf8'), leftOut);
+                return parseKnownHosts((0,external_node_fs_.readFileSync)(file, 'utf8'), file, leftOut);
             }
             catch (error) {
-                leftOut(messageOf(error));
+                leftOut((0,errors/* messageOf */.bD)(error));
                 return [];
             }
         });
     if (knownHosts.length === 0 && fingerprints.length === 0 && !isOpenssh) {
-        throw new SideloadError('INPUT_INVALID', 'no host keys: `ssh-known-hosts` is empty', {
+        throw new errors/* SideloadError */.wR('INPUT_INVALID', 'no host keys: `ssh-known-hosts` is empty', {
             hint: 'pass the output of `ssh-keyscan NODE…` in `ssh-known-hosts`, after comparing the fingerprints on the nodes',
         });
     }
@@ -10302,7 +1764,7 @@ function readHostKeys(inputs, isOpenssh, host) {
 }
 function readCluster(inputs, host) {
     if (!/^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$/.test(inputs.namespace)) {
-        throw new SideloadError('INPUT_INVALID', `\`namespace\` ${JSON.stringify(inputs.namespace)} is not a name of a namespace`, {
+        throw new errors/* SideloadError */.wR('INPUT_INVALID', `\`namespace\` ${JSON.stringify(inputs.namespace)} is not a name of a namespace`, {
             hint: 'lower case letters, digits and `-`, 63 at most (RFC 1123)',
         });
     }
@@ -10312,12 +1774,12 @@ function readCluster(inputs, host) {
     }
     const { host: address, port, user, kubernetesName } = parseNode(kubectl.slice('ssh://'.length).replace(/\/$/, ''));
     if (kubernetesName !== undefined) {
-        throw new SideloadError('INPUT_INVALID', `\`kubectl\` ${shown(kubectl)} has more than an address`, {
+        throw new errors/* SideloadError */.wR('INPUT_INVALID', `\`kubectl\` ${(0,lib_problems/* shown */.SP)(kubectl)} has more than an address`, {
             hint: 'write `ssh://user@host:port`',
         });
     }
     if (kubeconfig !== undefined && !/^\/\S*$/.test(kubeconfig)) {
-        throw new SideloadError('INPUT_INVALID', '`kubeconfig` must be an absolute path on the node that `kubectl` names', {
+        throw new errors/* SideloadError */.wR('INPUT_INVALID', '`kubeconfig` must be an absolute path on the node that `kubectl` names', {
             hint: 'leave it out, and the administrator’s kubeconfig of the node is used',
         });
     }
@@ -10334,14 +1796,14 @@ function readCluster(inputs, host) {
 }
 function readSmoke(inputs, problems) {
     const given = inputs['smoke-manifest'];
-    const manifest = given === undefined ? undefined : collect(problems, () => readManifest(given, inputs.namespace));
-    const resources = collect(problems, () => parseResources(inputs['smoke-resources']));
-    const clash = (a, b) => problem(`\`${a}\` and \`${b}\` exclude each other`, 'set one of them');
+    const manifest = given === undefined ? undefined : (0,lib_problems/* collect */.Fo)(problems, () => readManifest(given, inputs.namespace));
+    const resources = (0,lib_problems/* collect */.Fo)(problems, () => parseResources(inputs['smoke-resources']));
+    const clash = (a, b) => (0,lib_problems/* problem */.CC)(`\`${a}\` and \`${b}\` exclude each other`, 'set one of them');
     if (given !== undefined) {
         problems.push(...(inputs.smoke === 'cri' ? [clash('smoke-manifest', 'smoke: cri')] : []), ...(inputs['smoke-command'].length > 0 ? [clash('smoke-manifest', 'smoke-command')] : []));
     }
     if (inputs['smoke-expect'] === 'ready' && given === undefined) {
-        problems.push(problem('`smoke-expect: ready` needs a `smoke-manifest`', 'without readiness probes `running` says as much'));
+        problems.push((0,lib_problems/* problem */.CC)('`smoke-expect: ready` needs a `smoke-manifest`', 'without readiness probes `running` says as much'));
     }
     if (resources === undefined || inputs.smoke === 'none') {
         return undefined;
@@ -10366,41 +1828,61 @@ function readKubeconfig(given, host) {
         return undefined;
     }
     if (given.includes('\n') || given.trimStart().startsWith('{')) {
-        maskSecrets(given, host);
+        maskCredentials(given, 'job', host);
         return { content: given };
     }
-    if (!(0,external_node_fs_namespaceObject.existsSync)(given)) {
+    if (!(0,external_node_fs_.existsSync)(given)) {
         if (/\bapiVersion\b/.test(given) || /^[A-Za-z0-9+/]{100,}=*$/.test(given)) {
-            throw new SideloadError('KUBECONFIG_INVALID', '`kubeconfig` is neither a path nor the content of a kubeconfig: its line breaks are lost, or it is encoded', { hint: 'Store the file whole and unchanged, with its line breaks, in the secret.' });
+            throw new errors/* SideloadError */.wR('KUBECONFIG_INVALID', '`kubeconfig` is neither a path nor the content of a kubeconfig: its line breaks are lost, or it is encoded', { hint: 'Store the file whole and unchanged, with its line breaks, in the secret.' });
         }
-        throw new SideloadError('KUBECONFIG_INVALID', `\`kubeconfig\`: there is no file ${shown(given)}`);
+        throw new errors/* SideloadError */.wR('KUBECONFIG_INVALID', `\`kubeconfig\`: there is no file ${(0,lib_problems/* shown */.SP)(given)}`, {
+            hint: `Give the path from ${process.cwd()} or an absolute one, or the content of the file.`,
+        });
     }
+    maskCredentials((0,lib_problems/* collect */.Fo)([], () => readText('kubeconfig', given)) ?? '', 'runner', host);
     return { path: given };
 }
-function maskSecrets(kubeconfig, host) {
-    for (const [, secret] of kubeconfig.matchAll(/["']?\b(?:token|password|client-key-data|client-secret|id-token|refresh-token)["']?\s*:\s*("[^"\n]+|'[^'\n]+|[^\s"',}]+)/g)) {
-        if (secret !== undefined) {
-            host.mask(secret.replace(/^["']/, ''));
-        }
+function maskCredentials(kubeconfig, origin, host) {
+    for (const secret of credentialsOf(kubeconfig)) {
+        host.mask(secret, origin);
     }
 }
 function readText(input, file) {
     try {
-        return (0,external_node_fs_namespaceObject.readFileSync)(file, 'utf8');
+        return (0,external_node_fs_.readFileSync)(file, 'utf8');
     }
     catch (cause) {
         const reason = cause.code;
-        throw new SideloadError('INPUT_INVALID', `\`${input}\`: cannot read ${shown(file)} (${reason})`, {
-            hint: inputSpec(input).help,
+        throw new errors/* SideloadError */.wR('INPUT_INVALID', `\`${input}\`: cannot read ${(0,lib_problems/* shown */.SP)(file)} (${reason})`, {
+            hint: fileHint(file, reason),
             cause,
         });
     }
 }
+function fileHint(file, reason) {
+    const place = (0,external_node_path_.isAbsolute)(file) ? 'on this machine' : `from ${process.cwd()}`;
+    switch (reason) {
+        case 'ENOENT':
+        case 'ENOTDIR':
+            return file.startsWith('~')
+                ? 'write the whole path: only a shell knows `~`'
+                : `correct the path, which is looked for ${place}, or have an earlier step write the file`;
+        case 'EISDIR':
+            return 'name a file in that directory';
+        case 'EACCES':
+        case 'EPERM':
+            return `let the job’s user (${process.getuid?.() ?? 'as the system names it'}) read it, or run the job as one who may`;
+        default:
+            return 'look at it on this machine, as the user of the job';
+    }
+}
 function duplicates(input, items) {
     const twice = new Set(items.filter((item, index) => items.indexOf(item) !== index));
-    return [...twice].map(item => problem(`\`${input}\` names ${JSON.stringify(item)} more than once`, 'remove the second one'));
+    return [...twice].map(item => (0,lib_problems/* problem */.CC)(`\`${input}\` names ${JSON.stringify(item)} more than once`, 'remove the second one'));
 }
 
+// EXTERNAL MODULE: ./lib/report/units.js
+var units = __nccwpck_require__(8492);
 ;// CONCATENATED MODULE: ./lib/node/node.js
 
 
@@ -10421,16 +1903,17 @@ function newNode(settings) {
         staged: new Set(),
         kept: [],
         hasPinned: false,
+        noted: undefined,
         lock: undefined,
         findings: [],
-        checked: [],
+        seen: [],
         retention: undefined,
         error: undefined,
     };
 }
 function ready({ settings, connection, facts }) {
     if (connection === undefined || facts === undefined) {
-        throw new SideloadError('INTERNAL', 'the node is not connected', { node: settings.label });
+        throw new errors/* SideloadError */.wR('INTERNAL', 'the node is not connected', { node: settings.label });
     }
     return { connection, facts };
 }
@@ -10448,7 +1931,7 @@ async function onEach(nodes, act, parallel = Number.POSITIVE_INFINITY) {
                 await act(node);
             }
             catch (thrown) {
-                node.error = toSideloadError(thrown, node.settings.label);
+                node.error = (0,errors/* toSideloadError */.Lq)(thrown, node.settings.label);
             }
             node.endedAtMs = Date.now();
         }
@@ -10460,7 +1943,7 @@ async function notingError(node, image, act) {
         await act();
     }
     catch (thrown) {
-        image.error = toSideloadError(thrown, node.settings.label);
+        image.error = (0,errors/* toSideloadError */.Lq)(thrown, node.settings.label);
         throw image.error;
     }
 }
@@ -10480,34 +1963,52 @@ function describeImage({ reference, image, stage, held }) {
     return `needs ${reference}${there === 0 ? '' : `, and has ${there} of its ${image.layers.length} layers`}`;
 }
 function nodeReport(node) {
-    const { settings, machine, facts, images, findings, checked, retention, error } = node;
+    const { settings, machine, facts, images, findings, seen, retention, error } = node;
     return {
         node: settings.label,
         address: `${settings.host}:${settings.port}`,
         kubernetesName: kubernetesName(node),
         platform: machine === undefined ? undefined : formatPlatform(machine.platform),
         runtime: facts === undefined ? undefined : `${facts.runtime.name} ${facts.runtime.version}`,
-        images: [
-            ...images.map(({ reference, image, isSandbox, stage, estimate, outcome, bytesSent, smoke, error: fault }) => ({
-                reference,
-                imageId: image.imageId,
-                ...(isSandbox && { isSandbox }),
-                outcome,
-                estimatedBytes: isSent(node, { reference, stage }) ? estimate.bytes : 0,
-                isEstimateExact: estimate.isExact,
-                bytesSent,
-                smoke,
-                error: fault === undefined ? undefined : errorReport(fault),
-            })),
-            ...checked,
-        ],
+        images: images.length > 0 ? images.map(image => imageReport(node, image)) : seen.map(checkReport),
         bytesSent: images.reduce((sum, image) => sum + image.bytesSent, 0),
         startedAt: new Date(node.startedAtMs).toISOString(),
         endedAt: new Date(node.endedAtMs).toISOString(),
         durationMs: Math.max(0, node.endedAtMs - node.startedAtMs),
         findings,
         retention,
-        error: error === undefined ? undefined : errorReport(error),
+        error: error === undefined ? undefined : (0,report/* errorReport */.ZV)(error),
+    };
+}
+function imageReport(node, image) {
+    const { reference, isSandbox, stage, estimate, outcome, bytesSent, smoke, error } = image;
+    const last = node.seen.find(one => one.reference === reference);
+    return {
+        reference,
+        imageId: image.image.imageId,
+        ...(isSandbox && { isSandbox }),
+        outcome,
+        isHeld: last !== undefined && last.drift === undefined && outcome !== 'restored',
+        estimatedBytes: isSent(node, { reference, stage }) ? estimate.bytes : 0,
+        isEstimateExact: estimate.isExact,
+        bytesSent,
+        smoke,
+        drift: last?.drift,
+        error: error === undefined ? undefined : (0,report/* errorReport */.ZV)(error),
+    };
+}
+function checkReport({ reference, imageId, drift, error }) {
+    const isHeld = drift === undefined;
+    return {
+        reference,
+        imageId,
+        outcome: isHeld ? 'present' : 'none',
+        isHeld,
+        estimatedBytes: 0,
+        isEstimateExact: true,
+        bytesSent: 0,
+        drift,
+        error,
     };
 }
 function shortId(imageId) {
@@ -10526,7 +2027,7 @@ function describeNode({ facts, settings: { label }, connection }) {
         privilege === 'user'
             ? 'as a user who may load images by podman and ask for them'
             : `as ${as}${facts.isNarrow ? ' for some commands' : ''}`,
-        `${formatBytes(disk.freeBytes)} free on ${disk.path}`,
+        `${(0,units/* formatBytes */.z)(disk.freeBytes)} free on ${disk.path}`,
     ].join(', ');
 }
 
@@ -10589,7 +2090,7 @@ async function runScript(connection, script, signal) {
     const sections = parseSections(result.stdout, mark);
     if (result.code !== 0 || !sections.has('end')) {
         const said = `${result.stderr}\n${result.stdout.split(mark)[0] ?? ''}`.trim();
-        throw new SideloadError('REMOTE_COMMAND_FAILED', `a script on the node ended with exit code ${result.code}${said === '' ? '' : `: ${said.slice(-2000)}`}`, { node: connection.target.label });
+        throw new errors/* SideloadError */.wR('REMOTE_COMMAND_FAILED', `a script on the node ended with exit code ${result.code}${said === '' ? '' : `: ${said.slice(-2000)}`}`, { node: connection.target.label });
     }
     return sections;
 }
@@ -10648,11 +2149,13 @@ function planNode(images, { platform }, held) {
             const built = variants.map(variant => formatPlatform(variant.platform)).join(', ');
             return `${reference} is built for ${built}, and the node is ${formatPlatform(platform)}`;
         });
-        throw new SideloadError('PLATFORM_MISMATCH', faults.join('\n'));
+        throw new errors/* SideloadError */.wR('PLATFORM_MISMATCH', faults.join('\n'), {
+            hint: `Build it for the node’s architecture too (\`docker build --platform ${formatPlatform(platform)}\`), or take the node off the list (by \`node-selector\` with nodes from the cluster).`,
+        });
     }
     return chosen.flatMap(({ reference, image }) => image === undefined
         ? []
-        : [{ reference, image, action: plan_faultOf(held.get(reference), image) === undefined ? 'keep' : 'send' }]);
+        : [{ reference, image, action: faultOf(held.get(reference), image) === undefined ? 'keep' : 'send' }]);
 }
 function planLayers({ manifest, layers }, held) {
     return layers.map((_, index) => held[index]?.find(({ digest }) => manifest === undefined || manifest.layerDigests[index] === digest));
@@ -10693,7 +2196,7 @@ function differenceOf(held, { imageId, platform }) {
     }
     return held.unpacked ? undefined : { kind: 'not-unpacked', says: 'its layers are not unpacked' };
 }
-function plan_faultOf(held, image) {
+function faultOf(held, image) {
     return differenceOf(held, image)?.says;
 }
 
@@ -10736,14 +2239,44 @@ function createMeter() {
     return { stream, result };
 }
 
+;// CONCATENATED MODULE: ./lib/runtime/processes.js
+const OURS_BY_SUDO = '^([^[:space:]]*/)?(sudo|sh|ctr|k3s|k0s|microk8s)[[:space:]].*';
+const PROCESSES = `
+containers_of() { sed -n -e 's/.*\\(kubepods\\).*/\\1/p' -e 's/.*\\([0-9a-f]\\{64\\}\\).*/\\1/p' "/proc/$1/cgroup" 2>/dev/null | sort -u; }
+about() {
+  name= uid= euid= inner=unknown
+  { while read -r field first second rest; do
+    case $field in Name:) name=$first ;; Uid:) uid=$first euid=$second ;; NSpid:) inner=$second; break ;; esac
+  done <"/proc/$1/status"; } 2>/dev/null
+  [ -n "$euid" ] && [ -z "$inner" ] && [ "$(containers_of "$1")" = "$(containers_of 1)" ]
+}
+login_of() {
+  login=
+  { read -r login <"/proc/$1/loginuid"; } 2>/dev/null # which ends without a line break
+  printf '%s' "\${login#4294967295}"
+}
+ours() {
+  me=$(id -u)
+  for process in $(printf '%s\\n' "$1" | grep -lsaFf - /proc/[0-9]*/cmdline); do
+    process=\${process#/proc/} process=\${process%/cmdline}
+    about "$process" || continue
+    case " 0 $me \${SUDO_UID:-0} " in *" $uid "*) ;; *) continue ;; esac
+    case " 0 $me " in *" $euid "*) ;; *) continue ;; esac
+    login=$(login_of "$process")
+    case " 0 $me \${SUDO_UID:-0} " in *" \${login:-0} "*) ;; *) continue ;; esac
+    case $name in sh | tar | skopeo | podman | ctr | docker | k3s | k0s | microk8s | sudo | doas | env | nice | ionice | timeout) printf '%s\\n' "$process" ;; esac
+  done
+}`;
+
 ;// CONCATENATED MODULE: ./lib/runtime/cri.js
+
 const NO_SUCH_IMAGE = '[Nn]o such image';
 const EXIT_CODE_1 = '^exit code 1$';
 const NEVER = '.^';
 function asRoot({ privilege }) {
     return privilege === 'sudo' || privilege === 'doas' ? [privilege, '-n'] : [];
 }
-const CRI = `
+const CRI = `${PROCESSES}
 answer() {
   nothing=$1
   shift
@@ -10771,17 +2304,37 @@ inspect_by_cri() {
   section "cri $1"; printf '%s' "$said"
 }
 end_processes() { # end_processes SIGNAL NAME
-  if command -v pkill >/dev/null; then as_root pkill "-$1" -f "[\${2%"\${2#?}"}]\${2#?}"; return; fi
-  for process in $running; do
-    process=\${process#/proc/}
-    as_root kill "-$1" "\${process%/cmdline}"
-  done
+  left=
+  for process in $running; do kill "-$1" "$process" || left="$left $process"; done
+  [ -n "$left" ] || return 0
+  if [ -z "$NARROW" ]; then as_root kill "-$1" $left
+  else as_root pkill "-$1" -u 0 --ns 1 --nslist pid,user -f "${OURS_BY_SUDO}[\${2%"\${2#?}"}]\${2#?}"
+  fi
 }
+end_input() {
+  wrappers=' ' importer=
+  for process in $running; do
+    { read -r name <"/proc/$process/comm"; } || continue
+    if [ "$name" = sh ]; then wrappers="$wrappers$process "; else importer=$process; fi
+  done
+  for stat in /proc/[0-9]*/stat; do
+    { read -r process name state parent rest <"$stat"; } || continue
+    case $name:$wrappers in '(cat):'*" $parent "* | '(dd):'*" $parent "*) kill "$process" ;; esac
+  done
+  kill $wrappers
+} 2>/dev/null
 end_imports() {
-  for attempt in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
-    running=$(printf '%s\\n' "\${1%:*}" | grep -lsaFf - /proc/[0-9]*/cmdline) # 2, whatever is found, when a process ends meanwhile
+  attempt=0 due=150
+  while [ $attempt -lt $((due + 25)) ]; do
+    running=$(ours "\${1%:*}")
     [ -n "$running" ] || return 0
-    case $attempt in 1) end_processes TERM "\${1%:*}" ;; 15) end_processes KILL "\${1%:*}" ;; esac 2>/dev/null
+    end_input
+    [ $attempt != 10 ] || [ -n "$importer" ] || due=10
+    case $((attempt - due)) in
+      0) end_processes TERM "\${1%:*}" 2>/dev/null ;;
+      15) end_processes KILL "\${1%:*}" 2>/dev/null ;;
+    esac
+    attempt=$((attempt + 1))
     sleep 0.2
   done
 }
@@ -10809,7 +2362,7 @@ function flatPairs(pairs) {
 function heldBy(heldAt) {
     return (sections, references) => new Map(references.map((reference, number) => [reference, heldAt(sections, number)]));
 }
-function variables({ tools, criSocket }, references) {
+function variables({ tools, criSocket, isNarrow }, references) {
     const command = (name) => tools[name]?.join(' ') ?? '';
     return {
         CRICTL: command('crictl'),
@@ -10818,6 +2371,7 @@ function variables({ tools, criSocket }, references) {
         PODMAN: command('podman'),
         DOCKER: command('docker'),
         SOCKET: criSocket,
+        NARROW: isNarrow ? 'yes' : '',
         REFERENCES: references.join('\n'),
     };
 }
@@ -10845,23 +2399,8 @@ function cri_parseJson(text) {
     }
 }
 
-;// CONCATENATED MODULE: ./lib/runtime/names.js
-
-const FREE_NAME = `  ! has_name "$reference" || free_name "$reference" >&2 || exit 1`;
-function freeNames(names, facts, references) {
-    return { body: `${names}${eachReference(FREE_NAME)}`, variables: variables(facts, references) };
-}
-function findNames(names, facts, references) {
-    return {
-        body: `${names}${eachReference('  ! has_name "$reference" || section "name $number"')}`,
-        variables: variables(facts, references),
-    };
-}
-function foundNames(sections, references) {
-    return references.filter((_, number) => sections.has(`name ${number}`));
-}
-
 ;// CONCATENATED MODULE: ./lib/runtime/staging.js
+
 
 const STAGE_PREFIX = 'kube-sideload.invalid/';
 const STALE_AFTER_MS = 5 * 24 * 3600 * 1000;
@@ -10892,16 +2431,15 @@ function abandonedReferences(references, runId, nowMs) {
         return (owner === runId && !isKept) || (start !== undefined && nowMs - start.getTime() > STALE_AFTER_MS);
     });
 }
-const LET_IMPORTS_END = `
+const LET_IMPORTS_END = `${PROCESSES}
 let_imports_end() {
-  for process in $(printf '%s\\n' "$2" | grep -lsaFf - /proc/[0-9]*/cmdline); do
-    process=\${process#/proc/} process=\${process%/cmdline}
-    { read -r name <"/proc/$process/comm"; } 2>/dev/null && [ "$name" = tar ] || continue
+  for process in $(ours "$2"); do
+    about "$process" && [ "$name" = tar ] || continue
     kill "$process" 2>/dev/null || as_root kill "$process" 2>/dev/null
   done
   attempt=0
   while [ $attempt -lt 250 ]; do
-    printf '%s\\n' "\${1%:*}" | grep -qsaFf - /proc/[0-9]*/cmdline || return 0
+    [ -n "$(ours "\${1%:*}")" ] || return 0
     attempt=$((attempt + 1))
     sleep 0.2
   done
@@ -10909,7 +2447,75 @@ let_imports_end() {
   exit 1
 }`;
 
+;// CONCATENATED MODULE: ./lib/runtime/leases.js
+
+const LEASES = '/var/lib/kube-sideload';
+const NOTE = `${LEASES}/lease-`;
+const PROVING_PAGES = 50;
+const FEED = [
+    'feed() { page=$(getconf PAGESIZE 2>/dev/null) || page=65536',
+    `said=$(dd bs="$page" count=${PROVING_PAGES} iflag=fullblock 2>&1 >&3)`,
+    `case $said in "${PROVING_PAGES}+0 records in"*) note "$@" ;; esac`,
+    'exec cat >&3; }',
+].join('; ');
+const NOTE_LEASE = [
+    `note() { set -- $("$@" leases ls 2>/dev/null </dev/null 3>&- | sed -n "s/^\\([0-9]*-[0-9A-Za-z_-]\\{4\\}\\) *\\([0-9]\\{4\\}\\)-\\(..\\)-\\(..\\)T\\(..\\):\\(..\\):\\(..\\).*/\\2\\3\\4\\5\\6\\7 \\1/p" |` +
+        ` while read -r created id; do [ "$created" -lt "$began" ] || [ -h "${NOTE}$id" ] || printf "%s " "$id"; done)`,
+    '[ $# = 1 ] || return 0',
+    `{ [ -d ${LEASES} ] || $root mkdir -p ${LEASES}; $root ln -sT "\${stage##*/}.$$" "${NOTE}$1"; } >/dev/null 2>&1 </dev/null 3>&-; }`,
+].join('; ');
+const IMPORT = [
+    'stage=$0 platform=$1 flags=$2 root=$3',
+    'shift 3',
+    'began=$(date +%Y%m%d%H%M%S)',
+    FEED,
+    NOTE_LEASE,
+    'feed "$@" 3>&1 | { "$@" images import --base-name "$stage" --platform "$platform" $flags -; code=$?',
+    '[ $code = 0 ] || { read -r self rest </proc/self/stat; for stat in /proc/[0-9]*/stat; do' +
+        ' { read -r process name state parent rest <"$stat"; } 2>/dev/null && [ "$parent" = $$ ] && [ "$process" != "$self" ] && kill -s PIPE "$process"; done; }' +
+        ' 2>/dev/null',
+    'exit $code; }',
+    'code=$?',
+    `for link in ${NOTE}*; do [ "$(readlink "$link" 2>/dev/null)" = "\${stage##*/}.$$" ] || continue` +
+        `; if [ $code = 0 ]; then $root rm -f "$link"` +
+        `; else { said=$("$@" leases delete "\${link#${NOTE}}" 2>&1) || case $said in *": not found"*) ;; *) false ;; esac && $root rm -f "$link"; }` +
+        ' >/dev/null 2>&1 </dev/null & fi; done',
+    'exit $code',
+].join('; ');
+function importWithLease(ctr, root, { stageName, platform, flags, }) {
+    return ['sh', '-c', IMPORT, stageName, platform, flags.join(' '), root.join(' '), ...ctr];
+}
+const NO_LEASE = ': not found$|^(sudo|doas): ';
+const SETTLE_LEASES = `
+settle_leases() {
+  for link in ${NOTE}*; do
+    owner=$(readlink "$link") && [ -r /proc/1/cmdline ] || continue
+    lease=\${link#${NOTE}}
+    case $lease:$owner in *[!0-9A-Za-z_-]*:* | *:*[!0-9a-z.]*) continue ;; esac
+    ! grep -qsaF "${STAGE_PREFIX}\${owner%.*}" "/proc/\${owner##*.}/cmdline" || continue
+    answer '${NO_LEASE}' ctr leases delete "$lease" || case $why in *': not found'*) ;; *) continue ;; esac
+    as_root rm -f "$link"
+  done
+}`;
+
+;// CONCATENATED MODULE: ./lib/runtime/names.js
+
+const FREE_NAME = `  ! has_name "$reference" || free_name "$reference" >&2 || exit 1`;
+function freeNames(names, facts, references) {
+    return { body: `${names}${eachReference(FREE_NAME)}`, variables: variables(facts, references) };
+}
+function findNames(names, facts, references) {
+    return {
+        body: `${names}${eachReference('  ! has_name "$reference" || section "name $number"')}`,
+        variables: variables(facts, references),
+    };
+}
+function foundNames(sections, references) {
+    return references.filter((_, number) => sections.has(`name ${number}`));
+}
+
 ;// CONCATENATED MODULE: ./lib/runtime/containerd.js
+
 
 
 
@@ -10931,17 +2537,11 @@ const containerd = {
     remove,
 };
 function importArchive(facts, stage, platform) {
-    return [
-        ...ctrOf(facts),
-        'images',
-        'import',
-        '--base-name',
-        stageName(stage),
-        '--platform',
-        `${platform.os}/${platform.architecture}`,
-        ...unpackFlags(facts),
-        '-',
-    ];
+    return importWithLease(ctrOf(facts), asRoot(facts), {
+        stageName: stageName(stage),
+        platform: `${platform.os}/${platform.architecture}`,
+        flags: unpackFlags(facts),
+    });
 }
 function ctrOf(facts) {
     const ctr = facts.tools.ctr ?? ['ctr'];
@@ -11095,14 +2695,15 @@ function tag(facts, pairs) {
 }
 function remove(facts, references) {
     return {
-        body: `${NAMES}${eachReference(`  end_imports "$reference"\n${FREE_NAME}`)}`,
+        body: `${NAMES}${SETTLE_LEASES}${eachReference(`  end_imports "$reference"\n${FREE_NAME}`)}
+settle_leases`,
         variables: variables(facts, references),
     };
 }
 
 ;// CONCATENATED MODULE: ./lib/runtime/crio-pins.js
 const crio_pins_DIRECTORY = '/etc/crio';
-const FILE = `${crio_pins_DIRECTORY}/crio.conf.d/99-kube-sideload.conf`;
+const crio_pins_FILE = `${crio_pins_DIRECTORY}/crio.conf.d/99-kube-sideload.conf`;
 const PINS_HEAD = [
     '# Images that kube-sideload has pinned, and by which run. It writes this file anew.',
     '[crio.image]',
@@ -11116,10 +2717,10 @@ function formatOf(lines) {
 const CRIO_PINS = `
 nl='
 '
-ours() { as_root cat ${FILE} 2>/dev/null | sed -n 's/^  "\\([^"]*\\)", # \\([0-9a-z]*\\)$/\\1 \\2/p'; }
+ours() { as_root cat ${crio_pins_FILE} 2>/dev/null | sed -n 's/^  "\\([^"]*\\)", # \\([0-9a-z]*\\)$/\\1 \\2/p'; }
 theirs() {
   { echo crio.conf; as_root ls ${crio_pins_DIRECTORY}/crio.conf.d 2>/dev/null | sed 's|^|crio.conf.d/|'; } | while read -r name; do
-    [ "${crio_pins_DIRECTORY}/$name" = ${FILE} ] || as_root cat "${crio_pins_DIRECTORY}/$name" 2>/dev/null </dev/null |
+    [ "${crio_pins_DIRECTORY}/$name" = ${crio_pins_FILE} ] || as_root cat "${crio_pins_DIRECTORY}/$name" 2>/dev/null </dev/null |
       sed "s/#[^\\"']*$//" | { tr '\\n' ' '; echo; } | sed -n 's/.*pinned_images *= *\\[\\([^]]*\\)\\].*/\\1/p'
   done | tail -n 1 | grep -oE "\\"[^\\"]*\\"|'[^']*'"
 }
@@ -11140,12 +2741,12 @@ reload() {
 change() {
   wanted=$(cat) new=
   [ -z "$wanted" ] || new=$(printf '%s\\n' "$wanted" | content)
-  [ "$new" != "$(as_root cat ${FILE} 2>/dev/null)" ] || return 0
-  if [ -z "$new" ]; then as_root rm -f ${FILE}
+  [ "$new" != "$(as_root cat ${crio_pins_FILE} 2>/dev/null)" ] || return 0
+  if [ -z "$new" ]; then as_root rm -f ${crio_pins_FILE}
   else
     as_root mkdir -p ${crio_pins_DIRECTORY}/crio.conf.d &&
       as_root find / -maxdepth 0 -fprintf ${crio_pins_DIRECTORY}/.kube-sideload "$(printf '%s\\n' "$new" | format)" &&
-      as_root mv -f ${crio_pins_DIRECTORY}/.kube-sideload ${FILE}
+      as_root mv -f ${crio_pins_DIRECTORY}/.kube-sideload ${crio_pins_FILE}
   fi && reload >&2
 }
 pin() {
@@ -11172,16 +2773,15 @@ function unpackedAt(stage) {
     return `${UNPACKED}${runOf(stage)}.${stage.slice(stage.lastIndexOf(':') + 1)}-`;
 }
 function podman_load_importArchive(facts, stage) {
-    const podman = (facts.tools.podman ?? ['podman']).join(' ');
     const script = [
         'umask 077',
         `d=$(mktemp -d ${unpackedAt(stage)}XXXXXX) || exit`,
         'kept=; trap "[ -n \\"\\$kept\\" ] || rm -rf $d" EXIT',
         'trap "exit 1" HUP INT TERM',
-        `mkdir $d/oci && tar -xf - -C $d/oci && sudo -n ${podman} load --quiet --input $d/oci >$d/loaded` +
+        `mkdir $d/oci && tar -xf - -C $d/oci && sudo -n "$@" load --quiet --input $d/oci >$d/loaded` +
             ` && find $d/oci -type f -size +${KEPT_BLOCKS} -exec rm -f {} + && kept=yes`,
     ];
-    return ['sh', '-c', script.join('; ')];
+    return ['sh', '-c', script.join('; '), 'sh', ...(facts.tools.podman ?? ['podman'])];
 }
 const CONFIG_BY_PODMAN = `as_root $PODMAN image inspect --format '{"os":"{{.Os}}","architecture":"{{.Architecture}}","id":"{{.Id}}"}' "$reference" 2>/dev/null`;
 const podman_load_INSPECT = `${CRI}${eachReference(`  case $reference in
@@ -11272,17 +2872,16 @@ function commandsFor({ privilege }) {
 function crio_importArchive(facts, stage) {
     const { skopeo, podman = ['podman'] } = facts.tools;
     const root = [...asRoot(facts), ''].join(' ');
-    const byPodman = podman.join(' ');
     const store = skopeo !== undefined
-        ? `${root}${skopeo.join(' ')} --tmpdir $d copy --quiet oci:$d/oci containers-storage:${stage}`
-        : `i=$(${root}env TMPDIR=$d ${byPodman} pull --quiet oci:$d/oci) && ${root}${byPodman} tag $i ${stage}`;
+        ? `${root}"$@" --tmpdir $d copy --quiet oci:$d/oci containers-storage:$0`
+        : `i=$(${root}env TMPDIR=$d "$@" pull --quiet oci:$d/oci) && ${root}"$@" tag $i $0`;
     const script = [
         `d=$(mktemp -d ${UNPACKED}${runOf(stage)}.XXXXXX) || exit`,
         `trap "rm -rf $d 2>/dev/null || ${root}rm -rf $d" EXIT`,
         'trap "exit 1" HUP INT TERM',
         `mkdir $d/oci && tar -xf - -C $d/oci && { (trap "" HUP INT; ${store}) >$d/said 2>&1 || { cat $d/said >&2; exit 1; }; }`,
     ];
-    return ['sh', '-c', script.join('; ')];
+    return ['sh', '-c', script.join('; '), stage, ...(skopeo ?? podman)];
 }
 const crio_INSPECT = `${CRI}${eachReference(`  if [ -n "$SKOPEO" ]; then config=$(as_root $SKOPEO inspect --config "containers-storage:$reference" 2>/dev/null)
   else config=$(${CONFIG_BY_PODMAN})
@@ -11549,7 +3148,7 @@ const DEFAULTS = {
     credentialAllowlist: [],
 };
 function parseKubelet(text, gcThreshold) {
-    const settings = Object.assign({}, ...(0,dist/* parseAllDocuments */.hR)(text).map(kubelet_toObject));
+    const settings = Object.assign({}, ...(0,yaml_dist/* parseAllDocuments */.hR)(text).map(kubelet_toObject));
     const { imageGCHighThresholdPercent: percent, imagePullCredentialsVerificationPolicy: policy, preloadedImagesVerificationAllowlist: allowlist, } = settings;
     const threshold = /^\d{1,3}$/.test(gcThreshold) ? Number(gcThreshold) : percent;
     return {
@@ -11602,7 +3201,7 @@ async function runByPassword(connection, password, command, options = {}) {
         preamble: `${password}\n${mark}\n`,
     });
     if (result.code === UNREAD && result.stderr.includes(mark)) {
-        throw new SideloadError('SUDO_REFUSED', 'sudo did not ask for its password this time; nothing was run', {
+        throw new errors/* SideloadError */.wR('SUDO_REFUSED', 'sudo did not ask for its password this time; nothing was run', {
             node: connection.target.label,
             hint: 'The sudoers file asks for some commands and not for others: give the user `NOPASSWD` for all of them, and leave out `sudo-password`.',
         });
@@ -11611,19 +3210,30 @@ async function runByPassword(connection, password, command, options = {}) {
 }
 function root_refusal({ target }, said) {
     const isWrong = /try again|incorrect password|no password was provided|authentication failure/i.test(said);
-    return new SideloadError('SUDO_REFUSED', isWrong
+    return new errors/* SideloadError */.wR('SUDO_REFUSED', isWrong
         ? `sudo does not take the password of ${target.user}`
         : `sudo refused ${target.user}: ${said || 'without a word'}`, {
         node: target.label,
-        hint: isWrong ? 'Correct the secret; try it on the node with `sudo -k -v`, as this user.' : sudoHint(said),
+        hint: isWrong
+            ? 'Correct the secret; try it on the node with `sudo -k -v`, as this user.'
+            : rootHint('sudo', said),
     });
 }
-function sudoHint(said) {
+function rootHint(command, said) {
+    if (/(sudo|doas):( command)? not found/.test(said)) {
+        return 'Log in as root (`root@` before the address), or install sudo or doas on the node.';
+    }
+    if (command.startsWith('doas')) {
+        return 'Add `permit nopass USER as root` with the user’s name to /etc/doas.conf on the node, or log in as root; doas takes no password from a job.';
+    }
     if (/must have a tty/.test(said)) {
         return 'Its sudoers has `requiretty`, and a terminal would garble the image: add `Defaults:USER !requiretty`.';
     }
-    if (/password is required|Authentication required/i.test(said)) {
-        return 'Give the user `NOPASSWD` (doas: `nopass`), or pass `sudo-password`.';
+    if (/password is required/i.test(said)) {
+        return 'Give the user `NOPASSWD` rights (docs/privileges has a file for each runtime), or pass `sudo-password`.';
+    }
+    if (/not in the sudoers file|not allowed to (run sudo|execute)|may not run sudo/.test(said)) {
+        return 'Give the user rights on the node: docs/privileges has a file of sudoers for each runtime.';
     }
     return undefined;
 }
@@ -11648,12 +3258,13 @@ function assertRoom(facts, reference, { archiveBytes, layersBytes }) {
     ];
     for (const { disk, bytes } of needs) {
         if (bytes > disk.freeBytes) {
-            throw new SideloadError('DISK_FULL', `${reference} needs ${formatBytes(bytes)} on ${disk.path} of the node, and ${formatBytes(disk.freeBytes)} are free`);
+            throw new errors/* SideloadError */.wR('DISK_FULL', `${reference} needs ${(0,units/* formatBytes */.z)(bytes)} on ${disk.path} of the node, and ${(0,units/* formatBytes */.z)(disk.freeBytes)} are free`);
         }
     }
 }
 
 ;// CONCATENATED MODULE: ./lib/node/facts.js
+
 
 
 
@@ -11667,15 +3278,16 @@ const CLIENTS = {
     docker: ['docker'],
 };
 const PRIVILEGES = { 'sudo -n': 'sudo', 'doas -n': 'doas' };
+const IDENTITY = /^[0-9a-f-]{36}\npid:\[\d+\]\n\S+$/;
 function parseMachine(sections, label) {
-    const fail = (code, message) => new SideloadError(code, message, { node: label });
+    const fail = (code, message) => new errors/* SideloadError */.wR(code, message, { node: label });
     const text = (name) => sections.get(name) ?? '';
     const refusal = sections.get('sudo-refused');
     const allowed = text('sudo-allows').split(/\s+/);
     const mayLoad = allowed.includes('load') && allowed.includes('inspect');
     if (refusal !== undefined && !mayLoad) {
         const message = refusalText(text('as-root'), refusal, allowed);
-        throw new SideloadError('SUDO_REFUSED', message, { node: label, hint: sudoHint(refusal) });
+        throw new errors/* SideloadError */.wR('SUDO_REFUSED', message, { node: label, hint: rootHint(text('as-root'), refusal) });
     }
     const platform = fromUname(text('machine'));
     if (platform === undefined) {
@@ -11684,6 +3296,7 @@ function parseMachine(sections, label) {
     return {
         platform,
         kubernetesName: text('kubernetes-name'),
+        identity: IDENTITY.test(text('identity').trim()) ? text('identity').trim() : undefined,
         privilege: refusal !== undefined ? 'user' : text('uid') === '0' ? 'root' : (PRIVILEGES[text('as-root')] ?? 'none'),
         kubelet: parseKubelet(text('kubelet-configuration'), text('kubelet-gc-threshold')),
         isNarrow: text('narrow') === 'yes' && refusal === undefined,
@@ -11696,7 +3309,7 @@ function refusalText(command, refusal, allowed = []) {
         : said;
 }
 function parseFacts(sections, label) {
-    const fail = (code, message) => new SideloadError(code, message, { node: label });
+    const fail = (code, message) => new errors/* SideloadError */.wR(code, message, { node: label });
     const text = (name) => sections.get(name) ?? '';
     const machine = parseMachine(sections, label);
     const criSocket = text('socket');
@@ -11721,13 +3334,16 @@ function parseFacts(sections, label) {
         throw fail('RUNTIME_UNSUPPORTED', `the runtime behind ${criSocket} is ${criName}`);
     }
     if (runtime === undefined && Object.keys(tools).length === 0) {
-        throw fail('RUNTIME_NOT_FOUND', `the node has no client program for the runtime behind ${criSocket}`);
+        throw new errors/* SideloadError */.wR('RUNTIME_NOT_FOUND', `the node has no client program for the runtime behind ${criSocket}`, {
+            node: label,
+            hint: `Install what the runtime is spoken to with, in a directory of ${SEARCH_PATH}: ctr, skopeo or podman (and crictl), or docker.`,
+        });
     }
     if (machine.privilege === 'user' && runtime !== 'cri-o') {
         throw fail('SUDO_REFUSED', refusalText(text('as-root'), text('sudo-refused')));
     }
     if (runtime === 'cri-o' && tools.crictl === undefined && machine.privilege !== 'user') {
-        throw new SideloadError('RUNTIME_NOT_FOUND', 'the runtime is CRI-O, and the node has no crictl, which alone says what CRI-O holds', {
+        throw new errors/* SideloadError */.wR('RUNTIME_NOT_FOUND', 'the runtime is CRI-O, and the node has no crictl, which alone says what CRI-O holds', {
             node: label,
             hint: 'Install crictl on the node (package cri-tools), in a directory where the user’s PATH or /usr/local/bin has it.',
         });
@@ -11740,7 +3356,7 @@ function parseFacts(sections, label) {
     }
     const clients = CLIENTS[runtime];
     if (!clients.some(client => tools[client] !== undefined)) {
-        throw fail('RUNTIME_NOT_FOUND', `${runtime} runs, but ${clients.join(' or ')} is not installed on the node`);
+        throw new errors/* SideloadError */.wR('RUNTIME_NOT_FOUND', `${runtime} runs, but ${clients.join(' or ')} is not installed on the node`, { node: label, hint: `Install ${clients.join(' or ')} on the node, in a directory of ${SEARCH_PATH}.` });
     }
     const disk = parseDisk(text('disk'));
     if (disk === undefined) {
@@ -11759,6 +3375,9 @@ function parseFacts(sections, label) {
         importFlags: new Set(text('import-help').match(/--[a-z][a-z-]+/g) ?? []),
         snapshotter: text('snapshotter') || undefined,
         staged: `${text('staged')}\n${text('staged-imports')}`.split(/\s+/).filter(reference => reference !== ''),
+        leases: text('leases')
+            .split('\n')
+            .filter(lease => lease !== ''),
         imageRoot: text('image-root'),
         disk,
         workDisk: parseDisk(text('work-disk')),
@@ -11810,10 +3429,10 @@ async function askLayers(node, images, { delta }, run) {
 }
 async function askedLayers({ layers }) {
     const chain = chainIds(layers.map(({ diffId }) => diffId));
-    const blobs = await Promise.all(layers.map(async (layer) => layers_describe(await layer.known())));
+    const blobs = await Promise.all(layers.map(async (layer) => describe(await layer.known())));
     return layers.map(({ diffId }, index) => ({ diffId, chainId: chain[index] ?? diffId, blob: blobs[index] }));
 }
-function layers_describe(blob) {
+function describe(blob) {
     return blob && { digest: blob.digest, sizeBytes: blob.sizeBytes, compression: blob.compression };
 }
 
@@ -12012,7 +3631,9 @@ function distributionRows() {
 
 
 
-const PROBE = `
+
+
+const PROBE = `${PROCESSES}
 section uid; id -u
 section as-root; printf '%s' "$AS_ROOT"
 limited=
@@ -12031,6 +3652,7 @@ if ! refusal=$(as_root true 2>&1); then
   limited=yes
 fi
 section machine; uname -m
+section identity; { cat /proc/sys/kernel/random/boot_id && readlink /proc/self/ns/pid && uname -n; } 2>/dev/null
 
 kubelet=
 for process in /proc/[0-9]*; do
@@ -12177,10 +3799,11 @@ docker)
   root=\${root:-/var/lib/docker}
   ;;
 esac
+section leases; ls "$LEASES" 2>/dev/null | grep '^lease-'
 section staged-imports
 ls -d "$UNPACKED"* 2>/dev/null | sed -n "s|^$UNPACKED\\([0-9a-z]*\\)\\..*|$STAGE_PREFIX\\1:0|p"
-for process in $(printf '%s\\n' "$STAGE_PREFIX" | grep -lsaFf - /proc/[0-9]*/cmdline); do
-  { tr '\\0' '\\n' <"$process"; } 2>/dev/null | sed -n "s|.*\\($STAGE_PREFIX[0-9a-z]*\\).*|\\1:0|p"
+for process in $(ours "$STAGE_PREFIX"); do
+  { tr '\\0' '\\n' <"/proc/$process/cmdline"; } 2>/dev/null | sed -n "s|.*\\($STAGE_PREFIX[0-9a-z]*\\).*|\\1:0|p"
 done
 sandbox=
 if [ -n "$answers" ]; then
@@ -12213,7 +3836,7 @@ section disk; printf '%s\\n' "$room" | sed -n 2p
 async function probe(connection, criSocket, signal) {
     return await runScript(connection, {
         body: PROBE,
-        variables: { CRI_SOCKET: criSocket ?? '', DISTRIBUTIONS: distributionRows(), STAGE_PREFIX: STAGE_PREFIX, UNPACKED: UNPACKED },
+        variables: { CRI_SOCKET: criSocket ?? '', DISTRIBUTIONS: distributionRows(), STAGE_PREFIX: STAGE_PREFIX, UNPACKED: UNPACKED, LEASES: LEASES },
     }, signal);
 }
 
@@ -12285,10 +3908,11 @@ async function planAgain(node, away, settings, run) {
 }
 async function leaveNode(node, settings, ssh, runId) {
     try {
-        if (node.staged.size > 0 || node.kept.length > 0 || node.lock !== undefined) {
+        const hasLeases = settings.mode === 'push' && node.error === undefined && node.facts !== undefined && node.facts.leases.length > 0;
+        if (node.staged.size > 0 || node.kept.length > 0 || node.lock !== undefined || hasLeases) {
             const signal = AbortSignal.timeout(CLEAN_UP_MS);
             await insistOn(node, settings, ssh, signal, async () => {
-                if (node.staged.size > 0 || node.kept.length > 0) {
+                if (node.staged.size > 0 || node.kept.length > 0 || hasLeases) {
                     await removeStaged(node, runId, signal);
                     await forgetKept(node, signal);
                 }
@@ -12326,8 +3950,9 @@ async function removeStaged(node, runId, signal) {
     const runtime = runtimeOf(facts.runtime.name);
     const references = [...new Set([...node.staged, ...abandonedReferences(facts.staged, runId, Date.now())])];
     const staged = references.filter(reference => parseKept(reference) === undefined);
-    if (staged.length > 0) {
+    if (staged.length > 0 || facts.leases.length > 0) {
         await runScript(connection, runtime.remove(facts, staged), signal);
+        node.facts = { ...facts, leases: [] };
     }
     await freeNamesOn(node, references.filter(reference => !staged.includes(reference)), signal);
     node.staged.clear();
@@ -12358,7 +3983,7 @@ async function steps_inspect(node, references, signal) {
 
 
 
-function check_driftOf({ variants }, platform, held, wasPinned) {
+function driftOf({ variants }, platform, held, mustBePinned) {
     const wanted = bestMatch(variants, platform);
     if (wanted === undefined) {
         const built = variants.map(variant => formatPlatform(variant.platform)).join(', ');
@@ -12370,37 +3995,59 @@ function check_driftOf({ variants }, platform, held, wasPinned) {
     if (difference !== undefined) {
         return { drift: difference.kind, says: difference.says, imageId };
     }
-    return held?.isPinned === false && wasPinned(imageId)
+    return held?.isPinned === false && mustBePinned(imageId)
         ? { drift: 'not-pinned', says: 'it was pinned, and is not any more', imageId }
         : undefined;
 }
-async function checkNode(node, expectations, run) {
+function saying({ says, drift, imageId }) {
+    return drift === 'missing' || drift === 'not-unpacked' ? `${says}; it should be ${imageId}` : says;
+}
+async function checkNode(node, expectations, code, run) {
+    node.seen = [];
     const { connection, facts } = ready(node);
     const wanted = expectations.filter(({ reference, isSandbox }) => !isSandbox || facts.sandbox?.reference === reference);
     const references = wanted.map(({ reference }) => reference);
     const held = await steps_inspect(node, references, run.signal);
-    const recorded = facts.privilege === 'user' ? [] : readRecord(await runScript(connection, READ_RECORD, run.signal));
-    node.checked = wanted.map(expectation => {
-        const { reference } = expectation;
+    const isRecordAsked = wanted.some(({ isPinned }) => isPinned === undefined) && facts.privilege !== 'user';
+    const recorded = isRecordAsked ? readRecord(await runScript(connection, READ_RECORD, run.signal)) : [];
+    node.seen = wanted.map(expectation => {
+        const { reference, isPinned } = expectation;
         const wasPinned = (imageId) => recorded.some(one => one.reference === reference && one.imageId === imageId && one.isPinned === true);
-        const found = check_driftOf(expectation, facts.platform, held.get(reference), wasPinned);
-        const error = found === undefined
-            ? undefined
-            : errorReport(new SideloadError('DRIFT', `${reference}: ${found.says}`, { node: node.settings.label }));
+        const found = driftOf(expectation, facts.platform, held.get(reference), id => isPinned ?? wasPinned(id));
         return {
             reference,
             imageId: found?.imageId ?? held.get(reference)?.imageId ?? '',
-            outcome: found === undefined ? 'present' : 'none',
-            estimatedBytes: 0,
-            isEstimateExact: true,
-            bytesSent: 0,
             drift: found?.drift,
-            error,
+            error: found === undefined
+                ? undefined
+                : (0,report/* errorReport */.ZV)(new errors/* SideloadError */.wR(code, `${reference}: ${saying(found)}`, { node: node.settings.label })),
         };
     });
-    const faults = node.checked.flatMap(({ error }) => error?.message ?? []);
+    const faults = node.seen.flatMap(({ error }) => error?.message ?? []);
     if (faults.length > 0) {
-        throw new SideloadError('DRIFT', faults.join('\n'));
+        throw new errors/* SideloadError */.wR(code, faults.join('\n'));
+    }
+}
+async function lookLast(node, run) {
+    const expectations = node.images.map(({ reference, image, isSandbox }) => ({
+        reference,
+        variants: [image],
+        isSandbox: false,
+        isPinned: node.hasPinned && !isSandbox,
+    }));
+    try {
+        await checkNode(node, expectations, 'CHANGED_SINCE', run);
+    }
+    finally {
+        for (const image of node.images) {
+            const { drift, error } = node.seen.find(({ reference }) => reference === image.reference) ?? {};
+            if (error !== undefined) {
+                image.error ??= new errors/* SideloadError */.wR(error.code, error.message, { node: node.settings.label });
+            }
+            if (drift !== undefined && drift !== 'not-pinned') {
+                image.outcome = 'changed';
+            }
+        }
     }
 }
 
@@ -12568,6 +4215,7 @@ function join(reason, message) {
 
 
 
+const CONFINED = new Set(['SMOKE_CRASHED', 'SMOKE_START', 'SMOKE_CONFIG', 'SMOKE_TIMEOUT']);
 const REJECTIONS = [
     [/^OutOfpods/, 'The node runs as many pods as its kubelet takes (`maxPods`): make room on it.'],
     [
@@ -12586,16 +4234,21 @@ const REJECTIONS = [
 function diagnose(verdict, evidence) {
     const { code, cause, hint } = refine(verdict, evidence);
     const { node, reference, pod, events, log } = evidence;
+    const confinement = CONFINED.has(code) ? evidence.confinement : undefined;
     const details = [
         ...(cause === undefined ? [] : [`  ${cause}`]),
+        ...(confinement === undefined ? [] : [`  ${confinement.says}`]),
         ...(pod === undefined ? [] : [`  pod phase: ${pod.status?.phase ?? 'unknown'}`]),
         ...events.map(event => `  event: ${describeEvent(event)}`),
         ...(log === '' ? [] : log.split('\n').map(line => `  log: ${line}`)),
     ];
-    return new SideloadError(code, [`${reference}: ${verdict.message}`, ...details].join('\n'), {
+    return new errors/* SideloadError */.wR(code, [`${reference}: ${verdict.message}`, ...details].join('\n'), {
         node,
-        hint: hint ?? verdict.hint ?? ERRORS[code].hint,
+        hint: [hint ?? verdict.hint ?? errors/* ERRORS */.Sr[code].hint, ...ifConfined(confinement)].join(' '),
     });
+}
+function ifConfined(confinement) {
+    return confinement === undefined ? [] : [`If it is rights that it lacks: ${confinement.hint}.`];
 }
 function refine({ code, message }, evidence) {
     const { reference, events, log, object, held } = evidence;
@@ -12865,7 +4518,7 @@ async function runByCri(connection, facts, targets, options) {
 }
 function assertCrictl({ tools }) {
     if (tools.crictl === undefined) {
-        throw new SideloadError('CRICTL_NOT_FOUND', '`smoke: cri` starts images with crictl, and the node has none');
+        throw new errors/* SideloadError */.wR('CRICTL_NOT_FOUND', '`smoke: cri` starts images with crictl, and the node has none');
     }
 }
 async function removeByCri(connection, facts, runId, signal) {
@@ -12897,7 +4550,7 @@ async function runOne(connection, facts, target, index, options) {
 function assertGone(sections) {
     const left = sections.get('left') ?? '';
     if (left !== '') {
-        throw new SideloadError('REMOTE_COMMAND_FAILED', `crictl cannot remove the sandbox ${left}`, {
+        throw new errors/* SideloadError */.wR('REMOTE_COMMAND_FAILED', `crictl cannot remove the sandbox ${left}`, {
             hint: `Remove it on the node: \`crictl stopp ${left}; crictl rmp ${left}\`.`,
         });
     }
@@ -12987,7 +4640,7 @@ function statusOf(json) {
 function clean(said) {
     const fatal = /level=fatal msg="((?:[^"\\]|\\.)*)"/.exec(said)?.[1];
     return ((fatal ?? said).replaceAll('\\n', ' ').replaceAll('\\"', '"').replaceAll(/\s+/g, ' ').trim() ||
-        ERRORS.SMOKE_START.title);
+        errors/* ERRORS */.Sr.SMOKE_START.title);
 }
 function place({ tools, criSocket }) {
     return { CRICTL: tools.crictl?.join(' ') ?? '', SOCKET: criSocket };
@@ -13013,6 +4666,7 @@ function pinFault({ runtime: { name, version }, privilege, }) {
 }
 
 ;// CONCATENATED MODULE: ./lib/privileges.js
+
 
 
 
@@ -13121,8 +4775,19 @@ const RIGHTS = {
             without: 'containerd reads them out, which takes longer',
         },
         {
-            purpose: 'end an import whose runner has gone',
-            commands: [['pkill', '-{signal} -f [k]ube-sideload.invalid/{run}']],
+            purpose: 'find the lease of an import, and delete it when the import could not',
+            commands: [
+                ['ctr', `${privileges_CTR} leases ls`],
+                ['ctr', `${privileges_CTR} leases delete {lease}`],
+                ['mkdir', '-p /var/lib/kube-sideload'],
+                ['ln', '-sT {run}.{process} /var/lib/kube-sideload/lease-{lease}'],
+                ['rm', '-f /var/lib/kube-sideload/lease-{lease}'],
+            ],
+            without: 'what has arrived of an image stays for a day when the runtime or the node dies meanwhile',
+        },
+        {
+            purpose: 'end an import that does not end with its input',
+            commands: [['pkill', `-{signal} -u 0 --ns 1 --nslist pid,user -f ${OURS_BY_SUDO}[k]ube-sideload.invalid/{run}`]],
             without: 'one that hangs may leave its stage name on the node, until a run five days later',
         },
         ...LAST,
@@ -13310,6 +4975,8 @@ function askedRights(facts, extras) {
             .map(flag => `${flag} `)
             .join(''),
         '{signal}': 'TERM',
+        '{lease}': '0-0000',
+        '{process}': '0',
         '{unpacked}': `${UNPACKED}0.0`,
         '{lock}': lock,
         '{next-lock}': `${lock}.0.0`,
@@ -13350,12 +5017,12 @@ async function fitPod(kubectl, first, settings, manifestOf) {
             const pod = await kubectl.createPod(manifestOf(fit), { dryRun: true });
             const pulled = pod.spec?.containers?.find(({ imagePullPolicy = 'Never' }) => imagePullPolicy !== 'Never');
             if (pulled !== undefined) {
-                throw new SideloadError('PULL_FORCED', `the pod was sent with \`imagePullPolicy: Never\`, and the API server makes it ${pulled.imagePullPolicy}`);
+                throw new errors/* SideloadError */.wR('PULL_FORCED', `the pod was sent with \`imagePullPolicy: Never\`, and the API server makes it ${pulled.imagePullPolicy}`);
             }
             return { fit, changes };
         }
         catch (thrown) {
-            const { code, message } = toSideloadError(thrown);
+            const { code, message } = (0,errors/* toSideloadError */.Lq)(thrown);
             const { security, resources } = fit;
             if (code === 'POD_SECURITY' && settings.security === 'auto' && security.level === 'image') {
                 fit = { resources, security: { level: 'restricted', runAsUser: NOBODY } };
@@ -13366,10 +5033,39 @@ async function fitPod(kubectl, first, settings, manifestOf) {
                 changes.push(`with limits of ${LIMITS.cpu} CPU and ${LIMITS.memory}, since a quota of the namespace wants some`);
             }
             else {
-                throw thrown;
+                throw code === 'POD_SECURITY' && security.level === 'restricted' ? refusedEvenSo(message) : thrown;
             }
         }
     }
+}
+function confinementOf({ security }, settings) {
+    if (security.level === 'image') {
+        return undefined;
+    }
+    const as = security.runAsUser === undefined ? 'without capabilities' : `as user ${security.runAsUser}`;
+    if (settings.security === 'restricted') {
+        return {
+            says: `the pod ran ${as}, under Pod Security \`restricted\`, as \`smoke-security: restricted\` wants it`,
+            hint: 'set `smoke-security: image`, and it runs as the image says',
+        };
+    }
+    return security.runAsUser === undefined
+        ? {
+            says: `the pod ran ${as}, under Pod Security \`restricted\`, as the image has a user of its own`,
+            hint: 'set `smoke-security: image`, and it has what the image asks for',
+        }
+        : {
+            says: `the pod ran ${as}, under Pod Security \`restricted\`, since the namespace wants it, and not as root`,
+            hint: 'name a `namespace` that lets it run as root, or a user by number in the image (`USER 10001`)',
+        };
+}
+function refusedEvenSo(message) {
+    const constraint = /security context constraint/.test(message)
+        ? 'let the service account of the namespace use an SCC that admits it, such as `restricted-v2`, '
+        : '';
+    return new errors/* SideloadError */.wR('POD_SECURITY', message, {
+        hint: `This was said of a \`restricted\` pod already: ${constraint}use another \`namespace\`, or give the pod that it admits with \`smoke-manifest\`.`,
+    });
 }
 function hasAny(quantities) {
     return Object.keys(quantities).length > 0;
@@ -13387,10 +5083,10 @@ function refusal_refusal(stderr) {
     for (const [words, code, hintOf] of REFUSALS) {
         const match = words.exec(message);
         if (match !== null) {
-            return new SideloadError(code, message, { hint: hintOf?.(match) });
+            return new errors/* SideloadError */.wR(code, message, { hint: hintOf?.(match) });
         }
     }
-    return new SideloadError('CLUSTER_REFUSED', message);
+    return new errors/* SideloadError */.wR('CLUSTER_REFUSED', message);
 }
 function isForbidden({ code, message }) {
     return (code === 'CLUSTER_REFUSED' && /\(Forbidden\)|\(Unauthorized\)|must be logged in|provide credentials/i.test(message));
@@ -13477,7 +5173,7 @@ async function followPods(kubectl, options) {
             if (until.aborted) {
                 return;
             }
-            const trouble = toSideloadError(error);
+            const trouble = (0,errors/* toSideloadError */.Lq)(error);
             refusals = isForbidden(trouble) ? refusals + 1 : 0;
             if (refusals >= MAX_REFUSALS) {
                 throw trouble;
@@ -13545,7 +5241,7 @@ async function checkCluster(kubectl, targets, options, log) {
     for (const { resource, missing, without } of await Promise.all(asked)) {
         const faults = missing.map(verb => `cannot ${verb} resource "${resource}"`).join(', ');
         if (missing.length > 0 && without === undefined) {
-            throw new SideloadError('CLUSTER_REFUSED', `the credentials ${faults} in the namespace of the smoke pods`, {
+            throw new errors/* SideloadError */.wR('CLUSTER_REFUSED', `the credentials ${faults} in the namespace of the smoke pods`, {
                 hint: `Let them ${missing.map(verb => `\`${verb}\``).join(', ')} pods there; docs/privileges/rbac.yaml has all rights that are needed.`,
             });
         }
@@ -13673,7 +5369,11 @@ async function judgeAll(kubectl, targets, fits, options) {
         }
     };
     const report = async (watched) => {
-        const result = await explain(kubectl, watched, options);
+        const { template, security } = options;
+        const isOwn = template === undefined || containersOf(template, watched.target.reference).length === 0;
+        const fit = fits.get(fitKey(watched.target));
+        const confinement = isOwn && fit !== undefined ? confinementOf(fit, { security }) : undefined;
+        const result = await explain(kubectl, watched, options, confinement);
         options.onResult(result);
         return result;
     };
@@ -13696,7 +5396,7 @@ async function judgeAll(kubectl, targets, fits, options) {
             }
         }
         catch (thrown) {
-            const { code, message, hint } = toSideloadError(thrown);
+            const { code, message, hint } = (0,errors/* toSideloadError */.Lq)(thrown);
             conclude(watched, { ...fail(code, message), hint });
         }
         await Promise.race([concluded, timeout]);
@@ -13730,7 +5430,7 @@ async function judgeAll(kubectl, targets, fits, options) {
         },
         until: AbortSignal.any([finished.signal, signal]),
     }).catch((thrown) => {
-        const { code, message, hint } = toSideloadError(thrown);
+        const { code, message, hint } = (0,errors/* toSideloadError */.Lq)(thrown);
         for (const watched of pods) {
             conclude(watched, { ...fail(code, message), hint });
         }
@@ -13755,7 +5455,7 @@ async function create(kubectl, pod, over, onTrouble) {
             return await kubectl.createPod(pod);
         }
         catch (thrown) {
-            const { message } = toSideloadError(thrown);
+            const { message } = (0,errors/* toSideloadError */.Lq)(thrown);
             if (attempt > 1 && /\(AlreadyExists\)/.test(message)) {
                 return undefined;
             }
@@ -13768,9 +5468,9 @@ async function create(kubectl, pod, over, onTrouble) {
     }
 }
 function isTemporary(thrown) {
-    return toSideloadError(thrown).code === 'CLUSTER_UNREACHABLE';
+    return (0,errors/* toSideloadError */.Lq)(thrown).code === 'CLUSTER_UNREACHABLE';
 }
-async function explain(kubectl, watched, { heldOn }) {
+async function explain(kubectl, watched, { heldOn }, confinement) {
     const { target, pod, conclusion } = watched;
     const result = (verdict, error) => ({
         target,
@@ -13793,7 +5493,7 @@ async function explain(kubectl, watched, { heldOn }) {
     const log = hasRun && container !== undefined && pod !== undefined
         ? await kubectl.logTail(pod.metadata.name, container).catch(() => '')
         : '';
-    const evidence = { node: target.node, reference: target.reference, pod, events, log, object, held };
+    const evidence = { node: target.node, reference: target.reference, pod, events, log, object, held, confinement };
     return result(verdict, diagnose(verdict, evidence));
 }
 function failedContainer(pod) {
@@ -13864,11 +5564,11 @@ function smokeOptions(nodes, settings, run, host) {
         signal: run.signal,
         onResult: (result) => {
             const { target, error, message, durationMs } = result;
-            host.info(`${target.node}: ${target.reference} ${error === undefined ? '✔' : '✘'} ${message} (${formatDuration(durationMs)})`);
+            host.info(`${target.node}: ${target.reference} ${error === undefined ? '✔' : '✘'} ${message} (${(0,units/* formatDuration */.a)(durationMs)})`);
             const node = nodeOf(target);
             const image = node?.images.find(({ reference }) => reference === target.reference);
             if (node === undefined || image === undefined) {
-                throw new SideloadError('INTERNAL', `a verdict on ${target.reference}, which nobody asked for`);
+                throw new errors/* SideloadError */.wR('INTERNAL', `a verdict on ${target.reference}, which nobody asked for`);
             }
             node.error ??= error;
             node.endedAtMs = Date.now();
@@ -13893,7 +5593,7 @@ const ADDRESS_TYPES = ['InternalIP', 'ExternalIP', 'InternalDNS', 'ExternalDNS',
 function nodesOfCluster(objects, entries, { user, port, given, jump, sudo }) {
     const linux = objects.filter(object => (systemOf(object) ?? 'linux') === 'linux');
     if (linux.length === 0) {
-        throw new SideloadError('INPUT_INVALID', 'the cluster has no Linux node that `node-selector` takes', {
+        throw new errors/* SideloadError */.wR('INPUT_INVALID', 'the cluster has no Linux node that `node-selector` takes', {
             hint: 'Compare with `kubectl get nodes --show-labels`.',
         });
     }
@@ -13915,7 +5615,7 @@ function nodesOfCluster(objects, entries, { user, port, given, jump, sudo }) {
             };
         }
         if (other !== undefined) {
-            throw new SideloadError('INPUT_INVALID', `${entry.label} and ${other.label} are both for the node ${name}`, {
+            throw new errors/* SideloadError */.wR('INPUT_INVALID', `${entry.label} and ${other.label} are both for the node ${name}`, {
                 hint: 'Keep one of the two.',
             });
         }
@@ -13961,8 +5661,13 @@ const external_node_child_process_namespaceObject = require("node:child_process"
 var external_node_events_ = __nccwpck_require__(8474);
 ;// CONCATENATED MODULE: external "node:readline"
 const external_node_readline_namespaceObject = require("node:readline");
-// EXTERNAL MODULE: ./node_modules/@actions/exec/lib/exec.js + 2 modules
-var exec = __nccwpck_require__(5260);
+;// CONCATENATED MODULE: ./lib/child-environment.js
+const OURS = /^(?:INPUT|KUBE_SIDELOAD)_/;
+function childEnvironment(changes = {}) {
+    const inherited = Object.entries(process.env).filter(([name]) => !OURS.test(name));
+    return { ...Object.fromEntries(inherited), ...changes };
+}
+
 ;// CONCATENATED MODULE: ./lib/smoke/program.js
 
 
@@ -13970,27 +5675,20 @@ var exec = __nccwpck_require__(5260);
 
 
 
+
 const STDERR_CHARACTERS = 4096;
-const MAX_OUTPUT_BYTES = 64 << 20;
+const MAX_OUTPUT_BYTES = 256 << 20;
 async function localKubectl(program, kubeconfig) {
-    const path = await (0,io/* which */.K7)(program, true).catch(cause => {
-        throw new SideloadError('KUBECTL_NOT_FOUND', `there is no program ${JSON.stringify(program)} on the runner`, {
-            cause,
-        });
-    });
+    const path = await pathOf(program);
+    if (path === undefined) {
+        throw new errors/* SideloadError */.wR('KUBECTL_NOT_FOUND', `there is no program ${JSON.stringify(program)} on the runner`);
+    }
     const global = kubeconfig === undefined ? [] : [`--kubeconfig=${kubeconfig}`];
     return {
-        run: async (args, input) => {
-            if (input !== '') {
-                return await runWithInput(path, [...global, ...args], input);
-            }
-            const argv = ['-c', 'exec "$0" "$@" </dev/null', path, ...global, ...args];
-            const options = { silent: true, ignoreReturnCode: true };
-            const { exitCode, stdout, stderr } = await (0,exec/* getExecOutput */.H)('/bin/sh', argv, options);
-            return { code: exitCode, stdout, stderr };
-        },
+        run: (args, input) => run(path, [...global, ...args], input),
         stream: async (args, onLine, signal) => {
-            const child = (0,external_node_child_process_namespaceObject.spawn)(path, [...global, ...args], { stdio: ['ignore', 'pipe', 'pipe'], signal });
+            const stdio = ['ignore', 'pipe', 'pipe'];
+            const child = (0,external_node_child_process_namespaceObject.spawn)(path, [...global, ...args], { stdio, env: childEnvironment(), signal });
             const ended = (0,external_node_events_.once)(child, 'close');
             let stderr = '';
             child.stderr.on('data', (chunk) => {
@@ -14018,13 +5716,28 @@ async function localKubectl(program, kubeconfig) {
         close: async () => { },
     };
 }
-function runWithInput(path, args, input) {
-    return new Promise((resolve, reject) => {
-        const child = (0,external_node_child_process_namespaceObject.execFile)(path, args, { maxBuffer: MAX_OUTPUT_BYTES }, (error, stdout, stderr) => {
+async function pathOf(program) {
+    const directories = (process.env.PATH ?? '').split(external_node_path_.delimiter).filter(directory => directory !== '');
+    const paths = program.includes('/') ? [program] : directories.map(directory => (0,external_node_path_.join)(directory, program));
+    for (const path of paths.map(one => (0,external_node_path_.resolve)(one))) {
+        try {
+            await (0,promises_.access)(path, promises_.constants.X_OK);
+            if ((await (0,promises_.stat)(path)).isFile())
+                return path;
+        }
+        catch {
+        }
+    }
+    return undefined;
+}
+function run(path, args, input) {
+    return new Promise((done, reject) => {
+        const options = { maxBuffer: MAX_OUTPUT_BYTES, env: childEnvironment() };
+        const child = (0,external_node_child_process_namespaceObject.execFile)(path, args, options, (error, stdout, stderr) => {
             if (typeof error?.code === 'string')
                 reject(error);
             else
-                resolve({ code: error === null ? 0 : (error.code ?? -1), stdout, stderr });
+                done({ code: error === null ? 0 : (error.code ?? -1), stdout, stderr });
         });
         child.stdin?.on('error', () => { }).end(input);
     });
@@ -14051,7 +5764,7 @@ function kubectlWith(program, namespace) {
         return result.stdout;
     }
     return {
-        createPod: async (pod, { dryRun = false } = {}) => kubectl_parse(await request(['create', `--raw=${pods}${dryRun ? '?dryRun=All' : ''}`, '-f', '-'], JSON.stringify(pod))),
+        createPod: async (pod, { dryRun = false } = {}) => parse(await request(['create', `--raw=${pods}${dryRun ? '?dryRun=All' : ''}`, '-f', '-'], JSON.stringify(pod))),
         missingVerbs: async ({ resource: full, verbs }) => {
             const [resource, subresource] = full.split('/');
             const where = full === 'nodes' ? {} : { namespace };
@@ -14059,14 +5772,14 @@ function kubectlWith(program, namespace) {
                 const spec = { resourceAttributes: { ...where, verb, resource, ...(subresource && { subresource }) } };
                 const review = { apiVersion: 'authorization.k8s.io/v1', kind: 'SelfSubjectAccessReview', spec };
                 const uri = '/apis/authorization.k8s.io/v1/selfsubjectaccessreviews';
-                return await request(['create', `--raw=${uri}`, '-f', '-'], JSON.stringify(review)).then(answer => kubectl_parse(answer).status?.allowed !== false, () => true);
+                return await request(['create', `--raw=${uri}`, '-f', '-'], JSON.stringify(review)).then(answer => parse(answer).status?.allowed !== false, () => true);
             }));
             return verbs.filter((_, index) => answers[index] === false);
         },
-        listPods: async (labelSelector) => kubectl_parse(await request(['get', `--raw=${pods}?${query({ labelSelector })}`])),
+        listPods: async (labelSelector) => parse(await request(['get', `--raw=${pods}?${query({ labelSelector })}`])),
         watchPods: async (labelSelector, resourceVersion, onEvent, signal) => {
             const uri = `${pods}?${query({ watch: 'true', labelSelector, resourceVersion, timeoutSeconds: String(REQUEST_TIMEOUT_SECONDS) })}`;
-            const { code, stderr } = await program.stream(['get', `--raw=${uri}`], line => onEvent(kubectl_parse(line)), signal);
+            const { code, stderr } = await program.stream(['get', `--raw=${uri}`], line => onEvent(parse(line)), signal);
             if (code !== 0) {
                 throw refusal_refusal(stderr.trim() || `kubectl ended with exit code ${code}`);
             }
@@ -14074,24 +5787,24 @@ function kubectlWith(program, namespace) {
         deletePod: async (name, gracePeriodSeconds) => {
             const body = JSON.stringify({ apiVersion: 'v1', kind: 'DeleteOptions', gracePeriodSeconds });
             await request(['delete', `--raw=${pods}/${name}`, '-f', '-'], body).catch(error => {
-                if (!/\(NotFound\)/.test(messageOf(error))) {
+                if (!/\(NotFound\)/.test((0,errors/* messageOf */.bD)(error))) {
                     throw error;
                 }
             });
         },
         eventsOf: async (podUid) => {
             const uri = `/api/v1/namespaces/${namespace}/events?${query({ fieldSelector: `involvedObject.uid=${podUid}` })}`;
-            return kubectl_parse(await request(['get', `--raw=${uri}`])).items;
+            return parse(await request(['get', `--raw=${uri}`])).items;
         },
         getNode: async (name) => {
             try {
-                return kubectl_parse(await request(['get', `--raw=/api/v1/nodes/${encodeURIComponent(name)}`]));
+                return parse(await request(['get', `--raw=/api/v1/nodes/${encodeURIComponent(name)}`]));
             }
             catch (error) {
-                if (/\(NotFound\)/.test(messageOf(error))) {
+                if (/\(NotFound\)/.test((0,errors/* messageOf */.bD)(error))) {
                     return 'absent';
                 }
-                if (/\(Forbidden\)/.test(messageOf(error))) {
+                if (/\(Forbidden\)/.test((0,errors/* messageOf */.bD)(error))) {
                     return undefined;
                 }
                 throw error;
@@ -14100,17 +5813,17 @@ function kubectlWith(program, namespace) {
         listNodes: async (labelSelector) => {
             const selected = labelSelector === '' ? '' : `?${query({ labelSelector })}`;
             try {
-                return kubectl_parse(await request(['get', `--raw=/api/v1/nodes${selected}`])).items;
+                return parse(await request(['get', `--raw=/api/v1/nodes${selected}`])).items;
             }
             catch (error) {
-                if (/\(Forbidden\)/.test(messageOf(error))) {
-                    throw new SideloadError('CLUSTER_REFUSED', messageOf(error), {
+                if (/\(Forbidden\)/.test((0,errors/* messageOf */.bD)(error))) {
+                    throw new errors/* SideloadError */.wR('CLUSTER_REFUSED', (0,errors/* messageOf */.bD)(error), {
                         hint: 'Let the credentials `list` nodes (a ClusterRole), or name the nodes in `nodes`.',
                         cause: error,
                     });
                 }
-                if (/\(BadRequest\)|unable to parse requirement/.test(messageOf(error))) {
-                    throw new SideloadError('INPUT_INVALID', `\`node-selector\`: ${messageOf(error)}`, {
+                if (/\(BadRequest\)|unable to parse requirement/.test((0,errors/* messageOf */.bD)(error))) {
+                    throw new errors/* SideloadError */.wR('INPUT_INVALID', `\`node-selector\`: ${(0,errors/* messageOf */.bD)(error)}`, {
                         hint: 'Write it as for `kubectl get nodes --selector`, as in `pool=ci,!node-role.kubernetes.io/control-plane`.',
                         cause: error,
                     });
@@ -14128,12 +5841,12 @@ function kubectlWith(program, namespace) {
 function query(parameters) {
     return new URLSearchParams(parameters).toString();
 }
-function kubectl_parse(json) {
+function parse(json) {
     try {
         return JSON.parse(json);
     }
     catch (cause) {
-        throw new SideloadError('CLUSTER_UNREACHABLE', `the answer of the API is not JSON: ${json.slice(0, 200)}`, {
+        throw new errors/* SideloadError */.wR('CLUSTER_UNREACHABLE', `the answer of the API is not JSON: ${json.slice(0, 200)}`, {
             cause,
         });
     }
@@ -14209,7 +5922,7 @@ async function remoteKubectl(open, kubeconfig, signal) {
         .then(opened => find(opened, kubeconfig, signal))
         .catch(async (thrown) => {
         await (await connection)?.close();
-        throw toSideloadError(thrown, target.label);
+        throw (0,errors/* toSideloadError */.Lq)(thrown, target.label);
     });
     async function over(act) {
         connection ??= open();
@@ -14218,14 +5931,14 @@ async function remoteKubectl(open, kubeconfig, signal) {
             return await act(await used);
         }
         catch (thrown) {
-            const { code, message } = toSideloadError(thrown);
+            const { code, message } = (0,errors/* toSideloadError */.Lq)(thrown);
             if (code !== 'SSH_LOST' && code !== 'SSH_UNREACHABLE') {
                 throw thrown;
             }
             if (connection === used) {
                 connection = undefined;
             }
-            throw new SideloadError('CLUSTER_UNREACHABLE', `${target.label}: ${message}`, { cause: thrown });
+            throw new errors/* SideloadError */.wR('CLUSTER_UNREACHABLE', `${target.label}: ${message}`, { cause: thrown });
         }
     }
     return {
@@ -14252,18 +5965,18 @@ async function find(connection, kubeconfig, signal) {
     const refused = sections.get('sudo-refused');
     if (refused !== undefined) {
         const words = sections.get('as-root');
-        throw new SideloadError('SUDO_REFUSED', `\`${words}\` refused: ${refused || 'without a word'}`);
+        throw new errors/* SideloadError */.wR('SUDO_REFUSED', `\`${words}\` refused: ${refused || 'without a word'}`);
     }
     const file = sections.get('kubeconfig') ?? '';
     if (file === '') {
         const looked = kubeconfig ?? `one at ${CONTROL_PLANES.map(row => row.kubeconfig).join(', ')}`;
-        throw new SideloadError('KUBECONFIG_INVALID', `${connection.target.label} has no kubeconfig: ${looked}`, {
+        throw new errors/* SideloadError */.wR('KUBECONFIG_INVALID', `${connection.target.label} has no kubeconfig: ${looked}`, {
             hint: 'Name a control-plane node in `kubectl`, or the path of a kubeconfig there in `kubeconfig`.',
         });
     }
     const program = sections.get('program') ?? '';
     if (program === '') {
-        throw new SideloadError('KUBECTL_NOT_FOUND', `${connection.target.label} has none of ${PROGRAMS.join(', ')}`);
+        throw new errors/* SideloadError */.wR('KUBECTL_NOT_FOUND', `${connection.target.label} has none of ${PROGRAMS.join(', ')}`);
     }
     const asRoot = (sections.get('as-root') ?? '').split(' ').filter(word => word !== '');
     return { asRoot, argv: [...program.split(' '), `--kubeconfig=${file}`] };
@@ -15226,14 +6939,14 @@ async function agentKeys({ key, agent, password }, label) {
     if (agent === undefined || key !== undefined || password !== undefined)
         return;
     const fail = (what) => {
-        throw new SideloadError('SSH_AUTH_FAILED', `the ssh-agent at ${agent} ${what}`, {
+        throw new errors/* SideloadError */.wR('SSH_AUTH_FAILED', `the ssh-agent at ${agent} ${what}`, {
             node: label,
             hint: 'Compare with `ssh-add -l` on the runner, as the user of the job, or pass a key in `ssh-private-key`.',
         });
     };
     const count = await new Promise((resolve, reject) => {
         lib_default().createAgent(agent).getIdentities((error, keys) => (error ? reject(error) : resolve(keys?.length ?? 0)));
-    }).catch((error) => fail(`does not answer: ${messageOf(error)}`));
+    }).catch((error) => fail(`does not answer: ${(0,errors/* messageOf */.bD)(error)}`));
     if (count === 0)
         fail('has no keys');
 }
@@ -15262,32 +6975,32 @@ function connectError(error, attempt) {
     if (levelOf(error) === 'client-authentication')
         return authError(error, attempt);
     if (levelOf(error) === 'agent') {
-        const message = `the ssh-agent refused to prove the login of ${attempt.user} at ${address}: ${messageOf(error)}`;
+        const message = `the ssh-agent refused to prove the login of ${attempt.user} at ${address}: ${(0,errors/* messageOf */.bD)(error)}`;
         const hint = 'Look at the agent: a locked one, or a key that wants a confirmation, cannot be used by a job.';
-        return new SideloadError('SSH_AUTH_FAILED', message, { node, hint, cause: error });
+        return new errors/* SideloadError */.wR('SSH_AUTH_FAILED', message, { node, hint, cause: error });
     }
     if (phase === 'login' && typeof codeOf(error) === 'number') {
-        const message = `${address} ended the login of ${attempt.user}: ${messageOf(error)}`;
-        return new SideloadError('SSH_AUTH_FAILED', message, { node, cause: error });
+        const message = `${address} ended the login of ${attempt.user}: ${(0,errors/* messageOf */.bD)(error)}`;
+        return new errors/* SideloadError */.wR('SSH_AUTH_FAILED', message, { node, cause: error });
     }
-    return new SideloadError('SSH_UNREACHABLE', `${address} cannot be reached: ${unreachable(error, attempt)}`, {
+    return new errors/* SideloadError */.wR('SSH_UNREACHABLE', `${address} cannot be reached: ${unreachable(error, attempt)}`, {
         node,
         cause: error,
     });
 }
 function timeoutError(timeoutMs, { label: node, address, phase }) {
     const message = `${address} cannot be reached: ${PHASES[phase]} within ${timeoutMs / 1000} s`;
-    return new SideloadError('SSH_UNREACHABLE', message, { node });
+    return new errors/* SideloadError */.wR('SSH_UNREACHABLE', message, { node });
 }
 function systemReason(error) {
     const first = error instanceof AggregateError ? error.errors[0] : error;
     const code = codeOf(first);
     if (typeof code !== 'string')
         return undefined;
-    return `${REASONS[code] ?? messageOf(first)} (${code})`;
+    return `${REASONS[code] ?? (0,errors/* messageOf */.bD)(first)} (${code})`;
 }
 function unreachable(error, { phase, wasAnswered }) {
-    const reason = messageOf(error);
+    const reason = (0,errors/* messageOf */.bD)(error);
     if (/identification|greeting|[Hh]eader|before handshake/.test(reason)) {
         return wasAnswered
             ? 'what answers there does not speak SSH'
@@ -15308,7 +7021,7 @@ function authError(error, attempt) {
     if (wantsMore) {
         const message = `${address} accepted ${proofs} of ${user} and wants another proof as well: ${methods}`;
         const hint = 'Exempt this user in sshd_config (`AuthenticationMethods publickey`), or give `ssh-password` as well, if that is the other proof.';
-        return new SideloadError('SSH_AUTH_FAILED', message, { node: label, hint, cause: error });
+        return new errors/* SideloadError */.wR('SSH_AUTH_FAILED', message, { node: label, hint, cause: error });
     }
     const accepts = methods ? `; it would accept: ${methods}` : '';
     const message = `${address} refused the login of ${user} with ${proofs || 'nothing that it takes'}${accepts}`;
@@ -15317,12 +7030,12 @@ function authError(error, attempt) {
         : methodsLeft === undefined || methodsLeft.includes('publickey')
             ? `Look for this key with \`ssh-keygen -lf ~${user}/.ssh/authorized_keys\` there; sshd’s log tells why it refused.`
             : 'This sshd accepts no keys from this user: see `PubkeyAuthentication` and `AuthenticationMethods` in its sshd_config.';
-    return new SideloadError('SSH_AUTH_FAILED', message, { node: label, hint, cause: error });
+    return new errors/* SideloadError */.wR('SSH_AUTH_FAILED', message, { node: label, hint, cause: error });
 }
 function forwardError(error, { label, address }) {
-    const reason = messageOf(error).replace(/^\(SSH\) Channel open failure: /, '');
+    const reason = (0,errors/* messageOf */.bD)(error).replace(/^\(SSH\) Channel open failure: /, '');
     const isForbidden = error instanceof Error && 'reason' in error && error.reason === 1;
-    return new SideloadError('SSH_UNREACHABLE', `${address} cannot be reached from the jump host before it: ${reason}`, {
+    return new errors/* SideloadError */.wR('SSH_UNREACHABLE', `${address} cannot be reached from the jump host before it: ${reason}`, {
         node: label,
         hint: isForbidden
             ? 'The jump host forbids it: see `AllowTcpForwarding` and `PermitOpen` in its sshd_config.'
@@ -15439,8 +7152,8 @@ async function openSession(peer, options, via) {
     let lastError;
     const lostError = () => {
         const own = lastError === undefined ? 'it was closed at the other end' : lossReason(lastError, keepaliveIntervalMs);
-        const reason = via?.ended.aborted === true ? messageOf(via.ended.reason) : own;
-        return new SideloadError('SSH_LOST', `The connection to ${address} broke off: ${reason}`, {
+        const reason = via?.ended.aborted === true ? (0,errors/* messageOf */.bD)(via.ended.reason) : own;
+        return new errors/* SideloadError */.wR('SSH_LOST', `The connection to ${address} broke off: ${reason}`, {
             node: label,
             cause: hostKeyError ?? lastError,
         });
@@ -15489,7 +7202,7 @@ async function openSession(peer, options, via) {
         const client = ssh.connection;
         if (client === null) {
             await ready;
-            throw new SideloadError('INTERNAL', 'node-ssh made no connection', { node: label });
+            throw new errors/* SideloadError */.wR('INTERNAL', 'node-ssh made no connection', { node: label });
         }
         sock.once('data', () => {
             wasAnswered = true;
@@ -15510,7 +7223,7 @@ async function openSession(peer, options, via) {
         .catch((error) => {
         const failed = attempt();
         stream?.destroy();
-        if (error instanceof SideloadError || signal.aborted)
+        if (error instanceof errors/* SideloadError */.wR || signal.aborted)
             throw error;
         throw hostKeyError ?? connectError(error, failed);
     })
@@ -15548,7 +7261,7 @@ async function openSession(peer, options, via) {
         isOpen: () => open.writable,
         running: new Set(),
         forward: async (toHost, toPort) => await ssh.forwardOut('127.0.0.1', 0, toHost, toPort),
-        close: () => end(new SideloadError('SSH_LOST', `The connection to ${address} was closed here`, { node: label })),
+        close: () => end(new errors/* SideloadError */.wR('SSH_LOST', `The connection to ${address} was closed here`, { node: label })),
     };
 }
 async function forwarded(via, { host, port }, attempt, interrupted) {
@@ -15558,11 +7271,11 @@ async function forwarded(via, { host, port }, attempt, interrupted) {
     }
     catch (error) {
         opening.then(late => late.destroy(), () => { });
-        throw error instanceof SideloadError ? error : forwardError(error, attempt());
+        throw error instanceof errors/* SideloadError */.wR ? error : forwardError(error, attempt());
     }
 }
 function lossReason(error, keepaliveIntervalMs) {
-    const reason = messageOf(error);
+    const reason = (0,errors/* messageOf */.bD)(error);
     if (reason === 'Keepalive timeout') {
         return `the node has not answered for ${(keepaliveIntervalMs * KEEPALIVE_COUNT) / 1000} s`;
     }
@@ -15577,7 +7290,7 @@ function jumpHosts(options) {
     function share(chain, key) {
         const last = chain.at(-1);
         if (last === undefined)
-            throw new SideloadError('INTERNAL', 'a chain of no jump hosts');
+            throw new errors/* SideloadError */.wR('INTERNAL', 'a chain of no jump hosts');
         const abort = new AbortController();
         let before;
         const session = (async () => {
@@ -15589,7 +7302,7 @@ function jumpHosts(options) {
             users: 0,
             session,
             end: async () => {
-                abort.abort(new SideloadError('SSH_LOST', `The connection to the jump host ${session_addressOf(last)} was closed here`));
+                abort.abort(new errors/* SideloadError */.wR('SSH_LOST', `The connection to the jump host ${session_addressOf(last)} was closed here`));
                 await session.then(one => one.close()).catch(() => { });
                 await before?.giveBack();
             },
@@ -15651,7 +7364,7 @@ function commandOutput(program, label, { maxOutputBytes = output_MAX_OUTPUT_BYTE
             parts.push(chunk);
         else {
             const message = `${program} printed more than ${maxOutputBytes} bytes`;
-            fail(new SideloadError('REMOTE_COMMAND_FAILED', message, { node: label }));
+            fail(new errors/* SideloadError */.wR('REMOTE_COMMAND_FAILED', message, { node: label }));
         }
     };
     const handOver = (chunk) => {
@@ -15676,12 +7389,12 @@ function commandOutput(program, label, { maxOutputBytes = output_MAX_OUTPUT_BYTE
 const BARE = /^[A-Za-z0-9_@+:,./-][A-Za-z0-9_@%+=:,./-]*$/;
 function commandLine(argv) {
     if (argv.length === 0)
-        throw new SideloadError('INPUT_INVALID', 'A remote command needs at least a program');
+        throw new errors/* SideloadError */.wR('INPUT_INVALID', 'A remote command needs at least a program');
     return argv.map((argument, index) => quoted(argument, index === 0)).join(' ');
 }
 function quoted(argument, isProgram) {
     if (/[\0\r\n]/.test(argument)) {
-        throw new SideloadError('INPUT_INVALID', `An argument of a remote command has a line break or NUL in it: ${JSON.stringify(argument.slice(0, 80))}`, { hint: 'Take the line break out of the input that this value comes from.' });
+        throw new errors/* SideloadError */.wR('INPUT_INVALID', `An argument of a remote command has a line break or NUL in it: ${JSON.stringify(argument.slice(0, 80))}`, { hint: 'Take the line break out of the input that this value comes from.' });
     }
     if (BARE.test(argument) && !(isProgram && argument.includes('=')))
         return argument;
@@ -15700,7 +7413,7 @@ function quoted(argument, isProgram) {
 
 function runCommand(session, argv, options) {
     const { client, label, ended } = session;
-    const { stdin, preamble, signal, onStdinBytes } = options;
+    const { stdin, preamble, signal, endsWithInput = false, onStdinBytes } = options;
     const source = stdin instanceof external_node_stream_.Readable
         ? stdin
         : external_node_stream_.Readable.from(stdin === undefined || stdin.length === 0 ? [] : [Buffer.from(stdin)]);
@@ -15716,7 +7429,7 @@ function runCommand(session, argv, options) {
             signal?.removeEventListener('abort', onAbort);
             ended.removeEventListener('abort', onEnded);
             if (failure !== undefined && channel !== undefined && session.isOpen())
-                cut(channel);
+                cut(channel, endsWithInput);
             input.abort();
             source.destroy();
             if (failure !== undefined)
@@ -15745,8 +7458,8 @@ function runCommand(session, argv, options) {
         }
         const onOpen = (error, opened) => {
             if (error !== undefined) {
-                const message = `The node refused to start ${argv[0]}: ${messageOf(error)}`;
-                return fail(new SideloadError('REMOTE_COMMAND_FAILED', message, { node: label, cause: error }));
+                const message = `The node refused to start ${argv[0]}: ${(0,errors/* messageOf */.bD)(error)}`;
+                return fail(new errors/* SideloadError */.wR('REMOTE_COMMAND_FAILED', message, { node: label, cause: error }));
             }
             channel = opened;
             opened.on('error', fail);
@@ -15762,10 +7475,10 @@ function runCommand(session, argv, options) {
                 if (exit !== undefined)
                     return settle();
                 const message = `The node closed the channel of ${argv[0]} without an exit status`;
-                fail(new SideloadError('SSH_LOST', message, { node: label }));
+                fail(new errors/* SideloadError */.wR('SSH_LOST', message, { node: label }));
             });
             if (isSettled)
-                return cut(opened);
+                return cut(opened, endsWithInput);
             if (preamble !== undefined)
                 opened.write(preamble);
             (0,external_node_stream_promises_namespaceObject.pipeline)(source, stdinOf(opened, session, onStdinBytes), { signal: input.signal }).catch(fail);
@@ -15787,8 +7500,8 @@ function runCommand(session, argv, options) {
                 });
             }
             catch (error) {
-                const message = `The connection is closed: ${messageOf(error)}`;
-                fail(new SideloadError('SSH_LOST', message, { node: label, cause: error }));
+                const message = `The connection is closed: ${(0,errors/* messageOf */.bD)(error)}`;
+                fail(new errors/* SideloadError */.wR('SSH_LOST', message, { node: label, cause: error }));
             }
         };
         start(RETRIES);
@@ -15826,11 +7539,13 @@ function stdinOf(channel, session, onStdinBytes) {
         },
     });
 }
-function cut(channel) {
-    const outgoing = channel.outgoing;
-    if (outgoing.state === 'eof')
-        outgoing.state = 'open';
-    channel.signal('TERM');
+function cut(channel, endsWithInput) {
+    if (!endsWithInput) {
+        const outgoing = channel.outgoing;
+        if (outgoing.state === 'eof')
+            outgoing.state = 'open';
+        channel.signal('TERM');
+    }
     channel.close();
 }
 function signalCode(name) {
@@ -15849,7 +7564,7 @@ async function connect(target, options) {
     const borrowed = jump.length === 0
         ? undefined
         : await jumps.borrow(jump, signal).catch((error) => {
-            throw signal.aborted ? error : toSideloadError(error, label);
+            throw signal.aborted ? error : (0,errors/* toSideloadError */.Lq)(error, label);
         });
     try {
         const session = await openSession(target, options, borrowed?.session);
@@ -15904,7 +7619,7 @@ function opensshError(stderr, target) {
     ];
     const { label, jump = [] } = target;
     const way = jump.length === 0 ? '' : ` through ${jump.map(session_addressOf).join(', ')}`;
-    return new SideloadError(code, `${session_addressOf(target)}${way}: ${what}: ${said || 'ssh said nothing'}`, {
+    return new errors/* SideloadError */.wR(code, `${session_addressOf(target)}${way}: ${what}: ${said || 'ssh said nothing'}`, {
         node: label,
     });
 }
@@ -15936,7 +7651,7 @@ function runByClient(client, argv, options) {
             const others = [...client.running].filter(other => other !== running);
             if ((others.length === 0 && retries === 0) || !input.canBeReadAgain()) {
                 const message = `The node refused to start ${argv[0]}: it opens no session`;
-                throw new SideloadError('REMOTE_COMMAND_FAILED', message, { node: client.label });
+                throw new errors/* SideloadError */.wR('REMOTE_COMMAND_FAILED', message, { node: client.label });
             }
             if (others.length === 0)
                 retries -= 1;
@@ -16003,11 +7718,11 @@ function runOnce(client, argv, line, input, options) {
                     if (ended.aborted)
                         throw ended.reason;
                     const message = `The connection broke off while ${argv[0]} ran: ${said.trim().slice(-500) || (name ?? 'without a word')}`;
-                    throw new SideloadError('SSH_LOST', message, { node: label });
+                    throw new errors/* SideloadError */.wR('SSH_LOST', message, { node: label });
                 }
                 if (code === FAILED && /^exec request failed on channel/m.test(said)) {
                     const message = `The node refused to start ${argv[0]}: ${said.trim().slice(-500)}`;
-                    throw new SideloadError('REMOTE_COMMAND_FAILED', message, { node: label });
+                    throw new errors/* SideloadError */.wR('REMOTE_COMMAND_FAILED', message, { node: label });
                 }
                 return { code, stdout, stderr: said };
             })().then(resolve, reject);
@@ -16080,9 +7795,10 @@ function rereadable(source) {
 
 
 
+
 const openssh_CLOSE_TIMEOUT_MS = 2000;
 function openssh(settings, directory) {
-    const place = (0,external_node_path_namespaceObject.join)(directory, 'ssh');
+    const place = (0,external_node_path_.join)(directory, 'ssh');
     let ready;
     let count = 0;
     return {
@@ -16095,10 +7811,10 @@ function openssh(settings, directory) {
     };
 }
 async function writeConfiguration({ knownHosts, key, agent, connectTimeoutMs }, place) {
-    await (0,promises_namespaceObject.mkdir)(place, { mode: 0o700 });
+    await (0,promises_.mkdir)(place, { mode: 0o700 });
     const secret = async (name, text) => {
-        const file = (0,external_node_path_namespaceObject.join)(place, name);
-        await (0,promises_namespaceObject.writeFile)(file, text, { mode: 0o600, flag: 'wx' });
+        const file = (0,external_node_path_.join)(place, name);
+        await (0,promises_.writeFile)(file, text, { mode: 0o600, flag: 'wx' });
         return file;
     };
     const fileOf = async (given, name) => 'file' in given ? given.file : await secret(name, given.text);
@@ -16140,7 +7856,7 @@ async function writeConfiguration({ knownHosts, key, agent, connectTimeoutMs }, 
 }
 function homeConfiguration() {
     try {
-        return [`Include ${openssh_quoted((0,external_node_path_namespaceObject.join)((0,external_node_os_.userInfo)().homedir, '.ssh', 'config'))}`];
+        return [`Include ${openssh_quoted((0,external_node_path_.join)((0,external_node_os_.userInfo)().homedir, '.ssh', 'config'))}`];
     }
     catch {
         return [];
@@ -16167,15 +7883,15 @@ async function connectByClient(target, options) {
     const ended = new AbortController();
     const exited = new Promise(resolve => {
         master.once('error', error => {
-            const message = `the program \`ssh\` cannot be started on the runner: ${messageOf(error)}`;
+            const message = `the program \`ssh\` cannot be started on the runner: ${(0,errors/* messageOf */.bD)(error)}`;
             const hint = 'Install OpenSSH’s client there, or leave out `ssh-transport`.';
-            ended.abort(new SideloadError('INPUT_INVALID', message, { hint, cause: error }));
+            ended.abort(new errors/* SideloadError */.wR('INPUT_INVALID', message, { hint, cause: error }));
             resolve();
         });
         master.once('close', () => {
             const said = stderr.trim() || 'it was closed at the other end';
             const message = `The connection to ${address} broke off: ${said.slice(-500)}`;
-            ended.abort(new SideloadError('SSH_LOST', message, { node: label }));
+            ended.abort(new errors/* SideloadError */.wR('SSH_LOST', message, { node: label }));
             resolve();
         });
     });
@@ -16197,8 +7913,8 @@ async function connectByClient(target, options) {
         const outcome = new Promise((resolve, reject) => {
             finish = failure => (failure === undefined ? resolve() : reject(failure.error));
         });
-        const isThere = () => (0,promises_namespaceObject.access)((0,external_node_path_namespaceObject.join)(place, socket)).then(() => finish(), () => { });
-        const watcher = (0,external_node_fs_namespaceObject.watch)(place, () => void isThere());
+        const isThere = () => (0,promises_.access)((0,external_node_path_.join)(place, socket)).then(() => finish(), () => { });
+        const watcher = (0,external_node_fs_.watch)(place, () => void isThere());
         const late = () => finish({ error: opensshError(`${stderr}\nno login within ${connectTimeoutMs / 1000} s`, target) });
         const timer = setTimeout(late, connectTimeoutMs * (jump.length + 1));
         const onAbort = () => finish({ error: signal.reason });
@@ -16246,12 +7962,12 @@ async function connectByClient(target, options) {
     return {
         target,
         run: (command, runOptions = {}) => runByClient(client, command, runOptions),
-        close: () => end(new SideloadError('SSH_LOST', `The connection to ${address} was closed here`, { node: label })),
+        close: () => end(new errors/* SideloadError */.wR('SSH_LOST', `The connection to ${address} was closed here`, { node: label })),
     };
 }
 async function endLeftClients(directory) {
-    const place = (0,external_node_path_namespaceObject.join)(directory, 'ssh');
-    const names = await (0,promises_namespaceObject.readdir)(place).catch(() => []);
+    const place = (0,external_node_path_.join)(directory, 'ssh');
+    const names = await (0,promises_.readdir)(place).catch(() => []);
     await Promise.all(names
         .filter(name => name.startsWith(SOCKET))
         .map(async (name) => {
@@ -16266,7 +7982,7 @@ function startClient(argv, place, stdio) {
         cwd: place,
         stdio: stdio.length === 0 ? 'ignore' : stdio,
         detached: true,
-        env: { ...process.env, SSH_ASKPASS_REQUIRE: 'never' },
+        env: childEnvironment({ SSH_ASKPASS_REQUIRE: 'never' }),
     });
 }
 function destination({ host, user, port, given = { user, port } }) {
@@ -16307,7 +8023,7 @@ function openTransport(settings, directory) {
 
 async function openCluster({ cluster, ssh }, run) {
     if (cluster === undefined) {
-        throw new SideloadError('INTERNAL', 'the cluster is not to be asked');
+        throw new errors/* SideloadError */.wR('INTERNAL', 'the cluster is not to be asked');
     }
     const { kubectl, kubeconfig, namespace } = cluster;
     const file = kubeconfig !== undefined && 'content' in kubeconfig
@@ -16332,7 +8048,7 @@ async function nodesFromCluster(cluster, settings, log) {
     const nodes = takeShard(all.toSorted((one, other) => (one.label < other.label ? -1 : 1)), settings.shard);
     const labels = unused.map(({ label }) => label).join(', ');
     if (unused.length > 0 && settings.nodesOrigin === 'input') {
-        throw new SideloadError('INPUT_INVALID', `\`nodes\` has ${labels}, which \`nodes-from-cluster\` does not find`, {
+        throw new errors/* SideloadError */.wR('INPUT_INVALID', `\`nodes\` has ${labels}, which \`nodes-from-cluster\` does not find`, {
             hint: 'Write the Kubernetes name after the address, as in `10.0.0.11=worker-1`, or see whether `node-selector` takes the node.',
         });
     }
@@ -16358,7 +8074,7 @@ async function askCluster(cluster, nodes, settings, run, host) {
         cluster.fits = await checkCluster(kubectl, smokeTargets(nodes), options, host.info);
     }
     cluster.objects ??= await kubectl.listNodes(settings.nodeSelector).catch((thrown) => {
-        const refused = toSideloadError(thrown);
+        const refused = (0,errors/* toSideloadError */.Lq)(thrown);
         if (refused.code !== 'CLUSTER_REFUSED') {
             throw refused;
         }
@@ -16421,7 +8137,7 @@ function readProven(handle, { digest, sizeBytes }, onCorrupt) {
             if (found !== digest || position < sizeBytes) {
                 await onCorrupt();
                 const what = position < sizeBytes ? `ends after ${position} of ${sizeBytes} bytes` : `is ${found}`;
-                throw new SideloadError('CACHE_CORRUPT', `the stored layer ${digest} ${what}`);
+                throw new errors/* SideloadError */.wR('CACHE_CORRUPT', `the stored layer ${digest} ${what}`);
             }
             yield chunk;
         }
@@ -16450,7 +8166,7 @@ const BLOCK_BYTES = 512;
 const END_OF_ARCHIVE = Buffer.alloc(2 * BLOCK_BYTES);
 function layoutArchive({ reference, image, blobs }) {
     if (blobs.length !== image.layers.length) {
-        throw new SideloadError('INTERNAL', `${blobs.length} blobs for ${image.layers.length} layers of ${reference}`);
+        throw new errors/* SideloadError */.wR('INTERNAL', `${blobs.length} blobs for ${image.layers.length} layers of ${reference}`);
     }
     const coming = blobs.map(async (blob) => await blob);
     for (const blob of coming)
@@ -16577,7 +8293,7 @@ async function* bodyOf(blob) {
         yield chunk;
     }
     if (readBytes !== blob.sizeBytes) {
-        throw new SideloadError('INTERNAL', `the stored blob ${blob.digest} is not ${blob.sizeBytes} bytes long any more`);
+        throw new errors/* SideloadError */.wR('INTERNAL', `the stored blob ${blob.digest} is not ${blob.sizeBytes} bytes long any more`);
     }
 }
 async function headerOf(name, sizeBytes) {
@@ -16616,37 +8332,37 @@ async function writeBundle(images, { path, runId, version, signal }) {
         }
     }
     try {
-        await (0,promises_namespaceObject.mkdir)((0,external_node_path_namespaceObject.dirname)(aside), { recursive: true });
-        const file = await (0,promises_namespaceObject.open)(aside, 'wx');
+        await (0,promises_.mkdir)((0,external_node_path_.dirname)(aside), { recursive: true });
+        const file = await (0,promises_.open)(aside, 'wx');
         await (0,external_node_stream_promises_namespaceObject.pipeline)(external_node_stream_.Readable.from(tallied(), { objectMode: false, highWaterMark: 1 << 20 }), file.createWriteStream(), {
             signal,
         });
         await syncFile(aside);
-        await (0,promises_namespaceObject.rename)(aside, path);
+        await (0,promises_.rename)(aside, path);
         return tally.result();
     }
     catch (error) {
         await removePartial(path, runId);
-        if (signal.aborted || error instanceof SideloadError)
+        if (signal.aborted || error instanceof errors/* SideloadError */.wR)
             throw error;
         if (isDiskFull(error)) {
-            throw new SideloadError('DISK_FULL', `no space left for ${path}`, { cause: error });
+            throw new errors/* SideloadError */.wR('DISK_FULL', `no space left for ${path}`, { cause: error });
         }
-        throw new SideloadError('BUNDLE_FAILED', `${path}: ${messageOf(error)}`, { cause: error });
+        throw new errors/* SideloadError */.wR('BUNDLE_FAILED', `${path}: ${(0,errors/* messageOf */.bD)(error)}`, { cause: error });
     }
     finally {
-        leaving.abort(new SideloadError('CANCELLED', 'the bundle is not written any more'));
+        leaving.abort(new errors/* SideloadError */.wR('CANCELLED', 'the bundle is not written any more'));
     }
 }
 async function removePartial(path, runId) {
-    await (0,promises_namespaceObject.rm)(partialPath(path, runId), { force: true });
+    await (0,promises_.rm)(partialPath(path, runId), { force: true });
 }
 function partialPath(path, runId) {
-    const whole = (0,external_node_path_namespaceObject.resolve)(path);
-    return (0,external_node_path_namespaceObject.join)((0,external_node_path_namespaceObject.dirname)(whole), `.${(0,external_node_path_namespaceObject.basename)(whole)}.${runId}.partial`);
+    const whole = (0,external_node_path_.resolve)(path);
+    return (0,external_node_path_.join)((0,external_node_path_.dirname)(whole), `.${(0,external_node_path_.basename)(whole)}.${runId}.partial`);
 }
 async function syncFile(path) {
-    const file = await (0,promises_namespaceObject.open)(path, 'r');
+    const file = await (0,promises_.open)(path, 'r');
     try {
         await file.sync();
     }
@@ -16702,7 +8418,7 @@ function assertDigests({ image, descriptor }) {
     for (const reference of referencesOf(image)) {
         const { digest } = reference_parseReference(reference);
         if (digest !== undefined && digest !== descriptor.digest) {
-            throw new SideloadError('BUNDLE_FAILED', `${reference} would have the digest ${descriptor.digest} in the bundle`, {
+            throw new errors/* SideloadError */.wR('BUNDLE_FAILED', `${reference} would have the digest ${descriptor.digest} in the bundle`, {
                 hint: 'Name the image by a tag: its layers are compressed anew, and an index of several platforms is written anew.',
             });
         }
@@ -16748,25 +8464,33 @@ function contentsOf(laid, version) {
 
 
 
+
+
 function parseConfig(bytes, what) {
-    const config = asObject(json_parseJson(bytes, what));
+    const config = asObject(parseJson(bytes, what));
     const os = asText(config.os);
     const architecture = asText(config.architecture);
     const variant = asText(config.variant);
     if (os === undefined || architecture === undefined) {
-        throw new SideloadError('ARCHIVE_INVALID', `${what} names no os and architecture`, {
+        throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${what} names no os and architecture`, {
+            hint: 'Say what the image is for when building it; with crane: `crane mutate --set-platform linux/amd64`.',
+        });
+    }
+    const stray = [os, architecture, variant].find(word => word !== undefined && !isPlatformWord(word));
+    if (stray !== undefined) {
+        throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${what} names a platform that is none: ${(0,lib_problems/* shown */.SP)(stray)}`, {
             hint: 'Say what the image is for when building it; with crane: `crane mutate --set-platform linux/amd64`.',
         });
     }
     const diffIds = asList(asObject(config.rootfs).diff_ids).map(value => {
         const diffId = parseDigest(value);
         if (diffId === undefined) {
-            throw new SideloadError('ARCHIVE_INVALID', `${what} has a diff_id that is no digest: ${JSON.stringify(value)}`);
+            throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${what} has a diff_id that is no digest: ${JSON.stringify(value)}`);
         }
         return diffId;
     });
     if (diffIds.length === 0)
-        throw new SideloadError('ARCHIVE_INVALID', `${what} names no layers`);
+        throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${what} names no layers`);
     return { platform: { os, architecture, ...(variant === undefined ? {} : { variant }) }, diffIds };
 }
 function userOf(config) {
@@ -16780,10 +8504,10 @@ function userOf(config) {
 const METADATA_MAX_BYTES = 4 << 20;
 const METADATA_TOTAL_MAX_BYTES = 16 * METADATA_MAX_BYTES;
 function entryName(name) {
-    return external_node_path_namespaceObject.posix.normalize(name).replace(/^\/+|\/+$/g, '');
+    return external_node_path_.posix.normalize(name).replace(/^\/+|\/+$/g, '');
 }
 function linkTarget(type, name, target) {
-    return entryName(type === 'link' ? target : external_node_path_namespaceObject.posix.join(external_node_path_namespaceObject.posix.dirname(name), target));
+    return entryName(type === 'link' ? target : external_node_path_.posix.join(external_node_path_.posix.dirname(name), target));
 }
 function findFile({ files, links }, name) {
     let key = entryName(name);
@@ -16797,12 +8521,12 @@ function findFile({ files, links }, name) {
 }
 function missingFrom({ label, ended, sizeBytes }, what) {
     return ended
-        ? new SideloadError('ARCHIVE_INCOMPLETE', `${label} lacks ${what}`)
-        : new SideloadError('ARCHIVE_INVALID', `${label} ends after ${sizeBytes} bytes, before ${what}`);
+        ? new errors/* SideloadError */.wR('ARCHIVE_INCOMPLETE', `${label} lacks ${what}`)
+        : new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${label} ends after ${sizeBytes} bytes, before ${what}`);
 }
 async function readMetadata(label, name, file) {
     if (file.sizeBytes > METADATA_MAX_BYTES || file.stored !== undefined) {
-        throw new SideloadError('ARCHIVE_INVALID', `${name} in ${label} is not JSON of at most ${METADATA_MAX_BYTES} bytes`);
+        throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${name} in ${label} is not JSON of at most ${METADATA_MAX_BYTES} bytes`);
     }
     const chunks = [];
     for await (const chunk of file.open())
@@ -16824,9 +8548,9 @@ async function readDockerArchive(entries) {
     if (file === undefined)
         return [];
     const what = `manifest.json in ${entries.label}`;
-    const manifests = json_parseJson(await readMetadata(entries.label, 'manifest.json', file), what);
+    const manifests = parseJson(await readMetadata(entries.label, 'manifest.json', file), what);
     if (!Array.isArray(manifests))
-        throw new SideloadError('ARCHIVE_INVALID', `${what} is not a list of images`);
+        throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${what} is not a list of images`);
     const images = [];
     for (const manifest of manifests.map(asObject)) {
         const names = asList(manifest.RepoTags).flatMap(tag => asText(tag) ?? []);
@@ -16837,7 +8561,7 @@ async function readDockerArchive(entries) {
 async function readVariant(entries, configName, layerNames) {
     const { label } = entries;
     if (configName === undefined) {
-        throw new SideloadError('ARCHIVE_INVALID', `manifest.json in ${label} names no config for an image`);
+        throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `manifest.json in ${label} names no config for an image`);
     }
     const configFile = findFile(entries, configName);
     if (configFile === undefined)
@@ -16846,11 +8570,11 @@ async function readVariant(entries, configName, layerNames) {
     const imageId = digestOf(config);
     const claimed = digestFromHex(/([0-9a-f]{64})(?:\.json)?$/.exec(configName)?.[1] ?? '');
     if (claimed !== undefined && claimed !== imageId) {
-        throw new SideloadError('ARCHIVE_CORRUPT', `the image config in ${label} should be ${claimed} and is ${imageId}`);
+        throw new errors/* SideloadError */.wR('ARCHIVE_CORRUPT', `the image config in ${label} should be ${claimed} and is ${imageId}`);
     }
     const { platform, diffIds } = parseConfig(config, `the image config ${configName} in ${label}`);
     if (layerNames.length !== diffIds.length) {
-        throw new SideloadError('ARCHIVE_INVALID', `manifest.json in ${label} names ${layerNames.length} layers, and the config of the image ${diffIds.length}`);
+        throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `manifest.json in ${label} names ${layerNames.length} layers, and the config of the image ${diffIds.length}`);
     }
     const layers = diffIds.map((diffId, index) => {
         const name = String(layerNames[index]);
@@ -16879,7 +8603,7 @@ async function readOciArchive(entries) {
     if (file === undefined)
         return [];
     const bytes = await readMetadata(entries.label, 'index.json', file);
-    const index = asObject(json_parseJson(bytes, `index.json in ${entries.label}`));
+    const index = asObject(parseJson(bytes, `index.json in ${entries.label}`));
     const images = [];
     for (const descriptor of asList(index.manifests).map(asObject)) {
         const variants = [];
@@ -16906,7 +8630,7 @@ async function readDescriptor(entries, descriptor, depth, variants, faults) {
     const what = `the manifest ${digest}${built === undefined ? '' : ` for ${asText(platform.os)}/${built}`}`;
     await collectingFaults(faults, entries, async () => {
         const bytes = await readBlob(entries, digest, what);
-        const manifest = asObject(json_parseJson(bytes, `${what} in ${entries.label}`));
+        const manifest = asObject(parseJson(bytes, `${what} in ${entries.label}`));
         if (manifest.manifests === undefined) {
             const mediaType = asText(manifest.mediaType) ?? asText(descriptor.mediaType) ?? oci_archive_MANIFEST_TYPE;
             const variant = await oci_archive_readManifest(entries, manifest, { digest, mediaType, bytes }, what);
@@ -16915,7 +8639,7 @@ async function readDescriptor(entries, descriptor, depth, variants, faults) {
             return;
         }
         if (depth >= INDEX_MAX_DEPTH) {
-            throw new SideloadError('ARCHIVE_INVALID', `${entries.label} nests indexes deeper than ${INDEX_MAX_DEPTH}`);
+            throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${entries.label} nests indexes deeper than ${INDEX_MAX_DEPTH}`);
         }
         for (const child of asList(manifest.manifests).map(asObject)) {
             await readDescriptor(entries, child, depth + 1, variants, faults);
@@ -16936,13 +8660,13 @@ async function oci_archive_readManifest(entries, manifest, source, what) {
     const { platform, diffIds } = parseConfig(config, `the image config ${imageId} in ${label}`);
     const descriptors = asList(manifest.layers).map(asObject);
     if (descriptors.length !== diffIds.length) {
-        throw new SideloadError('ARCHIVE_INVALID', `${what} in ${label} names ${descriptors.length} layers, and the config of the image ${diffIds.length}`);
+        throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${what} in ${label} names ${descriptors.length} layers, and the config of the image ${diffIds.length}`);
     }
     const layers = diffIds.map((diffId, index) => {
         const layer = descriptors[index] ?? {};
         const blobDigest = digestIn(layer, what, entries);
         if (/[+.]encrypted/.test(asText(layer.mediaType) ?? '')) {
-            throw new SideloadError('ARCHIVE_INVALID', `the layer ${blobDigest} in ${label} is encrypted`, {
+            throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `the layer ${blobDigest} in ${label} is encrypted`, {
                 hint: 'Decrypt the image before pushing it to nodes.',
             });
         }
@@ -16962,7 +8686,7 @@ function digestIn(descriptor, where, { label }) {
     if (digest !== undefined)
         return digest;
     const written = JSON.stringify(descriptor.digest);
-    throw new SideloadError('ARCHIVE_INVALID', `${where} in ${label} has a digest that is none: ${written}`);
+    throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${where} in ${label} has a digest that is none: ${written}`);
 }
 async function readBlob(entries, digest, what) {
     const file = findFile(entries, blobName(digest));
@@ -16971,7 +8695,7 @@ async function readBlob(entries, digest, what) {
     const bytes = await readMetadata(entries.label, blobName(digest), file);
     const found = digestOf(bytes);
     if (found !== digest) {
-        throw new SideloadError('ARCHIVE_CORRUPT', `${what} in ${entries.label} has the digest ${found}`);
+        throw new errors/* SideloadError */.wR('ARCHIVE_CORRUPT', `${what} in ${entries.label} has the digest ${found}`);
     }
     return bytes;
 }
@@ -16980,7 +8704,7 @@ async function collectingFaults(faults, { ended }, read) {
         await read();
     }
     catch (error) {
-        if (!(error instanceof SideloadError) || error.code === 'ARCHIVE_CORRUPT' || !ended)
+        if (!(error instanceof errors/* SideloadError */.wR) || error.code === 'ARCHIVE_CORRUPT' || !ended)
             throw error;
         faults.push(error);
     }
@@ -17030,7 +8754,7 @@ async function readArchive(entries, log) {
     const images = [...named.values(), ...joinNameless(nameless)];
     const lost = broken.filter(({ name }) => (name === undefined ? dockerImages.length === 0 : !named.has(name)));
     if (images.length === 0) {
-        throw faults[0] ?? new SideloadError('ARCHIVE_INVALID', `${label} holds no container image`);
+        throw faults[0] ?? new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${label} holds no container image`);
     }
     for (const fault of faults)
         log(`left out: ${fault.message}`);
@@ -17063,7 +8787,7 @@ function mergeVariants(label, first, second) {
     for (const { platform } of added) {
         const twice = first.variants.some(variant => formatPlatform(variant.platform) === formatPlatform(platform));
         if (twice) {
-            throw new SideloadError('IMAGE_AMBIGUOUS', `${label} has two different ${first.name} for ${formatPlatform(platform)}`, {
+            throw new errors/* SideloadError */.wR('IMAGE_AMBIGUOUS', `${label} has two different ${first.name} for ${formatPlatform(platform)}`, {
                 hint: 'Save each image under its own name.',
             });
         }
@@ -17080,16 +8804,17 @@ function fullName(name) {
 }
 function noManifest({ label, ended, sizeBytes, files }) {
     if (!ended) {
-        return new SideloadError('ARCHIVE_INVALID', `${label} ends after ${sizeBytes} bytes, before its manifest`);
+        return new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${label} ends after ${sizeBytes} bytes, before its manifest`);
     }
     const exported = files.has('etc/passwd') || files.has('.dockerenv') || files.has('bin/sh');
-    return new SideloadError('ARCHIVE_INVALID', `${label} has neither manifest.json nor index.json, so it is not an image archive`, exported ? { hint: 'This looks like `docker export`, a file system only: write it with `docker save`.' } : {});
+    return new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${label} has neither manifest.json nor index.json, so it is not an image archive`, exported ? { hint: 'This looks like `docker export`, a file system only: write it with `docker save`.' } : {});
 }
 
 // EXTERNAL MODULE: external "node:zlib"
 var external_node_zlib_ = __nccwpck_require__(8522);
 var external_node_zlib_default = /*#__PURE__*/__nccwpck_require__.n(external_node_zlib_);
 ;// CONCATENATED MODULE: ./lib/image/program.js
+
 
 
 const STDERR_MAX_CHARACTERS = 4096;
@@ -17099,7 +8824,7 @@ const OUTPUT_GRACE_MS = 2000;
 function startProgram(name, args, signal) {
     const child = (0,external_node_child_process_namespaceObject.spawn)(name, args, {
         stdio: ['pipe', 'pipe', 'pipe'],
-        env: { ...process.env, LC_ALL: 'C' },
+        env: childEnvironment({ LC_ALL: 'C' }),
     });
     child.stdin.on('error', () => { });
     let stderr = '';
@@ -17151,7 +8876,7 @@ async function runProgram(name, args, signal) {
     });
     const exit = await program.exit;
     if (signal.aborted)
-        throw new SideloadError('CANCELLED', 'cancelled', { cause: signal.reason });
+        throw new errors/* SideloadError */.wR('CANCELLED', 'cancelled', { cause: signal.reason });
     return { ...exit, stdout };
 }
 
@@ -17185,7 +8910,7 @@ function chooseCompression(linkBytesPerSecond, available) {
 async function chooseCodec(setting, signal) {
     const zstd = setting === 'auto' || setting === 'zstd' ? await findZstd(signal) : undefined;
     if (setting === 'zstd' && zstd === undefined) {
-        throw new SideloadError('INPUT_INVALID', '`compression: zstd` needs zstd, which this Node and this machine lack', {
+        throw new errors/* SideloadError */.wR('INPUT_INVALID', '`compression: zstd` needs zstd, which this Node and this machine lack', {
             hint: 'Install the `zstd` program on the runner, run Node 22.15 or later, or leave the choice to `auto`.',
         });
     }
@@ -17224,7 +8949,7 @@ async function startDecompression(compression, signal) {
         return byProgram(startProgram('zstd', ['-d', '-q', '-c'], signal));
     if (typeof (external_node_zlib_default()).createZstdDecompress === 'function')
         return firstFrame();
-    throw new SideloadError('ARCHIVE_INVALID', 'it is compressed with zstd, which this machine cannot read', {
+    throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', 'it is compressed with zstd, which this machine cannot read', {
         hint: 'Install the `zstd` program on the runner, or run Node 22.15 or later.',
     });
 }
@@ -17259,7 +8984,7 @@ function firstFrame() {
         stop: () => stream.destroy(),
         finished: async () => {
             if (stream.bytesWritten < writtenBytes) {
-                throw new SideloadError('ARCHIVE_INVALID', 'it is compressed with zstd in several frames', {
+                throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', 'it is compressed with zstd in several frames', {
                     hint: 'Install the `zstd` program on the runner, or decompress the archive first.',
                 });
             }
@@ -17315,8 +9040,8 @@ async function listFiles(directory) {
     for (const name of await namesIn(directory)) {
         if (!ENTRY_NAME.test(name))
             continue;
-        const path = (0,external_node_path_namespaceObject.join)(directory, name);
-        const info = await (0,promises_namespaceObject.stat)(path).catch(() => undefined);
+        const path = (0,external_node_path_.join)(directory, name);
+        const info = await (0,promises_.stat)(path).catch(() => undefined);
         if (info === undefined)
             continue;
         const file = files.get(info.ino) ?? { inode: info.ino, sizeBytes: info.size, usedMs: info.mtimeMs, paths: [] };
@@ -17339,33 +9064,33 @@ async function evict(directory, wantedBytes, may) {
     return freedBytes;
 }
 async function cache_directory_remove(path) {
-    await (0,promises_namespaceObject.unlink)(path).catch(() => { });
+    await (0,promises_.unlink)(path).catch(() => { });
 }
 async function removeStale(directory) {
     for (const name of await namesIn(directory)) {
         const [, machine, pid, started] = PARTIAL_NAME.exec(name) ?? [];
         if (machine === undefined)
             continue;
-        const path = (0,external_node_path_namespaceObject.join)(directory, name);
+        const path = (0,external_node_path_.join)(directory, name);
         const isGone = machine === machineId() ? startOf(Number(pid)) !== started : await isOld(path);
         if (isGone)
             await cache_directory_remove(path);
     }
 }
 async function isOld(path) {
-    const info = await (0,promises_namespaceObject.stat)(path).catch(() => undefined);
+    const info = await (0,promises_.stat)(path).catch(() => undefined);
     return info !== undefined && Date.now() - info.mtimeMs > cache_directory_STALE_AFTER_MS;
 }
 async function namesIn(directory) {
-    return await (0,promises_namespaceObject.readdir)(directory).catch(() => []);
+    return await (0,promises_.readdir)(directory).catch(() => []);
 }
 function machineId() {
-    const namespace = orEmpty(() => (0,external_node_fs_namespaceObject.readlinkSync)('/proc/self/ns/pid'));
-    const parts = [(0,external_node_os_.hostname)(), orEmpty(() => (0,external_node_fs_namespaceObject.readFileSync)('/proc/sys/kernel/random/boot_id', 'utf8')), namespace];
+    const namespace = orEmpty(() => (0,external_node_fs_.readlinkSync)('/proc/self/ns/pid'));
+    const parts = [(0,external_node_os_.hostname)(), orEmpty(() => (0,external_node_fs_.readFileSync)('/proc/sys/kernel/random/boot_id', 'utf8')), namespace];
     return (0,external_node_crypto_.createHash)('sha256').update(parts.join('\0')).digest('hex').slice(0, 16);
 }
 function startOf(pid) {
-    const text = orEmpty(() => (0,external_node_fs_namespaceObject.readFileSync)(`/proc/${pid}/stat`, 'utf8'));
+    const text = orEmpty(() => (0,external_node_fs_.readFileSync)(`/proc/${pid}/stat`, 'utf8'));
     if (text !== '')
         return text.slice(text.lastIndexOf(')') + 2).split(' ')[19];
     try {
@@ -17390,9 +9115,11 @@ function orEmpty(read) {
 
 
 
-async function openCache({ directory: wanted, maxBytes }, fallback, log) {
-    const lasting = maxBytes > 0 && (await isUsable(wanted, log)) ? wanted : undefined;
+async function openCache({ directory: wanted, maxBytes, isReadOnly = false }, fallback, log) {
+    const lasting = maxBytes > 0 && !isReadOnly && (await isUsable(wanted, log)) ? wanted : undefined;
     const directory = lasting ?? fallback;
+    const isLookedInto = maxBytes > 0 && isReadOnly && wanted !== undefined && (await isTrusted(wanted));
+    const places = isLookedInto ? [directory, wanted] : [directory];
     const files = new Set();
     if (lasting !== undefined)
         await removeStale(directory);
@@ -17410,42 +9137,30 @@ async function openCache({ directory: wanted, maxBytes }, fallback, log) {
     return {
         directory,
         async create() {
-            await (0,promises_namespaceObject.mkdir)(directory, { recursive: true, mode: 0o700 });
-            const path = (0,external_node_path_namespaceObject.join)(directory, partialName());
-            return use({ handle: await (0,promises_namespaceObject.open)(path, 'wx+', 0o600), path });
+            await (0,promises_.mkdir)(directory, { recursive: true, mode: 0o700 });
+            const path = (0,external_node_path_.join)(directory, partialName());
+            return use({ handle: await (0,promises_.open)(path, 'wx+', 0o600), path });
         },
         async publish(file, entry) {
-            const path = (0,external_node_path_namespaceObject.join)(directory, cache_directory_nameOf(entry));
+            const path = (0,external_node_path_.join)(directory, cache_directory_nameOf(entry));
             if (file.path === path)
                 return;
             try {
                 if (isPartial(file.path)) {
-                    await (0,promises_namespaceObject.rename)(file.path, path);
+                    await (0,promises_.rename)(file.path, path);
                     file.path = path;
                 }
                 else
-                    await (0,promises_namespaceObject.link)(file.path, path);
+                    await (0,promises_.link)(file.path, path);
             }
             catch {
             }
         },
         async find(source, label) {
-            const known = await entriesOf(directory);
-            const fitting = known.filter(entry => entry.source === source && (entry.label === label || passedThrough(entry)));
-            fitting.sort((a, b) => Number(b.label === label) - Number(a.label === label) || (a.blob < b.blob ? -1 : 1));
-            for (const entry of fitting) {
-                const path = (0,external_node_path_namespaceObject.join)(directory, cache_directory_nameOf(entry));
-                const handle = await (0,promises_namespaceObject.open)(path, 'r').catch(() => undefined);
-                if (handle === undefined)
-                    continue;
-                const { size: sizeBytes } = await handle.stat();
-                if (sizeBytes === 0) {
-                    await handle.close();
-                    await cache_directory_remove(path);
-                    continue;
-                }
-                await handle.utimes(new Date(), new Date()).catch(() => { });
-                return { entry, sizeBytes, file: use({ handle, path }) };
+            for (const place of places) {
+                const found = await findIn(place, source, label, place === directory);
+                if (found !== undefined)
+                    return { ...found, file: use(found.file) };
             }
             return undefined;
         },
@@ -17470,6 +9185,38 @@ async function openCache({ directory: wanted, maxBytes }, fallback, log) {
         },
     };
 }
+async function findIn(directory, source, label, isOurs) {
+    const known = await entriesOf(directory);
+    const fitting = known.filter(entry => entry.source === source && (entry.label === label || passedThrough(entry)));
+    fitting.sort((a, b) => Number(b.label === label) - Number(a.label === label) || (a.blob < b.blob ? -1 : 1));
+    for (const entry of fitting) {
+        const path = (0,external_node_path_.join)(directory, cache_directory_nameOf(entry));
+        const handle = await (0,promises_.open)(path, 'r').catch(() => undefined);
+        if (handle === undefined)
+            continue;
+        const { size: sizeBytes } = await handle.stat();
+        if (sizeBytes === 0) {
+            await handle.close();
+            if (isOurs)
+                await cache_directory_remove(path);
+            continue;
+        }
+        if (isOurs)
+            await handle.utimes(new Date(), new Date()).catch(() => { });
+        return { entry, sizeBytes, file: { handle, path } };
+    }
+    return undefined;
+}
+async function isTrusted(directory) {
+    return await whyNot(directory).then(reason => reason === undefined, () => false);
+}
+async function whyNot(directory) {
+    const { uid, mode } = await (0,promises_.stat)(directory);
+    const me = process.getuid?.();
+    if ((mode & 0o002) !== 0)
+        return `${directory} can be written to by everybody`;
+    return uid !== me && me !== 0 ? `${directory} belongs to another user` : undefined;
+}
 async function isUsable(directory, log) {
     const no = (why) => {
         log(`layers are cached for this run only: ${why}`);
@@ -17478,20 +9225,17 @@ async function isUsable(directory, log) {
     if (directory === undefined)
         return no('there is no home directory, and `cache-dir` is not set');
     try {
-        await (0,promises_namespaceObject.mkdir)(directory, { recursive: true, mode: 0o700 });
-        const { uid, mode } = await (0,promises_namespaceObject.stat)(directory);
-        const me = process.getuid?.();
-        if ((mode & 0o002) !== 0)
-            return no(`${directory} can be written to by everybody`);
-        if (uid !== me && me !== 0)
-            return no(`${directory} belongs to another user`);
-        const trial = (0,external_node_path_namespaceObject.join)(directory, partialName());
-        await (await (0,promises_namespaceObject.open)(trial, 'wx', 0o600)).close();
-        await (0,promises_namespaceObject.unlink)(trial);
+        await (0,promises_.mkdir)(directory, { recursive: true, mode: 0o700 });
+        const reason = await whyNot(directory);
+        if (reason !== undefined)
+            return no(reason);
+        const trial = (0,external_node_path_.join)(directory, partialName());
+        await (await (0,promises_.open)(trial, 'wx', 0o600)).close();
+        await (0,promises_.unlink)(trial);
         return true;
     }
     catch (error) {
-        return no(messageOf(error));
+        return no((0,errors/* messageOf */.bD)(error));
     }
 }
 
@@ -17512,7 +9256,7 @@ async function isUsable(directory, log) {
 async function openScratch(directory, log, signal, { compression = 'auto', cache: cacheOptions = { directory: undefined, maxBytes: 0 } } = {}) {
     const codec = await chooseCodec(compression, signal);
     log(`layers are compressed with ${codec.name}${compression === 'auto' ? ', as nodes take them in soonest so' : ''}`);
-    const root = await (0,promises_namespaceObject.mkdtemp)((0,external_node_path_namespaceObject.join)(directory, 'blobs-'));
+    const root = await (0,promises_.mkdtemp)((0,external_node_path_.join)(directory, 'blobs-'));
     const cache = await openCache(cacheOptions, root, log);
     const closing = new AbortController();
     const contents = new Map();
@@ -17543,7 +9287,7 @@ async function openScratch(directory, log, signal, { compression = 'auto', cache
         catch (error) {
             await cache.release(file);
             throw isDiskFull(error)
-                ? new SideloadError('DISK_FULL', `no space left in ${cache.directory} on the runner`, { cause: error })
+                ? new errors/* SideloadError */.wR('DISK_FULL', `no space left in ${cache.directory} on the runner`, { cause: error })
                 : error;
         }
         finally {
@@ -17636,10 +9380,10 @@ async function openScratch(directory, log, signal, { compression = 'auto', cache
             }
         },
         async close() {
-            closing.abort(new SideloadError('CANCELLED', 'the scratch directory was closed'));
+            closing.abort(new errors/* SideloadError */.wR('CANCELLED', 'the scratch directory was closed'));
             await Promise.allSettled(writing);
             await cache.close();
-            await (0,promises_namespaceObject.rm)(root, { recursive: true, force: true });
+            await (0,promises_.rm)(root, { recursive: true, force: true });
         },
     };
 }
@@ -17792,16 +9536,16 @@ async function proveDiffId({ diffId, name }, stored, signal) {
         await through(await startDecompression(stored.compression, signal), ({ stream }) => (0,external_node_stream_promises_namespaceObject.pipeline)(stored.blob.open(), stream, meter.stream, nowhere(), { signal }));
     }
     catch (error) {
-        if (signal.aborted || error instanceof SideloadError)
+        if (signal.aborted || error instanceof errors/* SideloadError */.wR)
             throw error;
-        throw new SideloadError('ARCHIVE_CORRUPT', `the layer ${name} cannot be decompressed`, { cause: error });
+        throw new errors/* SideloadError */.wR('ARCHIVE_CORRUPT', `the layer ${name} cannot be decompressed`, { cause: error });
     }
     const { digest } = meter.result();
     if (digest !== diffId)
         throw corrupt(name, diffId, digest);
 }
 function corrupt(name, wanted, found) {
-    return new SideloadError('ARCHIVE_CORRUPT', `the layer ${name} should be ${wanted} and is ${found}`);
+    return new errors/* SideloadError */.wR('ARCHIVE_CORRUPT', `the layer ${name} should be ${wanted} and is ${found}`);
 }
 function createShared(closing, work) {
     let current;
@@ -17832,7 +9576,7 @@ function createShared(closing, work) {
             return await Promise.race([job.promise, gone]);
         }
         catch (error) {
-            throw closing.aborted ? cancelled(closing) : toSideloadError(error);
+            throw closing.aborted ? cancelled(closing) : (0,errors/* toSideloadError */.Lq)(error);
         }
         finally {
             signal.removeEventListener('abort', onAbort);
@@ -17846,7 +9590,7 @@ function createShared(closing, work) {
     };
 }
 function cancelled(signal) {
-    return new SideloadError('CANCELLED', 'cancelled', { cause: signal.reason });
+    return new errors/* SideloadError */.wR('CANCELLED', 'cancelled', { cause: signal.reason });
 }
 
 ;// CONCATENATED MODULE: ./lib/image/lazy.js
@@ -17856,7 +9600,7 @@ function lazyImage(known, scratch, read) {
     const start = () => {
         reading ??= read().then(async (image) => {
             if (image.imageId !== known.imageId) {
-                throw new SideloadError('IMAGE_AMBIGUOUS', `the image was ${known.imageId} and is ${image.imageId} now`, {
+                throw new errors/* SideloadError */.wR('IMAGE_AMBIGUOUS', `the image was ${known.imageId} and is ${image.imageId} now`, {
                     hint: 'Something has built it anew meanwhile; run the job again.',
                 });
             }
@@ -17904,7 +9648,7 @@ async function arrival(scratch, diffId, reading, index, signal) {
     const atTheEnd = reading.then(async ({ layers }) => {
         const layer = layers[index];
         if (layer?.diffId !== diffId) {
-            throw new SideloadError('INTERNAL', `the layer ${diffId} is none of the image that was read`);
+            throw new errors/* SideloadError */.wR('INTERNAL', `the layer ${diffId} is none of the image that was read`);
         }
         return await layer.store(signal);
     });
@@ -17943,7 +9687,7 @@ function nearness(wanted, full, name) {
     if (formatReference(there) === full)
         return 0;
     const sameTag = there.tag === wanted.tag && there.digest === wanted.digest;
-    if (sameTag && pathOf(there) === pathOf(wanted))
+    if (sameTag && names_pathOf(there) === names_pathOf(wanted))
         return 1;
     if (sameTag && lastOf(there) === lastOf(wanted))
         return 2;
@@ -17957,7 +9701,7 @@ function parsed(name) {
         return undefined;
     }
 }
-function pathOf({ repository }) {
+function names_pathOf({ repository }) {
     return repository.replace(/^library\//, '');
 }
 function lastOf({ repository }) {
@@ -17984,7 +9728,7 @@ function selectImages(images, requests, label) {
         if (image.fault !== undefined)
             throw image.fault;
         if (image.name === undefined) {
-            throw new SideloadError('INPUT_INVALID', `${label} holds ${selection_describe(image)}`, {
+            throw new errors/* SideloadError */.wR('INPUT_INVALID', `${label} holds ${selection_describe(image)}`, {
                 hint: 'Set `images` to the name that pods use for it.',
             });
         }
@@ -18000,7 +9744,7 @@ function selectImage(images, request, label) {
     if (image === undefined) {
         const names = images.flatMap(({ name }) => name ?? []);
         const [near] = describeNames(reference, names, label);
-        throw new SideloadError('IMAGE_NOT_FOUND', `${label} does not hold ${reference}; it holds ${images.map(selection_describe).join(', ')}`, { hint: near === undefined ? NOT_FOUND_HINT : `${near}. ${NOT_FOUND_HINT}` });
+        throw new errors/* SideloadError */.wR('IMAGE_NOT_FOUND', `${label} does not hold ${reference}; it holds ${images.map(selection_describe).join(', ')}`, { hint: near === undefined ? NOT_FOUND_HINT : `${near}. ${NOT_FOUND_HINT}` });
     }
     if (image.fault !== undefined)
         throw image.fault;
@@ -18029,7 +9773,7 @@ function selectNameless(images, reference, label) {
     if (tagged.length === 0 && nameless.some(image => image.tag !== undefined))
         return undefined;
     const found = candidates.map(({ digest }) => digest ?? 'one without a digest').join(', ');
-    throw new SideloadError('IMAGE_AMBIGUOUS', `${label} holds several images that could be ${reference}: ${found}`, {
+    throw new errors/* SideloadError */.wR('IMAGE_AMBIGUOUS', `${label} holds several images that could be ${reference}: ${found}`, {
         hint: 'Name one by its digest in `images`, as in `app@sha256:…`, or tag the images.',
     });
 }
@@ -18090,12 +9834,12 @@ async function scanTarFile(file, path, label, signal) {
     return { files, links, label, sizeBytes, ended };
 }
 function truncated(label, sizeBytes, name) {
-    return new SideloadError('ARCHIVE_INVALID', `${label} ends after ${sizeBytes} bytes, in the middle of ${name}`);
+    return new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${label} ends after ${sizeBytes} bytes, in the middle of ${name}`);
 }
 function openRange(path, start, sizeBytes) {
     return sizeBytes === 0
         ? external_node_stream_.Readable.from([])
-        : (0,external_node_fs_namespaceObject.createReadStream)(path, { start, end: start + sizeBytes - 1, highWaterMark: tar_file_READ_BYTES });
+        : (0,external_node_fs_.createReadStream)(path, { start, end: start + sizeBytes - 1, highWaterMark: tar_file_READ_BYTES });
 }
 async function readHeader(file, offset, sizeBytes, label) {
     let header;
@@ -18119,9 +9863,9 @@ async function readHeader(file, offset, sizeBytes, label) {
         return { header, bodyOffset: position };
     }
     catch (error) {
-        if (error instanceof SideloadError)
+        if (error instanceof errors/* SideloadError */.wR)
             throw error;
-        throw new SideloadError('ARCHIVE_INVALID', `${label} has no tar header at byte ${offset}: ${messageOf(error)}`, {
+        throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${label} has no tar header at byte ${offset}: ${(0,errors/* messageOf */.bD)(error)}`, {
             cause: error,
         });
     }
@@ -18186,7 +9930,7 @@ async function readTarStream(source, stop, label, scratch, signal) {
             if (looksLikeJson(bytes)) {
                 metadataBytes += bytes.length;
                 if (metadataBytes > METADATA_TOTAL_MAX_BYTES) {
-                    throw new SideloadError('ARCHIVE_INVALID', `${label} has more than ${METADATA_TOTAL_MAX_BYTES} bytes of JSON`);
+                    throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${label} has more than ${METADATA_TOTAL_MAX_BYTES} bytes of JSON`);
                 }
                 files.set(name, memoryFile(bytes));
                 return;
@@ -18232,19 +9976,19 @@ async function readTarStream(source, stop, label, scratch, signal) {
     });
     const failures = (await Promise.allSettled([collecting, feeding])).flatMap((side) => side.status === 'rejected' ? [side.reason] : []);
     if (failures.length > 0) {
-        const error = failures.find(failure => failure instanceof SideloadError) ??
+        const error = failures.find(failure => failure instanceof errors/* SideloadError */.wR) ??
             failures.find(failure => failure.code !== 'ERR_STREAM_PREMATURE_CLOSE') ??
             failures[0];
         if (sourceFailure !== undefined)
             throw sourceFailure.error;
-        if (error instanceof SideloadError || signal.aborted)
+        if (error instanceof errors/* SideloadError */.wR || signal.aborted)
             throw error;
-        const message = messageOf(error);
+        const message = (0,errors/* messageOf */.bD)(error);
         if (message === 'Unexpected end of data')
             throw truncated(label, sizeBytes, current);
         if (!/header/i.test(message))
             throw error;
-        throw new SideloadError('ARCHIVE_INVALID', `${label} is not a tar archive at ${current}: ${message}`, {
+        throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${label} is not a tar archive at ${current}: ${message}`, {
             cause: error,
         });
     }
@@ -18276,14 +10020,14 @@ async function readLayoutDirectory(directory, label) {
         await addFile(files, directory, name);
     if (!files.has('index.json') && !files.has('manifest.json')) {
         const copied = files.size === 0 ? '' : ' any more';
-        throw new SideloadError('ARCHIVE_INVALID', `${label} is a directory, and no image layout${copied}: index.json is missing`, {
+        throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${label} is a directory, and no image layout${copied}: index.json is missing`, {
             hint: 'Name the directory that has `oci-layout` and `index.json` in it, or an archive file.',
         });
     }
-    const blobs = await (0,promises_namespaceObject.readdir)((0,external_node_path_namespaceObject.join)(directory, BLOBS)).catch((error) => {
+    const blobs = await (0,promises_.readdir)((0,external_node_path_.join)(directory, BLOBS)).catch((error) => {
         if (error.code === 'ENOENT' || error.code === 'ENOTDIR')
             return [];
-        throw new SideloadError('ARCHIVE_INVALID', `${label} cannot be read: ${error.message}`, { cause: error });
+        throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${label} cannot be read: ${error.message}`, { cause: error });
     });
     for (const name of blobs)
         await addFile(files, directory, `${BLOBS}/${name}`);
@@ -18291,13 +10035,13 @@ async function readLayoutDirectory(directory, label) {
     return { files, links: new Map(), label, sizeBytes, ended: true };
 }
 async function addFile(files, directory, name) {
-    const path = (0,external_node_path_namespaceObject.join)(directory, name);
-    const info = await (0,promises_namespaceObject.stat)(path).catch(() => undefined);
+    const path = (0,external_node_path_.join)(directory, name);
+    const info = await (0,promises_.stat)(path).catch(() => undefined);
     if (info?.isFile() !== true)
         return;
     files.set(name, {
         sizeBytes: info.size,
-        open: () => (0,external_node_fs_namespaceObject.createReadStream)(path, { highWaterMark: layout_directory_READ_BYTES }),
+        open: () => (0,external_node_fs_.createReadStream)(path, { highWaterMark: layout_directory_READ_BYTES }),
     });
 }
 
@@ -18316,13 +10060,13 @@ const HEADER_BYTES = 512;
 const USTAR_OFFSET = 257;
 async function readArchiveFile(path, scratch, signal) {
     const label = `the archive ${path}`;
-    const info = await (0,promises_namespaceObject.stat)(path).catch((error) => {
+    const info = await (0,promises_.stat)(path).catch((error) => {
         throw unreadable(path, error);
     });
     if (info.isDirectory())
         return await readLayoutDirectory(path, label);
     if (info.isFile()) {
-        const file = await (0,promises_namespaceObject.open)(path).catch((error) => {
+        const file = await (0,promises_.open)(path).catch((error) => {
             throw unreadable(path, error);
         });
         try {
@@ -18336,7 +10080,7 @@ async function readArchiveFile(path, scratch, signal) {
             await file.close();
         }
     }
-    const source = (0,external_node_fs_namespaceObject.createReadStream)(path, { highWaterMark: archive_READ_BYTES, signal });
+    const source = (0,external_node_fs_.createReadStream)(path, { highWaterMark: archive_READ_BYTES, signal });
     try {
         const { head, all } = await peek(source, HEADER_BYTES);
         const compression = recognise(head, label);
@@ -18350,8 +10094,8 @@ async function readArchiveFile(path, scratch, signal) {
 }
 async function readCompressed(source, stop, compression, label, scratch, signal) {
     const filter = await startDecompression(compression, signal).catch((error) => {
-        throw error instanceof SideloadError
-            ? new SideloadError(error.code, `${label} cannot be read: ${error.message}`, { hint: error.hint })
+        throw error instanceof errors/* SideloadError */.wR
+            ? new errors/* SideloadError */.wR(error.code, `${label} cannot be read: ${error.message}`, { hint: error.hint })
             : error;
     });
     const feeding = (0,external_node_stream_promises_namespaceObject.pipeline)(source, filter.stream, { signal });
@@ -18372,16 +10116,16 @@ async function* decompressed(stream, finished, compression, label) {
         await finished();
     }
     catch (error) {
-        if (error instanceof SideloadError || error.name === 'AbortError')
+        if (error instanceof errors/* SideloadError */.wR || error.name === 'AbortError')
             throw error;
-        throw new SideloadError('ARCHIVE_INVALID', `${label} is broken ${compression}: ${messageOf(error)}`, {
+        throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${label} is broken ${compression}: ${(0,errors/* messageOf */.bD)(error)}`, {
             cause: error,
         });
     }
 }
 function unreadable(path, error) {
     const why = error.code === 'ENOENT' ? 'does not exist' : `cannot be opened: ${error.message}`;
-    return new SideloadError('ARCHIVE_INVALID', `the archive ${path} ${why}`, {
+    return new errors/* SideloadError */.wR('ARCHIVE_INVALID', `the archive ${path} ${why}`, {
         hint: 'Check the path in `archive`, and that an earlier step of this job wrote the file on this machine.',
         cause: error,
     });
@@ -18396,13 +10140,13 @@ const FOREIGN = [
 ];
 function recognise(head, label) {
     if (head.length === 0)
-        throw new SideloadError('ARCHIVE_INVALID', `${label} is empty`);
+        throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${label} is empty`);
     const compression = sniffCompression(head);
     const text = head.toString('latin1');
     const isTar = text.startsWith('ustar', USTAR_OFFSET);
     const foreign = isTar || compression !== 'none' ? undefined : FOREIGN.find(([pattern]) => pattern.test(text));
     if (foreign !== undefined)
-        throw new SideloadError('ARCHIVE_INVALID', `${label} ${foreign[1]}`);
+        throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${label} ${foreign[1]}`);
     return compression;
 }
 
@@ -18462,7 +10206,7 @@ function savedLabel({ engine, reference }) {
     return `what ${engine} saved of ${reference}`;
 }
 function saveFailed({ engine, reference }, { stderr, reason }) {
-    return new SideloadError('SOURCE_UNAVAILABLE', `${engine} did not save ${reference}: ${lastLine(stderr) ?? reason}`, {
+    return new errors/* SideloadError */.wR('SOURCE_UNAVAILABLE', `${engine} did not save ${reference}: ${lastLine(stderr) ?? reason}`, {
         hint: 'Look at the engine on the runner (free disk space, its log), and run the job again.',
     });
 }
@@ -18474,6 +10218,7 @@ function lastLine(text) {
 }
 
 ;// CONCATENATED MODULE: ./lib/image/sources/inspection.js
+
 
 
 function parseInspection(text) {
@@ -18500,6 +10245,8 @@ function parseInspection(text) {
 function platformOf(image) {
     const [os, architecture, variant] = [image.Os, image.Architecture, image.Variant].map(asText);
     if (os === undefined || architecture === undefined)
+        return {};
+    if (![os, architecture, variant ?? '0'].every(isPlatformWord))
         return {};
     return { platform: { os, architecture, ...(variant === undefined ? {} : { variant }) } };
 }
@@ -18540,7 +10287,7 @@ function buildahEngine(program) {
                     id: fullId(id),
                     diffIds: [],
                     async read(scratch, signal) {
-                        const path = (0,external_node_path_namespaceObject.join)(scratch.directory, `buildah-${id}.tar`);
+                        const path = (0,external_node_path_.join)(scratch.directory, `buildah-${id}.tar`);
                         const push = await runProgram(program, ['push', '--quiet', id, `docker-archive:${path}`], signal);
                         if (push.code !== 0)
                             throw saveFailed({ engine: name, reference }, push);
@@ -18608,7 +10355,7 @@ function startUpload(store, signal, fail) {
             return received;
         },
         cancel() {
-            lose(new SideloadError('CANCELLED', 'the upload was cancelled'));
+            lose(new errors/* SideloadError */.wR('CANCELLED', 'the upload was cancelled'));
         },
     };
 }
@@ -18961,7 +10708,7 @@ const push_TAG = 'pushed';
 const UNTAG_WITHIN_MS = 20_000;
 async function readPushed(command, store, signal) {
     const receiver = await openReceiver(REPOSITORY_PREFIX, store, signal).catch((error) => {
-        throw push_refused(command, messageOf(error));
+        throw push_refused(command, (0,errors/* messageOf */.bD)(error));
     });
     try {
         await push(command, receiver, signal);
@@ -18977,7 +10724,7 @@ async function readEither(push, save, scratch, signal, log) {
             return await readPushed(push, scratch, signal);
         }
         catch (error) {
-            if (signal.aborted || !(error instanceof SideloadError) || error.code !== 'SOURCE_UNAVAILABLE')
+            if (signal.aborted || !(error instanceof errors/* SideloadError */.wR) || error.code !== 'SOURCE_UNAVAILABLE')
                 throw error;
             log(`the whole image is saved: ${error.message}`);
         }
@@ -19058,13 +10805,13 @@ async function layoutOf(command, { blobs, manifests, tags }) {
     return { files, links: new Map(), label, sizeBytes, ended: true };
 }
 function configOf({ bytes }) {
-    return parseDigest(asObject(asObject(json_parseJson(bytes, 'a pushed manifest')).config).digest);
+    return parseDigest(asObject(asObject(parseJson(bytes, 'a pushed manifest')).config).digest);
 }
 function push_blobName(digest) {
     return `blobs/sha256/${hexOf(digest)}`;
 }
 function push_refused({ engine, reference }, why) {
-    return new SideloadError('SOURCE_UNAVAILABLE', `${engine} did not push ${reference}: ${why}`);
+    return new errors/* SideloadError */.wR('SOURCE_UNAVAILABLE', `${engine} did not push ${reference}: ${why}`);
 }
 
 ;// CONCATENATED MODULE: ./lib/image/sources/containerd.js
@@ -19140,7 +10887,7 @@ async function readFirst(commands, scratch, signal) {
             return await readSaved(command, scratch, signal);
         }
         catch (error) {
-            if (signal.aborted || !(error instanceof SideloadError) || error.code !== 'SOURCE_UNAVAILABLE')
+            if (signal.aborted || !(error instanceof errors/* SideloadError */.wR) || error.code !== 'SOURCE_UNAVAILABLE')
                 throw error;
             failure = error;
         }
@@ -19197,27 +10944,27 @@ function sourceOf(bytes) {
     };
 }
 function openFile(directory, { name, sizeBytes }) {
-    const path = Buffer.concat([Buffer.from(directory), Buffer.from(external_node_path_namespaceObject.posix.join('/', name), 'latin1')]);
-    const file = (0,external_node_fs_namespaceObject.openSync)(path, external_node_fs_namespaceObject.constants.O_RDONLY | external_node_fs_namespaceObject.constants.O_NOFOLLOW | external_node_fs_namespaceObject.constants.O_NONBLOCK);
-    const found = (0,external_node_fs_namespaceObject.fstatSync)(file);
+    const path = Buffer.concat([Buffer.from(directory), Buffer.from(external_node_path_.posix.join('/', name), 'latin1')]);
+    const file = (0,external_node_fs_.openSync)(path, external_node_fs_.constants.O_RDONLY | external_node_fs_.constants.O_NOFOLLOW | external_node_fs_.constants.O_NONBLOCK);
+    const found = (0,external_node_fs_.fstatSync)(file);
     if (!found.isFile() || found.size !== sizeBytes) {
-        (0,external_node_fs_namespaceObject.closeSync)(file);
+        (0,external_node_fs_.closeSync)(file);
         throw new Error(`${path} is not the file of ${sizeBytes} bytes that was unpacked there`);
     }
     return {
         sizeBytes,
         read(into) {
-            const readBytes = (0,external_node_fs_namespaceObject.readSync)(file, into);
+            const readBytes = (0,external_node_fs_.readSync)(file, into);
             if (readBytes === 0)
                 throw new Error(`${path} has become shorter`);
             return readBytes;
         },
-        close: () => (0,external_node_fs_namespaceObject.closeSync)(file),
+        close: () => (0,external_node_fs_.closeSync)(file),
     };
 }
 async function* piecesOf(metadata) {
     const text = (0,external_node_zlib_.createGunzip)().setEncoding('utf8');
-    (0,external_node_stream_.pipeline)((0,external_node_fs_namespaceObject.createReadStream)(metadata), text, () => { });
+    (0,external_node_stream_.pipeline)((0,external_node_fs_.createReadStream)(metadata), text, () => { });
     let rest = '';
     for await (const part of text) {
         const lines = (rest + part).split('\n');
@@ -19254,24 +11001,24 @@ const STORES = new Map([
     [
         'overlay2',
         {
-            config: (root, imageId) => (0,external_node_path_namespaceObject.join)(root, 'image', 'overlay2', 'imagedb', 'content', 'sha256', hexOf(imageId)),
+            config: (root, imageId) => (0,external_node_path_.join)(root, 'image', 'overlay2', 'imagedb', 'content', 'sha256', hexOf(imageId)),
             open: async (root) => async ({ chainId }) => {
-                const directory = (0,external_node_path_namespaceObject.join)(root, 'image', 'overlay2', 'layerdb', 'sha256', hexOf(chainId));
-                const sizeBytes = Number(await (0,promises_namespaceObject.readFile)((0,external_node_path_namespaceObject.join)(directory, 'size'), 'utf8'));
-                return { metadata: (0,external_node_path_namespaceObject.join)(directory, 'tar-split.json.gz'), sizeBytes };
+                const directory = (0,external_node_path_.join)(root, 'image', 'overlay2', 'layerdb', 'sha256', hexOf(chainId));
+                const sizeBytes = Number(await (0,promises_.readFile)((0,external_node_path_.join)(directory, 'size'), 'utf8'));
+                return { metadata: (0,external_node_path_.join)(directory, 'tar-split.json.gz'), sizeBytes };
             },
         },
     ],
     [
         'overlay',
         {
-            config: (root, imageId) => (0,external_node_path_namespaceObject.join)(root, 'overlay-images', hexOf(imageId), `=${Buffer.from(imageId).toString('base64')}`),
+            config: (root, imageId) => (0,external_node_path_.join)(root, 'overlay-images', hexOf(imageId), `=${Buffer.from(imageId).toString('base64')}`),
             async open(root) {
-                const directory = (0,external_node_path_namespaceObject.join)(root, 'overlay-layers');
-                const layers = asList(JSON.parse(await (0,promises_namespaceObject.readFile)((0,external_node_path_namespaceObject.join)(directory, 'layers.json'), 'utf8'))).map(asObject);
+                const directory = (0,external_node_path_.join)(root, 'overlay-layers');
+                const layers = asList(JSON.parse(await (0,promises_.readFile)((0,external_node_path_.join)(directory, 'layers.json'), 'utf8'))).map(asObject);
                 const sizes = new Map(layers.map(layer => [layer.id, Number(layer['diff-size'])]));
                 return ({ id }) => ({
-                    metadata: (0,external_node_path_namespaceObject.join)(directory, `${id}.tar-split.gz`),
+                    metadata: (0,external_node_path_.join)(directory, `${id}.tar-split.gz`),
                     sizeBytes: sizes.get(id) ?? Number.NaN,
                 });
             },
@@ -19288,7 +11035,7 @@ async function readInPlace(engine, reference, { imageId, diffIds: texts, directo
         return undefined;
     const label = `what ${engine} has of ${reference} in ${root}`;
     try {
-        const config = await (0,promises_namespaceObject.readFile)(store.config(root, imageId));
+        const config = await (0,promises_.readFile)(store.config(root, imageId));
         if (digestOf(config) !== imageId)
             return undefined;
         const recordOf = await store.open(root);
@@ -19297,7 +11044,7 @@ async function readInPlace(engine, reference, { imageId, diffIds: texts, directo
             const directory = directories[index] ?? '';
             const id = directory.split('/').at(-2) ?? '';
             const { metadata, sizeBytes } = await recordOf({ id, chainId: chain[index] ?? diffId });
-            await Promise.all([metadata, directory].map(path => (0,promises_namespaceObject.stat)(path)));
+            await Promise.all([metadata, directory].map(path => (0,promises_.stat)(path)));
             const chunks = () => told(joinTar(metadata, directory), diffId, label);
             return [`${hexOf(diffId)}/layer.tar`, { sizeBytes, open: () => external_node_stream_.Readable.from(chunks(), { highWaterMark: 1 }) }];
         }));
@@ -19310,7 +11057,7 @@ async function readInPlace(engine, reference, { imageId, diffIds: texts, directo
 }
 const READING_CAPABILITIES = 6n;
 async function mayReadEverything() {
-    const status = await (0,promises_namespaceObject.readFile)('/proc/self/status', 'utf8').catch(() => '');
+    const status = await (0,promises_.readFile)('/proc/self/status', 'utf8').catch(() => '');
     const [, effective = '0'] = /^CapEff:\s*([0-9a-f]+)$/m.exec(status) ?? [];
     return (BigInt(`0x${effective}`) & READING_CAPABILITIES) !== 0n;
 }
@@ -19330,8 +11077,8 @@ async function* told(chunks, diffId, label) {
         yield* chunks;
     }
     catch (error) {
-        const message = `the layer ${diffId} of ${label} cannot be read: ${messageOf(error)}`;
-        throw new SideloadError('SOURCE_UNAVAILABLE', message, {
+        const message = `the layer ${diffId} of ${label} cannot be read: ${(0,errors/* messageOf */.bD)(error)}`;
+        throw new errors/* SideloadError */.wR('SOURCE_UNAVAILABLE', message, {
             hint: 'Look whether something removes images on the runner meanwhile, and run the job again.',
             cause: error,
         });
@@ -19512,9 +11259,9 @@ async function findImage(source, reference, options, log, signal) {
         }
     }
     if (absent.length === 0) {
-        throw new SideloadError('SOURCE_UNAVAILABLE', `nobody can be asked for ${reference}: ${reasons.join('; ')}`);
+        throw new errors/* SideloadError */.wR('SOURCE_UNAVAILABLE', `nobody can be asked for ${reference}: ${reasons.join('; ')}`);
     }
-    throw new SideloadError('IMAGE_NOT_FOUND', [`no image ${reference} in ${absent.join(', ')}`, ...reasons].join('; '), {
+    throw new errors/* SideloadError */.wR('IMAGE_NOT_FOUND', [`no image ${reference} in ${absent.join(', ')}`, ...reasons].join('; '), {
         hint: `Compare the name with \`docker images\`, \`podman images\` or \`nerdctl images\` on the runner; images that another user built, or that lie in another containerd namespace, are not seen.`,
     });
 }
@@ -19535,7 +11282,7 @@ function ambiguous(reference, first, second) {
         [first.engine, first.image.id],
         [second.engine, other],
     ].map(([engine, id = '']) => `${engine} (${id.replace('sha256:', '').slice(0, 12)})`);
-    return new SideloadError('IMAGE_AMBIGUOUS', `${both.join(' and ')} have different images ${reference}`, {
+    return new errors/* SideloadError */.wR('IMAGE_AMBIGUOUS', `${both.join(' and ')} have different images ${reference}`, {
         hint: 'Set `source` to `docker` or `podman`, or remove the old one.',
     });
 }
@@ -19578,7 +11325,7 @@ async function openImages(options) {
     catch (error) {
         await close();
         if (options.signal.aborted)
-            throw new SideloadError('CANCELLED', 'cancelled', { cause: error });
+            throw new errors/* SideloadError */.wR('CANCELLED', 'cancelled', { cause: error });
         throw error;
     }
 }
@@ -19586,11 +11333,11 @@ async function openFrom(opening) {
     const { archive, source, references } = opening;
     if (source === 'archive' || (source === 'auto' && archive !== undefined)) {
         if (archive === undefined)
-            throw new SideloadError('INPUT_INVALID', '`source: archive` needs `archive`');
+            throw new errors/* SideloadError */.wR('INPUT_INVALID', '`source: archive` needs `archive`');
         return openArchive(opening, archive);
     }
     if (references.length === 0)
-        throw new SideloadError('INPUT_INVALID', '`images` is empty, and no archive is given');
+        throw new errors/* SideloadError */.wR('INPUT_INVALID', '`images` is empty, and no archive is given');
     const images = [];
     for (const reference of references) {
         const found = await findImage(source, reference, opening, opening.log, opening.signal);
@@ -19617,7 +11364,7 @@ async function openFound(opening, found, reference) {
         await opening.scratch.retain(opening.needed);
         const [variant] = variants;
         if (variant === undefined)
-            throw new SideloadError('IMAGE_NOT_FOUND', `${found.engine} has no image ${reference}`);
+            throw new errors/* SideloadError */.wR('IMAGE_NOT_FOUND', `${found.engine} has no image ${reference}`);
         return variant;
     });
     const image = lazyImage({ imageId, platform, user, diffIds: digests, sizeBytes }, opening.scratch, read);
@@ -19635,7 +11382,7 @@ async function openSaved(opening, found, reference) {
         ? (selectByDigest(images, normalise(reference)) ?? first)
         : selectImages(images, [reference], entries.label)[0]?.image;
     if (image === undefined)
-        throw new SideloadError('IMAGE_NOT_FOUND', `${entries.label} holds no image`);
+        throw new errors/* SideloadError */.wR('IMAGE_NOT_FOUND', `${entries.label} holds no image`);
     const { rival } = found;
     if (rival !== undefined && image.variants.every(({ imageId }) => imageId !== rival.id)) {
         throw ambiguous(reference, found, rival);
@@ -19708,15 +11455,15 @@ async function pinImages(node, run) {
     const references = images.map(({ reference }) => reference);
     node.hasPinned = true;
     await change(node, 'pin $REFERENCES', references, run.id, run.signal).catch((thrown) => {
-        const { code, message, cause } = toSideloadError(thrown);
-        throw code === 'REMOTE_COMMAND_FAILED' ? new SideloadError('PIN_FAILED', message, { cause }) : thrown;
+        const { code, message, cause } = (0,errors/* toSideloadError */.Lq)(thrown);
+        throw code === 'REMOTE_COMMAND_FAILED' ? new errors/* SideloadError */.wR('PIN_FAILED', message, { cause }) : thrown;
     });
     const asked = { body: pin_ASK, variables: variables(facts, references) };
     const sections = await runScript(connection, asked, run.signal);
     for (const [number, image] of images.entries()) {
         await notingError(node, image, async () => {
             if (sections.get(`pinned ${number}`) === '') {
-                throw new SideloadError('PIN_FAILED', `${image.reference}: \`crictl inspecti\` says that it is not pinned`);
+                throw new errors/* SideloadError */.wR('PIN_FAILED', `${image.reference}: \`crictl inspecti\` says that it is not pinned`);
             }
         });
     }
@@ -19735,290 +11482,6 @@ async function change(node, words, references, runId, signal) {
     const { connection, facts } = ready(node);
     const body = `${runtimeOf(facts.runtime.name).pins() ?? ''}\n${words}`;
     await runScript(connection, scriptAlone('pins', runId, { body, variables: variables(facts, references) }), signal);
-}
-
-;// CONCATENATED MODULE: ./lib/node/promote.js
-
-
-
-
-
-
-
-
-
-async function promoteImages(node, { atomic }, run, stageAgain) {
-    const references = node.images.map(({ reference }) => reference);
-    await move(node, atomic, run);
-    let held = await steps_inspect(node, references, run.signal);
-    const isAway = ({ stage, reference, image }) => stage === undefined && plan_faultOf(held.get(reference), image) !== undefined;
-    if (node.images.some(isAway)) {
-        await stageAgain(node.images.filter(isAway));
-        await move(node, atomic, run);
-        held = await steps_inspect(node, references, run.signal);
-    }
-    for (const image of node.images) {
-        await notingError(node, image, async () => {
-            const fault = plan_faultOf(held.get(image.reference), image.image);
-            if (fault !== undefined) {
-                throw new SideloadError('VERIFY_FAILED', `${image.reference} in the end: ${fault}`);
-            }
-        });
-        image.isPinned = held.get(image.reference)?.isPinned === true;
-        if (image.stage !== undefined) {
-            image.outcome = 'sent';
-        }
-    }
-}
-async function move(node, atomic, run) {
-    const moving = node.images.flatMap(({ stage, reference, hasMoved }) => stage === undefined || hasMoved ? [] : [{ stage, reference }]);
-    if (moving.length === 0) {
-        return;
-    }
-    const { connection, facts } = ready(node);
-    const runtime = runtimeOf(facts.runtime.name);
-    const names = runtime.names(facts);
-    const moves = moving.flatMap(({ stage, reference }) => {
-        const kept = keptNames(run.id, reference);
-        return kept === undefined ? [] : [{ ...kept, stage }];
-    });
-    if (atomic && names !== undefined) {
-        node.kept = [...node.kept, ...moves];
-        await runScript(connection, keepScript(names, facts, moves), run.signal);
-    }
-    for (const image of node.images) {
-        image.hasMoved = image.stage !== undefined;
-    }
-    const pairs = moving.map(({ stage, reference }) => ({ from: stage, to: reference }));
-    await runScript(connection, runtime.tag(facts, pairs), run.signal);
-    await removeStaged(node, run.id, run.signal);
-}
-async function restoreImages(node, settings, ssh, runId, log) {
-    const { label } = node.settings;
-    const moved = node.images.filter(({ hasMoved }) => hasMoved);
-    if (node.kept.length === 0 && moved.length === 0 && !node.hasPinned) {
-        return;
-    }
-    if (node.facts !== undefined && runtimeOf(node.facts.runtime.name).names(node.facts) === undefined) {
-        log(`${label}: nothing is put back: the user may load images there, and can move or remove no name`);
-        return;
-    }
-    const kept = new Set(node.kept.map(({ reference }) => reference));
-    const failed = new Map();
-    try {
-        const signal = AbortSignal.timeout(CLEAN_UP_MS);
-        await insistOn(node, settings, ssh, signal, async () => {
-            failed.clear();
-            const lost = await renewLocks(node, runId, signal);
-            const own = node.kept.filter(one => lost.every(({ reference }) => reference !== one.reference));
-            const restored = await restoreKept(node, own, signal, log);
-            for (const [reference, fault] of [...restored, ...lost.map(takenOver)])
-                failed.set(reference, fault);
-            if (node.hasPinned) {
-                await unpinOf(node, runId, runId, signal);
-            }
-        });
-        if (failed.size === 0) {
-            await forgetKept(node, signal);
-        }
-    }
-    catch (thrown) {
-        for (const { reference } of moved)
-            failed.set(reference, toSideloadError(thrown).message);
-    }
-    for (const image of moved) {
-        const fault = failed.get(image.reference) ?? (kept.has(image.reference) ? undefined : 'its name is too long to be kept');
-        if (fault === undefined) {
-            image.outcome = 'restored';
-        }
-        else {
-            const message = `${image.reference} still names the new image, or none: ${fault}`;
-            image.error = new SideloadError('RESTORE_FAILED', message, { node: label });
-            node.error ??= image.error;
-            log(`${label}: ${message}`);
-        }
-    }
-    node.kept = [];
-}
-async function settleLeft(node, runId, isSettled, signal, log) {
-    const found = keptOn(node).filter(one => one.runId === runId);
-    const own = [...new Map(found.map(({ kept }) => [kept.reference, kept])).values()];
-    const references = own.map(({ reference }) => reference);
-    const { refusals } = own.length === 0 ? { refusals: [] } : await takeLocks(node, references, runId, signal);
-    for (const refusal of refusals) {
-        log(`${node.settings.label}: ${refusal.reference} is not put back: ${takenOver(refusal)[1]}`);
-    }
-    node.kept = own.filter(one => refusals.every(({ reference }) => reference !== one.reference));
-    if (!isSettled) {
-        throwFailed(await restoreKept(node, node.kept, signal, log));
-    }
-    await forgetKept(node, signal);
-}
-async function settleOthers(node, locked, run, log) {
-    const left = keptOn(node).filter(({ runId, kept }) => runId !== run.id && locked.has(kept.reference));
-    const orphans = [...locked].flatMap(([reference, runId]) => {
-        const kept = runId === undefined ? undefined : keptNames(runId, reference);
-        return runId === undefined || kept === undefined ? [] : [{ runId, kept }];
-    });
-    const all = [...new Map([...left, ...orphans].map(one => [one.kept.before, one])).values()];
-    for (const runId of new Set(all.map(one => one.runId))) {
-        const kept = all.filter(one => one.runId === runId).map(one => one.kept);
-        let isOrphaned = false;
-        const say = (line) => {
-            isOrphaned = true;
-            log(`${line}: run ${runId} has ended without a verdict`);
-        };
-        throwFailed(await restoreKept(node, kept, run.signal, say));
-        if (isOrphaned) {
-            await unpinOf(node, runId, run.id, run.signal);
-        }
-        await freeNamesOn(node, kept.flatMap(({ before, absent }) => [before, absent]), run.signal);
-    }
-}
-function keptOn(node) {
-    return ready(node).facts.staged.flatMap(name => parseKept(name) ?? []);
-}
-function takenOver({ reference, run }) {
-    return [reference, `run ${run} has locked it since`];
-}
-function throwFailed(failed) {
-    if (failed.size > 0) {
-        const lines = [...failed].map(([reference, fault]) => `${reference}: ${fault}`);
-        throw new SideloadError('RESTORE_FAILED', lines.join('\n'));
-    }
-}
-async function restoreKept(node, kept, signal, log) {
-    const { connection, facts } = ready(node);
-    const names = runtimeOf(facts.runtime.name).names(facts);
-    const failed = new Map();
-    if (kept.length === 0 || names === undefined) {
-        return failed;
-    }
-    const said = await runScript(connection, restoreScript(names, facts, kept), signal);
-    const marked = [...kept.entries()].map(([number, one]) => ({ ...one, state: said.get(`restored ${number}`) ?? '' }));
-    const asked = marked.filter(({ state }) => state === 'before' || state === 'absent');
-    const held = await steps_inspect(node, asked.flatMap(({ reference, before, state }) => (state === 'absent' ? [reference] : [reference, before])), signal);
-    for (const { reference, before, state } of marked) {
-        const imageId = held.get(reference)?.imageId;
-        if (state !== 'unmarked' && (state === '' || imageId !== held.get(before)?.imageId)) {
-            failed.set(reference, state === 'absent' ? 'it cannot be removed' : `what it named before is kept as ${before}`);
-        }
-        else if (state !== 'unmarked') {
-            const now = state === 'absent' ? 'gone again, as before' : `again ${imageId ?? 'what it was, which the CRI does not know'}`;
-            log(`${node.settings.label}: ${reference} is ${now}`);
-        }
-    }
-    return failed;
-}
-
-;// CONCATENATED MODULE: ./lib/locks.js
-
-
-
-
-
-
-const RENEW_AFTER_MS = (LEASE_SECONDS / 4) * 1000;
-const ASK_AGAIN_MS = 1000;
-function locksOf(nodes, run, log) {
-    let renewing = Promise.resolve();
-    const timer = setInterval(() => {
-        renewing = Promise.all(nodes().map(node => renewOrNote(node, run.id)));
-    }, RENEW_AFTER_MS);
-    timer.unref();
-    async function ask(node) {
-        const { label } = node.settings;
-        const askedAtMs = Date.now();
-        const references = node.images.map(({ reference }) => reference).toSorted();
-        node.lock = { references: [], askedAtMs };
-        const { taken, refusals, denial } = await takeLocks(node, references, run.id, run.signal);
-        await settleOthers(node, taken, run, log);
-        if (denial !== undefined) {
-            log(`${label}: no lock, so another job may move the same references meanwhile: ${denial}`);
-        }
-        else if (refusals.length === 0) {
-            node.lock = { references, askedAtMs };
-            return undefined;
-        }
-        await releaseLocks(node, run.id, run.signal);
-        return refusals[0];
-    }
-    async function waitFor(node, begunAtMs, timeoutMs) {
-        let holder;
-        for (;;) {
-            const refusal = await ask(node);
-            if (refusal === undefined) {
-                return;
-            }
-            const waitedMs = Date.now() - begunAtMs;
-            if (waitedMs >= timeoutMs) {
-                throw lockedBy(refusal, `and still does after ${formatDuration(waitedMs)}`);
-            }
-            if (holder !== refusal.run) {
-                holder = refusal.run;
-                log(`${node.settings.label}: waiting for run ${holder}, which has locked ${refusal.reference}`);
-            }
-            const waitMs = Math.min(ASK_AGAIN_MS * (0.75 + Math.random() / 2), timeoutMs - waitedMs);
-            await (0,external_node_timers_promises_namespaceObject.setTimeout)(waitMs, undefined, { signal: run.signal });
-        }
-    }
-    return {
-        async take(timeoutMs) {
-            const begunAtMs = Date.now();
-            const isUsers = ({ facts }) => facts?.privilege === 'user';
-            const unlocked = nodes().filter(isUsers);
-            if (unlocked.length > 0) {
-                const labels = unlocked.map(({ settings }) => settings.label).join(', ');
-                log(`${labels}: no lock, which the user may not make; another job may move the same references meanwhile`);
-            }
-            const lockable = nodes().filter(node => node.images.length > 0 && !isUsers(node));
-            let isRefused = false;
-            await onEach(lockable, async (node) => {
-                isRefused = (await ask(node)) !== undefined || isRefused;
-            });
-            if (isRefused) {
-                await renewing;
-                await onEach(lockable, node => releaseLocks(node, run.id, run.signal));
-                await onEach(lockable.toSorted(byIdentity), node => waitFor(node, begunAtMs, timeoutMs), 1);
-            }
-        },
-        async confirm() {
-            await onEach(nodes(), async (node) => {
-                if (node.lock !== undefined && Date.now() - node.lock.askedAtMs > LEASE_SECONDS * 1000) {
-                    await renew(node, run.id, run.signal);
-                }
-            });
-        },
-        async stop() {
-            clearInterval(timer);
-            await renewing;
-        },
-    };
-}
-function byIdentity(one, other) {
-    const identity = ({ machine, settings }) => `${machine?.kubernetesName} ${settings.host}:${settings.port}`;
-    return identity(one) < identity(other) ? -1 : 1;
-}
-async function renewOrNote(node, runId) {
-    try {
-        await renew(node, runId, AbortSignal.timeout(RENEW_AFTER_MS));
-    }
-    catch (thrown) {
-        const error = toSideloadError(thrown, node.settings.label);
-        if (error.code === 'NODE_LOCKED') {
-            node.error ??= error;
-        }
-    }
-}
-async function renew(node, runId, signal) {
-    const [lost] = await renewLocks(node, runId, signal);
-    if (lost !== undefined) {
-        throw lockedBy(lost, 'as this one’s lock had run out: the node could not be asked for too long');
-    }
-}
-function lockedBy({ reference, run, since }, how) {
-    const hasLocked = `run ${run} has locked ${reference} since ${since.toISOString()} by the node’s clock`;
-    return new SideloadError('NODE_LOCKED', `${hasLocked}, ${how}`);
 }
 
 ;// CONCATENATED MODULE: ./lib/retention.js
@@ -20144,17 +11607,27 @@ async function noteImages(node, run) {
             .filter(one => one.outcome === 'sent' || isRecorded(one))
             .map(({ reference, imageId }) => ({ reference, imageId, placedAt, run: run.id, isPinned: node.hasPinned }));
         if (added.length > 0) {
+            const isReplaced = (old) => added.some(({ reference }) => reference === old.reference);
+            node.noted = { added, replaced: recorded.filter(isReplaced) };
             await runScript(connection, changeRecord(added), run.signal);
         }
         return undefined;
     }
     catch (thrown) {
-        const error = toSideloadError(thrown);
+        const error = (0,errors/* toSideloadError */.Lq)(thrown);
         if (error.code !== 'REMOTE_COMMAND_FAILED') {
             throw error;
         }
         return error.message;
     }
+}
+async function forgetNoted(node, isOurs, signal) {
+    const { added = [], replaced = [] } = node.noted ?? {};
+    const own = (entries) => entries.filter(({ reference }) => isOurs(reference));
+    if (own(added).length > 0) {
+        await runScript(ready(node).connection, changeRecord(own(replaced), own(added)), signal);
+    }
+    node.noted = undefined;
 }
 async function retainImages(node, { keep, repositories, isDryRun }, run) {
     const { connection, facts } = ready(node);
@@ -20171,7 +11644,7 @@ async function retainImages(node, { keep, repositories, isDryRun }, run) {
     const unread = references.filter(name => held.get(name) === undefined);
     const unreadable = await namesOn(node, unread, run.signal);
     if (unreadable.length > 0) {
-        throw new SideloadError('REMOTE_COMMAND_FAILED', `named, and nobody can say what: ${unreadable.join(', ')}`);
+        throw new errors/* SideloadError */.wR('REMOTE_COMMAND_FAILED', `named, and nobody can say what: ${unreadable.join(', ')}`);
     }
     const ids = [...used.names].flatMap(name => held.get(name)?.imageId ?? []);
     const fates = decide(entries, held, { names: used.names, ids: new Set([...used.ids, ...ids]) }, keep);
@@ -20193,7 +11666,7 @@ async function retainImages(node, { keep, repositories, isDryRun }, run) {
         await runScript(connection, forget(retention_namesOf(node), facts, names), run.signal);
         const still = await namesOn(node, names, run.signal);
         if (still.length > 0) {
-            throw new SideloadError('REMOTE_COMMAND_FAILED', `removed, and there all the same: ${still.join(', ')}`);
+            throw new errors/* SideloadError */.wR('REMOTE_COMMAND_FAILED', `removed, and there all the same: ${still.join(', ')}`);
         }
     }
     const dropped = fates.filter(({ fate }) => fate === 'remove' || fate === 'gone' || fate === 'changed');
@@ -20214,7 +11687,7 @@ function retention_namesOf(node) {
     const { facts } = ready(node);
     const names = runtimeOf(facts.runtime.name).names(facts);
     if (names === undefined) {
-        throw new SideloadError('REMOTE_COMMAND_FAILED', 'the user may load images there, and can remove no name');
+        throw new errors/* SideloadError */.wR('REMOTE_COMMAND_FAILED', 'the user may load images there, and can remove no name');
     }
     return names;
 }
@@ -20223,8 +11696,316 @@ function usedOf(node, sections) {
         return usedImages(sections);
     }
     catch (thrown) {
-        throw new SideloadError('REMOTE_COMMAND_FAILED', messageOf(thrown), { node: node.settings.label });
+        throw new errors/* SideloadError */.wR('REMOTE_COMMAND_FAILED', (0,errors/* messageOf */.bD)(thrown), { node: node.settings.label });
     }
+}
+
+;// CONCATENATED MODULE: ./lib/node/promote.js
+
+
+
+
+
+
+
+
+
+
+async function promoteImages(node, { atomic }, run, stageAgain) {
+    const references = node.images.map(({ reference }) => reference);
+    await move(node, atomic, run);
+    let held = await steps_inspect(node, references, run.signal);
+    const isAway = ({ stage, reference, image }) => stage === undefined && faultOf(held.get(reference), image) !== undefined;
+    if (node.images.some(isAway)) {
+        await stageAgain(node.images.filter(isAway));
+        await move(node, atomic, run);
+        held = await steps_inspect(node, references, run.signal);
+    }
+    for (const image of node.images) {
+        await notingError(node, image, async () => {
+            const fault = faultOf(held.get(image.reference), image.image);
+            if (fault !== undefined) {
+                throw new errors/* SideloadError */.wR('VERIFY_FAILED', `${image.reference} in the end: ${fault}`);
+            }
+        });
+        image.isPinned = held.get(image.reference)?.isPinned === true;
+        if (image.stage !== undefined) {
+            image.outcome = 'sent';
+        }
+    }
+}
+async function move(node, atomic, run) {
+    const moving = node.images.flatMap(({ stage, reference, hasMoved }) => stage === undefined || hasMoved ? [] : [{ stage, reference }]);
+    if (moving.length === 0) {
+        return;
+    }
+    const { connection, facts } = ready(node);
+    const runtime = runtimeOf(facts.runtime.name);
+    const names = runtime.names(facts);
+    const moves = moving.flatMap(({ stage, reference }) => {
+        const kept = keptNames(run.id, reference);
+        return kept === undefined ? [] : [{ ...kept, stage }];
+    });
+    if (atomic && names !== undefined) {
+        node.kept = [...node.kept, ...moves];
+        await runScript(connection, keepScript(names, facts, moves), run.signal);
+    }
+    for (const image of node.images) {
+        image.hasMoved = image.stage !== undefined;
+    }
+    const pairs = moving.map(({ stage, reference }) => ({ from: stage, to: reference }));
+    await runScript(connection, runtime.tag(facts, pairs), run.signal);
+    await removeStaged(node, run.id, run.signal);
+}
+async function restoreImages(node, settings, ssh, runId, log) {
+    const { label } = node.settings;
+    const moved = node.images.filter(({ hasMoved }) => hasMoved);
+    if (node.kept.length === 0 && moved.length === 0 && !node.hasPinned && node.noted === undefined) {
+        return;
+    }
+    if (node.facts !== undefined && runtimeOf(node.facts.runtime.name).names(node.facts) === undefined) {
+        log(`${label}: nothing is put back: the user may load images there, and can move or remove no name`);
+        return;
+    }
+    const kept = new Set(node.kept.map(({ reference }) => reference));
+    const failed = new Map();
+    let taken = new Map();
+    try {
+        const signal = AbortSignal.timeout(CLEAN_UP_MS);
+        await insistOn(node, settings, ssh, signal, async () => {
+            failed.clear();
+            const lost = await renewLocks(node, runId, signal);
+            const own = node.kept.filter(one => lost.every(({ reference }) => reference !== one.reference));
+            taken = await takenByOthers(node, own, signal);
+            const restored = await restoreKept(node, own.filter(({ reference }) => !taken.has(reference)), signal, log);
+            for (const [reference, fault] of [...restored, ...lost.map(takenOver)])
+                failed.set(reference, fault);
+            if (node.hasPinned) {
+                await unpinOf(node, runId, runId, signal);
+            }
+            await forgetNoted(node, reference => !(failed.has(reference) || taken.has(reference)), signal);
+        });
+        if (failed.size === 0) {
+            await forgetKept(node, signal);
+        }
+    }
+    catch (thrown) {
+        for (const { reference } of moved)
+            failed.set(reference, (0,errors/* toSideloadError */.Lq)(thrown).message);
+    }
+    for (const image of moved) {
+        const now = taken.get(image.reference);
+        if (now !== undefined) {
+            const message = `${image.reference} is not put back: it names ${now}, which somebody else has put there meanwhile`;
+            image.outcome = 'changed';
+            image.error ??= new errors/* SideloadError */.wR('CHANGED_SINCE', message, { node: label });
+            node.error ??= image.error;
+            log(`${label}: ${message}`);
+            continue;
+        }
+        const fault = failed.get(image.reference) ?? (kept.has(image.reference) ? undefined : 'its name is too long to be kept');
+        if (fault === undefined) {
+            image.outcome = 'restored';
+        }
+        else {
+            const message = `${image.reference} still names the new image, or none: ${fault}`;
+            image.error = new errors/* SideloadError */.wR('RESTORE_FAILED', message, { node: label });
+            node.error ??= image.error;
+            log(`${label}: ${message}`);
+        }
+    }
+    node.kept = [];
+}
+async function takenByOthers(node, kept, signal) {
+    const names = kept.flatMap(({ reference, before, absent }) => [reference, before, absent]);
+    const held = kept.length === 0 ? new Map() : await steps_inspect(node, names, signal);
+    const idOf = (name) => held.get(name)?.imageId;
+    return new Map(kept.flatMap(({ reference, before, absent }) => {
+        const now = idOf(reference);
+        const own = node.images.find(image => image.reference === reference)?.image.imageId;
+        const isKept = idOf(before) !== undefined || idOf(absent) !== undefined;
+        return isKept && now !== undefined && now !== own && now !== idOf(before) ? [[reference, now]] : [];
+    }));
+}
+async function settleLeft(node, runId, isSettled, signal, log) {
+    const found = keptOn(node).filter(one => one.runId === runId);
+    const own = [...new Map(found.map(({ kept }) => [kept.reference, kept])).values()];
+    const references = own.map(({ reference }) => reference);
+    const { refusals } = own.length === 0 ? { refusals: [] } : await takeLocks(node, references, runId, signal);
+    for (const refusal of refusals) {
+        log(`${node.settings.label}: ${refusal.reference} is not put back: ${takenOver(refusal)[1]}`);
+    }
+    node.kept = own.filter(one => refusals.every(({ reference }) => reference !== one.reference));
+    if (!isSettled) {
+        throwFailed(await restoreKept(node, node.kept, signal, log));
+    }
+    await forgetKept(node, signal);
+}
+async function settleOthers(node, locked, run, log) {
+    const left = keptOn(node).filter(({ runId, kept }) => runId !== run.id && locked.has(kept.reference));
+    const orphans = [...locked].flatMap(([reference, runId]) => {
+        const kept = runId === undefined ? undefined : keptNames(runId, reference);
+        return runId === undefined || kept === undefined ? [] : [{ runId, kept }];
+    });
+    const all = [...new Map([...left, ...orphans].map(one => [one.kept.before, one])).values()];
+    for (const runId of new Set(all.map(one => one.runId))) {
+        const kept = all.filter(one => one.runId === runId).map(one => one.kept);
+        let isOrphaned = false;
+        const say = (line) => {
+            isOrphaned = true;
+            log(`${line}: run ${runId} has ended without a verdict`);
+        };
+        throwFailed(await restoreKept(node, kept, run.signal, say));
+        if (isOrphaned) {
+            await unpinOf(node, runId, run.id, run.signal);
+        }
+        await freeNamesOn(node, kept.flatMap(({ before, absent }) => [before, absent]), run.signal);
+    }
+}
+function keptOn(node) {
+    return ready(node).facts.staged.flatMap(name => parseKept(name) ?? []);
+}
+function takenOver({ reference, run }) {
+    return [reference, `run ${run} has locked it since`];
+}
+function throwFailed(failed) {
+    if (failed.size > 0) {
+        const lines = [...failed].map(([reference, fault]) => `${reference}: ${fault}`);
+        throw new errors/* SideloadError */.wR('RESTORE_FAILED', lines.join('\n'));
+    }
+}
+async function restoreKept(node, kept, signal, log) {
+    const { connection, facts } = ready(node);
+    const names = runtimeOf(facts.runtime.name).names(facts);
+    const failed = new Map();
+    if (kept.length === 0 || names === undefined) {
+        return failed;
+    }
+    const said = await runScript(connection, restoreScript(names, facts, kept), signal);
+    const marked = [...kept.entries()].map(([number, one]) => ({ ...one, state: said.get(`restored ${number}`) ?? '' }));
+    const asked = marked.filter(({ state }) => state === 'before' || state === 'absent');
+    const held = await steps_inspect(node, asked.flatMap(({ reference, before, state }) => (state === 'absent' ? [reference] : [reference, before])), signal);
+    for (const { reference, before, state } of marked) {
+        const imageId = held.get(reference)?.imageId;
+        if (state !== 'unmarked' && (state === '' || imageId !== held.get(before)?.imageId)) {
+            failed.set(reference, state === 'absent' ? 'it cannot be removed' : `what it named before is kept as ${before}`);
+        }
+        else if (state !== 'unmarked') {
+            const now = state === 'absent' ? 'gone again, as before' : `again ${imageId ?? 'what it was, which the CRI does not know'}`;
+            log(`${node.settings.label}: ${reference} is ${now}`);
+        }
+    }
+    return failed;
+}
+
+;// CONCATENATED MODULE: ./lib/locks.js
+
+
+
+
+
+
+const RENEW_AFTER_MS = (LEASE_SECONDS / 4) * 1000;
+const ASK_AGAIN_MS = 1000;
+function locksOf(nodes, run, log) {
+    let renewing = Promise.resolve();
+    const timer = setInterval(() => {
+        renewing = Promise.all(nodes().map(node => renewOrNote(node, run.id)));
+    }, RENEW_AFTER_MS);
+    timer.unref();
+    async function ask(node) {
+        const { label } = node.settings;
+        const askedAtMs = Date.now();
+        const references = node.images.map(({ reference }) => reference).toSorted();
+        node.lock = { references: [], askedAtMs };
+        const { taken, refusals, denial } = await takeLocks(node, references, run.id, run.signal);
+        await settleOthers(node, taken, run, log);
+        if (denial !== undefined) {
+            log(`${label}: no lock, so another job may move the same references meanwhile: ${denial}`);
+        }
+        else if (refusals.length === 0) {
+            node.lock = { references, askedAtMs };
+            return undefined;
+        }
+        await releaseLocks(node, run.id, run.signal);
+        return refusals[0];
+    }
+    async function waitFor(node, begunAtMs, timeoutMs) {
+        let holder;
+        for (;;) {
+            const refusal = await ask(node);
+            if (refusal === undefined) {
+                return;
+            }
+            const waitedMs = Date.now() - begunAtMs;
+            if (waitedMs >= timeoutMs) {
+                throw lockedBy(refusal, `and still does after ${(0,units/* formatDuration */.a)(waitedMs)}`);
+            }
+            if (holder !== refusal.run) {
+                holder = refusal.run;
+                log(`${node.settings.label}: waiting for run ${holder}, which has locked ${refusal.reference}`);
+            }
+            const waitMs = Math.min(ASK_AGAIN_MS * (0.75 + Math.random() / 2), timeoutMs - waitedMs);
+            await (0,external_node_timers_promises_namespaceObject.setTimeout)(waitMs, undefined, { signal: run.signal });
+        }
+    }
+    return {
+        async take(timeoutMs) {
+            const begunAtMs = Date.now();
+            const isUsers = ({ facts }) => facts?.privilege === 'user';
+            const unlocked = nodes().filter(isUsers);
+            if (unlocked.length > 0) {
+                const labels = unlocked.map(({ settings }) => settings.label).join(', ');
+                log(`${labels}: no lock, which the user may not make; another job may move the same references meanwhile`);
+            }
+            const lockable = nodes().filter(node => node.images.length > 0 && !isUsers(node));
+            let isRefused = false;
+            await onEach(lockable, async (node) => {
+                isRefused = (await ask(node)) !== undefined || isRefused;
+            });
+            if (isRefused) {
+                await renewing;
+                await onEach(lockable, node => releaseLocks(node, run.id, run.signal));
+                await onEach(lockable.toSorted(byIdentity), node => waitFor(node, begunAtMs, timeoutMs), 1);
+            }
+        },
+        async confirm() {
+            await onEach(nodes(), async (node) => {
+                if (node.lock !== undefined && Date.now() - node.lock.askedAtMs > LEASE_SECONDS * 1000) {
+                    await renew(node, run.id, run.signal);
+                }
+            });
+        },
+        async stop() {
+            clearInterval(timer);
+            await renewing;
+        },
+    };
+}
+function byIdentity(one, other) {
+    const identity = ({ machine, settings }) => `${machine?.kubernetesName} ${settings.host}:${settings.port}`;
+    return identity(one) < identity(other) ? -1 : 1;
+}
+async function renewOrNote(node, runId) {
+    try {
+        await renew(node, runId, AbortSignal.timeout(RENEW_AFTER_MS));
+    }
+    catch (thrown) {
+        const error = (0,errors/* toSideloadError */.Lq)(thrown, node.settings.label);
+        if (error.code === 'NODE_LOCKED') {
+            node.error ??= error;
+        }
+    }
+}
+async function renew(node, runId, signal) {
+    const [lost] = await renewLocks(node, runId, signal);
+    if (lost !== undefined) {
+        throw lockedBy(lost, 'as this one’s lock had run out: the node could not be asked for too long');
+    }
+}
+function lockedBy({ reference, run, since }, how) {
+    const hasLocked = `run ${run} has locked ${reference} since ${since.toISOString()} by the node’s clock`;
+    return new errors/* SideloadError */.wR('NODE_LOCKED', `${hasLocked}, ${how}`);
 }
 
 ;// CONCATENATED MODULE: ./lib/node/rights.js
@@ -20277,14 +12058,15 @@ function partOf({ platform, layers }, count) {
 const KEEP_SECONDS = 90;
 const BEAT = [
     `export LC_ALL=C PATH="$PATH:${SEARCH_PATH}"`,
+    'first() { n=$1 i=1; shift; for w; do [ $i -gt $n ] || set -- "$@" "$w"; i=$((i + 1)); done; shift $((i - 1)); "$@"; }',
     `(trap 'kill $s; exit' TERM; while sleep 10 2>/dev/null & s=$!; wait $s; do echo >&2; done) >/dev/null & b=$!`,
-    '"$@"; c=$?; kill $b',
-    `[ $c = 0 ] || [ "$0" = sh ] || (trap "" PIPE; echo >&2) || { (sleep ${KEEP_SECONDS}; eval "$0") >/dev/null 2>&1 & }`,
+    'first "$@"; c=$?; kill $b; shift $(($1 + 1))',
+    `[ $c = 0 ] || [ $# = 0 ] || (trap "" PIPE; echo >&2) ||` +
+        ` { (sleep ${KEEP_SECONDS}; while [ $# -gt 0 ]; do first "$@"; shift $(($1 + 1)); done) >/dev/null 2>&1 & }`,
     'exit $c',
 ].join('; ');
 function withHeartbeat(argv, abandoned = []) {
-    const last = abandoned.map(command => command.join(' ')).join('; ');
-    return ['/bin/sh', '-c', BEAT, last === '' ? 'sh' : last, ...argv];
+    return ['/bin/sh', '-c', BEAT, 'sh', ...[argv, ...abandoned].flatMap(words => [`${words.length}`, ...words])];
 }
 
 ;// CONCATENATED MODULE: ./lib/node/send.js
@@ -20316,7 +12098,7 @@ async function stageImages(node, sending) {
             await stageAll(node, missing, sending);
         }
         catch (thrown) {
-            const error = toSideloadError(thrown, label);
+            const error = (0,errors/* toSideloadError */.Lq)(thrown, label);
             const isStarting = failure !== undefined && STARTING.has(error.code);
             if (!isStarting)
                 failure = error;
@@ -20362,8 +12144,8 @@ async function stageImage(node, target, stage, sending) {
     const isThin = missingLayers(target).length < target.image.layers.length;
     if (!isThin || (refusal !== undefined && !runtime.lacksContent(refusal))) {
         throw refusal === undefined
-            ? new SideloadError('VERIFY_FAILED', `${target.reference} after the import: ${fault}`)
-            : new SideloadError(/no space left on device/i.test(refusal) ? 'DISK_FULL' : 'IMPORT_FAILED', refusal);
+            ? new errors/* SideloadError */.wR('VERIFY_FAILED', `${target.reference} after the import: ${fault}`)
+            : new errors/* SideloadError */.wR(/no space left on device/i.test(refusal) ? 'DISK_FULL' : 'IMPORT_FAILED', refusal);
     }
     sending.log(`${node.settings.label}: the layers that the node has were not enough (${fault}); ${target.reference} is sent whole`);
     await runScript(connection, runtime.remove(facts, [...node.staged]), sending.run.signal);
@@ -20409,14 +12191,14 @@ async function sendImage(node, target, stage, sending) {
             imports.push(imported);
             await (canOverlap ? Promise.race([sent, imported]) : imported);
             for (const [index, layer] of part.layers.entries())
-                held[index] ??= layers_describe(await layer.store(signal));
+                held[index] ??= describe(await layer.store(signal));
         }
         const refusal = (await Promise.all(imports)).find(said => said !== undefined);
         end = refusal === undefined ? 'done' : 'failed';
         return refusal;
     }
     finally {
-        failing.abort(new SideloadError('CANCELLED', 'another part of the image has failed'));
+        failing.abort(new errors/* SideloadError */.wR('CANCELLED', 'another part of the image has failed'));
         await Promise.allSettled(imports);
         transfer.end(end);
     }
@@ -20450,6 +12232,7 @@ function importPart(node, target, { image, reference, blobs, signal }, { throttl
     const running = connection.run(withHeartbeat(command, abandoned), {
         stdin,
         signal,
+        endsWithInput: true,
         onStdinBytes: totalBytes => {
             target.bytesSent += totalBytes - sentBytes;
             sentBytes = totalBytes;
@@ -20464,7 +12247,7 @@ function importPart(node, target, { image, reference, blobs, signal }, { throttl
     return { sent, imported };
 }
 async function faultAt(node, { image }, reference, signal) {
-    return plan_faultOf((await steps_inspect(node, [reference], signal)).get(reference), image);
+    return faultOf((await steps_inspect(node, [reference], signal)).get(reference), image);
 }
 
 ;// CONCATENATED MODULE: ./lib/node/throttle.js
@@ -20499,7 +12282,31 @@ async function* throttled(source, throttle, signal) {
     }
 }
 
+;// CONCATENATED MODULE: ./lib/node/twins.js
+
+
+function twins(nodes, keyOf, what) {
+    const groups = new Map();
+    for (const node of nodes) {
+        const key = keyOf(node);
+        if (key !== undefined) {
+            groups.set(key, [...(groups.get(key) ?? []), node]);
+        }
+    }
+    return new Map([...groups].flatMap(([key, group]) => {
+        const message = `${(0,report/* listOf */.c3)(group.map(({ settings }) => settings.label))} are ${what(key)}`;
+        const hint = 'Keep one of these entries: what is done to a node is done once.';
+        return group
+            .slice(1)
+            .map(node => [node, new errors/* SideloadError */.wR('INPUT_INVALID', message, { node: node.settings.label, hint })]);
+    }));
+}
+function sameMachines(nodes) {
+    return twins(nodes, ({ machine }) => machine?.identity, () => 'addresses of one machine');
+}
+
 ;// CONCATENATED MODULE: ./lib/preflight.js
+
 
 
 
@@ -20510,9 +12317,15 @@ async function* throttled(source, throttle, signal) {
 
 function preflight(nodes, images, options) {
     const names = nodes.map(kubernetesName);
-    const found = nodes.flatMap((node, index) => faultsOf(node, images, options)
-        .concat(options.isSmoked ? twins(nodes, names, index) : [])
-        .map(fault => ({ node: node.settings.label, ...fault })));
+    const named = options.isSmoked
+        ? twins(nodes, kubernetesName, name => `the same Kubernetes node, ${name}`)
+        : new Map();
+    const found = nodes.flatMap(node => {
+        const twin = node.error?.code === 'INPUT_INVALID' ? undefined : named.get(node);
+        return faultsOf(node, images, options)
+            .concat(twin === undefined ? [] : [asFault(twin)])
+            .map(fault => ({ node: node.settings.label, ...fault }));
+    });
     const platforms = images.flatMap(({ variants }) => variants.map(({ platform }) => platform));
     const missing = names.includes(undefined)
         ? []
@@ -20521,7 +12334,7 @@ function preflight(nodes, images, options) {
         ...found,
         ...missing.map(object => ({
             node: object.metadata.name,
-            ...warning('NODE_NOT_LISTED', 'the cluster may start pods on it, and it would not have the image'),
+            ...warning('NODE_NOT_LISTED', 'the cluster may start pods there, and they would not find the image'),
         })),
     ];
 }
@@ -20531,14 +12344,13 @@ function errorOf(findings) {
         return undefined;
     }
     const also = others.map(({ code, message, hint }) => `also [${code}]: ${message}\n  ${hint}`);
-    return new SideloadError(first.code, [first.message, ...also].join('\n'), { node: first.node, hint: first.hint });
+    return new errors/* SideloadError */.wR(first.code, [first.message, ...also].join('\n'), { node: first.node, hint: first.hint });
 }
-function faultsOf(node, images, { isSmoked, isPinning }) {
+function faultsOf(node, images, { isSmoked, isPinning, isSendingSandbox = false }) {
     const { machine, facts, object, error } = node;
     const faults = [];
     if (error !== undefined) {
-        const { code, message, hint } = error;
-        faults.push({ severity: 'error', code, message, hint });
+        faults.push(asFault(error));
     }
     faults.push(...rights(node));
     if (machine !== undefined && error?.code !== 'PLATFORM_MISMATCH') {
@@ -20558,7 +12370,8 @@ function faultsOf(node, images, { isSmoked, isPinning }) {
         faults.push(...credentials(node, machine.kubelet));
     }
     if (facts !== undefined) {
-        faults.push(...sandbox(node, facts, isSmoked), ...disk(node, facts));
+        const unsent = sandbox(node, facts, isSmoked).map(one => (isSendingSandbox ? { ...one, hint: UNSENT } : one));
+        faults.push(...unsent, ...disk(node, facts));
         const unpinnable = isPinning ? pinFault(facts) : undefined;
         if (unpinnable !== undefined) {
             faults.push(warning('PIN_UNSUPPORTED', `${unpinnable}: the images will be there unpinned`));
@@ -20572,8 +12385,7 @@ function mismatch(images, machine) {
         return [];
     }
     catch (thrown) {
-        const { code, message, hint } = toSideloadError(thrown);
-        return [{ severity: 'error', code, message, hint }];
+        return [asFault((0,errors/* toSideloadError */.Lq)(thrown))];
     }
 }
 function rights({ settings, missing }) {
@@ -20583,16 +12395,6 @@ function rights({ settings, missing }) {
             ? fault('SUDO_RIGHT_MISSING', refused)
             : warning('SUDO_RIGHT_MISSING', `${refused}; without it ${without}`);
     });
-}
-function twins(nodes, names, index) {
-    const name = names[index];
-    const first = names.indexOf(name);
-    if (name === undefined || first === index) {
-        return [];
-    }
-    const labels = `${nodes[first]?.settings.label} and ${nodes[index]?.settings.label}`;
-    const message = `${labels} are the same Kubernetes node, ${name}`;
-    return [{ severity: 'error', code: 'INPUT_INVALID', message, hint: 'Keep one of the two addresses.' }];
 }
 function credentials({ images }, { credentialPolicy, credentialAllowlist }) {
     if (credentialPolicy !== 'AlwaysVerify' && credentialPolicy !== 'NeverVerifyAllowlistedImages') {
@@ -20612,6 +12414,7 @@ function isAllowed(reference, allowlist) {
     const name = registry === undefined ? repository : `${registry}/${repository}`;
     return allowlist.some(entry => (entry.endsWith('/*') ? name.startsWith(entry.slice(0, -1)) : name === entry));
 }
+const UNSENT = 'Pull it on the runner under this name (`docker pull`, `podman pull`), or put it into the `archive`: `sandbox-image: send` is set, and found it nowhere there; the log above says where it looked.';
 function sandbox({ images }, { sandbox }, isSmoked) {
     if (sandbox === undefined || sandbox.isHeld || images.some(({ reference }) => preflight_isSame(reference, sandbox.reference))) {
         return [];
@@ -20631,17 +12434,17 @@ function disk({ images }, facts) {
     const { disk, kubelet } = facts;
     const layers = unpackedBytes(images.filter(({ stage }) => stage !== undefined));
     const { path, sizeBytes, freeBytes } = disk;
-    const free = `${formatBytes(freeBytes)} are free on ${path}`;
+    const free = `${(0,units/* formatBytes */.z)(freeBytes)} are free on ${path}`;
     if (layers > freeBytes) {
-        return [fault('DISK_FULL', `the layers alone are ${formatBytes(layers)}; ${free}`)];
+        return [fault('DISK_FULL', `the layers alone are ${(0,units/* formatBytes */.z)(layers)}; ${free}`)];
     }
     const faults = [];
     if (2 * layers > freeBytes) {
-        faults.push(warning('DISK_TIGHT', `the layers are ${formatBytes(layers)} and their archive may be as much again; ${free}`));
+        faults.push(warning('DISK_TIGHT', `the layers are ${(0,units/* formatBytes */.z)(layers)} and their archive may be as much again; ${free}`));
     }
     const work = otherWorkDisk(facts);
     if (work !== undefined && layers > work.freeBytes) {
-        faults.push(warning('DISK_TIGHT', `the archive, which may be up to ${formatBytes(layers)}, is unpacked below /var/tmp; ${formatBytes(work.freeBytes)} are free on ${work.path}`));
+        faults.push(warning('DISK_TIGHT', `the archive, which may be up to ${(0,units/* formatBytes */.z)(layers)}, is unpacked below /var/tmp; ${(0,units/* formatBytes */.z)(work.freeBytes)} are free on ${work.path}`));
     }
     const threshold = kubelet.imageGcHighThresholdPercent;
     const usedPercent = 100 - Math.floor((100 * Math.max(0, freeBytes - 2 * layers)) / sizeBytes);
@@ -20651,8 +12454,11 @@ function disk({ images }, facts) {
     }
     return faults;
 }
+function asFault({ code, message, hint }) {
+    return { severity: 'error', code, message, hint };
+}
 function fault(code, message) {
-    return { severity: 'error', code, message, hint: ERRORS[code].hint };
+    return { severity: 'error', code, message, hint: errors/* ERRORS */.Sr[code].hint };
 }
 function warning(code, message) {
     return { ...fault(code, message), severity: 'warning' };
@@ -20744,7 +12550,7 @@ function timeLeft(states, now) {
     const longest = Math.max(...seconds);
     return seconds.length === 0 || !Number.isFinite(longest)
         ? ''
-        : `${formatDuration(Math.ceil(longest) * 1000, 0)} left`;
+        : `${(0,units/* formatDuration */.a)(Math.ceil(longest) * 1000, 0)} left`;
 }
 const BAR = 20;
 const CELLS = { percent: 4, bytes: 21, rate: 10 };
@@ -20757,8 +12563,8 @@ function liveLines(states, now, { columns, rows }) {
         const percent = percentOf(sent, total);
         const cells = [
             `${percent} %`.padStart(CELLS.percent + 1),
-            `${formatBytes(sent)} of ${formatBytes(total)}`.padStart(CELLS.bytes),
-            (rate > 0 ? `${formatBytes(rate)}/s` : '').padStart(CELLS.rate),
+            `${(0,units/* formatBytes */.z)(sent)} of ${(0,units/* formatBytes */.z)(total)}`.padStart(CELLS.bytes),
+            (rate > 0 ? `${(0,units/* formatBytes */.z)(rate)}/s` : '').padStart(CELLS.rate),
             rest,
         ];
         const label = name.length > width ? `${name.slice(0, width - 1)}…` : name.padEnd(width);
@@ -20802,14 +12608,16 @@ function logLine(states, now) {
         .slice(0, NAMED_NODES)
         .map(one => `${one.node} ${one.percent} %`);
     return [
-        `${percent} % of ${formatBytes(total)} to ${where}`,
-        isImporting ? 'importing' : `${formatBytes(rate)}/s`,
+        `${percent} % of ${(0,units/* formatBytes */.z)(total)} to ${where}`,
+        isImporting ? 'importing' : `${(0,units/* formatBytes */.z)(rate)}/s`,
         ...(left === '' ? [] : [left]),
         ...(states.length === 1 ? [] : [`${states.length - busy.length} done`]),
         ...(states.length === 1 || isImporting ? [] : [`behind: ${behind.join(', ')}`]),
     ].join(', ');
 }
 
+// EXTERNAL MODULE: ./lib/report/table.js
+var table = __nccwpck_require__(1475);
 ;// CONCATENATED MODULE: ./lib/sandbox.js
 
 
@@ -20825,7 +12633,7 @@ async function openSandboxImages(nodes, sent, open, log) {
             sets.push(await open(reference));
         }
         catch (error) {
-            log(`${reference}, which nodes lack, cannot be sent along: ${messageOf(error)}`);
+            log(`${reference}, which nodes lack, cannot be sent along: ${(0,errors/* messageOf */.bD)(error)}`);
         }
     }
     const images = sets.flatMap(set => set.images);
@@ -20850,7 +12658,10 @@ function missingOn({ facts }) {
     }
 }
 
+// EXTERNAL MODULE: ./lib/version.js
+var version = __nccwpck_require__(7992);
 ;// CONCATENATED MODULE: ./lib/sideload.js
+
 
 
 
@@ -20888,23 +12699,36 @@ async function sideload(settings, host, run) {
     let images;
     let cluster;
     let isChecked = false;
+    let isSettled = false;
     let unlisted = [];
     let error;
+    const otherErrors = [];
     let sandboxes = NO_SANDBOX_IMAGES;
     let changed = false;
     let bundle;
     const locks = locksOf(() => nodes, run, host.info);
     const throttle = throttleOf(settings.bandwidth);
     const sending = { settings, ssh, run, progress: transferProgress(host), throttle, log: host.info };
+    const settle = () => {
+        isSettled = true;
+        host.saveState('settled', 'true');
+    };
+    const look = async (some) => {
+        await onEach(some, async (node) => {
+            await lookLast(node, run);
+            host.info(`${node.settings.label}: holds what was proven`);
+        });
+        await locks.confirm();
+    };
     const bundling = {
         'Open the images': async () => {
             images = await sideload_open(settings, host, run);
         },
         'Write the bundle': async () => {
             const path = settings.bundle ?? '';
-            const options = { path, runId: run.id, version: VERSION, signal: run.signal };
+            const options = { path, runId: run.id, version: version/* VERSION */.x, signal: run.signal };
             bundle = { path, ...(await writeBundle(images?.images ?? [], options)) };
-            host.info(`${path}: ${formatBytes(bundle.sizeBytes)}, ${bundle.digest}`);
+            host.info(`${path}: ${(0,units/* formatBytes */.z)(bundle.sizeBytes)}, ${bundle.digest}`);
         },
     };
     const needsImages = settings.mode !== 'prune' && settings.expected === undefined;
@@ -20929,8 +12753,12 @@ async function sideload(settings, host, run) {
                 }),
             ]);
             if (opened.status === 'rejected') {
-                error = toSideloadError(opened.reason);
+                error = (0,errors/* toSideloadError */.Lq)(opened.reason);
             }
+            const same = sameMachines(nodes);
+            for (const [node, fault] of same)
+                node.error ??= fault;
+            isChecked = settings.mode === 'prune' && same.size > 0;
         },
         ...((settings.mode === 'push' || settings.mode === 'plan') && {
             'Check what the nodes lack': async () => {
@@ -20965,6 +12793,7 @@ async function sideload(settings, host, run) {
                 const findings = preflight(nodes, sources, {
                     isSmoked,
                     isPinning: settings.pin,
+                    isSendingSandbox: settings.sandboxImage === 'send',
                     cluster: settings.shard === undefined ? cluster?.objects : undefined,
                 });
                 for (const node of nodes) {
@@ -20975,7 +12804,7 @@ async function sideload(settings, host, run) {
                 isChecked = true;
                 const isComplete = error === undefined && asked.status === 'fulfilled';
                 for (const line of findings.length > 0 || isComplete
-                    ? findingsTable(findings, host.isLive ? host.size.columns : undefined)
+                    ? (0,table/* findingsTable */.f9)(findings, host.isLive ? host.size.columns : undefined)
                     : ['not all could be checked']) {
                     host.info(line);
                 }
@@ -20991,8 +12820,8 @@ async function sideload(settings, host, run) {
                     const begunAtMs = Date.now();
                     await stageImages(node, sending);
                     const { bytesSent } = nodeReport(node);
-                    const duration = formatDuration(Date.now() - begunAtMs);
-                    const sent = `${formatBytes(bytesSent)} sent, imported and verified in ${duration}`;
+                    const duration = (0,units/* formatDuration */.a)(Date.now() - begunAtMs);
+                    const sent = `${(0,units/* formatBytes */.z)(bytesSent)} sent, imported and verified in ${duration}`;
                     host.info(`${node.settings.label}: ${bytesSent > 0 ? sent : 'nothing to send'}`);
                 };
                 for (const group of [nodes.filter(node => !isControlPlane(node)), nodes.filter(isControlPlane)]) {
@@ -21041,18 +12870,28 @@ async function sideload(settings, host, run) {
             'Note what is ours': async () => {
                 await locks.confirm();
                 await onEach(nodes, async (node) => {
-                    if (!settings.pin) {
-                        const pinned = node.images.filter(({ isPinned, isSandbox }) => isPinned && !isSandbox);
-                        await unpinImages(node, pinned.map(({ reference }) => reference), run.id, run.signal);
-                    }
                     const refusal = await noteImages(node, run);
                     if (refusal !== undefined) {
                         host.info(`${node.settings.label}: no record of what is ours here, so nothing of it will ever be removed: ${refusal}`);
                     }
                 });
             },
+            'Look at the nodes a last time': async () => {
+                await look(nodes);
+                const isPinned = ({ images: all }) => all.some(image => image.isPinned && !image.isSandbox);
+                const pinned = settings.pin ? [] : nodes.filter(isPinned);
+                if (pinned.length > 0 && nodes.every(node => node.error === undefined)) {
+                    settle();
+                    await onEach(pinned, node => unpinOld(node, run));
+                    await look(pinned);
+                }
+            },
             ...(settings.keep !== undefined && {
-                'Remove old releases': () => removeOld(nodes, repositoriesOf(images?.images ?? []), settings, run, host),
+                'Remove old releases': async () => {
+                    settle();
+                    await removeOld(nodes, repositoriesOf(images?.images ?? []), settings, run, host);
+                    await look(nodes.filter(({ retention }) => retention?.some(({ fate }) => fate === 'removed')));
+                },
             }),
         }),
         ...(settings.mode === 'check' && {
@@ -21062,10 +12901,10 @@ async function sideload(settings, host, run) {
                 }
                 const wanted = expectations();
                 await onEach(nodes, async (node) => {
-                    await checkNode(node, wanted, run);
+                    await checkNode(node, wanted, 'DRIFT', run);
                     host.info(`${node.settings.label}: has what it should`);
                 });
-                changed = nodes.some(node => node.checked.some(({ drift }) => drift !== undefined));
+                changed = nodes.some(node => node.seen.some(({ drift }) => drift !== undefined));
             },
         }),
         ...(settings.mode === 'prune' && {
@@ -21090,24 +12929,28 @@ async function sideload(settings, host, run) {
         }
     }
     catch (thrown) {
-        error ??= toSideloadError(thrown);
+        const found = (0,errors/* toSideloadError */.Lq)(thrown);
+        if (error !== undefined && (error.code !== found.code || error.message !== found.message)) {
+            otherErrors.push(found);
+        }
+        error ??= found;
     }
     const hasFailed = error !== undefined || nodes.some(node => node.error !== undefined);
-    if (hasFailed && settings.atomic && nodes.some(hasMoved)) {
+    if (hasFailed && settings.atomic && !isSettled && nodes.some(hasMoved)) {
         await host.group('Put back what the references named', async () => {
             await Promise.all(nodes.map(node => restoreImages(node, settings, ssh, run.id, host.info)));
         });
         changed = nodes.some(node => node.images.some(image => image.hasMoved && image.outcome !== 'restored'));
     }
     else {
-        host.saveState('settled', 'true');
+        settle();
     }
     await images?.close();
     await sandboxes.close();
     await cluster?.kubectl.close();
     await locks.stop();
     await Promise.all(nodes.map(node => leaveNode(node, settings, ssh, run.id).catch((thrown) => {
-        node.error ??= toSideloadError(thrown, node.settings.label);
+        node.error ??= (0,errors/* toSideloadError */.Lq)(thrown, node.settings.label);
     })));
     return {
         run: run.id,
@@ -21129,7 +12972,8 @@ async function sideload(settings, host, run) {
         findings: unlisted,
         bundle,
         changed,
-        error: error === undefined ? undefined : errorReport(error),
+        error: error === undefined ? undefined : (0,report/* errorReport */.ZV)(error),
+        ...(otherErrors.length > 0 && { otherErrors: otherErrors.map(report/* errorReport */.ZV) }),
     };
 }
 async function cleanUp(settings, host, run) {
@@ -21184,7 +13028,7 @@ async function sideload_open(settings, host, run) {
         aliases: settings.aliases,
         containerdNamespace: settings.containerdNamespace,
         compression: settings.compression,
-        cache: settings.cache,
+        cache: { ...settings.cache, isReadOnly: settings.mode === 'plan' || settings.mode === 'check' },
         directory: run.scratch,
         prefetch: settings.mode === 'push' || settings.mode === 'bundle',
         log: host.info,
@@ -21205,7 +13049,7 @@ function repositoriesOf(images) {
 }
 async function removeOld(nodes, repositories, { keep, isDryRun }, run, host) {
     if (keep === undefined) {
-        throw new SideloadError('INTERNAL', 'nobody has said how many releases stay');
+        throw new errors/* SideloadError */.wR('INTERNAL', 'nobody has said how many releases stay');
     }
     await onEach(nodes, async (node) => {
         await retainImages(node, { keep, repositories, isDryRun }, run);
@@ -21216,6 +13060,10 @@ async function removeOld(nodes, repositories, { keep, isDryRun }, run, host) {
         }
         host.info(`${settings.label}: ${retention.length - told.length} of ${retention.length} references of ours are kept`);
     });
+}
+async function unpinOld(node, run) {
+    const pinned = node.images.filter(({ isPinned, isSandbox }) => isPinned && !isSandbox);
+    await unpinImages(node, pinned.map(({ reference }) => reference), run.id, run.signal);
 }
 const FATE_WORDS = {
     'in-use': 'is old, and stays: a container was made from it',
@@ -21229,8 +13077,8 @@ async function openSandbox(reference, settings, host, run) {
     const elsewhere = () => sideload_open({ ...one, source: 'auto', archive: undefined }, host, run);
     return settings.archive === undefined ? await sideload_open(one, host, run) : await sideload_open(one, host, run).catch(elsewhere);
 }
-function hasMoved({ kept, images, hasPinned }) {
-    return kept.length > 0 || hasPinned || images.some(image => image.hasMoved);
+function hasMoved({ kept, images, hasPinned, noted }) {
+    return kept.length > 0 || hasPinned || noted !== undefined || images.some(image => image.hasMoved);
 }
 
 ;// CONCATENATED MODULE: ./lib/entry.js
@@ -21249,18 +13097,18 @@ async function runPush(host) {
     let signal;
     const cancel = (name) => {
         if (signal !== undefined && host.isLive) {
-            process.exit(EXIT[name]);
+            process.exit(host_host/* EXIT */.d[name]);
         }
         if (signal === undefined && host.isLive) {
             host.info('cancelled: taking away what lies on the nodes; once more leaves it there');
         }
         signal ??= name;
-        cancelled.abort(new SideloadError('CANCELLED', `the job was cancelled (${name})`));
+        cancelled.abort(new errors/* SideloadError */.wR('CANCELLED', `the job was cancelled (${name})`));
     };
     for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP']) {
         process.on(name, cancel);
     }
-    const failure = () => (signal === undefined ? EXIT.failed : EXIT[signal]);
+    const failure = () => (signal === undefined ? host_host/* EXIT */.d.failed : host_host/* EXIT */.d[signal]);
     let run;
     let isRead = false;
     try {
@@ -21270,24 +13118,23 @@ async function runPush(host) {
         const report = await sideload(settings, host, run);
         await endRun(run);
         host.saveState('finished', 'true');
-        await publish(report, host, settings.reports, failure());
+        await (0,publish/* publish */.mk)(report, host, settings.reports, failure());
     }
     catch (thrown) {
         if (run !== undefined) {
             await endRun(run);
         }
-        const error = toSideloadError(thrown);
-        const { title } = ERRORS[error.code];
-        host.error(describe(error), title);
+        const error = (0,errors/* toSideloadError */.Lq)(thrown);
+        const { title } = errors/* ERRORS */.Sr[error.code];
+        host.error((0,publish/* describe */.q0)(error), title);
         if (error.code === 'INTERNAL') {
             host.info(String(thrown instanceof Error ? thrown.stack : thrown));
         }
-        await writeAll(withoutNodes(host, startedAt, error, run), host, readReportFiles(host));
-        host.fail(`${title} [${error.code}]`, isRead || error.code === 'INTERNAL' ? failure() : EXIT.usage);
+        await (0,publish/* writeAll */.f4)(withoutNodes(host, startedAt, error, run), host, readReportFiles(host));
+        host.fail(`${title} [${error.code}]`, isRead || error.code === 'INTERNAL' ? failure() : host_host/* EXIT */.d.usage);
     }
 }
 function withoutNodes(host, startedAt, error, run) {
-    const { message, ...rest } = errorReport(error);
     return {
         run: run?.id,
         mode: host.input('mode')?.trim() || 'push',
@@ -21298,7 +13145,7 @@ function withoutNodes(host, startedAt, error, run) {
         nodes: [],
         findings: [],
         changed: false,
-        error: { ...rest, message: host.redact(message) },
+        error: (0,report/* errorReport */.ZV)(error),
     };
 }
 async function runPost(host) {
@@ -21321,7 +13168,7 @@ async function runPost(host) {
         }
     }
     catch (thrown) {
-        host.warning(`clean-up after the cancelled job: ${toSideloadError(thrown).message}`);
+        host.warning(`clean-up after the cancelled job: ${(0,errors/* toSideloadError */.Lq)(thrown).message}`);
     }
     finally {
         await endLeftClients(run.scratch);
@@ -21332,7 +13179,333 @@ async function runPost(host) {
 
 /***/ }),
 
-/***/ 5842:
+/***/ 2357:
+/***/ ((__unused_webpack_module, __webpack_exports__, __nccwpck_require__) => {
+
+"use strict";
+/* harmony export */ __nccwpck_require__.d(__webpack_exports__, {
+/* harmony export */   Lq: () => (/* binding */ toSideloadError),
+/* harmony export */   Sr: () => (/* binding */ ERRORS),
+/* harmony export */   bD: () => (/* binding */ messageOf),
+/* harmony export */   wR: () => (/* binding */ SideloadError)
+/* harmony export */ });
+const ERRORS = {
+    INPUT_INVALID: { title: 'An input is wrong', hint: 'Correct the inputs named above; nothing was changed anywhere.' },
+    INVENTORY_INVALID: {
+        title: 'The inventory or configuration file is wrong',
+        hint: 'Correct the lines named above; nothing was changed anywhere.',
+    },
+    SOURCE_UNAVAILABLE: {
+        title: 'The container engine cannot be asked for the image',
+        hint: 'Run the step on the machine that built the image, as a user who may talk to its docker or podman, or write it there with `docker save -o app.tar` and pass that file as `archive`.',
+    },
+    IMAGE_NOT_FOUND: {
+        title: 'No such image',
+        hint: 'Compare the name with `docker images` or `podman images` on the runner.',
+    },
+    IMAGE_AMBIGUOUS: {
+        title: 'More than one image answers to this name',
+        hint: 'Say which one with `source` or with a fully qualified name.',
+    },
+    ARCHIVE_INVALID: {
+        title: 'The image archive cannot be read',
+        hint: 'Write it again with `docker save` or `podman save`; a copy that broke off looks like this.',
+    },
+    ARCHIVE_INCOMPLETE: {
+        title: 'The image archive lacks content that its manifest names',
+        hint: 'Save the image again; with Docker’s containerd image store, pull or build all of it for this platform first.',
+    },
+    ARCHIVE_CORRUPT: {
+        title: 'Content of the image archive does not have the digest that its manifest names',
+        hint: 'Save the image again and compare checksums after copying it.',
+    },
+    CACHE_CORRUPT: {
+        title: 'A layer in the cache of the runner is damaged',
+        hint: 'Run the job again: the damaged file has been removed from the cache.',
+    },
+    PLATFORM_MISMATCH: {
+        title: 'The image is not built for the architecture of the node',
+        hint: 'Build the image for the node’s architecture, or take the node off the list (by `node-selector` with nodes from the cluster).',
+    },
+    SSH_KEY_INVALID: {
+        title: 'The SSH private key cannot be used',
+        hint: 'Store the key file whole, with its line breaks, in the secret.',
+    },
+    SSH_HOST_KEY_UNKNOWN: {
+        title: 'The host key of the node is not known',
+        hint: 'Add the node’s line to `ssh-known-hosts` after checking the fingerprint on the node itself.',
+    },
+    SSH_HOST_KEY_CHANGED: {
+        title: 'The node shows another host key than the known one',
+        hint: 'Find out why before anything else: a reinstalled node or somebody in between. Then correct `ssh-known-hosts`.',
+    },
+    SSH_AUTH_FAILED: {
+        title: 'The node refused the login',
+        hint: 'Check the user, and that the public half of the key is in its `~/.ssh/authorized_keys` on the node.',
+    },
+    SSH_UNREACHABLE: {
+        title: 'The node cannot be reached over SSH',
+        hint: 'Check address, port, firewall and that sshd runs; raise `connect-timeout` for slow links.',
+    },
+    SSH_LOST: {
+        title: 'The SSH connection broke off',
+        hint: 'Check the link and the node, and run the job again: layers that have arrived are not sent twice.',
+    },
+    REMOTE_COMMAND_FAILED: {
+        title: 'A command on the node failed',
+        hint: 'Correct on the node what its own output above names, and run the job again.',
+    },
+    SUDO_REFUSED: {
+        title: 'The user may not become root on the node',
+        hint: 'Log in as root, give the user `NOPASSWD` rights in sudoers, or pass `sudo-password`; with CRI-O `NOPASSWD` rights to `podman load` and `podman image inspect` are enough.',
+    },
+    SUDO_RIGHT_MISSING: {
+        title: 'The user may not run by sudo what a push makes use of',
+        hint: 'Install the file of docs/privileges for the node’s runtime again, for `pin` and `keep` with the marks taken away from their lines; where paths differ, give the user the command above.',
+    },
+    PROBE_FAILED: {
+        title: 'The node did not answer what it was asked',
+        hint: 'See that the address is that of a Linux node of the cluster: log in as the same user, and compare `uname -m` and `df -Pk /`.',
+    },
+    RUNTIME_NOT_FOUND: {
+        title: 'No container runtime was found on the node',
+        hint: 'Check that this is a Kubernetes node, or name its socket with `cri-socket`.',
+    },
+    RUNTIME_NOT_RUNNING: {
+        title: 'The container runtime of the node does not answer',
+        hint: 'Look on the node whether it runs, and at its log: `systemctl status` and `journalctl -u` of `containerd`, `crio`, `docker` and `cri-docker`, `k3s` or `rke2-server`.',
+    },
+    RUNTIME_UNSUPPORTED: {
+        title: 'The container runtime of the node is not supported',
+        hint: 'If the kubelet uses another one, name its socket with `cri-socket`: containerd, CRI-O and Docker behind cri-dockerd are supported.',
+    },
+    DISK_FULL: {
+        title: 'There is not enough disk space',
+        hint: 'Make room on the disk that the message names.',
+    },
+    DISK_TIGHT: {
+        title: 'Disk space may not be enough',
+        hint: 'Make room on the disk that the message names, or run the job: it stops when the compressed size is known and too much.',
+    },
+    IMAGE_GC_LIKELY: {
+        title: 'The kubelet may soon remove the image again',
+        hint: 'Make room on the disk, or raise `imageGCHighThresholdPercent` in the kubelet’s configuration: without a registry a removed image is gone.',
+    },
+    SANDBOX_IMAGE_MISSING: {
+        title: 'The node lacks the image that every pod’s sandbox is made of',
+        hint: 'Send it along: pull it on the runner under this name, and set `sandbox-image: send`.',
+    },
+    IMAGE_CREDENTIALS_POLICY: {
+        title: 'The kubelet refuses images that it has not pulled itself',
+        hint: 'Set `imagePullCredentialsVerificationPolicy: NeverVerifyPreloadedImages` in the kubelet’s configuration, or put the image on its `preloadedImagesVerificationAllowlist`.',
+    },
+    IMPORT_FAILED: {
+        title: 'The node’s runtime refused the image',
+        hint: 'The runtime gives its reason above, and its log on the node more (`journalctl -u containerd`, `crio` or `docker`): correct that first, as the same job would be refused again.',
+    },
+    VERIFY_FAILED: {
+        title: 'The node does not hold the image that CI built',
+        hint: 'Look for other jobs or people that change this image on the node, and run the job again.',
+    },
+    CHANGED_SINCE: {
+        title: 'The node no longer holds what this job had proven there',
+        hint: 'Find out who moves or removes images on the node (another tool, a person, the kubelet’s own collection), and run the job again.',
+    },
+    NODE_LOCKED: {
+        title: 'Another job moves the same references on the node',
+        hint: 'Run this job again when the other one has ended, or raise `lock-timeout`; what is on the nodes is the other job’s to prove.',
+    },
+    PIN_FAILED: {
+        title: 'The image cannot be pinned on the node',
+        hint: 'Correct what the message names, or set `pin: false`; with CRI-O look for a later file with `pinned_images` in `/etc/crio/crio.conf.d`.',
+    },
+    PIN_UNSUPPORTED: {
+        title: 'The node cannot pin images',
+        hint: 'Keep its disk below the kubelet’s threshold, or set `pin: false`: without a registry a collected image is gone until the next push.',
+    },
+    RESTORE_FAILED: {
+        title: 'A node could not be put back to what it was',
+        hint: 'The message says which reference names what; push the release that is to be there.',
+    },
+    KUBECTL_NOT_FOUND: {
+        title: 'kubectl was not found',
+        hint: 'Install kubectl on the runner, or name it with `kubectl`; with `kubectl: ssh://root@CONTROL-PLANE` that of a control-plane node is used; without any access to the cluster set `smoke: cri`.',
+    },
+    KUBECONFIG_INVALID: {
+        title: 'The kubeconfig cannot be used',
+        hint: 'Pass a path or the content in `kubeconfig`; try it with `kubectl --kubeconfig … get nodes`.',
+    },
+    CLUSTER_UNREACHABLE: {
+        title: 'The Kubernetes API does not answer',
+        hint: 'Check the server in the kubeconfig and the way to it from where kubectl runs: `kubectl get --raw /readyz`.',
+    },
+    CLUSTER_REFUSED: {
+        title: 'The Kubernetes API refused',
+        hint: 'Check the credentials in the kubeconfig, and that they may create, get, list, watch and delete pods.',
+    },
+    POD_SECURITY: {
+        title: 'The namespace does not admit the pod for security reasons',
+        hint: 'Set `smoke-security: restricted`, give the image a `USER` by number, or use a namespace whose Pod Security level or SCC fits the image.',
+    },
+    QUOTA_EXCEEDED: {
+        title: 'A quota or a limit of the namespace does not admit the pod',
+        hint: 'Ask for what the message names with `smoke-resources`, start fewer pods at a time with `smoke-parallel`, or use another namespace.',
+    },
+    ADMISSION_DENIED: {
+        title: 'An admission rule of the cluster does not admit the pod',
+        hint: 'The message names the webhook or policy: let it admit smoke pods, or give it the pod that it wants with `smoke-manifest`.',
+    },
+    PULL_FORCED: {
+        title: 'The cluster makes the kubelet pull the image',
+        hint: 'Exempt the namespace from what sets `imagePullPolicy: Always` (the AlwaysPullImages admission plugin, a mutating webhook or policy): no image without a registry can run there.',
+    },
+    NAMESPACE_NOT_FOUND: {
+        title: 'The namespace does not exist',
+        hint: 'Create it with `kubectl create namespace`, or name another one with `namespace`.',
+    },
+    NODE_NOT_IN_CLUSTER: {
+        title: 'The cluster has no node of this name',
+        hint: 'Give the Kubernetes node name after the address, as in `10.0.0.11=worker-1`.',
+    },
+    NODE_NOT_READY: {
+        title: 'The cluster says that the node is not ready',
+        hint: 'Repair the node, or leave it out with `node-selector` or in `nodes`.',
+    },
+    NODE_NOT_LISTED: {
+        title: 'A node that could run the image is not in the list',
+        hint: 'Add it to `nodes`, or say with `node-selector` which nodes the pods may run on.',
+    },
+    SMOKE_IMAGE_NEVER_PULL: {
+        title: 'ErrImageNeverPull: the kubelet does not find the image on the node',
+        hint: 'Compare the name in the pod with `crictl images` on the node.',
+    },
+    SMOKE_OTHER_IMAGE: {
+        title: 'The kubelet started another image than the one that CI built',
+        hint: 'Another job may have moved the reference meanwhile; run the job again.',
+    },
+    SMOKE_IMAGE_INSPECT: {
+        title: 'The runtime cannot resolve the image name of the pod',
+        hint: 'Write the name fully qualified, as in `docker.io/library/app:1`.',
+    },
+    SMOKE_IMAGE_NAME: { title: 'The image name of the pod is not valid', hint: 'Correct the reference in `images`.' },
+    SMOKE_RUN_AS_NON_ROOT: {
+        title: 'The image would run as root, or as a user without a number, and the pod forbids it',
+        hint: 'Give the image a `USER` by number other than 0, or leave `smoke-security` at `auto`.',
+    },
+    SMOKE_CONFIG: {
+        title: 'The container cannot be configured',
+        hint: 'Create what the message names in the namespace of the smoke pods, or leave it out of `smoke-manifest`.',
+    },
+    SMOKE_START: {
+        title: 'The container cannot be started',
+        hint: 'Check the entrypoint of the image and its architecture, or name a command with `smoke-command`.',
+    },
+    SMOKE_EXEC_FORMAT: {
+        title: 'The program in the image is not for this machine',
+        hint: 'Build the program for the node’s architecture; a script needs a first line such as `#!/bin/sh`.',
+    },
+    SMOKE_ENDED: {
+        title: 'The program ended, and was to go on',
+        hint: 'Set `smoke-expect: started` or `completed` for programs that end by themselves, or give the pods another command.',
+    },
+    SMOKE_CRASHED: {
+        title: 'The container ended with an error',
+        hint: 'Read its last log lines above; a program that needs configuration to run can be given another command with `smoke-command`.',
+    },
+    SMOKE_OOM: {
+        title: 'The container ran out of memory',
+        hint: 'The program needs more than the limit that applies: raise it with `smoke-resources`, or in the namespace (LimitRange).',
+    },
+    SMOKE_SANDBOX: {
+        title: 'The pod’s sandbox cannot be made',
+        hint: 'Correct what the runtime names above; its log on the node has more (`journalctl -u containerd`, `crio` or `docker`).',
+    },
+    SMOKE_SANDBOX_IMAGE: {
+        title: 'The node lacks the image of the pod’s sandbox',
+        hint: 'Pull it on the runner under the name in the message, and run the job again with `sandbox-image: send`.',
+    },
+    SMOKE_NETWORK: {
+        title: 'The network plugin of the node does not give the pod a network',
+        hint: 'Look at the network plugin’s pod on the node and at `/etc/cni/net.d`.',
+    },
+    SMOKE_VOLUME: {
+        title: 'A volume of the pod cannot be mounted',
+        hint: 'Create what the message names in the namespace of the smoke pods, or leave the volume out of `smoke-manifest`.',
+    },
+    SMOKE_PROBE: {
+        title: 'The container does not pass its probe',
+        hint: 'Compare the probe in `smoke-manifest` with what the program answers; raise `smoke-timeout` for programs that start slowly.',
+    },
+    SMOKE_REJECTED: {
+        title: 'The pod was refused',
+        hint: 'The message names the rule: room on the node, taints, pod security or a quota of the namespace.',
+    },
+    SMOKE_EVICTED: {
+        title: 'The pod was evicted',
+        hint: 'See what the node is short of with `kubectl describe node`, and run the job again when it has room.',
+    },
+    SMOKE_DELETED: {
+        title: 'Somebody deleted the smoke pod',
+        hint: 'Look for jobs that clean up the namespace, and run the job again.',
+    },
+    SMOKE_NODE_NOT_READY: {
+        title: 'The kubelet of the node does not answer',
+        hint: 'Look at the kubelet on the node (`systemctl status kubelet`).',
+    },
+    CRICTL_NOT_FOUND: {
+        title: 'The node has no crictl, and `smoke: cri` needs it',
+        hint: 'Install crictl (cri-tools) on the node, or use `smoke: pod` or `smoke: none`.',
+    },
+    SMOKE_TIMEOUT: {
+        title: 'The pod did not run in time',
+        hint: 'The last state is above; raise `smoke-timeout` for images that start slowly.',
+    },
+    BUNDLE_FAILED: {
+        title: 'The bundle cannot be written',
+        hint: 'Correct what the message names, or give `bundle` another place; no part of the file is left.',
+    },
+    DRIFT: {
+        title: 'The node does not have what it should',
+        hint: 'Run the push again: it sends what is missing, and to the nodes that lack it only.',
+    },
+    REPORT_FAILED: {
+        title: 'A report file cannot be written',
+        hint: 'Make room, or name another place in the `report-…` inputs; the nodes are as the table says.',
+    },
+    CANCELLED: { title: 'The job was cancelled', hint: 'Nothing is left behind; run the job again.' },
+    INTERNAL: { title: 'This is a fault of kube-sideload', hint: 'Please report it with the lines above.' },
+};
+class SideloadError extends Error {
+    code;
+    node;
+    hint;
+    constructor(code, message, options = {}) {
+        super(message, options.cause === undefined ? undefined : { cause: options.cause });
+        this.name = 'SideloadError';
+        this.code = code;
+        this.node = options.node;
+        this.hint = options.hint ?? ERRORS[code].hint;
+    }
+}
+function toSideloadError(thrown, node) {
+    if (thrown instanceof SideloadError) {
+        return thrown.node === undefined && node !== undefined
+            ? new SideloadError(thrown.code, thrown.message, { node, hint: thrown.hint, cause: thrown.cause })
+            : thrown;
+    }
+    if (thrown instanceof Error && thrown.name === 'AbortError') {
+        return new SideloadError('CANCELLED', 'cancelled', { node, cause: thrown });
+    }
+    return new SideloadError('INTERNAL', messageOf(thrown), { node, cause: thrown });
+}
+function messageOf(thrown) {
+    return thrown instanceof Error ? thrown.message : String(thrown);
+}
+
+
+/***/ }),
+
+/***/ 3054:
 /***/ ((__unused_webpack_module, __webpack_exports__, __nccwpck_require__) => {
 
 "use strict";
@@ -21344,8 +13517,8 @@ __nccwpck_require__.d(__webpack_exports__, {
 
 // EXTERNAL MODULE: external "node:os"
 var external_node_os_ = __nccwpck_require__(8161);
-// EXTERNAL MODULE: external "os"
-var external_os_ = __nccwpck_require__(857);
+;// CONCATENATED MODULE: external "os"
+const external_os_namespaceObject = require("os");
 ;// CONCATENATED MODULE: ./node_modules/@actions/core/lib/utils.js
 // We use any as a valid input type
 /* eslint-disable @typescript-eslint/no-explicit-any */
@@ -21420,7 +13593,7 @@ function utils_toCommandProperties(annotationProperties) {
  */
 function command_issueCommand(command, properties, message) {
     const cmd = new Command(command, properties, message);
-    process.stdout.write(cmd.toString() + external_os_.EOL);
+    process.stdout.write(cmd.toString() + external_os_namespaceObject.EOL);
 }
 function command_issue(name, message = '') {
     command_issueCommand(name, {}, message);
@@ -21494,7 +13667,7 @@ function file_command_issueFileCommand(command, message) {
     if (!external_fs_.existsSync(filePath)) {
         throw new Error(`Missing file at path: ${filePath}`);
     }
-    external_fs_.appendFileSync(filePath, `${utils_toCommandValue(message)}${external_os_.EOL}`, {
+    external_fs_.appendFileSync(filePath, `${utils_toCommandValue(message)}${external_os_namespaceObject.EOL}`, {
         encoding: 'utf8'
     });
 }
@@ -21510,7 +13683,7 @@ function file_command_prepareKeyValueMessage(key, value) {
     if (convertedValue.includes(delimiter)) {
         throw new Error(`Unexpected input: value should not contain the delimiter "${delimiter}"`);
     }
-    return `${key}<<${delimiter}${external_os_.EOL}${convertedValue}${external_os_.EOL}${delimiter}`;
+    return `${key}<<${delimiter}${external_os_namespaceObject.EOL}${convertedValue}${external_os_namespaceObject.EOL}${delimiter}`;
 }
 //# sourceMappingURL=file-command.js.map
 // EXTERNAL MODULE: external "path"
@@ -22592,7 +14765,7 @@ class Summary {
      * @returns {Summary} summary instance
      */
     addEOL() {
-        return this.addRaw(external_os_.EOL);
+        return this.addRaw(external_os_namespaceObject.EOL);
     }
     /**
      * Adds an HTML codeblock to the summary buffer
@@ -22776,8 +14949,686 @@ function toPlatformPath(pth) {
     return pth.replace(/[/\\]/g, path.sep);
 }
 //# sourceMappingURL=path-utils.js.map
-// EXTERNAL MODULE: ./node_modules/@actions/exec/lib/exec.js + 2 modules
-var lib_exec = __nccwpck_require__(5260);
+// EXTERNAL MODULE: external "string_decoder"
+var external_string_decoder_ = __nccwpck_require__(3193);
+// EXTERNAL MODULE: external "events"
+var external_events_ = __nccwpck_require__(4434);
+// EXTERNAL MODULE: external "child_process"
+var external_child_process_ = __nccwpck_require__(5317);
+// EXTERNAL MODULE: ./node_modules/@actions/io/lib/io.js
+var io = __nccwpck_require__(8701);
+// EXTERNAL MODULE: ./node_modules/@actions/io/lib/io-util.js
+var io_util = __nccwpck_require__(90);
+;// CONCATENATED MODULE: external "timers"
+const external_timers_namespaceObject = require("timers");
+;// CONCATENATED MODULE: ./node_modules/@actions/exec/lib/toolrunner.js
+var toolrunner_awaiter = (undefined && undefined.__awaiter) || function (thisArg, _arguments, P, generator) {
+    function adopt(value) { return value instanceof P ? value : new P(function (resolve) { resolve(value); }); }
+    return new (P || (P = Promise))(function (resolve, reject) {
+        function fulfilled(value) { try { step(generator.next(value)); } catch (e) { reject(e); } }
+        function rejected(value) { try { step(generator["throw"](value)); } catch (e) { reject(e); } }
+        function step(result) { result.done ? resolve(result.value) : adopt(result.value).then(fulfilled, rejected); }
+        step((generator = generator.apply(thisArg, _arguments || [])).next());
+    });
+};
+
+
+
+
+
+
+
+/* eslint-disable @typescript-eslint/unbound-method */
+const IS_WINDOWS = process.platform === 'win32';
+/*
+ * Class for running command line tools. Handles quoting and arg parsing in a platform agnostic way.
+ */
+class ToolRunner extends external_events_.EventEmitter {
+    constructor(toolPath, args, options) {
+        super();
+        if (!toolPath) {
+            throw new Error("Parameter 'toolPath' cannot be null or empty.");
+        }
+        this.toolPath = toolPath;
+        this.args = args || [];
+        this.options = options || {};
+    }
+    _debug(message) {
+        if (this.options.listeners && this.options.listeners.debug) {
+            this.options.listeners.debug(message);
+        }
+    }
+    _getCommandString(options, noPrefix) {
+        const toolPath = this._getSpawnFileName();
+        const args = this._getSpawnArgs(options);
+        let cmd = noPrefix ? '' : '[command]'; // omit prefix when piped to a second tool
+        if (IS_WINDOWS) {
+            // Windows + cmd file
+            if (this._isCmdFile()) {
+                cmd += toolPath;
+                for (const a of args) {
+                    cmd += ` ${a}`;
+                }
+            }
+            // Windows + verbatim
+            else if (options.windowsVerbatimArguments) {
+                cmd += `"${toolPath}"`;
+                for (const a of args) {
+                    cmd += ` ${a}`;
+                }
+            }
+            // Windows (regular)
+            else {
+                cmd += this._windowsQuoteCmdArg(toolPath);
+                for (const a of args) {
+                    cmd += ` ${this._windowsQuoteCmdArg(a)}`;
+                }
+            }
+        }
+        else {
+            // OSX/Linux - this can likely be improved with some form of quoting.
+            // creating processes on Unix is fundamentally different than Windows.
+            // on Unix, execvp() takes an arg array.
+            cmd += toolPath;
+            for (const a of args) {
+                cmd += ` ${a}`;
+            }
+        }
+        return cmd;
+    }
+    _processLineBuffer(data, strBuffer, onLine) {
+        try {
+            let s = strBuffer + data.toString();
+            let n = s.indexOf(external_os_namespaceObject.EOL);
+            while (n > -1) {
+                const line = s.substring(0, n);
+                onLine(line);
+                // the rest of the string ...
+                s = s.substring(n + external_os_namespaceObject.EOL.length);
+                n = s.indexOf(external_os_namespaceObject.EOL);
+            }
+            return s;
+        }
+        catch (err) {
+            // streaming lines to console is best effort.  Don't fail a build.
+            this._debug(`error processing line. Failed with error ${err}`);
+            return '';
+        }
+    }
+    _getSpawnFileName() {
+        if (IS_WINDOWS) {
+            if (this._isCmdFile()) {
+                return process.env['COMSPEC'] || 'cmd.exe';
+            }
+        }
+        return this.toolPath;
+    }
+    _getSpawnArgs(options) {
+        if (IS_WINDOWS) {
+            if (this._isCmdFile()) {
+                let argline = `/D /S /C "${this._windowsQuoteCmdArg(this.toolPath)}`;
+                for (const a of this.args) {
+                    argline += ' ';
+                    argline += options.windowsVerbatimArguments
+                        ? a
+                        : this._windowsQuoteCmdArg(a);
+                }
+                argline += '"';
+                return [argline];
+            }
+        }
+        return this.args;
+    }
+    _endsWith(str, end) {
+        return str.endsWith(end);
+    }
+    _isCmdFile() {
+        const upperToolPath = this.toolPath.toUpperCase();
+        return (this._endsWith(upperToolPath, '.CMD') ||
+            this._endsWith(upperToolPath, '.BAT'));
+    }
+    _windowsQuoteCmdArg(arg) {
+        // for .exe, apply the normal quoting rules that libuv applies
+        if (!this._isCmdFile()) {
+            return this._uvQuoteCmdArg(arg);
+        }
+        // otherwise apply quoting rules specific to the cmd.exe command line parser.
+        // the libuv rules are generic and are not designed specifically for cmd.exe
+        // command line parser.
+        //
+        // for a detailed description of the cmd.exe command line parser, refer to
+        // http://stackoverflow.com/questions/4094699/how-does-the-windows-command-interpreter-cmd-exe-parse-scripts/7970912#7970912
+        // need quotes for empty arg
+        if (!arg) {
+            return '""';
+        }
+        // determine whether the arg needs to be quoted
+        const cmdSpecialChars = [
+            ' ',
+            '\t',
+            '&',
+            '(',
+            ')',
+            '[',
+            ']',
+            '{',
+            '}',
+            '^',
+            '=',
+            ';',
+            '!',
+            "'",
+            '+',
+            ',',
+            '`',
+            '~',
+            '|',
+            '<',
+            '>',
+            '"'
+        ];
+        let needsQuotes = false;
+        for (const char of arg) {
+            if (cmdSpecialChars.some(x => x === char)) {
+                needsQuotes = true;
+                break;
+            }
+        }
+        // short-circuit if quotes not needed
+        if (!needsQuotes) {
+            return arg;
+        }
+        // the following quoting rules are very similar to the rules that by libuv applies.
+        //
+        // 1) wrap the string in quotes
+        //
+        // 2) double-up quotes - i.e. " => ""
+        //
+        //    this is different from the libuv quoting rules. libuv replaces " with \", which unfortunately
+        //    doesn't work well with a cmd.exe command line.
+        //
+        //    note, replacing " with "" also works well if the arg is passed to a downstream .NET console app.
+        //    for example, the command line:
+        //          foo.exe "myarg:""my val"""
+        //    is parsed by a .NET console app into an arg array:
+        //          [ "myarg:\"my val\"" ]
+        //    which is the same end result when applying libuv quoting rules. although the actual
+        //    command line from libuv quoting rules would look like:
+        //          foo.exe "myarg:\"my val\""
+        //
+        // 3) double-up slashes that precede a quote,
+        //    e.g.  hello \world    => "hello \world"
+        //          hello\"world    => "hello\\""world"
+        //          hello\\"world   => "hello\\\\""world"
+        //          hello world\    => "hello world\\"
+        //
+        //    technically this is not required for a cmd.exe command line, or the batch argument parser.
+        //    the reasons for including this as a .cmd quoting rule are:
+        //
+        //    a) this is optimized for the scenario where the argument is passed from the .cmd file to an
+        //       external program. many programs (e.g. .NET console apps) rely on the slash-doubling rule.
+        //
+        //    b) it's what we've been doing previously (by deferring to node default behavior) and we
+        //       haven't heard any complaints about that aspect.
+        //
+        // note, a weakness of the quoting rules chosen here, is that % is not escaped. in fact, % cannot be
+        // escaped when used on the command line directly - even though within a .cmd file % can be escaped
+        // by using %%.
+        //
+        // the saving grace is, on the command line, %var% is left as-is if var is not defined. this contrasts
+        // the line parsing rules within a .cmd file, where if var is not defined it is replaced with nothing.
+        //
+        // one option that was explored was replacing % with ^% - i.e. %var% => ^%var^%. this hack would
+        // often work, since it is unlikely that var^ would exist, and the ^ character is removed when the
+        // variable is used. the problem, however, is that ^ is not removed when %* is used to pass the args
+        // to an external program.
+        //
+        // an unexplored potential solution for the % escaping problem, is to create a wrapper .cmd file.
+        // % can be escaped within a .cmd file.
+        let reverse = '"';
+        let quoteHit = true;
+        for (let i = arg.length; i > 0; i--) {
+            // walk the string in reverse
+            reverse += arg[i - 1];
+            if (quoteHit && arg[i - 1] === '\\') {
+                reverse += '\\'; // double the slash
+            }
+            else if (arg[i - 1] === '"') {
+                quoteHit = true;
+                reverse += '"'; // double the quote
+            }
+            else {
+                quoteHit = false;
+            }
+        }
+        reverse += '"';
+        return reverse.split('').reverse().join('');
+    }
+    _uvQuoteCmdArg(arg) {
+        // Tool runner wraps child_process.spawn() and needs to apply the same quoting as
+        // Node in certain cases where the undocumented spawn option windowsVerbatimArguments
+        // is used.
+        //
+        // Since this function is a port of quote_cmd_arg from Node 4.x (technically, lib UV,
+        // see https://github.com/nodejs/node/blob/v4.x/deps/uv/src/win/process.c for details),
+        // pasting copyright notice from Node within this function:
+        //
+        //      Copyright Joyent, Inc. and other Node contributors. All rights reserved.
+        //
+        //      Permission is hereby granted, free of charge, to any person obtaining a copy
+        //      of this software and associated documentation files (the "Software"), to
+        //      deal in the Software without restriction, including without limitation the
+        //      rights to use, copy, modify, merge, publish, distribute, sublicense, and/or
+        //      sell copies of the Software, and to permit persons to whom the Software is
+        //      furnished to do so, subject to the following conditions:
+        //
+        //      The above copyright notice and this permission notice shall be included in
+        //      all copies or substantial portions of the Software.
+        //
+        //      THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR
+        //      IMPLIED, INCLUDING BUT NOT LIMITED TO THE WARRANTIES OF MERCHANTABILITY,
+        //      FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN NO EVENT SHALL THE
+        //      AUTHORS OR COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER
+        //      LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING
+        //      FROM, OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS
+        //      IN THE SOFTWARE.
+        if (!arg) {
+            // Need double quotation for empty argument
+            return '""';
+        }
+        if (!arg.includes(' ') && !arg.includes('\t') && !arg.includes('"')) {
+            // No quotation needed
+            return arg;
+        }
+        if (!arg.includes('"') && !arg.includes('\\')) {
+            // No embedded double quotes or backslashes, so I can just wrap
+            // quote marks around the whole thing.
+            return `"${arg}"`;
+        }
+        // Expected input/output:
+        //   input : hello"world
+        //   output: "hello\"world"
+        //   input : hello""world
+        //   output: "hello\"\"world"
+        //   input : hello\world
+        //   output: hello\world
+        //   input : hello\\world
+        //   output: hello\\world
+        //   input : hello\"world
+        //   output: "hello\\\"world"
+        //   input : hello\\"world
+        //   output: "hello\\\\\"world"
+        //   input : hello world\
+        //   output: "hello world\\" - note the comment in libuv actually reads "hello world\"
+        //                             but it appears the comment is wrong, it should be "hello world\\"
+        let reverse = '"';
+        let quoteHit = true;
+        for (let i = arg.length; i > 0; i--) {
+            // walk the string in reverse
+            reverse += arg[i - 1];
+            if (quoteHit && arg[i - 1] === '\\') {
+                reverse += '\\';
+            }
+            else if (arg[i - 1] === '"') {
+                quoteHit = true;
+                reverse += '\\';
+            }
+            else {
+                quoteHit = false;
+            }
+        }
+        reverse += '"';
+        return reverse.split('').reverse().join('');
+    }
+    _cloneExecOptions(options) {
+        options = options || {};
+        const result = {
+            cwd: options.cwd || process.cwd(),
+            env: options.env || process.env,
+            silent: options.silent || false,
+            windowsVerbatimArguments: options.windowsVerbatimArguments || false,
+            failOnStdErr: options.failOnStdErr || false,
+            ignoreReturnCode: options.ignoreReturnCode || false,
+            delay: options.delay || 10000
+        };
+        result.outStream = options.outStream || process.stdout;
+        result.errStream = options.errStream || process.stderr;
+        return result;
+    }
+    _getSpawnOptions(options, toolPath) {
+        options = options || {};
+        const result = {};
+        result.cwd = options.cwd;
+        result.env = options.env;
+        result['windowsVerbatimArguments'] =
+            options.windowsVerbatimArguments || this._isCmdFile();
+        if (options.windowsVerbatimArguments) {
+            result.argv0 = `"${toolPath}"`;
+        }
+        return result;
+    }
+    /**
+     * Exec a tool.
+     * Output will be streamed to the live console.
+     * Returns promise with return code
+     *
+     * @param     tool     path to tool to exec
+     * @param     options  optional exec options.  See ExecOptions
+     * @returns   number
+     */
+    exec() {
+        return toolrunner_awaiter(this, void 0, void 0, function* () {
+            // root the tool path if it is unrooted and contains relative pathing
+            if (!io_util/* isRooted */.Qh(this.toolPath) &&
+                (this.toolPath.includes('/') ||
+                    (IS_WINDOWS && this.toolPath.includes('\\')))) {
+                // prefer options.cwd if it is specified, however options.cwd may also need to be rooted
+                this.toolPath = external_path_.resolve(process.cwd(), this.options.cwd || process.cwd(), this.toolPath);
+            }
+            // if the tool is only a file name, then resolve it from the PATH
+            // otherwise verify it exists (add extension on Windows if necessary)
+            this.toolPath = yield io/* which */.K7(this.toolPath, true);
+            return new Promise((resolve, reject) => toolrunner_awaiter(this, void 0, void 0, function* () {
+                this._debug(`exec tool: ${this.toolPath}`);
+                this._debug('arguments:');
+                for (const arg of this.args) {
+                    this._debug(`   ${arg}`);
+                }
+                const optionsNonNull = this._cloneExecOptions(this.options);
+                if (!optionsNonNull.silent && optionsNonNull.outStream) {
+                    optionsNonNull.outStream.write(this._getCommandString(optionsNonNull) + external_os_namespaceObject.EOL);
+                }
+                const state = new ExecState(optionsNonNull, this.toolPath);
+                state.on('debug', (message) => {
+                    this._debug(message);
+                });
+                if (this.options.cwd && !(yield io_util/* exists */.t2(this.options.cwd))) {
+                    return reject(new Error(`The cwd: ${this.options.cwd} does not exist!`));
+                }
+                const fileName = this._getSpawnFileName();
+                const cp = external_child_process_.spawn(fileName, this._getSpawnArgs(optionsNonNull), this._getSpawnOptions(this.options, fileName));
+                let stdbuffer = '';
+                if (cp.stdout) {
+                    cp.stdout.on('data', (data) => {
+                        if (this.options.listeners && this.options.listeners.stdout) {
+                            this.options.listeners.stdout(data);
+                        }
+                        if (!optionsNonNull.silent && optionsNonNull.outStream) {
+                            optionsNonNull.outStream.write(data);
+                        }
+                        stdbuffer = this._processLineBuffer(data, stdbuffer, (line) => {
+                            if (this.options.listeners && this.options.listeners.stdline) {
+                                this.options.listeners.stdline(line);
+                            }
+                        });
+                    });
+                }
+                let errbuffer = '';
+                if (cp.stderr) {
+                    cp.stderr.on('data', (data) => {
+                        state.processStderr = true;
+                        if (this.options.listeners && this.options.listeners.stderr) {
+                            this.options.listeners.stderr(data);
+                        }
+                        if (!optionsNonNull.silent &&
+                            optionsNonNull.errStream &&
+                            optionsNonNull.outStream) {
+                            const s = optionsNonNull.failOnStdErr
+                                ? optionsNonNull.errStream
+                                : optionsNonNull.outStream;
+                            s.write(data);
+                        }
+                        errbuffer = this._processLineBuffer(data, errbuffer, (line) => {
+                            if (this.options.listeners && this.options.listeners.errline) {
+                                this.options.listeners.errline(line);
+                            }
+                        });
+                    });
+                }
+                cp.on('error', (err) => {
+                    state.processError = err.message;
+                    state.processExited = true;
+                    state.processClosed = true;
+                    state.CheckComplete();
+                });
+                cp.on('exit', (code) => {
+                    state.processExitCode = code;
+                    state.processExited = true;
+                    this._debug(`Exit code ${code} received from tool '${this.toolPath}'`);
+                    state.CheckComplete();
+                });
+                cp.on('close', (code) => {
+                    state.processExitCode = code;
+                    state.processExited = true;
+                    state.processClosed = true;
+                    this._debug(`STDIO streams have closed for tool '${this.toolPath}'`);
+                    state.CheckComplete();
+                });
+                state.on('done', (error, exitCode) => {
+                    if (stdbuffer.length > 0) {
+                        this.emit('stdline', stdbuffer);
+                    }
+                    if (errbuffer.length > 0) {
+                        this.emit('errline', errbuffer);
+                    }
+                    cp.removeAllListeners();
+                    if (error) {
+                        reject(error);
+                    }
+                    else {
+                        resolve(exitCode);
+                    }
+                });
+                if (this.options.input) {
+                    if (!cp.stdin) {
+                        throw new Error('child process missing stdin');
+                    }
+                    cp.stdin.end(this.options.input);
+                }
+            }));
+        });
+    }
+}
+/**
+ * Convert an arg string to an array of args. Handles escaping
+ *
+ * @param    argString   string of arguments
+ * @returns  string[]    array of arguments
+ */
+function argStringToArray(argString) {
+    const args = [];
+    let inQuotes = false;
+    let escaped = false;
+    let arg = '';
+    function append(c) {
+        // we only escape double quotes.
+        if (escaped && c !== '"') {
+            arg += '\\';
+        }
+        arg += c;
+        escaped = false;
+    }
+    for (let i = 0; i < argString.length; i++) {
+        const c = argString.charAt(i);
+        if (c === '"') {
+            if (!escaped) {
+                inQuotes = !inQuotes;
+            }
+            else {
+                append(c);
+            }
+            continue;
+        }
+        if (c === '\\' && escaped) {
+            append(c);
+            continue;
+        }
+        if (c === '\\' && inQuotes) {
+            escaped = true;
+            continue;
+        }
+        if (c === ' ' && !inQuotes) {
+            if (arg.length > 0) {
+                args.push(arg);
+                arg = '';
+            }
+            continue;
+        }
+        append(c);
+    }
+    if (arg.length > 0) {
+        args.push(arg.trim());
+    }
+    return args;
+}
+class ExecState extends external_events_.EventEmitter {
+    constructor(options, toolPath) {
+        super();
+        this.processClosed = false; // tracks whether the process has exited and stdio is closed
+        this.processError = '';
+        this.processExitCode = 0;
+        this.processExited = false; // tracks whether the process has exited
+        this.processStderr = false; // tracks whether stderr was written to
+        this.delay = 10000; // 10 seconds
+        this.done = false;
+        this.timeout = null;
+        if (!toolPath) {
+            throw new Error('toolPath must not be empty');
+        }
+        this.options = options;
+        this.toolPath = toolPath;
+        if (options.delay) {
+            this.delay = options.delay;
+        }
+    }
+    CheckComplete() {
+        if (this.done) {
+            return;
+        }
+        if (this.processClosed) {
+            this._setResult();
+        }
+        else if (this.processExited) {
+            this.timeout = (0,external_timers_namespaceObject.setTimeout)(ExecState.HandleTimeout, this.delay, this);
+        }
+    }
+    _debug(message) {
+        this.emit('debug', message);
+    }
+    _setResult() {
+        // determine whether there is an error
+        let error;
+        if (this.processExited) {
+            if (this.processError) {
+                error = new Error(`There was an error when attempting to execute the process '${this.toolPath}'. This may indicate the process failed to start. Error: ${this.processError}`);
+            }
+            else if (this.processExitCode !== 0 && !this.options.ignoreReturnCode) {
+                error = new Error(`The process '${this.toolPath}' failed with exit code ${this.processExitCode}`);
+            }
+            else if (this.processStderr && this.options.failOnStdErr) {
+                error = new Error(`The process '${this.toolPath}' failed because one or more lines were written to the STDERR stream`);
+            }
+        }
+        // clear the timeout
+        if (this.timeout) {
+            clearTimeout(this.timeout);
+            this.timeout = null;
+        }
+        this.done = true;
+        this.emit('done', error, this.processExitCode);
+    }
+    static HandleTimeout(state) {
+        if (state.done) {
+            return;
+        }
+        if (!state.processClosed && state.processExited) {
+            const message = `The STDIO streams did not close within ${state.delay / 1000} seconds of the exit event from process '${state.toolPath}'. This may indicate a child process inherited the STDIO streams and has not yet exited.`;
+            state._debug(message);
+        }
+        state._setResult();
+    }
+}
+//# sourceMappingURL=toolrunner.js.map
+;// CONCATENATED MODULE: ./node_modules/@actions/exec/lib/exec.js
+var exec_awaiter = (undefined && undefined.__awaiter) || function (thisArg, _arguments, P, generator) {
+    function adopt(value) { return value instanceof P ? value : new P(function (resolve) { resolve(value); }); }
+    return new (P || (P = Promise))(function (resolve, reject) {
+        function fulfilled(value) { try { step(generator.next(value)); } catch (e) { reject(e); } }
+        function rejected(value) { try { step(generator["throw"](value)); } catch (e) { reject(e); } }
+        function step(result) { result.done ? resolve(result.value) : adopt(result.value).then(fulfilled, rejected); }
+        step((generator = generator.apply(thisArg, _arguments || [])).next());
+    });
+};
+
+
+/**
+ * Exec a command.
+ * Output will be streamed to the live console.
+ * Returns promise with return code
+ *
+ * @param     commandLine        command to execute (can include additional args). Must be correctly escaped.
+ * @param     args               optional arguments for tool. Escaping is handled by the lib.
+ * @param     options            optional exec options.  See ExecOptions
+ * @returns   Promise<number>    exit code
+ */
+function exec_exec(commandLine, args, options) {
+    return exec_awaiter(this, void 0, void 0, function* () {
+        const commandArgs = tr.argStringToArray(commandLine);
+        if (commandArgs.length === 0) {
+            throw new Error(`Parameter 'commandLine' cannot be null or empty.`);
+        }
+        // Path to tool to execute should be first arg
+        const toolPath = commandArgs[0];
+        args = commandArgs.slice(1).concat(args || []);
+        const runner = new tr.ToolRunner(toolPath, args, options);
+        return runner.exec();
+    });
+}
+/**
+ * Exec a command and get the output.
+ * Output will be streamed to the live console.
+ * Returns promise with the exit code and collected stdout and stderr
+ *
+ * @param     commandLine           command to execute (can include additional args). Must be correctly escaped.
+ * @param     args                  optional arguments for tool. Escaping is handled by the lib.
+ * @param     options               optional exec options.  See ExecOptions
+ * @returns   Promise<ExecOutput>   exit code, stdout, and stderr
+ */
+function getExecOutput(commandLine, args, options) {
+    return exec_awaiter(this, void 0, void 0, function* () {
+        var _a, _b;
+        let stdout = '';
+        let stderr = '';
+        //Using string decoder covers the case where a mult-byte character is split
+        const stdoutDecoder = new StringDecoder('utf8');
+        const stderrDecoder = new StringDecoder('utf8');
+        const originalStdoutListener = (_a = options === null || options === void 0 ? void 0 : options.listeners) === null || _a === void 0 ? void 0 : _a.stdout;
+        const originalStdErrListener = (_b = options === null || options === void 0 ? void 0 : options.listeners) === null || _b === void 0 ? void 0 : _b.stderr;
+        const stdErrListener = (data) => {
+            stderr += stderrDecoder.write(data);
+            if (originalStdErrListener) {
+                originalStdErrListener(data);
+            }
+        };
+        const stdOutListener = (data) => {
+            stdout += stdoutDecoder.write(data);
+            if (originalStdoutListener) {
+                originalStdoutListener(data);
+            }
+        };
+        const listeners = Object.assign(Object.assign({}, options === null || options === void 0 ? void 0 : options.listeners), { stdout: stdOutListener, stderr: stdErrListener });
+        const exitCode = yield exec_exec(commandLine, args, Object.assign(Object.assign({}, options), { listeners }));
+        //flush any remaining characters
+        stdout += stdoutDecoder.end();
+        stderr += stderrDecoder.end();
+        return {
+            exitCode,
+            stdout,
+            stderr
+        };
+    });
+}
+//# sourceMappingURL=exec.js.map
 ;// CONCATENATED MODULE: ./node_modules/@actions/core/lib/platform.js
 var platform_awaiter = (undefined && undefined.__awaiter) || function (thisArg, _arguments, P, generator) {
     function adopt(value) { return value instanceof P ? value : new P(function (resolve) { resolve(value); }); }
@@ -22824,8 +15675,8 @@ const getLinuxInfo = () => platform_awaiter(void 0, void 0, void 0, function* ()
         version
     };
 });
-const platform = external_os_.platform();
-const arch = external_os_.arch();
+const platform = external_os_namespaceObject.platform();
+const arch = external_os_namespaceObject.arch();
 const isWindows = platform === 'win32';
 const isMacOS = platform === 'darwin';
 const isLinux = platform === 'linux';
@@ -23006,7 +15857,7 @@ function setOutput(name, value) {
     if (filePath) {
         return file_command_issueFileCommand('OUTPUT', file_command_prepareKeyValueMessage(name, value));
     }
-    process.stdout.write(external_os_.EOL);
+    process.stdout.write(external_os_namespaceObject.EOL);
     command_issueCommand('set-output', { name }, utils_toCommandValue(value));
 }
 /**
@@ -23074,7 +15925,7 @@ function notice(message, properties = {}) {
  * @param message info message
  */
 function core_info(message) {
-    process.stdout.write(message + external_os_.EOL);
+    process.stdout.write(message + external_os_namespaceObject.EOL);
 }
 /**
  * Begin an output group.
@@ -23200,23 +16051,41 @@ function isSet(value) {
     return value !== undefined && value !== '';
 }
 
+// EXTERNAL MODULE: ./lib/report/text.js
+var report_text = __nccwpck_require__(884);
 ;// CONCATENATED MODULE: ./lib/host/secrets.js
-function secretStore(onLine = () => { }) {
-    const lines = new Set();
+
+const LEAST_CHARACTERS = 8;
+function secretStore(announce = () => { }) {
+    const forms = new Set();
+    let sorted;
     return {
-        add(secret) {
-            for (const line of secret.split(/\r?\n/)) {
-                if (line.trim() !== '') {
-                    lines.add(line);
-                    onLine(line);
+        add(secret, origin) {
+            for (const line of secret.split(/\r?\n/).filter(one => one.trim() !== '')) {
+                for (const form of formsOf(line)) {
+                    forms.add(form);
+                }
+                if (origin === 'job' && line.length >= LEAST_CHARACTERS) {
+                    announce(line);
                 }
             }
+            sorted = undefined;
         },
         redact(text) {
-            const sorted = [...lines].sort((one, other) => other.length - one.length);
-            return sorted.reduce((result, line) => result.replaceAll(line, '***'), text);
+            sorted ??= [...forms].sort((one, other) => other.length - one.length);
+            return sorted.reduce((result, form) => form.length < LEAST_CHARACTERS ? result.replaceAll(alone(form), '***') : result.replaceAll(form, '***'), (0,report_text/* harmless */.Is)(text));
         },
     };
+}
+function formsOf(line) {
+    const quoted = [line, JSON.stringify(line).slice(1, -1)];
+    const forms = [...quoted, ...quoted.map(report_text/* harmless */.Is)];
+    const encoded = [encodeURIComponent(Buffer.from(line).toString()), Buffer.from(line).toString('base64')];
+    return [...forms, ...(line.length < LEAST_CHARACTERS ? [] : encoded)].filter(form => form !== '');
+}
+function alone(form) {
+    const literal = form.replaceAll(/[.*+?^${}()|[\]\\]/g, '\\$&');
+    return new RegExp(`(?<![\\w/@-]|\\w[.:])${literal}(?![\\w/@-]|[.:]\\w)`, 'g');
 }
 
 ;// CONCATENATED MODULE: ./lib/host/github.js
@@ -23228,26 +16097,37 @@ function githubHost(env = process.env) {
     const isGitea = Boolean(env.GITEA_ACTIONS || env.FORGEJO_ACTIONS);
     const hasCommands = isGitea || Boolean(env.GITHUB_ACTIONS);
     const hasAnnotations = hasCommands && !isGitea;
-    const secrets = secretStore(line => {
+    const { add, redact } = secretStore(line => {
         if (hasCommands) {
             core_setSecret(line);
         }
     });
-    const info = (text) => core_info((hasCommands ? text : secrets.redact(text)).replaceAll(/^(?=[^\S\n]*(?:::|##\[))/gm, '| '));
+    let isInGroupOfRunner = isGitea;
+    const endGroupOfRunner = () => {
+        if (isInGroupOfRunner) {
+            endGroup();
+        }
+        isInGroupOfRunner = false;
+    };
+    const info = (text) => {
+        endGroupOfRunner();
+        core_info(redact(text));
+    };
     return {
         input: name => env[`INPUT_${name.replaceAll(' ', '_').toUpperCase()}`],
         temporaryDirectory: env.RUNNER_TEMP || (0,external_node_os_.tmpdir)(),
         defaultConfig: undefined,
         ci: ciRun(env),
-        mask: secrets.add,
-        redact: secrets.redact,
+        mask: add,
+        redact,
         info,
         result: info,
-        warning: message => (hasAnnotations ? warning(message) : info(`warning: ${message}`)),
-        error: (message, title) => (hasAnnotations ? error(message, { title }) : info(`error: ${title}\n${message}`)),
+        warning: message => (hasAnnotations ? warning(redact(message)) : info(`warning: ${message}`)),
+        error: (message, title) => hasAnnotations ? error(redact(message), { title: redact(title) }) : info(`error: ${title}\n${message}`),
         group: async (title, body) => {
             if (hasCommands) {
-                return await group(title, body);
+                endGroupOfRunner();
+                return await group(redact(title), body);
             }
             info(title);
             return await body();
@@ -23274,6 +16154,1038 @@ function githubHost(env = process.env) {
         },
     };
 }
+
+
+/***/ }),
+
+/***/ 9385:
+/***/ ((__unused_webpack_module, __webpack_exports__, __nccwpck_require__) => {
+
+"use strict";
+/* harmony export */ __nccwpck_require__.d(__webpack_exports__, {
+/* harmony export */   d: () => (/* binding */ EXIT)
+/* harmony export */ });
+/* unused harmony export OUTPUTS */
+const OUTPUTS = {
+    images: 'The references that all nodes were seen to hold at the end of a push or check (with `mode: bundle`: that the file holds), one per line; empty when the job failed.',
+    'image-ids': 'JSON: image ID (config digest) of these, by reference and platform.',
+    nodes: 'JSON: one object per node with its facts, findings, bytes sent, verdicts and error.',
+    'bytes-sent': 'Bytes of image archives sent to all nodes together.',
+    changed: '`true` when some node did not have the images before (with `mode: plan` and `check`: does not have them; with `prune`: lost some), else `false`.',
+    drift: 'JSON, with `mode: check`: one object per node and image that is not as it should be, or per node that could not be asked.',
+    bundle: 'The file that `mode: bundle` has written.',
+};
+const EXIT = { ok: 0, failed: 1, usage: 2, SIGHUP: 129, SIGINT: 130, SIGTERM: 143 };
+
+
+/***/ }),
+
+/***/ 7190:
+/***/ ((__unused_webpack_module, __webpack_exports__, __nccwpck_require__) => {
+
+"use strict";
+/* harmony export */ __nccwpck_require__.d(__webpack_exports__, {
+/* harmony export */   n: () => (/* binding */ catchStray)
+/* harmony export */ });
+/* harmony import */ var node_util__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(7975);
+/* harmony import */ var node_util__WEBPACK_IMPORTED_MODULE_0___default = /*#__PURE__*/__nccwpck_require__.n(node_util__WEBPACK_IMPORTED_MODULE_0__);
+/* harmony import */ var _errors_js__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(2357);
+/* harmony import */ var _report_publish_js__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(4119);
+/* harmony import */ var _host_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(9385);
+
+
+
+
+function catchStray(host) {
+    for (const method of ['log', 'info', 'debug', 'warn', 'error', 'trace']) {
+        console[method] = (...values) => host.info((0,node_util__WEBPACK_IMPORTED_MODULE_0__.format)(...values));
+    }
+    process.removeAllListeners('warning');
+    process.on('warning', ({ name, message }) => host.info(`${name}: ${message}`));
+    process.on('uncaughtException', thrown => {
+        const error = (0,_errors_js__WEBPACK_IMPORTED_MODULE_1__/* .toSideloadError */ .Lq)(thrown);
+        host.error((0,_report_publish_js__WEBPACK_IMPORTED_MODULE_2__/* .describe */ .q0)(error), _errors_js__WEBPACK_IMPORTED_MODULE_1__/* .ERRORS */ .Sr[error.code].title);
+        host.info(String(thrown instanceof Error ? thrown.stack : thrown));
+        process.exit(_host_js__WEBPACK_IMPORTED_MODULE_3__/* .EXIT */ .d.failed);
+    });
+}
+
+
+/***/ }),
+
+/***/ 8834:
+/***/ ((__unused_webpack_module, __webpack_exports__, __nccwpck_require__) => {
+
+"use strict";
+/* harmony export */ __nccwpck_require__.d(__webpack_exports__, {
+/* harmony export */   CC: () => (/* binding */ problem),
+/* harmony export */   Fo: () => (/* binding */ collect),
+/* harmony export */   Jh: () => (/* binding */ throwProblems),
+/* harmony export */   SP: () => (/* binding */ shown)
+/* harmony export */ });
+/* harmony import */ var _errors_js__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(2357);
+
+function problem(message, hint) {
+    return { code: 'INPUT_INVALID', message, hint };
+}
+const SHOWN_CHARACTERS = 100;
+function shown(text) {
+    const start = text.startsWith('-----BEGIN') ? '-----BEGIN' : (text.split('\n')[0] ?? '').slice(0, SHOWN_CHARACTERS);
+    return `${JSON.stringify(start)}${start === text ? '' : '…'}`;
+}
+function collect(problems, parse) {
+    try {
+        return parse();
+    }
+    catch (thrown) {
+        const { code, message, hint } = (0,_errors_js__WEBPACK_IMPORTED_MODULE_0__/* .toSideloadError */ .Lq)(thrown);
+        if (code === 'INTERNAL') {
+            throw thrown;
+        }
+        problems.push({ code, message, hint });
+        return undefined;
+    }
+}
+function throwProblems(problems) {
+    const [first, ...rest] = problems;
+    if (first === undefined) {
+        return;
+    }
+    if (rest.length === 0) {
+        throw new _errors_js__WEBPACK_IMPORTED_MODULE_0__/* .SideloadError */ .wR(first.code, first.message, { hint: first.hint });
+    }
+    const lines = problems.map(one => `  - ${one.message}${one.hint === undefined ? '' : ` (${one.hint})`}`);
+    throw new _errors_js__WEBPACK_IMPORTED_MODULE_0__/* .SideloadError */ .wR('INPUT_INVALID', `${problems.length} problems with the inputs:\n${lines.join('\n')}`);
+}
+
+
+/***/ }),
+
+/***/ 3922:
+/***/ ((__unused_webpack_module, __webpack_exports__, __nccwpck_require__) => {
+
+"use strict";
+/* harmony export */ __nccwpck_require__.d(__webpack_exports__, {
+/* harmony export */   c: () => (/* binding */ reportDocument),
+/* harmony export */   s: () => (/* binding */ jsonText)
+/* harmony export */ });
+/* harmony import */ var _version_js__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(7992);
+/* harmony import */ var _report_js__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(3101);
+
+
+function reportDocument(report, ci) {
+    const { startedAt, endedAt, ...rest } = report;
+    return {
+        schemaVersion: _report_js__WEBPACK_IMPORTED_MODULE_0__/* .SCHEMA_VERSION */ .f$,
+        tool: { name: 'kube-sideload', version: _version_js__WEBPACK_IMPORTED_MODULE_1__/* .VERSION */ .x },
+        ci,
+        succeeded: (0,_report_js__WEBPACK_IMPORTED_MODULE_0__/* .succeeded */ .gq)(report),
+        startedAt,
+        endedAt,
+        durationMs: Math.max(0, Date.parse(endedAt) - Date.parse(startedAt)),
+        bytesSent: (0,_report_js__WEBPACK_IMPORTED_MODULE_0__/* .bytesSent */ .yb)(report),
+        ...rest,
+        held: (0,_report_js__WEBPACK_IMPORTED_MODULE_0__/* .heldOf */ .Le)(report),
+    };
+}
+function jsonText(document) {
+    return `${JSON.stringify(document, undefined, 2)}\n`;
+}
+
+
+/***/ }),
+
+/***/ 6893:
+/***/ ((__unused_webpack_module, __webpack_exports__, __nccwpck_require__) => {
+
+"use strict";
+
+// EXPORTS
+__nccwpck_require__.d(__webpack_exports__, {
+  tR: () => (/* binding */ REPORT_KINDS),
+  Kl: () => (/* binding */ faultOf),
+  Tw: () => (/* binding */ reportProblems),
+  Li: () => (/* binding */ writeReports)
+});
+
+// EXTERNAL MODULE: external "node:fs"
+var external_node_fs_ = __nccwpck_require__(3024);
+// EXTERNAL MODULE: external "node:fs/promises"
+var promises_ = __nccwpck_require__(1455);
+// EXTERNAL MODULE: external "node:path"
+var external_node_path_ = __nccwpck_require__(6760);
+// EXTERNAL MODULE: ./lib/errors.js
+var errors = __nccwpck_require__(2357);
+// EXTERNAL MODULE: ./lib/problems.js
+var problems = __nccwpck_require__(8834);
+// EXTERNAL MODULE: ./lib/report/document.js
+var report_document = __nccwpck_require__(3922);
+;// CONCATENATED MODULE: ./lib/report/dotenv.js
+const MAX_BYTES = 5120;
+const MAX_VARIABLES = 20;
+function dotenvText(document) {
+    const failed = document.nodes.filter(node => node.error !== undefined);
+    const images = Object.entries(document.held ?? {});
+    const facts = [
+        ['SUCCEEDED', document.succeeded],
+        ['CHANGED', document.changed],
+        ['RUN', document.run],
+        ['TOOL_VERSION', document.tool.version],
+        ['BYTES_SENT', document.bytesSent],
+        ['DURATION_MS', document.durationMs],
+        ['NODE_COUNT', document.nodes.length],
+        ['FAILED_NODE_COUNT', failed.length],
+        ['FAILED_NODES', failed.map(({ node }) => node).join(',')],
+        ['ERROR_CODE', (document.error ?? failed[0]?.error)?.code],
+        ['IMAGE_COUNT', images.length],
+        ...images.flatMap(([reference, ids], index) => [
+            [`IMAGE_${index + 1}`, reference],
+            [`IMAGE_${index + 1}_ID`, idsText(ids)],
+        ]),
+    ];
+    let text = '';
+    let count = 0;
+    for (const [key, value] of facts) {
+        const line = `KUBE_SIDELOAD_${key}=${oneLine(String(value ?? ''))}\n`;
+        if (value === undefined || value === '') {
+            continue;
+        }
+        if (count === MAX_VARIABLES || Buffer.byteLength(text + line) > MAX_BYTES) {
+            break;
+        }
+        text += line;
+        count++;
+    }
+    return text;
+}
+function idsText(ids) {
+    const entries = Object.entries(ids);
+    return entries.length === 1 ? (entries[0]?.[1] ?? '') : entries.map(pair => pair.join('=')).join(',');
+}
+function oneLine(text) {
+    return text.replaceAll(/\p{Cc}+/gu, ' ').trim();
+}
+
+// EXTERNAL MODULE: ./lib/report/report.js
+var report_report = __nccwpck_require__(3101);
+;// CONCATENATED MODULE: ./lib/report/junit.js
+
+
+const SUITE = 'kube-sideload';
+function junitText(document) {
+    const cases = [...document.nodes.flatMap(node => casesOf(node, document)), ...wholeRun(document)];
+    const failures = cases.filter(({ failure }) => failure !== undefined).length;
+    const skipped = cases.filter(one => one.skipped !== undefined).length;
+    const counts = `tests="${cases.length}" failures="${failures}" errors="0" skipped="${skipped}" time="${seconds(document.durationMs)}"`;
+    return [
+        '<?xml version="1.0" encoding="UTF-8"?>',
+        `<testsuites name="${SUITE}" ${counts}>`,
+        `  <testsuite name="${SUITE} ${xmlText(document.mode)}" ${counts} timestamp="${document.startedAt.slice(0, 19)}">`,
+        ...cases.flatMap(testCase),
+        '  </testsuite>',
+        '</testsuites>',
+        '',
+    ].join('\n');
+}
+function casesOf(node, report) {
+    const { durationMs } = node;
+    const whole = { name: `${node.node}: node`, durationMs };
+    const images = node.images.map(image => {
+        const isTold = image.error !== undefined || image.isHeld === true || report.mode !== 'push';
+        const skipped = isTold ? undefined : `${UNPROVEN[image.outcome] ?? 'not proven'}: ${reasonOf(node, report)}`;
+        return { name: `${node.node}: ${image.reference}`, durationMs, failure: image.error, skipped };
+    });
+    const isImages = node.images.some(({ error }) => error?.code === node.error?.code);
+    return node.error !== undefined && !isImages
+        ? [{ ...whole, failure: node.error }, ...images]
+        : images.length > 0
+            ? images
+            : report.mode === 'prune' && node.retention !== undefined
+                ? [whole]
+                : [{ ...whole, skipped: reasonOf(node, report) }];
+}
+const UNPROVEN = {
+    none: 'not put on the node',
+    restored: 'put there and taken back',
+};
+function reasonOf(node, report) {
+    if (node.error !== undefined) {
+        return `the node failed [${node.error.code}]`;
+    }
+    if (report.error !== undefined) {
+        return `the run was stopped [${report.error.code}]`;
+    }
+    return 'another node failed, and it is all nodes or none';
+}
+function wholeRun(report) {
+    const about = { name: 'run', durationMs: 0 };
+    const stopped = (0,report_report/* stoppingErrors */.UO)(report);
+    if (stopped.length > 0) {
+        return stopped.map((failure, index) => ({
+            ...about,
+            name: index === 0 ? 'run' : `run (${failure.code})`,
+            failure,
+        }));
+    }
+    const isSilent = !(0,report_report/* succeeded */.gq)(report) && report.nodes.every(node => node.error === undefined);
+    return isSilent ? [{ ...about, failure: { code: 'INTERNAL', message: 'nothing was proven', hint: '' } }] : [];
+}
+function testCase({ name, durationMs, failure, skipped }) {
+    const start = `    <testcase classname="${SUITE}" name="${xmlText(name)}" time="${seconds(durationMs)}"`;
+    if (failure !== undefined) {
+        const { code, message, hint } = failure;
+        const title = `${errors/* ERRORS */.Sr[code].title} [${code}]`;
+        return [
+            `${start}>`,
+            `      <failure message="${xmlText(title)}" type="${code}">${xmlText(`${message}\nNext step: ${hint}`)}</failure>`,
+            '    </testcase>',
+        ];
+    }
+    if (skipped !== undefined) {
+        return [`${start}>`, `      <skipped message="${xmlText(skipped)}"/>`, '    </testcase>'];
+    }
+    return [`${start}/>`];
+}
+function seconds(milliseconds) {
+    return (milliseconds / 1000).toFixed(3);
+}
+function xmlText(text) {
+    return (text
+        .replaceAll(/[\u0000-\u0008\u000b\u000c\u000e-\u001f\ufffe\uffff]|\p{Surrogate}/gu, '\ufffd')
+        .replaceAll('&', '&amp;')
+        .replaceAll('<', '&lt;')
+        .replaceAll('>', '&gt;')
+        .replaceAll('"', '&quot;')
+        .replaceAll('\r', '&#13;'));
+}
+
+;// CONCATENATED MODULE: ./lib/report/files.js
+
+
+
+
+
+
+
+
+const WRITERS = {
+    json: report_document/* jsonText */.s,
+    junit: junitText,
+    dotenv: dotenvText,
+};
+const REPORT_KINDS = Object.keys(WRITERS);
+function reportProblems(files) {
+    const entries = Object.entries(files).map(([kind, file]) => ({ input: `report-${kind}`, file, path: (0,external_node_path_.resolve)(file) }));
+    return entries.flatMap(({ input, file, path }, index) => {
+        const other = entries.slice(0, index).find(one => one.path === path);
+        if (other !== undefined) {
+            return [(0,problems/* problem */.CC)(`\`${input}\` and \`${other.input}\` name the same file`, 'give each a file of its own')];
+        }
+        const fault = faultOf(path);
+        return fault === undefined ? [] : [(0,problems/* problem */.CC)(`\`${input}\`: ${(0,problems/* shown */.SP)(file)} ${fault}`)];
+    });
+}
+function faultOf(path) {
+    if ((0,external_node_fs_.statSync)(path, { throwIfNoEntry: false })?.isDirectory() === true) {
+        return 'is a directory';
+    }
+    let directory = (0,external_node_path_.dirname)(path);
+    try {
+        while ((0,external_node_fs_.statSync)(directory, { throwIfNoEntry: false }) === undefined) {
+            directory = (0,external_node_path_.dirname)(directory);
+        }
+        if (!(0,external_node_fs_.statSync)(directory).isDirectory()) {
+            return `cannot be written: ${directory} is not a directory`;
+        }
+        (0,external_node_fs_.accessSync)(directory, external_node_fs_.constants.W_OK | external_node_fs_.constants.X_OK);
+        return undefined;
+    }
+    catch (thrown) {
+        return `cannot be written: ${directory} (${thrown.code})`;
+    }
+}
+async function writeReports(files, document) {
+    const results = await Promise.allSettled(REPORT_KINDS.map(async (kind) => {
+        const file = files[kind];
+        if (file !== undefined) {
+            await replace((0,external_node_path_.resolve)(file), WRITERS[kind](document)).catch((thrown) => {
+                throw new Error(`${file}: ${(0,errors/* messageOf */.bD)(thrown)}`);
+            });
+        }
+    }));
+    const faults = results.flatMap(result => (result.status === 'rejected' ? [(0,errors/* messageOf */.bD)(result.reason)] : []));
+    if (faults.length > 0) {
+        throw new errors/* SideloadError */.wR('REPORT_FAILED', faults.join('\n'));
+    }
+}
+async function replace(path, text) {
+    await (0,promises_.mkdir)((0,external_node_path_.dirname)(path), { recursive: true });
+    const aside = (0,external_node_path_.join)((0,external_node_path_.dirname)(path), `.${(0,external_node_path_.basename)(path)}.${process.pid}.tmp`);
+    try {
+        await (0,promises_.writeFile)(aside, text);
+        await (0,promises_.rename)(aside, path);
+    }
+    catch (thrown) {
+        await (0,promises_.rm)(aside, { force: true });
+        throw thrown;
+    }
+}
+
+
+/***/ }),
+
+/***/ 4119:
+/***/ ((__unused_webpack_module, __webpack_exports__, __nccwpck_require__) => {
+
+"use strict";
+
+// EXPORTS
+__nccwpck_require__.d(__webpack_exports__, {
+  q0: () => (/* binding */ describe),
+  mk: () => (/* binding */ publish),
+  f4: () => (/* binding */ writeAll)
+});
+
+// EXTERNAL MODULE: ./lib/errors.js
+var errors = __nccwpck_require__(2357);
+// EXTERNAL MODULE: ./lib/host/host.js
+var host_host = __nccwpck_require__(9385);
+// EXTERNAL MODULE: ./lib/report/document.js
+var report_document = __nccwpck_require__(3922);
+// EXTERNAL MODULE: ./lib/report/files.js + 2 modules
+var report_files = __nccwpck_require__(6893);
+// EXTERNAL MODULE: ./lib/report/report.js
+var report_report = __nccwpck_require__(3101);
+;// CONCATENATED MODULE: ./lib/report/outputs.js
+
+function outputsOf(report) {
+    const held = (0,report_report/* heldOf */.Le)(report);
+    return {
+        images: Object.keys(held).join('\n'),
+        'image-ids': JSON.stringify(held),
+        nodes: JSON.stringify(report.nodes),
+        'bytes-sent': String((0,report_report/* bytesSent */.yb)(report)),
+        changed: String(report.changed),
+        ...(report.bundle !== undefined && { bundle: report.bundle.path }),
+        ...(report.mode === 'check' && { drift: JSON.stringify((0,report_report/* driftOf */.$p)(report)) }),
+    };
+}
+
+// EXTERNAL MODULE: ./lib/report/table.js
+var table = __nccwpck_require__(1475);
+// EXTERNAL MODULE: ./lib/report/units.js
+var units = __nccwpck_require__(8492);
+;// CONCATENATED MODULE: ./lib/report/publish.js
+
+
+
+
+
+
+
+
+async function publish(record, host, files = {}, exitCode = host_host/* EXIT */.d.failed) {
+    const report = (0,report_report/* redacted */.pc)(record, host.redact);
+    const ok = (0,report_report/* succeeded */.gq)(report);
+    if (report.nodes.length > 0 || report.bundle !== undefined) {
+        for (const line of (0,table/* textTable */.ed)(report, host.size.columns)) {
+            host.result(line);
+        }
+    }
+    for (const { nodes, finding } of (0,report_report/* warningsOf */.nZ)(report)) {
+        host.warning(`${(0,report_report/* listOf */.c3)(nodes)}: ${describe(finding)}`);
+    }
+    for (const { title, error } of (0,report_report/* errorsOf */.Bp)(report)) {
+        host.error(describe(error), title);
+    }
+    for (const [name, value] of Object.entries(outputsOf(report))) {
+        host.output(name, value);
+    }
+    await host.summary((0,table/* markdown */.wD)(report, ok));
+    const isWritten = await writeAll(report, host, files);
+    if (ok && isWritten) {
+        host.result(success(report));
+    }
+    else if (!ok) {
+        host.fail((0,report_report/* causesOf */.cZ)(report), exitCode === host_host/* EXIT */.d.failed && (0,report_report/* isMisused */.zX)(report) ? host_host/* EXIT */.d.usage : exitCode);
+    }
+    else {
+        host.fail(`${errors/* ERRORS */.Sr.REPORT_FAILED.title} [REPORT_FAILED]`, host_host/* EXIT */.d.failed);
+    }
+}
+async function writeAll(report, host, files) {
+    const document = (0,report_report/* redacted */.pc)((0,report_document/* reportDocument */.c)(report, host.ci), host.redact);
+    host.report(document);
+    try {
+        await (0,report_files/* writeReports */.Li)(files, document);
+        return true;
+    }
+    catch (thrown) {
+        const error = (0,errors/* toSideloadError */.Lq)(thrown);
+        host.error(describe(error), errors/* ERRORS */.Sr[error.code].title);
+        return false;
+    }
+}
+function describe({ code, message, hint }) {
+    return `${message}\nNext step: ${hint} [${code}]`;
+}
+function success(report) {
+    if (report.bundle !== undefined) {
+        const { path, sizeBytes, digest } = report.bundle;
+        return `done: ${path}, ${(0,units/* formatBytes */.z)(sizeBytes)}, ${digest}`;
+    }
+    const [nodes, hold] = report.nodes.length === 1 ? ['the node', 'holds'] : [`all ${report.nodes.length} nodes`, 'hold'];
+    if (report.mode === 'plan') {
+        return `a push to ${nodes} would start`;
+    }
+    if (report.mode === 'check') {
+        return `${nodes} ${hold} what should be there`;
+    }
+    if (report.mode === 'prune') {
+        const fates = report.nodes.flatMap(node => node.retention ?? []).map(({ fate }) => fate);
+        const count = (wanted) => fates.filter(fate => fate === wanted).length;
+        return `done: ${count('removed')} references removed, ${count('removable')} could be, ${count('in-use')} are old and in use`;
+    }
+    const duration = (0,units/* formatDuration */.a)(Date.parse(report.endedAt) - Date.parse(report.startedAt));
+    return `done: ${nodes} ${hold} what CI built; ${(0,units/* formatBytes */.z)((0,report_report/* bytesSent */.yb)(report))} sent, ${duration}`;
+}
+
+
+/***/ }),
+
+/***/ 3101:
+/***/ ((__unused_webpack_module, __webpack_exports__, __nccwpck_require__) => {
+
+"use strict";
+/* harmony export */ __nccwpck_require__.d(__webpack_exports__, {
+/* harmony export */   $p: () => (/* binding */ driftOf),
+/* harmony export */   Bp: () => (/* binding */ errorsOf),
+/* harmony export */   Le: () => (/* binding */ heldOf),
+/* harmony export */   UO: () => (/* binding */ stoppingErrors),
+/* harmony export */   ZV: () => (/* binding */ errorReport),
+/* harmony export */   c3: () => (/* binding */ listOf),
+/* harmony export */   c4: () => (/* binding */ allFindings),
+/* harmony export */   cZ: () => (/* binding */ causesOf),
+/* harmony export */   f$: () => (/* binding */ SCHEMA_VERSION),
+/* harmony export */   gq: () => (/* binding */ succeeded),
+/* harmony export */   nZ: () => (/* binding */ warningsOf),
+/* harmony export */   pc: () => (/* binding */ redacted),
+/* harmony export */   xr: () => (/* binding */ DocumentSchema),
+/* harmony export */   yb: () => (/* binding */ bytesSent),
+/* harmony export */   zX: () => (/* binding */ isMisused)
+/* harmony export */ });
+/* harmony import */ var valibot__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(7934);
+/* harmony import */ var _errors_js__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(2357);
+/* harmony import */ var _text_js__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(884);
+
+
+
+const SCHEMA_VERSION = 1;
+const list = (item) => valibot__WEBPACK_IMPORTED_MODULE_2__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_2__/* .array */ .YOg(item), valibot__WEBPACK_IMPORTED_MODULE_2__/* .readonly */ .tBZ());
+const text = (description) => valibot__WEBPACK_IMPORTED_MODULE_2__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_2__/* .string */ .YjP(), valibot__WEBPACK_IMPORTED_MODULE_2__/* .description */ .h_(description));
+const count = (description) => valibot__WEBPACK_IMPORTED_MODULE_2__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_2__/* .number */ .aig(), valibot__WEBPACK_IMPORTED_MODULE_2__/* .integer */ .ndf(), valibot__WEBPACK_IMPORTED_MODULE_2__/* .minValue */ .Wwf(0), valibot__WEBPACK_IMPORTED_MODULE_2__/* .description */ .h_(description));
+const time = (description) => valibot__WEBPACK_IMPORTED_MODULE_2__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_2__/* .string */ .YjP(), valibot__WEBPACK_IMPORTED_MODULE_2__/* .isoTimestamp */ .yhX(), valibot__WEBPACK_IMPORTED_MODULE_2__/* .description */ .h_(description));
+const Code = valibot__WEBPACK_IMPORTED_MODULE_2__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_2__/* .string */ .YjP(), valibot__WEBPACK_IMPORTED_MODULE_2__/* .regex */ .yGV(/^[A-Z][A-Z0-9_]*$/), valibot__WEBPACK_IMPORTED_MODULE_2__/* .description */ .h_('An error code; docs/troubleshooting.md explains each.'));
+const errorEntries = {
+    code: Code,
+    message: text('What happened.'),
+    hint: text('The next step.'),
+};
+const ErrorSchema = valibot__WEBPACK_IMPORTED_MODULE_2__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_2__/* .object */ .Ikc(errorEntries), valibot__WEBPACK_IMPORTED_MODULE_2__/* .readonly */ .tBZ());
+const FindingSchema = valibot__WEBPACK_IMPORTED_MODULE_2__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_2__/* .object */ .Ikc({
+    node: text('The node as the user named it, or the Kubernetes name of one that is not in the list.'),
+    severity: valibot__WEBPACK_IMPORTED_MODULE_2__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_2__/* .picklist */ .KIO(['error', 'warning']), valibot__WEBPACK_IMPORTED_MODULE_2__/* .description */ .h_('An error stops the job, on all nodes.')),
+    ...errorEntries,
+}), valibot__WEBPACK_IMPORTED_MODULE_2__/* .readonly */ .tBZ(), valibot__WEBPACK_IMPORTED_MODULE_2__/* .description */ .h_('Something that would go wrong on a node, or might, found before anything was sent.'));
+const ImageSchema = valibot__WEBPACK_IMPORTED_MODULE_2__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_2__/* .object */ .Ikc({
+    reference: text('The fully qualified reference.'),
+    imageId: text('Config digest that CI built for the platform of the node.'),
+    isSandbox: valibot__WEBPACK_IMPORTED_MODULE_2__/* .optional */ .lqM(valibot__WEBPACK_IMPORTED_MODULE_2__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_2__/* .boolean */ .zMY(), valibot__WEBPACK_IMPORTED_MODULE_2__/* .description */ .h_('Whether it was sent along for the sandboxes of pods.'))),
+    outcome: valibot__WEBPACK_IMPORTED_MODULE_2__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_2__/* .picklist */ .KIO(['present', 'sent', 'restored', 'changed', 'none']), valibot__WEBPACK_IMPORTED_MODULE_2__/* .description */ .h_('`present`: the node held it already; `sent`: it was sent, and the reference named it; `restored`: it was there, the job failed, and the reference is again what it was before; `changed`: somebody else has given the reference to another image since, or taken it away; `none`: it did not get that far. `isHeld` says what is so at the end.')),
+    isHeld: valibot__WEBPACK_IMPORTED_MODULE_2__/* .optional */ .lqM(valibot__WEBPACK_IMPORTED_MODULE_2__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_2__/* .boolean */ .zMY(), valibot__WEBPACK_IMPORTED_MODULE_2__/* .description */ .h_('Whether the node held exactly this image under the reference when it was looked at last, which is the end of a push and all of a check; `false` when nobody has looked then, or when it was put back after that.'))),
+    estimatedBytes: count('What the layers that the node lacks amount to; 0 when it held the image already, or when the image is sent with another of its names.'),
+    isEstimateExact: valibot__WEBPACK_IMPORTED_MODULE_2__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_2__/* .boolean */ .zMY(), valibot__WEBPACK_IMPORTED_MODULE_2__/* .description */ .h_('Whether that is about what would be sent, or the most that it can be, as the layers are in the source.')),
+    bytesSent: count('Bytes of the archive that went over the connection.'),
+    smoke: valibot__WEBPACK_IMPORTED_MODULE_2__/* .optional */ .lqM(text('The verdict of the kubelet, such as `Running`; absent when no smoke pod was asked to start.')),
+    drift: valibot__WEBPACK_IMPORTED_MODULE_2__/* .optional */ .lqM(valibot__WEBPACK_IMPORTED_MODULE_2__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_2__/* .picklist */ .KIO(['missing', 'other-image', 'not-unpacked', 'not-pinned', 'no-platform']), valibot__WEBPACK_IMPORTED_MODULE_2__/* .description */ .h_('How the node differed from what should be there when it was looked at last; absent when it did not.'))),
+    error: valibot__WEBPACK_IMPORTED_MODULE_2__/* .optional */ .lqM(ErrorSchema),
+}), valibot__WEBPACK_IMPORTED_MODULE_2__/* .readonly */ .tBZ(), valibot__WEBPACK_IMPORTED_MODULE_2__/* .description */ .h_('What became of one image on one node.'));
+const RetentionSchema = valibot__WEBPACK_IMPORTED_MODULE_2__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_2__/* .object */ .Ikc({
+    reference: text('The fully qualified reference.'),
+    imageId: text('What it named when it was put there.'),
+    placedAt: time('When that was, by the clock of the runner.'),
+    fate: valibot__WEBPACK_IMPORTED_MODULE_2__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_2__/* .picklist */ .KIO(['kept', 'in-use', 'changed', 'gone', 'removable', 'removed']), valibot__WEBPACK_IMPORTED_MODULE_2__/* .description */ .h_('`kept`: one of the newest releases; `in-use`: older, and some container was made from it; `changed`, `gone`: somebody gave the name to another image, or took it away; `removable`: older and unused, and still there; `removed`: it was, and is gone.')),
+}), valibot__WEBPACK_IMPORTED_MODULE_2__/* .readonly */ .tBZ(), valibot__WEBPACK_IMPORTED_MODULE_2__/* .description */ .h_('A reference that this tool had put on the node.'));
+const NodeSchema = valibot__WEBPACK_IMPORTED_MODULE_2__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_2__/* .object */ .Ikc({
+    node: text('The node as the user named it.'),
+    address: text('Host and port that were connected to.'),
+    kubernetesName: valibot__WEBPACK_IMPORTED_MODULE_2__/* .optional */ .lqM(text('`metadata.name` of the Kubernetes node, once known.')),
+    platform: valibot__WEBPACK_IMPORTED_MODULE_2__/* .optional */ .lqM(text('Such as `linux/amd64`; absent when the node was not reached.')),
+    runtime: valibot__WEBPACK_IMPORTED_MODULE_2__/* .optional */ .lqM(text('Name and version of the container runtime; absent when the node was not reached.')),
+    images: list(ImageSchema),
+    bytesSent: count('Sum over the images.'),
+    startedAt: time('When the run turned to this node.'),
+    endedAt: time('When the last thing was done or known of it.'),
+    durationMs: count('Milliseconds between the two.'),
+    findings: list(FindingSchema),
+    retention: valibot__WEBPACK_IMPORTED_MODULE_2__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_2__/* .optional */ .lqM(list(RetentionSchema)), valibot__WEBPACK_IMPORTED_MODULE_2__/* .description */ .h_('What became of what had been put there before; absent when that was not looked at.')),
+    error: valibot__WEBPACK_IMPORTED_MODULE_2__/* .optional */ .lqM(ErrorSchema),
+}), valibot__WEBPACK_IMPORTED_MODULE_2__/* .readonly */ .tBZ(), valibot__WEBPACK_IMPORTED_MODULE_2__/* .description */ .h_('What became of one node.'));
+const StageSchema = valibot__WEBPACK_IMPORTED_MODULE_2__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_2__/* .object */ .Ikc({ title: text('As in the log.'), startedAt: time('When it began.'), durationMs: count('Milliseconds.') }), valibot__WEBPACK_IMPORTED_MODULE_2__/* .readonly */ .tBZ());
+const Images = valibot__WEBPACK_IMPORTED_MODULE_2__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_2__/* .record */ .g1P(valibot__WEBPACK_IMPORTED_MODULE_2__/* .string */ .YjP(), valibot__WEBPACK_IMPORTED_MODULE_2__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_2__/* .record */ .g1P(valibot__WEBPACK_IMPORTED_MODULE_2__/* .string */ .YjP(), valibot__WEBPACK_IMPORTED_MODULE_2__/* .string */ .YjP()), valibot__WEBPACK_IMPORTED_MODULE_2__/* .readonly */ .tBZ())), valibot__WEBPACK_IMPORTED_MODULE_2__/* .readonly */ .tBZ());
+const reportEntries = {
+    run: valibot__WEBPACK_IMPORTED_MODULE_2__/* .optional */ .lqM(text('ID of the run; absent when the inputs were wrong and none began.')),
+    mode: text('`push`, `plan`, and whatever else the `mode` input takes.'),
+    startedAt: time('When the run began.'),
+    endedAt: time('When it ended.'),
+    stages: list(StageSchema),
+    images: valibot__WEBPACK_IMPORTED_MODULE_2__/* .pipe */ .FsL(Images, valibot__WEBPACK_IMPORTED_MODULE_2__/* .description */ .h_('What was asked for: image ID by platform, by reference. `held` is what is there.')),
+    nodes: list(NodeSchema),
+    findings: valibot__WEBPACK_IMPORTED_MODULE_2__/* .pipe */ .FsL(list(FindingSchema), valibot__WEBPACK_IMPORTED_MODULE_2__/* .description */ .h_('About nodes of the cluster that are not in the list.')),
+    bundle: valibot__WEBPACK_IMPORTED_MODULE_2__/* .optional */ .lqM(valibot__WEBPACK_IMPORTED_MODULE_2__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_2__/* .object */ .Ikc({
+        path: text('Where it is, as the user named it.'),
+        sizeBytes: count('Of the whole file.'),
+        digest: text('`sha256:…` of the whole file, for comparing it after it was carried.'),
+    }), valibot__WEBPACK_IMPORTED_MODULE_2__/* .readonly */ .tBZ(), valibot__WEBPACK_IMPORTED_MODULE_2__/* .description */ .h_('The file that `mode: bundle` has written; absent otherwise, and when it was not completed.'))),
+    changed: valibot__WEBPACK_IMPORTED_MODULE_2__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_2__/* .boolean */ .zMY(), valibot__WEBPACK_IMPORTED_MODULE_2__/* .description */ .h_('Whether the references of any node moved; with `mode: plan` or `check`, would move in a push; with `prune`, whether any went.')),
+    error: valibot__WEBPACK_IMPORTED_MODULE_2__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_2__/* .optional */ .lqM(ErrorSchema), valibot__WEBPACK_IMPORTED_MODULE_2__/* .description */ .h_('What stopped the run as a whole, when it was no fault of a single node.')),
+    otherErrors: valibot__WEBPACK_IMPORTED_MODULE_2__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_2__/* .optional */ .lqM(list(ErrorSchema)), valibot__WEBPACK_IMPORTED_MODULE_2__/* .description */ .h_('What would have stopped it besides `error`, as far as it came to light in the same run.')),
+};
+const ReportSchema = valibot__WEBPACK_IMPORTED_MODULE_2__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_2__/* .object */ .Ikc(reportEntries), valibot__WEBPACK_IMPORTED_MODULE_2__/* .readonly */ .tBZ());
+const DocumentSchema = valibot__WEBPACK_IMPORTED_MODULE_2__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_2__/* .object */ .Ikc({
+    schemaVersion: valibot__WEBPACK_IMPORTED_MODULE_2__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_2__/* .literal */ .euz(SCHEMA_VERSION), valibot__WEBPACK_IMPORTED_MODULE_2__/* .description */ .h_('Raised when a field goes or changes its meaning.')),
+    tool: valibot__WEBPACK_IMPORTED_MODULE_2__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_2__/* .object */ .Ikc({ name: valibot__WEBPACK_IMPORTED_MODULE_2__/* .literal */ .euz('kube-sideload'), version: text('Of the bundle that ran.') }), valibot__WEBPACK_IMPORTED_MODULE_2__/* .readonly */ .tBZ()),
+    ci: valibot__WEBPACK_IMPORTED_MODULE_2__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_2__/* .optional */ .lqM(valibot__WEBPACK_IMPORTED_MODULE_2__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_2__/* .object */ .Ikc({
+        system: text('`github`, `gitea`, `gitlab`, `jenkins`; `unknown` when only a commit is known.'),
+        commit: valibot__WEBPACK_IMPORTED_MODULE_2__/* .optional */ .lqM(text('The commit that the job was for.')),
+        ref: valibot__WEBPACK_IMPORTED_MODULE_2__/* .optional */ .lqM(text('Its branch or tag.')),
+        run: valibot__WEBPACK_IMPORTED_MODULE_2__/* .optional */ .lqM(text('The number of the run in the CI system.')),
+        runUrl: valibot__WEBPACK_IMPORTED_MODULE_2__/* .optional */ .lqM(text('The page of the job or its run.')),
+    }), valibot__WEBPACK_IMPORTED_MODULE_2__/* .readonly */ .tBZ())), valibot__WEBPACK_IMPORTED_MODULE_2__/* .description */ .h_('The job around the run, as far as its environment says; absent outside of CI.')),
+    succeeded: valibot__WEBPACK_IMPORTED_MODULE_2__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_2__/* .boolean */ .zMY(), valibot__WEBPACK_IMPORTED_MODULE_2__/* .description */ .h_('Whether every node did what the mode asks for.')),
+    durationMs: count('Milliseconds from start to end.'),
+    bytesSent: count('Sum over the nodes.'),
+    ...reportEntries,
+    held: valibot__WEBPACK_IMPORTED_MODULE_2__/* .optional */ .lqM(valibot__WEBPACK_IMPORTED_MODULE_2__/* .pipe */ .FsL(Images, valibot__WEBPACK_IMPORTED_MODULE_2__/* .description */ .h_('What all nodes were seen to hold at the end of a push or check that succeeded; with `mode: bundle` what the file holds: image ID by platform, by reference. Empty otherwise.'))),
+}), valibot__WEBPACK_IMPORTED_MODULE_2__/* .readonly */ .tBZ());
+function errorReport({ code, message, hint }) {
+    return { code, message, hint };
+}
+function bytesSent(report) {
+    return report.nodes.reduce((sum, node) => sum + node.bytesSent, 0);
+}
+function succeeded({ mode, nodes, bundle, error }) {
+    const isDone = nodes.length > 0 || bundle !== undefined;
+    const isProven = mode !== 'push' || nodes.every(({ images }) => images.every(({ isHeld }) => isHeld === true));
+    return error === undefined && isDone && isProven && nodes.every(node => node.error === undefined);
+}
+function heldOf(report) {
+    const { images, nodes, bundle } = report;
+    if (!succeeded(report)) {
+        return {};
+    }
+    if (bundle !== undefined) {
+        return images;
+    }
+    const heldOn = nodes.map(node => node.images.filter(({ isHeld }) => isHeld === true));
+    return Object.fromEntries(Object.entries(images).flatMap(([reference, ids]) => {
+        const seen = heldOn.flatMap(held => held.find(image => image.reference === reference)?.imageId ?? []);
+        const here = Object.entries(ids).filter(([, imageId]) => seen.includes(imageId));
+        return seen.length === nodes.length ? [[reference, Object.fromEntries(here)]] : [];
+    }));
+}
+function driftOf(report) {
+    return report.nodes.flatMap(({ node, images, error }) => {
+        const found = images.flatMap(({ reference, imageId, drift, error: fault }) => drift === undefined ? [] : [{ node, reference, imageId, drift, code: fault?.code, message: fault?.message }]);
+        const unasked = error === undefined || found.length > 0 ? [] : [{ node, drift: 'unknown', ...error }];
+        return [...found, ...unasked];
+    });
+}
+function allFindings(report) {
+    return [...report.nodes.flatMap(node => node.findings), ...report.findings];
+}
+function warningsOf(report) {
+    const groups = new Map();
+    for (const finding of allFindings(report).filter(({ severity }) => severity === 'warning')) {
+        const group = groups.get(keyOf(finding)) ?? { nodes: [], finding };
+        group.nodes.push(finding.node);
+        groups.set(keyOf(finding), group);
+    }
+    return [...groups.values()];
+}
+function errorsOf(report) {
+    const stopped = stoppingErrors(report);
+    const found = report.nodes.flatMap(node => nodeErrors(node).map(error => ({ node: node.node, error })));
+    const groups = new Map();
+    for (const { node, error } of found) {
+        if (stopped.every(one => keyOf(one) !== keyOf(error))) {
+            const group = groups.get(keyOf(error)) ?? { nodes: [], error };
+            group.nodes.push(node);
+            groups.set(keyOf(error), group);
+        }
+    }
+    return [
+        ...[...groups.values()].map(({ nodes, error }) => ({
+            title: `${listOf(nodes)}: ${_errors_js__WEBPACK_IMPORTED_MODULE_0__/* .ERRORS */ .Sr[error.code].title}`,
+            error,
+        })),
+        ...stopped.map(error => ({ title: _errors_js__WEBPACK_IMPORTED_MODULE_0__/* .ERRORS */ .Sr[error.code].title, error })),
+    ];
+}
+function keyOf({ code, message, hint }) {
+    return [code, message, hint].join('\n');
+}
+function stoppingErrors({ error, otherErrors = [] }) {
+    return error === undefined ? otherErrors : [error, ...otherErrors];
+}
+function nodeErrors({ error, images }) {
+    const isTold = ({ code, message }) => code === error?.code && error.message.split('\n').includes(message);
+    const own = images.flatMap(image => (image.error === undefined || isTold(image.error) ? [] : [image.error]));
+    const all = [...(error === undefined ? [] : [error]), ...own];
+    return [...new Map(all.map(one => [keyOf(one), one])).values()];
+}
+function causesOf(report) {
+    const stopped = stoppingErrors(report);
+    const isOwn = (error) => stopped.every(one => keyOf(one) !== keyOf(error));
+    const failed = report.nodes.filter(node => node.error !== undefined && nodeErrors(node).some(isOwn));
+    const named = failed.map(node => {
+        const found = node.findings.filter(({ severity }) => severity === 'error');
+        const codes = [...nodeErrors(node).filter(isOwn), ...found].map(({ code }) => code);
+        return `${node.node} [${[...new Set(codes)].join(', ')}]`;
+    });
+    const nodes = `${failed.length} of ${report.nodes.length} nodes failed: ${listOf(named)}`;
+    return [
+        ...new Set(stopped.map(({ code }) => `${_errors_js__WEBPACK_IMPORTED_MODULE_0__/* .ERRORS */ .Sr[code].title} [${code}]`)),
+        ...(failed.length > 0 || stopped.length === 0 ? [nodes] : []),
+    ].join('; ');
+}
+const INPUT_CODES = new Set([
+    'INPUT_INVALID',
+    'INVENTORY_INVALID',
+    'SSH_KEY_INVALID',
+    'KUBECONFIG_INVALID',
+]);
+function isMisused(report) {
+    const found = report.nodes.flatMap(({ findings }) => findings.filter(({ severity }) => severity === 'error'));
+    const all = [...stoppingErrors(report), ...report.nodes.flatMap(nodeErrors), ...found];
+    return all.length > 0 && all.every(({ code }) => INPUT_CODES.has(code)) && bytesSent(report) === 0 && !report.changed;
+}
+const NAMED = 10;
+function listOf(names) {
+    const others = names.length > NAMED ? ` and ${names.length - NAMED} more` : '';
+    return `${names.slice(0, NAMED).join(', ')}${others}`;
+}
+const WORDED = new Set(['message', 'hint', 'smoke', 'runtime']);
+function redacted(record, redact) {
+    const inside = (value, field) => {
+        if (typeof value === 'string') {
+            return WORDED.has(field) ? redact(value) : (0,_text_js__WEBPACK_IMPORTED_MODULE_1__/* .harmless */ .Is)(value);
+        }
+        if (Array.isArray(value)) {
+            return value.map(item => inside(item, field));
+        }
+        return typeof value === 'object' && value !== null
+            ? Object.fromEntries(Object.entries(value).map(([name, item]) => [(0,_text_js__WEBPACK_IMPORTED_MODULE_1__/* .harmless */ .Is)(name), inside(item, name)]))
+            : value;
+    };
+    return inside(record, '');
+}
+
+
+/***/ }),
+
+/***/ 1475:
+/***/ ((__unused_webpack_module, __webpack_exports__, __nccwpck_require__) => {
+
+"use strict";
+/* harmony export */ __nccwpck_require__.d(__webpack_exports__, {
+/* harmony export */   ed: () => (/* binding */ textTable),
+/* harmony export */   f9: () => (/* binding */ findingsTable),
+/* harmony export */   wD: () => (/* binding */ markdown)
+/* harmony export */ });
+/* harmony import */ var _report_js__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(3101);
+/* harmony import */ var _text_js__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(884);
+/* harmony import */ var _units_js__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(8492);
+
+
+
+const PUSH = {
+    headings: ['node', 'platform', 'runtime', 'image', 'outcome', 'sent', 'smoke pod', 'time'],
+    row: (node, image) => [
+        ...about(node, image),
+        image === undefined || image.outcome === 'none' ? (node.error?.code ?? 'unchanged') : image.outcome,
+        image === undefined ? '–' : (0,_units_js__WEBPACK_IMPORTED_MODULE_2__/* .formatBytes */ .z)(image.bytesSent),
+        image?.smoke?.replaceAll('\n', ' ') ?? '–',
+        (0,_units_js__WEBPACK_IMPORTED_MODULE_2__/* .formatDuration */ .a)(node.durationMs),
+    ],
+};
+const PLAN = {
+    headings: ['node', 'platform', 'runtime', 'image', 'plan', 'to send', 'findings'],
+    row: (node, image) => [
+        ...about(node, image),
+        image === undefined ? '–' : image.outcome === 'present' ? 'has it' : 'send',
+        image === undefined ? '–' : estimate(image),
+        node.findings.map(({ code }) => code).join(', ') || 'none',
+    ],
+};
+const CHECK = {
+    headings: ['node', 'platform', 'runtime', 'image', 'state', 'time'],
+    row: (node, image) => [
+        ...about(node, image),
+        image === undefined ? (node.error?.code ?? 'nothing expected') : (image.drift ?? 'as it should be'),
+        (0,_units_js__WEBPACK_IMPORTED_MODULE_2__/* .formatDuration */ .a)(node.durationMs),
+    ],
+};
+const PRUNE_HEADINGS = ['node', 'platform', 'runtime', 'image', 'put there', 'outcome'];
+const FATES = {
+    kept: 'kept',
+    'in-use': 'kept, in use',
+    changed: 'left alone, changed by others',
+    gone: 'no longer there',
+    removable: 'would be removed',
+    removed: 'removed',
+};
+function pruneRows(node) {
+    const first = about(node, undefined).slice(0, -1);
+    const { retention = [], error } = node;
+    const fateOf = ({ fate }) => error !== undefined && fate === 'removable' ? error.code : FATES[fate];
+    return retention.length === 0
+        ? [[...first, '–', '–', error?.code ?? 'nothing of ours']]
+        : retention.map(one => [...first, one.reference, one.placedAt.slice(0, 16).replace('T', ' '), fateOf(one)]);
+}
+function about(node, image) {
+    return [node.node, node.platform ?? '–', node.runtime ?? '–', image?.reference ?? '–'];
+}
+function estimate({ outcome, estimatedBytes, isEstimateExact }) {
+    if (estimatedBytes === 0) {
+        return outcome === 'present' ? (0,_units_js__WEBPACK_IMPORTED_MODULE_2__/* .formatBytes */ .z)(0) : 'sent once, by another name';
+    }
+    return isEstimateExact ? (0,_units_js__WEBPACK_IMPORTED_MODULE_2__/* .formatBytes */ .z)(estimatedBytes) : `up to ${(0,_units_js__WEBPACK_IMPORTED_MODULE_2__/* .formatBytes */ .z)(estimatedBytes)}`;
+}
+const COLUMNS = { plan: PLAN, check: CHECK };
+function tableOf(report) {
+    if (report.bundle !== undefined) {
+        return bundleTable(report);
+    }
+    if (report.mode === 'prune') {
+        return [PRUNE_HEADINGS, ...report.nodes.flatMap(pruneRows)];
+    }
+    const { headings, row } = COLUMNS[report.mode] ?? PUSH;
+    return [
+        headings,
+        ...report.nodes.flatMap(node => node.images.length === 0 ? [row(node, undefined)] : node.images.map(image => row(node, image))),
+    ];
+}
+function bundleTable({ images }) {
+    const rows = Object.entries(images).flatMap(([reference, ids]) => Object.entries(ids).map(([platform, imageId]) => [reference, platform, imageId]));
+    return [['image', 'platform', 'image ID'], ...rows];
+}
+function textTable(report, columns = Number.POSITIVE_INFINITY) {
+    let table = tableOf(report);
+    for (const narrow of [withShortNames, without('platform'), without('runtime')]) {
+        if (widthOf(table) > columns) {
+            table = narrow(table);
+        }
+    }
+    return align(squeeze(table, columns));
+}
+const GAP = 2;
+function findingsTable(findings, columns = Number.POSITIVE_INFINITY) {
+    if (findings.length === 0) {
+        return ['nothing stands in the way'];
+    }
+    const table = [FINDING_HEADINGS, ...findings.map(findingRow)];
+    const room = columns - widthOf(table.map(row => [...row.slice(0, -1), '']));
+    return align(table.flatMap(row => {
+        const [first = '', ...rest] = (0,_text_js__WEBPACK_IMPORTED_MODULE_1__/* .wrap */ .LV)(row.at(-1) ?? '', Math.max(room, LEAST_TEXT));
+        return [[...row.slice(0, -1), first], ...rest.map(line => [...row.slice(0, -1).map(() => ''), line])];
+    }));
+}
+const LEAST_TEXT = 40;
+const FINDING_HEADINGS = ['node', 'severity', 'code', 'what'];
+function findingRow({ node, severity, code, message }) {
+    return [node, severity, code, message.replaceAll('\n', ' ')];
+}
+function widthsOf(table) {
+    return table[0]?.map((_, column) => Math.max(...table.map(row => row[column]?.length ?? 0))) ?? [];
+}
+function widthOf(table) {
+    return widthsOf(table).reduce((sum, width) => sum + width + GAP, -GAP);
+}
+function withShortNames(table) {
+    return table.map(row => row.map(cell => cell.replace(/^docker\.io\/(library\/)?/, '')));
+}
+function without(heading) {
+    return table => {
+        const column = table[0]?.indexOf(heading) ?? -1;
+        return table.map(row => row.filter((_, index) => index !== column));
+    };
+}
+const CUTTABLE = { 'smoke pod': 16, image: 20, node: 12 };
+function squeeze(table, columns) {
+    let result = table;
+    for (const [heading, least] of Object.entries(CUTTABLE)) {
+        const excess = widthOf(result) - columns;
+        const column = result[0]?.indexOf(heading) ?? -1;
+        const width = widthsOf(result)[column];
+        if (excess > 0 && width !== undefined) {
+            const room = Math.max(least, width - excess);
+            result = result.map(row => row.map((cell, index) => (index === column ? cutMiddle(cell, room) : cell)));
+        }
+    }
+    return result;
+}
+function cutMiddle(text, room) {
+    const tail = Math.floor((room - 1) / 2);
+    return text.length <= room ? text : `${text.slice(0, room - 1 - tail)}…${text.slice(text.length - tail)}`;
+}
+function align(lines) {
+    const widths = widthsOf(lines);
+    return lines.map(line => line
+        .map((cell, column) => cell.padEnd(widths[column] ?? 0))
+        .join(' '.repeat(GAP))
+        .trimEnd());
+}
+function markdown(report, ok) {
+    const errors = (0,_report_js__WEBPACK_IMPORTED_MODULE_0__/* .errorsOf */ .Bp)(report).flatMap(({ title, error: { code, message, hint } }) => [
+        `### ${(0,_text_js__WEBPACK_IMPORTED_MODULE_1__/* .markdownSentence */ .nv)(title)} (\`${code}\`)`,
+        '```text',
+        (0,_text_js__WEBPACK_IMPORTED_MODULE_1__/* .harmless */ .Is)(message).replaceAll('```', "'''"),
+        '```',
+        `**Next step:** ${(0,_text_js__WEBPACK_IMPORTED_MODULE_1__/* .markdownSentence */ .nv)(hint)}`,
+        '',
+    ]);
+    const findings = (0,_report_js__WEBPACK_IMPORTED_MODULE_0__/* .allFindings */ .c4)(report);
+    const title = TITLES[report.mode] ?? pushTitles(report);
+    return [
+        `## kube-sideload: ${ok ? title.ok : title.failed}`,
+        '',
+        ...markdownTable(tableOf(report)),
+        '',
+        ...(findings.length === 0
+            ? []
+            : ['### Before anything was sent', '', ...markdownTable([FINDING_HEADINGS, ...findings.map(findingRow)]), '']),
+        ...errors,
+    ].join('\n');
+}
+function pushTitles({ nodes }) {
+    const isRun = nodes.every(({ images }) => images.some(({ smoke }) => smoke !== undefined));
+    return { ok: `every node ${isRun ? 'runs' : 'holds'} what CI built`, failed: 'failed' };
+}
+const TITLES = {
+    plan: { ok: 'a push would start', failed: 'a push would not start' },
+    check: { ok: 'every node has what it should', failed: 'not every node has what it should' },
+    prune: { ok: 'old images are gone', failed: 'failed' },
+    bundle: { ok: 'the bundle is complete', failed: 'no bundle was written' },
+};
+function markdownTable([headings = [], ...rows]) {
+    return [
+        `| ${headings.join(' | ')} |`,
+        `| ${headings.map(() => '---').join(' | ')} |`,
+        ...rows.map(cells => `| ${cells.map(_text_js__WEBPACK_IMPORTED_MODULE_1__/* .markdownText */ .p7).join(' | ')} |`),
+    ];
+}
+
+
+/***/ }),
+
+/***/ 884:
+/***/ ((__unused_webpack_module, __webpack_exports__, __nccwpck_require__) => {
+
+"use strict";
+/* harmony export */ __nccwpck_require__.d(__webpack_exports__, {
+/* harmony export */   Is: () => (/* binding */ harmless),
+/* harmony export */   LV: () => (/* binding */ wrap),
+/* harmony export */   nv: () => (/* binding */ markdownSentence),
+/* harmony export */   p7: () => (/* binding */ markdownText)
+/* harmony export */ });
+function wrap(text, columns) {
+    const lines = [];
+    let line = '';
+    for (const word of text.split(' ')) {
+        if (line !== '' && line.length + 1 + word.length > columns) {
+            lines.push(line);
+            line = word;
+        }
+        else {
+            line = line === '' ? word : `${line} ${word}`;
+        }
+    }
+    return [...lines, line];
+}
+function harmless(text) {
+    return text
+        .replaceAll(SEQUENCES, '')
+        .replaceAll(UNSEEN, '')
+        .replaceAll(/##(?=\w*\[)/g, '## ')
+        .replaceAll(/^(?=[\t\p{Zs}]*::)/gmu, '| ');
+}
+const STRING = /(?:\u001b[\]PX^_]|[\u0090\u0098\u009d-\u009f])[^\u0000-\u001f\u007f-\u009f]*(?:\u0007|\u001b\\|\u009c)/;
+const OTHER = /(?:\u001b\[|\u009b)[0-?]*[ -/]*[@-~]|\u001b[ -/]*[0-~]/;
+const SEQUENCES = new RegExp(`${STRING.source}|${OTHER.source}`, 'g');
+const UNSEEN = /(?![\n\t])[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}]/gu;
+function markdownText(text) {
+    const line = harmless(text).replaceAll(/\s+/g, ' ');
+    return isPlain(line) ? line : `<code>${entities(line)}</code>`;
+}
+function markdownSentence(text) {
+    return harmless(text)
+        .split('`')
+        .map((part, index) => (index % 2 === 1 ? markdownCode(part) : part.split(/(\s+)/).map(markdownText).join('')))
+        .join('');
+}
+function markdownCode(text) {
+    return text === '' ? '' : `<code>${entities(text.replaceAll(/\s+/g, ' '))}</code>`;
+}
+function isPlain(line) {
+    return (/^(?:[\p{L}\p{N} ,.;:?!()“”’–…✔✘%/+=-]|(?<=[A-Za-z0-9])_(?=[A-Za-z0-9]))*$/u.test(line) &&
+        !/\/\/|www\.|:[\w+-]+:|\bGH-\d|\b[0-9a-f]{7,40}\b/i.test(line));
+}
+function entities(line) {
+    return line.replaceAll(/[^\p{L}\p{N} ,.;:/–…-]|:(?=\/)|(?<=www)\./giu, character => `&#${character.codePointAt(0)};`);
+}
+
+
+/***/ }),
+
+/***/ 8492:
+/***/ ((__unused_webpack_module, __webpack_exports__, __nccwpck_require__) => {
+
+"use strict";
+/* harmony export */ __nccwpck_require__.d(__webpack_exports__, {
+/* harmony export */   a: () => (/* binding */ formatDuration),
+/* harmony export */   z: () => (/* binding */ formatBytes)
+/* harmony export */ });
+const UNITS = ['B', 'kB', 'MB', 'GB', 'TB'];
+function formatBytes(bytes) {
+    let value = bytes;
+    let unit = 0;
+    while (value >= (unit === 0 ? 1000 : 999.95) && unit < UNITS.length - 1) {
+        value /= 1000;
+        unit++;
+    }
+    return `${unit === 0 ? value : value.toFixed(1)} ${UNITS[unit]}`;
+}
+function formatDuration(milliseconds, decimals = 1) {
+    const seconds = milliseconds / 1000;
+    if (seconds < (decimals === 0 ? 59.5 : 59.95)) {
+        return `${seconds.toFixed(decimals)} s`;
+    }
+    const whole = Math.round(seconds);
+    return `${Math.floor(whole / 60)} min ${whole % 60} s`;
+}
+
+
+/***/ }),
+
+/***/ 7992:
+/***/ ((__unused_webpack_module, __webpack_exports__, __nccwpck_require__) => {
+
+"use strict";
+/* harmony export */ __nccwpck_require__.d(__webpack_exports__, {
+/* harmony export */   x: () => (/* binding */ VERSION)
+/* harmony export */ });
+const VERSION = '0.1.0';
 
 
 /***/ }),
@@ -46834,7 +40746,7 @@ module.exports = {
 
 const { EventEmitter } = __nccwpck_require__(9580)
 const FIFO = __nccwpck_require__(3867)
-const TextDecoder = __nccwpck_require__(7934)
+const TextDecoder = __nccwpck_require__(5553)
 
 const StreamError = __nccwpck_require__(5657)
 
@@ -49282,7 +43194,7 @@ function mapWritable (buf) {
 
 /***/ }),
 
-/***/ 7934:
+/***/ 5553:
 /***/ ((module, __unused_webpack_exports, __nccwpck_require__) => {
 
 const PassThroughDecoder = __nccwpck_require__(7256)
@@ -80588,6 +74500,22 @@ module.exports = require("node:events");
 
 /***/ }),
 
+/***/ 3024:
+/***/ ((module) => {
+
+"use strict";
+module.exports = require("node:fs");
+
+/***/ }),
+
+/***/ 1455:
+/***/ ((module) => {
+
+"use strict";
+module.exports = require("node:fs/promises");
+
+/***/ }),
+
 /***/ 7067:
 /***/ ((module) => {
 
@@ -80617,6 +74545,14 @@ module.exports = require("node:net");
 
 "use strict";
 module.exports = require("node:os");
+
+/***/ }),
+
+/***/ 6760:
+/***/ ((module) => {
+
+"use strict";
+module.exports = require("node:path");
 
 /***/ }),
 
@@ -80689,14 +74625,6 @@ module.exports = require("node:worker_threads");
 
 "use strict";
 module.exports = require("node:zlib");
-
-/***/ }),
-
-/***/ 857:
-/***/ ((module) => {
-
-"use strict";
-module.exports = require("os");
 
 /***/ }),
 
@@ -89395,705 +83323,6 @@ exports.visitAsync = visitAsync;
 
 /***/ }),
 
-/***/ 5260:
-/***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
-
-"use strict";
-
-// EXPORTS
-__nccwpck_require__.d(__webpack_exports__, {
-  H: () => (/* binding */ getExecOutput)
-});
-
-// UNUSED EXPORTS: exec
-
-// EXTERNAL MODULE: external "string_decoder"
-var external_string_decoder_ = __nccwpck_require__(3193);
-// EXTERNAL MODULE: external "os"
-var external_os_ = __nccwpck_require__(857);
-// EXTERNAL MODULE: external "events"
-var external_events_ = __nccwpck_require__(4434);
-// EXTERNAL MODULE: external "child_process"
-var external_child_process_ = __nccwpck_require__(5317);
-// EXTERNAL MODULE: external "path"
-var external_path_ = __nccwpck_require__(6928);
-// EXTERNAL MODULE: ./node_modules/@actions/io/lib/io.js
-var io = __nccwpck_require__(8701);
-// EXTERNAL MODULE: ./node_modules/@actions/io/lib/io-util.js
-var io_util = __nccwpck_require__(90);
-;// CONCATENATED MODULE: external "timers"
-const external_timers_namespaceObject = require("timers");
-;// CONCATENATED MODULE: ./node_modules/@actions/exec/lib/toolrunner.js
-var __awaiter = (undefined && undefined.__awaiter) || function (thisArg, _arguments, P, generator) {
-    function adopt(value) { return value instanceof P ? value : new P(function (resolve) { resolve(value); }); }
-    return new (P || (P = Promise))(function (resolve, reject) {
-        function fulfilled(value) { try { step(generator.next(value)); } catch (e) { reject(e); } }
-        function rejected(value) { try { step(generator["throw"](value)); } catch (e) { reject(e); } }
-        function step(result) { result.done ? resolve(result.value) : adopt(result.value).then(fulfilled, rejected); }
-        step((generator = generator.apply(thisArg, _arguments || [])).next());
-    });
-};
-
-
-
-
-
-
-
-/* eslint-disable @typescript-eslint/unbound-method */
-const IS_WINDOWS = process.platform === 'win32';
-/*
- * Class for running command line tools. Handles quoting and arg parsing in a platform agnostic way.
- */
-class ToolRunner extends external_events_.EventEmitter {
-    constructor(toolPath, args, options) {
-        super();
-        if (!toolPath) {
-            throw new Error("Parameter 'toolPath' cannot be null or empty.");
-        }
-        this.toolPath = toolPath;
-        this.args = args || [];
-        this.options = options || {};
-    }
-    _debug(message) {
-        if (this.options.listeners && this.options.listeners.debug) {
-            this.options.listeners.debug(message);
-        }
-    }
-    _getCommandString(options, noPrefix) {
-        const toolPath = this._getSpawnFileName();
-        const args = this._getSpawnArgs(options);
-        let cmd = noPrefix ? '' : '[command]'; // omit prefix when piped to a second tool
-        if (IS_WINDOWS) {
-            // Windows + cmd file
-            if (this._isCmdFile()) {
-                cmd += toolPath;
-                for (const a of args) {
-                    cmd += ` ${a}`;
-                }
-            }
-            // Windows + verbatim
-            else if (options.windowsVerbatimArguments) {
-                cmd += `"${toolPath}"`;
-                for (const a of args) {
-                    cmd += ` ${a}`;
-                }
-            }
-            // Windows (regular)
-            else {
-                cmd += this._windowsQuoteCmdArg(toolPath);
-                for (const a of args) {
-                    cmd += ` ${this._windowsQuoteCmdArg(a)}`;
-                }
-            }
-        }
-        else {
-            // OSX/Linux - this can likely be improved with some form of quoting.
-            // creating processes on Unix is fundamentally different than Windows.
-            // on Unix, execvp() takes an arg array.
-            cmd += toolPath;
-            for (const a of args) {
-                cmd += ` ${a}`;
-            }
-        }
-        return cmd;
-    }
-    _processLineBuffer(data, strBuffer, onLine) {
-        try {
-            let s = strBuffer + data.toString();
-            let n = s.indexOf(external_os_.EOL);
-            while (n > -1) {
-                const line = s.substring(0, n);
-                onLine(line);
-                // the rest of the string ...
-                s = s.substring(n + external_os_.EOL.length);
-                n = s.indexOf(external_os_.EOL);
-            }
-            return s;
-        }
-        catch (err) {
-            // streaming lines to console is best effort.  Don't fail a build.
-            this._debug(`error processing line. Failed with error ${err}`);
-            return '';
-        }
-    }
-    _getSpawnFileName() {
-        if (IS_WINDOWS) {
-            if (this._isCmdFile()) {
-                return process.env['COMSPEC'] || 'cmd.exe';
-            }
-        }
-        return this.toolPath;
-    }
-    _getSpawnArgs(options) {
-        if (IS_WINDOWS) {
-            if (this._isCmdFile()) {
-                let argline = `/D /S /C "${this._windowsQuoteCmdArg(this.toolPath)}`;
-                for (const a of this.args) {
-                    argline += ' ';
-                    argline += options.windowsVerbatimArguments
-                        ? a
-                        : this._windowsQuoteCmdArg(a);
-                }
-                argline += '"';
-                return [argline];
-            }
-        }
-        return this.args;
-    }
-    _endsWith(str, end) {
-        return str.endsWith(end);
-    }
-    _isCmdFile() {
-        const upperToolPath = this.toolPath.toUpperCase();
-        return (this._endsWith(upperToolPath, '.CMD') ||
-            this._endsWith(upperToolPath, '.BAT'));
-    }
-    _windowsQuoteCmdArg(arg) {
-        // for .exe, apply the normal quoting rules that libuv applies
-        if (!this._isCmdFile()) {
-            return this._uvQuoteCmdArg(arg);
-        }
-        // otherwise apply quoting rules specific to the cmd.exe command line parser.
-        // the libuv rules are generic and are not designed specifically for cmd.exe
-        // command line parser.
-        //
-        // for a detailed description of the cmd.exe command line parser, refer to
-        // http://stackoverflow.com/questions/4094699/how-does-the-windows-command-interpreter-cmd-exe-parse-scripts/7970912#7970912
-        // need quotes for empty arg
-        if (!arg) {
-            return '""';
-        }
-        // determine whether the arg needs to be quoted
-        const cmdSpecialChars = [
-            ' ',
-            '\t',
-            '&',
-            '(',
-            ')',
-            '[',
-            ']',
-            '{',
-            '}',
-            '^',
-            '=',
-            ';',
-            '!',
-            "'",
-            '+',
-            ',',
-            '`',
-            '~',
-            '|',
-            '<',
-            '>',
-            '"'
-        ];
-        let needsQuotes = false;
-        for (const char of arg) {
-            if (cmdSpecialChars.some(x => x === char)) {
-                needsQuotes = true;
-                break;
-            }
-        }
-        // short-circuit if quotes not needed
-        if (!needsQuotes) {
-            return arg;
-        }
-        // the following quoting rules are very similar to the rules that by libuv applies.
-        //
-        // 1) wrap the string in quotes
-        //
-        // 2) double-up quotes - i.e. " => ""
-        //
-        //    this is different from the libuv quoting rules. libuv replaces " with \", which unfortunately
-        //    doesn't work well with a cmd.exe command line.
-        //
-        //    note, replacing " with "" also works well if the arg is passed to a downstream .NET console app.
-        //    for example, the command line:
-        //          foo.exe "myarg:""my val"""
-        //    is parsed by a .NET console app into an arg array:
-        //          [ "myarg:\"my val\"" ]
-        //    which is the same end result when applying libuv quoting rules. although the actual
-        //    command line from libuv quoting rules would look like:
-        //          foo.exe "myarg:\"my val\""
-        //
-        // 3) double-up slashes that precede a quote,
-        //    e.g.  hello \world    => "hello \world"
-        //          hello\"world    => "hello\\""world"
-        //          hello\\"world   => "hello\\\\""world"
-        //          hello world\    => "hello world\\"
-        //
-        //    technically this is not required for a cmd.exe command line, or the batch argument parser.
-        //    the reasons for including this as a .cmd quoting rule are:
-        //
-        //    a) this is optimized for the scenario where the argument is passed from the .cmd file to an
-        //       external program. many programs (e.g. .NET console apps) rely on the slash-doubling rule.
-        //
-        //    b) it's what we've been doing previously (by deferring to node default behavior) and we
-        //       haven't heard any complaints about that aspect.
-        //
-        // note, a weakness of the quoting rules chosen here, is that % is not escaped. in fact, % cannot be
-        // escaped when used on the command line directly - even though within a .cmd file % can be escaped
-        // by using %%.
-        //
-        // the saving grace is, on the command line, %var% is left as-is if var is not defined. this contrasts
-        // the line parsing rules within a .cmd file, where if var is not defined it is replaced with nothing.
-        //
-        // one option that was explored was replacing % with ^% - i.e. %var% => ^%var^%. this hack would
-        // often work, since it is unlikely that var^ would exist, and the ^ character is removed when the
-        // variable is used. the problem, however, is that ^ is not removed when %* is used to pass the args
-        // to an external program.
-        //
-        // an unexplored potential solution for the % escaping problem, is to create a wrapper .cmd file.
-        // % can be escaped within a .cmd file.
-        let reverse = '"';
-        let quoteHit = true;
-        for (let i = arg.length; i > 0; i--) {
-            // walk the string in reverse
-            reverse += arg[i - 1];
-            if (quoteHit && arg[i - 1] === '\\') {
-                reverse += '\\'; // double the slash
-            }
-            else if (arg[i - 1] === '"') {
-                quoteHit = true;
-                reverse += '"'; // double the quote
-            }
-            else {
-                quoteHit = false;
-            }
-        }
-        reverse += '"';
-        return reverse.split('').reverse().join('');
-    }
-    _uvQuoteCmdArg(arg) {
-        // Tool runner wraps child_process.spawn() and needs to apply the same quoting as
-        // Node in certain cases where the undocumented spawn option windowsVerbatimArguments
-        // is used.
-        //
-        // Since this function is a port of quote_cmd_arg from Node 4.x (technically, lib UV,
-        // see https://github.com/nodejs/node/blob/v4.x/deps/uv/src/win/process.c for details),
-        // pasting copyright notice from Node within this function:
-        //
-        //      Copyright Joyent, Inc. and other Node contributors. All rights reserved.
-        //
-        //      Permission is hereby granted, free of charge, to any person obtaining a copy
-        //      of this software and associated documentation files (the "Software"), to
-        //      deal in the Software without restriction, including without limitation the
-        //      rights to use, copy, modify, merge, publish, distribute, sublicense, and/or
-        //      sell copies of the Software, and to permit persons to whom the Software is
-        //      furnished to do so, subject to the following conditions:
-        //
-        //      The above copyright notice and this permission notice shall be included in
-        //      all copies or substantial portions of the Software.
-        //
-        //      THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR
-        //      IMPLIED, INCLUDING BUT NOT LIMITED TO THE WARRANTIES OF MERCHANTABILITY,
-        //      FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN NO EVENT SHALL THE
-        //      AUTHORS OR COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER
-        //      LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING
-        //      FROM, OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS
-        //      IN THE SOFTWARE.
-        if (!arg) {
-            // Need double quotation for empty argument
-            return '""';
-        }
-        if (!arg.includes(' ') && !arg.includes('\t') && !arg.includes('"')) {
-            // No quotation needed
-            return arg;
-        }
-        if (!arg.includes('"') && !arg.includes('\\')) {
-            // No embedded double quotes or backslashes, so I can just wrap
-            // quote marks around the whole thing.
-            return `"${arg}"`;
-        }
-        // Expected input/output:
-        //   input : hello"world
-        //   output: "hello\"world"
-        //   input : hello""world
-        //   output: "hello\"\"world"
-        //   input : hello\world
-        //   output: hello\world
-        //   input : hello\\world
-        //   output: hello\\world
-        //   input : hello\"world
-        //   output: "hello\\\"world"
-        //   input : hello\\"world
-        //   output: "hello\\\\\"world"
-        //   input : hello world\
-        //   output: "hello world\\" - note the comment in libuv actually reads "hello world\"
-        //                             but it appears the comment is wrong, it should be "hello world\\"
-        let reverse = '"';
-        let quoteHit = true;
-        for (let i = arg.length; i > 0; i--) {
-            // walk the string in reverse
-            reverse += arg[i - 1];
-            if (quoteHit && arg[i - 1] === '\\') {
-                reverse += '\\';
-            }
-            else if (arg[i - 1] === '"') {
-                quoteHit = true;
-                reverse += '\\';
-            }
-            else {
-                quoteHit = false;
-            }
-        }
-        reverse += '"';
-        return reverse.split('').reverse().join('');
-    }
-    _cloneExecOptions(options) {
-        options = options || {};
-        const result = {
-            cwd: options.cwd || process.cwd(),
-            env: options.env || process.env,
-            silent: options.silent || false,
-            windowsVerbatimArguments: options.windowsVerbatimArguments || false,
-            failOnStdErr: options.failOnStdErr || false,
-            ignoreReturnCode: options.ignoreReturnCode || false,
-            delay: options.delay || 10000
-        };
-        result.outStream = options.outStream || process.stdout;
-        result.errStream = options.errStream || process.stderr;
-        return result;
-    }
-    _getSpawnOptions(options, toolPath) {
-        options = options || {};
-        const result = {};
-        result.cwd = options.cwd;
-        result.env = options.env;
-        result['windowsVerbatimArguments'] =
-            options.windowsVerbatimArguments || this._isCmdFile();
-        if (options.windowsVerbatimArguments) {
-            result.argv0 = `"${toolPath}"`;
-        }
-        return result;
-    }
-    /**
-     * Exec a tool.
-     * Output will be streamed to the live console.
-     * Returns promise with return code
-     *
-     * @param     tool     path to tool to exec
-     * @param     options  optional exec options.  See ExecOptions
-     * @returns   number
-     */
-    exec() {
-        return __awaiter(this, void 0, void 0, function* () {
-            // root the tool path if it is unrooted and contains relative pathing
-            if (!io_util/* isRooted */.Qh(this.toolPath) &&
-                (this.toolPath.includes('/') ||
-                    (IS_WINDOWS && this.toolPath.includes('\\')))) {
-                // prefer options.cwd if it is specified, however options.cwd may also need to be rooted
-                this.toolPath = external_path_.resolve(process.cwd(), this.options.cwd || process.cwd(), this.toolPath);
-            }
-            // if the tool is only a file name, then resolve it from the PATH
-            // otherwise verify it exists (add extension on Windows if necessary)
-            this.toolPath = yield io/* which */.K7(this.toolPath, true);
-            return new Promise((resolve, reject) => __awaiter(this, void 0, void 0, function* () {
-                this._debug(`exec tool: ${this.toolPath}`);
-                this._debug('arguments:');
-                for (const arg of this.args) {
-                    this._debug(`   ${arg}`);
-                }
-                const optionsNonNull = this._cloneExecOptions(this.options);
-                if (!optionsNonNull.silent && optionsNonNull.outStream) {
-                    optionsNonNull.outStream.write(this._getCommandString(optionsNonNull) + external_os_.EOL);
-                }
-                const state = new ExecState(optionsNonNull, this.toolPath);
-                state.on('debug', (message) => {
-                    this._debug(message);
-                });
-                if (this.options.cwd && !(yield io_util/* exists */.t2(this.options.cwd))) {
-                    return reject(new Error(`The cwd: ${this.options.cwd} does not exist!`));
-                }
-                const fileName = this._getSpawnFileName();
-                const cp = external_child_process_.spawn(fileName, this._getSpawnArgs(optionsNonNull), this._getSpawnOptions(this.options, fileName));
-                let stdbuffer = '';
-                if (cp.stdout) {
-                    cp.stdout.on('data', (data) => {
-                        if (this.options.listeners && this.options.listeners.stdout) {
-                            this.options.listeners.stdout(data);
-                        }
-                        if (!optionsNonNull.silent && optionsNonNull.outStream) {
-                            optionsNonNull.outStream.write(data);
-                        }
-                        stdbuffer = this._processLineBuffer(data, stdbuffer, (line) => {
-                            if (this.options.listeners && this.options.listeners.stdline) {
-                                this.options.listeners.stdline(line);
-                            }
-                        });
-                    });
-                }
-                let errbuffer = '';
-                if (cp.stderr) {
-                    cp.stderr.on('data', (data) => {
-                        state.processStderr = true;
-                        if (this.options.listeners && this.options.listeners.stderr) {
-                            this.options.listeners.stderr(data);
-                        }
-                        if (!optionsNonNull.silent &&
-                            optionsNonNull.errStream &&
-                            optionsNonNull.outStream) {
-                            const s = optionsNonNull.failOnStdErr
-                                ? optionsNonNull.errStream
-                                : optionsNonNull.outStream;
-                            s.write(data);
-                        }
-                        errbuffer = this._processLineBuffer(data, errbuffer, (line) => {
-                            if (this.options.listeners && this.options.listeners.errline) {
-                                this.options.listeners.errline(line);
-                            }
-                        });
-                    });
-                }
-                cp.on('error', (err) => {
-                    state.processError = err.message;
-                    state.processExited = true;
-                    state.processClosed = true;
-                    state.CheckComplete();
-                });
-                cp.on('exit', (code) => {
-                    state.processExitCode = code;
-                    state.processExited = true;
-                    this._debug(`Exit code ${code} received from tool '${this.toolPath}'`);
-                    state.CheckComplete();
-                });
-                cp.on('close', (code) => {
-                    state.processExitCode = code;
-                    state.processExited = true;
-                    state.processClosed = true;
-                    this._debug(`STDIO streams have closed for tool '${this.toolPath}'`);
-                    state.CheckComplete();
-                });
-                state.on('done', (error, exitCode) => {
-                    if (stdbuffer.length > 0) {
-                        this.emit('stdline', stdbuffer);
-                    }
-                    if (errbuffer.length > 0) {
-                        this.emit('errline', errbuffer);
-                    }
-                    cp.removeAllListeners();
-                    if (error) {
-                        reject(error);
-                    }
-                    else {
-                        resolve(exitCode);
-                    }
-                });
-                if (this.options.input) {
-                    if (!cp.stdin) {
-                        throw new Error('child process missing stdin');
-                    }
-                    cp.stdin.end(this.options.input);
-                }
-            }));
-        });
-    }
-}
-/**
- * Convert an arg string to an array of args. Handles escaping
- *
- * @param    argString   string of arguments
- * @returns  string[]    array of arguments
- */
-function argStringToArray(argString) {
-    const args = [];
-    let inQuotes = false;
-    let escaped = false;
-    let arg = '';
-    function append(c) {
-        // we only escape double quotes.
-        if (escaped && c !== '"') {
-            arg += '\\';
-        }
-        arg += c;
-        escaped = false;
-    }
-    for (let i = 0; i < argString.length; i++) {
-        const c = argString.charAt(i);
-        if (c === '"') {
-            if (!escaped) {
-                inQuotes = !inQuotes;
-            }
-            else {
-                append(c);
-            }
-            continue;
-        }
-        if (c === '\\' && escaped) {
-            append(c);
-            continue;
-        }
-        if (c === '\\' && inQuotes) {
-            escaped = true;
-            continue;
-        }
-        if (c === ' ' && !inQuotes) {
-            if (arg.length > 0) {
-                args.push(arg);
-                arg = '';
-            }
-            continue;
-        }
-        append(c);
-    }
-    if (arg.length > 0) {
-        args.push(arg.trim());
-    }
-    return args;
-}
-class ExecState extends external_events_.EventEmitter {
-    constructor(options, toolPath) {
-        super();
-        this.processClosed = false; // tracks whether the process has exited and stdio is closed
-        this.processError = '';
-        this.processExitCode = 0;
-        this.processExited = false; // tracks whether the process has exited
-        this.processStderr = false; // tracks whether stderr was written to
-        this.delay = 10000; // 10 seconds
-        this.done = false;
-        this.timeout = null;
-        if (!toolPath) {
-            throw new Error('toolPath must not be empty');
-        }
-        this.options = options;
-        this.toolPath = toolPath;
-        if (options.delay) {
-            this.delay = options.delay;
-        }
-    }
-    CheckComplete() {
-        if (this.done) {
-            return;
-        }
-        if (this.processClosed) {
-            this._setResult();
-        }
-        else if (this.processExited) {
-            this.timeout = (0,external_timers_namespaceObject.setTimeout)(ExecState.HandleTimeout, this.delay, this);
-        }
-    }
-    _debug(message) {
-        this.emit('debug', message);
-    }
-    _setResult() {
-        // determine whether there is an error
-        let error;
-        if (this.processExited) {
-            if (this.processError) {
-                error = new Error(`There was an error when attempting to execute the process '${this.toolPath}'. This may indicate the process failed to start. Error: ${this.processError}`);
-            }
-            else if (this.processExitCode !== 0 && !this.options.ignoreReturnCode) {
-                error = new Error(`The process '${this.toolPath}' failed with exit code ${this.processExitCode}`);
-            }
-            else if (this.processStderr && this.options.failOnStdErr) {
-                error = new Error(`The process '${this.toolPath}' failed because one or more lines were written to the STDERR stream`);
-            }
-        }
-        // clear the timeout
-        if (this.timeout) {
-            clearTimeout(this.timeout);
-            this.timeout = null;
-        }
-        this.done = true;
-        this.emit('done', error, this.processExitCode);
-    }
-    static HandleTimeout(state) {
-        if (state.done) {
-            return;
-        }
-        if (!state.processClosed && state.processExited) {
-            const message = `The STDIO streams did not close within ${state.delay / 1000} seconds of the exit event from process '${state.toolPath}'. This may indicate a child process inherited the STDIO streams and has not yet exited.`;
-            state._debug(message);
-        }
-        state._setResult();
-    }
-}
-//# sourceMappingURL=toolrunner.js.map
-;// CONCATENATED MODULE: ./node_modules/@actions/exec/lib/exec.js
-var exec_awaiter = (undefined && undefined.__awaiter) || function (thisArg, _arguments, P, generator) {
-    function adopt(value) { return value instanceof P ? value : new P(function (resolve) { resolve(value); }); }
-    return new (P || (P = Promise))(function (resolve, reject) {
-        function fulfilled(value) { try { step(generator.next(value)); } catch (e) { reject(e); } }
-        function rejected(value) { try { step(generator["throw"](value)); } catch (e) { reject(e); } }
-        function step(result) { result.done ? resolve(result.value) : adopt(result.value).then(fulfilled, rejected); }
-        step((generator = generator.apply(thisArg, _arguments || [])).next());
-    });
-};
-
-
-/**
- * Exec a command.
- * Output will be streamed to the live console.
- * Returns promise with return code
- *
- * @param     commandLine        command to execute (can include additional args). Must be correctly escaped.
- * @param     args               optional arguments for tool. Escaping is handled by the lib.
- * @param     options            optional exec options.  See ExecOptions
- * @returns   Promise<number>    exit code
- */
-function exec(commandLine, args, options) {
-    return exec_awaiter(this, void 0, void 0, function* () {
-        const commandArgs = argStringToArray(commandLine);
-        if (commandArgs.length === 0) {
-            throw new Error(`Parameter 'commandLine' cannot be null or empty.`);
-        }
-        // Path to tool to execute should be first arg
-        const toolPath = commandArgs[0];
-        args = commandArgs.slice(1).concat(args || []);
-        const runner = new ToolRunner(toolPath, args, options);
-        return runner.exec();
-    });
-}
-/**
- * Exec a command and get the output.
- * Output will be streamed to the live console.
- * Returns promise with the exit code and collected stdout and stderr
- *
- * @param     commandLine           command to execute (can include additional args). Must be correctly escaped.
- * @param     args                  optional arguments for tool. Escaping is handled by the lib.
- * @param     options               optional exec options.  See ExecOptions
- * @returns   Promise<ExecOutput>   exit code, stdout, and stderr
- */
-function getExecOutput(commandLine, args, options) {
-    return exec_awaiter(this, void 0, void 0, function* () {
-        var _a, _b;
-        let stdout = '';
-        let stderr = '';
-        //Using string decoder covers the case where a mult-byte character is split
-        const stdoutDecoder = new external_string_decoder_.StringDecoder('utf8');
-        const stderrDecoder = new external_string_decoder_.StringDecoder('utf8');
-        const originalStdoutListener = (_a = options === null || options === void 0 ? void 0 : options.listeners) === null || _a === void 0 ? void 0 : _a.stdout;
-        const originalStdErrListener = (_b = options === null || options === void 0 ? void 0 : options.listeners) === null || _b === void 0 ? void 0 : _b.stderr;
-        const stdErrListener = (data) => {
-            stderr += stderrDecoder.write(data);
-            if (originalStdErrListener) {
-                originalStdErrListener(data);
-            }
-        };
-        const stdOutListener = (data) => {
-            stdout += stdoutDecoder.write(data);
-            if (originalStdoutListener) {
-                originalStdoutListener(data);
-            }
-        };
-        const listeners = Object.assign(Object.assign({}, options === null || options === void 0 ? void 0 : options.listeners), { stdout: stdOutListener, stderr: stdErrListener });
-        const exitCode = yield exec(commandLine, args, Object.assign(Object.assign({}, options), { listeners }));
-        //flush any remaining characters
-        stdout += stdoutDecoder.end();
-        stderr += stderrDecoder.end();
-        return {
-            exitCode,
-            stdout,
-            stderr
-        };
-    });
-}
-//# sourceMappingURL=exec.js.map
-
-/***/ }),
-
 /***/ 90:
 /***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
 
@@ -90573,6 +83802,7618 @@ function copyFile(srcFile, destFile, force) {
     });
 }
 //# sourceMappingURL=io.js.map
+
+/***/ }),
+
+/***/ 7934:
+/***/ ((__unused_webpack___webpack_module__, __webpack_exports__, __nccwpck_require__) => {
+
+"use strict";
+/* harmony export */ __nccwpck_require__.d(__webpack_exports__, {
+/* harmony export */   BuJ: () => (/* binding */ getDotPath),
+/* harmony export */   FsL: () => (/* binding */ pipe),
+/* harmony export */   Ikc: () => (/* binding */ object),
+/* harmony export */   KCZ: () => (/* binding */ union),
+/* harmony export */   KIO: () => (/* binding */ picklist),
+/* harmony export */   L5J: () => (/* binding */ unknown),
+/* harmony export */   RZV: () => (/* binding */ lazy),
+/* harmony export */   Wwf: () => (/* binding */ minValue),
+/* harmony export */   YOg: () => (/* binding */ array),
+/* harmony export */   YjP: () => (/* binding */ string),
+/* harmony export */   aig: () => (/* binding */ number),
+/* harmony export */   cGV: () => (/* binding */ maxValue),
+/* harmony export */   euz: () => (/* binding */ literal),
+/* harmony export */   g1P: () => (/* binding */ record),
+/* harmony export */   h_: () => (/* binding */ description),
+/* harmony export */   hq: () => (/* binding */ nonEmpty),
+/* harmony export */   lqM: () => (/* binding */ optional),
+/* harmony export */   ndf: () => (/* binding */ integer),
+/* harmony export */   rej: () => (/* binding */ strictObject),
+/* harmony export */   tBZ: () => (/* binding */ readonly),
+/* harmony export */   xLC: () => (/* binding */ safeParse),
+/* harmony export */   yGV: () => (/* binding */ regex),
+/* harmony export */   yhX: () => (/* binding */ isoTimestamp),
+/* harmony export */   z6Y: () => (/* binding */ check),
+/* harmony export */   zMY: () => (/* binding */ boolean)
+/* harmony export */ });
+/* unused harmony exports BASE64_REGEX, BIC_REGEX, CUID2_REGEX, DECIMAL_REGEX, DIGITS_REGEX, DOMAIN_REGEX, EMAIL_REGEX, EMOJI_REGEX, HEXADECIMAL_REGEX, HEX_COLOR_REGEX, IMEI_REGEX, IPV4_REGEX, IPV6_REGEX, IP_REGEX, ISO_DATE_REGEX, ISO_DATE_TIME_REGEX, ISO_DATE_TIME_SECOND_REGEX, ISO_TIMESTAMP_REGEX, ISO_TIME_REGEX, ISO_TIME_SECOND_REGEX, ISO_WEEK_REGEX, ISRC_REGEX, JWS_COMPACT_REGEX, KSUID_REGEX, MAC48_REGEX, MAC64_REGEX, MAC_REGEX, NANO_ID_REGEX, OCTAL_REGEX, RFC_EMAIL_REGEX, SLUG_REGEX, ULID_REGEX, UUID_REGEX, ValiError, _addIssue, _cloneDataset, _formatCase, _getByteCount, _getCodePointCount, _getGraphemeCount, _getLastMetadata, _getWordCount, _isLuhnAlgo, _isSameValueZero, _isValidObjectKey, _isValueMatch, _joinExpects, _standardSchema, _stringify, any, args, argsAsync, arrayAsync, assert, awaitAsync, base64, bic, bigint, blob, brand, bytes, cache, cacheAsync, checkAsync, checkItems, checkItemsAsync, codePoints, config, creditCard, cuid2, custom, customAsync, date, decimal, deleteGlobalConfig, deleteGlobalMessage, deleteSchemaMessage, deleteSpecificMessage, digits, domain, email, emoji, empty, endsWith, entries, entriesFromList, entriesFromObjects, enum, enum_, everyItem, exactOptional, exactOptionalAsync, examples, excludes, fallback, fallbackAsync, file, filterItems, findItem, finite, flatten, flavor, forward, forwardAsync, function, function_, getDefault, getDefaults, getDefaultsAsync, getDescription, getExamples, getFallback, getFallbacks, getFallbacksAsync, getGlobalConfig, getGlobalMessage, getMetadata, getSchemaMessage, getSpecificMessage, getTitle, graphemes, gtValue, guard, hash, hexColor, hexadecimal, imei, includes, instance, intersect, intersectAsync, ip, ipv4, ipv6, is, isOfKind, isOfType, isValiError, isbn, isoDate, isoDateTime, isoDateTimeSecond, isoTime, isoTimeSecond, isoWeek, isrc, jwsCompact, keyof, ksuid, lazyAsync, length, looseObject, looseObjectAsync, looseTuple, looseTupleAsync, ltValue, mac, mac48, mac64, map, mapAsync, mapItems, maxBytes, maxCodePoints, maxEntries, maxGraphemes, maxLength, maxSize, maxWords, message, metadata, mimeType, minBytes, minCodePoints, minEntries, minGraphemes, minLength, minSize, minWords, multipleOf, nan, nanoid, never, nonNullable, nonNullableAsync, nonNullish, nonNullishAsync, nonOptional, nonOptionalAsync, normalize, notBytes, notCodePoints, notEntries, notGraphemes, notLength, notSize, notValue, notValues, notWords, null, null_, nullable, nullableAsync, nullish, nullishAsync, objectAsync, objectWithRest, objectWithRestAsync, octal, omit, optionalAsync, parse, parseAsync, parseBoolean, parseJson, parser, parserAsync, partial, partialAsync, partialCheck, partialCheckAsync, pick, pipeAsync, promise, rawCheck, rawCheckAsync, rawTransform, rawTransformAsync, recordAsync, reduceItems, required, requiredAsync, returns, returnsAsync, rfcEmail, safeInteger, safeParseAsync, safeParser, safeParserAsync, set, setAsync, setGlobalConfig, setGlobalMessage, setSchemaMessage, setSpecificMessage, size, slug, someItem, sortItems, startsWith, strictObjectAsync, strictTuple, strictTupleAsync, stringifyJson, summarize, symbol, title, toBigint, toBoolean, toCamelCase, toDate, toKebabCase, toLowerCase, toMaxValue, toMinValue, toNumber, toPascalCase, toSnakeCase, toString, toUpperCase, transform, transformAsync, trim, trimEnd, trimStart, tuple, tupleAsync, tupleWithRest, tupleWithRestAsync, ulid, undefined, undefined_, undefinedable, undefinedableAsync, unionAsync, unwrap, url, uuid, value, values, variant, variantAsync, void, void_, words */
+//#region src/storages/globalConfig/globalConfig.ts
+let store$4;
+const DEFAULT_CONFIG = {
+	lang: void 0,
+	message: void 0,
+	abortEarly: void 0,
+	abortPipeEarly: void 0
+};
+/**
+* Sets the global configuration.
+*
+* @param config The configuration.
+*/
+function setGlobalConfig(config$1) {
+	store$4 = {
+		...store$4,
+		...config$1
+	};
+}
+/**
+* Returns the global configuration.
+*
+* @param config The config to merge.
+*
+* @returns The configuration.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function getGlobalConfig(config$1) {
+	if (!config$1 && !store$4) return DEFAULT_CONFIG;
+	return {
+		lang: config$1?.lang ?? store$4?.lang,
+		message: config$1?.message,
+		abortEarly: config$1?.abortEarly ?? store$4?.abortEarly,
+		abortPipeEarly: config$1?.abortPipeEarly ?? store$4?.abortPipeEarly
+	};
+}
+/**
+* Deletes the global configuration.
+*/
+function deleteGlobalConfig() {
+	store$4 = void 0;
+}
+
+//#endregion
+//#region src/storages/globalMessage/globalMessage.ts
+let store$3;
+/**
+* Sets a global error message.
+*
+* @param message The error message.
+* @param lang The language of the message.
+*/
+function setGlobalMessage(message$1, lang) {
+	if (!store$3) store$3 = /* @__PURE__ */ new Map();
+	store$3.set(lang, message$1);
+}
+/**
+* Returns a global error message.
+*
+* @param lang The language of the message.
+*
+* @returns The error message.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function getGlobalMessage(lang) {
+	return store$3?.get(lang);
+}
+/**
+* Deletes a global error message.
+*
+* @param lang The language of the message.
+*/
+function deleteGlobalMessage(lang) {
+	store$3?.delete(lang);
+}
+
+//#endregion
+//#region src/storages/schemaMessage/schemaMessage.ts
+let store$2;
+/**
+* Sets a schema error message.
+*
+* @param message The error message.
+* @param lang The language of the message.
+*/
+function setSchemaMessage(message$1, lang) {
+	if (!store$2) store$2 = /* @__PURE__ */ new Map();
+	store$2.set(lang, message$1);
+}
+/**
+* Returns a schema error message.
+*
+* @param lang The language of the message.
+*
+* @returns The error message.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function getSchemaMessage(lang) {
+	return store$2?.get(lang);
+}
+/**
+* Deletes a schema error message.
+*
+* @param lang The language of the message.
+*/
+function deleteSchemaMessage(lang) {
+	store$2?.delete(lang);
+}
+
+//#endregion
+//#region src/storages/specificMessage/specificMessage.ts
+let store$1;
+/**
+* Sets a specific error message.
+*
+* @param reference The identifier reference.
+* @param message The error message.
+* @param lang The language of the message.
+*/
+function setSpecificMessage(reference, message$1, lang) {
+	if (!store$1) store$1 = /* @__PURE__ */ new Map();
+	if (!store$1.get(reference)) store$1.set(reference, /* @__PURE__ */ new Map());
+	store$1.get(reference).set(lang, message$1);
+}
+/**
+* Returns a specific error message.
+*
+* @param reference The identifier reference.
+* @param lang The language of the message.
+*
+* @returns The error message.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function getSpecificMessage(reference, lang) {
+	return store$1?.get(reference)?.get(lang);
+}
+/**
+* Deletes a specific error message.
+*
+* @param reference The identifier reference.
+* @param lang The language of the message.
+*/
+function deleteSpecificMessage(reference, lang) {
+	store$1?.get(reference)?.delete(lang);
+}
+
+//#endregion
+//#region src/utils/_stringify/_stringify.ts
+/**
+* Stringifies an unknown input to a literal or type string.
+*
+* @param input The unknown input.
+*
+* @returns A literal or type string.
+*
+* @internal
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function _stringify(input) {
+	const type = typeof input;
+	if (type === "string") return `"${input}"`;
+	if (type === "number" || type === "bigint" || type === "boolean") return `${input}`;
+	if (type === "object" || type === "function") return (input && Object.getPrototypeOf(input)?.constructor?.name) ?? "null";
+	return type;
+}
+
+//#endregion
+//#region src/utils/_addIssue/_addIssue.ts
+/**
+* Adds an issue to the dataset.
+*
+* @param context The issue context.
+* @param label The issue label.
+* @param dataset The input dataset.
+* @param config The configuration.
+* @param other The optional props.
+*
+* @internal
+*/
+function _addIssue(context, label, dataset, config$1, other) {
+	const input = other && "input" in other ? other.input : dataset.value;
+	const expected = other?.expected ?? context.expects ?? null;
+	const received = other?.received ?? /* @__PURE__ */ _stringify(input);
+	const issue = {
+		kind: context.kind,
+		type: context.type,
+		input,
+		expected,
+		received,
+		message: `Invalid ${label}: ${expected ? `Expected ${expected} but r` : "R"}eceived ${received}`,
+		requirement: context.requirement,
+		path: other?.path,
+		issues: other?.issues,
+		lang: config$1.lang,
+		abortEarly: config$1.abortEarly,
+		abortPipeEarly: config$1.abortPipeEarly
+	};
+	const isSchema = context.kind === "schema";
+	const message$1 = other?.message ?? context.message ?? /* @__PURE__ */ getSpecificMessage(context.reference, issue.lang) ?? (isSchema ? /* @__PURE__ */ getSchemaMessage(issue.lang) : null) ?? config$1.message ?? /* @__PURE__ */ getGlobalMessage(issue.lang);
+	if (message$1 !== void 0) issue.message = typeof message$1 === "function" ? message$1(issue) : message$1;
+	if (isSchema) dataset.typed = false;
+	if (dataset.issues) dataset.issues.push(issue);
+	else dataset.issues = [issue];
+}
+
+//#endregion
+//#region src/utils/_cloneDataset/_cloneDataset.ts
+/**
+* Creates a shallow copy of a dataset.
+*
+* Hint: The `value` is copied by reference, but the `issues` array, its issues
+* and their `path` arrays are cloned to avoid reusing mutable dataset state
+* across multiple runs. Mutating a returned object or array value can
+* therefore affect later cache hits that reuse the same cached output.
+*
+* @param dataset The output dataset.
+*
+* @returns The copied output dataset.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function _cloneDataset(dataset) {
+	return {
+		typed: dataset.typed,
+		value: dataset.value,
+		issues: dataset.issues?.map((issue) => ({
+			...issue,
+			path: issue.path && [...issue.path]
+		}))
+	};
+}
+
+//#endregion
+//#region src/utils/_formatCase/_formatCase.ts
+/**
+* Splits a string into lowercase words and rejoins them with the given
+* separator and capitalization rules.
+*
+* Words are separated by `_`, `-` and ASCII whitespace, as well as by case
+* and acronym boundaries. Whether the first or subsequent words are
+* capitalized is controlled by `capFirst` and `capRest`.
+*
+* Hint: Implemented in a single pass that emits directly to the result
+* string to avoid an intermediate `string[]` allocation. ASCII chars are
+* classified via char codes to skip `.toLowerCase()` and `.toUpperCase()`
+* method calls in the common case.
+*
+* Hint: Digits are treated as a separate character class, so `item2Name`
+* yields `item2` and `name` rather than `item`, `2` and `name`.
+*
+* @param input The input string.
+* @param separator The string inserted between words.
+* @param capFirst Whether to capitalize the first word.
+* @param capRest Whether to capitalize subsequent words.
+*
+* @returns The formatted string.
+*
+* @internal
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function _formatCase(input, separator, capFirst, capRest) {
+	let result = "";
+	let firstWord = true;
+	let start = 0;
+	let prev = 0;
+	let prevPrev = 0;
+	const flush = (end) => {
+		if (end > start) {
+			let word = input.slice(start, end).toLowerCase();
+			if (firstWord ? capFirst : capRest) {
+				const firstCode = word.charCodeAt(0);
+				if (firstCode >= 97 && firstCode <= 122) word = String.fromCharCode(firstCode - 32) + word.slice(1);
+				else {
+					const charLen = firstCode >= 55296 && firstCode <= 56319 ? 2 : 1;
+					word = word.slice(0, charLen).toUpperCase() + word.slice(charLen);
+				}
+			}
+			result += firstWord ? word : separator + word;
+			firstWord = false;
+		}
+	};
+	for (let index = 0; index < input.length; index++) {
+		const code = input.charCodeAt(index);
+		let type;
+		if (code === 32 || code === 9 || code === 10 || code === 11 || code === 12 || code === 13 || code === 45 || code === 95) {
+			flush(index);
+			start = index + 1;
+			type = 0;
+		} else if (code < 128) type = code >= 65 && code <= 90 ? 1 : code >= 97 && code <= 122 ? 2 : 3;
+		else {
+			const char = input[index];
+			const charLower = char.toLowerCase();
+			type = charLower === char.toUpperCase() ? 3 : char === charLower ? 2 : 1;
+		}
+		if (type === 1 && (prev === 2 || prev === 3) && index > start) {
+			flush(index);
+			start = index;
+		} else if (type === 2 && prev === 1 && prevPrev === 1 && index - 1 > start) {
+			flush(index - 1);
+			start = index - 1;
+		}
+		prevPrev = prev;
+		prev = type;
+	}
+	flush(input.length);
+	return result;
+}
+
+//#endregion
+//#region src/utils/_getByteCount/_getByteCount.ts
+let textEncoder;
+/**
+* Returns the byte count of the input.
+*
+* @param input The input to be measured.
+*
+* @returns The byte count.
+*
+* @internal
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function _getByteCount(input) {
+	if (!textEncoder) textEncoder = new TextEncoder();
+	return textEncoder.encode(input).length;
+}
+
+//#endregion
+//#region src/utils/_getCodePointCount/_getCodePointCount.ts
+/**
+* Returns the code point count of the input.
+*
+* @param input The input to be measured.
+*
+* @returns The code point count.
+*
+* @internal
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function _getCodePointCount(input) {
+	let count = input.length;
+	const lengthMinus1 = input.length - 1;
+	for (let i = 0; i < lengthMinus1;) if (input.codePointAt(i) <= 65535) i++;
+	else {
+		i += 2;
+		count--;
+	}
+	return count;
+}
+
+//#endregion
+//#region src/utils/_getGraphemeCount/_getGraphemeCount.ts
+let segmenter;
+/**
+* Returns the grapheme count of the input.
+*
+* @param input The input to be measured.
+*
+* @returns The grapheme count.
+*
+* @internal
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function _getGraphemeCount(input) {
+	if (!segmenter) segmenter = new Intl.Segmenter();
+	const segments = segmenter.segment(input);
+	let count = 0;
+	for (const _ of segments) count++;
+	return count;
+}
+
+//#endregion
+//#region src/utils/_getLastMetadata/_getLastMetadata.ts
+/**
+* Returns the last top-level value of a given metadata type from a schema
+* using a breadth-first search that starts with the last item in the pipeline.
+*
+* @param schema The schema to search.
+* @param type The metadata type.
+*
+* @returns The value, if any.
+*
+* @internal
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function _getLastMetadata(schema, type) {
+	if ("pipe" in schema) {
+		const nestedSchemas = [];
+		for (let index = schema.pipe.length - 1; index >= 0; index--) {
+			const item = schema.pipe[index];
+			if (item.kind === "schema" && "pipe" in item) nestedSchemas.push(item);
+			else if (item.kind === "metadata" && item.type === type) return item[type];
+		}
+		for (const nestedSchema of nestedSchemas) {
+			const result = /* @__PURE__ */ _getLastMetadata(nestedSchema, type);
+			if (result !== void 0) return result;
+		}
+	}
+}
+
+//#endregion
+//#region src/utils/_getWordCount/_getWordCount.ts
+let store;
+/**
+* Returns the word count of the input.
+*
+* @param locales The locales to be used.
+* @param input The input to be measured.
+*
+* @returns The word count.
+*
+* @internal
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function _getWordCount(locales, input) {
+	if (!store) store = /* @__PURE__ */ new Map();
+	const key = String(locales);
+	let segmenter$1 = store.get(key);
+	if (!segmenter$1) {
+		segmenter$1 = new Intl.Segmenter(locales, { granularity: "word" });
+		store.set(key, segmenter$1);
+	}
+	const segments = segmenter$1.segment(input);
+	let count = 0;
+	for (const segment of segments) if (segment.isWordLike) count++;
+	return count;
+}
+
+//#endregion
+//#region src/utils/_isLuhnAlgo/_isLuhnAlgo.ts
+/**
+* Non-digit regex.
+*/
+const NON_DIGIT_REGEX = /\D/gu;
+/**
+* Checks whether a string with numbers corresponds to the luhn algorithm.
+*
+* @param input The input to be checked.
+*
+* @returns Whether input is valid.
+*
+* @internal
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function _isLuhnAlgo(input) {
+	const number$1 = input.replace(NON_DIGIT_REGEX, "");
+	let length$1 = number$1.length;
+	let bit = 1;
+	let sum = 0;
+	while (length$1) {
+		const value$1 = +number$1[--length$1];
+		bit ^= 1;
+		sum += bit ? [
+			0,
+			2,
+			4,
+			6,
+			8,
+			1,
+			3,
+			5,
+			7,
+			9
+		][value$1] : value$1;
+	}
+	return sum % 10 === 0;
+}
+
+//#endregion
+//#region src/utils/_isSameValueZero/_isSameValueZero.ts
+/**
+* Compares two values using the SameValueZero algorithm, which treats `NaN`
+* as equal to itself unlike `===`.
+*
+* @param value1 The first value.
+* @param value2 The second value.
+*
+* @returns Whether the values are equal.
+*
+* @internal
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function _isSameValueZero(value1, value2) {
+	return value1 === value2 || Number.isNaN(value1) && Number.isNaN(value2);
+}
+
+//#endregion
+//#region src/utils/_isValidObjectKey/_isValidObjectKey.ts
+/**
+* Disallows inherited object properties and prevents object prototype
+* pollution by disallowing certain keys.
+*
+* @param object The object to check.
+* @param key The key to check.
+*
+* @returns Whether the key is allowed.
+*
+* @internal
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function _isValidObjectKey(object$1, key) {
+	return Object.prototype.hasOwnProperty.call(object$1, key) && key !== "__proto__" && key !== "prototype" && key !== "constructor";
+}
+
+//#endregion
+//#region src/utils/_isValueMatch/_isValueMatch.ts
+/**
+* Checks whether a value matches a value action requirement.
+*
+* @param requirement The value action requirement.
+* @param value The value to check.
+*
+* @returns Whether the value matches the requirement.
+*
+* @internal
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function _isValueMatch(requirement, value$1) {
+	return Number.isNaN(requirement) && Number.isNaN(value$1) || requirement <= value$1 && requirement >= value$1;
+}
+
+//#endregion
+//#region src/utils/_joinExpects/_joinExpects.ts
+/**
+* Joins multiple `expects` values with the given separator.
+*
+* @param values The `expects` values.
+* @param separator The separator.
+*
+* @returns The joined `expects` property.
+*
+* @internal
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function _joinExpects(values$1, separator) {
+	const list = [...new Set(values$1)];
+	if (list.length > 1) return `(${list.join(` ${separator} `)})`;
+	return list[0] ?? "never";
+}
+
+//#endregion
+//#region src/utils/_standardSchema/_standardSchema.ts
+/**
+* Eagerly creates and attaches the Standard Schema properties of a schema.
+*
+* Hint: The contextual `this` type includes the standard properties that are
+* attached before the schema is returned.
+*
+* @param schema The schema to attach standard properties to.
+*
+* @returns The schema with standard properties attached.
+*
+* @internal
+*/
+function _standardSchema(schema) {
+	schema["~standard"] = {
+		version: 1,
+		vendor: "valibot",
+		validate: (value$1) => schema["~run"]({ value: value$1 }, /* @__PURE__ */ getGlobalConfig())
+	};
+	return schema;
+}
+
+//#endregion
+//#region src/utils/entriesFromList/entriesFromList.ts
+/**
+* Creates an object entries definition from a list of keys and a schema.
+*
+* @param list A list of keys.
+* @param schema The schema of the keys.
+*
+* @returns The object entries.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function entriesFromList(list, schema) {
+	const entries$1 = {};
+	for (const key of list) entries$1[key] = schema;
+	return entries$1;
+}
+
+//#endregion
+//#region src/utils/entriesFromObjects/entriesFromObjects.ts
+/* @__NO_SIDE_EFFECTS__ */
+function entriesFromObjects(schemas) {
+	const entries$1 = {};
+	for (const schema of schemas) Object.assign(entries$1, schema.entries);
+	return entries$1;
+}
+
+//#endregion
+//#region src/utils/getDotPath/getDotPath.ts
+/* @__NO_SIDE_EFFECTS__ */
+function getDotPath(issue) {
+	if (issue.path) {
+		let key = "";
+		for (const item of issue.path) if (typeof item.key === "string" || typeof item.key === "number") if (key) key += `.${item.key}`;
+		else key += item.key;
+		else return null;
+		return key;
+	}
+	return null;
+}
+
+//#endregion
+//#region src/utils/isOfKind/isOfKind.ts
+/**
+* A generic type guard to check the kind of an object.
+*
+* @param kind The kind to check for.
+* @param object The object to check.
+*
+* @returns Whether it matches.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function isOfKind(kind, object$1) {
+	return object$1.kind === kind;
+}
+
+//#endregion
+//#region src/utils/isOfType/isOfType.ts
+/**
+* A generic type guard to check the type of an object.
+*
+* @param type The type to check for.
+* @param object The object to check.
+*
+* @returns Whether it matches.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function isOfType(type, object$1) {
+	return object$1.type === type;
+}
+
+//#endregion
+//#region src/utils/ValiError/ValiError.ts
+/**
+* A Valibot error with useful information.
+*/
+var ValiError = class extends Error {
+	/**
+	* Creates a Valibot error with useful information.
+	*
+	* @param issues The error issues.
+	*/
+	constructor(issues) {
+		super(issues[0].message);
+		this.name = "ValiError";
+		this.issues = issues;
+	}
+};
+
+//#endregion
+//#region src/utils/isValiError/isValiError.ts
+/**
+* A type guard to check if an error is a ValiError.
+*
+* @param error The error to check.
+*
+* @returns Whether its a ValiError.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function isValiError(error) {
+	return error instanceof ValiError;
+}
+
+//#endregion
+//#region src/actions/args/args.ts
+/* @__NO_SIDE_EFFECTS__ */
+function args(schema) {
+	return {
+		kind: "transformation",
+		type: "args",
+		reference: args,
+		async: false,
+		schema,
+		"~run"(dataset, config$1) {
+			const func = dataset.value;
+			dataset.value = (...args_) => {
+				const argsDataset = this.schema["~run"]({ value: args_ }, config$1);
+				if (argsDataset.issues) throw new ValiError(argsDataset.issues);
+				return func(...argsDataset.value);
+			};
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/args/argsAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function argsAsync(schema) {
+	return {
+		kind: "transformation",
+		type: "args",
+		reference: argsAsync,
+		async: false,
+		schema,
+		"~run"(dataset, config$1) {
+			const func = dataset.value;
+			dataset.value = async (...args$1) => {
+				const argsDataset = await schema["~run"]({ value: args$1 }, config$1);
+				if (argsDataset.issues) throw new ValiError(argsDataset.issues);
+				return func(...argsDataset.value);
+			};
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/await/awaitAsync.ts
+/**
+* Creates an await transformation action.
+*
+* @returns An await action.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function awaitAsync() {
+	return {
+		kind: "transformation",
+		type: "await",
+		reference: awaitAsync,
+		async: true,
+		async "~run"(dataset) {
+			dataset.value = await dataset.value;
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/regex.ts
+/**
+* [Base64](https://en.wikipedia.org/wiki/Base64) regex.
+*/
+const BASE64_REGEX = /^(?:[\da-z+/]{4})*(?:[\da-z+/]{2}==|[\da-z+/]{3}=)?$/iu;
+/**
+* [BIC](https://en.wikipedia.org/wiki/ISO_9362) regex.
+*/
+const BIC_REGEX = /^[A-Z]{6}(?!00)[\dA-Z]{2}(?:[\dA-Z]{3})?$/u;
+/**
+* [Cuid2](https://github.com/paralleldrive/cuid2) regex.
+*/
+const CUID2_REGEX = /^[a-z][\da-z]*$/u;
+/**
+* [Decimal](https://en.wikipedia.org/wiki/Decimal) regex.
+*/
+const DECIMAL_REGEX = /^[+-]?(?:\d*\.)?\d+$/u;
+/**
+* [Digits](https://en.wikipedia.org/wiki/Numerical_digit) regex.
+*/
+const DIGITS_REGEX = /^\d+$/u;
+/**
+* [Domain name](https://en.wikipedia.org/wiki/Domain_name) regex.
+*
+* Hint: We decided against the `i` flag for better JSON Schema compatibility.
+* ASCII-only validation. Internationalized domain names (IDNs) are not
+* supported, including Punycode-encoded labels.
+*/
+const DOMAIN_REGEX = /^(?=.{1,253}$)(?:(?![Xx][Nn]--)[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)+[A-Za-z]{2,63}$/u;
+/**
+* [Email address](https://en.wikipedia.org/wiki/Email_address) regex.
+*
+* Hint: We decided against the `i` flag to avoid matching non-ASCII characters.
+*/
+const EMAIL_REGEX = /^[\w+-]+(?:\.[\w+-]+)*@[\da-zA-Z]+(?:[.-][\da-zA-Z]+)*\.[a-zA-Z]{2,}$/u;
+/**
+* Emoji regex from [emoji-regex-xs](https://github.com/slevithan/emoji-regex-xs) v1.0.0 (MIT license).
+*
+* Hint: We decided against the newer `/^\p{RGI_Emoji}+$/v` regex because it is
+* not supported in older runtimes and does not match all emoji.
+*/
+const EMOJI_REGEX = /^(?:[\u{1F1E6}-\u{1F1FF}]{2}|\u{1F3F4}[\u{E0061}-\u{E007A}]{2}[\u{E0030}-\u{E0039}\u{E0061}-\u{E007A}]{1,3}\u{E007F}|(?:\p{Emoji}\uFE0F\u20E3?|\p{Emoji_Modifier_Base}\p{Emoji_Modifier}?|(?![\p{Emoji_Modifier_Base}\u{1F1E6}-\u{1F1FF}])\p{Emoji_Presentation})(?:\u200D(?:\p{Emoji}\uFE0F\u20E3?|\p{Emoji_Modifier_Base}\p{Emoji_Modifier}?|(?![\p{Emoji_Modifier_Base}\u{1F1E6}-\u{1F1FF}])\p{Emoji_Presentation}))*)+$/u;
+/**
+* [Hexadecimal](https://en.wikipedia.org/wiki/Hexadecimal) regex.
+*
+* Hint: We decided against the `i` flag for better JSON Schema compatibility.
+*/
+const HEXADECIMAL_REGEX = /^(?:0[hx])?[\da-fA-F]+$/u;
+/**
+* [Hex color](https://en.wikipedia.org/wiki/Web_colors#Hex_triplet) regex.
+*
+* Hint: We decided against the `i` flag for better JSON Schema compatibility.
+*/
+const HEX_COLOR_REGEX = /^#(?:[\da-fA-F]{3,4}|[\da-fA-F]{6}|[\da-fA-F]{8})$/u;
+/**
+* [IMEI](https://en.wikipedia.org/wiki/International_Mobile_Equipment_Identity) regex.
+*/
+const IMEI_REGEX = /^\d{15}$|^\d{2}-\d{6}-\d{6}-\d$/u;
+/**
+* [IPv4](https://en.wikipedia.org/wiki/IPv4) regex.
+*/
+const IPV4_REGEX = /^(?:(?:[1-9]|1\d|2[0-4])?\d|25[0-5])(?:\.(?:(?:[1-9]|1\d|2[0-4])?\d|25[0-5])){3}$/u;
+/**
+* [IPv6](https://en.wikipedia.org/wiki/IPv6) regex.
+*/
+const IPV6_REGEX = /^(?:(?:[\da-f]{1,4}:){7}[\da-f]{1,4}|(?:[\da-f]{1,4}:){1,7}:|(?:[\da-f]{1,4}:){1,6}:[\da-f]{1,4}|(?:[\da-f]{1,4}:){1,5}(?::[\da-f]{1,4}){1,2}|(?:[\da-f]{1,4}:){1,4}(?::[\da-f]{1,4}){1,3}|(?:[\da-f]{1,4}:){1,3}(?::[\da-f]{1,4}){1,4}|(?:[\da-f]{1,4}:){1,2}(?::[\da-f]{1,4}){1,5}|[\da-f]{1,4}:(?::[\da-f]{1,4}){1,6}|:(?:(?::[\da-f]{1,4}){1,7}|:)|fe80:(?::[\da-f]{0,4}){0,4}%[\da-z]+|::(?:f{4}(?::0{1,4})?:)?(?:(?:25[0-5]|(?:2[0-4]|1?\d)?\d)\.){3}(?:25[0-5]|(?:2[0-4]|1?\d)?\d)|(?:[\da-f]{1,4}:){1,4}:(?:(?:25[0-5]|(?:2[0-4]|1?\d)?\d)\.){3}(?:25[0-5]|(?:2[0-4]|1?\d)?\d))$/iu;
+/**
+* [IP](https://en.wikipedia.org/wiki/IP_address) regex.
+*/
+const IP_REGEX = /^(?:(?:[1-9]|1\d|2[0-4])?\d|25[0-5])(?:\.(?:(?:[1-9]|1\d|2[0-4])?\d|25[0-5])){3}$|^(?:(?:[\da-f]{1,4}:){7}[\da-f]{1,4}|(?:[\da-f]{1,4}:){1,7}:|(?:[\da-f]{1,4}:){1,6}:[\da-f]{1,4}|(?:[\da-f]{1,4}:){1,5}(?::[\da-f]{1,4}){1,2}|(?:[\da-f]{1,4}:){1,4}(?::[\da-f]{1,4}){1,3}|(?:[\da-f]{1,4}:){1,3}(?::[\da-f]{1,4}){1,4}|(?:[\da-f]{1,4}:){1,2}(?::[\da-f]{1,4}){1,5}|[\da-f]{1,4}:(?::[\da-f]{1,4}){1,6}|:(?:(?::[\da-f]{1,4}){1,7}|:)|fe80:(?::[\da-f]{0,4}){0,4}%[\da-z]+|::(?:f{4}(?::0{1,4})?:)?(?:(?:25[0-5]|(?:2[0-4]|1?\d)?\d)\.){3}(?:25[0-5]|(?:2[0-4]|1?\d)?\d)|(?:[\da-f]{1,4}:){1,4}:(?:(?:25[0-5]|(?:2[0-4]|1?\d)?\d)\.){3}(?:25[0-5]|(?:2[0-4]|1?\d)?\d))$/iu;
+/**
+* [ISO 8601](https://en.wikipedia.org/wiki/ISO_8601) date regex.
+*/
+const ISO_DATE_REGEX = /^\d{4}-(?:0[1-9]|1[0-2])-(?:[12]\d|0[1-9]|3[01])$/u;
+/**
+* [ISO 8601](https://en.wikipedia.org/wiki/ISO_8601) date-time regex.
+*/
+const ISO_DATE_TIME_REGEX = /^\d{4}-(?:0[1-9]|1[0-2])-(?:[12]\d|0[1-9]|3[01])[T ](?:0\d|1\d|2[0-3]):[0-5]\d$/u;
+/**
+* [ISO 8601](https://en.wikipedia.org/wiki/ISO_8601) date-time with seconds regex.
+*/
+const ISO_DATE_TIME_SECOND_REGEX = /^\d{4}-(?:0[1-9]|1[0-2])-(?:[12]\d|0[1-9]|3[01])[T ](?:0\d|1\d|2[0-3])(?::[0-5]\d){2}$/u;
+/**
+* [ISO 8601](https://en.wikipedia.org/wiki/ISO_8601) time regex.
+*/
+const ISO_TIME_REGEX = /^(?:0\d|1\d|2[0-3]):[0-5]\d$/u;
+/**
+* [ISO 8601](https://en.wikipedia.org/wiki/ISO_8601) time with seconds regex.
+*/
+const ISO_TIME_SECOND_REGEX = /^(?:0\d|1\d|2[0-3])(?::[0-5]\d){2}$/u;
+/**
+* [ISO 8601](https://en.wikipedia.org/wiki/ISO_8601) timestamp regex. Allows a
+* space as a date/time separator and an optional space before the UTC offset.
+*/
+const ISO_TIMESTAMP_REGEX = /^\d{4}-(?:0[1-9]|1[0-2])-(?:[12]\d|0[1-9]|3[01])[T ](?:0\d|1\d|2[0-3])(?::[0-5]\d){2}(?:\.\d{1,9})?(?:Z| ?[+-](?:0\d|1\d|2[0-3])(?::?[0-5]\d)?)$/u;
+/**
+* [ISO 8601](https://en.wikipedia.org/wiki/ISO_8601) week regex.
+*/
+const ISO_WEEK_REGEX = /^\d{4}-W(?:0[1-9]|[1-4]\d|5[0-3])$/u;
+/**
+* [JWS compact serialization](https://datatracker.ietf.org/doc/html/rfc7515#section-3.1)
+* regex.
+*
+* Hint: Empty payload and signature segments are allowed because the
+* Base64URL-encoded representation of an empty octet sequence is an empty
+* string.
+*/
+const JWS_COMPACT_REGEX = /^(?:[\w-]{2,3}|(?:[\w-]{4})+(?:[\w-]{2,3})?)\.(?:[\w-]{2,3}|(?:[\w-]{4})+(?:[\w-]{2,3})?)?\.(?:[\w-]{2,3}|(?:[\w-]{4})+(?:[\w-]{2,3})?)?$/u;
+/**
+* [ISRC](https://en.wikipedia.org/wiki/International_Standard_Recording_Code) regex.
+*/
+const ISRC_REGEX = /^(?:[A-Z]{2}[A-Z\d]{3}\d{7}|[A-Z]{2}-[A-Z\d]{3}-\d{2}-\d{5})$/u;
+/**
+* [KSUID](https://github.com/segmentio/ksuid) regex.
+*/
+const KSUID_REGEX = /^[a-zA-Z0-9]{27}$/u;
+/**
+* [MAC](https://en.wikipedia.org/wiki/MAC_address) 48 bit regex.
+*
+* Hint: We decided against the `i` flag for better JSON Schema compatibility.
+*/
+const MAC48_REGEX = /^(?:[\da-fA-F]{2}:){5}[\da-fA-F]{2}$|^(?:[\da-fA-F]{2}-){5}[\da-fA-F]{2}$|^(?:[\da-fA-F]{4}\.){2}[\da-fA-F]{4}$/u;
+/**
+* [MAC](https://en.wikipedia.org/wiki/MAC_address) 64 bit regex.
+*
+* Hint: We decided against the `i` flag for better JSON Schema compatibility.
+*/
+const MAC64_REGEX = /^(?:[\da-fA-F]{2}:){7}[\da-fA-F]{2}$|^(?:[\da-fA-F]{2}-){7}[\da-fA-F]{2}$|^(?:[\da-fA-F]{4}\.){3}[\da-fA-F]{4}$|^(?:[\da-fA-F]{4}:){3}[\da-fA-F]{4}$/u;
+/**
+* [MAC](https://en.wikipedia.org/wiki/MAC_address) regex.
+*
+* Hint: We decided against the `i` flag for better JSON Schema compatibility.
+*/
+const MAC_REGEX = /^(?:[\da-fA-F]{2}:){5}[\da-fA-F]{2}$|^(?:[\da-fA-F]{2}-){5}[\da-fA-F]{2}$|^(?:[\da-fA-F]{4}\.){2}[\da-fA-F]{4}$|^(?:[\da-fA-F]{2}:){7}[\da-fA-F]{2}$|^(?:[\da-fA-F]{2}-){7}[\da-fA-F]{2}$|^(?:[\da-fA-F]{4}\.){3}[\da-fA-F]{4}$|^(?:[\da-fA-F]{4}:){3}[\da-fA-F]{4}$/u;
+/**
+* [Nano ID](https://github.com/ai/nanoid) regex.
+*/
+const NANO_ID_REGEX = /^[\w-]+$/u;
+/**
+* [Octal](https://en.wikipedia.org/wiki/Octal) regex.
+*/
+const OCTAL_REGEX = /^(?:0o)?[0-7]+$/u;
+/**
+* [RFC 5322 email address](https://datatracker.ietf.org/doc/html/rfc5322#section-3.4.1) regex.
+*
+* Hint: This regex was taken from the [HTML Living Standard Specification](https://html.spec.whatwg.org/multipage/input.html#valid-e-mail-address) and does not perfectly represent RFC 5322.
+*/
+const RFC_EMAIL_REGEX = /^[a-zA-Z0-9.!#$%&'*+\/=?^_`{|}~-]+@[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?(?:\.[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?)*$/;
+/**
+* [Slug](https://en.wikipedia.org/wiki/Clean_URL#Slug) regex.
+*/
+const SLUG_REGEX = /^[\da-z]+(?:[-_][\da-z]+)*$/u;
+/**
+* [ULID](https://github.com/ulid/spec) regex.
+*
+* Hint: We decided against the `i` flag for better JSON Schema compatibility.
+* Hint: The first character is restricted to `[0-7]` because the 48-bit
+* timestamp cannot exceed 2^48-1, making the maximum valid ULID
+* `7ZZZZZZZZZZZZZZZZZZZZZZZZZ` in Crockford's Base32 encoding.
+*/
+const ULID_REGEX = /^[0-7][\da-hjkmnp-tv-zA-HJKMNP-TV-Z]{25}$/u;
+/**
+* [UUID](https://en.wikipedia.org/wiki/Universally_unique_identifier) regex.
+*/
+const UUID_REGEX = /^[\da-f]{8}(?:-[\da-f]{4}){3}-[\da-f]{12}$/iu;
+
+//#endregion
+//#region src/actions/base64/base64.ts
+/* @__NO_SIDE_EFFECTS__ */
+function base64(message$1) {
+	return {
+		kind: "validation",
+		type: "base64",
+		reference: base64,
+		async: false,
+		expects: null,
+		requirement: BASE64_REGEX,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "Base64", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/bic/bic.ts
+/* @__NO_SIDE_EFFECTS__ */
+function bic(message$1) {
+	return {
+		kind: "validation",
+		type: "bic",
+		reference: bic,
+		async: false,
+		expects: null,
+		requirement: BIC_REGEX,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "BIC", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/brand/brand.ts
+/**
+* Creates a brand transformation action.
+*
+* @param name The brand name.
+*
+* @returns A brand action.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function brand(name) {
+	return {
+		kind: "transformation",
+		type: "brand",
+		reference: brand,
+		async: false,
+		name,
+		"~run"(dataset) {
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/bytes/bytes.ts
+/* @__NO_SIDE_EFFECTS__ */
+function bytes(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "bytes",
+		reference: bytes,
+		async: false,
+		expects: `${requirement}`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed) {
+				const length$1 = /* @__PURE__ */ _getByteCount(dataset.value);
+				if (length$1 !== this.requirement) _addIssue(this, "bytes", dataset, config$1, { received: `${length$1}` });
+			}
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/check/check.ts
+/* @__NO_SIDE_EFFECTS__ */
+function check(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "check",
+		reference: check,
+		async: false,
+		expects: null,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement(dataset.value)) _addIssue(this, "input", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/check/checkAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function checkAsync(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "check",
+		reference: checkAsync,
+		async: true,
+		expects: null,
+		requirement,
+		message: message$1,
+		async "~run"(dataset, config$1) {
+			if (dataset.typed && !await this.requirement(dataset.value)) _addIssue(this, "input", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/checkItems/checkItems.ts
+/* @__NO_SIDE_EFFECTS__ */
+function checkItems(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "check_items",
+		reference: checkItems,
+		async: false,
+		expects: null,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed) for (let index = 0; index < dataset.value.length; index++) {
+				const item = dataset.value[index];
+				if (!this.requirement(item, index, dataset.value)) _addIssue(this, "item", dataset, config$1, {
+					input: item,
+					path: [{
+						type: "array",
+						origin: "value",
+						input: dataset.value,
+						key: index,
+						value: item
+					}]
+				});
+			}
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/checkItems/checkItemsAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function checkItemsAsync(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "check_items",
+		reference: checkItemsAsync,
+		async: true,
+		expects: null,
+		requirement,
+		message: message$1,
+		async "~run"(dataset, config$1) {
+			if (dataset.typed) {
+				const requirementResults = await Promise.all(dataset.value.map(this.requirement));
+				for (let index = 0; index < dataset.value.length; index++) if (!requirementResults[index]) {
+					const item = dataset.value[index];
+					_addIssue(this, "item", dataset, config$1, {
+						input: item,
+						path: [{
+							type: "array",
+							origin: "value",
+							input: dataset.value,
+							key: index,
+							value: item
+						}]
+					});
+				}
+			}
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/codePoints/codePoints.ts
+/* @__NO_SIDE_EFFECTS__ */
+function codePoints(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "code_points",
+		reference: codePoints,
+		async: false,
+		expects: `${requirement}`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed) {
+				const count = /* @__PURE__ */ _getCodePointCount(dataset.value);
+				if (count !== this.requirement) _addIssue(this, "code points", dataset, config$1, { received: `${count}` });
+			}
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/creditCard/creditCard.ts
+/**
+* Credit card regex.
+*/
+const CREDIT_CARD_REGEX = /^(?:\d{13,19}|\d{4}(?: \d{3,6}){2,4}|\d{4}(?:-\d{3,6}){2,4})$/u;
+/**
+* Sanitize regex.
+*/
+const SANITIZE_REGEX = /[- ]/gu;
+/**
+* Provider regex list.
+*/
+const PROVIDER_REGEX_LIST = (/* unused pure expression or super */ null && ([
+	/^3[47]\d{13}$/u,
+	/^3(?:0[0-5]|[68]\d)\d{11,13}$/u,
+	/^6(?:011|5\d{2})\d{12,15}$/u,
+	/^(?:2131|1800|35\d{3})\d{11}$/u,
+	/^(?:5[1-5]\d{2}|222\d|22[3-9]\d|2[3-6]\d{2}|27[01]\d|2720)\d{12}$/u,
+	/^(?:6[27]\d{14,17}|81\d{14,17})$/u,
+	/^4\d{12}(?:\d{3,6})?$/u
+]));
+/* @__NO_SIDE_EFFECTS__ */
+function creditCard(message$1) {
+	return {
+		kind: "validation",
+		type: "credit_card",
+		reference: creditCard,
+		async: false,
+		expects: null,
+		requirement(input) {
+			let sanitized;
+			return CREDIT_CARD_REGEX.test(input) && (sanitized = input.replace(SANITIZE_REGEX, "")) && PROVIDER_REGEX_LIST.some((regex$1) => regex$1.test(sanitized)) && /* @__PURE__ */ _isLuhnAlgo(sanitized);
+		},
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement(dataset.value)) _addIssue(this, "credit card", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/cuid2/cuid2.ts
+/* @__NO_SIDE_EFFECTS__ */
+function cuid2(message$1) {
+	return {
+		kind: "validation",
+		type: "cuid2",
+		reference: cuid2,
+		async: false,
+		expects: null,
+		requirement: CUID2_REGEX,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "Cuid2", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/decimal/decimal.ts
+/* @__NO_SIDE_EFFECTS__ */
+function decimal(message$1) {
+	return {
+		kind: "validation",
+		type: "decimal",
+		reference: decimal,
+		async: false,
+		expects: null,
+		requirement: DECIMAL_REGEX,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "decimal", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/description/description.ts
+/**
+* Creates a description metadata action.
+*
+* @param description_ The description text.
+*
+* @returns A description action.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function description(description_) {
+	return {
+		kind: "metadata",
+		type: "description",
+		reference: description,
+		description: description_
+	};
+}
+
+//#endregion
+//#region src/actions/digits/digits.ts
+/* @__NO_SIDE_EFFECTS__ */
+function digits(message$1) {
+	return {
+		kind: "validation",
+		type: "digits",
+		reference: digits,
+		async: false,
+		expects: null,
+		requirement: DIGITS_REGEX,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "digits", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/domain/domain.ts
+/* @__NO_SIDE_EFFECTS__ */
+function domain(message$1) {
+	return {
+		kind: "validation",
+		type: "domain",
+		reference: domain,
+		expects: null,
+		async: false,
+		requirement: DOMAIN_REGEX,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "domain", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/email/email.ts
+/* @__NO_SIDE_EFFECTS__ */
+function email(message$1) {
+	return {
+		kind: "validation",
+		type: "email",
+		reference: email,
+		expects: null,
+		async: false,
+		requirement: EMAIL_REGEX,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "email", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/emoji/emoji.ts
+/* @__NO_SIDE_EFFECTS__ */
+function emoji(message$1) {
+	return {
+		kind: "validation",
+		type: "emoji",
+		reference: emoji,
+		async: false,
+		expects: null,
+		requirement: EMOJI_REGEX,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "emoji", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/empty/empty.ts
+/* @__NO_SIDE_EFFECTS__ */
+function empty(message$1) {
+	return {
+		kind: "validation",
+		type: "empty",
+		reference: empty,
+		async: false,
+		expects: "0",
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && dataset.value.length > 0) _addIssue(this, "length", dataset, config$1, { received: `${dataset.value.length}` });
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/endsWith/endsWith.ts
+/* @__NO_SIDE_EFFECTS__ */
+function endsWith(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "ends_with",
+		reference: endsWith,
+		async: false,
+		expects: `"${requirement}"`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !dataset.value.endsWith(this.requirement)) _addIssue(this, "end", dataset, config$1, { received: `"${dataset.value.slice(-this.requirement.length)}"` });
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/entries/entries.ts
+/* @__NO_SIDE_EFFECTS__ */
+function entries(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "entries",
+		reference: entries,
+		async: false,
+		expects: `${requirement}`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (!dataset.typed) return dataset;
+			const count = Object.keys(dataset.value).length;
+			if (dataset.typed && count !== this.requirement) _addIssue(this, "entries", dataset, config$1, { received: `${count}` });
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/everyItem/everyItem.ts
+/* @__NO_SIDE_EFFECTS__ */
+function everyItem(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "every_item",
+		reference: everyItem,
+		async: false,
+		expects: null,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !dataset.value.every(this.requirement)) _addIssue(this, "item", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/examples/examples.ts
+/**
+* Creates an examples metadata action.
+*
+* @param examples_ The examples.
+*
+* @returns An examples action.
+*
+* @beta
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function examples(examples_) {
+	return {
+		kind: "metadata",
+		type: "examples",
+		reference: examples,
+		examples: examples_
+	};
+}
+
+//#endregion
+//#region src/actions/excludes/excludes.ts
+/* @__NO_SIDE_EFFECTS__ */
+function excludes(requirement, message$1) {
+	const received = /* @__PURE__ */ _stringify(requirement);
+	return {
+		kind: "validation",
+		type: "excludes",
+		reference: excludes,
+		async: false,
+		expects: `!${received}`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && dataset.value.includes(this.requirement)) _addIssue(this, "content", dataset, config$1, { received });
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/filterItems/filterItems.ts
+/* @__NO_SIDE_EFFECTS__ */
+function filterItems(operation) {
+	return {
+		kind: "transformation",
+		type: "filter_items",
+		reference: filterItems,
+		async: false,
+		operation,
+		"~run"(dataset) {
+			dataset.value = dataset.value.filter(this.operation);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/findItem/findItem.ts
+/* @__NO_SIDE_EFFECTS__ */
+function findItem(operation) {
+	return {
+		kind: "transformation",
+		type: "find_item",
+		reference: findItem,
+		async: false,
+		operation,
+		"~run"(dataset) {
+			dataset.value = dataset.value.find(this.operation);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/finite/finite.ts
+/* @__NO_SIDE_EFFECTS__ */
+function finite(message$1) {
+	return {
+		kind: "validation",
+		type: "finite",
+		reference: finite,
+		async: false,
+		expects: null,
+		requirement: Number.isFinite,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement(dataset.value)) _addIssue(this, "finite", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/flavor/flavor.ts
+/**
+* Creates a flavor transformation action.
+*
+* @param name The flavor name.
+*
+* @returns A flavor action.
+*
+* @beta
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function flavor(name) {
+	return {
+		kind: "transformation",
+		type: "flavor",
+		reference: flavor,
+		async: false,
+		name,
+		"~run"(dataset) {
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/graphemes/graphemes.ts
+/* @__NO_SIDE_EFFECTS__ */
+function graphemes(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "graphemes",
+		reference: graphemes,
+		async: false,
+		expects: `${requirement}`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed) {
+				const count = /* @__PURE__ */ _getGraphemeCount(dataset.value);
+				if (count !== this.requirement) _addIssue(this, "graphemes", dataset, config$1, { received: `${count}` });
+			}
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/gtValue/gtValue.ts
+/* @__NO_SIDE_EFFECTS__ */
+function gtValue(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "gt_value",
+		reference: gtValue,
+		async: false,
+		expects: `>${requirement instanceof Date ? requirement.toJSON() : /* @__PURE__ */ _stringify(requirement)}`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !(dataset.value > this.requirement)) _addIssue(this, "value", dataset, config$1, { received: dataset.value instanceof Date ? dataset.value.toJSON() : /* @__PURE__ */ _stringify(dataset.value) });
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/guard/guard.ts
+/* @__NO_SIDE_EFFECTS__ */
+function guard(requirement, message$1) {
+	return {
+		kind: "transformation",
+		type: "guard",
+		reference: guard,
+		async: false,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement(dataset.value)) {
+				_addIssue(this, "input", dataset, config$1);
+				dataset.typed = false;
+			}
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/hash/hash.ts
+/**
+* Hash lengths object.
+*/
+const HASH_LENGTHS = {
+	md4: 32,
+	md5: 32,
+	sha1: 40,
+	sha256: 64,
+	sha384: 96,
+	sha512: 128,
+	ripemd128: 32,
+	ripemd160: 40,
+	tiger128: 32,
+	tiger160: 40,
+	tiger192: 48,
+	crc32: 8,
+	crc32b: 8,
+	adler32: 8
+};
+/* @__NO_SIDE_EFFECTS__ */
+function hash(types, message$1) {
+	return {
+		kind: "validation",
+		type: "hash",
+		reference: hash,
+		expects: null,
+		async: false,
+		requirement: RegExp(types.map((type) => `^[a-fA-F0-9]{${HASH_LENGTHS[type]}}$`).join("|"), "u"),
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "hash", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/hexadecimal/hexadecimal.ts
+/* @__NO_SIDE_EFFECTS__ */
+function hexadecimal(message$1) {
+	return {
+		kind: "validation",
+		type: "hexadecimal",
+		reference: hexadecimal,
+		async: false,
+		expects: null,
+		requirement: HEXADECIMAL_REGEX,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "hexadecimal", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/hexColor/hexColor.ts
+/* @__NO_SIDE_EFFECTS__ */
+function hexColor(message$1) {
+	return {
+		kind: "validation",
+		type: "hex_color",
+		reference: hexColor,
+		async: false,
+		expects: null,
+		requirement: HEX_COLOR_REGEX,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "hex color", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/imei/imei.ts
+/* @__NO_SIDE_EFFECTS__ */
+function imei(message$1) {
+	return {
+		kind: "validation",
+		type: "imei",
+		reference: imei,
+		async: false,
+		expects: null,
+		requirement(input) {
+			return IMEI_REGEX.test(input) && /* @__PURE__ */ _isLuhnAlgo(input);
+		},
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement(dataset.value)) _addIssue(this, "IMEI", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/includes/includes.ts
+/* @__NO_SIDE_EFFECTS__ */
+function includes(requirement, message$1) {
+	const expects = /* @__PURE__ */ _stringify(requirement);
+	return {
+		kind: "validation",
+		type: "includes",
+		reference: includes,
+		async: false,
+		expects,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !dataset.value.includes(this.requirement)) _addIssue(this, "content", dataset, config$1, { received: `!${expects}` });
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/integer/integer.ts
+/* @__NO_SIDE_EFFECTS__ */
+function integer(message$1) {
+	return {
+		kind: "validation",
+		type: "integer",
+		reference: integer,
+		async: false,
+		expects: null,
+		requirement: Number.isInteger,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement(dataset.value)) _addIssue(this, "integer", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/ip/ip.ts
+/* @__NO_SIDE_EFFECTS__ */
+function ip(message$1) {
+	return {
+		kind: "validation",
+		type: "ip",
+		reference: ip,
+		async: false,
+		expects: null,
+		requirement: IP_REGEX,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "IP", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/ipv4/ipv4.ts
+/* @__NO_SIDE_EFFECTS__ */
+function ipv4(message$1) {
+	return {
+		kind: "validation",
+		type: "ipv4",
+		reference: ipv4,
+		async: false,
+		expects: null,
+		requirement: IPV4_REGEX,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "IPv4", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/ipv6/ipv6.ts
+/* @__NO_SIDE_EFFECTS__ */
+function ipv6(message$1) {
+	return {
+		kind: "validation",
+		type: "ipv6",
+		reference: ipv6,
+		async: false,
+		expects: null,
+		requirement: IPV6_REGEX,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "IPv6", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/isbn/utils/_isIsbn10.ts
+/**
+* [Validates an ISBN-10](https://en.wikipedia.org/wiki/ISBN#ISBN-10_check_digits).
+*
+* @param input The input value.
+*
+* @returns `true` if the input is a valid ISBN-10, `false` otherwise.
+*
+* @internal
+*/
+function _isIsbn10(input) {
+	const digits$1 = input.split("").map((c) => c === "X" ? 10 : parseInt(c));
+	let sum = 0;
+	for (let i = 0; i < 10; i++) sum += digits$1[i] * (10 - i);
+	return sum % 11 === 0;
+}
+
+//#endregion
+//#region src/actions/isbn/utils/_isIsbn13.ts
+/**
+* [Validates an ISBN-13](https://en.wikipedia.org/wiki/ISBN#ISBN-13_check_digit_calculation).
+*
+* @param input The input value.
+*
+* @returns `true` if the input is a valid ISBN-13, `false` otherwise.
+*
+* @internal
+*/
+function _isIsbn13(input) {
+	const digits$1 = input.split("").map((c) => parseInt(c));
+	let sum = 0;
+	for (let i = 0; i < 13; i++) sum += digits$1[i] * (i % 2 === 0 ? 1 : 3);
+	return sum % 10 === 0;
+}
+
+//#endregion
+//#region src/actions/isbn/isbn.ts
+/**
+* ISBN separator regex.
+*/
+const ISBN_SEPARATOR_REGEX = /[- ]/gu;
+/**
+* ISBN-10 detection regex.
+*/
+const ISBN_10_DETECTION_REGEX = /^\d{9}[\dX]$/u;
+/**
+* ISBN-13 detection regex.
+*/
+const ISBN_13_DETECTION_REGEX = /^\d{13}$/u;
+/* @__NO_SIDE_EFFECTS__ */
+function isbn(message$1) {
+	return {
+		kind: "validation",
+		type: "isbn",
+		reference: isbn,
+		async: false,
+		expects: null,
+		requirement(input) {
+			const replacedInput = input.replace(ISBN_SEPARATOR_REGEX, "");
+			if (ISBN_10_DETECTION_REGEX.test(replacedInput)) return _isIsbn10(replacedInput);
+			else if (ISBN_13_DETECTION_REGEX.test(replacedInput)) return _isIsbn13(replacedInput);
+			return false;
+		},
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement(dataset.value)) _addIssue(this, "ISBN", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/isrc/isrc.ts
+/* @__NO_SIDE_EFFECTS__ */
+function isrc(message$1) {
+	return {
+		kind: "validation",
+		type: "isrc",
+		reference: isrc,
+		async: false,
+		expects: null,
+		requirement: ISRC_REGEX,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "ISRC", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/isoDate/isoDate.ts
+/* @__NO_SIDE_EFFECTS__ */
+function isoDate(message$1) {
+	return {
+		kind: "validation",
+		type: "iso_date",
+		reference: isoDate,
+		async: false,
+		expects: null,
+		requirement: ISO_DATE_REGEX,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "date", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/isoDateTime/isoDateTime.ts
+/* @__NO_SIDE_EFFECTS__ */
+function isoDateTime(message$1) {
+	return {
+		kind: "validation",
+		type: "iso_date_time",
+		reference: isoDateTime,
+		async: false,
+		expects: null,
+		requirement: ISO_DATE_TIME_REGEX,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "date-time", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/isoDateTimeSecond/isoDateTimeSecond.ts
+/* @__NO_SIDE_EFFECTS__ */
+function isoDateTimeSecond(message$1) {
+	return {
+		kind: "validation",
+		type: "iso_date_time_second",
+		reference: isoDateTimeSecond,
+		async: false,
+		expects: null,
+		requirement: ISO_DATE_TIME_SECOND_REGEX,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "date-time-second", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/isoTime/isoTime.ts
+/* @__NO_SIDE_EFFECTS__ */
+function isoTime(message$1) {
+	return {
+		kind: "validation",
+		type: "iso_time",
+		reference: isoTime,
+		async: false,
+		expects: null,
+		requirement: ISO_TIME_REGEX,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "time", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/isoTimeSecond/isoTimeSecond.ts
+/* @__NO_SIDE_EFFECTS__ */
+function isoTimeSecond(message$1) {
+	return {
+		kind: "validation",
+		type: "iso_time_second",
+		reference: isoTimeSecond,
+		async: false,
+		expects: null,
+		requirement: ISO_TIME_SECOND_REGEX,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "time-second", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/isoTimestamp/isoTimestamp.ts
+/* @__NO_SIDE_EFFECTS__ */
+function isoTimestamp(message$1) {
+	return {
+		kind: "validation",
+		type: "iso_timestamp",
+		reference: isoTimestamp,
+		async: false,
+		expects: null,
+		requirement: ISO_TIMESTAMP_REGEX,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "timestamp", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/isoWeek/isoWeek.ts
+/* @__NO_SIDE_EFFECTS__ */
+function isoWeek(message$1) {
+	return {
+		kind: "validation",
+		type: "iso_week",
+		reference: isoWeek,
+		async: false,
+		expects: null,
+		requirement: ISO_WEEK_REGEX,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "week", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/jwsCompact/jwsCompact.ts
+/* @__NO_SIDE_EFFECTS__ */
+function jwsCompact(message$1) {
+	return {
+		kind: "validation",
+		type: "jws_compact",
+		reference: jwsCompact,
+		async: false,
+		expects: null,
+		requirement: JWS_COMPACT_REGEX,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "JWS compact", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/ksuid/ksuid.ts
+/* @__NO_SIDE_EFFECTS__ */
+function ksuid(message$1) {
+	return {
+		kind: "validation",
+		type: "ksuid",
+		reference: ksuid,
+		async: false,
+		expects: null,
+		requirement: KSUID_REGEX,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "KSUID", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/length/length.ts
+/* @__NO_SIDE_EFFECTS__ */
+function length(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "length",
+		reference: length,
+		async: false,
+		expects: `${requirement}`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && dataset.value.length !== this.requirement) _addIssue(this, "length", dataset, config$1, { received: `${dataset.value.length}` });
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/ltValue/ltValue.ts
+/* @__NO_SIDE_EFFECTS__ */
+function ltValue(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "lt_value",
+		reference: ltValue,
+		async: false,
+		expects: `<${requirement instanceof Date ? requirement.toJSON() : /* @__PURE__ */ _stringify(requirement)}`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !(dataset.value < this.requirement)) _addIssue(this, "value", dataset, config$1, { received: dataset.value instanceof Date ? dataset.value.toJSON() : /* @__PURE__ */ _stringify(dataset.value) });
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/mac/mac.ts
+/* @__NO_SIDE_EFFECTS__ */
+function mac(message$1) {
+	return {
+		kind: "validation",
+		type: "mac",
+		reference: mac,
+		async: false,
+		expects: null,
+		requirement: MAC_REGEX,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "MAC", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/mac48/mac48.ts
+/* @__NO_SIDE_EFFECTS__ */
+function mac48(message$1) {
+	return {
+		kind: "validation",
+		type: "mac48",
+		reference: mac48,
+		async: false,
+		expects: null,
+		requirement: MAC48_REGEX,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "48-bit MAC", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/mac64/mac64.ts
+/* @__NO_SIDE_EFFECTS__ */
+function mac64(message$1) {
+	return {
+		kind: "validation",
+		type: "mac64",
+		reference: mac64,
+		async: false,
+		expects: null,
+		requirement: MAC64_REGEX,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "64-bit MAC", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/mapItems/mapItems.ts
+/* @__NO_SIDE_EFFECTS__ */
+function mapItems(operation) {
+	return {
+		kind: "transformation",
+		type: "map_items",
+		reference: mapItems,
+		async: false,
+		operation,
+		"~run"(dataset) {
+			dataset.value = dataset.value.map(this.operation);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/maxBytes/maxBytes.ts
+/* @__NO_SIDE_EFFECTS__ */
+function maxBytes(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "max_bytes",
+		reference: maxBytes,
+		async: false,
+		expects: `<=${requirement}`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed) {
+				const length$1 = /* @__PURE__ */ _getByteCount(dataset.value);
+				if (length$1 > this.requirement) _addIssue(this, "bytes", dataset, config$1, { received: `${length$1}` });
+			}
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/maxCodePoints/maxCodePoints.ts
+/* @__NO_SIDE_EFFECTS__ */
+function maxCodePoints(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "max_code_points",
+		reference: maxCodePoints,
+		async: false,
+		expects: `<=${requirement}`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed) {
+				const count = /* @__PURE__ */ _getCodePointCount(dataset.value);
+				if (count > this.requirement) _addIssue(this, "code points", dataset, config$1, { received: `${count}` });
+			}
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/maxEntries/maxEntries.ts
+/* @__NO_SIDE_EFFECTS__ */
+function maxEntries(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "max_entries",
+		reference: maxEntries,
+		async: false,
+		expects: `<=${requirement}`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (!dataset.typed) return dataset;
+			const count = Object.keys(dataset.value).length;
+			if (dataset.typed && count > this.requirement) _addIssue(this, "entries", dataset, config$1, { received: `${count}` });
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/maxGraphemes/maxGraphemes.ts
+/* @__NO_SIDE_EFFECTS__ */
+function maxGraphemes(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "max_graphemes",
+		reference: maxGraphemes,
+		async: false,
+		expects: `<=${requirement}`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed) {
+				const count = /* @__PURE__ */ _getGraphemeCount(dataset.value);
+				if (count > this.requirement) _addIssue(this, "graphemes", dataset, config$1, { received: `${count}` });
+			}
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/maxLength/maxLength.ts
+/* @__NO_SIDE_EFFECTS__ */
+function maxLength(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "max_length",
+		reference: maxLength,
+		async: false,
+		expects: `<=${requirement}`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && dataset.value.length > this.requirement) _addIssue(this, "length", dataset, config$1, { received: `${dataset.value.length}` });
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/maxSize/maxSize.ts
+/* @__NO_SIDE_EFFECTS__ */
+function maxSize(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "max_size",
+		reference: maxSize,
+		async: false,
+		expects: `<=${requirement}`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && dataset.value.size > this.requirement) _addIssue(this, "size", dataset, config$1, { received: `${dataset.value.size}` });
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/maxValue/maxValue.ts
+/* @__NO_SIDE_EFFECTS__ */
+function maxValue(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "max_value",
+		reference: maxValue,
+		async: false,
+		expects: `<=${requirement instanceof Date ? requirement.toJSON() : /* @__PURE__ */ _stringify(requirement)}`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !(dataset.value <= this.requirement)) _addIssue(this, "value", dataset, config$1, { received: dataset.value instanceof Date ? dataset.value.toJSON() : /* @__PURE__ */ _stringify(dataset.value) });
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/maxWords/maxWords.ts
+/* @__NO_SIDE_EFFECTS__ */
+function maxWords(locales, requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "max_words",
+		reference: maxWords,
+		async: false,
+		expects: `<=${requirement}`,
+		locales,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed) {
+				const count = /* @__PURE__ */ _getWordCount(this.locales, dataset.value);
+				if (count > this.requirement) _addIssue(this, "words", dataset, config$1, { received: `${count}` });
+			}
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/metadata/metadata.ts
+/**
+* Creates a custom metadata action.
+*
+* @param metadata_ The metadata object.
+*
+* @returns A metadata action.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function metadata(metadata_) {
+	return {
+		kind: "metadata",
+		type: "metadata",
+		reference: metadata,
+		metadata: metadata_
+	};
+}
+
+//#endregion
+//#region src/actions/mimeType/mimeType.ts
+/* @__NO_SIDE_EFFECTS__ */
+function mimeType(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "mime_type",
+		reference: mimeType,
+		async: false,
+		expects: /* @__PURE__ */ _joinExpects(requirement.map((option) => `"${option}"`), "|"),
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.includes(dataset.value.type)) _addIssue(this, "MIME type", dataset, config$1, { received: `"${dataset.value.type}"` });
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/minBytes/minBytes.ts
+/* @__NO_SIDE_EFFECTS__ */
+function minBytes(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "min_bytes",
+		reference: minBytes,
+		async: false,
+		expects: `>=${requirement}`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed) {
+				const length$1 = /* @__PURE__ */ _getByteCount(dataset.value);
+				if (length$1 < this.requirement) _addIssue(this, "bytes", dataset, config$1, { received: `${length$1}` });
+			}
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/minCodePoints/minCodePoints.ts
+/* @__NO_SIDE_EFFECTS__ */
+function minCodePoints(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "min_code_points",
+		reference: minCodePoints,
+		async: false,
+		expects: `>=${requirement}`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed) {
+				const count = /* @__PURE__ */ _getCodePointCount(dataset.value);
+				if (count < this.requirement) _addIssue(this, "code points", dataset, config$1, { received: `${count}` });
+			}
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/minEntries/minEntries.ts
+/* @__NO_SIDE_EFFECTS__ */
+function minEntries(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "min_entries",
+		reference: minEntries,
+		async: false,
+		expects: `>=${requirement}`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (!dataset.typed) return dataset;
+			const count = Object.keys(dataset.value).length;
+			if (dataset.typed && count < this.requirement) _addIssue(this, "entries", dataset, config$1, { received: `${count}` });
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/minGraphemes/minGraphemes.ts
+/* @__NO_SIDE_EFFECTS__ */
+function minGraphemes(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "min_graphemes",
+		reference: minGraphemes,
+		async: false,
+		expects: `>=${requirement}`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed) {
+				const count = /* @__PURE__ */ _getGraphemeCount(dataset.value);
+				if (count < this.requirement) _addIssue(this, "graphemes", dataset, config$1, { received: `${count}` });
+			}
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/minLength/minLength.ts
+/* @__NO_SIDE_EFFECTS__ */
+function minLength(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "min_length",
+		reference: minLength,
+		async: false,
+		expects: `>=${requirement}`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && dataset.value.length < this.requirement) _addIssue(this, "length", dataset, config$1, { received: `${dataset.value.length}` });
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/minSize/minSize.ts
+/* @__NO_SIDE_EFFECTS__ */
+function minSize(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "min_size",
+		reference: minSize,
+		async: false,
+		expects: `>=${requirement}`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && dataset.value.size < this.requirement) _addIssue(this, "size", dataset, config$1, { received: `${dataset.value.size}` });
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/minValue/minValue.ts
+/* @__NO_SIDE_EFFECTS__ */
+function minValue(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "min_value",
+		reference: minValue,
+		async: false,
+		expects: `>=${requirement instanceof Date ? requirement.toJSON() : /* @__PURE__ */ _stringify(requirement)}`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !(dataset.value >= this.requirement)) _addIssue(this, "value", dataset, config$1, { received: dataset.value instanceof Date ? dataset.value.toJSON() : /* @__PURE__ */ _stringify(dataset.value) });
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/minWords/minWords.ts
+/* @__NO_SIDE_EFFECTS__ */
+function minWords(locales, requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "min_words",
+		reference: minWords,
+		async: false,
+		expects: `>=${requirement}`,
+		locales,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed) {
+				const count = /* @__PURE__ */ _getWordCount(this.locales, dataset.value);
+				if (count < this.requirement) _addIssue(this, "words", dataset, config$1, { received: `${count}` });
+			}
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/multipleOf/multipleOf.ts
+/* @__NO_SIDE_EFFECTS__ */
+function multipleOf(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "multiple_of",
+		reference: multipleOf,
+		async: false,
+		expects: `%${requirement}`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && dataset.value % this.requirement != 0) _addIssue(this, "multiple", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/nanoid/nanoid.ts
+/* @__NO_SIDE_EFFECTS__ */
+function nanoid(message$1) {
+	return {
+		kind: "validation",
+		type: "nanoid",
+		reference: nanoid,
+		async: false,
+		expects: null,
+		requirement: NANO_ID_REGEX,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "Nano ID", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/nonEmpty/nonEmpty.ts
+/* @__NO_SIDE_EFFECTS__ */
+function nonEmpty(message$1) {
+	return {
+		kind: "validation",
+		type: "non_empty",
+		reference: nonEmpty,
+		async: false,
+		expects: "!0",
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && dataset.value.length === 0) _addIssue(this, "length", dataset, config$1, { received: "0" });
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/normalize/normalize.ts
+/* @__NO_SIDE_EFFECTS__ */
+function normalize(form) {
+	return {
+		kind: "transformation",
+		type: "normalize",
+		reference: normalize,
+		async: false,
+		form,
+		"~run"(dataset) {
+			dataset.value = dataset.value.normalize(this.form);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/notBytes/notBytes.ts
+/* @__NO_SIDE_EFFECTS__ */
+function notBytes(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "not_bytes",
+		reference: notBytes,
+		async: false,
+		expects: `!${requirement}`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed) {
+				const length$1 = /* @__PURE__ */ _getByteCount(dataset.value);
+				if (length$1 === this.requirement) _addIssue(this, "bytes", dataset, config$1, { received: `${length$1}` });
+			}
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/notCodePoints/notCodePoints.ts
+/* @__NO_SIDE_EFFECTS__ */
+function notCodePoints(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "not_code_points",
+		reference: notCodePoints,
+		async: false,
+		expects: `!${requirement}`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed) {
+				const count = /* @__PURE__ */ _getCodePointCount(dataset.value);
+				if (count === this.requirement) _addIssue(this, "code points", dataset, config$1, { received: `${count}` });
+			}
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/notEntries/notEntries.ts
+/* @__NO_SIDE_EFFECTS__ */
+function notEntries(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "not_entries",
+		reference: notEntries,
+		async: false,
+		expects: `!${requirement}`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (!dataset.typed) return dataset;
+			const count = Object.keys(dataset.value).length;
+			if (dataset.typed && count === this.requirement) _addIssue(this, "entries", dataset, config$1, { received: `${count}` });
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/notGraphemes/notGraphemes.ts
+/* @__NO_SIDE_EFFECTS__ */
+function notGraphemes(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "not_graphemes",
+		reference: notGraphemes,
+		async: false,
+		expects: `!${requirement}`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed) {
+				const count = /* @__PURE__ */ _getGraphemeCount(dataset.value);
+				if (count === this.requirement) _addIssue(this, "graphemes", dataset, config$1, { received: `${count}` });
+			}
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/notLength/notLength.ts
+/* @__NO_SIDE_EFFECTS__ */
+function notLength(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "not_length",
+		reference: notLength,
+		async: false,
+		expects: `!${requirement}`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && dataset.value.length === this.requirement) _addIssue(this, "length", dataset, config$1, { received: `${dataset.value.length}` });
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/notSize/notSize.ts
+/* @__NO_SIDE_EFFECTS__ */
+function notSize(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "not_size",
+		reference: notSize,
+		async: false,
+		expects: `!${requirement}`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && dataset.value.size === this.requirement) _addIssue(this, "size", dataset, config$1, { received: `${dataset.value.size}` });
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/notValue/notValue.ts
+/* @__NO_SIDE_EFFECTS__ */
+function notValue(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "not_value",
+		reference: notValue,
+		async: false,
+		expects: requirement instanceof Date ? `!${requirement.toJSON()}` : `!${/* @__PURE__ */ _stringify(requirement)}`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && /* @__PURE__ */ _isValueMatch(this.requirement, dataset.value)) _addIssue(this, "value", dataset, config$1, { received: dataset.value instanceof Date ? dataset.value.toJSON() : /* @__PURE__ */ _stringify(dataset.value) });
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/notValues/notValues.ts
+/* @__NO_SIDE_EFFECTS__ */
+function notValues(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "not_values",
+		reference: notValues,
+		async: false,
+		expects: `!${/* @__PURE__ */ _joinExpects(requirement.map((value$1) => value$1 instanceof Date ? value$1.toJSON() : /* @__PURE__ */ _stringify(value$1)), "|")}`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && this.requirement.some((requirement$1) => /* @__PURE__ */ _isValueMatch(requirement$1, dataset.value))) _addIssue(this, "value", dataset, config$1, { received: dataset.value instanceof Date ? dataset.value.toJSON() : /* @__PURE__ */ _stringify(dataset.value) });
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/notWords/notWords.ts
+/* @__NO_SIDE_EFFECTS__ */
+function notWords(locales, requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "not_words",
+		reference: notWords,
+		async: false,
+		expects: `!${requirement}`,
+		locales,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed) {
+				const count = /* @__PURE__ */ _getWordCount(this.locales, dataset.value);
+				if (count === this.requirement) _addIssue(this, "words", dataset, config$1, { received: `${count}` });
+			}
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/octal/octal.ts
+/* @__NO_SIDE_EFFECTS__ */
+function octal(message$1) {
+	return {
+		kind: "validation",
+		type: "octal",
+		reference: octal,
+		async: false,
+		expects: null,
+		requirement: OCTAL_REGEX,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "octal", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/parseBoolean/parseBoolean.ts
+const TRUTHY = (/* unused pure expression or super */ null && ([
+	true,
+	1,
+	"true",
+	"1",
+	"yes",
+	"y",
+	"on",
+	"enabled"
+]));
+const FALSY = (/* unused pure expression or super */ null && ([
+	false,
+	0,
+	"false",
+	"0",
+	"no",
+	"n",
+	"off",
+	"disabled"
+]));
+/* @__NO_SIDE_EFFECTS__ */
+function parseBoolean(config$1, message$1) {
+	const normalize$1 = (v) => typeof v === "string" ? v.toLowerCase() : v;
+	const truthyRaw = config$1?.truthy ?? TRUTHY;
+	const falsyRaw = config$1?.falsy ?? FALSY;
+	const truthy = config$1?.truthy ? config$1.truthy.map(normalize$1) : TRUTHY;
+	const falsy = config$1?.falsy ? config$1.falsy.map(normalize$1) : FALSY;
+	return {
+		kind: "transformation",
+		type: "parse_boolean",
+		reference: parseBoolean,
+		expects: /* @__PURE__ */ _joinExpects([...truthyRaw, ...falsyRaw].map(_stringify), "|"),
+		config: config$1,
+		message: message$1,
+		async: false,
+		"~run"(dataset, config$2) {
+			const input = normalize$1(dataset.value);
+			if (truthy.includes(input)) dataset.value = true;
+			else if (falsy.includes(input)) dataset.value = false;
+			else {
+				_addIssue(this, "boolean", dataset, config$2);
+				dataset.typed = false;
+			}
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/parseJson/parseJson.ts
+/* @__NO_SIDE_EFFECTS__ */
+function parseJson(config$1, message$1) {
+	return {
+		kind: "transformation",
+		type: "parse_json",
+		reference: parseJson,
+		config: config$1,
+		message: message$1,
+		async: false,
+		"~run"(dataset, config$2) {
+			try {
+				dataset.value = JSON.parse(dataset.value, this.config?.reviver);
+			} catch (error) {
+				if (error instanceof Error) {
+					_addIssue(this, "JSON", dataset, config$2, { received: `"${error.message}"` });
+					dataset.typed = false;
+				} else throw error;
+			}
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/partialCheck/utils/_isPartiallyTyped/_isPartiallyTyped.ts
+/**
+* Checks if a dataset is partially typed.
+*
+* @param dataset The dataset to check.
+* @param paths The paths to check.
+*
+* @returns Whether it is partially typed.
+*
+* @internal
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function _isPartiallyTyped(dataset, paths) {
+	if (dataset.issues) for (const path of paths) for (const issue of dataset.issues) {
+		let typed = false;
+		const bound = Math.min(path.length, issue.path?.length ?? 0);
+		for (let index = 0; index < bound; index++) if (path[index] !== issue.path[index].key && (path[index] !== "$" || issue.path[index].type !== "array")) {
+			typed = true;
+			break;
+		}
+		if (!typed) return false;
+	}
+	return true;
+}
+
+//#endregion
+//#region src/actions/partialCheck/partialCheck.ts
+/* @__NO_SIDE_EFFECTS__ */
+function partialCheck(paths, requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "partial_check",
+		reference: partialCheck,
+		async: false,
+		expects: null,
+		paths,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if ((dataset.typed || /* @__PURE__ */ _isPartiallyTyped(dataset, paths)) && !this.requirement(dataset.value)) _addIssue(this, "input", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/partialCheck/partialCheckAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function partialCheckAsync(paths, requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "partial_check",
+		reference: partialCheckAsync,
+		async: true,
+		expects: null,
+		paths,
+		requirement,
+		message: message$1,
+		async "~run"(dataset, config$1) {
+			if ((dataset.typed || /* @__PURE__ */ _isPartiallyTyped(dataset, paths)) && !await this.requirement(dataset.value)) _addIssue(this, "input", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/rawCheck/rawCheck.ts
+/**
+* Creates a raw check validation action.
+*
+* @param action The validation action.
+*
+* @returns A raw check action.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function rawCheck(action) {
+	return {
+		kind: "validation",
+		type: "raw_check",
+		reference: rawCheck,
+		async: false,
+		expects: null,
+		"~run"(dataset, config$1) {
+			action({
+				dataset,
+				config: config$1,
+				addIssue: (info) => _addIssue(this, info?.label ?? "input", dataset, config$1, info)
+			});
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/rawCheck/rawCheckAsync.ts
+/**
+* Creates a raw check validation action.
+*
+* @param action The validation action.
+*
+* @returns A raw check action.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function rawCheckAsync(action) {
+	return {
+		kind: "validation",
+		type: "raw_check",
+		reference: rawCheckAsync,
+		async: true,
+		expects: null,
+		async "~run"(dataset, config$1) {
+			await action({
+				dataset,
+				config: config$1,
+				addIssue: (info) => _addIssue(this, info?.label ?? "input", dataset, config$1, info)
+			});
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/rawTransform/rawTransform.ts
+/**
+* Creates a raw transformation action.
+*
+* @param action The transformation action.
+*
+* @returns A raw transform action.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function rawTransform(action) {
+	return {
+		kind: "transformation",
+		type: "raw_transform",
+		reference: rawTransform,
+		async: false,
+		"~run"(dataset, config$1) {
+			const output = action({
+				dataset,
+				config: config$1,
+				addIssue: (info) => _addIssue(this, info?.label ?? "input", dataset, config$1, info),
+				NEVER: null
+			});
+			if (dataset.issues) dataset.typed = false;
+			else dataset.value = output;
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/rawTransform/rawTransformAsync.ts
+/**
+* Creates a raw transformation action.
+*
+* @param action The transformation action.
+*
+* @returns A raw transform action.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function rawTransformAsync(action) {
+	return {
+		kind: "transformation",
+		type: "raw_transform",
+		reference: rawTransformAsync,
+		async: true,
+		async "~run"(dataset, config$1) {
+			const output = await action({
+				dataset,
+				config: config$1,
+				addIssue: (info) => _addIssue(this, info?.label ?? "input", dataset, config$1, info),
+				NEVER: null
+			});
+			if (dataset.issues) dataset.typed = false;
+			else dataset.value = output;
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/readonly/readonly.ts
+/* @__NO_SIDE_EFFECTS__ */
+function readonly() {
+	return {
+		kind: "transformation",
+		type: "readonly",
+		reference: readonly,
+		async: false,
+		"~run"(dataset) {
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/reduceItems/reduceItems.ts
+/* @__NO_SIDE_EFFECTS__ */
+function reduceItems(operation, initial) {
+	return {
+		kind: "transformation",
+		type: "reduce_items",
+		reference: reduceItems,
+		async: false,
+		operation,
+		initial,
+		"~run"(dataset) {
+			dataset.value = dataset.value.reduce(this.operation, this.initial);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/regex/regex.ts
+/* @__NO_SIDE_EFFECTS__ */
+function regex(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "regex",
+		reference: regex,
+		async: false,
+		expects: `${requirement}`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "format", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/returns/returns.ts
+/* @__NO_SIDE_EFFECTS__ */
+function returns(schema) {
+	return {
+		kind: "transformation",
+		type: "returns",
+		reference: returns,
+		async: false,
+		schema,
+		"~run"(dataset, config$1) {
+			const func = dataset.value;
+			dataset.value = (...args_) => {
+				const returnsDataset = this.schema["~run"]({ value: func(...args_) }, config$1);
+				if (returnsDataset.issues) throw new ValiError(returnsDataset.issues);
+				return returnsDataset.value;
+			};
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/returns/returnsAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function returnsAsync(schema) {
+	return {
+		kind: "transformation",
+		type: "returns",
+		reference: returnsAsync,
+		async: false,
+		schema,
+		"~run"(dataset, config$1) {
+			const func = dataset.value;
+			dataset.value = async (...args_) => {
+				const returnsDataset = await this.schema["~run"]({ value: await func(...args_) }, config$1);
+				if (returnsDataset.issues) throw new ValiError(returnsDataset.issues);
+				return returnsDataset.value;
+			};
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/rfcEmail/rfcEmail.ts
+/* @__NO_SIDE_EFFECTS__ */
+function rfcEmail(message$1) {
+	return {
+		kind: "validation",
+		type: "rfc_email",
+		reference: rfcEmail,
+		expects: null,
+		async: false,
+		requirement: RFC_EMAIL_REGEX,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "email", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/safeInteger/safeInteger.ts
+/* @__NO_SIDE_EFFECTS__ */
+function safeInteger(message$1) {
+	return {
+		kind: "validation",
+		type: "safe_integer",
+		reference: safeInteger,
+		async: false,
+		expects: null,
+		requirement: Number.isSafeInteger,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement(dataset.value)) _addIssue(this, "safe integer", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/size/size.ts
+/* @__NO_SIDE_EFFECTS__ */
+function size(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "size",
+		reference: size,
+		async: false,
+		expects: `${requirement}`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && dataset.value.size !== this.requirement) _addIssue(this, "size", dataset, config$1, { received: `${dataset.value.size}` });
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/slug/slug.ts
+/* @__NO_SIDE_EFFECTS__ */
+function slug(message$1) {
+	return {
+		kind: "validation",
+		type: "slug",
+		reference: slug,
+		async: false,
+		expects: null,
+		requirement: SLUG_REGEX,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "slug", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/someItem/someItem.ts
+/* @__NO_SIDE_EFFECTS__ */
+function someItem(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "some_item",
+		reference: someItem,
+		async: false,
+		expects: null,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !dataset.value.some(this.requirement)) _addIssue(this, "item", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/sortItems/sortItems.ts
+/* @__NO_SIDE_EFFECTS__ */
+function sortItems(operation) {
+	return {
+		kind: "transformation",
+		type: "sort_items",
+		reference: sortItems,
+		async: false,
+		operation,
+		"~run"(dataset) {
+			dataset.value = dataset.value.sort(this.operation);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/startsWith/startsWith.ts
+/* @__NO_SIDE_EFFECTS__ */
+function startsWith(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "starts_with",
+		reference: startsWith,
+		async: false,
+		expects: `"${requirement}"`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !dataset.value.startsWith(this.requirement)) _addIssue(this, "start", dataset, config$1, { received: `"${dataset.value.slice(0, this.requirement.length)}"` });
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/stringifyJson/stringifyJson.ts
+/* @__NO_SIDE_EFFECTS__ */
+function stringifyJson(config$1, message$1) {
+	return {
+		kind: "transformation",
+		type: "stringify_json",
+		reference: stringifyJson,
+		message: message$1,
+		config: config$1,
+		async: false,
+		"~run"(dataset, config$2) {
+			try {
+				const output = JSON.stringify(dataset.value, this.config?.replacer, this.config?.space);
+				if (output === void 0) {
+					_addIssue(this, "JSON", dataset, config$2);
+					dataset.typed = false;
+				} else dataset.value = output;
+			} catch (error) {
+				if (error instanceof Error) {
+					_addIssue(this, "JSON", dataset, config$2, { received: `"${error.message}"` });
+					dataset.typed = false;
+				} else throw error;
+			}
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/title/title.ts
+/**
+* Creates a title metadata action.
+*
+* @param title_ The title text.
+*
+* @returns A title action.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function title(title_) {
+	return {
+		kind: "metadata",
+		type: "title",
+		reference: title,
+		title: title_
+	};
+}
+
+//#endregion
+//#region src/actions/toBigint/toBigint.ts
+/* @__NO_SIDE_EFFECTS__ */
+function toBigint(message$1) {
+	return {
+		kind: "transformation",
+		type: "to_bigint",
+		reference: toBigint,
+		async: false,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			try {
+				dataset.value = BigInt(dataset.value);
+			} catch {
+				_addIssue(this, "bigint", dataset, config$1);
+				dataset.typed = false;
+			}
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/toBoolean/toBoolean.ts
+/**
+* Creates a to boolean transformation action.
+*
+* @returns A to boolean action.
+*
+* @beta
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function toBoolean() {
+	return {
+		kind: "transformation",
+		type: "to_boolean",
+		reference: toBoolean,
+		async: false,
+		"~run"(dataset) {
+			dataset.value = Boolean(dataset.value);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/toCamelCase/toCamelCase.ts
+/**
+* Creates a to camel case transformation action.
+*
+* Words are separated by `_`, `-` and ASCII whitespace, as well as by case
+* and acronym boundaries.
+*
+* Hint: Acronym runs are normalized to lowercase (e.g. `parseURLValue` →
+* `parseUrlValue`) and digits stay attached to the preceding token (e.g.
+* `item2Name` → `item2Name`).
+*
+* @returns A to camel case action.
+*
+* @beta
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function toCamelCase() {
+	return {
+		kind: "transformation",
+		type: "to_camel_case",
+		reference: toCamelCase,
+		async: false,
+		"~run"(dataset) {
+			dataset.value = /* @__PURE__ */ _formatCase(dataset.value, "", false, true);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/toDate/toDate.ts
+/* @__NO_SIDE_EFFECTS__ */
+function toDate(message$1) {
+	return {
+		kind: "transformation",
+		type: "to_date",
+		reference: toDate,
+		async: false,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			try {
+				dataset.value = new Date(dataset.value);
+				if (isNaN(dataset.value)) {
+					_addIssue(this, "date", dataset, config$1, { received: "\"Invalid Date\"" });
+					dataset.typed = false;
+				}
+			} catch {
+				_addIssue(this, "date", dataset, config$1);
+				dataset.typed = false;
+			}
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/toKebabCase/toKebabCase.ts
+/**
+* Creates a to kebab case transformation action.
+*
+* Words are separated by `_`, `-` and ASCII whitespace, as well as by case
+* and acronym boundaries.
+*
+* Hint: Acronym runs are normalized to lowercase (e.g. `parseURLValue` →
+* `parse-url-value`) and digits stay attached to the preceding token (e.g.
+* `item2Name` → `item2-name`).
+*
+* @returns A to kebab case action.
+*
+* @beta
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function toKebabCase() {
+	return {
+		kind: "transformation",
+		type: "to_kebab_case",
+		reference: toKebabCase,
+		async: false,
+		"~run"(dataset) {
+			dataset.value = /* @__PURE__ */ _formatCase(dataset.value, "-", false, false);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/toLowerCase/toLowerCase.ts
+/**
+* Creates a to lower case transformation action.
+*
+* @returns A to lower case action.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function toLowerCase() {
+	return {
+		kind: "transformation",
+		type: "to_lower_case",
+		reference: toLowerCase,
+		async: false,
+		"~run"(dataset) {
+			dataset.value = dataset.value.toLowerCase();
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/toMaxValue/toMaxValue.ts
+/**
+* Creates a to max value transformation action.
+*
+* @param requirement The maximum value.
+*
+* @returns A to max value action.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function toMaxValue(requirement) {
+	return {
+		kind: "transformation",
+		type: "to_max_value",
+		reference: toMaxValue,
+		async: false,
+		requirement,
+		"~run"(dataset) {
+			dataset.value = dataset.value > this.requirement ? this.requirement : dataset.value;
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/toMinValue/toMinValue.ts
+/**
+* Creates a to min value transformation action.
+*
+* @param requirement The minimum value.
+*
+* @returns A to min value action.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function toMinValue(requirement) {
+	return {
+		kind: "transformation",
+		type: "to_min_value",
+		reference: toMinValue,
+		async: false,
+		requirement,
+		"~run"(dataset) {
+			dataset.value = dataset.value < this.requirement ? this.requirement : dataset.value;
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/toNumber/toNumber.ts
+/* @__NO_SIDE_EFFECTS__ */
+function toNumber(message$1) {
+	return {
+		kind: "transformation",
+		type: "to_number",
+		reference: toNumber,
+		async: false,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			try {
+				dataset.value = Number(dataset.value);
+				if (isNaN(dataset.value)) {
+					_addIssue(this, "number", dataset, config$1);
+					dataset.typed = false;
+				}
+			} catch {
+				_addIssue(this, "number", dataset, config$1);
+				dataset.typed = false;
+			}
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/toPascalCase/toPascalCase.ts
+/**
+* Creates a to pascal case transformation action.
+*
+* Words are separated by `_`, `-` and ASCII whitespace, as well as by case
+* and acronym boundaries.
+*
+* Hint: Acronym runs are normalized to lowercase (e.g. `parseURLValue` →
+* `ParseUrlValue`) and digits stay attached to the preceding token (e.g.
+* `item2Name` → `Item2Name`).
+*
+* @returns A to pascal case action.
+*
+* @beta
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function toPascalCase() {
+	return {
+		kind: "transformation",
+		type: "to_pascal_case",
+		reference: toPascalCase,
+		async: false,
+		"~run"(dataset) {
+			dataset.value = /* @__PURE__ */ _formatCase(dataset.value, "", true, true);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/toSnakeCase/toSnakeCase.ts
+/**
+* Creates a to snake case transformation action.
+*
+* Words are separated by `_`, `-` and ASCII whitespace, as well as by case
+* and acronym boundaries.
+*
+* Hint: Acronym runs are normalized to lowercase (e.g. `parseURLValue` →
+* `parse_url_value`) and digits stay attached to the preceding token (e.g.
+* `item2Name` → `item2_name`).
+*
+* @returns A to snake case action.
+*
+* @beta
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function toSnakeCase() {
+	return {
+		kind: "transformation",
+		type: "to_snake_case",
+		reference: toSnakeCase,
+		async: false,
+		"~run"(dataset) {
+			dataset.value = /* @__PURE__ */ _formatCase(dataset.value, "_", false, false);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/toString/toString.ts
+/* @__NO_SIDE_EFFECTS__ */
+function toString(message$1) {
+	return {
+		kind: "transformation",
+		type: "to_string",
+		reference: toString,
+		async: false,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			try {
+				dataset.value = String(dataset.value);
+			} catch {
+				_addIssue(this, "string", dataset, config$1);
+				dataset.typed = false;
+			}
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/toUpperCase/toUpperCase.ts
+/**
+* Creates a to upper case transformation action.
+*
+* @returns A to upper case action.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function toUpperCase() {
+	return {
+		kind: "transformation",
+		type: "to_upper_case",
+		reference: toUpperCase,
+		async: false,
+		"~run"(dataset) {
+			dataset.value = dataset.value.toUpperCase();
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/transform/transform.ts
+/**
+* Creates a custom transformation action.
+*
+* @param operation The transformation operation.
+*
+* @returns A transform action.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function transform(operation) {
+	return {
+		kind: "transformation",
+		type: "transform",
+		reference: transform,
+		async: false,
+		operation,
+		"~run"(dataset) {
+			dataset.value = this.operation(dataset.value);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/transform/transformAsync.ts
+/**
+* Creates a custom transformation action.
+*
+* @param operation The transformation operation.
+*
+* @returns A transform action.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function transformAsync(operation) {
+	return {
+		kind: "transformation",
+		type: "transform",
+		reference: transformAsync,
+		async: true,
+		operation,
+		async "~run"(dataset) {
+			dataset.value = await this.operation(dataset.value);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/trim/trim.ts
+/**
+* Creates a trim transformation action.
+*
+* @returns A trim action.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function trim() {
+	return {
+		kind: "transformation",
+		type: "trim",
+		reference: trim,
+		async: false,
+		"~run"(dataset) {
+			dataset.value = dataset.value.trim();
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/trimEnd/trimEnd.ts
+/**
+* Creates a trim end transformation action.
+*
+* @returns A trim end action.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function trimEnd() {
+	return {
+		kind: "transformation",
+		type: "trim_end",
+		reference: trimEnd,
+		async: false,
+		"~run"(dataset) {
+			dataset.value = dataset.value.trimEnd();
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/trimStart/trimStart.ts
+/**
+* Creates a trim start transformation action.
+*
+* @returns A trim start action.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function trimStart() {
+	return {
+		kind: "transformation",
+		type: "trim_start",
+		reference: trimStart,
+		async: false,
+		"~run"(dataset) {
+			dataset.value = dataset.value.trimStart();
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/ulid/ulid.ts
+/* @__NO_SIDE_EFFECTS__ */
+function ulid(message$1) {
+	return {
+		kind: "validation",
+		type: "ulid",
+		reference: ulid,
+		async: false,
+		expects: null,
+		requirement: ULID_REGEX,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "ULID", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/url/url.ts
+/* @__NO_SIDE_EFFECTS__ */
+function url(message$1) {
+	return {
+		kind: "validation",
+		type: "url",
+		reference: url,
+		async: false,
+		expects: null,
+		requirement(input) {
+			try {
+				if (URL.canParse) return URL.canParse(input);
+				new URL(input);
+				return true;
+			} catch {
+				return false;
+			}
+		},
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement(dataset.value)) _addIssue(this, "URL", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/uuid/uuid.ts
+/* @__NO_SIDE_EFFECTS__ */
+function uuid(message$1) {
+	return {
+		kind: "validation",
+		type: "uuid",
+		reference: uuid,
+		async: false,
+		expects: null,
+		requirement: UUID_REGEX,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.test(dataset.value)) _addIssue(this, "UUID", dataset, config$1);
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/value/value.ts
+/* @__NO_SIDE_EFFECTS__ */
+function value(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "value",
+		reference: value,
+		async: false,
+		expects: requirement instanceof Date ? requirement.toJSON() : /* @__PURE__ */ _stringify(requirement),
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !/* @__PURE__ */ _isValueMatch(this.requirement, dataset.value)) _addIssue(this, "value", dataset, config$1, { received: dataset.value instanceof Date ? dataset.value.toJSON() : /* @__PURE__ */ _stringify(dataset.value) });
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/values/values.ts
+/* @__NO_SIDE_EFFECTS__ */
+function values(requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "values",
+		reference: values,
+		async: false,
+		expects: `${/* @__PURE__ */ _joinExpects(requirement.map((value$1) => value$1 instanceof Date ? value$1.toJSON() : /* @__PURE__ */ _stringify(value$1)), "|")}`,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed && !this.requirement.some((requirement$1) => /* @__PURE__ */ _isValueMatch(requirement$1, dataset.value))) _addIssue(this, "value", dataset, config$1, { received: dataset.value instanceof Date ? dataset.value.toJSON() : /* @__PURE__ */ _stringify(dataset.value) });
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/actions/words/words.ts
+/* @__NO_SIDE_EFFECTS__ */
+function words(locales, requirement, message$1) {
+	return {
+		kind: "validation",
+		type: "words",
+		reference: words,
+		async: false,
+		expects: `${requirement}`,
+		locales,
+		requirement,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.typed) {
+				const count = /* @__PURE__ */ _getWordCount(this.locales, dataset.value);
+				if (count !== this.requirement) _addIssue(this, "words", dataset, config$1, { received: `${count}` });
+			}
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/const.ts
+const ABORT_EARLY_CONFIG = { abortEarly: true };
+
+//#endregion
+//#region src/methods/assert/assert.ts
+/**
+* Checks if the input matches the schema. As this is an assertion function, it
+* can be used as a type guard.
+*
+* @param schema The schema to be used.
+* @param input The input to be tested.
+*/
+function assert(schema, input) {
+	const issues = schema["~run"]({ value: input }, ABORT_EARLY_CONFIG).issues;
+	if (issues) throw new ValiError(issues);
+}
+
+//#endregion
+//#region src/methods/cache/_LruCache.ts
+/**
+* Efficient LRU cache using Map iteration order.
+*/
+var _LruCache = class {
+	constructor(config$1) {
+		this.refCount = 0;
+		this.maxSize = config$1?.maxSize ?? 1e3;
+		this.maxAge = config$1?.maxAge ?? Infinity;
+		this.hasMaxAge = isFinite(this.maxAge);
+	}
+	/**
+	* Stringifies an unknown input to a cache key component.
+	*
+	* @param input The unknown input.
+	*
+	* @returns A cache key component.
+	*/
+	stringify(input) {
+		const type = typeof input;
+		if (type === "string") return `"${input}"`;
+		if (type === "number" || type === "boolean") return `${input}`;
+		if (type === "bigint") return `${input}n`;
+		if (type === "object" || type === "function") {
+			if (input) {
+				this.refIds ?? (this.refIds = /* @__PURE__ */ new WeakMap());
+				let id = this.refIds.get(input);
+				if (!id) {
+					id = ++this.refCount;
+					this.refIds.set(input, id);
+				}
+				return `#${id}`;
+			}
+			return "null";
+		}
+		return type;
+	}
+	/**
+	* Creates a cache key from input and config.
+	*
+	* @param input The input value.
+	* @param config The parse configuration.
+	*
+	* @returns The cache key.
+	*/
+	key(input, config$1 = {}) {
+		return `${this.stringify(input)}|${this.stringify(config$1.lang)}|${this.stringify(config$1.message)}|${this.stringify(config$1.abortEarly)}|${this.stringify(config$1.abortPipeEarly)}`;
+	}
+	/**
+	* Gets a value from the cache by key.
+	*
+	* @param key The cache key.
+	*
+	* @returns The cached value.
+	*/
+	get(key) {
+		if (!this.store) return void 0;
+		const entry = this.store.get(key);
+		if (!entry) return void 0;
+		if (this.hasMaxAge && Date.now() - entry[1] > this.maxAge) {
+			this.store.delete(key);
+			return;
+		}
+		this.store.delete(key);
+		this.store.set(key, entry);
+		return entry[0];
+	}
+	/**
+	* Sets a value in the cache by key.
+	*
+	* @param key The cache key.
+	* @param value The cached value.
+	*/
+	set(key, value$1) {
+		this.store ?? (this.store = /* @__PURE__ */ new Map());
+		this.store.delete(key);
+		const timestamp = this.hasMaxAge ? Date.now() : 0;
+		this.store.set(key, [value$1, timestamp]);
+		if (this.store.size > this.maxSize) this.store.delete(this.store.keys().next().value);
+	}
+	/**
+	* Clears all entries from the cache.
+	*/
+	clear() {
+		this.store?.clear();
+	}
+};
+
+//#endregion
+//#region src/methods/cache/cache.ts
+/* @__NO_SIDE_EFFECTS__ */
+function cache(schema, config$1) {
+	return _standardSchema({
+		...schema,
+		cacheConfig: config$1,
+		cache: new _LruCache(config$1),
+		"~run"(dataset, runConfig) {
+			const key = this.cache.key(dataset.value, runConfig);
+			let outputDataset = this.cache.get(key);
+			if (!outputDataset) this.cache.set(key, outputDataset = schema["~run"](dataset, runConfig));
+			return /* @__PURE__ */ _cloneDataset(outputDataset);
+		}
+	});
+}
+
+//#endregion
+//#region src/methods/cache/cacheAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function cacheAsync(schema, config$1) {
+	let activeRuns;
+	return _standardSchema({
+		...schema,
+		async: true,
+		cacheConfig: config$1,
+		cache: new _LruCache(config$1),
+		async "~run"(dataset, runConfig) {
+			const key = this.cache.key(dataset.value, runConfig);
+			const cached = this.cache.get(key);
+			if (cached) return /* @__PURE__ */ _cloneDataset(cached);
+			let promise$1 = activeRuns?.get(key);
+			if (!promise$1) {
+				activeRuns ?? (activeRuns = /* @__PURE__ */ new Map());
+				promise$1 = Promise.resolve(schema["~run"](dataset, runConfig));
+				activeRuns.set(key, promise$1);
+			}
+			try {
+				const outputDataset = await promise$1;
+				this.cache.set(key, outputDataset);
+				return /* @__PURE__ */ _cloneDataset(outputDataset);
+			} finally {
+				activeRuns?.delete(key);
+			}
+		}
+	});
+}
+
+//#endregion
+//#region src/methods/config/config.ts
+/**
+* Changes the local configuration of a schema.
+*
+* @param schema The schema to configure.
+* @param config The parse configuration.
+*
+* @returns The configured schema.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function config(schema, config$1) {
+	return _standardSchema({
+		...schema,
+		"~run"(dataset, config_) {
+			return schema["~run"](dataset, {
+				...config_,
+				...config$1
+			});
+		}
+	});
+}
+
+//#endregion
+//#region src/methods/getFallback/getFallback.ts
+/**
+* Returns the fallback value of the schema.
+*
+* @param schema The schema to get it from.
+* @param dataset The output dataset if available.
+* @param config The config if available.
+*
+* @returns The fallback value.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function getFallback(schema, dataset, config$1) {
+	return typeof schema.fallback === "function" ? schema.fallback(dataset, config$1) : schema.fallback;
+}
+
+//#endregion
+//#region src/methods/fallback/fallback.ts
+/**
+* Returns a fallback value as output if the input does not match the schema.
+*
+* @param schema The schema to catch.
+* @param fallback The fallback value.
+*
+* @returns The passed schema.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function fallback(schema, fallback$1) {
+	return _standardSchema({
+		...schema,
+		fallback: fallback$1,
+		"~run"(dataset, config$1) {
+			const outputDataset = schema["~run"](dataset, config$1);
+			return outputDataset.issues ? {
+				typed: true,
+				value: /* @__PURE__ */ getFallback(this, outputDataset, config$1)
+			} : outputDataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/methods/fallback/fallbackAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function fallbackAsync(schema, fallback$1) {
+	return _standardSchema({
+		...schema,
+		fallback: fallback$1,
+		async: true,
+		async "~run"(dataset, config$1) {
+			const outputDataset = await schema["~run"](dataset, config$1);
+			return outputDataset.issues ? {
+				typed: true,
+				value: await /* @__PURE__ */ getFallback(this, outputDataset, config$1)
+			} : outputDataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/methods/flatten/flatten.ts
+/* @__NO_SIDE_EFFECTS__ */
+function flatten(issues) {
+	const flatErrors = {};
+	for (const issue of issues) if (issue.path) {
+		const dotPath = /* @__PURE__ */ getDotPath(issue);
+		if (dotPath) {
+			if (!flatErrors.nested) flatErrors.nested = {};
+			if (Object.prototype.hasOwnProperty.call(flatErrors.nested, dotPath)) flatErrors.nested[dotPath].push(issue.message);
+			else flatErrors.nested[dotPath] = [issue.message];
+		} else if (flatErrors.other) flatErrors.other.push(issue.message);
+		else flatErrors.other = [issue.message];
+	} else if (flatErrors.root) flatErrors.root.push(issue.message);
+	else flatErrors.root = [issue.message];
+	return flatErrors;
+}
+
+//#endregion
+//#region src/methods/forward/forward.ts
+/**
+* Forwards the issues of the passed validation action.
+*
+* @param action The validation action.
+* @param path The path to forward the issues to.
+*
+* @returns The modified action.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function forward(action, path) {
+	return {
+		...action,
+		"~run"(dataset, config$1) {
+			const prevIssues = dataset.issues && [...dataset.issues];
+			dataset = action["~run"](dataset, config$1);
+			if (dataset.issues) {
+				for (const issue of dataset.issues) if (!prevIssues?.includes(issue)) {
+					let pathInput = dataset.value;
+					for (const key of path) {
+						const pathValue = pathInput[key];
+						const pathItem = {
+							type: "unknown",
+							origin: "value",
+							input: pathInput,
+							key,
+							value: pathValue
+						};
+						if (issue.path) issue.path.push(pathItem);
+						else issue.path = [pathItem];
+						if (!pathValue) break;
+						pathInput = pathValue;
+					}
+				}
+			}
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/methods/forward/forwardAsync.ts
+/**
+* Forwards the issues of the passed validation action.
+*
+* @param action The validation action.
+* @param path The path to forward the issues to.
+*
+* @returns The modified action.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function forwardAsync(action, path) {
+	return {
+		...action,
+		async: true,
+		async "~run"(dataset, config$1) {
+			const prevIssues = dataset.issues && [...dataset.issues];
+			dataset = await action["~run"](dataset, config$1);
+			if (dataset.issues) {
+				for (const issue of dataset.issues) if (!prevIssues?.includes(issue)) {
+					let pathInput = dataset.value;
+					for (const key of path) {
+						const pathValue = pathInput[key];
+						const pathItem = {
+							type: "unknown",
+							origin: "value",
+							input: pathInput,
+							key,
+							value: pathValue
+						};
+						if (issue.path) issue.path.push(pathItem);
+						else issue.path = [pathItem];
+						if (!pathValue) break;
+						pathInput = pathValue;
+					}
+				}
+			}
+			return dataset;
+		}
+	};
+}
+
+//#endregion
+//#region src/methods/getDefault/getDefault.ts
+/**
+* Returns the default value of the schema.
+*
+* @param schema The schema to get it from.
+* @param dataset The input dataset if available.
+* @param config The config if available.
+*
+* @returns The default value.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function getDefault(schema, dataset, config$1) {
+	return typeof schema.default === "function" ? schema.default(dataset, config$1) : schema.default;
+}
+
+//#endregion
+//#region src/methods/getDefaults/getDefaults.ts
+/**
+* Returns the default values of the schema.
+*
+* Hint: The difference to `getDefault` is that for object and tuple schemas
+* this function recursively returns the default values of the subschemas
+* instead of `undefined`.
+*
+* @param schema The schema to get them from.
+*
+* @returns The default values.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function getDefaults(schema) {
+	if ("entries" in schema) {
+		const object$1 = {};
+		for (const key in schema.entries) object$1[key] = /* @__PURE__ */ getDefaults(schema.entries[key]);
+		return object$1;
+	}
+	if ("items" in schema) return schema.items.map(getDefaults);
+	return /* @__PURE__ */ getDefault(schema);
+}
+
+//#endregion
+//#region src/methods/getDefaults/getDefaultsAsync.ts
+/**
+* Returns the default values of the schema.
+*
+* Hint: The difference to `getDefault` is that for object and tuple schemas
+* this function recursively returns the default values of the subschemas
+* instead of `undefined`.
+*
+* @param schema The schema to get them from.
+*
+* @returns The default values.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+async function getDefaultsAsync(schema) {
+	if ("entries" in schema) return Object.fromEntries(await Promise.all(Object.entries(schema.entries).map(async ([key, value$1]) => [key, await /* @__PURE__ */ getDefaultsAsync(value$1)])));
+	if ("items" in schema) return Promise.all(schema.items.map(getDefaultsAsync));
+	return /* @__PURE__ */ getDefault(schema);
+}
+
+//#endregion
+//#region src/methods/getDescription/getDescription.ts
+/**
+* Returns the description of the schema.
+*
+* If multiple descriptions are defined, the last one of the highest level is
+* returned. If no description is defined, `undefined` is returned.
+*
+* @param schema The schema to get the description from.
+*
+* @returns The description, if any.
+*
+* @beta
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function getDescription(schema) {
+	return /* @__PURE__ */ _getLastMetadata(schema, "description");
+}
+
+//#endregion
+//#region src/methods/getExamples/getExamples.ts
+/**
+* Returns the examples of a schema.
+*
+* If multiple examples are defined, it concatenates them using depth-first
+* search. If no examples are defined, an empty array is returned.
+*
+* @param schema The schema to get the examples from.
+*
+* @returns The examples, if any.
+*
+* @beta
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function getExamples(schema) {
+	const examples$1 = [];
+	function depthFirstCollect(schema$1) {
+		if ("pipe" in schema$1) {
+			for (const item of schema$1.pipe) if (item.kind === "schema" && "pipe" in item) depthFirstCollect(item);
+			else if (item.kind === "metadata" && item.type === "examples") for (const example of item.examples) examples$1.push(example);
+		}
+	}
+	depthFirstCollect(schema);
+	return examples$1;
+}
+
+//#endregion
+//#region src/methods/getFallbacks/getFallbacks.ts
+/**
+* Returns the fallback values of the schema.
+*
+* Hint: The difference to `getFallback` is that for object and tuple schemas
+* this function recursively returns the fallback values of the subschemas
+* instead of `undefined`.
+*
+* @param schema The schema to get them from.
+*
+* @returns The fallback values.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function getFallbacks(schema) {
+	if ("entries" in schema) {
+		const object$1 = {};
+		for (const key in schema.entries) object$1[key] = /* @__PURE__ */ getFallbacks(schema.entries[key]);
+		return object$1;
+	}
+	if ("items" in schema) return schema.items.map(getFallbacks);
+	return /* @__PURE__ */ getFallback(schema);
+}
+
+//#endregion
+//#region src/methods/getFallbacks/getFallbacksAsync.ts
+/**
+* Returns the fallback values of the schema.
+*
+* Hint: The difference to `getFallback` is that for object and tuple schemas
+* this function recursively returns the fallback values of the subschemas
+* instead of `undefined`.
+*
+* @param schema The schema to get them from.
+*
+* @returns The fallback values.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+async function getFallbacksAsync(schema) {
+	if ("entries" in schema) return Object.fromEntries(await Promise.all(Object.entries(schema.entries).map(async ([key, value$1]) => [key, await /* @__PURE__ */ getFallbacksAsync(value$1)])));
+	if ("items" in schema) return Promise.all(schema.items.map(getFallbacksAsync));
+	return /* @__PURE__ */ getFallback(schema);
+}
+
+//#endregion
+//#region src/methods/getMetadata/getMetadata.ts
+/**
+* Returns the metadata of a schema.
+*
+* If multiple metadata are defined, it shallowly merges them using depth-first
+* search. If no metadata is defined, an empty object is returned.
+*
+* @param schema Schema to get the metadata from.
+*
+* @returns The metadata, if any.
+*
+* @beta
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function getMetadata(schema) {
+	const result = {};
+	function depthFirstMerge(schema$1) {
+		if ("pipe" in schema$1) {
+			for (const item of schema$1.pipe) if (item.kind === "schema" && "pipe" in item) depthFirstMerge(item);
+			else if (item.kind === "metadata" && item.type === "metadata") Object.assign(result, item.metadata);
+		}
+	}
+	depthFirstMerge(schema);
+	return result;
+}
+
+//#endregion
+//#region src/methods/getTitle/getTitle.ts
+/**
+* Returns the title of the schema.
+*
+* If multiple titles are defined, the last one of the highest level is
+* returned. If no title is defined, `undefined` is returned.
+*
+* @param schema The schema to get the title from.
+*
+* @returns The title, if any.
+*
+* @beta
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function getTitle(schema) {
+	return /* @__PURE__ */ _getLastMetadata(schema, "title");
+}
+
+//#endregion
+//#region src/methods/is/is.ts
+/**
+* Checks if the input matches the schema. By using a type predicate, this
+* function can be used as a type guard.
+*
+* @param schema The schema to be used.
+* @param input The input to be tested.
+*
+* @returns Whether the input matches the schema.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function is(schema, input) {
+	return !schema["~run"]({ value: input }, ABORT_EARLY_CONFIG).issues;
+}
+
+//#endregion
+//#region src/schemas/any/any.ts
+/**
+* Creates an any schema.
+*
+* Hint: This schema function exists only for completeness and is not
+* recommended in practice. Instead, `unknown` should be used to accept
+* unknown data.
+*
+* @returns An any schema.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function any() {
+	return _standardSchema({
+		kind: "schema",
+		type: "any",
+		reference: any,
+		expects: "any",
+		async: false,
+		"~run"(dataset) {
+			dataset.typed = true;
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/array/array.ts
+/* @__NO_SIDE_EFFECTS__ */
+function array(item, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "array",
+		reference: array,
+		expects: "Array",
+		async: false,
+		item,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			const input = dataset.value;
+			if (Array.isArray(input)) {
+				dataset.typed = true;
+				dataset.value = [];
+				for (let key = 0; key < input.length; key++) {
+					const value$1 = input[key];
+					const itemDataset = this.item["~run"]({ value: value$1 }, config$1);
+					if (itemDataset.issues) {
+						const pathItem = {
+							type: "array",
+							origin: "value",
+							input,
+							key,
+							value: value$1
+						};
+						for (const issue of itemDataset.issues) {
+							if (issue.path) issue.path.unshift(pathItem);
+							else issue.path = [pathItem];
+							dataset.issues?.push(issue);
+						}
+						if (!dataset.issues) dataset.issues = itemDataset.issues;
+						if (config$1.abortEarly) {
+							dataset.typed = false;
+							break;
+						}
+					}
+					if (!itemDataset.typed) dataset.typed = false;
+					dataset.value.push(itemDataset.value);
+				}
+			} else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/array/arrayAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function arrayAsync(item, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "array",
+		reference: arrayAsync,
+		expects: "Array",
+		async: true,
+		item,
+		message: message$1,
+		async "~run"(dataset, config$1) {
+			const input = dataset.value;
+			if (Array.isArray(input)) {
+				dataset.typed = true;
+				dataset.value = [];
+				const itemDatasets = await Promise.all(input.map((value$1) => this.item["~run"]({ value: value$1 }, config$1)));
+				for (let key = 0; key < itemDatasets.length; key++) {
+					const itemDataset = itemDatasets[key];
+					if (itemDataset.issues) {
+						const pathItem = {
+							type: "array",
+							origin: "value",
+							input,
+							key,
+							value: input[key]
+						};
+						for (const issue of itemDataset.issues) {
+							if (issue.path) issue.path.unshift(pathItem);
+							else issue.path = [pathItem];
+							dataset.issues?.push(issue);
+						}
+						if (!dataset.issues) dataset.issues = itemDataset.issues;
+						if (config$1.abortEarly) {
+							dataset.typed = false;
+							break;
+						}
+					}
+					if (!itemDataset.typed) dataset.typed = false;
+					dataset.value.push(itemDataset.value);
+				}
+			} else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/bigint/bigint.ts
+/* @__NO_SIDE_EFFECTS__ */
+function bigint(message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "bigint",
+		reference: bigint,
+		expects: "bigint",
+		async: false,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (typeof dataset.value === "bigint") dataset.typed = true;
+			else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/blob/blob.ts
+/* @__NO_SIDE_EFFECTS__ */
+function blob(message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "blob",
+		reference: blob,
+		expects: "Blob",
+		async: false,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.value instanceof Blob) dataset.typed = true;
+			else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/boolean/boolean.ts
+/* @__NO_SIDE_EFFECTS__ */
+function boolean(message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "boolean",
+		reference: boolean,
+		expects: "boolean",
+		async: false,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (typeof dataset.value === "boolean") dataset.typed = true;
+			else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/custom/custom.ts
+/* @__NO_SIDE_EFFECTS__ */
+function custom(check$1, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "custom",
+		reference: custom,
+		expects: "unknown",
+		async: false,
+		check: check$1,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (this.check(dataset.value)) dataset.typed = true;
+			else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/custom/customAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function customAsync(check$1, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "custom",
+		reference: customAsync,
+		expects: "unknown",
+		async: true,
+		check: check$1,
+		message: message$1,
+		async "~run"(dataset, config$1) {
+			if (await this.check(dataset.value)) dataset.typed = true;
+			else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/date/date.ts
+/* @__NO_SIDE_EFFECTS__ */
+function date(message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "date",
+		reference: date,
+		expects: "Date",
+		async: false,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.value instanceof Date) if (!isNaN(dataset.value)) dataset.typed = true;
+			else _addIssue(this, "type", dataset, config$1, { received: "\"Invalid Date\"" });
+			else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/enum/enum.ts
+/* @__NO_SIDE_EFFECTS__ */
+function enum_(enum__, message$1) {
+	const options = [];
+	for (const key in enum__) if (`${+key}` !== key || typeof enum__[key] !== "string" || !Object.is(enum__[enum__[key]], +key)) options.push(enum__[key]);
+	return _standardSchema({
+		kind: "schema",
+		type: "enum",
+		reference: enum_,
+		expects: /* @__PURE__ */ _joinExpects(options.map(_stringify), "|"),
+		async: false,
+		enum: enum__,
+		options,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (this.options.includes(dataset.value)) dataset.typed = true;
+			else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/exactOptional/exactOptional.ts
+/* @__NO_SIDE_EFFECTS__ */
+function exactOptional(wrapped, default_) {
+	return _standardSchema({
+		kind: "schema",
+		type: "exact_optional",
+		reference: exactOptional,
+		expects: wrapped.expects,
+		async: false,
+		wrapped,
+		default: default_,
+		"~run"(dataset, config$1) {
+			return this.wrapped["~run"](dataset, config$1);
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/exactOptional/exactOptionalAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function exactOptionalAsync(wrapped, default_) {
+	return _standardSchema({
+		kind: "schema",
+		type: "exact_optional",
+		reference: exactOptionalAsync,
+		expects: wrapped.expects,
+		async: true,
+		wrapped,
+		default: default_,
+		async "~run"(dataset, config$1) {
+			return this.wrapped["~run"](dataset, config$1);
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/file/file.ts
+/* @__NO_SIDE_EFFECTS__ */
+function file(message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "file",
+		reference: file,
+		expects: "File",
+		async: false,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.value instanceof File) dataset.typed = true;
+			else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/function/function.ts
+/* @__NO_SIDE_EFFECTS__ */
+function function_(message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "function",
+		reference: function_,
+		expects: "Function",
+		async: false,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (typeof dataset.value === "function") dataset.typed = true;
+			else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/instance/instance.ts
+/* @__NO_SIDE_EFFECTS__ */
+function instance(class_, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "instance",
+		reference: instance,
+		expects: class_.name,
+		async: false,
+		class: class_,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.value instanceof this.class) dataset.typed = true;
+			else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/intersect/utils/_merge/_merge.ts
+/**
+* Merges two values into one single output.
+*
+* @param value1 First value.
+* @param value2 Second value.
+*
+* @returns The merge dataset.
+*
+* @internal
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function _merge(value1, value2) {
+	if (typeof value1 === typeof value2) {
+		if (/* @__PURE__ */ _isSameValueZero(value1, value2) || value1 instanceof Date && value2 instanceof Date && /* @__PURE__ */ _isSameValueZero(+value1, +value2)) return { value: value1 };
+		if (value1 && value2 && value1.constructor === Object && value2.constructor === Object) {
+			const nextValue = {
+				...value1,
+				...value2
+			};
+			for (const key in value2) if (Object.prototype.hasOwnProperty.call(value1, key) && Object.prototype.hasOwnProperty.call(value2, key)) {
+				const dataset = /* @__PURE__ */ _merge(value1[key], value2[key]);
+				if (dataset.issue) return dataset;
+				nextValue[key] = dataset.value;
+			}
+			return { value: nextValue };
+		}
+		if (Array.isArray(value1) && Array.isArray(value2)) {
+			if (value1.length === value2.length) {
+				const nextValue = [...value1];
+				for (let index = 0; index < value1.length; index++) {
+					const dataset = /* @__PURE__ */ _merge(value1[index], value2[index]);
+					if (dataset.issue) return dataset;
+					nextValue[index] = dataset.value;
+				}
+				return { value: nextValue };
+			}
+		}
+	}
+	return { issue: true };
+}
+
+//#endregion
+//#region src/schemas/intersect/intersect.ts
+/* @__NO_SIDE_EFFECTS__ */
+function intersect(options, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "intersect",
+		reference: intersect,
+		expects: /* @__PURE__ */ _joinExpects(options.map((option) => option.expects), "&"),
+		async: false,
+		options,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (this.options.length) {
+				const input = dataset.value;
+				let outputs;
+				dataset.typed = true;
+				for (const schema of this.options) {
+					const optionDataset = schema["~run"]({ value: input }, config$1);
+					if (optionDataset.issues) {
+						if (dataset.issues) for (const issue of optionDataset.issues) dataset.issues.push(issue);
+						else dataset.issues = optionDataset.issues;
+						if (config$1.abortEarly) {
+							dataset.typed = false;
+							break;
+						}
+					}
+					if (!optionDataset.typed) dataset.typed = false;
+					if (dataset.typed) if (outputs) outputs.push(optionDataset.value);
+					else outputs = [optionDataset.value];
+				}
+				if (dataset.typed) {
+					dataset.value = outputs[0];
+					for (let index = 1; index < outputs.length; index++) {
+						const mergeDataset = /* @__PURE__ */ _merge(dataset.value, outputs[index]);
+						if (mergeDataset.issue) {
+							_addIssue(this, "type", dataset, config$1, { received: "unknown" });
+							break;
+						}
+						dataset.value = mergeDataset.value;
+					}
+				}
+			} else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/intersect/intersectAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function intersectAsync(options, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "intersect",
+		reference: intersectAsync,
+		expects: /* @__PURE__ */ _joinExpects(options.map((option) => option.expects), "&"),
+		async: true,
+		options,
+		message: message$1,
+		async "~run"(dataset, config$1) {
+			if (this.options.length) {
+				const input = dataset.value;
+				let outputs;
+				dataset.typed = true;
+				const optionDatasets = await Promise.all(this.options.map((schema) => schema["~run"]({ value: input }, config$1)));
+				for (const optionDataset of optionDatasets) {
+					if (optionDataset.issues) {
+						if (dataset.issues) for (const issue of optionDataset.issues) dataset.issues.push(issue);
+						else dataset.issues = optionDataset.issues;
+						if (config$1.abortEarly) {
+							dataset.typed = false;
+							break;
+						}
+					}
+					if (!optionDataset.typed) dataset.typed = false;
+					if (dataset.typed) if (outputs) outputs.push(optionDataset.value);
+					else outputs = [optionDataset.value];
+				}
+				if (dataset.typed) {
+					dataset.value = outputs[0];
+					for (let index = 1; index < outputs.length; index++) {
+						const mergeDataset = /* @__PURE__ */ _merge(dataset.value, outputs[index]);
+						if (mergeDataset.issue) {
+							_addIssue(this, "type", dataset, config$1, { received: "unknown" });
+							break;
+						}
+						dataset.value = mergeDataset.value;
+					}
+				}
+			} else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/lazy/lazy.ts
+/**
+* Creates a lazy schema.
+*
+* @param getter The schema getter.
+*
+* @returns A lazy schema.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function lazy(getter) {
+	return _standardSchema({
+		kind: "schema",
+		type: "lazy",
+		reference: lazy,
+		expects: "unknown",
+		async: false,
+		getter,
+		"~run"(dataset, config$1) {
+			return this.getter(dataset.value)["~run"](dataset, config$1);
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/lazy/lazyAsync.ts
+/**
+* Creates a lazy schema.
+*
+* @param getter The schema getter.
+*
+* @returns A lazy schema.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function lazyAsync(getter) {
+	return _standardSchema({
+		kind: "schema",
+		type: "lazy",
+		reference: lazyAsync,
+		expects: "unknown",
+		async: true,
+		getter,
+		async "~run"(dataset, config$1) {
+			return (await this.getter(dataset.value))["~run"](dataset, config$1);
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/literal/literal.ts
+/* @__NO_SIDE_EFFECTS__ */
+function literal(literal_, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "literal",
+		reference: literal,
+		expects: /* @__PURE__ */ _stringify(literal_),
+		async: false,
+		literal: literal_,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (/* @__PURE__ */ _isSameValueZero(dataset.value, this.literal)) dataset.typed = true;
+			else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/looseObject/looseObject.ts
+/* @__NO_SIDE_EFFECTS__ */
+function looseObject(entries$1, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "loose_object",
+		reference: looseObject,
+		expects: "Object",
+		async: false,
+		entries: entries$1,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			const input = dataset.value;
+			if (input && typeof input === "object") {
+				dataset.typed = true;
+				dataset.value = {};
+				for (const key in this.entries) {
+					const valueSchema = this.entries[key];
+					if (key in input || (valueSchema.type === "exact_optional" || valueSchema.type === "optional" || valueSchema.type === "nullish") && valueSchema.default !== void 0) {
+						const value$1 = key in input ? input[key] : /* @__PURE__ */ getDefault(valueSchema);
+						const valueDataset = valueSchema["~run"]({ value: value$1 }, config$1);
+						if (valueDataset.issues) {
+							const pathItem = {
+								type: "object",
+								origin: "value",
+								input,
+								key,
+								value: value$1
+							};
+							for (const issue of valueDataset.issues) {
+								if (issue.path) issue.path.unshift(pathItem);
+								else issue.path = [pathItem];
+								dataset.issues?.push(issue);
+							}
+							if (!dataset.issues) dataset.issues = valueDataset.issues;
+							if (config$1.abortEarly) {
+								dataset.typed = false;
+								break;
+							}
+						}
+						if (!valueDataset.typed) dataset.typed = false;
+						dataset.value[key] = valueDataset.value;
+					} else if (valueSchema.fallback !== void 0) dataset.value[key] = /* @__PURE__ */ getFallback(valueSchema);
+					else if (valueSchema.type !== "exact_optional" && valueSchema.type !== "optional" && valueSchema.type !== "nullish") {
+						_addIssue(this, "key", dataset, config$1, {
+							input: void 0,
+							expected: `"${key}"`,
+							path: [{
+								type: "object",
+								origin: "key",
+								input,
+								key,
+								value: input[key]
+							}]
+						});
+						if (config$1.abortEarly) break;
+					}
+				}
+				if (!dataset.issues || !config$1.abortEarly) {
+					for (const key in input) if (/* @__PURE__ */ _isValidObjectKey(input, key) && !Object.prototype.hasOwnProperty.call(this.entries, key)) dataset.value[key] = input[key];
+				}
+			} else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/looseObject/looseObjectAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function looseObjectAsync(entries$1, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "loose_object",
+		reference: looseObjectAsync,
+		expects: "Object",
+		async: true,
+		entries: entries$1,
+		message: message$1,
+		async "~run"(dataset, config$1) {
+			const input = dataset.value;
+			if (input && typeof input === "object") {
+				dataset.typed = true;
+				dataset.value = {};
+				const valueDatasets = await Promise.all(Object.entries(this.entries).map(async ([key, valueSchema]) => {
+					if (key in input || (valueSchema.type === "exact_optional" || valueSchema.type === "optional" || valueSchema.type === "nullish") && valueSchema.default !== void 0) {
+						const value$1 = key in input ? input[key] : await /* @__PURE__ */ getDefault(valueSchema);
+						return [
+							key,
+							value$1,
+							valueSchema,
+							await valueSchema["~run"]({ value: value$1 }, config$1)
+						];
+					}
+					return [
+						key,
+						input[key],
+						valueSchema,
+						null
+					];
+				}));
+				for (const [key, value$1, valueSchema, valueDataset] of valueDatasets) if (valueDataset) {
+					if (valueDataset.issues) {
+						const pathItem = {
+							type: "object",
+							origin: "value",
+							input,
+							key,
+							value: value$1
+						};
+						for (const issue of valueDataset.issues) {
+							if (issue.path) issue.path.unshift(pathItem);
+							else issue.path = [pathItem];
+							dataset.issues?.push(issue);
+						}
+						if (!dataset.issues) dataset.issues = valueDataset.issues;
+						if (config$1.abortEarly) {
+							dataset.typed = false;
+							break;
+						}
+					}
+					if (!valueDataset.typed) dataset.typed = false;
+					dataset.value[key] = valueDataset.value;
+				} else if (valueSchema.fallback !== void 0) dataset.value[key] = await /* @__PURE__ */ getFallback(valueSchema);
+				else if (valueSchema.type !== "exact_optional" && valueSchema.type !== "optional" && valueSchema.type !== "nullish") {
+					_addIssue(this, "key", dataset, config$1, {
+						input: void 0,
+						expected: `"${key}"`,
+						path: [{
+							type: "object",
+							origin: "key",
+							input,
+							key,
+							value: value$1
+						}]
+					});
+					if (config$1.abortEarly) break;
+				}
+				if (!dataset.issues || !config$1.abortEarly) {
+					for (const key in input) if (/* @__PURE__ */ _isValidObjectKey(input, key) && !Object.prototype.hasOwnProperty.call(this.entries, key)) dataset.value[key] = input[key];
+				}
+			} else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/looseTuple/looseTuple.ts
+/* @__NO_SIDE_EFFECTS__ */
+function looseTuple(items, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "loose_tuple",
+		reference: looseTuple,
+		expects: "Array",
+		async: false,
+		items,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			const input = dataset.value;
+			if (Array.isArray(input)) {
+				dataset.typed = true;
+				dataset.value = [];
+				for (let key = 0; key < this.items.length; key++) {
+					const value$1 = input[key];
+					const itemDataset = this.items[key]["~run"]({ value: value$1 }, config$1);
+					if (itemDataset.issues) {
+						const pathItem = {
+							type: "array",
+							origin: "value",
+							input,
+							key,
+							value: value$1
+						};
+						for (const issue of itemDataset.issues) {
+							if (issue.path) issue.path.unshift(pathItem);
+							else issue.path = [pathItem];
+							dataset.issues?.push(issue);
+						}
+						if (!dataset.issues) dataset.issues = itemDataset.issues;
+						if (config$1.abortEarly) {
+							dataset.typed = false;
+							break;
+						}
+					}
+					if (!itemDataset.typed) dataset.typed = false;
+					dataset.value.push(itemDataset.value);
+				}
+				if (!dataset.issues || !config$1.abortEarly) for (let key = this.items.length; key < input.length; key++) dataset.value.push(input[key]);
+			} else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/looseTuple/looseTupleAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function looseTupleAsync(items, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "loose_tuple",
+		reference: looseTupleAsync,
+		expects: "Array",
+		async: true,
+		items,
+		message: message$1,
+		async "~run"(dataset, config$1) {
+			const input = dataset.value;
+			if (Array.isArray(input)) {
+				dataset.typed = true;
+				dataset.value = [];
+				const itemDatasets = await Promise.all(this.items.map(async (item, key) => {
+					const value$1 = input[key];
+					return [
+						key,
+						value$1,
+						await item["~run"]({ value: value$1 }, config$1)
+					];
+				}));
+				for (const [key, value$1, itemDataset] of itemDatasets) {
+					if (itemDataset.issues) {
+						const pathItem = {
+							type: "array",
+							origin: "value",
+							input,
+							key,
+							value: value$1
+						};
+						for (const issue of itemDataset.issues) {
+							if (issue.path) issue.path.unshift(pathItem);
+							else issue.path = [pathItem];
+							dataset.issues?.push(issue);
+						}
+						if (!dataset.issues) dataset.issues = itemDataset.issues;
+						if (config$1.abortEarly) {
+							dataset.typed = false;
+							break;
+						}
+					}
+					if (!itemDataset.typed) dataset.typed = false;
+					dataset.value.push(itemDataset.value);
+				}
+				if (!dataset.issues || !config$1.abortEarly) for (let key = this.items.length; key < input.length; key++) dataset.value.push(input[key]);
+			} else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/map/map.ts
+/* @__NO_SIDE_EFFECTS__ */
+function map(key, value$1, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "map",
+		reference: map,
+		expects: "Map",
+		async: false,
+		key,
+		value: value$1,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			const input = dataset.value;
+			if (input instanceof Map) {
+				dataset.typed = true;
+				dataset.value = /* @__PURE__ */ new Map();
+				for (const [inputKey, inputValue] of input) {
+					const keyDataset = this.key["~run"]({ value: inputKey }, config$1);
+					if (keyDataset.issues) {
+						const pathItem = {
+							type: "map",
+							origin: "key",
+							input,
+							key: inputKey,
+							value: inputValue
+						};
+						for (const issue of keyDataset.issues) {
+							if (issue.path) issue.path.unshift(pathItem);
+							else issue.path = [pathItem];
+							dataset.issues?.push(issue);
+						}
+						if (!dataset.issues) dataset.issues = keyDataset.issues;
+						if (config$1.abortEarly) {
+							dataset.typed = false;
+							break;
+						}
+					}
+					const valueDataset = this.value["~run"]({ value: inputValue }, config$1);
+					if (valueDataset.issues) {
+						const pathItem = {
+							type: "map",
+							origin: "value",
+							input,
+							key: inputKey,
+							value: inputValue
+						};
+						for (const issue of valueDataset.issues) {
+							if (issue.path) issue.path.unshift(pathItem);
+							else issue.path = [pathItem];
+							dataset.issues?.push(issue);
+						}
+						if (!dataset.issues) dataset.issues = valueDataset.issues;
+						if (config$1.abortEarly) {
+							dataset.typed = false;
+							break;
+						}
+					}
+					if (!keyDataset.typed || !valueDataset.typed) dataset.typed = false;
+					dataset.value.set(keyDataset.value, valueDataset.value);
+				}
+			} else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/map/mapAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function mapAsync(key, value$1, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "map",
+		reference: mapAsync,
+		expects: "Map",
+		async: true,
+		key,
+		value: value$1,
+		message: message$1,
+		async "~run"(dataset, config$1) {
+			const input = dataset.value;
+			if (input instanceof Map) {
+				dataset.typed = true;
+				dataset.value = /* @__PURE__ */ new Map();
+				const datasets = await Promise.all([...input].map(([inputKey, inputValue]) => Promise.all([
+					inputKey,
+					inputValue,
+					this.key["~run"]({ value: inputKey }, config$1),
+					this.value["~run"]({ value: inputValue }, config$1)
+				])));
+				for (const [inputKey, inputValue, keyDataset, valueDataset] of datasets) {
+					if (keyDataset.issues) {
+						const pathItem = {
+							type: "map",
+							origin: "key",
+							input,
+							key: inputKey,
+							value: inputValue
+						};
+						for (const issue of keyDataset.issues) {
+							if (issue.path) issue.path.unshift(pathItem);
+							else issue.path = [pathItem];
+							dataset.issues?.push(issue);
+						}
+						if (!dataset.issues) dataset.issues = keyDataset.issues;
+						if (config$1.abortEarly) {
+							dataset.typed = false;
+							break;
+						}
+					}
+					if (valueDataset.issues) {
+						const pathItem = {
+							type: "map",
+							origin: "value",
+							input,
+							key: inputKey,
+							value: inputValue
+						};
+						for (const issue of valueDataset.issues) {
+							if (issue.path) issue.path.unshift(pathItem);
+							else issue.path = [pathItem];
+							dataset.issues?.push(issue);
+						}
+						if (!dataset.issues) dataset.issues = valueDataset.issues;
+						if (config$1.abortEarly) {
+							dataset.typed = false;
+							break;
+						}
+					}
+					if (!keyDataset.typed || !valueDataset.typed) dataset.typed = false;
+					dataset.value.set(keyDataset.value, valueDataset.value);
+				}
+			} else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/nan/nan.ts
+/* @__NO_SIDE_EFFECTS__ */
+function nan(message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "nan",
+		reference: nan,
+		expects: "NaN",
+		async: false,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (Number.isNaN(dataset.value)) dataset.typed = true;
+			else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/never/never.ts
+/* @__NO_SIDE_EFFECTS__ */
+function never(message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "never",
+		reference: never,
+		expects: "never",
+		async: false,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			_addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/nonNullable/nonNullable.ts
+/* @__NO_SIDE_EFFECTS__ */
+function nonNullable(wrapped, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "non_nullable",
+		reference: nonNullable,
+		expects: "!null",
+		async: false,
+		wrapped,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.value !== null) dataset = this.wrapped["~run"](dataset, config$1);
+			if (dataset.value === null) _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/nonNullable/nonNullableAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function nonNullableAsync(wrapped, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "non_nullable",
+		reference: nonNullableAsync,
+		expects: "!null",
+		async: true,
+		wrapped,
+		message: message$1,
+		async "~run"(dataset, config$1) {
+			if (dataset.value !== null) dataset = await this.wrapped["~run"](dataset, config$1);
+			if (dataset.value === null) _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/nonNullish/nonNullish.ts
+/* @__NO_SIDE_EFFECTS__ */
+function nonNullish(wrapped, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "non_nullish",
+		reference: nonNullish,
+		expects: "(!null & !undefined)",
+		async: false,
+		wrapped,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (!(dataset.value === null || dataset.value === void 0)) dataset = this.wrapped["~run"](dataset, config$1);
+			if (dataset.value === null || dataset.value === void 0) _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/nonNullish/nonNullishAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function nonNullishAsync(wrapped, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "non_nullish",
+		reference: nonNullishAsync,
+		expects: "(!null & !undefined)",
+		async: true,
+		wrapped,
+		message: message$1,
+		async "~run"(dataset, config$1) {
+			if (!(dataset.value === null || dataset.value === void 0)) dataset = await this.wrapped["~run"](dataset, config$1);
+			if (dataset.value === null || dataset.value === void 0) _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/nonOptional/nonOptional.ts
+/* @__NO_SIDE_EFFECTS__ */
+function nonOptional(wrapped, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "non_optional",
+		reference: nonOptional,
+		expects: "!undefined",
+		async: false,
+		wrapped,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.value !== void 0) dataset = this.wrapped["~run"](dataset, config$1);
+			if (dataset.value === void 0) _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/nonOptional/nonOptionalAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function nonOptionalAsync(wrapped, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "non_optional",
+		reference: nonOptionalAsync,
+		expects: "!undefined",
+		async: true,
+		wrapped,
+		message: message$1,
+		async "~run"(dataset, config$1) {
+			if (dataset.value !== void 0) dataset = await this.wrapped["~run"](dataset, config$1);
+			if (dataset.value === void 0) _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/null/null.ts
+/* @__NO_SIDE_EFFECTS__ */
+function null_(message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "null",
+		reference: null_,
+		expects: "null",
+		async: false,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.value === null) dataset.typed = true;
+			else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/nullable/nullable.ts
+/* @__NO_SIDE_EFFECTS__ */
+function nullable(wrapped, default_) {
+	return _standardSchema({
+		kind: "schema",
+		type: "nullable",
+		reference: nullable,
+		expects: `(${wrapped.expects} | null)`,
+		async: false,
+		wrapped,
+		default: default_,
+		"~run"(dataset, config$1) {
+			if (dataset.value === null) {
+				if (this.default !== void 0) dataset.value = /* @__PURE__ */ getDefault(this, dataset, config$1);
+				if (dataset.value === null) {
+					dataset.typed = true;
+					return dataset;
+				}
+			}
+			return this.wrapped["~run"](dataset, config$1);
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/nullable/nullableAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function nullableAsync(wrapped, default_) {
+	return _standardSchema({
+		kind: "schema",
+		type: "nullable",
+		reference: nullableAsync,
+		expects: `(${wrapped.expects} | null)`,
+		async: true,
+		wrapped,
+		default: default_,
+		async "~run"(dataset, config$1) {
+			if (dataset.value === null) {
+				if (this.default !== void 0) dataset.value = await /* @__PURE__ */ getDefault(this, dataset, config$1);
+				if (dataset.value === null) {
+					dataset.typed = true;
+					return dataset;
+				}
+			}
+			return this.wrapped["~run"](dataset, config$1);
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/nullish/nullish.ts
+/* @__NO_SIDE_EFFECTS__ */
+function nullish(wrapped, default_) {
+	return _standardSchema({
+		kind: "schema",
+		type: "nullish",
+		reference: nullish,
+		expects: `(${wrapped.expects} | null | undefined)`,
+		async: false,
+		wrapped,
+		default: default_,
+		"~run"(dataset, config$1) {
+			if (dataset.value === null || dataset.value === void 0) {
+				if (this.default !== void 0) dataset.value = /* @__PURE__ */ getDefault(this, dataset, config$1);
+				if (dataset.value === null || dataset.value === void 0) {
+					dataset.typed = true;
+					return dataset;
+				}
+			}
+			return this.wrapped["~run"](dataset, config$1);
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/nullish/nullishAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function nullishAsync(wrapped, default_) {
+	return _standardSchema({
+		kind: "schema",
+		type: "nullish",
+		reference: nullishAsync,
+		expects: `(${wrapped.expects} | null | undefined)`,
+		async: true,
+		wrapped,
+		default: default_,
+		async "~run"(dataset, config$1) {
+			if (dataset.value === null || dataset.value === void 0) {
+				if (this.default !== void 0) dataset.value = await /* @__PURE__ */ getDefault(this, dataset, config$1);
+				if (dataset.value === null || dataset.value === void 0) {
+					dataset.typed = true;
+					return dataset;
+				}
+			}
+			return this.wrapped["~run"](dataset, config$1);
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/number/number.ts
+/* @__NO_SIDE_EFFECTS__ */
+function number(message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "number",
+		reference: number,
+		expects: "number",
+		async: false,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (typeof dataset.value === "number" && !isNaN(dataset.value)) dataset.typed = true;
+			else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/object/object.ts
+/* @__NO_SIDE_EFFECTS__ */
+function object(entries$1, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "object",
+		reference: object,
+		expects: "Object",
+		async: false,
+		entries: entries$1,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			const input = dataset.value;
+			if (input && typeof input === "object") {
+				dataset.typed = true;
+				dataset.value = {};
+				for (const key in this.entries) {
+					const valueSchema = this.entries[key];
+					if (key in input || (valueSchema.type === "exact_optional" || valueSchema.type === "optional" || valueSchema.type === "nullish") && valueSchema.default !== void 0) {
+						const value$1 = key in input ? input[key] : /* @__PURE__ */ getDefault(valueSchema);
+						const valueDataset = valueSchema["~run"]({ value: value$1 }, config$1);
+						if (valueDataset.issues) {
+							const pathItem = {
+								type: "object",
+								origin: "value",
+								input,
+								key,
+								value: value$1
+							};
+							for (const issue of valueDataset.issues) {
+								if (issue.path) issue.path.unshift(pathItem);
+								else issue.path = [pathItem];
+								dataset.issues?.push(issue);
+							}
+							if (!dataset.issues) dataset.issues = valueDataset.issues;
+							if (config$1.abortEarly) {
+								dataset.typed = false;
+								break;
+							}
+						}
+						if (!valueDataset.typed) dataset.typed = false;
+						dataset.value[key] = valueDataset.value;
+					} else if (valueSchema.fallback !== void 0) dataset.value[key] = /* @__PURE__ */ getFallback(valueSchema);
+					else if (valueSchema.type !== "exact_optional" && valueSchema.type !== "optional" && valueSchema.type !== "nullish") {
+						_addIssue(this, "key", dataset, config$1, {
+							input: void 0,
+							expected: `"${key}"`,
+							path: [{
+								type: "object",
+								origin: "key",
+								input,
+								key,
+								value: input[key]
+							}]
+						});
+						if (config$1.abortEarly) break;
+					}
+				}
+			} else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/object/objectAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function objectAsync(entries$1, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "object",
+		reference: objectAsync,
+		expects: "Object",
+		async: true,
+		entries: entries$1,
+		message: message$1,
+		async "~run"(dataset, config$1) {
+			const input = dataset.value;
+			if (input && typeof input === "object") {
+				dataset.typed = true;
+				dataset.value = {};
+				const valueDatasets = await Promise.all(Object.entries(this.entries).map(async ([key, valueSchema]) => {
+					if (key in input || (valueSchema.type === "exact_optional" || valueSchema.type === "optional" || valueSchema.type === "nullish") && valueSchema.default !== void 0) {
+						const value$1 = key in input ? input[key] : await /* @__PURE__ */ getDefault(valueSchema);
+						return [
+							key,
+							value$1,
+							valueSchema,
+							await valueSchema["~run"]({ value: value$1 }, config$1)
+						];
+					}
+					return [
+						key,
+						input[key],
+						valueSchema,
+						null
+					];
+				}));
+				for (const [key, value$1, valueSchema, valueDataset] of valueDatasets) if (valueDataset) {
+					if (valueDataset.issues) {
+						const pathItem = {
+							type: "object",
+							origin: "value",
+							input,
+							key,
+							value: value$1
+						};
+						for (const issue of valueDataset.issues) {
+							if (issue.path) issue.path.unshift(pathItem);
+							else issue.path = [pathItem];
+							dataset.issues?.push(issue);
+						}
+						if (!dataset.issues) dataset.issues = valueDataset.issues;
+						if (config$1.abortEarly) {
+							dataset.typed = false;
+							break;
+						}
+					}
+					if (!valueDataset.typed) dataset.typed = false;
+					dataset.value[key] = valueDataset.value;
+				} else if (valueSchema.fallback !== void 0) dataset.value[key] = await /* @__PURE__ */ getFallback(valueSchema);
+				else if (valueSchema.type !== "exact_optional" && valueSchema.type !== "optional" && valueSchema.type !== "nullish") {
+					_addIssue(this, "key", dataset, config$1, {
+						input: void 0,
+						expected: `"${key}"`,
+						path: [{
+							type: "object",
+							origin: "key",
+							input,
+							key,
+							value: value$1
+						}]
+					});
+					if (config$1.abortEarly) break;
+				}
+			} else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/objectWithRest/objectWithRest.ts
+/* @__NO_SIDE_EFFECTS__ */
+function objectWithRest(entries$1, rest, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "object_with_rest",
+		reference: objectWithRest,
+		expects: "Object",
+		async: false,
+		entries: entries$1,
+		rest,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			const input = dataset.value;
+			if (input && typeof input === "object") {
+				dataset.typed = true;
+				dataset.value = {};
+				for (const key in this.entries) {
+					const valueSchema = this.entries[key];
+					if (key in input || (valueSchema.type === "exact_optional" || valueSchema.type === "optional" || valueSchema.type === "nullish") && valueSchema.default !== void 0) {
+						const value$1 = key in input ? input[key] : /* @__PURE__ */ getDefault(valueSchema);
+						const valueDataset = valueSchema["~run"]({ value: value$1 }, config$1);
+						if (valueDataset.issues) {
+							const pathItem = {
+								type: "object",
+								origin: "value",
+								input,
+								key,
+								value: value$1
+							};
+							for (const issue of valueDataset.issues) {
+								if (issue.path) issue.path.unshift(pathItem);
+								else issue.path = [pathItem];
+								dataset.issues?.push(issue);
+							}
+							if (!dataset.issues) dataset.issues = valueDataset.issues;
+							if (config$1.abortEarly) {
+								dataset.typed = false;
+								break;
+							}
+						}
+						if (!valueDataset.typed) dataset.typed = false;
+						dataset.value[key] = valueDataset.value;
+					} else if (valueSchema.fallback !== void 0) dataset.value[key] = /* @__PURE__ */ getFallback(valueSchema);
+					else if (valueSchema.type !== "exact_optional" && valueSchema.type !== "optional" && valueSchema.type !== "nullish") {
+						_addIssue(this, "key", dataset, config$1, {
+							input: void 0,
+							expected: `"${key}"`,
+							path: [{
+								type: "object",
+								origin: "key",
+								input,
+								key,
+								value: input[key]
+							}]
+						});
+						if (config$1.abortEarly) break;
+					}
+				}
+				if (!dataset.issues || !config$1.abortEarly) {
+					for (const key in input) if (/* @__PURE__ */ _isValidObjectKey(input, key) && !Object.prototype.hasOwnProperty.call(this.entries, key)) {
+						const valueDataset = this.rest["~run"]({ value: input[key] }, config$1);
+						if (valueDataset.issues) {
+							const pathItem = {
+								type: "object",
+								origin: "value",
+								input,
+								key,
+								value: input[key]
+							};
+							for (const issue of valueDataset.issues) {
+								if (issue.path) issue.path.unshift(pathItem);
+								else issue.path = [pathItem];
+								dataset.issues?.push(issue);
+							}
+							if (!dataset.issues) dataset.issues = valueDataset.issues;
+							if (config$1.abortEarly) {
+								dataset.typed = false;
+								break;
+							}
+						}
+						if (!valueDataset.typed) dataset.typed = false;
+						dataset.value[key] = valueDataset.value;
+					}
+				}
+			} else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/objectWithRest/objectWithRestAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function objectWithRestAsync(entries$1, rest, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "object_with_rest",
+		reference: objectWithRestAsync,
+		expects: "Object",
+		async: true,
+		entries: entries$1,
+		rest,
+		message: message$1,
+		async "~run"(dataset, config$1) {
+			const input = dataset.value;
+			if (input && typeof input === "object") {
+				dataset.typed = true;
+				dataset.value = {};
+				const [normalDatasets, restDatasets] = await Promise.all([Promise.all(Object.entries(this.entries).map(async ([key, valueSchema]) => {
+					if (key in input || (valueSchema.type === "exact_optional" || valueSchema.type === "optional" || valueSchema.type === "nullish") && valueSchema.default !== void 0) {
+						const value$1 = key in input ? input[key] : await /* @__PURE__ */ getDefault(valueSchema);
+						return [
+							key,
+							value$1,
+							valueSchema,
+							await valueSchema["~run"]({ value: value$1 }, config$1)
+						];
+					}
+					return [
+						key,
+						input[key],
+						valueSchema,
+						null
+					];
+				})), Promise.all(Object.entries(input).filter(([key]) => /* @__PURE__ */ _isValidObjectKey(input, key) && !Object.prototype.hasOwnProperty.call(this.entries, key)).map(async ([key, value$1]) => [
+					key,
+					value$1,
+					await this.rest["~run"]({ value: value$1 }, config$1)
+				]))]);
+				for (const [key, value$1, valueSchema, valueDataset] of normalDatasets) if (valueDataset) {
+					if (valueDataset.issues) {
+						const pathItem = {
+							type: "object",
+							origin: "value",
+							input,
+							key,
+							value: value$1
+						};
+						for (const issue of valueDataset.issues) {
+							if (issue.path) issue.path.unshift(pathItem);
+							else issue.path = [pathItem];
+							dataset.issues?.push(issue);
+						}
+						if (!dataset.issues) dataset.issues = valueDataset.issues;
+						if (config$1.abortEarly) {
+							dataset.typed = false;
+							break;
+						}
+					}
+					if (!valueDataset.typed) dataset.typed = false;
+					dataset.value[key] = valueDataset.value;
+				} else if (valueSchema.fallback !== void 0) dataset.value[key] = await /* @__PURE__ */ getFallback(valueSchema);
+				else if (valueSchema.type !== "exact_optional" && valueSchema.type !== "optional" && valueSchema.type !== "nullish") {
+					_addIssue(this, "key", dataset, config$1, {
+						input: void 0,
+						expected: `"${key}"`,
+						path: [{
+							type: "object",
+							origin: "key",
+							input,
+							key,
+							value: value$1
+						}]
+					});
+					if (config$1.abortEarly) break;
+				}
+				if (!dataset.issues || !config$1.abortEarly) for (const [key, value$1, valueDataset] of restDatasets) {
+					if (valueDataset.issues) {
+						const pathItem = {
+							type: "object",
+							origin: "value",
+							input,
+							key,
+							value: value$1
+						};
+						for (const issue of valueDataset.issues) {
+							if (issue.path) issue.path.unshift(pathItem);
+							else issue.path = [pathItem];
+							dataset.issues?.push(issue);
+						}
+						if (!dataset.issues) dataset.issues = valueDataset.issues;
+						if (config$1.abortEarly) {
+							dataset.typed = false;
+							break;
+						}
+					}
+					if (!valueDataset.typed) dataset.typed = false;
+					dataset.value[key] = valueDataset.value;
+				}
+			} else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/optional/optional.ts
+/* @__NO_SIDE_EFFECTS__ */
+function optional(wrapped, default_) {
+	return _standardSchema({
+		kind: "schema",
+		type: "optional",
+		reference: optional,
+		expects: `(${wrapped.expects} | undefined)`,
+		async: false,
+		wrapped,
+		default: default_,
+		"~run"(dataset, config$1) {
+			if (dataset.value === void 0) {
+				if (this.default !== void 0) dataset.value = /* @__PURE__ */ getDefault(this, dataset, config$1);
+				if (dataset.value === void 0) {
+					dataset.typed = true;
+					return dataset;
+				}
+			}
+			return this.wrapped["~run"](dataset, config$1);
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/optional/optionalAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function optionalAsync(wrapped, default_) {
+	return _standardSchema({
+		kind: "schema",
+		type: "optional",
+		reference: optionalAsync,
+		expects: `(${wrapped.expects} | undefined)`,
+		async: true,
+		wrapped,
+		default: default_,
+		async "~run"(dataset, config$1) {
+			if (dataset.value === void 0) {
+				if (this.default !== void 0) dataset.value = await /* @__PURE__ */ getDefault(this, dataset, config$1);
+				if (dataset.value === void 0) {
+					dataset.typed = true;
+					return dataset;
+				}
+			}
+			return this.wrapped["~run"](dataset, config$1);
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/picklist/picklist.ts
+/* @__NO_SIDE_EFFECTS__ */
+function picklist(options, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "picklist",
+		reference: picklist,
+		expects: /* @__PURE__ */ _joinExpects(options.map(_stringify), "|"),
+		async: false,
+		options,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (this.options.includes(dataset.value)) dataset.typed = true;
+			else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/promise/promise.ts
+/* @__NO_SIDE_EFFECTS__ */
+function promise(message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "promise",
+		reference: promise,
+		expects: "Promise",
+		async: false,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.value instanceof Promise) dataset.typed = true;
+			else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/record/record.ts
+/* @__NO_SIDE_EFFECTS__ */
+function record(key, value$1, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "record",
+		reference: record,
+		expects: "Object",
+		async: false,
+		key,
+		value: value$1,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			const input = dataset.value;
+			if (input && typeof input === "object") {
+				dataset.typed = true;
+				dataset.value = {};
+				for (const entryKey in input) if (/* @__PURE__ */ _isValidObjectKey(input, entryKey)) {
+					const entryValue = input[entryKey];
+					const keyDataset = this.key["~run"]({ value: entryKey }, config$1);
+					if (keyDataset.issues) {
+						const pathItem = {
+							type: "object",
+							origin: "key",
+							input,
+							key: entryKey,
+							value: entryValue
+						};
+						for (const issue of keyDataset.issues) {
+							issue.path = [pathItem];
+							dataset.issues?.push(issue);
+						}
+						if (!dataset.issues) dataset.issues = keyDataset.issues;
+						if (config$1.abortEarly) {
+							dataset.typed = false;
+							break;
+						}
+					}
+					const valueDataset = this.value["~run"]({ value: entryValue }, config$1);
+					if (valueDataset.issues) {
+						const pathItem = {
+							type: "object",
+							origin: "value",
+							input,
+							key: entryKey,
+							value: entryValue
+						};
+						for (const issue of valueDataset.issues) {
+							if (issue.path) issue.path.unshift(pathItem);
+							else issue.path = [pathItem];
+							dataset.issues?.push(issue);
+						}
+						if (!dataset.issues) dataset.issues = valueDataset.issues;
+						if (config$1.abortEarly) {
+							dataset.typed = false;
+							break;
+						}
+					}
+					if (!keyDataset.typed || !valueDataset.typed) dataset.typed = false;
+					if (keyDataset.typed) dataset.value[keyDataset.value] = valueDataset.value;
+				}
+			} else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/record/recordAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function recordAsync(key, value$1, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "record",
+		reference: recordAsync,
+		expects: "Object",
+		async: true,
+		key,
+		value: value$1,
+		message: message$1,
+		async "~run"(dataset, config$1) {
+			const input = dataset.value;
+			if (input && typeof input === "object") {
+				dataset.typed = true;
+				dataset.value = {};
+				const datasets = await Promise.all(Object.entries(input).filter(([key$1]) => /* @__PURE__ */ _isValidObjectKey(input, key$1)).map(([entryKey, entryValue]) => Promise.all([
+					entryKey,
+					entryValue,
+					this.key["~run"]({ value: entryKey }, config$1),
+					this.value["~run"]({ value: entryValue }, config$1)
+				])));
+				for (const [entryKey, entryValue, keyDataset, valueDataset] of datasets) {
+					if (keyDataset.issues) {
+						const pathItem = {
+							type: "object",
+							origin: "key",
+							input,
+							key: entryKey,
+							value: entryValue
+						};
+						for (const issue of keyDataset.issues) {
+							issue.path = [pathItem];
+							dataset.issues?.push(issue);
+						}
+						if (!dataset.issues) dataset.issues = keyDataset.issues;
+						if (config$1.abortEarly) {
+							dataset.typed = false;
+							break;
+						}
+					}
+					if (valueDataset.issues) {
+						const pathItem = {
+							type: "object",
+							origin: "value",
+							input,
+							key: entryKey,
+							value: entryValue
+						};
+						for (const issue of valueDataset.issues) {
+							if (issue.path) issue.path.unshift(pathItem);
+							else issue.path = [pathItem];
+							dataset.issues?.push(issue);
+						}
+						if (!dataset.issues) dataset.issues = valueDataset.issues;
+						if (config$1.abortEarly) {
+							dataset.typed = false;
+							break;
+						}
+					}
+					if (!keyDataset.typed || !valueDataset.typed) dataset.typed = false;
+					if (keyDataset.typed) dataset.value[keyDataset.value] = valueDataset.value;
+				}
+			} else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/set/set.ts
+/* @__NO_SIDE_EFFECTS__ */
+function set(value$1, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "set",
+		reference: set,
+		expects: "Set",
+		async: false,
+		value: value$1,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			const input = dataset.value;
+			if (input instanceof Set) {
+				dataset.typed = true;
+				dataset.value = /* @__PURE__ */ new Set();
+				for (const inputValue of input) {
+					const valueDataset = this.value["~run"]({ value: inputValue }, config$1);
+					if (valueDataset.issues) {
+						const pathItem = {
+							type: "set",
+							origin: "value",
+							input,
+							key: null,
+							value: inputValue
+						};
+						for (const issue of valueDataset.issues) {
+							if (issue.path) issue.path.unshift(pathItem);
+							else issue.path = [pathItem];
+							dataset.issues?.push(issue);
+						}
+						if (!dataset.issues) dataset.issues = valueDataset.issues;
+						if (config$1.abortEarly) {
+							dataset.typed = false;
+							break;
+						}
+					}
+					if (!valueDataset.typed) dataset.typed = false;
+					dataset.value.add(valueDataset.value);
+				}
+			} else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/set/setAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function setAsync(value$1, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "set",
+		reference: setAsync,
+		expects: "Set",
+		async: true,
+		value: value$1,
+		message: message$1,
+		async "~run"(dataset, config$1) {
+			const input = dataset.value;
+			if (input instanceof Set) {
+				dataset.typed = true;
+				dataset.value = /* @__PURE__ */ new Set();
+				const valueDatasets = await Promise.all([...input].map(async (inputValue) => [inputValue, await this.value["~run"]({ value: inputValue }, config$1)]));
+				for (const [inputValue, valueDataset] of valueDatasets) {
+					if (valueDataset.issues) {
+						const pathItem = {
+							type: "set",
+							origin: "value",
+							input,
+							key: null,
+							value: inputValue
+						};
+						for (const issue of valueDataset.issues) {
+							if (issue.path) issue.path.unshift(pathItem);
+							else issue.path = [pathItem];
+							dataset.issues?.push(issue);
+						}
+						if (!dataset.issues) dataset.issues = valueDataset.issues;
+						if (config$1.abortEarly) {
+							dataset.typed = false;
+							break;
+						}
+					}
+					if (!valueDataset.typed) dataset.typed = false;
+					dataset.value.add(valueDataset.value);
+				}
+			} else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/strictObject/strictObject.ts
+/* @__NO_SIDE_EFFECTS__ */
+function strictObject(entries$1, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "strict_object",
+		reference: strictObject,
+		expects: "Object",
+		async: false,
+		entries: entries$1,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			const input = dataset.value;
+			if (input && typeof input === "object") {
+				dataset.typed = true;
+				dataset.value = {};
+				for (const key in this.entries) {
+					const valueSchema = this.entries[key];
+					if (key in input || (valueSchema.type === "exact_optional" || valueSchema.type === "optional" || valueSchema.type === "nullish") && valueSchema.default !== void 0) {
+						const value$1 = key in input ? input[key] : /* @__PURE__ */ getDefault(valueSchema);
+						const valueDataset = valueSchema["~run"]({ value: value$1 }, config$1);
+						if (valueDataset.issues) {
+							const pathItem = {
+								type: "object",
+								origin: "value",
+								input,
+								key,
+								value: value$1
+							};
+							for (const issue of valueDataset.issues) {
+								if (issue.path) issue.path.unshift(pathItem);
+								else issue.path = [pathItem];
+								dataset.issues?.push(issue);
+							}
+							if (!dataset.issues) dataset.issues = valueDataset.issues;
+							if (config$1.abortEarly) {
+								dataset.typed = false;
+								break;
+							}
+						}
+						if (!valueDataset.typed) dataset.typed = false;
+						dataset.value[key] = valueDataset.value;
+					} else if (valueSchema.fallback !== void 0) dataset.value[key] = /* @__PURE__ */ getFallback(valueSchema);
+					else if (valueSchema.type !== "exact_optional" && valueSchema.type !== "optional" && valueSchema.type !== "nullish") {
+						_addIssue(this, "key", dataset, config$1, {
+							input: void 0,
+							expected: `"${key}"`,
+							path: [{
+								type: "object",
+								origin: "key",
+								input,
+								key,
+								value: input[key]
+							}]
+						});
+						if (config$1.abortEarly) break;
+					}
+				}
+				if (!dataset.issues || !config$1.abortEarly) {
+					for (const key in input) if (!Object.prototype.hasOwnProperty.call(this.entries, key)) {
+						_addIssue(this, "key", dataset, config$1, {
+							input: key,
+							expected: "never",
+							path: [{
+								type: "object",
+								origin: "key",
+								input,
+								key,
+								value: input[key]
+							}]
+						});
+						break;
+					}
+				}
+			} else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/strictObject/strictObjectAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function strictObjectAsync(entries$1, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "strict_object",
+		reference: strictObjectAsync,
+		expects: "Object",
+		async: true,
+		entries: entries$1,
+		message: message$1,
+		async "~run"(dataset, config$1) {
+			const input = dataset.value;
+			if (input && typeof input === "object") {
+				dataset.typed = true;
+				dataset.value = {};
+				const valueDatasets = await Promise.all(Object.entries(this.entries).map(async ([key, valueSchema]) => {
+					if (key in input || (valueSchema.type === "exact_optional" || valueSchema.type === "optional" || valueSchema.type === "nullish") && valueSchema.default !== void 0) {
+						const value$1 = key in input ? input[key] : await /* @__PURE__ */ getDefault(valueSchema);
+						return [
+							key,
+							value$1,
+							valueSchema,
+							await valueSchema["~run"]({ value: value$1 }, config$1)
+						];
+					}
+					return [
+						key,
+						input[key],
+						valueSchema,
+						null
+					];
+				}));
+				for (const [key, value$1, valueSchema, valueDataset] of valueDatasets) if (valueDataset) {
+					if (valueDataset.issues) {
+						const pathItem = {
+							type: "object",
+							origin: "value",
+							input,
+							key,
+							value: value$1
+						};
+						for (const issue of valueDataset.issues) {
+							if (issue.path) issue.path.unshift(pathItem);
+							else issue.path = [pathItem];
+							dataset.issues?.push(issue);
+						}
+						if (!dataset.issues) dataset.issues = valueDataset.issues;
+						if (config$1.abortEarly) {
+							dataset.typed = false;
+							break;
+						}
+					}
+					if (!valueDataset.typed) dataset.typed = false;
+					dataset.value[key] = valueDataset.value;
+				} else if (valueSchema.fallback !== void 0) dataset.value[key] = await /* @__PURE__ */ getFallback(valueSchema);
+				else if (valueSchema.type !== "exact_optional" && valueSchema.type !== "optional" && valueSchema.type !== "nullish") {
+					_addIssue(this, "key", dataset, config$1, {
+						input: void 0,
+						expected: `"${key}"`,
+						path: [{
+							type: "object",
+							origin: "key",
+							input,
+							key,
+							value: value$1
+						}]
+					});
+					if (config$1.abortEarly) break;
+				}
+				if (!dataset.issues || !config$1.abortEarly) {
+					for (const key in input) if (!Object.prototype.hasOwnProperty.call(this.entries, key)) {
+						_addIssue(this, "key", dataset, config$1, {
+							input: key,
+							expected: "never",
+							path: [{
+								type: "object",
+								origin: "key",
+								input,
+								key,
+								value: input[key]
+							}]
+						});
+						break;
+					}
+				}
+			} else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/strictTuple/strictTuple.ts
+/* @__NO_SIDE_EFFECTS__ */
+function strictTuple(items, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "strict_tuple",
+		reference: strictTuple,
+		expects: "Array",
+		async: false,
+		items,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			const input = dataset.value;
+			if (Array.isArray(input)) {
+				dataset.typed = true;
+				dataset.value = [];
+				for (let key = 0; key < this.items.length; key++) {
+					const value$1 = input[key];
+					const itemDataset = this.items[key]["~run"]({ value: value$1 }, config$1);
+					if (itemDataset.issues) {
+						const pathItem = {
+							type: "array",
+							origin: "value",
+							input,
+							key,
+							value: value$1
+						};
+						for (const issue of itemDataset.issues) {
+							if (issue.path) issue.path.unshift(pathItem);
+							else issue.path = [pathItem];
+							dataset.issues?.push(issue);
+						}
+						if (!dataset.issues) dataset.issues = itemDataset.issues;
+						if (config$1.abortEarly) {
+							dataset.typed = false;
+							break;
+						}
+					}
+					if (!itemDataset.typed) dataset.typed = false;
+					dataset.value.push(itemDataset.value);
+				}
+				if (!(dataset.issues && config$1.abortEarly) && this.items.length < input.length) _addIssue(this, "type", dataset, config$1, {
+					input: input[this.items.length],
+					expected: "never",
+					path: [{
+						type: "array",
+						origin: "value",
+						input,
+						key: this.items.length,
+						value: input[this.items.length]
+					}]
+				});
+			} else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/strictTuple/strictTupleAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function strictTupleAsync(items, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "strict_tuple",
+		reference: strictTupleAsync,
+		expects: "Array",
+		async: true,
+		items,
+		message: message$1,
+		async "~run"(dataset, config$1) {
+			const input = dataset.value;
+			if (Array.isArray(input)) {
+				dataset.typed = true;
+				dataset.value = [];
+				const itemDatasets = await Promise.all(this.items.map(async (item, key) => {
+					const value$1 = input[key];
+					return [
+						key,
+						value$1,
+						await item["~run"]({ value: value$1 }, config$1)
+					];
+				}));
+				for (const [key, value$1, itemDataset] of itemDatasets) {
+					if (itemDataset.issues) {
+						const pathItem = {
+							type: "array",
+							origin: "value",
+							input,
+							key,
+							value: value$1
+						};
+						for (const issue of itemDataset.issues) {
+							if (issue.path) issue.path.unshift(pathItem);
+							else issue.path = [pathItem];
+							dataset.issues?.push(issue);
+						}
+						if (!dataset.issues) dataset.issues = itemDataset.issues;
+						if (config$1.abortEarly) {
+							dataset.typed = false;
+							break;
+						}
+					}
+					if (!itemDataset.typed) dataset.typed = false;
+					dataset.value.push(itemDataset.value);
+				}
+				if (!(dataset.issues && config$1.abortEarly) && this.items.length < input.length) _addIssue(this, "type", dataset, config$1, {
+					input: input[this.items.length],
+					expected: "never",
+					path: [{
+						type: "array",
+						origin: "value",
+						input,
+						key: this.items.length,
+						value: input[this.items.length]
+					}]
+				});
+			} else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/string/string.ts
+/* @__NO_SIDE_EFFECTS__ */
+function string(message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "string",
+		reference: string,
+		expects: "string",
+		async: false,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (typeof dataset.value === "string") dataset.typed = true;
+			else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/symbol/symbol.ts
+/* @__NO_SIDE_EFFECTS__ */
+function symbol(message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "symbol",
+		reference: symbol,
+		expects: "symbol",
+		async: false,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (typeof dataset.value === "symbol") dataset.typed = true;
+			else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/tuple/tuple.ts
+/* @__NO_SIDE_EFFECTS__ */
+function tuple(items, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "tuple",
+		reference: tuple,
+		expects: "Array",
+		async: false,
+		items,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			const input = dataset.value;
+			if (Array.isArray(input)) {
+				dataset.typed = true;
+				dataset.value = [];
+				for (let key = 0; key < this.items.length; key++) {
+					const value$1 = input[key];
+					const itemDataset = this.items[key]["~run"]({ value: value$1 }, config$1);
+					if (itemDataset.issues) {
+						const pathItem = {
+							type: "array",
+							origin: "value",
+							input,
+							key,
+							value: value$1
+						};
+						for (const issue of itemDataset.issues) {
+							if (issue.path) issue.path.unshift(pathItem);
+							else issue.path = [pathItem];
+							dataset.issues?.push(issue);
+						}
+						if (!dataset.issues) dataset.issues = itemDataset.issues;
+						if (config$1.abortEarly) {
+							dataset.typed = false;
+							break;
+						}
+					}
+					if (!itemDataset.typed) dataset.typed = false;
+					dataset.value.push(itemDataset.value);
+				}
+			} else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/tuple/tupleAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function tupleAsync(items, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "tuple",
+		reference: tupleAsync,
+		expects: "Array",
+		async: true,
+		items,
+		message: message$1,
+		async "~run"(dataset, config$1) {
+			const input = dataset.value;
+			if (Array.isArray(input)) {
+				dataset.typed = true;
+				dataset.value = [];
+				const itemDatasets = await Promise.all(this.items.map(async (item, key) => {
+					const value$1 = input[key];
+					return [
+						key,
+						value$1,
+						await item["~run"]({ value: value$1 }, config$1)
+					];
+				}));
+				for (const [key, value$1, itemDataset] of itemDatasets) {
+					if (itemDataset.issues) {
+						const pathItem = {
+							type: "array",
+							origin: "value",
+							input,
+							key,
+							value: value$1
+						};
+						for (const issue of itemDataset.issues) {
+							if (issue.path) issue.path.unshift(pathItem);
+							else issue.path = [pathItem];
+							dataset.issues?.push(issue);
+						}
+						if (!dataset.issues) dataset.issues = itemDataset.issues;
+						if (config$1.abortEarly) {
+							dataset.typed = false;
+							break;
+						}
+					}
+					if (!itemDataset.typed) dataset.typed = false;
+					dataset.value.push(itemDataset.value);
+				}
+			} else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/tupleWithRest/tupleWithRest.ts
+/* @__NO_SIDE_EFFECTS__ */
+function tupleWithRest(items, rest, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "tuple_with_rest",
+		reference: tupleWithRest,
+		expects: "Array",
+		async: false,
+		items,
+		rest,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			const input = dataset.value;
+			if (Array.isArray(input)) {
+				dataset.typed = true;
+				dataset.value = [];
+				for (let key = 0; key < this.items.length; key++) {
+					const value$1 = input[key];
+					const itemDataset = this.items[key]["~run"]({ value: value$1 }, config$1);
+					if (itemDataset.issues) {
+						const pathItem = {
+							type: "array",
+							origin: "value",
+							input,
+							key,
+							value: value$1
+						};
+						for (const issue of itemDataset.issues) {
+							if (issue.path) issue.path.unshift(pathItem);
+							else issue.path = [pathItem];
+							dataset.issues?.push(issue);
+						}
+						if (!dataset.issues) dataset.issues = itemDataset.issues;
+						if (config$1.abortEarly) {
+							dataset.typed = false;
+							break;
+						}
+					}
+					if (!itemDataset.typed) dataset.typed = false;
+					dataset.value.push(itemDataset.value);
+				}
+				if (!dataset.issues || !config$1.abortEarly) for (let key = this.items.length; key < input.length; key++) {
+					const value$1 = input[key];
+					const itemDataset = this.rest["~run"]({ value: value$1 }, config$1);
+					if (itemDataset.issues) {
+						const pathItem = {
+							type: "array",
+							origin: "value",
+							input,
+							key,
+							value: value$1
+						};
+						for (const issue of itemDataset.issues) {
+							if (issue.path) issue.path.unshift(pathItem);
+							else issue.path = [pathItem];
+							dataset.issues?.push(issue);
+						}
+						if (!dataset.issues) dataset.issues = itemDataset.issues;
+						if (config$1.abortEarly) {
+							dataset.typed = false;
+							break;
+						}
+					}
+					if (!itemDataset.typed) dataset.typed = false;
+					dataset.value.push(itemDataset.value);
+				}
+			} else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/tupleWithRest/tupleWithRestAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function tupleWithRestAsync(items, rest, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "tuple_with_rest",
+		reference: tupleWithRestAsync,
+		expects: "Array",
+		async: true,
+		items,
+		rest,
+		message: message$1,
+		async "~run"(dataset, config$1) {
+			const input = dataset.value;
+			if (Array.isArray(input)) {
+				dataset.typed = true;
+				dataset.value = [];
+				const [normalDatasets, restDatasets] = await Promise.all([Promise.all(this.items.map(async (item, key) => {
+					const value$1 = input[key];
+					return [
+						key,
+						value$1,
+						await item["~run"]({ value: value$1 }, config$1)
+					];
+				})), Promise.all(input.slice(this.items.length).map(async (value$1, key) => {
+					return [
+						key + this.items.length,
+						value$1,
+						await this.rest["~run"]({ value: value$1 }, config$1)
+					];
+				}))]);
+				for (const [key, value$1, itemDataset] of normalDatasets) {
+					if (itemDataset.issues) {
+						const pathItem = {
+							type: "array",
+							origin: "value",
+							input,
+							key,
+							value: value$1
+						};
+						for (const issue of itemDataset.issues) {
+							if (issue.path) issue.path.unshift(pathItem);
+							else issue.path = [pathItem];
+							dataset.issues?.push(issue);
+						}
+						if (!dataset.issues) dataset.issues = itemDataset.issues;
+						if (config$1.abortEarly) {
+							dataset.typed = false;
+							break;
+						}
+					}
+					if (!itemDataset.typed) dataset.typed = false;
+					dataset.value.push(itemDataset.value);
+				}
+				if (!dataset.issues || !config$1.abortEarly) for (const [key, value$1, itemDataset] of restDatasets) {
+					if (itemDataset.issues) {
+						const pathItem = {
+							type: "array",
+							origin: "value",
+							input,
+							key,
+							value: value$1
+						};
+						for (const issue of itemDataset.issues) {
+							if (issue.path) issue.path.unshift(pathItem);
+							else issue.path = [pathItem];
+							dataset.issues?.push(issue);
+						}
+						if (!dataset.issues) dataset.issues = itemDataset.issues;
+						if (config$1.abortEarly) {
+							dataset.typed = false;
+							break;
+						}
+					}
+					if (!itemDataset.typed) dataset.typed = false;
+					dataset.value.push(itemDataset.value);
+				}
+			} else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/undefined/undefined.ts
+/* @__NO_SIDE_EFFECTS__ */
+function undefined_(message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "undefined",
+		reference: undefined_,
+		expects: "undefined",
+		async: false,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.value === void 0) dataset.typed = true;
+			else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/undefinedable/undefinedable.ts
+/* @__NO_SIDE_EFFECTS__ */
+function undefinedable(wrapped, default_) {
+	return _standardSchema({
+		kind: "schema",
+		type: "undefinedable",
+		reference: undefinedable,
+		expects: `(${wrapped.expects} | undefined)`,
+		async: false,
+		wrapped,
+		default: default_,
+		"~run"(dataset, config$1) {
+			if (dataset.value === void 0) {
+				if (this.default !== void 0) dataset.value = /* @__PURE__ */ getDefault(this, dataset, config$1);
+				if (dataset.value === void 0) {
+					dataset.typed = true;
+					return dataset;
+				}
+			}
+			return this.wrapped["~run"](dataset, config$1);
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/undefinedable/undefinedableAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function undefinedableAsync(wrapped, default_) {
+	return _standardSchema({
+		kind: "schema",
+		type: "undefinedable",
+		reference: undefinedableAsync,
+		expects: `(${wrapped.expects} | undefined)`,
+		async: true,
+		wrapped,
+		default: default_,
+		async "~run"(dataset, config$1) {
+			if (dataset.value === void 0) {
+				if (this.default !== void 0) dataset.value = await /* @__PURE__ */ getDefault(this, dataset, config$1);
+				if (dataset.value === void 0) {
+					dataset.typed = true;
+					return dataset;
+				}
+			}
+			return this.wrapped["~run"](dataset, config$1);
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/union/utils/_subIssues/_subIssues.ts
+/**
+* Returns the sub issues of the provided datasets for the union issue.
+*
+* @param datasets The datasets.
+*
+* @returns The sub issues.
+*
+* @internal
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function _subIssues(datasets) {
+	let issues;
+	if (datasets) for (const dataset of datasets) if (issues) for (const issue of dataset.issues) issues.push(issue);
+	else issues = dataset.issues;
+	return issues;
+}
+
+//#endregion
+//#region src/schemas/union/union.ts
+/* @__NO_SIDE_EFFECTS__ */
+function union(options, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "union",
+		reference: union,
+		expects: /* @__PURE__ */ _joinExpects(options.map((option) => option.expects), "|"),
+		async: false,
+		options,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			let validDataset;
+			let typedDatasets;
+			let untypedDatasets;
+			for (const schema of this.options) {
+				const optionDataset = schema["~run"]({ value: dataset.value }, config$1);
+				if (optionDataset.typed) if (optionDataset.issues) if (typedDatasets) typedDatasets.push(optionDataset);
+				else typedDatasets = [optionDataset];
+				else {
+					validDataset = optionDataset;
+					break;
+				}
+				else if (untypedDatasets) untypedDatasets.push(optionDataset);
+				else untypedDatasets = [optionDataset];
+			}
+			if (validDataset) return validDataset;
+			if (typedDatasets) {
+				if (typedDatasets.length === 1) return typedDatasets[0];
+				_addIssue(this, "type", dataset, config$1, { issues: /* @__PURE__ */ _subIssues(typedDatasets) });
+				dataset.typed = true;
+			} else if (untypedDatasets?.length === 1) return untypedDatasets[0];
+			else _addIssue(this, "type", dataset, config$1, { issues: /* @__PURE__ */ _subIssues(untypedDatasets) });
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/union/unionAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function unionAsync(options, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "union",
+		reference: unionAsync,
+		expects: /* @__PURE__ */ _joinExpects(options.map((option) => option.expects), "|"),
+		async: true,
+		options,
+		message: message$1,
+		async "~run"(dataset, config$1) {
+			let validDataset;
+			let typedDatasets;
+			let untypedDatasets;
+			for (const schema of this.options) {
+				const optionDataset = await schema["~run"]({ value: dataset.value }, config$1);
+				if (optionDataset.typed) if (optionDataset.issues) if (typedDatasets) typedDatasets.push(optionDataset);
+				else typedDatasets = [optionDataset];
+				else {
+					validDataset = optionDataset;
+					break;
+				}
+				else if (untypedDatasets) untypedDatasets.push(optionDataset);
+				else untypedDatasets = [optionDataset];
+			}
+			if (validDataset) return validDataset;
+			if (typedDatasets) {
+				if (typedDatasets.length === 1) return typedDatasets[0];
+				_addIssue(this, "type", dataset, config$1, { issues: /* @__PURE__ */ _subIssues(typedDatasets) });
+				dataset.typed = true;
+			} else if (untypedDatasets?.length === 1) return untypedDatasets[0];
+			else _addIssue(this, "type", dataset, config$1, { issues: /* @__PURE__ */ _subIssues(untypedDatasets) });
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/unknown/unknown.ts
+/**
+* Creates a unknown schema.
+*
+* @returns A unknown schema.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function unknown() {
+	return _standardSchema({
+		kind: "schema",
+		type: "unknown",
+		reference: unknown,
+		expects: "unknown",
+		async: false,
+		"~run"(dataset) {
+			dataset.typed = true;
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/variant/variant.ts
+/* @__NO_SIDE_EFFECTS__ */
+function variant(key, options, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "variant",
+		reference: variant,
+		expects: "Object",
+		async: false,
+		key,
+		options,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			const input = dataset.value;
+			if (input && typeof input === "object") {
+				let outputDataset;
+				let maxDiscriminatorPriority = 0;
+				let invalidDiscriminatorKey = this.key;
+				let expectedDiscriminators = [];
+				const parseOptions = (variant$1, allKeys) => {
+					for (const schema of variant$1.options) {
+						if (schema.type === "variant") parseOptions(schema, new Set(allKeys).add(schema.key));
+						else {
+							let keysAreValid = true;
+							let currentPriority = 0;
+							for (const currentKey of allKeys) {
+								const discriminatorSchema = schema.entries[currentKey];
+								if (currentKey in input ? discriminatorSchema["~run"]({
+									typed: false,
+									value: input[currentKey]
+								}, ABORT_EARLY_CONFIG).issues : discriminatorSchema.type !== "exact_optional" && discriminatorSchema.type !== "optional" && discriminatorSchema.type !== "nullish") {
+									keysAreValid = false;
+									if (invalidDiscriminatorKey !== currentKey && (maxDiscriminatorPriority < currentPriority || maxDiscriminatorPriority === currentPriority && currentKey in input && !(invalidDiscriminatorKey in input))) {
+										maxDiscriminatorPriority = currentPriority;
+										invalidDiscriminatorKey = currentKey;
+										expectedDiscriminators = [];
+									}
+									if (invalidDiscriminatorKey === currentKey) expectedDiscriminators.push(schema.entries[currentKey].expects);
+									break;
+								}
+								currentPriority++;
+							}
+							if (keysAreValid) {
+								const optionDataset = schema["~run"]({ value: input }, config$1);
+								if (!outputDataset || !outputDataset.typed && optionDataset.typed) outputDataset = optionDataset;
+							}
+						}
+						if (outputDataset && !outputDataset.issues) break;
+					}
+				};
+				parseOptions(this, new Set([this.key]));
+				if (outputDataset) return outputDataset;
+				_addIssue(this, "type", dataset, config$1, {
+					input: input[invalidDiscriminatorKey],
+					expected: /* @__PURE__ */ _joinExpects(expectedDiscriminators, "|"),
+					path: [{
+						type: "object",
+						origin: "value",
+						input,
+						key: invalidDiscriminatorKey,
+						value: input[invalidDiscriminatorKey]
+					}]
+				});
+			} else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/variant/variantAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function variantAsync(key, options, message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "variant",
+		reference: variantAsync,
+		expects: "Object",
+		async: true,
+		key,
+		options,
+		message: message$1,
+		async "~run"(dataset, config$1) {
+			const input = dataset.value;
+			if (input && typeof input === "object") {
+				let outputDataset;
+				let maxDiscriminatorPriority = 0;
+				let invalidDiscriminatorKey = this.key;
+				let expectedDiscriminators = [];
+				const parseOptions = async (variant$1, allKeys) => {
+					for (const schema of variant$1.options) {
+						if (schema.type === "variant") await parseOptions(schema, new Set(allKeys).add(schema.key));
+						else {
+							let keysAreValid = true;
+							let currentPriority = 0;
+							for (const currentKey of allKeys) {
+								const discriminatorSchema = schema.entries[currentKey];
+								if (currentKey in input ? (await discriminatorSchema["~run"]({
+									typed: false,
+									value: input[currentKey]
+								}, ABORT_EARLY_CONFIG)).issues : discriminatorSchema.type !== "exact_optional" && discriminatorSchema.type !== "optional" && discriminatorSchema.type !== "nullish") {
+									keysAreValid = false;
+									if (invalidDiscriminatorKey !== currentKey && (maxDiscriminatorPriority < currentPriority || maxDiscriminatorPriority === currentPriority && currentKey in input && !(invalidDiscriminatorKey in input))) {
+										maxDiscriminatorPriority = currentPriority;
+										invalidDiscriminatorKey = currentKey;
+										expectedDiscriminators = [];
+									}
+									if (invalidDiscriminatorKey === currentKey) expectedDiscriminators.push(schema.entries[currentKey].expects);
+									break;
+								}
+								currentPriority++;
+							}
+							if (keysAreValid) {
+								const optionDataset = await schema["~run"]({ value: input }, config$1);
+								if (!outputDataset || !outputDataset.typed && optionDataset.typed) outputDataset = optionDataset;
+							}
+						}
+						if (outputDataset && !outputDataset.issues) break;
+					}
+				};
+				await parseOptions(this, new Set([this.key]));
+				if (outputDataset) return outputDataset;
+				_addIssue(this, "type", dataset, config$1, {
+					input: input[invalidDiscriminatorKey],
+					expected: /* @__PURE__ */ _joinExpects(expectedDiscriminators, "|"),
+					path: [{
+						type: "object",
+						origin: "value",
+						input,
+						key: invalidDiscriminatorKey,
+						value: input[invalidDiscriminatorKey]
+					}]
+				});
+			} else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/schemas/void/void.ts
+/* @__NO_SIDE_EFFECTS__ */
+function void_(message$1) {
+	return _standardSchema({
+		kind: "schema",
+		type: "void",
+		reference: void_,
+		expects: "void",
+		async: false,
+		message: message$1,
+		"~run"(dataset, config$1) {
+			if (dataset.value === void 0) dataset.typed = true;
+			else _addIssue(this, "type", dataset, config$1);
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/methods/keyof/keyof.ts
+/* @__NO_SIDE_EFFECTS__ */
+function keyof(schema, message$1) {
+	return /* @__PURE__ */ picklist(Object.keys(schema.entries), message$1);
+}
+
+//#endregion
+//#region src/methods/message/message.ts
+/**
+* Changes the local message configuration of a schema.
+*
+* @param schema The schema to configure.
+* @param message_ The error message.
+*
+* @returns The configured schema.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function message(schema, message_) {
+	return _standardSchema({
+		...schema,
+		"~run"(dataset, config$1) {
+			return schema["~run"](dataset, {
+				...config$1,
+				message: message_
+			});
+		}
+	});
+}
+
+//#endregion
+//#region src/methods/omit/omit.ts
+/**
+* Creates a modified copy of an object schema that does not contain the
+* selected entries.
+*
+* @param schema The schema to omit from.
+* @param keys The selected entries.
+*
+* @returns An object schema.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function omit(schema, keys) {
+	const entries$1 = { ...schema.entries };
+	for (const key of keys) delete entries$1[key];
+	return _standardSchema({
+		...schema,
+		entries: entries$1
+	});
+}
+
+//#endregion
+//#region src/methods/parse/parse.ts
+/**
+* Parses an unknown input based on a schema.
+*
+* @param schema The schema to be used.
+* @param input The input to be parsed.
+* @param config The parse configuration.
+*
+* @returns The parsed input.
+*/
+function parse(schema, input, config$1) {
+	const dataset = schema["~run"]({ value: input }, /* @__PURE__ */ getGlobalConfig(config$1));
+	if (dataset.issues) throw new ValiError(dataset.issues);
+	return dataset.value;
+}
+
+//#endregion
+//#region src/methods/parse/parseAsync.ts
+/**
+* Parses an unknown input based on a schema.
+*
+* @param schema The schema to be used.
+* @param input The input to be parsed.
+* @param config The parse configuration.
+*
+* @returns The parsed input.
+*/
+async function parseAsync(schema, input, config$1) {
+	const dataset = await schema["~run"]({ value: input }, /* @__PURE__ */ getGlobalConfig(config$1));
+	if (dataset.issues) throw new ValiError(dataset.issues);
+	return dataset.value;
+}
+
+//#endregion
+//#region src/methods/parser/parser.ts
+/* @__NO_SIDE_EFFECTS__ */
+function parser(schema, config$1) {
+	const func = (input) => parse(schema, input, config$1);
+	func.schema = schema;
+	func.config = config$1;
+	return func;
+}
+
+//#endregion
+//#region src/methods/parser/parserAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function parserAsync(schema, config$1) {
+	const func = (input) => parseAsync(schema, input, config$1);
+	func.schema = schema;
+	func.config = config$1;
+	return func;
+}
+
+//#endregion
+//#region src/methods/partial/partial.ts
+/* @__NO_SIDE_EFFECTS__ */
+function partial(schema, keys) {
+	const entries$1 = {};
+	for (const key in schema.entries) entries$1[key] = !keys || keys.includes(key) ? /* @__PURE__ */ optional(schema.entries[key]) : schema.entries[key];
+	return _standardSchema({
+		...schema,
+		entries: entries$1
+	});
+}
+
+//#endregion
+//#region src/methods/partial/partialAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function partialAsync(schema, keys) {
+	const entries$1 = {};
+	for (const key in schema.entries) entries$1[key] = !keys || keys.includes(key) ? /* @__PURE__ */ optionalAsync(schema.entries[key]) : schema.entries[key];
+	return _standardSchema({
+		...schema,
+		entries: entries$1
+	});
+}
+
+//#endregion
+//#region src/methods/pick/pick.ts
+/**
+* Creates a modified copy of an object schema that contains only the selected
+* entries.
+*
+* @param schema The schema to pick from.
+* @param keys The selected entries.
+*
+* @returns An object schema.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function pick(schema, keys) {
+	const entries$1 = {};
+	for (const key of keys) entries$1[key] = schema.entries[key];
+	return _standardSchema({
+		...schema,
+		entries: entries$1
+	});
+}
+
+//#endregion
+//#region src/methods/pipe/pipe.ts
+/* @__NO_SIDE_EFFECTS__ */
+function pipe(...pipe$1) {
+	return _standardSchema({
+		...pipe$1[0],
+		pipe: pipe$1,
+		"~run"(dataset, config$1) {
+			for (const item of pipe$1) if (item.kind !== "metadata") {
+				if (dataset.issues && (item.kind === "schema" || item.kind === "transformation")) {
+					dataset.typed = false;
+					break;
+				}
+				if (!dataset.issues || !config$1.abortEarly && !config$1.abortPipeEarly) dataset = item["~run"](dataset, config$1);
+			}
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/methods/pipe/pipeAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function pipeAsync(...pipe$1) {
+	return _standardSchema({
+		...pipe$1[0],
+		pipe: pipe$1,
+		async: true,
+		async "~run"(dataset, config$1) {
+			for (const item of pipe$1) if (item.kind !== "metadata") {
+				if (dataset.issues && (item.kind === "schema" || item.kind === "transformation")) {
+					dataset.typed = false;
+					break;
+				}
+				if (!dataset.issues || !config$1.abortEarly && !config$1.abortPipeEarly) dataset = await item["~run"](dataset, config$1);
+			}
+			return dataset;
+		}
+	});
+}
+
+//#endregion
+//#region src/methods/required/required.ts
+/* @__NO_SIDE_EFFECTS__ */
+function required(schema, arg2, arg3) {
+	const keys = Array.isArray(arg2) ? arg2 : void 0;
+	const message$1 = Array.isArray(arg2) ? arg3 : arg2;
+	const entries$1 = {};
+	for (const key in schema.entries) entries$1[key] = !keys || keys.includes(key) ? /* @__PURE__ */ nonOptional(schema.entries[key], message$1) : schema.entries[key];
+	return _standardSchema({
+		...schema,
+		entries: entries$1
+	});
+}
+
+//#endregion
+//#region src/methods/required/requiredAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function requiredAsync(schema, arg2, arg3) {
+	const keys = Array.isArray(arg2) ? arg2 : void 0;
+	const message$1 = Array.isArray(arg2) ? arg3 : arg2;
+	const entries$1 = {};
+	for (const key in schema.entries) entries$1[key] = !keys || keys.includes(key) ? /* @__PURE__ */ nonOptionalAsync(schema.entries[key], message$1) : schema.entries[key];
+	return _standardSchema({
+		...schema,
+		entries: entries$1
+	});
+}
+
+//#endregion
+//#region src/methods/safeParse/safeParse.ts
+/**
+* Parses an unknown input based on a schema.
+*
+* @param schema The schema to be used.
+* @param input The input to be parsed.
+* @param config The parse configuration.
+*
+* @returns The parse result.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function safeParse(schema, input, config$1) {
+	const dataset = schema["~run"]({ value: input }, /* @__PURE__ */ getGlobalConfig(config$1));
+	return {
+		typed: dataset.typed,
+		success: !dataset.issues,
+		output: dataset.value,
+		issues: dataset.issues
+	};
+}
+
+//#endregion
+//#region src/methods/safeParse/safeParseAsync.ts
+/**
+* Parses an unknown input based on a schema.
+*
+* @param schema The schema to be used.
+* @param input The input to be parsed.
+* @param config The parse configuration.
+*
+* @returns The parse result.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+async function safeParseAsync(schema, input, config$1) {
+	const dataset = await schema["~run"]({ value: input }, /* @__PURE__ */ getGlobalConfig(config$1));
+	return {
+		typed: dataset.typed,
+		success: !dataset.issues,
+		output: dataset.value,
+		issues: dataset.issues
+	};
+}
+
+//#endregion
+//#region src/methods/safeParser/safeParser.ts
+/* @__NO_SIDE_EFFECTS__ */
+function safeParser(schema, config$1) {
+	const func = (input) => /* @__PURE__ */ safeParse(schema, input, config$1);
+	func.schema = schema;
+	func.config = config$1;
+	return func;
+}
+
+//#endregion
+//#region src/methods/safeParser/safeParserAsync.ts
+/* @__NO_SIDE_EFFECTS__ */
+function safeParserAsync(schema, config$1) {
+	const func = (input) => /* @__PURE__ */ safeParseAsync(schema, input, config$1);
+	func.schema = schema;
+	func.config = config$1;
+	return func;
+}
+
+//#endregion
+//#region src/methods/summarize/summarize.ts
+/**
+* Summarize the error messages of issues in a pretty-printable multi-line string.
+*
+* @param issues The list of issues.
+*
+* @returns A summary of the issues.
+*
+* @beta
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function summarize(issues) {
+	let summary = "";
+	for (const issue of issues) {
+		if (summary) summary += "\n";
+		summary += `× ${issue.message}`;
+		const dotPath = /* @__PURE__ */ getDotPath(issue);
+		if (dotPath) summary += `\n  → at ${dotPath}`;
+	}
+	return summary;
+}
+
+//#endregion
+//#region src/methods/unwrap/unwrap.ts
+/**
+* Unwraps the wrapped schema.
+*
+* @param schema The schema to be unwrapped.
+*
+* @returns The unwrapped schema.
+*/
+/* @__NO_SIDE_EFFECTS__ */
+function unwrap(schema) {
+	return schema.wrapped;
+}
+
+//#endregion
+
 
 /***/ }),
 

@@ -12,13 +12,27 @@ __nccwpck_require__.r(__webpack_exports__);
 /* harmony import */ var node_util__WEBPACK_IMPORTED_MODULE_0___default = /*#__PURE__*/__nccwpck_require__.n(node_util__WEBPACK_IMPORTED_MODULE_0__);
 /* harmony import */ var _commands_js__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(3052);
 /* harmony import */ var _completion_js__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(3992);
-/* harmony import */ var _entry_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(3073);
-/* harmony import */ var _help_js__WEBPACK_IMPORTED_MODULE_4__ = __nccwpck_require__(3201);
-/* harmony import */ var _host_gitlab_js__WEBPACK_IMPORTED_MODULE_5__ = __nccwpck_require__(6456);
-/* harmony import */ var _host_host_js__WEBPACK_IMPORTED_MODULE_6__ = __nccwpck_require__(9385);
-/* harmony import */ var _host_terminal_js__WEBPACK_IMPORTED_MODULE_7__ = __nccwpck_require__(8979);
-/* harmony import */ var _inputs_js__WEBPACK_IMPORTED_MODULE_8__ = __nccwpck_require__(6107);
-/* harmony import */ var _version_js__WEBPACK_IMPORTED_MODULE_9__ = __nccwpck_require__(7992);
+/* harmony import */ var _entry_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(7697);
+/* harmony import */ var _errors_js__WEBPACK_IMPORTED_MODULE_4__ = __nccwpck_require__(2357);
+/* harmony import */ var _help_js__WEBPACK_IMPORTED_MODULE_5__ = __nccwpck_require__(3201);
+/* harmony import */ var _host_ci_js__WEBPACK_IMPORTED_MODULE_15__ = __nccwpck_require__(2499);
+/* harmony import */ var _host_gitlab_js__WEBPACK_IMPORTED_MODULE_6__ = __nccwpck_require__(6456);
+/* harmony import */ var _host_host_js__WEBPACK_IMPORTED_MODULE_7__ = __nccwpck_require__(9385);
+/* harmony import */ var _host_stray_js__WEBPACK_IMPORTED_MODULE_8__ = __nccwpck_require__(7190);
+/* harmony import */ var _host_terminal_js__WEBPACK_IMPORTED_MODULE_9__ = __nccwpck_require__(7615);
+/* harmony import */ var _inputs_js__WEBPACK_IMPORTED_MODULE_10__ = __nccwpck_require__(6107);
+/* harmony import */ var _report_document_js__WEBPACK_IMPORTED_MODULE_11__ = __nccwpck_require__(3922);
+/* harmony import */ var _report_report_js__WEBPACK_IMPORTED_MODULE_12__ = __nccwpck_require__(3101);
+/* harmony import */ var _report_text_js__WEBPACK_IMPORTED_MODULE_13__ = __nccwpck_require__(884);
+/* harmony import */ var _usage_js__WEBPACK_IMPORTED_MODULE_14__ = __nccwpck_require__(4011);
+/* harmony import */ var _version_js__WEBPACK_IMPORTED_MODULE_16__ = __nccwpck_require__(7992);
+
+
+
+
+
+
+
 
 
 
@@ -30,7 +44,7 @@ __nccwpck_require__.r(__webpack_exports__);
 
 
 function parse(argv) {
-    const flags = _inputs_js__WEBPACK_IMPORTED_MODULE_8__/* .INPUT_NAMES */ .Qh.filter(name => (0,_inputs_js__WEBPACK_IMPORTED_MODULE_8__/* .inputSpec */ .mm)(name).type !== 'secret');
+    const flags = _inputs_js__WEBPACK_IMPORTED_MODULE_10__/* .INPUT_NAMES */ .Qh.filter(name => (0,_inputs_js__WEBPACK_IMPORTED_MODULE_10__/* .inputSpec */ .mm)(name).type !== 'secret');
     const switches = Object.keys(_commands_js__WEBPACK_IMPORTED_MODULE_1__/* .SWITCHES */ .Xj);
     return (0,node_util__WEBPACK_IMPORTED_MODULE_0__.parseArgs)({
         args: [...argv],
@@ -46,25 +60,39 @@ function parse(argv) {
     });
 }
 async function main(argv) {
+    const startedAt = new Date().toISOString();
+    const usageError = (message) => {
+        if (argv.includes('--json')) {
+            const error = new _errors_js__WEBPACK_IMPORTED_MODULE_4__/* .SideloadError */ .wR('INPUT_INVALID', message, { hint: 'Compare with `kube-sideload --help`.' });
+            const host = { input: (name) => (name === 'mode' ? argv.find(_commands_js__WEBPACK_IMPORTED_MODULE_1__/* .isMode */ .SF) : undefined) };
+            const document = (0,_report_document_js__WEBPACK_IMPORTED_MODULE_11__/* .reportDocument */ .c)((0,_entry_js__WEBPACK_IMPORTED_MODULE_3__/* .withoutNodes */ .oJ)(host, startedAt, error), (0,_host_ci_js__WEBPACK_IMPORTED_MODULE_15__/* .ciRun */ .G)(process.env));
+            process.stdout.write((0,_report_document_js__WEBPACK_IMPORTED_MODULE_11__/* .jsonText */ .s)((0,_report_report_js__WEBPACK_IMPORTED_MODULE_12__/* .redacted */ .pc)(document, _report_text_js__WEBPACK_IMPORTED_MODULE_13__/* .harmless */ .Is)));
+        }
+        process.stderr.write(`${(0,_report_text_js__WEBPACK_IMPORTED_MODULE_13__/* .harmless */ .Is)(message)}\nTry \`kube-sideload --help\`.\n`);
+        return _host_host_js__WEBPACK_IMPORTED_MODULE_7__/* .EXIT */ .d.usage;
+    };
     let parsed;
     try {
         parsed = parse(argv);
     }
     catch (error) {
-        return usageError(error instanceof Error ? error.message : String(error));
+        return usageError((0,_usage_js__WEBPACK_IMPORTED_MODULE_14__/* .faultOfOptions */ .Eb)(error));
     }
     const values = parsed.values;
     const isOn = (name) => values[name] === true;
     const [command, ...rest] = parsed.positionals;
     if (isOn('version')) {
-        return print(`${_version_js__WEBPACK_IMPORTED_MODULE_9__/* .VERSION */ .x}\n`);
+        return print(`${_version_js__WEBPACK_IMPORTED_MODULE_16__/* .VERSION */ .x}\n`);
+    }
+    if (command === undefined && isOn('json') && !isOn('help')) {
+        return usageError('a command is missing, such as `push`');
     }
     if (command === undefined) {
-        print((0,_help_js__WEBPACK_IMPORTED_MODULE_4__/* .helpText */ .B)());
-        return isOn('help') ? _host_host_js__WEBPACK_IMPORTED_MODULE_6__/* .EXIT */ .d.ok : _host_host_js__WEBPACK_IMPORTED_MODULE_6__/* .EXIT */ .d.usage;
+        print((0,_help_js__WEBPACK_IMPORTED_MODULE_5__/* .helpText */ .B)());
+        return isOn('help') ? _host_host_js__WEBPACK_IMPORTED_MODULE_7__/* .EXIT */ .d.ok : _host_host_js__WEBPACK_IMPORTED_MODULE_7__/* .EXIT */ .d.usage;
     }
     if (command === 'help') {
-        return print((0,_commands_js__WEBPACK_IMPORTED_MODULE_1__/* .isMode */ .SF)(rest[0]) ? (0,_help_js__WEBPACK_IMPORTED_MODULE_4__/* .commandHelp */ .b)(rest[0]) : (0,_help_js__WEBPACK_IMPORTED_MODULE_4__/* .helpText */ .B)());
+        return print((0,_commands_js__WEBPACK_IMPORTED_MODULE_1__/* .isMode */ .SF)(rest[0]) ? (0,_help_js__WEBPACK_IMPORTED_MODULE_5__/* .commandHelp */ .b)(rest[0]) : (0,_help_js__WEBPACK_IMPORTED_MODULE_5__/* .helpText */ .B)());
     }
     if (command === 'completion') {
         const shell = _commands_js__WEBPACK_IMPORTED_MODULE_1__/* .SHELLS */ .OF.find(one => one === rest[0]);
@@ -73,36 +101,36 @@ async function main(argv) {
             : print((0,_completion_js__WEBPACK_IMPORTED_MODULE_2__/* .completionScript */ .k)(shell));
     }
     if (!(0,_commands_js__WEBPACK_IMPORTED_MODULE_1__/* .isMode */ .SF)(command) || rest.length > 0) {
-        return usageError(`unknown command: ${parsed.positionals.join(' ')}`);
+        return usageError((0,_usage_js__WEBPACK_IMPORTED_MODULE_14__/* .faultOfWords */ .J3)(parsed.positionals));
     }
     if (isOn('help')) {
-        return print((0,_help_js__WEBPACK_IMPORTED_MODULE_4__/* .commandHelp */ .b)(command));
+        return print((0,_help_js__WEBPACK_IMPORTED_MODULE_5__/* .commandHelp */ .b)(command));
     }
     const flags = {};
-    for (const name of _inputs_js__WEBPACK_IMPORTED_MODULE_8__/* .INPUT_NAMES */ .Qh) {
+    for (const name of _inputs_js__WEBPACK_IMPORTED_MODULE_10__/* .INPUT_NAMES */ .Qh) {
         const given = values[name];
         if (Array.isArray(given)) {
+            if (given.length > 1 && !(0,_inputs_js__WEBPACK_IMPORTED_MODULE_10__/* .takesSeveral */ .dm)(name)) {
+                return usageError((0,_usage_js__WEBPACK_IMPORTED_MODULE_14__/* .faultOfRepeated */ .Ix)(name, given));
+            }
             flags[name] = given.join('\n');
         }
     }
-    if (command !== _inputs_js__WEBPACK_IMPORTED_MODULE_8__/* .INPUTS */ .mc.mode.default) {
+    if (command !== _inputs_js__WEBPACK_IMPORTED_MODULE_10__/* .INPUTS */ .mc.mode.default) {
         if (flags.mode !== undefined && flags.mode !== command) {
             return usageError(`${command} and --mode=${flags.mode} contradict each other`);
         }
         flags.mode = command;
     }
-    const makeHost = process.env.GITLAB_CI ? _host_gitlab_js__WEBPACK_IMPORTED_MODULE_5__/* .gitlabHost */ ._ : _host_terminal_js__WEBPACK_IMPORTED_MODULE_7__/* .terminalHost */ .P;
+    const makeHost = process.env.GITLAB_CI ? _host_gitlab_js__WEBPACK_IMPORTED_MODULE_6__/* .gitlabHost */ ._ : _host_terminal_js__WEBPACK_IMPORTED_MODULE_9__/* .terminalHost */ .P;
     const host = makeHost({ flags, isJson: isOn('json'), isQuiet: isOn('quiet') });
-    await (0,_entry_js__WEBPACK_IMPORTED_MODULE_3__/* .runPush */ .e)(host);
+    (0,_host_stray_js__WEBPACK_IMPORTED_MODULE_8__/* .catchStray */ .n)(host);
+    await (0,_entry_js__WEBPACK_IMPORTED_MODULE_3__/* .runPush */ .eN)(host);
     return host.exitCode;
 }
 function print(text) {
     process.stdout.write(text);
-    return _host_host_js__WEBPACK_IMPORTED_MODULE_6__/* .EXIT */ .d.ok;
-}
-function usageError(message) {
-    process.stderr.write(`${message}\nTry \`kube-sideload --help\`.\n`);
-    return _host_host_js__WEBPACK_IMPORTED_MODULE_6__/* .EXIT */ .d.usage;
+    return _host_host_js__WEBPACK_IMPORTED_MODULE_7__/* .EXIT */ .d.ok;
 }
 process.exitCode = await main(process.argv.slice(2));
 
@@ -319,14 +347,15 @@ function fish() {
 
 /***/ }),
 
-/***/ 3073:
+/***/ 7697:
 /***/ ((__unused_webpack_module, __webpack_exports__, __nccwpck_require__) => {
 
 "use strict";
 
 // EXPORTS
 __nccwpck_require__.d(__webpack_exports__, {
-  e: () => (/* binding */ runPush)
+  eN: () => (/* binding */ runPush),
+  oJ: () => (/* binding */ withoutNodes)
 });
 
 // UNUSED EXPORTS: runPost
@@ -335,515 +364,16 @@ __nccwpck_require__.d(__webpack_exports__, {
 var errors = __nccwpck_require__(2357);
 // EXTERNAL MODULE: ./lib/host/host.js
 var host_host = __nccwpck_require__(9385);
-// EXTERNAL MODULE: ./lib/report/document.js
-var report_document = __nccwpck_require__(3922);
-;// CONCATENATED MODULE: external "node:fs"
-const external_node_fs_namespaceObject = require("node:fs");
-;// CONCATENATED MODULE: external "node:fs/promises"
-const promises_namespaceObject = require("node:fs/promises");
-;// CONCATENATED MODULE: external "node:path"
-const external_node_path_namespaceObject = require("node:path");
-// EXTERNAL MODULE: ./lib/problems.js
-var lib_problems = __nccwpck_require__(8834);
-;// CONCATENATED MODULE: ./lib/report/dotenv.js
-const MAX_BYTES = 5120;
-const MAX_VARIABLES = 20;
-function dotenvText(document) {
-    const failed = document.nodes.filter(node => node.error !== undefined);
-    const images = Object.entries(document.images);
-    const facts = [
-        ['SUCCEEDED', document.succeeded],
-        ['CHANGED', document.changed],
-        ['RUN', document.run],
-        ['TOOL_VERSION', document.tool.version],
-        ['BYTES_SENT', document.bytesSent],
-        ['DURATION_MS', document.durationMs],
-        ['NODE_COUNT', document.nodes.length],
-        ['FAILED_NODE_COUNT', failed.length],
-        ['FAILED_NODES', failed.map(({ node }) => node).join(',')],
-        ['ERROR_CODE', (document.error ?? failed[0]?.error)?.code],
-        ['IMAGE_COUNT', images.length],
-        ...images.flatMap(([reference, ids], index) => [
-            [`IMAGE_${index + 1}`, reference],
-            [`IMAGE_${index + 1}_ID`, idsText(ids)],
-        ]),
-    ];
-    let text = '';
-    let count = 0;
-    for (const [key, value] of facts) {
-        const line = `KUBE_SIDELOAD_${key}=${oneLine(String(value ?? ''))}\n`;
-        if (value === undefined || value === '') {
-            continue;
-        }
-        if (count === MAX_VARIABLES || Buffer.byteLength(text + line) > MAX_BYTES) {
-            break;
-        }
-        text += line;
-        count++;
-    }
-    return text;
-}
-function idsText(ids) {
-    const entries = Object.entries(ids);
-    return entries.length === 1 ? (entries[0]?.[1] ?? '') : entries.map(pair => pair.join('=')).join(',');
-}
-function oneLine(text) {
-    return text.replaceAll(/\p{Cc}+/gu, ' ').trim();
-}
-
+// EXTERNAL MODULE: ./lib/report/publish.js + 1 modules
+var publish = __nccwpck_require__(4119);
 // EXTERNAL MODULE: ./lib/report/report.js
-var report_report = __nccwpck_require__(3101);
-;// CONCATENATED MODULE: ./lib/report/junit.js
-
-
-const SUITE = 'kube-sideload';
-function junitText(document) {
-    const cases = [...document.nodes.flatMap(node => casesOf(node, document)), ...wholeRun(document)];
-    const failures = cases.filter(({ failure }) => failure !== undefined).length;
-    const skipped = cases.filter(one => one.skipped !== undefined).length;
-    const counts = `tests="${cases.length}" failures="${failures}" errors="0" skipped="${skipped}" time="${seconds(document.durationMs)}"`;
-    return [
-        '<?xml version="1.0" encoding="UTF-8"?>',
-        `<testsuites name="${SUITE}" ${counts}>`,
-        `  <testsuite name="${SUITE} ${xmlText(document.mode)}" ${counts} timestamp="${document.startedAt.slice(0, 19)}">`,
-        ...cases.flatMap(testCase),
-        '  </testsuite>',
-        '</testsuites>',
-        '',
-    ].join('\n');
-}
-function casesOf(node, report) {
-    const { durationMs } = node;
-    const whole = { name: `${node.node}: node`, durationMs };
-    const images = node.images.map(image => {
-        const isTried = image.error !== undefined || image.outcome !== 'none' || report.mode === 'plan' || report.mode === 'check';
-        const skipped = isTried ? undefined : `not put on the node: ${reasonOf(node, report)}`;
-        return { name: `${node.node}: ${image.reference}`, durationMs, failure: image.error, skipped };
-    });
-    const isImages = node.images.some(({ error }) => error?.code === node.error?.code);
-    return node.error !== undefined && !isImages
-        ? [{ ...whole, failure: node.error }, ...images]
-        : images.length > 0
-            ? images
-            : report.mode === 'prune' && node.retention !== undefined
-                ? [whole]
-                : [{ ...whole, skipped: reasonOf(node, report) }];
-}
-function reasonOf(node, report) {
-    if (node.error !== undefined) {
-        return `the node failed [${node.error.code}]`;
-    }
-    if (report.error !== undefined) {
-        return `the run was stopped [${report.error.code}]`;
-    }
-    return 'another node failed, and it is all nodes or none';
-}
-function wholeRun(report) {
-    const about = { name: 'run', durationMs: 0 };
-    if (report.error !== undefined) {
-        return [{ ...about, failure: report.error }];
-    }
-    const isSilent = !(0,report_report/* succeeded */.gq)(report) && report.nodes.every(node => node.error === undefined);
-    return isSilent ? [{ ...about, failure: { code: 'INTERNAL', message: 'nothing was proven', hint: '' } }] : [];
-}
-function testCase({ name, durationMs, failure, skipped }) {
-    const start = `    <testcase classname="${SUITE}" name="${xmlText(name)}" time="${seconds(durationMs)}"`;
-    if (failure !== undefined) {
-        const { code, message, hint } = failure;
-        const title = `${errors/* ERRORS */.Sr[code].title} [${code}]`;
-        return [
-            `${start}>`,
-            `      <failure message="${xmlText(title)}" type="${code}">${xmlText(`${message}\nNext step: ${hint}`)}</failure>`,
-            '    </testcase>',
-        ];
-    }
-    if (skipped !== undefined) {
-        return [`${start}>`, `      <skipped message="${xmlText(skipped)}"/>`, '    </testcase>'];
-    }
-    return [`${start}/>`];
-}
-function seconds(milliseconds) {
-    return (milliseconds / 1000).toFixed(3);
-}
-function xmlText(text) {
-    return (text
-        .replaceAll(/[\u0000-\u0008\u000b\u000c\u000e-\u001f\ufffe\uffff]|\p{Surrogate}/gu, '\ufffd')
-        .replaceAll('&', '&amp;')
-        .replaceAll('<', '&lt;')
-        .replaceAll('>', '&gt;')
-        .replaceAll('"', '&quot;')
-        .replaceAll('\r', '&#13;'));
-}
-
-;// CONCATENATED MODULE: ./lib/report/files.js
-
-
-
-
-
-
-
-
-const WRITERS = {
-    json: report_document/* jsonText */.s,
-    junit: junitText,
-    dotenv: dotenvText,
-};
-const REPORT_KINDS = Object.keys(WRITERS);
-function reportProblems(files) {
-    const entries = Object.entries(files).map(([kind, file]) => ({ input: `report-${kind}`, file, path: (0,external_node_path_namespaceObject.resolve)(file) }));
-    return entries.flatMap(({ input, file, path }, index) => {
-        const other = entries.slice(0, index).find(one => one.path === path);
-        if (other !== undefined) {
-            return [(0,lib_problems/* problem */.CC)(`\`${input}\` and \`${other.input}\` name the same file`, 'give each a file of its own')];
-        }
-        const fault = faultOf(path);
-        return fault === undefined ? [] : [(0,lib_problems/* problem */.CC)(`\`${input}\`: ${(0,lib_problems/* shown */.SP)(file)} ${fault}`)];
-    });
-}
-function faultOf(path) {
-    if ((0,external_node_fs_namespaceObject.statSync)(path, { throwIfNoEntry: false })?.isDirectory() === true) {
-        return 'is a directory';
-    }
-    let directory = (0,external_node_path_namespaceObject.dirname)(path);
-    try {
-        while ((0,external_node_fs_namespaceObject.statSync)(directory, { throwIfNoEntry: false }) === undefined) {
-            directory = (0,external_node_path_namespaceObject.dirname)(directory);
-        }
-        if (!(0,external_node_fs_namespaceObject.statSync)(directory).isDirectory()) {
-            return `cannot be written: ${directory} is not a directory`;
-        }
-        (0,external_node_fs_namespaceObject.accessSync)(directory, external_node_fs_namespaceObject.constants.W_OK | external_node_fs_namespaceObject.constants.X_OK);
-        return undefined;
-    }
-    catch (thrown) {
-        return `cannot be written: ${directory} (${thrown.code})`;
-    }
-}
-async function writeReports(files, document) {
-    const results = await Promise.allSettled(REPORT_KINDS.map(async (kind) => {
-        const file = files[kind];
-        if (file !== undefined) {
-            await replace((0,external_node_path_namespaceObject.resolve)(file), WRITERS[kind](document)).catch((thrown) => {
-                throw new Error(`${file}: ${(0,errors/* messageOf */.bD)(thrown)}`);
-            });
-        }
-    }));
-    const faults = results.flatMap(result => (result.status === 'rejected' ? [(0,errors/* messageOf */.bD)(result.reason)] : []));
-    if (faults.length > 0) {
-        throw new errors/* SideloadError */.wR('REPORT_FAILED', faults.join('\n'));
-    }
-}
-async function replace(path, text) {
-    await (0,promises_namespaceObject.mkdir)((0,external_node_path_namespaceObject.dirname)(path), { recursive: true });
-    const aside = (0,external_node_path_namespaceObject.join)((0,external_node_path_namespaceObject.dirname)(path), `.${(0,external_node_path_namespaceObject.basename)(path)}.${process.pid}.tmp`);
-    try {
-        await (0,promises_namespaceObject.writeFile)(aside, text);
-        await (0,promises_namespaceObject.rename)(aside, path);
-    }
-    catch (thrown) {
-        await (0,promises_namespaceObject.rm)(aside, { force: true });
-        throw thrown;
-    }
-}
-
-// EXTERNAL MODULE: ./lib/report/text.js
-var report_text = __nccwpck_require__(884);
-;// CONCATENATED MODULE: ./lib/report/units.js
-const UNITS = ['B', 'kB', 'MB', 'GB', 'TB'];
-function formatBytes(bytes) {
-    let value = bytes;
-    let unit = 0;
-    while (value >= (unit === 0 ? 1000 : 999.95) && unit < UNITS.length - 1) {
-        value /= 1000;
-        unit++;
-    }
-    return `${unit === 0 ? value : value.toFixed(1)} ${UNITS[unit]}`;
-}
-function formatDuration(milliseconds, decimals = 1) {
-    const seconds = milliseconds / 1000;
-    if (seconds < (decimals === 0 ? 59.5 : 59.95)) {
-        return `${seconds.toFixed(decimals)} s`;
-    }
-    const whole = Math.round(seconds);
-    return `${Math.floor(whole / 60)} min ${whole % 60} s`;
-}
-
-;// CONCATENATED MODULE: ./lib/report/table.js
-
-
-
-const PUSH = {
-    headings: ['node', 'platform', 'runtime', 'image', 'outcome', 'sent', 'smoke pod', 'time'],
-    row: (node, image) => [
-        ...about(node, image),
-        image === undefined || image.outcome === 'none' ? (node.error?.code ?? 'unchanged') : image.outcome,
-        image === undefined ? '–' : formatBytes(image.bytesSent),
-        image?.smoke?.replaceAll('\n', ' ') ?? '–',
-        formatDuration(node.durationMs),
-    ],
-};
-const PLAN = {
-    headings: ['node', 'platform', 'runtime', 'image', 'plan', 'to send', 'findings'],
-    row: (node, image) => [
-        ...about(node, image),
-        image === undefined ? '–' : image.outcome === 'present' ? 'has it' : 'send',
-        image === undefined ? '–' : estimate(image),
-        node.findings.map(({ code }) => code).join(', ') || 'none',
-    ],
-};
-const CHECK = {
-    headings: ['node', 'platform', 'runtime', 'image', 'state', 'time'],
-    row: (node, image) => [
-        ...about(node, image),
-        image === undefined ? (node.error?.code ?? 'nothing expected') : (image.drift ?? 'as it should be'),
-        formatDuration(node.durationMs),
-    ],
-};
-const PRUNE_HEADINGS = ['node', 'platform', 'runtime', 'image', 'put there', 'outcome'];
-const FATES = {
-    kept: 'kept',
-    'in-use': 'kept, in use',
-    changed: 'left alone, changed by others',
-    gone: 'no longer there',
-    removable: 'would be removed',
-    removed: 'removed',
-};
-function pruneRows(node) {
-    const first = about(node, undefined).slice(0, -1);
-    const { retention = [], error } = node;
-    const fateOf = ({ fate }) => error !== undefined && fate === 'removable' ? error.code : FATES[fate];
-    return retention.length === 0
-        ? [[...first, '–', '–', error?.code ?? 'nothing of ours']]
-        : retention.map(one => [...first, one.reference, one.placedAt.slice(0, 16).replace('T', ' '), fateOf(one)]);
-}
-function about(node, image) {
-    return [node.node, node.platform ?? '–', node.runtime ?? '–', image?.reference ?? '–'];
-}
-function estimate({ outcome, estimatedBytes, isEstimateExact }) {
-    if (estimatedBytes === 0) {
-        return outcome === 'present' ? formatBytes(0) : 'sent once, by another name';
-    }
-    return isEstimateExact ? formatBytes(estimatedBytes) : `up to ${formatBytes(estimatedBytes)}`;
-}
-const COLUMNS = { plan: PLAN, check: CHECK };
-function tableOf(report) {
-    if (report.bundle !== undefined) {
-        return bundleTable(report);
-    }
-    if (report.mode === 'prune') {
-        return [PRUNE_HEADINGS, ...report.nodes.flatMap(pruneRows)];
-    }
-    const { headings, row } = COLUMNS[report.mode] ?? PUSH;
-    return [
-        headings,
-        ...report.nodes.flatMap(node => node.images.length === 0 ? [row(node, undefined)] : node.images.map(image => row(node, image))),
-    ];
-}
-function bundleTable({ images }) {
-    const rows = Object.entries(images).flatMap(([reference, ids]) => Object.entries(ids).map(([platform, imageId]) => [reference, platform, imageId]));
-    return [['image', 'platform', 'image ID'], ...rows];
-}
-function textTable(report, columns = Number.POSITIVE_INFINITY) {
-    let table = tableOf(report);
-    for (const narrow of [withShortNames, without('platform'), without('runtime')]) {
-        if (widthOf(table) > columns) {
-            table = narrow(table);
-        }
-    }
-    return align(squeeze(table, columns));
-}
-const GAP = 2;
-function findingsTable(findings, columns = Number.POSITIVE_INFINITY) {
-    if (findings.length === 0) {
-        return ['nothing stands in the way'];
-    }
-    const table = [FINDING_HEADINGS, ...findings.map(findingRow)];
-    const room = columns - widthOf(table.map(row => [...row.slice(0, -1), '']));
-    return align(table.flatMap(row => {
-        const [first = '', ...rest] = (0,report_text/* wrap */.L)(row.at(-1) ?? '', Math.max(room, LEAST_TEXT));
-        return [[...row.slice(0, -1), first], ...rest.map(line => [...row.slice(0, -1).map(() => ''), line])];
-    }));
-}
-const LEAST_TEXT = 40;
-const FINDING_HEADINGS = ['node', 'severity', 'code', 'what'];
-function findingRow({ node, severity, code, message }) {
-    return [node, severity, code, message.replaceAll('\n', ' ')];
-}
-function widthsOf(table) {
-    return table[0]?.map((_, column) => Math.max(...table.map(row => row[column]?.length ?? 0))) ?? [];
-}
-function widthOf(table) {
-    return widthsOf(table).reduce((sum, width) => sum + width + GAP, -GAP);
-}
-function withShortNames(table) {
-    return table.map(row => row.map(cell => cell.replace(/^docker\.io\/(library\/)?/, '')));
-}
-function without(heading) {
-    return table => {
-        const column = table[0]?.indexOf(heading) ?? -1;
-        return table.map(row => row.filter((_, index) => index !== column));
-    };
-}
-const CUTTABLE = { 'smoke pod': 16, image: 20, node: 12 };
-function squeeze(table, columns) {
-    let result = table;
-    for (const [heading, least] of Object.entries(CUTTABLE)) {
-        const excess = widthOf(result) - columns;
-        const column = result[0]?.indexOf(heading) ?? -1;
-        const width = widthsOf(result)[column];
-        if (excess > 0 && width !== undefined) {
-            const room = Math.max(least, width - excess);
-            result = result.map(row => row.map((cell, index) => (index === column ? cutMiddle(cell, room) : cell)));
-        }
-    }
-    return result;
-}
-function cutMiddle(text, room) {
-    const tail = Math.floor((room - 1) / 2);
-    return text.length <= room ? text : `${text.slice(0, room - 1 - tail)}…${text.slice(text.length - tail)}`;
-}
-function align(lines) {
-    const widths = widthsOf(lines);
-    return lines.map(line => line
-        .map((cell, column) => cell.padEnd(widths[column] ?? 0))
-        .join(' '.repeat(GAP))
-        .trimEnd());
-}
-function markdown(report, ok) {
-    const errors = (0,report_report/* errorsOf */.Bp)(report).flatMap(({ title, error: { code, message, hint } }) => [
-        `### ${escapeCell(title)} (\`${code}\`)`,
-        '```text',
-        message.replaceAll('```', "'''"),
-        '```',
-        `**Next step:** ${hint}`,
-        '',
-    ]);
-    const findings = (0,report_report/* allFindings */.c4)(report);
-    const title = TITLES[report.mode] ?? PUSH_TITLES;
-    return [
-        `## kube-sideload: ${ok ? title.ok : title.failed}`,
-        '',
-        ...markdownTable(tableOf(report)),
-        '',
-        ...(findings.length === 0
-            ? []
-            : ['### Before anything was sent', '', ...markdownTable([FINDING_HEADINGS, ...findings.map(findingRow)]), '']),
-        ...errors,
-    ].join('\n');
-}
-const PUSH_TITLES = { ok: 'every node runs what CI built', failed: 'failed' };
-const TITLES = {
-    plan: { ok: 'a push would start', failed: 'a push would not start' },
-    check: { ok: 'every node has what it should', failed: 'not every node has what it should' },
-    prune: { ok: 'old images are gone', failed: 'failed' },
-    bundle: { ok: 'the bundle is complete', failed: 'no bundle was written' },
-};
-function markdownTable([headings = [], ...rows]) {
-    return [
-        `| ${headings.join(' | ')} |`,
-        `| ${headings.map(() => '---').join(' | ')} |`,
-        ...rows.map(cells => `| ${cells.map(escapeCell).join(' | ')} |`),
-    ];
-}
-function escapeCell(text) {
-    return text.replaceAll('|', String.raw `\|`).replaceAll('<', '&lt;').replaceAll('\n', ' ');
-}
-
-;// CONCATENATED MODULE: ./lib/report/publish.js
-
-
-
-
-
-
-
-async function publish(record, host, files = {}, exitCode = host_host/* EXIT */.d.failed) {
-    const report = (0,report_report/* redacted */.pc)(record, host.redact);
-    const ok = (0,report_report/* succeeded */.gq)(report);
-    if (report.nodes.length > 0 || report.bundle !== undefined) {
-        for (const line of textTable(report, host.size.columns)) {
-            host.result(line);
-        }
-    }
-    for (const { node, ...finding } of (0,report_report/* allFindings */.c4)(report)) {
-        if (finding.severity === 'warning') {
-            host.warning(`${node}: ${describe(finding)}`);
-        }
-    }
-    for (const { title, error } of (0,report_report/* errorsOf */.Bp)(report)) {
-        host.error(describe(error), title);
-    }
-    host.output('images', Object.keys(report.images).join('\n'));
-    host.output('image-ids', JSON.stringify(report.images));
-    host.output('nodes', JSON.stringify(report.nodes));
-    host.output('bytes-sent', String((0,report_report/* bytesSent */.yb)(report)));
-    host.output('changed', String(report.changed));
-    if (report.bundle !== undefined) {
-        host.output('bundle', report.bundle.path);
-    }
-    if (report.mode === 'check') {
-        host.output('drift', JSON.stringify((0,report_report/* driftOf */.$p)(report)));
-    }
-    await host.summary(markdown(report, ok));
-    const isWritten = await writeAll(report, host, files);
-    if (ok && isWritten) {
-        host.result(success(report));
-    }
-    else if (!ok) {
-        host.fail(conclusion(report), exitCode);
-    }
-    else {
-        host.fail(`${errors/* ERRORS */.Sr.REPORT_FAILED.title} [REPORT_FAILED]`, host_host/* EXIT */.d.failed);
-    }
-}
-async function writeAll(report, host, files) {
-    const document = (0,report_document/* reportDocument */.c)(report, host.ci);
-    host.report(document);
-    try {
-        await writeReports(files, document);
-        return true;
-    }
-    catch (thrown) {
-        const error = (0,errors/* toSideloadError */.Lq)(thrown);
-        host.error(describe(error), errors/* ERRORS */.Sr[error.code].title);
-        return false;
-    }
-}
-function describe({ code, message, hint }) {
-    return `${message}\nNext step: ${hint} [${code}]`;
-}
-function success(report) {
-    if (report.bundle !== undefined) {
-        const { path, sizeBytes, digest } = report.bundle;
-        return `done: ${path}, ${formatBytes(sizeBytes)}, ${digest}`;
-    }
-    const [nodes, hold] = report.nodes.length === 1 ? ['the node', 'holds'] : [`all ${report.nodes.length} nodes`, 'hold'];
-    if (report.mode === 'plan') {
-        return `a push to ${nodes} would start`;
-    }
-    if (report.mode === 'check') {
-        return `${nodes} ${hold} what should be there`;
-    }
-    if (report.mode === 'prune') {
-        const fates = report.nodes.flatMap(node => node.retention ?? []).map(({ fate }) => fate);
-        const count = (wanted) => fates.filter(fate => fate === wanted).length;
-        return `done: ${count('removed')} references removed, ${count('removable')} could be, ${count('in-use')} are old and in use`;
-    }
-    const duration = formatDuration(Date.parse(report.endedAt) - Date.parse(report.startedAt));
-    return `done: ${nodes} ${hold} what CI built; ${formatBytes((0,report_report/* bytesSent */.yb)(report))} sent, ${duration}`;
-}
-function conclusion(report) {
-    const failed = report.nodes.filter(node => node.error !== undefined);
-    if (report.error !== undefined) {
-        return `${errors/* ERRORS */.Sr[report.error.code].title} [${report.error.code}]`;
-    }
-    const named = failed.map(node => `${node.node} [${node.error?.code}]`);
-    return `${failed.length} of ${report.nodes.length} nodes failed: ${(0,report_report/* listOf */.c3)(named)}`;
-}
-
+var report = __nccwpck_require__(3101);
 ;// CONCATENATED MODULE: external "node:crypto"
 const external_node_crypto_namespaceObject = require("node:crypto");
+// EXTERNAL MODULE: external "node:fs/promises"
+var promises_ = __nccwpck_require__(1455);
+// EXTERNAL MODULE: external "node:path"
+var external_node_path_ = __nccwpck_require__(6760);
 // EXTERNAL MODULE: external "assert"
 var external_assert_ = __nccwpck_require__(2613);
 // EXTERNAL MODULE: external "path"
@@ -947,7 +477,7 @@ function tryGetExecutablePath(filePath, extensions) {
         if (stats && stats.isFile()) {
             if (IS_WINDOWS) {
                 // on Windows, test for valid extension
-                const upperExt = external_path_.extname(filePath).toUpperCase();
+                const upperExt = path.extname(filePath).toUpperCase();
                 if (extensions.some(validExt => validExt.toUpperCase() === upperExt)) {
                     return filePath;
                 }
@@ -976,11 +506,11 @@ function tryGetExecutablePath(filePath, extensions) {
                 if (IS_WINDOWS) {
                     // preserve the case of the actual file (since an extension was appended)
                     try {
-                        const directory = external_path_.dirname(filePath);
-                        const upperName = external_path_.basename(filePath).toUpperCase();
+                        const directory = path.dirname(filePath);
+                        const upperName = path.basename(filePath).toUpperCase();
                         for (const actualName of yield io_util_readdir(directory)) {
                             if (upperName === actualName.toUpperCase()) {
-                                filePath = external_path_.join(directory, actualName);
+                                filePath = path.join(directory, actualName);
                                 break;
                             }
                         }
@@ -1171,7 +701,7 @@ function which(tool, check) {
         if (check) {
             const result = yield which(tool, false);
             if (!result) {
-                if (IS_WINDOWS) {
+                if (ioUtil.IS_WINDOWS) {
                     throw new Error(`Unable to locate executable file: ${tool}. Please verify either the file path exists or the file can be found within a directory specified by the PATH environment variable. Also verify the file has a valid extension for an executable file.`);
                 }
                 else {
@@ -1199,23 +729,23 @@ function findInPath(tool) {
         }
         // build the list of extensions to try
         const extensions = [];
-        if (IS_WINDOWS && process.env['PATHEXT']) {
-            for (const extension of process.env['PATHEXT'].split(external_path_.delimiter)) {
+        if (ioUtil.IS_WINDOWS && process.env['PATHEXT']) {
+            for (const extension of process.env['PATHEXT'].split(path.delimiter)) {
                 if (extension) {
                     extensions.push(extension);
                 }
             }
         }
         // if it's rooted, return it if exists. otherwise return empty.
-        if (isRooted(tool)) {
-            const filePath = yield tryGetExecutablePath(tool, extensions);
+        if (ioUtil.isRooted(tool)) {
+            const filePath = yield ioUtil.tryGetExecutablePath(tool, extensions);
             if (filePath) {
                 return [filePath];
             }
             return [];
         }
         // if any path separators, return empty
-        if (tool.includes(external_path_.sep)) {
+        if (tool.includes(path.sep)) {
             return [];
         }
         // build the list of directories
@@ -1226,7 +756,7 @@ function findInPath(tool) {
         // across platforms.
         const directories = [];
         if (process.env.PATH) {
-            for (const p of process.env.PATH.split(external_path_.delimiter)) {
+            for (const p of process.env.PATH.split(path.delimiter)) {
                 if (p) {
                     directories.push(p);
                 }
@@ -1235,7 +765,7 @@ function findInPath(tool) {
         // find all matches
         const matches = [];
         for (const directory of directories) {
-            const filePath = yield tryGetExecutablePath(external_path_.join(directory, tool), extensions);
+            const filePath = yield ioUtil.tryGetExecutablePath(path.join(directory, tool), extensions);
             if (filePath) {
                 matches.push(filePath);
             }
@@ -1309,7 +839,7 @@ function io_copyFile(srcFile, destFile, force) {
 
 async function run_startRun(host, signal) {
     const id = `${Math.floor(Date.now() / 1000).toString(36)}${(0,external_node_crypto_namespaceObject.randomBytes)(3).toString('hex')}`;
-    const scratch = await (0,promises_namespaceObject.mkdtemp)((0,external_node_path_namespaceObject.join)(host.temporaryDirectory, `kube-sideload-${id}-`));
+    const scratch = await (0,promises_.mkdtemp)((0,external_node_path_.join)(host.temporaryDirectory, `kube-sideload-${id}-`));
     host.saveState('run', id);
     host.saveState('scratch', scratch);
     return { id, scratch, signal };
@@ -1321,11 +851,13 @@ function startOfRun(id) {
     return /^[0-9a-z]{12,13}$/.test(id) ? new Date(Number.parseInt(id.slice(0, -6), 36) * 1000) : undefined;
 }
 async function writeSecret(run, name, content) {
-    const file = (0,external_node_path_namespaceObject.join)(run.scratch, name);
-    await (0,promises_namespaceObject.writeFile)(file, content, { mode: 0o600, flag: 'wx' });
+    const file = (0,external_node_path_.join)(run.scratch, name);
+    await (0,promises_.writeFile)(file, content, { mode: 0o600, flag: 'wx' });
     return file;
 }
 
+// EXTERNAL MODULE: external "node:fs"
+var external_node_fs_ = __nccwpck_require__(3024);
 // EXTERNAL MODULE: external "node:os"
 var external_node_os_ = __nccwpck_require__(8161);
 // EXTERNAL MODULE: ./node_modules/valibot/dist/index.mjs
@@ -1353,6 +885,9 @@ const BY_MACHINE = {
 function fromUname(machine) {
     const known = Object.hasOwn(BY_MACHINE, machine) ? BY_MACHINE[machine] : undefined;
     return known === undefined ? undefined : { os: 'linux', ...known };
+}
+function isPlatformWord(text) {
+    return /^[A-Za-z0-9][A-Za-z0-9._-]{0,31}$/.test(text);
 }
 function formatPlatform({ os, architecture, variant }) {
     return variant === undefined ? `${os}/${architecture}` : `${os}/${architecture}/${variant}`;
@@ -1394,7 +929,7 @@ function parseExpected(text, file) {
     catch {
         return refuse('is not JSON');
     }
-    const parsed = dist/* safeParse */.xLC(report_report/* DocumentSchema */.xr, json);
+    const parsed = dist/* safeParse */.xLC(report/* DocumentSchema */.xr, json);
     if (!parsed.success) {
         const [issue] = parsed.issues;
         return refuse(`is not a report: ${dist/* getDotPath */.BuJ(issue) ?? 'the whole'}: ${issue.message}`);
@@ -1590,24 +1125,24 @@ const Port = dist/* pipe */.FsL(dist/* number */.aig(), dist/* integer */.ndf(),
 const Text = dist/* pipe */.FsL(dist/* string */.YjP(), dist/* nonEmpty */.hq());
 const Setting = dist/* union */.KCZ([dist/* string */.YjP(), dist/* number */.aig(), dist/* boolean */.zMY(), dist/* array */.YOg(dist/* string */.YjP())]);
 function mapping(entries) {
-    return dist/* pipe */.FsL(dist/* unknown */.L5J(), dist/* check */.z6Y(isMapping, 'expected is a mapping (`key: value`)'), dist/* strictObject */.rej(entries, issue => (issue.expected === 'never' ? 'there is no such key' : issue.message)));
+    return dist/* pipe */.FsL(dist/* unknown */.L5J(), dist/* check */.z6Y(isMapping, 'write `key: value` here'), dist/* strictObject */.rej(entries, issue => (issue.expected === 'never' ? 'there is no such key' : issue.message)));
 }
 function isMapping(value) {
     return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
-const NodeText = dist/* string */.YjP('expected is a text as in the `nodes` input, or a mapping');
+const NodeText = dist/* string */.YjP('write a text as in the `nodes` input, or `host: ADDRESS` and other keys');
 const NodeMapping = mapping({
     host: Text,
     name: dist/* optional */.lqM(Text),
     user: dist/* optional */.lqM(Text),
     port: dist/* optional */.lqM(Port),
     'cri-socket': dist/* optional */.lqM(Text),
-    jump: dist/* optional */.lqM(dist/* union */.KCZ([Text, dist/* array */.YOg(Text)], 'expected are jump hosts as in the `ssh-jump` input, or `none`')),
+    jump: dist/* optional */.lqM(dist/* union */.KCZ([Text, dist/* array */.YOg(Text)], 'write jump hosts as in the `ssh-jump` input, or `none`')),
     sudo: dist/* optional */.lqM(dist/* picklist */.KIO(lib_inputs/* INPUTS */.mc.sudo.type.oneOf)),
 });
 const InventoryFile = mapping({
     nodes: dist/* optional */.lqM(dist/* array */.YOg(dist/* lazy */.RZV((node) => (typeof node === 'object' ? NodeMapping : NodeText))), []),
-    settings: dist/* optional */.lqM(dist/* pipe */.FsL(dist/* unknown */.L5J(), dist/* check */.z6Y(isMapping, 'expected is a mapping of inputs (`name: value`)'), dist/* record */.g1P(dist/* string */.YjP(), Setting)), {}),
+    settings: dist/* optional */.lqM(dist/* pipe */.FsL(dist/* unknown */.L5J(), dist/* check */.z6Y(isMapping, 'write inputs here, each as `name: value`'), dist/* record */.g1P(dist/* string */.YjP(), Setting)), {}),
 });
 const NOT_A_SETTING = {
     inventory: new Set(['mode', 'images', 'archive', 'bundle', 'nodes', 'shard', 'inventory', 'config']),
@@ -1636,23 +1171,22 @@ function parseInventory(text, file, owner = 'inventory') {
                 problems.push(`${atPath(path)}: ${path.join('.') || 'the file'}: ${issue.message}`);
             }
         }
-        else {
-            parsed.output.nodes.forEach((node, index) => {
-                try {
-                    inventory.nodes.push(nodeOf(node));
-                }
-                catch (error) {
-                    problems.push(`${atPath(['nodes', index])}: ${(0,errors/* messageOf */.bD)(error)}`);
-                }
-            });
-            for (const [name, value] of Object.entries(parsed.output.settings)) {
-                const fault = faultOfSetting(name, value, owner);
-                if (fault !== undefined) {
-                    problems.push(`${atPath(['settings', name])}: ${fault}`);
-                }
-                else if ((0,lib_inputs/* isInputName */.wp)(name)) {
-                    inventory.settings[name] = Array.isArray(value) ? value.join('\n') : String(value);
-                }
+        const { nodes, settings } = parsed.success ? parsed.output : soundParts(parsed.output, parsed.issues);
+        nodes.forEach((node, index) => {
+            try {
+                inventory.nodes.push(...(node === undefined ? [] : [nodeOf(node)]));
+            }
+            catch (error) {
+                problems.push(`${atPath(['nodes', index])}: ${(0,errors/* messageOf */.bD)(error)}`);
+            }
+        });
+        for (const [name, value] of Object.entries(settings)) {
+            const fault = faultOfSetting(name, value, owner);
+            if (fault !== undefined) {
+                problems.push(`${atPath(['settings', name])}: ${fault}`);
+            }
+            else if ((0,lib_inputs/* isInputName */.wp)(name)) {
+                inventory.settings[name] = textOf(value);
             }
         }
     }
@@ -1669,6 +1203,18 @@ function resolve(document, onError) {
         onError((0,errors/* messageOf */.bD)(error));
         return undefined;
     }
+}
+function soundParts(file, issues) {
+    const { nodes, settings } = (isMapping(file) ? file : {});
+    const isFaulty = (...place) => issues.some(({ path = [] }) => place.every((key, depth) => path[depth]?.key === key));
+    const entries = isMapping(settings) ? Object.entries(settings) : [];
+    return {
+        nodes: Array.isArray(nodes) ? nodes.map((node, index) => (isFaulty('nodes', index) ? undefined : node)) : [],
+        settings: Object.fromEntries(entries.filter(([name]) => !isFaulty('settings', name))),
+    };
+}
+function textOf(value) {
+    return Array.isArray(value) ? value.join('\n') : String(value);
 }
 function nodeOf(node) {
     if (typeof node === 'string') {
@@ -1700,7 +1246,7 @@ function faultOfSetting(name, value, owner) {
         return `\`${name}\` is a secret and does not belong in this file; name a file that only the runner’s user can read (\`ssh-private-key-file\`)`;
     }
     if (isSetting(name, owner)) {
-        return undefined;
+        return (0,lib_inputs/* parseInputs */.TL)(one => (one === name ? textOf(value) : undefined)).problems[0]?.message;
     }
     return name === 'nodes' && owner === 'config'
         ? '`nodes` stands beside `settings`, not in it'
@@ -1731,6 +1277,10 @@ function takeShard(nodes, shard) {
     return taken;
 }
 
+// EXTERNAL MODULE: ./lib/problems.js
+var lib_problems = __nccwpck_require__(8834);
+// EXTERNAL MODULE: ./lib/report/files.js + 2 modules
+var report_files = __nccwpck_require__(6893);
 ;// CONCATENATED MODULE: ./lib/image/json.js
 
 function parseJson(bytes, what) {
@@ -1749,6 +1299,41 @@ function asList(value) {
 }
 function asText(value) {
     return typeof value === 'string' && value !== '' ? value : undefined;
+}
+
+;// CONCATENATED MODULE: ./lib/smoke/credentials.js
+
+
+const SECRET = /token|password|passphrase|secret|key-data|credential/i;
+const FILE = /file$|path$/i;
+function credentialsOf(kubeconfig) {
+    const document = (0,yaml_dist/* parseDocument */.Tp)(kubeconfig, { logLevel: 'silent' });
+    if (document.errors.length > 0) {
+        return [kubeconfig];
+    }
+    const secrets = secretsIn(document.toJS(), '');
+    return [...new Set([...secrets, ...secrets.flatMap(linesOf), ...secrets.flatMap(decoded)])];
+}
+function secretsIn(value, field) {
+    if (typeof value === 'string') {
+        return SECRET.test(field) && !FILE.test(field) ? [value] : inAddress(value);
+    }
+    if (Array.isArray(value)) {
+        return value.flatMap(item => secretsIn(item, field));
+    }
+    const { name, ...rest } = asObject(value);
+    return Object.entries(rest).flatMap(([key, item]) => secretsIn(item, key === 'value' && typeof name === 'string' ? name : key));
+}
+function linesOf(secret) {
+    return secret.split(/\s+/).filter(word => word.length >= 8);
+}
+function inAddress(value) {
+    const password = URL.canParse(value) ? new URL(value).password : '';
+    return password === '' ? [] : [password, decodeURIComponent(password)];
+}
+function decoded(secret) {
+    const text = /^LS0tLS/.test(secret) ? Buffer.from(secret, 'base64').toString() : '';
+    return text.startsWith('-----BEGIN') ? [text] : [];
 }
 
 ;// CONCATENATED MODULE: ./lib/smoke/manifest.js
@@ -1888,14 +1473,14 @@ function keyType(publicKey) {
 
 
 
-function parseKnownHosts(text, onFault) {
+function parseKnownHosts(text, file = 'known_hosts', onFault) {
     const entries = [];
     const faults = [];
     for (const [index, raw] of text.split(/\r?\n/).entries()) {
         const content = raw.trim();
         if (content === '' || content.startsWith('#'))
             continue;
-        const entry = parseLine(content, index + 1);
+        const entry = parseLine(content, file, index + 1);
         if (typeof entry === 'string')
             faults.push(`line ${index + 1}: ${entry}`);
         else
@@ -1904,13 +1489,13 @@ function parseKnownHosts(text, onFault) {
     for (const fault of onFault === undefined ? [] : faults)
         onFault?.(fault);
     if (onFault === undefined && faults.length > 0) {
-        throw new errors/* SideloadError */.wR('INPUT_INVALID', `known_hosts cannot be read: ${faults.join('; ')}`, {
+        throw new errors/* SideloadError */.wR('INPUT_INVALID', `known_hosts cannot be read: ${faults.join('; ')} (in ${file})`, {
             hint: 'Take the lines from `ssh-keyscan -p PORT HOST`, each as one line `HOST TYPE KEY`.',
         });
     }
     return entries;
 }
-function parseLine(content, line) {
+function parseLine(content, file, line) {
     const fields = content.split(/[ \t]+/);
     const marker = fields[0]?.startsWith('@') ? fields.shift() : undefined;
     if (marker !== undefined && marker !== '@revoked' && marker !== '@cert-authority')
@@ -1926,7 +1511,7 @@ function parseLine(content, line) {
         return 'the key is not base64';
     if (keyType(blob) !== type)
         return `the key is not of the type ${type}, or is cut off`;
-    const entry = { line, hosts, type, key: blob.toString('base64') };
+    const entry = { file, line, hosts, type, key: blob.toString('base64') };
     if (marker === undefined)
         return entry;
     return { ...entry, marker: marker === '@revoked' ? 'revoked' : 'cert-authority' };
@@ -2003,7 +1588,7 @@ function verify(node, presented, entries, fingerprints) {
     const isPresented = (entry) => entry.key === key;
     const revoked = found.revoked.find(isPresented);
     if (revoked !== undefined) {
-        throw new errors/* SideloadError */.wR('SSH_HOST_KEY_CHANGED', `${address} shows the host key ${shown}, which line ${revoked.line} of known_hosts revokes`, { node: node.label, hint: 'Do not connect: a revoked key is in the hands of others. Give the node a new one.' });
+        throw new errors/* SideloadError */.wR('SSH_HOST_KEY_CHANGED', `${address} shows the host key ${shown}, which line ${revoked.line} of ${revoked.file} revokes`, { node: node.label, hint: 'Do not connect: a revoked key is in the hands of others. Give the node a new one.' });
     }
     if (found.keys.some(isPresented))
         return;
@@ -2014,15 +1599,15 @@ function verify(node, presented, entries, fingerprints) {
     const named = own.filter(({ host }) => host !== undefined);
     if ((found.keys.length > 0 && !found.withoutPort) || named.length > 0) {
         const known = [
-            ...(found.withoutPort ? [] : found.keys).map(entry => `${entry.type} ${fingerprint(Buffer.from(entry.key, 'base64'))} (line ${entry.line} of known_hosts)`),
+            ...(found.withoutPort ? [] : found.keys).map(entry => `${entry.type} ${fingerprint(Buffer.from(entry.key, 'base64'))} (line ${entry.line} of ${entry.file})`),
             ...named.map(entry => entry.fingerprint),
         ];
-        throw new errors/* SideloadError */.wR('SSH_HOST_KEY_CHANGED', `${address} shows the host key ${shown}, but is known by ${known.join(', ')}`, { node: node.label });
+        throw new errors/* SideloadError */.wR('SSH_HOST_KEY_CHANGED', `${address} shows the host key ${shown}, but is known by ${known.join(', ')}`, { node: node.label, hint: changedHint(node, named.length > 0 ? undefined : found.keys[0]) });
     }
     const unknown = `${address} shows an unknown host key: ${shown}`;
     const authority = found.authorities[0];
     if (authority !== undefined) {
-        throw new errors/* SideloadError */.wR('SSH_HOST_KEY_UNKNOWN', `${unknown}; line ${authority.line} of known_hosts trusts a certificate authority for it, and host certificates can be checked by \`ssh-transport: openssh\` alone`, {
+        throw new errors/* SideloadError */.wR('SSH_HOST_KEY_UNKNOWN', `${unknown}; line ${authority.line} of ${authority.file} trusts a certificate authority for it, and host certificates can be checked by \`ssh-transport: openssh\` alone`, {
             node: node.label,
             hint: `Set \`ssh-transport: openssh\`, or add the line of the host’s own key (\`ssh-keyscan -p ${node.port} ${node.host}\`) after comparing its fingerprint.`,
         });
@@ -2031,6 +1616,10 @@ function verify(node, presented, entries, fingerprints) {
         node: node.label,
         hint: `Run \`ssh-keyscan -p ${node.port} ${node.host}\`, add its output to \`ssh-known-hosts\`, and compare the fingerprint above with \`ssh-keygen -lf\` of the key file in /etc/ssh on the node itself.`,
     });
+}
+function changedHint({ host, port }, entry) {
+    const place = entry === undefined ? '`ssh-host-key-fingerprints`' : `line ${entry.line} of ${entry.file}`;
+    return `Find out why before anything else: a reinstalled node, or somebody in between. If it is the node’s own (\`ssh-keygen -lf\` of the key file in /etc/ssh there), correct ${place}, for a line with the output of \`ssh-keyscan -p ${port} ${host}\`.`;
 }
 function parseFingerprints(lines) {
     return lines.map(line => {
@@ -2190,6 +1779,7 @@ function key_invalid(what, hint) {
 
 
 
+
 function readLayers(host, env, problems) {
     const config = (0,lib_problems/* collect */.Fo)(problems, () => readConfig(host));
     const inventory = (0,lib_problems/* collect */.Fo)(problems, () => readInventory(host, config, env));
@@ -2202,10 +1792,10 @@ function readLayers(host, env, problems) {
 }
 function readReportFiles(host, env = process.env) {
     const files = reportFiles((0,lib_inputs/* parseInputs */.TL)(readLayers(host, env, []).textOf).inputs);
-    return reportProblems(files).length === 0 ? files : {};
+    return (0,report_files/* reportProblems */.Tw)(files).length === 0 ? files : {};
 }
 function reportFiles(inputs) {
-    const entries = REPORT_KINDS.map(kind => [kind, inputs[`report-${kind}`]]);
+    const entries = report_files/* REPORT_KINDS */.tR.map(kind => [kind, inputs[`report-${kind}`]]);
     return Object.fromEntries(entries.filter(([, file]) => file !== undefined));
 }
 function settings_readSettings(host, env = process.env) {
@@ -2221,8 +1811,11 @@ function settings_readSettings(host, env = process.env) {
     for (const name of lib_inputs/* INPUT_NAMES */.Qh) {
         const secret = inputs[name];
         if ((0,lib_inputs/* inputSpec */.mm)(name).type === 'secret' && typeof secret === 'string') {
-            host.mask(secret);
+            host.mask(secret, 'job');
         }
+    }
+    if (!/^(?!-)[^\s\p{C}'`";&<>|(){}]{1,255}$/u.test(inputs['ssh-user'])) {
+        problems.push((0,lib_problems/* problem */.CC)(`\`ssh-user\` ${(0,lib_problems/* shown */.SP)(inputs['ssh-user'])} is not a name of a user`));
     }
     const isSet = (name) => layers.textOf(name) !== undefined;
     const references = inputs.images.flatMap(reference => (0,lib_problems/* collect */.Fo)(problems, () => normalise(reference)) ?? []);
@@ -2293,7 +1886,7 @@ function settings_readSettings(host, env = process.env) {
         : (0,lib_problems/* collect */.Fo)(problems, () => readCluster(inputs, host));
     const smoke = inputs.smoke === 'none' || !isSending ? undefined : readSmoke(inputs, problems);
     const reports = reportFiles(inputs);
-    problems.push(...reportProblems(reports));
+    problems.push(...(0,report_files/* reportProblems */.Tw)(reports));
     (0,lib_problems/* throwProblems */.Jh)(problems);
     if (authentication === undefined || hostKeys === undefined) {
         throw new errors/* SideloadError */.wR('INTERNAL', 'settings without a problem lack a part');
@@ -2352,13 +1945,13 @@ function bundleProblems(inputs) {
     if (bundle === undefined) {
         return [(0,lib_problems/* problem */.CC)('`mode: bundle` needs `bundle`', 'name the file to write')];
     }
-    const path = (0,external_node_path_namespaceObject.resolve)(bundle);
+    const path = (0,external_node_path_.resolve)(bundle);
     const others = {
         archive,
-        ...Object.fromEntries(REPORT_KINDS.map(kind => [`report-${kind}`, inputs[`report-${kind}`]])),
+        ...Object.fromEntries(report_files/* REPORT_KINDS */.tR.map(kind => [`report-${kind}`, inputs[`report-${kind}`]])),
     };
-    const twice = Object.entries(others).filter(([, file]) => file !== undefined && (0,external_node_path_namespaceObject.resolve)(file) === path);
-    const fault = faultOf(path);
+    const twice = Object.entries(others).filter(([, file]) => file !== undefined && (0,external_node_path_.resolve)(file) === path);
+    const fault = (0,report_files/* faultOf */.Kl)(path);
     return [
         ...twice.map(([name]) => (0,lib_problems/* problem */.CC)(`\`${name}\` and \`bundle\` name the same file`, 'give each a file of its own')),
         ...(fault === undefined ? [] : [(0,lib_problems/* problem */.CC)(`\`bundle\`: ${(0,lib_problems/* shown */.SP)(bundle)} ${fault}`)]),
@@ -2407,7 +2000,7 @@ function aliasProblems({ alias, image }, references) {
 }
 function inHome(...names) {
     try {
-        return [(0,external_node_path_namespaceObject.join)((0,external_node_os_.homedir)(), ...names)];
+        return [(0,external_node_path_.join)((0,external_node_os_.homedir)(), ...names)];
     }
     catch {
         return [];
@@ -2415,25 +2008,25 @@ function inHome(...names) {
 }
 function cacheDirectory(env) {
     const given = env.XDG_CACHE_HOME;
-    const homes = inHome('.cache').filter(path => (0,external_node_fs_namespaceObject.existsSync)((0,external_node_path_namespaceObject.dirname)(path)));
-    const [base] = given !== undefined && (0,external_node_path_namespaceObject.isAbsolute)(given) ? [given] : homes;
-    return base === undefined ? undefined : (0,external_node_path_namespaceObject.join)(base, 'kube-sideload', 'layers');
+    const homes = inHome('.cache').filter(path => (0,external_node_fs_.existsSync)((0,external_node_path_.dirname)(path)));
+    const [base] = given !== undefined && (0,external_node_path_.isAbsolute)(given) ? [given] : homes;
+    return base === undefined ? undefined : (0,external_node_path_.join)(base, 'kube-sideload', 'layers');
 }
 function readInventory(host, config, env) {
     const named = host.input('inventory')?.trim() || config?.settings.inventory?.trim() || env.KUBE_SIDELOAD_INVENTORY?.trim();
     const configuration = env.XDG_CONFIG_HOME ? [env.XDG_CONFIG_HOME] : inHome('.config');
     const places = [
         '/etc/kube-sideload/inventory.yaml',
-        ...configuration.map(directory => (0,external_node_path_namespaceObject.join)(directory, 'kube-sideload', 'inventory.yaml')),
+        ...configuration.map(directory => (0,external_node_path_.join)(directory, 'kube-sideload', 'inventory.yaml')),
     ];
-    const file = named || places.find(place => (0,external_node_fs_namespaceObject.existsSync)(place));
+    const file = named || places.find(place => (0,external_node_fs_.existsSync)(place));
     return readSettingsFile('inventory', file);
 }
 function readConfig(host) {
     return readSettingsFile('config', host.input('config')?.trim() || foundConfig(host));
 }
 function foundConfig({ defaultConfig }) {
-    return defaultConfig !== undefined && (0,external_node_fs_namespaceObject.existsSync)(defaultConfig) ? defaultConfig : undefined;
+    return defaultConfig !== undefined && (0,external_node_fs_.existsSync)(defaultConfig) ? defaultConfig : undefined;
 }
 function readSettingsFile(owner, file) {
     return file === undefined ? { nodes: [], settings: {} } : parseInventory(readText(owner, file), file, owner);
@@ -2461,7 +2054,7 @@ function readAuthentication(inputs, host, env) {
     }
     const read = (file) => {
         const text = readText('ssh-private-key-file', file);
-        host.mask(text);
+        host.mask(text, 'runner');
         return parsePrivateKey(text, passphrase);
     };
     const named = inputs['ssh-private-key-file'];
@@ -2475,7 +2068,7 @@ function readAuthentication(inputs, host, env) {
     }
     const file = ['id_ed25519', 'id_ecdsa', 'id_rsa']
         .flatMap(name => inHome('.ssh', name))
-        .find(place => (0,external_node_fs_namespaceObject.existsSync)(place));
+        .find(place => (0,external_node_fs_.existsSync)(place));
     if (agent === undefined && file === undefined) {
         throw new errors/* SideloadError */.wR('INPUT_INVALID', 'no SSH key: neither `ssh-private-key` nor `ssh-private-key-file` is set, there is none in `~/.ssh`, and no ssh-agent', {
             hint: 'pass the key that the nodes know in `ssh-private-key`',
@@ -2513,8 +2106,8 @@ function readOpenssh(inputs, host, problems) {
             return { text: opensshKey(text) };
         }
         if (file !== undefined) {
-            host.mask(readText('ssh-private-key-file', file));
-            return { file: (0,external_node_path_namespaceObject.resolve)(file) };
+            host.mask(readText('ssh-private-key-file', file), 'runner');
+            return { file: (0,external_node_path_.resolve)(file) };
         }
         return undefined;
     });
@@ -2528,7 +2121,7 @@ function readOpenssh(inputs, host, problems) {
             ? { text: `${knownHosts}\n` }
             : knownHostsFile === undefined
                 ? undefined
-                : { file: (0,external_node_path_namespaceObject.resolve)(knownHostsFile) },
+                : { file: (0,external_node_path_.resolve)(knownHostsFile) },
         connectTimeoutMs: inputs['connect-timeout'] * 1000,
     };
 }
@@ -2542,16 +2135,16 @@ function readHostKeys(inputs, isOpenssh, host) {
     const given = inputs['ssh-known-hosts'];
     const fingerprints = inputs['ssh-host-key-fingerprints'];
     if (given !== undefined) {
-        return hostKeyPolicy({ knownHosts: given, fingerprints });
+        return hostKeyPolicy({ knownHosts: parseKnownHosts(given, '`ssh-known-hosts`'), fingerprints });
     }
     const named = inputs['ssh-known-hosts-file'];
-    const files = [...inHome('.ssh', 'known_hosts'), '/etc/ssh/ssh_known_hosts'].filter(file => (0,external_node_fs_namespaceObject.existsSync)(file));
+    const files = [...inHome('.ssh', 'known_hosts'), '/etc/ssh/ssh_known_hosts'].filter(file => (0,external_node_fs_.existsSync)(file));
     const knownHosts = named !== undefined
-        ? parseKnownHosts(readText('ssh-known-hosts-file', named))
+        ? parseKnownHosts(readText('ssh-known-hosts-file', named), named)
         : files.flatMap(file => {
             const leftOut = (fault) => host.warning(`${file}, ${fault}; it is left out`);
             try {
-                return parseKnownHosts((0,external_node_fs_namespaceObject.readFileSync)(file, 'utf8'), leftOut);
+                return parseKnownHosts((0,external_node_fs_.readFileSync)(file, 'utf8'), file, leftOut);
             }
             catch (error) {
                 leftOut((0,errors/* messageOf */.bD)(error));
@@ -2631,34 +2224,52 @@ function readKubeconfig(given, host) {
         return undefined;
     }
     if (given.includes('\n') || given.trimStart().startsWith('{')) {
-        maskSecrets(given, host);
+        maskCredentials(given, 'job', host);
         return { content: given };
     }
-    if (!(0,external_node_fs_namespaceObject.existsSync)(given)) {
+    if (!(0,external_node_fs_.existsSync)(given)) {
         if (/\bapiVersion\b/.test(given) || /^[A-Za-z0-9+/]{100,}=*$/.test(given)) {
             throw new errors/* SideloadError */.wR('KUBECONFIG_INVALID', '`kubeconfig` is neither a path nor the content of a kubeconfig: its line breaks are lost, or it is encoded', { hint: 'Store the file whole and unchanged, with its line breaks, in the secret.' });
         }
-        throw new errors/* SideloadError */.wR('KUBECONFIG_INVALID', `\`kubeconfig\`: there is no file ${(0,lib_problems/* shown */.SP)(given)}`);
+        throw new errors/* SideloadError */.wR('KUBECONFIG_INVALID', `\`kubeconfig\`: there is no file ${(0,lib_problems/* shown */.SP)(given)}`, {
+            hint: `Give the path from ${process.cwd()} or an absolute one, or the content of the file.`,
+        });
     }
+    maskCredentials((0,lib_problems/* collect */.Fo)([], () => readText('kubeconfig', given)) ?? '', 'runner', host);
     return { path: given };
 }
-function maskSecrets(kubeconfig, host) {
-    for (const [, secret] of kubeconfig.matchAll(/["']?\b(?:token|password|client-key-data|client-secret|id-token|refresh-token)["']?\s*:\s*("[^"\n]+|'[^'\n]+|[^\s"',}]+)/g)) {
-        if (secret !== undefined) {
-            host.mask(secret.replace(/^["']/, ''));
-        }
+function maskCredentials(kubeconfig, origin, host) {
+    for (const secret of credentialsOf(kubeconfig)) {
+        host.mask(secret, origin);
     }
 }
 function readText(input, file) {
     try {
-        return (0,external_node_fs_namespaceObject.readFileSync)(file, 'utf8');
+        return (0,external_node_fs_.readFileSync)(file, 'utf8');
     }
     catch (cause) {
         const reason = cause.code;
         throw new errors/* SideloadError */.wR('INPUT_INVALID', `\`${input}\`: cannot read ${(0,lib_problems/* shown */.SP)(file)} (${reason})`, {
-            hint: (0,lib_inputs/* inputSpec */.mm)(input).help,
+            hint: fileHint(file, reason),
             cause,
         });
+    }
+}
+function fileHint(file, reason) {
+    const place = (0,external_node_path_.isAbsolute)(file) ? 'on this machine' : `from ${process.cwd()}`;
+    switch (reason) {
+        case 'ENOENT':
+        case 'ENOTDIR':
+            return file.startsWith('~')
+                ? 'write the whole path: only a shell knows `~`'
+                : `correct the path, which is looked for ${place}, or have an earlier step write the file`;
+        case 'EISDIR':
+            return 'name a file in that directory';
+        case 'EACCES':
+        case 'EPERM':
+            return `let the job’s user (${process.getuid?.() ?? 'as the system names it'}) read it, or run the job as one who may`;
+        default:
+            return 'look at it on this machine, as the user of the job';
     }
 }
 function duplicates(input, items) {
@@ -2666,6 +2277,8 @@ function duplicates(input, items) {
     return [...twice].map(item => (0,lib_problems/* problem */.CC)(`\`${input}\` names ${JSON.stringify(item)} more than once`, 'remove the second one'));
 }
 
+// EXTERNAL MODULE: ./lib/report/units.js
+var units = __nccwpck_require__(8492);
 ;// CONCATENATED MODULE: ./lib/node/node.js
 
 
@@ -2686,9 +2299,10 @@ function node_newNode(settings) {
         staged: new Set(),
         kept: [],
         hasPinned: false,
+        noted: undefined,
         lock: undefined,
         findings: [],
-        checked: [],
+        seen: [],
         retention: undefined,
         error: undefined,
     };
@@ -2745,34 +2359,52 @@ function describeImage({ reference, image, stage, held }) {
     return `needs ${reference}${there === 0 ? '' : `, and has ${there} of its ${image.layers.length} layers`}`;
 }
 function nodeReport(node) {
-    const { settings, machine, facts, images, findings, checked, retention, error } = node;
+    const { settings, machine, facts, images, findings, seen, retention, error } = node;
     return {
         node: settings.label,
         address: `${settings.host}:${settings.port}`,
         kubernetesName: kubernetesName(node),
         platform: machine === undefined ? undefined : formatPlatform(machine.platform),
         runtime: facts === undefined ? undefined : `${facts.runtime.name} ${facts.runtime.version}`,
-        images: [
-            ...images.map(({ reference, image, isSandbox, stage, estimate, outcome, bytesSent, smoke, error: fault }) => ({
-                reference,
-                imageId: image.imageId,
-                ...(isSandbox && { isSandbox }),
-                outcome,
-                estimatedBytes: isSent(node, { reference, stage }) ? estimate.bytes : 0,
-                isEstimateExact: estimate.isExact,
-                bytesSent,
-                smoke,
-                error: fault === undefined ? undefined : (0,report_report/* errorReport */.ZV)(fault),
-            })),
-            ...checked,
-        ],
+        images: images.length > 0 ? images.map(image => imageReport(node, image)) : seen.map(checkReport),
         bytesSent: images.reduce((sum, image) => sum + image.bytesSent, 0),
         startedAt: new Date(node.startedAtMs).toISOString(),
         endedAt: new Date(node.endedAtMs).toISOString(),
         durationMs: Math.max(0, node.endedAtMs - node.startedAtMs),
         findings,
         retention,
-        error: error === undefined ? undefined : (0,report_report/* errorReport */.ZV)(error),
+        error: error === undefined ? undefined : (0,report/* errorReport */.ZV)(error),
+    };
+}
+function imageReport(node, image) {
+    const { reference, isSandbox, stage, estimate, outcome, bytesSent, smoke, error } = image;
+    const last = node.seen.find(one => one.reference === reference);
+    return {
+        reference,
+        imageId: image.image.imageId,
+        ...(isSandbox && { isSandbox }),
+        outcome,
+        isHeld: last !== undefined && last.drift === undefined && outcome !== 'restored',
+        estimatedBytes: isSent(node, { reference, stage }) ? estimate.bytes : 0,
+        isEstimateExact: estimate.isExact,
+        bytesSent,
+        smoke,
+        drift: last?.drift,
+        error: error === undefined ? undefined : (0,report/* errorReport */.ZV)(error),
+    };
+}
+function checkReport({ reference, imageId, drift, error }) {
+    const isHeld = drift === undefined;
+    return {
+        reference,
+        imageId,
+        outcome: isHeld ? 'present' : 'none',
+        isHeld,
+        estimatedBytes: 0,
+        isEstimateExact: true,
+        bytesSent: 0,
+        drift,
+        error,
     };
 }
 function shortId(imageId) {
@@ -2791,7 +2423,7 @@ function describeNode({ facts, settings: { label }, connection }) {
         privilege === 'user'
             ? 'as a user who may load images by podman and ask for them'
             : `as ${as}${facts.isNarrow ? ' for some commands' : ''}`,
-        `${formatBytes(disk.freeBytes)} free on ${disk.path}`,
+        `${(0,units/* formatBytes */.z)(disk.freeBytes)} free on ${disk.path}`,
     ].join(', ');
 }
 
@@ -2913,11 +2545,13 @@ function planNode(images, { platform }, held) {
             const built = variants.map(variant => formatPlatform(variant.platform)).join(', ');
             return `${reference} is built for ${built}, and the node is ${formatPlatform(platform)}`;
         });
-        throw new errors/* SideloadError */.wR('PLATFORM_MISMATCH', faults.join('\n'));
+        throw new errors/* SideloadError */.wR('PLATFORM_MISMATCH', faults.join('\n'), {
+            hint: `Build it for the node’s architecture too (\`docker build --platform ${formatPlatform(platform)}\`), or take the node off the list (by \`node-selector\` with nodes from the cluster).`,
+        });
     }
     return chosen.flatMap(({ reference, image }) => image === undefined
         ? []
-        : [{ reference, image, action: plan_faultOf(held.get(reference), image) === undefined ? 'keep' : 'send' }]);
+        : [{ reference, image, action: faultOf(held.get(reference), image) === undefined ? 'keep' : 'send' }]);
 }
 function planLayers({ manifest, layers }, held) {
     return layers.map((_, index) => held[index]?.find(({ digest }) => manifest === undefined || manifest.layerDigests[index] === digest));
@@ -2958,7 +2592,7 @@ function differenceOf(held, { imageId, platform }) {
     }
     return held.unpacked ? undefined : { kind: 'not-unpacked', says: 'its layers are not unpacked' };
 }
-function plan_faultOf(held, image) {
+function faultOf(held, image) {
     return differenceOf(held, image)?.says;
 }
 
@@ -3001,14 +2635,44 @@ function createMeter() {
     return { stream, result };
 }
 
+;// CONCATENATED MODULE: ./lib/runtime/processes.js
+const OURS_BY_SUDO = '^([^[:space:]]*/)?(sudo|sh|ctr|k3s|k0s|microk8s)[[:space:]].*';
+const PROCESSES = `
+containers_of() { sed -n -e 's/.*\\(kubepods\\).*/\\1/p' -e 's/.*\\([0-9a-f]\\{64\\}\\).*/\\1/p' "/proc/$1/cgroup" 2>/dev/null | sort -u; }
+about() {
+  name= uid= euid= inner=unknown
+  { while read -r field first second rest; do
+    case $field in Name:) name=$first ;; Uid:) uid=$first euid=$second ;; NSpid:) inner=$second; break ;; esac
+  done <"/proc/$1/status"; } 2>/dev/null
+  [ -n "$euid" ] && [ -z "$inner" ] && [ "$(containers_of "$1")" = "$(containers_of 1)" ]
+}
+login_of() {
+  login=
+  { read -r login <"/proc/$1/loginuid"; } 2>/dev/null # which ends without a line break
+  printf '%s' "\${login#4294967295}"
+}
+ours() {
+  me=$(id -u)
+  for process in $(printf '%s\\n' "$1" | grep -lsaFf - /proc/[0-9]*/cmdline); do
+    process=\${process#/proc/} process=\${process%/cmdline}
+    about "$process" || continue
+    case " 0 $me \${SUDO_UID:-0} " in *" $uid "*) ;; *) continue ;; esac
+    case " 0 $me " in *" $euid "*) ;; *) continue ;; esac
+    login=$(login_of "$process")
+    case " 0 $me \${SUDO_UID:-0} " in *" \${login:-0} "*) ;; *) continue ;; esac
+    case $name in sh | tar | skopeo | podman | ctr | docker | k3s | k0s | microk8s | sudo | doas | env | nice | ionice | timeout) printf '%s\\n' "$process" ;; esac
+  done
+}`;
+
 ;// CONCATENATED MODULE: ./lib/runtime/cri.js
+
 const NO_SUCH_IMAGE = '[Nn]o such image';
 const EXIT_CODE_1 = '^exit code 1$';
 const NEVER = '.^';
 function asRoot({ privilege }) {
     return privilege === 'sudo' || privilege === 'doas' ? [privilege, '-n'] : [];
 }
-const CRI = `
+const CRI = `${PROCESSES}
 answer() {
   nothing=$1
   shift
@@ -3036,17 +2700,37 @@ inspect_by_cri() {
   section "cri $1"; printf '%s' "$said"
 }
 end_processes() { # end_processes SIGNAL NAME
-  if command -v pkill >/dev/null; then as_root pkill "-$1" -f "[\${2%"\${2#?}"}]\${2#?}"; return; fi
-  for process in $running; do
-    process=\${process#/proc/}
-    as_root kill "-$1" "\${process%/cmdline}"
-  done
+  left=
+  for process in $running; do kill "-$1" "$process" || left="$left $process"; done
+  [ -n "$left" ] || return 0
+  if [ -z "$NARROW" ]; then as_root kill "-$1" $left
+  else as_root pkill "-$1" -u 0 --ns 1 --nslist pid,user -f "${OURS_BY_SUDO}[\${2%"\${2#?}"}]\${2#?}"
+  fi
 }
+end_input() {
+  wrappers=' ' importer=
+  for process in $running; do
+    { read -r name <"/proc/$process/comm"; } || continue
+    if [ "$name" = sh ]; then wrappers="$wrappers$process "; else importer=$process; fi
+  done
+  for stat in /proc/[0-9]*/stat; do
+    { read -r process name state parent rest <"$stat"; } || continue
+    case $name:$wrappers in '(cat):'*" $parent "* | '(dd):'*" $parent "*) kill "$process" ;; esac
+  done
+  kill $wrappers
+} 2>/dev/null
 end_imports() {
-  for attempt in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
-    running=$(printf '%s\\n' "\${1%:*}" | grep -lsaFf - /proc/[0-9]*/cmdline) # 2, whatever is found, when a process ends meanwhile
+  attempt=0 due=150
+  while [ $attempt -lt $((due + 25)) ]; do
+    running=$(ours "\${1%:*}")
     [ -n "$running" ] || return 0
-    case $attempt in 1) end_processes TERM "\${1%:*}" ;; 15) end_processes KILL "\${1%:*}" ;; esac 2>/dev/null
+    end_input
+    [ $attempt != 10 ] || [ -n "$importer" ] || due=10
+    case $((attempt - due)) in
+      0) end_processes TERM "\${1%:*}" 2>/dev/null ;;
+      15) end_processes KILL "\${1%:*}" 2>/dev/null ;;
+    esac
+    attempt=$((attempt + 1))
     sleep 0.2
   done
 }
@@ -3074,7 +2758,7 @@ function flatPairs(pairs) {
 function heldBy(heldAt) {
     return (sections, references) => new Map(references.map((reference, number) => [reference, heldAt(sections, number)]));
 }
-function variables({ tools, criSocket }, references) {
+function variables({ tools, criSocket, isNarrow }, references) {
     const command = (name) => tools[name]?.join(' ') ?? '';
     return {
         CRICTL: command('crictl'),
@@ -3083,6 +2767,7 @@ function variables({ tools, criSocket }, references) {
         PODMAN: command('podman'),
         DOCKER: command('docker'),
         SOCKET: criSocket,
+        NARROW: isNarrow ? 'yes' : '',
         REFERENCES: references.join('\n'),
     };
 }
@@ -3110,23 +2795,8 @@ function cri_parseJson(text) {
     }
 }
 
-;// CONCATENATED MODULE: ./lib/runtime/names.js
-
-const FREE_NAME = `  ! has_name "$reference" || free_name "$reference" >&2 || exit 1`;
-function freeNames(names, facts, references) {
-    return { body: `${names}${eachReference(FREE_NAME)}`, variables: variables(facts, references) };
-}
-function findNames(names, facts, references) {
-    return {
-        body: `${names}${eachReference('  ! has_name "$reference" || section "name $number"')}`,
-        variables: variables(facts, references),
-    };
-}
-function foundNames(sections, references) {
-    return references.filter((_, number) => sections.has(`name ${number}`));
-}
-
 ;// CONCATENATED MODULE: ./lib/runtime/staging.js
+
 
 const STAGE_PREFIX = 'kube-sideload.invalid/';
 const STALE_AFTER_MS = 5 * 24 * 3600 * 1000;
@@ -3157,16 +2827,15 @@ function abandonedReferences(references, runId, nowMs) {
         return (owner === runId && !isKept) || (start !== undefined && nowMs - start.getTime() > STALE_AFTER_MS);
     });
 }
-const LET_IMPORTS_END = `
+const LET_IMPORTS_END = `${PROCESSES}
 let_imports_end() {
-  for process in $(printf '%s\\n' "$2" | grep -lsaFf - /proc/[0-9]*/cmdline); do
-    process=\${process#/proc/} process=\${process%/cmdline}
-    { read -r name <"/proc/$process/comm"; } 2>/dev/null && [ "$name" = tar ] || continue
+  for process in $(ours "$2"); do
+    about "$process" && [ "$name" = tar ] || continue
     kill "$process" 2>/dev/null || as_root kill "$process" 2>/dev/null
   done
   attempt=0
   while [ $attempt -lt 250 ]; do
-    printf '%s\\n' "\${1%:*}" | grep -qsaFf - /proc/[0-9]*/cmdline || return 0
+    [ -n "$(ours "\${1%:*}")" ] || return 0
     attempt=$((attempt + 1))
     sleep 0.2
   done
@@ -3174,7 +2843,75 @@ let_imports_end() {
   exit 1
 }`;
 
+;// CONCATENATED MODULE: ./lib/runtime/leases.js
+
+const LEASES = '/var/lib/kube-sideload';
+const NOTE = `${LEASES}/lease-`;
+const PROVING_PAGES = 50;
+const FEED = [
+    'feed() { page=$(getconf PAGESIZE 2>/dev/null) || page=65536',
+    `said=$(dd bs="$page" count=${PROVING_PAGES} iflag=fullblock 2>&1 >&3)`,
+    `case $said in "${PROVING_PAGES}+0 records in"*) note "$@" ;; esac`,
+    'exec cat >&3; }',
+].join('; ');
+const NOTE_LEASE = [
+    `note() { set -- $("$@" leases ls 2>/dev/null </dev/null 3>&- | sed -n "s/^\\([0-9]*-[0-9A-Za-z_-]\\{4\\}\\) *\\([0-9]\\{4\\}\\)-\\(..\\)-\\(..\\)T\\(..\\):\\(..\\):\\(..\\).*/\\2\\3\\4\\5\\6\\7 \\1/p" |` +
+        ` while read -r created id; do [ "$created" -lt "$began" ] || [ -h "${NOTE}$id" ] || printf "%s " "$id"; done)`,
+    '[ $# = 1 ] || return 0',
+    `{ [ -d ${LEASES} ] || $root mkdir -p ${LEASES}; $root ln -sT "\${stage##*/}.$$" "${NOTE}$1"; } >/dev/null 2>&1 </dev/null 3>&-; }`,
+].join('; ');
+const IMPORT = [
+    'stage=$0 platform=$1 flags=$2 root=$3',
+    'shift 3',
+    'began=$(date +%Y%m%d%H%M%S)',
+    FEED,
+    NOTE_LEASE,
+    'feed "$@" 3>&1 | { "$@" images import --base-name "$stage" --platform "$platform" $flags -; code=$?',
+    '[ $code = 0 ] || { read -r self rest </proc/self/stat; for stat in /proc/[0-9]*/stat; do' +
+        ' { read -r process name state parent rest <"$stat"; } 2>/dev/null && [ "$parent" = $$ ] && [ "$process" != "$self" ] && kill -s PIPE "$process"; done; }' +
+        ' 2>/dev/null',
+    'exit $code; }',
+    'code=$?',
+    `for link in ${NOTE}*; do [ "$(readlink "$link" 2>/dev/null)" = "\${stage##*/}.$$" ] || continue` +
+        `; if [ $code = 0 ]; then $root rm -f "$link"` +
+        `; else { said=$("$@" leases delete "\${link#${NOTE}}" 2>&1) || case $said in *": not found"*) ;; *) false ;; esac && $root rm -f "$link"; }` +
+        ' >/dev/null 2>&1 </dev/null & fi; done',
+    'exit $code',
+].join('; ');
+function importWithLease(ctr, root, { stageName, platform, flags, }) {
+    return ['sh', '-c', IMPORT, stageName, platform, flags.join(' '), root.join(' '), ...ctr];
+}
+const NO_LEASE = ': not found$|^(sudo|doas): ';
+const SETTLE_LEASES = `
+settle_leases() {
+  for link in ${NOTE}*; do
+    owner=$(readlink "$link") && [ -r /proc/1/cmdline ] || continue
+    lease=\${link#${NOTE}}
+    case $lease:$owner in *[!0-9A-Za-z_-]*:* | *:*[!0-9a-z.]*) continue ;; esac
+    ! grep -qsaF "${STAGE_PREFIX}\${owner%.*}" "/proc/\${owner##*.}/cmdline" || continue
+    answer '${NO_LEASE}' ctr leases delete "$lease" || case $why in *': not found'*) ;; *) continue ;; esac
+    as_root rm -f "$link"
+  done
+}`;
+
+;// CONCATENATED MODULE: ./lib/runtime/names.js
+
+const FREE_NAME = `  ! has_name "$reference" || free_name "$reference" >&2 || exit 1`;
+function freeNames(names, facts, references) {
+    return { body: `${names}${eachReference(FREE_NAME)}`, variables: variables(facts, references) };
+}
+function findNames(names, facts, references) {
+    return {
+        body: `${names}${eachReference('  ! has_name "$reference" || section "name $number"')}`,
+        variables: variables(facts, references),
+    };
+}
+function foundNames(sections, references) {
+    return references.filter((_, number) => sections.has(`name ${number}`));
+}
+
 ;// CONCATENATED MODULE: ./lib/runtime/containerd.js
+
 
 
 
@@ -3196,17 +2933,11 @@ const containerd = {
     remove,
 };
 function importArchive(facts, stage, platform) {
-    return [
-        ...ctrOf(facts),
-        'images',
-        'import',
-        '--base-name',
-        stageName(stage),
-        '--platform',
-        `${platform.os}/${platform.architecture}`,
-        ...unpackFlags(facts),
-        '-',
-    ];
+    return importWithLease(ctrOf(facts), asRoot(facts), {
+        stageName: stageName(stage),
+        platform: `${platform.os}/${platform.architecture}`,
+        flags: unpackFlags(facts),
+    });
 }
 function ctrOf(facts) {
     const ctr = facts.tools.ctr ?? ['ctr'];
@@ -3360,14 +3091,15 @@ function tag(facts, pairs) {
 }
 function remove(facts, references) {
     return {
-        body: `${NAMES}${eachReference(`  end_imports "$reference"\n${FREE_NAME}`)}`,
+        body: `${NAMES}${SETTLE_LEASES}${eachReference(`  end_imports "$reference"\n${FREE_NAME}`)}
+settle_leases`,
         variables: variables(facts, references),
     };
 }
 
 ;// CONCATENATED MODULE: ./lib/runtime/crio-pins.js
 const crio_pins_DIRECTORY = '/etc/crio';
-const FILE = `${crio_pins_DIRECTORY}/crio.conf.d/99-kube-sideload.conf`;
+const crio_pins_FILE = `${crio_pins_DIRECTORY}/crio.conf.d/99-kube-sideload.conf`;
 const PINS_HEAD = [
     '# Images that kube-sideload has pinned, and by which run. It writes this file anew.',
     '[crio.image]',
@@ -3381,10 +3113,10 @@ function formatOf(lines) {
 const CRIO_PINS = `
 nl='
 '
-ours() { as_root cat ${FILE} 2>/dev/null | sed -n 's/^  "\\([^"]*\\)", # \\([0-9a-z]*\\)$/\\1 \\2/p'; }
+ours() { as_root cat ${crio_pins_FILE} 2>/dev/null | sed -n 's/^  "\\([^"]*\\)", # \\([0-9a-z]*\\)$/\\1 \\2/p'; }
 theirs() {
   { echo crio.conf; as_root ls ${crio_pins_DIRECTORY}/crio.conf.d 2>/dev/null | sed 's|^|crio.conf.d/|'; } | while read -r name; do
-    [ "${crio_pins_DIRECTORY}/$name" = ${FILE} ] || as_root cat "${crio_pins_DIRECTORY}/$name" 2>/dev/null </dev/null |
+    [ "${crio_pins_DIRECTORY}/$name" = ${crio_pins_FILE} ] || as_root cat "${crio_pins_DIRECTORY}/$name" 2>/dev/null </dev/null |
       sed "s/#[^\\"']*$//" | { tr '\\n' ' '; echo; } | sed -n 's/.*pinned_images *= *\\[\\([^]]*\\)\\].*/\\1/p'
   done | tail -n 1 | grep -oE "\\"[^\\"]*\\"|'[^']*'"
 }
@@ -3405,12 +3137,12 @@ reload() {
 change() {
   wanted=$(cat) new=
   [ -z "$wanted" ] || new=$(printf '%s\\n' "$wanted" | content)
-  [ "$new" != "$(as_root cat ${FILE} 2>/dev/null)" ] || return 0
-  if [ -z "$new" ]; then as_root rm -f ${FILE}
+  [ "$new" != "$(as_root cat ${crio_pins_FILE} 2>/dev/null)" ] || return 0
+  if [ -z "$new" ]; then as_root rm -f ${crio_pins_FILE}
   else
     as_root mkdir -p ${crio_pins_DIRECTORY}/crio.conf.d &&
       as_root find / -maxdepth 0 -fprintf ${crio_pins_DIRECTORY}/.kube-sideload "$(printf '%s\\n' "$new" | format)" &&
-      as_root mv -f ${crio_pins_DIRECTORY}/.kube-sideload ${FILE}
+      as_root mv -f ${crio_pins_DIRECTORY}/.kube-sideload ${crio_pins_FILE}
   fi && reload >&2
 }
 pin() {
@@ -3437,16 +3169,15 @@ function unpackedAt(stage) {
     return `${UNPACKED}${runOf(stage)}.${stage.slice(stage.lastIndexOf(':') + 1)}-`;
 }
 function podman_load_importArchive(facts, stage) {
-    const podman = (facts.tools.podman ?? ['podman']).join(' ');
     const script = [
         'umask 077',
         `d=$(mktemp -d ${unpackedAt(stage)}XXXXXX) || exit`,
         'kept=; trap "[ -n \\"\\$kept\\" ] || rm -rf $d" EXIT',
         'trap "exit 1" HUP INT TERM',
-        `mkdir $d/oci && tar -xf - -C $d/oci && sudo -n ${podman} load --quiet --input $d/oci >$d/loaded` +
+        `mkdir $d/oci && tar -xf - -C $d/oci && sudo -n "$@" load --quiet --input $d/oci >$d/loaded` +
             ` && find $d/oci -type f -size +${KEPT_BLOCKS} -exec rm -f {} + && kept=yes`,
     ];
-    return ['sh', '-c', script.join('; ')];
+    return ['sh', '-c', script.join('; '), 'sh', ...(facts.tools.podman ?? ['podman'])];
 }
 const CONFIG_BY_PODMAN = `as_root $PODMAN image inspect --format '{"os":"{{.Os}}","architecture":"{{.Architecture}}","id":"{{.Id}}"}' "$reference" 2>/dev/null`;
 const podman_load_INSPECT = `${CRI}${eachReference(`  case $reference in
@@ -3537,17 +3268,16 @@ function commandsFor({ privilege }) {
 function crio_importArchive(facts, stage) {
     const { skopeo, podman = ['podman'] } = facts.tools;
     const root = [...asRoot(facts), ''].join(' ');
-    const byPodman = podman.join(' ');
     const store = skopeo !== undefined
-        ? `${root}${skopeo.join(' ')} --tmpdir $d copy --quiet oci:$d/oci containers-storage:${stage}`
-        : `i=$(${root}env TMPDIR=$d ${byPodman} pull --quiet oci:$d/oci) && ${root}${byPodman} tag $i ${stage}`;
+        ? `${root}"$@" --tmpdir $d copy --quiet oci:$d/oci containers-storage:$0`
+        : `i=$(${root}env TMPDIR=$d "$@" pull --quiet oci:$d/oci) && ${root}"$@" tag $i $0`;
     const script = [
         `d=$(mktemp -d ${UNPACKED}${runOf(stage)}.XXXXXX) || exit`,
         `trap "rm -rf $d 2>/dev/null || ${root}rm -rf $d" EXIT`,
         'trap "exit 1" HUP INT TERM',
         `mkdir $d/oci && tar -xf - -C $d/oci && { (trap "" HUP INT; ${store}) >$d/said 2>&1 || { cat $d/said >&2; exit 1; }; }`,
     ];
-    return ['sh', '-c', script.join('; ')];
+    return ['sh', '-c', script.join('; '), stage, ...(skopeo ?? podman)];
 }
 const crio_INSPECT = `${CRI}${eachReference(`  if [ -n "$SKOPEO" ]; then config=$(as_root $SKOPEO inspect --config "containers-storage:$reference" 2>/dev/null)
   else config=$(${CONFIG_BY_PODMAN})
@@ -3880,15 +3610,26 @@ function root_refusal({ target }, said) {
         ? `sudo does not take the password of ${target.user}`
         : `sudo refused ${target.user}: ${said || 'without a word'}`, {
         node: target.label,
-        hint: isWrong ? 'Correct the secret; try it on the node with `sudo -k -v`, as this user.' : sudoHint(said),
+        hint: isWrong
+            ? 'Correct the secret; try it on the node with `sudo -k -v`, as this user.'
+            : rootHint('sudo', said),
     });
 }
-function sudoHint(said) {
+function rootHint(command, said) {
+    if (/(sudo|doas):( command)? not found/.test(said)) {
+        return 'Log in as root (`root@` before the address), or install sudo or doas on the node.';
+    }
+    if (command.startsWith('doas')) {
+        return 'Add `permit nopass USER as root` with the user’s name to /etc/doas.conf on the node, or log in as root; doas takes no password from a job.';
+    }
     if (/must have a tty/.test(said)) {
         return 'Its sudoers has `requiretty`, and a terminal would garble the image: add `Defaults:USER !requiretty`.';
     }
-    if (/password is required|Authentication required/i.test(said)) {
-        return 'Give the user `NOPASSWD` (doas: `nopass`), or pass `sudo-password`.';
+    if (/password is required/i.test(said)) {
+        return 'Give the user `NOPASSWD` rights (docs/privileges has a file for each runtime), or pass `sudo-password`.';
+    }
+    if (/not in the sudoers file|not allowed to (run sudo|execute)|may not run sudo/.test(said)) {
+        return 'Give the user rights on the node: docs/privileges has a file of sudoers for each runtime.';
     }
     return undefined;
 }
@@ -3913,12 +3654,13 @@ function assertRoom(facts, reference, { archiveBytes, layersBytes }) {
     ];
     for (const { disk, bytes } of needs) {
         if (bytes > disk.freeBytes) {
-            throw new errors/* SideloadError */.wR('DISK_FULL', `${reference} needs ${formatBytes(bytes)} on ${disk.path} of the node, and ${formatBytes(disk.freeBytes)} are free`);
+            throw new errors/* SideloadError */.wR('DISK_FULL', `${reference} needs ${(0,units/* formatBytes */.z)(bytes)} on ${disk.path} of the node, and ${(0,units/* formatBytes */.z)(disk.freeBytes)} are free`);
         }
     }
 }
 
 ;// CONCATENATED MODULE: ./lib/node/facts.js
+
 
 
 
@@ -3932,6 +3674,7 @@ const CLIENTS = {
     docker: ['docker'],
 };
 const PRIVILEGES = { 'sudo -n': 'sudo', 'doas -n': 'doas' };
+const IDENTITY = /^[0-9a-f-]{36}\npid:\[\d+\]\n\S+$/;
 function parseMachine(sections, label) {
     const fail = (code, message) => new errors/* SideloadError */.wR(code, message, { node: label });
     const text = (name) => sections.get(name) ?? '';
@@ -3940,7 +3683,7 @@ function parseMachine(sections, label) {
     const mayLoad = allowed.includes('load') && allowed.includes('inspect');
     if (refusal !== undefined && !mayLoad) {
         const message = refusalText(text('as-root'), refusal, allowed);
-        throw new errors/* SideloadError */.wR('SUDO_REFUSED', message, { node: label, hint: sudoHint(refusal) });
+        throw new errors/* SideloadError */.wR('SUDO_REFUSED', message, { node: label, hint: rootHint(text('as-root'), refusal) });
     }
     const platform = fromUname(text('machine'));
     if (platform === undefined) {
@@ -3949,6 +3692,7 @@ function parseMachine(sections, label) {
     return {
         platform,
         kubernetesName: text('kubernetes-name'),
+        identity: IDENTITY.test(text('identity').trim()) ? text('identity').trim() : undefined,
         privilege: refusal !== undefined ? 'user' : text('uid') === '0' ? 'root' : (PRIVILEGES[text('as-root')] ?? 'none'),
         kubelet: parseKubelet(text('kubelet-configuration'), text('kubelet-gc-threshold')),
         isNarrow: text('narrow') === 'yes' && refusal === undefined,
@@ -3986,7 +3730,10 @@ function parseFacts(sections, label) {
         throw fail('RUNTIME_UNSUPPORTED', `the runtime behind ${criSocket} is ${criName}`);
     }
     if (runtime === undefined && Object.keys(tools).length === 0) {
-        throw fail('RUNTIME_NOT_FOUND', `the node has no client program for the runtime behind ${criSocket}`);
+        throw new errors/* SideloadError */.wR('RUNTIME_NOT_FOUND', `the node has no client program for the runtime behind ${criSocket}`, {
+            node: label,
+            hint: `Install what the runtime is spoken to with, in a directory of ${SEARCH_PATH}: ctr, skopeo or podman (and crictl), or docker.`,
+        });
     }
     if (machine.privilege === 'user' && runtime !== 'cri-o') {
         throw fail('SUDO_REFUSED', refusalText(text('as-root'), text('sudo-refused')));
@@ -4005,7 +3752,7 @@ function parseFacts(sections, label) {
     }
     const clients = CLIENTS[runtime];
     if (!clients.some(client => tools[client] !== undefined)) {
-        throw fail('RUNTIME_NOT_FOUND', `${runtime} runs, but ${clients.join(' or ')} is not installed on the node`);
+        throw new errors/* SideloadError */.wR('RUNTIME_NOT_FOUND', `${runtime} runs, but ${clients.join(' or ')} is not installed on the node`, { node: label, hint: `Install ${clients.join(' or ')} on the node, in a directory of ${SEARCH_PATH}.` });
     }
     const disk = parseDisk(text('disk'));
     if (disk === undefined) {
@@ -4024,6 +3771,9 @@ function parseFacts(sections, label) {
         importFlags: new Set(text('import-help').match(/--[a-z][a-z-]+/g) ?? []),
         snapshotter: text('snapshotter') || undefined,
         staged: `${text('staged')}\n${text('staged-imports')}`.split(/\s+/).filter(reference => reference !== ''),
+        leases: text('leases')
+            .split('\n')
+            .filter(lease => lease !== ''),
         imageRoot: text('image-root'),
         disk,
         workDisk: parseDisk(text('work-disk')),
@@ -4075,10 +3825,10 @@ async function askLayers(node, images, { delta }, run) {
 }
 async function askedLayers({ layers }) {
     const chain = chainIds(layers.map(({ diffId }) => diffId));
-    const blobs = await Promise.all(layers.map(async (layer) => layers_describe(await layer.known())));
+    const blobs = await Promise.all(layers.map(async (layer) => describe(await layer.known())));
     return layers.map(({ diffId }, index) => ({ diffId, chainId: chain[index] ?? diffId, blob: blobs[index] }));
 }
-function layers_describe(blob) {
+function describe(blob) {
     return blob && { digest: blob.digest, sizeBytes: blob.sizeBytes, compression: blob.compression };
 }
 
@@ -4277,7 +4027,9 @@ function distributionRows() {
 
 
 
-const PROBE = `
+
+
+const PROBE = `${PROCESSES}
 section uid; id -u
 section as-root; printf '%s' "$AS_ROOT"
 limited=
@@ -4296,6 +4048,7 @@ if ! refusal=$(as_root true 2>&1); then
   limited=yes
 fi
 section machine; uname -m
+section identity; { cat /proc/sys/kernel/random/boot_id && readlink /proc/self/ns/pid && uname -n; } 2>/dev/null
 
 kubelet=
 for process in /proc/[0-9]*; do
@@ -4442,10 +4195,11 @@ docker)
   root=\${root:-/var/lib/docker}
   ;;
 esac
+section leases; ls "$LEASES" 2>/dev/null | grep '^lease-'
 section staged-imports
 ls -d "$UNPACKED"* 2>/dev/null | sed -n "s|^$UNPACKED\\([0-9a-z]*\\)\\..*|$STAGE_PREFIX\\1:0|p"
-for process in $(printf '%s\\n' "$STAGE_PREFIX" | grep -lsaFf - /proc/[0-9]*/cmdline); do
-  { tr '\\0' '\\n' <"$process"; } 2>/dev/null | sed -n "s|.*\\($STAGE_PREFIX[0-9a-z]*\\).*|\\1:0|p"
+for process in $(ours "$STAGE_PREFIX"); do
+  { tr '\\0' '\\n' <"/proc/$process/cmdline"; } 2>/dev/null | sed -n "s|.*\\($STAGE_PREFIX[0-9a-z]*\\).*|\\1:0|p"
 done
 sandbox=
 if [ -n "$answers" ]; then
@@ -4478,7 +4232,7 @@ section disk; printf '%s\\n' "$room" | sed -n 2p
 async function probe(connection, criSocket, signal) {
     return await runScript(connection, {
         body: PROBE,
-        variables: { CRI_SOCKET: criSocket ?? '', DISTRIBUTIONS: distributionRows(), STAGE_PREFIX: STAGE_PREFIX, UNPACKED: UNPACKED },
+        variables: { CRI_SOCKET: criSocket ?? '', DISTRIBUTIONS: distributionRows(), STAGE_PREFIX: STAGE_PREFIX, UNPACKED: UNPACKED, LEASES: LEASES },
     }, signal);
 }
 
@@ -4550,10 +4304,11 @@ async function planAgain(node, away, settings, run) {
 }
 async function leaveNode(node, settings, ssh, runId) {
     try {
-        if (node.staged.size > 0 || node.kept.length > 0 || node.lock !== undefined) {
+        const hasLeases = settings.mode === 'push' && node.error === undefined && node.facts !== undefined && node.facts.leases.length > 0;
+        if (node.staged.size > 0 || node.kept.length > 0 || node.lock !== undefined || hasLeases) {
             const signal = AbortSignal.timeout(CLEAN_UP_MS);
             await insistOn(node, settings, ssh, signal, async () => {
-                if (node.staged.size > 0 || node.kept.length > 0) {
+                if (node.staged.size > 0 || node.kept.length > 0 || hasLeases) {
                     await steps_removeStaged(node, runId, signal);
                     await steps_forgetKept(node, signal);
                 }
@@ -4591,8 +4346,9 @@ async function steps_removeStaged(node, runId, signal) {
     const runtime = runtimeOf(facts.runtime.name);
     const references = [...new Set([...node.staged, ...abandonedReferences(facts.staged, runId, Date.now())])];
     const staged = references.filter(reference => parseKept(reference) === undefined);
-    if (staged.length > 0) {
+    if (staged.length > 0 || facts.leases.length > 0) {
         await runScript(connection, runtime.remove(facts, staged), signal);
+        node.facts = { ...facts, leases: [] };
     }
     await freeNamesOn(node, references.filter(reference => !staged.includes(reference)), signal);
     node.staged.clear();
@@ -4623,7 +4379,7 @@ async function steps_inspect(node, references, signal) {
 
 
 
-function driftOf({ variants }, platform, held, wasPinned) {
+function driftOf({ variants }, platform, held, mustBePinned) {
     const wanted = bestMatch(variants, platform);
     if (wanted === undefined) {
         const built = variants.map(variant => formatPlatform(variant.platform)).join(', ');
@@ -4635,37 +4391,59 @@ function driftOf({ variants }, platform, held, wasPinned) {
     if (difference !== undefined) {
         return { drift: difference.kind, says: difference.says, imageId };
     }
-    return held?.isPinned === false && wasPinned(imageId)
+    return held?.isPinned === false && mustBePinned(imageId)
         ? { drift: 'not-pinned', says: 'it was pinned, and is not any more', imageId }
         : undefined;
 }
-async function checkNode(node, expectations, run) {
+function saying({ says, drift, imageId }) {
+    return drift === 'missing' || drift === 'not-unpacked' ? `${says}; it should be ${imageId}` : says;
+}
+async function checkNode(node, expectations, code, run) {
+    node.seen = [];
     const { connection, facts } = node_ready(node);
     const wanted = expectations.filter(({ reference, isSandbox }) => !isSandbox || facts.sandbox?.reference === reference);
     const references = wanted.map(({ reference }) => reference);
     const held = await steps_inspect(node, references, run.signal);
-    const recorded = facts.privilege === 'user' ? [] : readRecord(await runScript(connection, READ_RECORD, run.signal));
-    node.checked = wanted.map(expectation => {
-        const { reference } = expectation;
+    const isRecordAsked = wanted.some(({ isPinned }) => isPinned === undefined) && facts.privilege !== 'user';
+    const recorded = isRecordAsked ? readRecord(await runScript(connection, READ_RECORD, run.signal)) : [];
+    node.seen = wanted.map(expectation => {
+        const { reference, isPinned } = expectation;
         const wasPinned = (imageId) => recorded.some(one => one.reference === reference && one.imageId === imageId && one.isPinned === true);
-        const found = driftOf(expectation, facts.platform, held.get(reference), wasPinned);
-        const error = found === undefined
-            ? undefined
-            : (0,report_report/* errorReport */.ZV)(new errors/* SideloadError */.wR('DRIFT', `${reference}: ${found.says}`, { node: node.settings.label }));
+        const found = driftOf(expectation, facts.platform, held.get(reference), id => isPinned ?? wasPinned(id));
         return {
             reference,
             imageId: found?.imageId ?? held.get(reference)?.imageId ?? '',
-            outcome: found === undefined ? 'present' : 'none',
-            estimatedBytes: 0,
-            isEstimateExact: true,
-            bytesSent: 0,
             drift: found?.drift,
-            error,
+            error: found === undefined
+                ? undefined
+                : (0,report/* errorReport */.ZV)(new errors/* SideloadError */.wR(code, `${reference}: ${saying(found)}`, { node: node.settings.label })),
         };
     });
-    const faults = node.checked.flatMap(({ error }) => error?.message ?? []);
+    const faults = node.seen.flatMap(({ error }) => error?.message ?? []);
     if (faults.length > 0) {
-        throw new errors/* SideloadError */.wR('DRIFT', faults.join('\n'));
+        throw new errors/* SideloadError */.wR(code, faults.join('\n'));
+    }
+}
+async function lookLast(node, run) {
+    const expectations = node.images.map(({ reference, image, isSandbox }) => ({
+        reference,
+        variants: [image],
+        isSandbox: false,
+        isPinned: node.hasPinned && !isSandbox,
+    }));
+    try {
+        await checkNode(node, expectations, 'CHANGED_SINCE', run);
+    }
+    finally {
+        for (const image of node.images) {
+            const { drift, error } = node.seen.find(({ reference }) => reference === image.reference) ?? {};
+            if (error !== undefined) {
+                image.error ??= new errors/* SideloadError */.wR(error.code, error.message, { node: node.settings.label });
+            }
+            if (drift !== undefined && drift !== 'not-pinned') {
+                image.outcome = 'changed';
+            }
+        }
     }
 }
 
@@ -4833,6 +4611,7 @@ function verdict_join(reason, message) {
 
 
 
+const CONFINED = new Set(['SMOKE_CRASHED', 'SMOKE_START', 'SMOKE_CONFIG', 'SMOKE_TIMEOUT']);
 const REJECTIONS = [
     [/^OutOfpods/, 'The node runs as many pods as its kubelet takes (`maxPods`): make room on it.'],
     [
@@ -4851,16 +4630,21 @@ const REJECTIONS = [
 function diagnose(verdict, evidence) {
     const { code, cause, hint } = refine(verdict, evidence);
     const { node, reference, pod, events, log } = evidence;
+    const confinement = CONFINED.has(code) ? evidence.confinement : undefined;
     const details = [
         ...(cause === undefined ? [] : [`  ${cause}`]),
+        ...(confinement === undefined ? [] : [`  ${confinement.says}`]),
         ...(pod === undefined ? [] : [`  pod phase: ${pod.status?.phase ?? 'unknown'}`]),
         ...events.map(event => `  event: ${describeEvent(event)}`),
         ...(log === '' ? [] : log.split('\n').map(line => `  log: ${line}`)),
     ];
     return new errors/* SideloadError */.wR(code, [`${reference}: ${verdict.message}`, ...details].join('\n'), {
         node,
-        hint: hint ?? verdict.hint ?? errors/* ERRORS */.Sr[code].hint,
+        hint: [hint ?? verdict.hint ?? errors/* ERRORS */.Sr[code].hint, ...ifConfined(confinement)].join(' '),
     });
+}
+function ifConfined(confinement) {
+    return confinement === undefined ? [] : [`If it is rights that it lacks: ${confinement.hint}.`];
 }
 function refine({ code, message }, evidence) {
     const { reference, events, log, object, held } = evidence;
@@ -5283,6 +5067,7 @@ function pinFault({ runtime: { name, version }, privilege, }) {
 
 
 
+
 const privileges_CRI = '--runtime-endpoint unix://{socket} --image-endpoint unix://{socket}';
 const privileges_CTR = '--address {socket} --namespace k8s.io';
 const FIRST = [
@@ -5386,8 +5171,19 @@ const RIGHTS = {
             without: 'containerd reads them out, which takes longer',
         },
         {
-            purpose: 'end an import whose runner has gone',
-            commands: [['pkill', '-{signal} -f [k]ube-sideload.invalid/{run}']],
+            purpose: 'find the lease of an import, and delete it when the import could not',
+            commands: [
+                ['ctr', `${privileges_CTR} leases ls`],
+                ['ctr', `${privileges_CTR} leases delete {lease}`],
+                ['mkdir', '-p /var/lib/kube-sideload'],
+                ['ln', '-sT {run}.{process} /var/lib/kube-sideload/lease-{lease}'],
+                ['rm', '-f /var/lib/kube-sideload/lease-{lease}'],
+            ],
+            without: 'what has arrived of an image stays for a day when the runtime or the node dies meanwhile',
+        },
+        {
+            purpose: 'end an import that does not end with its input',
+            commands: [['pkill', `-{signal} -u 0 --ns 1 --nslist pid,user -f ${OURS_BY_SUDO}[k]ube-sideload.invalid/{run}`]],
             without: 'one that hangs may leave its stage name on the node, until a run five days later',
         },
         ...LAST,
@@ -5575,6 +5371,8 @@ function askedRights(facts, extras) {
             .map(flag => `${flag} `)
             .join(''),
         '{signal}': 'TERM',
+        '{lease}': '0-0000',
+        '{process}': '0',
         '{unpacked}': `${UNPACKED}0.0`,
         '{lock}': lock,
         '{next-lock}': `${lock}.0.0`,
@@ -5631,10 +5429,39 @@ async function fitPod(kubectl, first, settings, manifestOf) {
                 changes.push(`with limits of ${LIMITS.cpu} CPU and ${LIMITS.memory}, since a quota of the namespace wants some`);
             }
             else {
-                throw thrown;
+                throw code === 'POD_SECURITY' && security.level === 'restricted' ? refusedEvenSo(message) : thrown;
             }
         }
     }
+}
+function confinementOf({ security }, settings) {
+    if (security.level === 'image') {
+        return undefined;
+    }
+    const as = security.runAsUser === undefined ? 'without capabilities' : `as user ${security.runAsUser}`;
+    if (settings.security === 'restricted') {
+        return {
+            says: `the pod ran ${as}, under Pod Security \`restricted\`, as \`smoke-security: restricted\` wants it`,
+            hint: 'set `smoke-security: image`, and it runs as the image says',
+        };
+    }
+    return security.runAsUser === undefined
+        ? {
+            says: `the pod ran ${as}, under Pod Security \`restricted\`, as the image has a user of its own`,
+            hint: 'set `smoke-security: image`, and it has what the image asks for',
+        }
+        : {
+            says: `the pod ran ${as}, under Pod Security \`restricted\`, since the namespace wants it, and not as root`,
+            hint: 'name a `namespace` that lets it run as root, or a user by number in the image (`USER 10001`)',
+        };
+}
+function refusedEvenSo(message) {
+    const constraint = /security context constraint/.test(message)
+        ? 'let the service account of the namespace use an SCC that admits it, such as `restricted-v2`, '
+        : '';
+    return new errors/* SideloadError */.wR('POD_SECURITY', message, {
+        hint: `This was said of a \`restricted\` pod already: ${constraint}use another \`namespace\`, or give the pod that it admits with \`smoke-manifest\`.`,
+    });
 }
 function hasAny(quantities) {
     return Object.keys(quantities).length > 0;
@@ -5938,7 +5765,11 @@ async function judgeAll(kubectl, targets, fits, options) {
         }
     };
     const report = async (watched) => {
-        const result = await explain(kubectl, watched, options);
+        const { template, security } = options;
+        const isOwn = template === undefined || containersOf(template, watched.target.reference).length === 0;
+        const fit = fits.get(fitKey(watched.target));
+        const confinement = isOwn && fit !== undefined ? confinementOf(fit, { security }) : undefined;
+        const result = await explain(kubectl, watched, options, confinement);
         options.onResult(result);
         return result;
     };
@@ -6035,7 +5866,7 @@ async function create(kubectl, pod, over, onTrouble) {
 function isTemporary(thrown) {
     return (0,errors/* toSideloadError */.Lq)(thrown).code === 'CLUSTER_UNREACHABLE';
 }
-async function explain(kubectl, watched, { heldOn }) {
+async function explain(kubectl, watched, { heldOn }, confinement) {
     const { target, pod, conclusion } = watched;
     const result = (verdict, error) => ({
         target,
@@ -6058,7 +5889,7 @@ async function explain(kubectl, watched, { heldOn }) {
     const log = hasRun && container !== undefined && pod !== undefined
         ? await kubectl.logTail(pod.metadata.name, container).catch(() => '')
         : '';
-    const evidence = { node: target.node, reference: target.reference, pod, events, log, object, held };
+    const evidence = { node: target.node, reference: target.reference, pod, events, log, object, held, confinement };
     return result(verdict, diagnose(verdict, evidence));
 }
 function failedContainer(pod) {
@@ -6129,7 +5960,7 @@ function smokeOptions(nodes, settings, run, host) {
         signal: run.signal,
         onResult: (result) => {
             const { target, error, message, durationMs } = result;
-            host.info(`${target.node}: ${target.reference} ${error === undefined ? '✔' : '✘'} ${message} (${formatDuration(durationMs)})`);
+            host.info(`${target.node}: ${target.reference} ${error === undefined ? '✔' : '✘'} ${message} (${(0,units/* formatDuration */.a)(durationMs)})`);
             const node = nodeOf(target);
             const image = node?.images.find(({ reference }) => reference === target.reference);
             if (node === undefined || image === undefined) {
@@ -6226,684 +6057,13 @@ const external_node_child_process_namespaceObject = require("node:child_process"
 const external_node_events_namespaceObject = require("node:events");
 ;// CONCATENATED MODULE: external "node:readline"
 const external_node_readline_namespaceObject = require("node:readline");
-;// CONCATENATED MODULE: external "string_decoder"
-const external_string_decoder_namespaceObject = require("string_decoder");
-;// CONCATENATED MODULE: external "os"
-const external_os_namespaceObject = require("os");
-// EXTERNAL MODULE: external "events"
-var external_events_ = __nccwpck_require__(4434);
-// EXTERNAL MODULE: external "child_process"
-var external_child_process_ = __nccwpck_require__(5317);
-;// CONCATENATED MODULE: external "timers"
-const external_timers_namespaceObject = require("timers");
-;// CONCATENATED MODULE: ./node_modules/@actions/exec/lib/toolrunner.js
-var toolrunner_awaiter = (undefined && undefined.__awaiter) || function (thisArg, _arguments, P, generator) {
-    function adopt(value) { return value instanceof P ? value : new P(function (resolve) { resolve(value); }); }
-    return new (P || (P = Promise))(function (resolve, reject) {
-        function fulfilled(value) { try { step(generator.next(value)); } catch (e) { reject(e); } }
-        function rejected(value) { try { step(generator["throw"](value)); } catch (e) { reject(e); } }
-        function step(result) { result.done ? resolve(result.value) : adopt(result.value).then(fulfilled, rejected); }
-        step((generator = generator.apply(thisArg, _arguments || [])).next());
-    });
-};
-
-
-
-
-
-
-
-/* eslint-disable @typescript-eslint/unbound-method */
-const toolrunner_IS_WINDOWS = process.platform === 'win32';
-/*
- * Class for running command line tools. Handles quoting and arg parsing in a platform agnostic way.
- */
-class ToolRunner extends external_events_.EventEmitter {
-    constructor(toolPath, args, options) {
-        super();
-        if (!toolPath) {
-            throw new Error("Parameter 'toolPath' cannot be null or empty.");
-        }
-        this.toolPath = toolPath;
-        this.args = args || [];
-        this.options = options || {};
-    }
-    _debug(message) {
-        if (this.options.listeners && this.options.listeners.debug) {
-            this.options.listeners.debug(message);
-        }
-    }
-    _getCommandString(options, noPrefix) {
-        const toolPath = this._getSpawnFileName();
-        const args = this._getSpawnArgs(options);
-        let cmd = noPrefix ? '' : '[command]'; // omit prefix when piped to a second tool
-        if (toolrunner_IS_WINDOWS) {
-            // Windows + cmd file
-            if (this._isCmdFile()) {
-                cmd += toolPath;
-                for (const a of args) {
-                    cmd += ` ${a}`;
-                }
-            }
-            // Windows + verbatim
-            else if (options.windowsVerbatimArguments) {
-                cmd += `"${toolPath}"`;
-                for (const a of args) {
-                    cmd += ` ${a}`;
-                }
-            }
-            // Windows (regular)
-            else {
-                cmd += this._windowsQuoteCmdArg(toolPath);
-                for (const a of args) {
-                    cmd += ` ${this._windowsQuoteCmdArg(a)}`;
-                }
-            }
-        }
-        else {
-            // OSX/Linux - this can likely be improved with some form of quoting.
-            // creating processes on Unix is fundamentally different than Windows.
-            // on Unix, execvp() takes an arg array.
-            cmd += toolPath;
-            for (const a of args) {
-                cmd += ` ${a}`;
-            }
-        }
-        return cmd;
-    }
-    _processLineBuffer(data, strBuffer, onLine) {
-        try {
-            let s = strBuffer + data.toString();
-            let n = s.indexOf(external_os_namespaceObject.EOL);
-            while (n > -1) {
-                const line = s.substring(0, n);
-                onLine(line);
-                // the rest of the string ...
-                s = s.substring(n + external_os_namespaceObject.EOL.length);
-                n = s.indexOf(external_os_namespaceObject.EOL);
-            }
-            return s;
-        }
-        catch (err) {
-            // streaming lines to console is best effort.  Don't fail a build.
-            this._debug(`error processing line. Failed with error ${err}`);
-            return '';
-        }
-    }
-    _getSpawnFileName() {
-        if (toolrunner_IS_WINDOWS) {
-            if (this._isCmdFile()) {
-                return process.env['COMSPEC'] || 'cmd.exe';
-            }
-        }
-        return this.toolPath;
-    }
-    _getSpawnArgs(options) {
-        if (toolrunner_IS_WINDOWS) {
-            if (this._isCmdFile()) {
-                let argline = `/D /S /C "${this._windowsQuoteCmdArg(this.toolPath)}`;
-                for (const a of this.args) {
-                    argline += ' ';
-                    argline += options.windowsVerbatimArguments
-                        ? a
-                        : this._windowsQuoteCmdArg(a);
-                }
-                argline += '"';
-                return [argline];
-            }
-        }
-        return this.args;
-    }
-    _endsWith(str, end) {
-        return str.endsWith(end);
-    }
-    _isCmdFile() {
-        const upperToolPath = this.toolPath.toUpperCase();
-        return (this._endsWith(upperToolPath, '.CMD') ||
-            this._endsWith(upperToolPath, '.BAT'));
-    }
-    _windowsQuoteCmdArg(arg) {
-        // for .exe, apply the normal quoting rules that libuv applies
-        if (!this._isCmdFile()) {
-            return this._uvQuoteCmdArg(arg);
-        }
-        // otherwise apply quoting rules specific to the cmd.exe command line parser.
-        // the libuv rules are generic and are not designed specifically for cmd.exe
-        // command line parser.
-        //
-        // for a detailed description of the cmd.exe command line parser, refer to
-        // http://stackoverflow.com/questions/4094699/how-does-the-windows-command-interpreter-cmd-exe-parse-scripts/7970912#7970912
-        // need quotes for empty arg
-        if (!arg) {
-            return '""';
-        }
-        // determine whether the arg needs to be quoted
-        const cmdSpecialChars = [
-            ' ',
-            '\t',
-            '&',
-            '(',
-            ')',
-            '[',
-            ']',
-            '{',
-            '}',
-            '^',
-            '=',
-            ';',
-            '!',
-            "'",
-            '+',
-            ',',
-            '`',
-            '~',
-            '|',
-            '<',
-            '>',
-            '"'
-        ];
-        let needsQuotes = false;
-        for (const char of arg) {
-            if (cmdSpecialChars.some(x => x === char)) {
-                needsQuotes = true;
-                break;
-            }
-        }
-        // short-circuit if quotes not needed
-        if (!needsQuotes) {
-            return arg;
-        }
-        // the following quoting rules are very similar to the rules that by libuv applies.
-        //
-        // 1) wrap the string in quotes
-        //
-        // 2) double-up quotes - i.e. " => ""
-        //
-        //    this is different from the libuv quoting rules. libuv replaces " with \", which unfortunately
-        //    doesn't work well with a cmd.exe command line.
-        //
-        //    note, replacing " with "" also works well if the arg is passed to a downstream .NET console app.
-        //    for example, the command line:
-        //          foo.exe "myarg:""my val"""
-        //    is parsed by a .NET console app into an arg array:
-        //          [ "myarg:\"my val\"" ]
-        //    which is the same end result when applying libuv quoting rules. although the actual
-        //    command line from libuv quoting rules would look like:
-        //          foo.exe "myarg:\"my val\""
-        //
-        // 3) double-up slashes that precede a quote,
-        //    e.g.  hello \world    => "hello \world"
-        //          hello\"world    => "hello\\""world"
-        //          hello\\"world   => "hello\\\\""world"
-        //          hello world\    => "hello world\\"
-        //
-        //    technically this is not required for a cmd.exe command line, or the batch argument parser.
-        //    the reasons for including this as a .cmd quoting rule are:
-        //
-        //    a) this is optimized for the scenario where the argument is passed from the .cmd file to an
-        //       external program. many programs (e.g. .NET console apps) rely on the slash-doubling rule.
-        //
-        //    b) it's what we've been doing previously (by deferring to node default behavior) and we
-        //       haven't heard any complaints about that aspect.
-        //
-        // note, a weakness of the quoting rules chosen here, is that % is not escaped. in fact, % cannot be
-        // escaped when used on the command line directly - even though within a .cmd file % can be escaped
-        // by using %%.
-        //
-        // the saving grace is, on the command line, %var% is left as-is if var is not defined. this contrasts
-        // the line parsing rules within a .cmd file, where if var is not defined it is replaced with nothing.
-        //
-        // one option that was explored was replacing % with ^% - i.e. %var% => ^%var^%. this hack would
-        // often work, since it is unlikely that var^ would exist, and the ^ character is removed when the
-        // variable is used. the problem, however, is that ^ is not removed when %* is used to pass the args
-        // to an external program.
-        //
-        // an unexplored potential solution for the % escaping problem, is to create a wrapper .cmd file.
-        // % can be escaped within a .cmd file.
-        let reverse = '"';
-        let quoteHit = true;
-        for (let i = arg.length; i > 0; i--) {
-            // walk the string in reverse
-            reverse += arg[i - 1];
-            if (quoteHit && arg[i - 1] === '\\') {
-                reverse += '\\'; // double the slash
-            }
-            else if (arg[i - 1] === '"') {
-                quoteHit = true;
-                reverse += '"'; // double the quote
-            }
-            else {
-                quoteHit = false;
-            }
-        }
-        reverse += '"';
-        return reverse.split('').reverse().join('');
-    }
-    _uvQuoteCmdArg(arg) {
-        // Tool runner wraps child_process.spawn() and needs to apply the same quoting as
-        // Node in certain cases where the undocumented spawn option windowsVerbatimArguments
-        // is used.
-        //
-        // Since this function is a port of quote_cmd_arg from Node 4.x (technically, lib UV,
-        // see https://github.com/nodejs/node/blob/v4.x/deps/uv/src/win/process.c for details),
-        // pasting copyright notice from Node within this function:
-        //
-        //      Copyright Joyent, Inc. and other Node contributors. All rights reserved.
-        //
-        //      Permission is hereby granted, free of charge, to any person obtaining a copy
-        //      of this software and associated documentation files (the "Software"), to
-        //      deal in the Software without restriction, including without limitation the
-        //      rights to use, copy, modify, merge, publish, distribute, sublicense, and/or
-        //      sell copies of the Software, and to permit persons to whom the Software is
-        //      furnished to do so, subject to the following conditions:
-        //
-        //      The above copyright notice and this permission notice shall be included in
-        //      all copies or substantial portions of the Software.
-        //
-        //      THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR
-        //      IMPLIED, INCLUDING BUT NOT LIMITED TO THE WARRANTIES OF MERCHANTABILITY,
-        //      FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN NO EVENT SHALL THE
-        //      AUTHORS OR COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER
-        //      LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING
-        //      FROM, OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS
-        //      IN THE SOFTWARE.
-        if (!arg) {
-            // Need double quotation for empty argument
-            return '""';
-        }
-        if (!arg.includes(' ') && !arg.includes('\t') && !arg.includes('"')) {
-            // No quotation needed
-            return arg;
-        }
-        if (!arg.includes('"') && !arg.includes('\\')) {
-            // No embedded double quotes or backslashes, so I can just wrap
-            // quote marks around the whole thing.
-            return `"${arg}"`;
-        }
-        // Expected input/output:
-        //   input : hello"world
-        //   output: "hello\"world"
-        //   input : hello""world
-        //   output: "hello\"\"world"
-        //   input : hello\world
-        //   output: hello\world
-        //   input : hello\\world
-        //   output: hello\\world
-        //   input : hello\"world
-        //   output: "hello\\\"world"
-        //   input : hello\\"world
-        //   output: "hello\\\\\"world"
-        //   input : hello world\
-        //   output: "hello world\\" - note the comment in libuv actually reads "hello world\"
-        //                             but it appears the comment is wrong, it should be "hello world\\"
-        let reverse = '"';
-        let quoteHit = true;
-        for (let i = arg.length; i > 0; i--) {
-            // walk the string in reverse
-            reverse += arg[i - 1];
-            if (quoteHit && arg[i - 1] === '\\') {
-                reverse += '\\';
-            }
-            else if (arg[i - 1] === '"') {
-                quoteHit = true;
-                reverse += '\\';
-            }
-            else {
-                quoteHit = false;
-            }
-        }
-        reverse += '"';
-        return reverse.split('').reverse().join('');
-    }
-    _cloneExecOptions(options) {
-        options = options || {};
-        const result = {
-            cwd: options.cwd || process.cwd(),
-            env: options.env || process.env,
-            silent: options.silent || false,
-            windowsVerbatimArguments: options.windowsVerbatimArguments || false,
-            failOnStdErr: options.failOnStdErr || false,
-            ignoreReturnCode: options.ignoreReturnCode || false,
-            delay: options.delay || 10000
-        };
-        result.outStream = options.outStream || process.stdout;
-        result.errStream = options.errStream || process.stderr;
-        return result;
-    }
-    _getSpawnOptions(options, toolPath) {
-        options = options || {};
-        const result = {};
-        result.cwd = options.cwd;
-        result.env = options.env;
-        result['windowsVerbatimArguments'] =
-            options.windowsVerbatimArguments || this._isCmdFile();
-        if (options.windowsVerbatimArguments) {
-            result.argv0 = `"${toolPath}"`;
-        }
-        return result;
-    }
-    /**
-     * Exec a tool.
-     * Output will be streamed to the live console.
-     * Returns promise with return code
-     *
-     * @param     tool     path to tool to exec
-     * @param     options  optional exec options.  See ExecOptions
-     * @returns   number
-     */
-    exec() {
-        return toolrunner_awaiter(this, void 0, void 0, function* () {
-            // root the tool path if it is unrooted and contains relative pathing
-            if (!isRooted(this.toolPath) &&
-                (this.toolPath.includes('/') ||
-                    (toolrunner_IS_WINDOWS && this.toolPath.includes('\\')))) {
-                // prefer options.cwd if it is specified, however options.cwd may also need to be rooted
-                this.toolPath = external_path_.resolve(process.cwd(), this.options.cwd || process.cwd(), this.toolPath);
-            }
-            // if the tool is only a file name, then resolve it from the PATH
-            // otherwise verify it exists (add extension on Windows if necessary)
-            this.toolPath = yield which(this.toolPath, true);
-            return new Promise((resolve, reject) => toolrunner_awaiter(this, void 0, void 0, function* () {
-                this._debug(`exec tool: ${this.toolPath}`);
-                this._debug('arguments:');
-                for (const arg of this.args) {
-                    this._debug(`   ${arg}`);
-                }
-                const optionsNonNull = this._cloneExecOptions(this.options);
-                if (!optionsNonNull.silent && optionsNonNull.outStream) {
-                    optionsNonNull.outStream.write(this._getCommandString(optionsNonNull) + external_os_namespaceObject.EOL);
-                }
-                const state = new ExecState(optionsNonNull, this.toolPath);
-                state.on('debug', (message) => {
-                    this._debug(message);
-                });
-                if (this.options.cwd && !(yield exists(this.options.cwd))) {
-                    return reject(new Error(`The cwd: ${this.options.cwd} does not exist!`));
-                }
-                const fileName = this._getSpawnFileName();
-                const cp = external_child_process_.spawn(fileName, this._getSpawnArgs(optionsNonNull), this._getSpawnOptions(this.options, fileName));
-                let stdbuffer = '';
-                if (cp.stdout) {
-                    cp.stdout.on('data', (data) => {
-                        if (this.options.listeners && this.options.listeners.stdout) {
-                            this.options.listeners.stdout(data);
-                        }
-                        if (!optionsNonNull.silent && optionsNonNull.outStream) {
-                            optionsNonNull.outStream.write(data);
-                        }
-                        stdbuffer = this._processLineBuffer(data, stdbuffer, (line) => {
-                            if (this.options.listeners && this.options.listeners.stdline) {
-                                this.options.listeners.stdline(line);
-                            }
-                        });
-                    });
-                }
-                let errbuffer = '';
-                if (cp.stderr) {
-                    cp.stderr.on('data', (data) => {
-                        state.processStderr = true;
-                        if (this.options.listeners && this.options.listeners.stderr) {
-                            this.options.listeners.stderr(data);
-                        }
-                        if (!optionsNonNull.silent &&
-                            optionsNonNull.errStream &&
-                            optionsNonNull.outStream) {
-                            const s = optionsNonNull.failOnStdErr
-                                ? optionsNonNull.errStream
-                                : optionsNonNull.outStream;
-                            s.write(data);
-                        }
-                        errbuffer = this._processLineBuffer(data, errbuffer, (line) => {
-                            if (this.options.listeners && this.options.listeners.errline) {
-                                this.options.listeners.errline(line);
-                            }
-                        });
-                    });
-                }
-                cp.on('error', (err) => {
-                    state.processError = err.message;
-                    state.processExited = true;
-                    state.processClosed = true;
-                    state.CheckComplete();
-                });
-                cp.on('exit', (code) => {
-                    state.processExitCode = code;
-                    state.processExited = true;
-                    this._debug(`Exit code ${code} received from tool '${this.toolPath}'`);
-                    state.CheckComplete();
-                });
-                cp.on('close', (code) => {
-                    state.processExitCode = code;
-                    state.processExited = true;
-                    state.processClosed = true;
-                    this._debug(`STDIO streams have closed for tool '${this.toolPath}'`);
-                    state.CheckComplete();
-                });
-                state.on('done', (error, exitCode) => {
-                    if (stdbuffer.length > 0) {
-                        this.emit('stdline', stdbuffer);
-                    }
-                    if (errbuffer.length > 0) {
-                        this.emit('errline', errbuffer);
-                    }
-                    cp.removeAllListeners();
-                    if (error) {
-                        reject(error);
-                    }
-                    else {
-                        resolve(exitCode);
-                    }
-                });
-                if (this.options.input) {
-                    if (!cp.stdin) {
-                        throw new Error('child process missing stdin');
-                    }
-                    cp.stdin.end(this.options.input);
-                }
-            }));
-        });
-    }
+;// CONCATENATED MODULE: ./lib/child-environment.js
+const OURS = /^(?:INPUT|KUBE_SIDELOAD)_/;
+function childEnvironment(changes = {}) {
+    const inherited = Object.entries(process.env).filter(([name]) => !OURS.test(name));
+    return { ...Object.fromEntries(inherited), ...changes };
 }
-/**
- * Convert an arg string to an array of args. Handles escaping
- *
- * @param    argString   string of arguments
- * @returns  string[]    array of arguments
- */
-function argStringToArray(argString) {
-    const args = [];
-    let inQuotes = false;
-    let escaped = false;
-    let arg = '';
-    function append(c) {
-        // we only escape double quotes.
-        if (escaped && c !== '"') {
-            arg += '\\';
-        }
-        arg += c;
-        escaped = false;
-    }
-    for (let i = 0; i < argString.length; i++) {
-        const c = argString.charAt(i);
-        if (c === '"') {
-            if (!escaped) {
-                inQuotes = !inQuotes;
-            }
-            else {
-                append(c);
-            }
-            continue;
-        }
-        if (c === '\\' && escaped) {
-            append(c);
-            continue;
-        }
-        if (c === '\\' && inQuotes) {
-            escaped = true;
-            continue;
-        }
-        if (c === ' ' && !inQuotes) {
-            if (arg.length > 0) {
-                args.push(arg);
-                arg = '';
-            }
-            continue;
-        }
-        append(c);
-    }
-    if (arg.length > 0) {
-        args.push(arg.trim());
-    }
-    return args;
-}
-class ExecState extends external_events_.EventEmitter {
-    constructor(options, toolPath) {
-        super();
-        this.processClosed = false; // tracks whether the process has exited and stdio is closed
-        this.processError = '';
-        this.processExitCode = 0;
-        this.processExited = false; // tracks whether the process has exited
-        this.processStderr = false; // tracks whether stderr was written to
-        this.delay = 10000; // 10 seconds
-        this.done = false;
-        this.timeout = null;
-        if (!toolPath) {
-            throw new Error('toolPath must not be empty');
-        }
-        this.options = options;
-        this.toolPath = toolPath;
-        if (options.delay) {
-            this.delay = options.delay;
-        }
-    }
-    CheckComplete() {
-        if (this.done) {
-            return;
-        }
-        if (this.processClosed) {
-            this._setResult();
-        }
-        else if (this.processExited) {
-            this.timeout = (0,external_timers_namespaceObject.setTimeout)(ExecState.HandleTimeout, this.delay, this);
-        }
-    }
-    _debug(message) {
-        this.emit('debug', message);
-    }
-    _setResult() {
-        // determine whether there is an error
-        let error;
-        if (this.processExited) {
-            if (this.processError) {
-                error = new Error(`There was an error when attempting to execute the process '${this.toolPath}'. This may indicate the process failed to start. Error: ${this.processError}`);
-            }
-            else if (this.processExitCode !== 0 && !this.options.ignoreReturnCode) {
-                error = new Error(`The process '${this.toolPath}' failed with exit code ${this.processExitCode}`);
-            }
-            else if (this.processStderr && this.options.failOnStdErr) {
-                error = new Error(`The process '${this.toolPath}' failed because one or more lines were written to the STDERR stream`);
-            }
-        }
-        // clear the timeout
-        if (this.timeout) {
-            clearTimeout(this.timeout);
-            this.timeout = null;
-        }
-        this.done = true;
-        this.emit('done', error, this.processExitCode);
-    }
-    static HandleTimeout(state) {
-        if (state.done) {
-            return;
-        }
-        if (!state.processClosed && state.processExited) {
-            const message = `The STDIO streams did not close within ${state.delay / 1000} seconds of the exit event from process '${state.toolPath}'. This may indicate a child process inherited the STDIO streams and has not yet exited.`;
-            state._debug(message);
-        }
-        state._setResult();
-    }
-}
-//# sourceMappingURL=toolrunner.js.map
-;// CONCATENATED MODULE: ./node_modules/@actions/exec/lib/exec.js
-var exec_awaiter = (undefined && undefined.__awaiter) || function (thisArg, _arguments, P, generator) {
-    function adopt(value) { return value instanceof P ? value : new P(function (resolve) { resolve(value); }); }
-    return new (P || (P = Promise))(function (resolve, reject) {
-        function fulfilled(value) { try { step(generator.next(value)); } catch (e) { reject(e); } }
-        function rejected(value) { try { step(generator["throw"](value)); } catch (e) { reject(e); } }
-        function step(result) { result.done ? resolve(result.value) : adopt(result.value).then(fulfilled, rejected); }
-        step((generator = generator.apply(thisArg, _arguments || [])).next());
-    });
-};
 
-
-/**
- * Exec a command.
- * Output will be streamed to the live console.
- * Returns promise with return code
- *
- * @param     commandLine        command to execute (can include additional args). Must be correctly escaped.
- * @param     args               optional arguments for tool. Escaping is handled by the lib.
- * @param     options            optional exec options.  See ExecOptions
- * @returns   Promise<number>    exit code
- */
-function exec(commandLine, args, options) {
-    return exec_awaiter(this, void 0, void 0, function* () {
-        const commandArgs = argStringToArray(commandLine);
-        if (commandArgs.length === 0) {
-            throw new Error(`Parameter 'commandLine' cannot be null or empty.`);
-        }
-        // Path to tool to execute should be first arg
-        const toolPath = commandArgs[0];
-        args = commandArgs.slice(1).concat(args || []);
-        const runner = new ToolRunner(toolPath, args, options);
-        return runner.exec();
-    });
-}
-/**
- * Exec a command and get the output.
- * Output will be streamed to the live console.
- * Returns promise with the exit code and collected stdout and stderr
- *
- * @param     commandLine           command to execute (can include additional args). Must be correctly escaped.
- * @param     args                  optional arguments for tool. Escaping is handled by the lib.
- * @param     options               optional exec options.  See ExecOptions
- * @returns   Promise<ExecOutput>   exit code, stdout, and stderr
- */
-function getExecOutput(commandLine, args, options) {
-    return exec_awaiter(this, void 0, void 0, function* () {
-        var _a, _b;
-        let stdout = '';
-        let stderr = '';
-        //Using string decoder covers the case where a mult-byte character is split
-        const stdoutDecoder = new external_string_decoder_namespaceObject.StringDecoder('utf8');
-        const stderrDecoder = new external_string_decoder_namespaceObject.StringDecoder('utf8');
-        const originalStdoutListener = (_a = options === null || options === void 0 ? void 0 : options.listeners) === null || _a === void 0 ? void 0 : _a.stdout;
-        const originalStdErrListener = (_b = options === null || options === void 0 ? void 0 : options.listeners) === null || _b === void 0 ? void 0 : _b.stderr;
-        const stdErrListener = (data) => {
-            stderr += stderrDecoder.write(data);
-            if (originalStdErrListener) {
-                originalStdErrListener(data);
-            }
-        };
-        const stdOutListener = (data) => {
-            stdout += stdoutDecoder.write(data);
-            if (originalStdoutListener) {
-                originalStdoutListener(data);
-            }
-        };
-        const listeners = Object.assign(Object.assign({}, options === null || options === void 0 ? void 0 : options.listeners), { stdout: stdOutListener, stderr: stdErrListener });
-        const exitCode = yield exec(commandLine, args, Object.assign(Object.assign({}, options), { listeners }));
-        //flush any remaining characters
-        stdout += stdoutDecoder.end();
-        stderr += stderrDecoder.end();
-        return {
-            exitCode,
-            stdout,
-            stderr
-        };
-    });
-}
-//# sourceMappingURL=exec.js.map
 ;// CONCATENATED MODULE: ./lib/smoke/program.js
 
 
@@ -6911,27 +6071,20 @@ function getExecOutput(commandLine, args, options) {
 
 
 
+
 const STDERR_CHARACTERS = 4096;
-const MAX_OUTPUT_BYTES = 64 << 20;
+const MAX_OUTPUT_BYTES = 256 << 20;
 async function localKubectl(program, kubeconfig) {
-    const path = await which(program, true).catch(cause => {
-        throw new errors/* SideloadError */.wR('KUBECTL_NOT_FOUND', `there is no program ${JSON.stringify(program)} on the runner`, {
-            cause,
-        });
-    });
+    const path = await pathOf(program);
+    if (path === undefined) {
+        throw new errors/* SideloadError */.wR('KUBECTL_NOT_FOUND', `there is no program ${JSON.stringify(program)} on the runner`);
+    }
     const global = kubeconfig === undefined ? [] : [`--kubeconfig=${kubeconfig}`];
     return {
-        run: async (args, input) => {
-            if (input !== '') {
-                return await runWithInput(path, [...global, ...args], input);
-            }
-            const argv = ['-c', 'exec "$0" "$@" </dev/null', path, ...global, ...args];
-            const options = { silent: true, ignoreReturnCode: true };
-            const { exitCode, stdout, stderr } = await getExecOutput('/bin/sh', argv, options);
-            return { code: exitCode, stdout, stderr };
-        },
+        run: (args, input) => run(path, [...global, ...args], input),
         stream: async (args, onLine, signal) => {
-            const child = (0,external_node_child_process_namespaceObject.spawn)(path, [...global, ...args], { stdio: ['ignore', 'pipe', 'pipe'], signal });
+            const stdio = ['ignore', 'pipe', 'pipe'];
+            const child = (0,external_node_child_process_namespaceObject.spawn)(path, [...global, ...args], { stdio, env: childEnvironment(), signal });
             const ended = (0,external_node_events_namespaceObject.once)(child, 'close');
             let stderr = '';
             child.stderr.on('data', (chunk) => {
@@ -6959,13 +6112,28 @@ async function localKubectl(program, kubeconfig) {
         close: async () => { },
     };
 }
-function runWithInput(path, args, input) {
-    return new Promise((resolve, reject) => {
-        const child = (0,external_node_child_process_namespaceObject.execFile)(path, args, { maxBuffer: MAX_OUTPUT_BYTES }, (error, stdout, stderr) => {
+async function pathOf(program) {
+    const directories = (process.env.PATH ?? '').split(external_node_path_.delimiter).filter(directory => directory !== '');
+    const paths = program.includes('/') ? [program] : directories.map(directory => (0,external_node_path_.join)(directory, program));
+    for (const path of paths.map(one => (0,external_node_path_.resolve)(one))) {
+        try {
+            await (0,promises_.access)(path, promises_.constants.X_OK);
+            if ((await (0,promises_.stat)(path)).isFile())
+                return path;
+        }
+        catch {
+        }
+    }
+    return undefined;
+}
+function run(path, args, input) {
+    return new Promise((done, reject) => {
+        const options = { maxBuffer: MAX_OUTPUT_BYTES, env: childEnvironment() };
+        const child = (0,external_node_child_process_namespaceObject.execFile)(path, args, options, (error, stdout, stderr) => {
             if (typeof error?.code === 'string')
                 reject(error);
             else
-                resolve({ code: error === null ? 0 : (error.code ?? -1), stdout, stderr });
+                done({ code: error === null ? 0 : (error.code ?? -1), stdout, stderr });
         });
         child.stdin?.on('error', () => { }).end(input);
     });
@@ -8635,7 +7803,7 @@ function quoted(argument, isProgram) {
 
 function runCommand(session, argv, options) {
     const { client, label, ended } = session;
-    const { stdin, preamble, signal, onStdinBytes } = options;
+    const { stdin, preamble, signal, endsWithInput = false, onStdinBytes } = options;
     const source = stdin instanceof external_node_stream_namespaceObject.Readable
         ? stdin
         : external_node_stream_namespaceObject.Readable.from(stdin === undefined || stdin.length === 0 ? [] : [Buffer.from(stdin)]);
@@ -8651,7 +7819,7 @@ function runCommand(session, argv, options) {
             signal?.removeEventListener('abort', onAbort);
             ended.removeEventListener('abort', onEnded);
             if (failure !== undefined && channel !== undefined && session.isOpen())
-                cut(channel);
+                cut(channel, endsWithInput);
             input.abort();
             source.destroy();
             if (failure !== undefined)
@@ -8700,7 +7868,7 @@ function runCommand(session, argv, options) {
                 fail(new errors/* SideloadError */.wR('SSH_LOST', message, { node: label }));
             });
             if (isSettled)
-                return cut(opened);
+                return cut(opened, endsWithInput);
             if (preamble !== undefined)
                 opened.write(preamble);
             (0,external_node_stream_promises_namespaceObject.pipeline)(source, stdinOf(opened, session, onStdinBytes), { signal: input.signal }).catch(fail);
@@ -8761,11 +7929,13 @@ function stdinOf(channel, session, onStdinBytes) {
         },
     });
 }
-function cut(channel) {
-    const outgoing = channel.outgoing;
-    if (outgoing.state === 'eof')
-        outgoing.state = 'open';
-    channel.signal('TERM');
+function cut(channel, endsWithInput) {
+    if (!endsWithInput) {
+        const outgoing = channel.outgoing;
+        if (outgoing.state === 'eof')
+            outgoing.state = 'open';
+        channel.signal('TERM');
+    }
     channel.close();
 }
 function signalCode(name) {
@@ -9015,9 +8185,10 @@ function rereadable(source) {
 
 
 
+
 const openssh_CLOSE_TIMEOUT_MS = 2000;
 function openssh(settings, directory) {
-    const place = (0,external_node_path_namespaceObject.join)(directory, 'ssh');
+    const place = (0,external_node_path_.join)(directory, 'ssh');
     let ready;
     let count = 0;
     return {
@@ -9030,10 +8201,10 @@ function openssh(settings, directory) {
     };
 }
 async function writeConfiguration({ knownHosts, key, agent, connectTimeoutMs }, place) {
-    await (0,promises_namespaceObject.mkdir)(place, { mode: 0o700 });
+    await (0,promises_.mkdir)(place, { mode: 0o700 });
     const secret = async (name, text) => {
-        const file = (0,external_node_path_namespaceObject.join)(place, name);
-        await (0,promises_namespaceObject.writeFile)(file, text, { mode: 0o600, flag: 'wx' });
+        const file = (0,external_node_path_.join)(place, name);
+        await (0,promises_.writeFile)(file, text, { mode: 0o600, flag: 'wx' });
         return file;
     };
     const fileOf = async (given, name) => 'file' in given ? given.file : await secret(name, given.text);
@@ -9075,7 +8246,7 @@ async function writeConfiguration({ knownHosts, key, agent, connectTimeoutMs }, 
 }
 function homeConfiguration() {
     try {
-        return [`Include ${openssh_quoted((0,external_node_path_namespaceObject.join)((0,external_node_os_.userInfo)().homedir, '.ssh', 'config'))}`];
+        return [`Include ${openssh_quoted((0,external_node_path_.join)((0,external_node_os_.userInfo)().homedir, '.ssh', 'config'))}`];
     }
     catch {
         return [];
@@ -9132,8 +8303,8 @@ async function connectByClient(target, options) {
         const outcome = new Promise((resolve, reject) => {
             finish = failure => (failure === undefined ? resolve() : reject(failure.error));
         });
-        const isThere = () => (0,promises_namespaceObject.access)((0,external_node_path_namespaceObject.join)(place, socket)).then(() => finish(), () => { });
-        const watcher = (0,external_node_fs_namespaceObject.watch)(place, () => void isThere());
+        const isThere = () => (0,promises_.access)((0,external_node_path_.join)(place, socket)).then(() => finish(), () => { });
+        const watcher = (0,external_node_fs_.watch)(place, () => void isThere());
         const late = () => finish({ error: opensshError(`${stderr}\nno login within ${connectTimeoutMs / 1000} s`, target) });
         const timer = setTimeout(late, connectTimeoutMs * (jump.length + 1));
         const onAbort = () => finish({ error: signal.reason });
@@ -9201,7 +8372,7 @@ function startClient(argv, place, stdio) {
         cwd: place,
         stdio: stdio.length === 0 ? 'ignore' : stdio,
         detached: true,
-        env: { ...process.env, SSH_ASKPASS_REQUIRE: 'never' },
+        env: childEnvironment({ SSH_ASKPASS_REQUIRE: 'never' }),
     });
 }
 function destination({ host, user, port, given = { user, port } }) {
@@ -9551,13 +8722,13 @@ async function writeBundle(images, { path, runId, version, signal }) {
         }
     }
     try {
-        await (0,promises_namespaceObject.mkdir)((0,external_node_path_namespaceObject.dirname)(aside), { recursive: true });
-        const file = await (0,promises_namespaceObject.open)(aside, 'wx');
+        await (0,promises_.mkdir)((0,external_node_path_.dirname)(aside), { recursive: true });
+        const file = await (0,promises_.open)(aside, 'wx');
         await (0,external_node_stream_promises_namespaceObject.pipeline)(external_node_stream_namespaceObject.Readable.from(tallied(), { objectMode: false, highWaterMark: 1 << 20 }), file.createWriteStream(), {
             signal,
         });
         await syncFile(aside);
-        await (0,promises_namespaceObject.rename)(aside, path);
+        await (0,promises_.rename)(aside, path);
         return tally.result();
     }
     catch (error) {
@@ -9574,14 +8745,14 @@ async function writeBundle(images, { path, runId, version, signal }) {
     }
 }
 async function bundle_removePartial(path, runId) {
-    await (0,promises_namespaceObject.rm)(partialPath(path, runId), { force: true });
+    await (0,promises_.rm)(partialPath(path, runId), { force: true });
 }
 function partialPath(path, runId) {
-    const whole = (0,external_node_path_namespaceObject.resolve)(path);
-    return (0,external_node_path_namespaceObject.join)((0,external_node_path_namespaceObject.dirname)(whole), `.${(0,external_node_path_namespaceObject.basename)(whole)}.${runId}.partial`);
+    const whole = (0,external_node_path_.resolve)(path);
+    return (0,external_node_path_.join)((0,external_node_path_.dirname)(whole), `.${(0,external_node_path_.basename)(whole)}.${runId}.partial`);
 }
 async function syncFile(path) {
-    const file = await (0,promises_namespaceObject.open)(path, 'r');
+    const file = await (0,promises_.open)(path, 'r');
     try {
         await file.sync();
     }
@@ -9683,6 +8854,8 @@ function contentsOf(laid, version) {
 
 
 
+
+
 function parseConfig(bytes, what) {
     const config = asObject(parseJson(bytes, what));
     const os = asText(config.os);
@@ -9690,6 +8863,12 @@ function parseConfig(bytes, what) {
     const variant = asText(config.variant);
     if (os === undefined || architecture === undefined) {
         throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${what} names no os and architecture`, {
+            hint: 'Say what the image is for when building it; with crane: `crane mutate --set-platform linux/amd64`.',
+        });
+    }
+    const stray = [os, architecture, variant].find(word => word !== undefined && !isPlatformWord(word));
+    if (stray !== undefined) {
+        throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${what} names a platform that is none: ${(0,lib_problems/* shown */.SP)(stray)}`, {
             hint: 'Say what the image is for when building it; with crane: `crane mutate --set-platform linux/amd64`.',
         });
     }
@@ -9715,10 +8894,10 @@ function userOf(config) {
 const METADATA_MAX_BYTES = 4 << 20;
 const METADATA_TOTAL_MAX_BYTES = 16 * METADATA_MAX_BYTES;
 function entryName(name) {
-    return external_node_path_namespaceObject.posix.normalize(name).replace(/^\/+|\/+$/g, '');
+    return external_node_path_.posix.normalize(name).replace(/^\/+|\/+$/g, '');
 }
 function linkTarget(type, name, target) {
-    return entryName(type === 'link' ? target : external_node_path_namespaceObject.posix.join(external_node_path_namespaceObject.posix.dirname(name), target));
+    return entryName(type === 'link' ? target : external_node_path_.posix.join(external_node_path_.posix.dirname(name), target));
 }
 function findFile({ files, links }, name) {
     let key = entryName(name);
@@ -10027,6 +9206,7 @@ var external_node_zlib_default = /*#__PURE__*/__nccwpck_require__.n(external_nod
 ;// CONCATENATED MODULE: ./lib/image/program.js
 
 
+
 const STDERR_MAX_CHARACTERS = 4096;
 const STDOUT_MAX_CHARACTERS = 1 << 20;
 const KILL_AFTER_MS = 5000;
@@ -10034,7 +9214,7 @@ const OUTPUT_GRACE_MS = 2000;
 function startProgram(name, args, signal) {
     const child = (0,external_node_child_process_namespaceObject.spawn)(name, args, {
         stdio: ['pipe', 'pipe', 'pipe'],
-        env: { ...process.env, LC_ALL: 'C' },
+        env: childEnvironment({ LC_ALL: 'C' }),
     });
     child.stdin.on('error', () => { });
     let stderr = '';
@@ -10250,8 +9430,8 @@ async function listFiles(directory) {
     for (const name of await namesIn(directory)) {
         if (!ENTRY_NAME.test(name))
             continue;
-        const path = (0,external_node_path_namespaceObject.join)(directory, name);
-        const info = await (0,promises_namespaceObject.stat)(path).catch(() => undefined);
+        const path = (0,external_node_path_.join)(directory, name);
+        const info = await (0,promises_.stat)(path).catch(() => undefined);
         if (info === undefined)
             continue;
         const file = files.get(info.ino) ?? { inode: info.ino, sizeBytes: info.size, usedMs: info.mtimeMs, paths: [] };
@@ -10274,33 +9454,33 @@ async function evict(directory, wantedBytes, may) {
     return freedBytes;
 }
 async function cache_directory_remove(path) {
-    await (0,promises_namespaceObject.unlink)(path).catch(() => { });
+    await (0,promises_.unlink)(path).catch(() => { });
 }
 async function removeStale(directory) {
     for (const name of await namesIn(directory)) {
         const [, machine, pid, started] = PARTIAL_NAME.exec(name) ?? [];
         if (machine === undefined)
             continue;
-        const path = (0,external_node_path_namespaceObject.join)(directory, name);
+        const path = (0,external_node_path_.join)(directory, name);
         const isGone = machine === machineId() ? startOf(Number(pid)) !== started : await isOld(path);
         if (isGone)
             await cache_directory_remove(path);
     }
 }
 async function isOld(path) {
-    const info = await (0,promises_namespaceObject.stat)(path).catch(() => undefined);
+    const info = await (0,promises_.stat)(path).catch(() => undefined);
     return info !== undefined && Date.now() - info.mtimeMs > cache_directory_STALE_AFTER_MS;
 }
 async function namesIn(directory) {
-    return await (0,promises_namespaceObject.readdir)(directory).catch(() => []);
+    return await (0,promises_.readdir)(directory).catch(() => []);
 }
 function machineId() {
-    const namespace = orEmpty(() => (0,external_node_fs_namespaceObject.readlinkSync)('/proc/self/ns/pid'));
-    const parts = [(0,external_node_os_.hostname)(), orEmpty(() => (0,external_node_fs_namespaceObject.readFileSync)('/proc/sys/kernel/random/boot_id', 'utf8')), namespace];
+    const namespace = orEmpty(() => (0,external_node_fs_.readlinkSync)('/proc/self/ns/pid'));
+    const parts = [(0,external_node_os_.hostname)(), orEmpty(() => (0,external_node_fs_.readFileSync)('/proc/sys/kernel/random/boot_id', 'utf8')), namespace];
     return (0,external_node_crypto_namespaceObject.createHash)('sha256').update(parts.join('\0')).digest('hex').slice(0, 16);
 }
 function startOf(pid) {
-    const text = orEmpty(() => (0,external_node_fs_namespaceObject.readFileSync)(`/proc/${pid}/stat`, 'utf8'));
+    const text = orEmpty(() => (0,external_node_fs_.readFileSync)(`/proc/${pid}/stat`, 'utf8'));
     if (text !== '')
         return text.slice(text.lastIndexOf(')') + 2).split(' ')[19];
     try {
@@ -10325,9 +9505,11 @@ function orEmpty(read) {
 
 
 
-async function openCache({ directory: wanted, maxBytes }, fallback, log) {
-    const lasting = maxBytes > 0 && (await isUsable(wanted, log)) ? wanted : undefined;
+async function openCache({ directory: wanted, maxBytes, isReadOnly = false }, fallback, log) {
+    const lasting = maxBytes > 0 && !isReadOnly && (await isUsable(wanted, log)) ? wanted : undefined;
     const directory = lasting ?? fallback;
+    const isLookedInto = maxBytes > 0 && isReadOnly && wanted !== undefined && (await isTrusted(wanted));
+    const places = isLookedInto ? [directory, wanted] : [directory];
     const files = new Set();
     if (lasting !== undefined)
         await removeStale(directory);
@@ -10345,42 +9527,30 @@ async function openCache({ directory: wanted, maxBytes }, fallback, log) {
     return {
         directory,
         async create() {
-            await (0,promises_namespaceObject.mkdir)(directory, { recursive: true, mode: 0o700 });
-            const path = (0,external_node_path_namespaceObject.join)(directory, partialName());
-            return use({ handle: await (0,promises_namespaceObject.open)(path, 'wx+', 0o600), path });
+            await (0,promises_.mkdir)(directory, { recursive: true, mode: 0o700 });
+            const path = (0,external_node_path_.join)(directory, partialName());
+            return use({ handle: await (0,promises_.open)(path, 'wx+', 0o600), path });
         },
         async publish(file, entry) {
-            const path = (0,external_node_path_namespaceObject.join)(directory, cache_directory_nameOf(entry));
+            const path = (0,external_node_path_.join)(directory, cache_directory_nameOf(entry));
             if (file.path === path)
                 return;
             try {
                 if (isPartial(file.path)) {
-                    await (0,promises_namespaceObject.rename)(file.path, path);
+                    await (0,promises_.rename)(file.path, path);
                     file.path = path;
                 }
                 else
-                    await (0,promises_namespaceObject.link)(file.path, path);
+                    await (0,promises_.link)(file.path, path);
             }
             catch {
             }
         },
         async find(source, label) {
-            const known = await entriesOf(directory);
-            const fitting = known.filter(entry => entry.source === source && (entry.label === label || passedThrough(entry)));
-            fitting.sort((a, b) => Number(b.label === label) - Number(a.label === label) || (a.blob < b.blob ? -1 : 1));
-            for (const entry of fitting) {
-                const path = (0,external_node_path_namespaceObject.join)(directory, cache_directory_nameOf(entry));
-                const handle = await (0,promises_namespaceObject.open)(path, 'r').catch(() => undefined);
-                if (handle === undefined)
-                    continue;
-                const { size: sizeBytes } = await handle.stat();
-                if (sizeBytes === 0) {
-                    await handle.close();
-                    await cache_directory_remove(path);
-                    continue;
-                }
-                await handle.utimes(new Date(), new Date()).catch(() => { });
-                return { entry, sizeBytes, file: use({ handle, path }) };
+            for (const place of places) {
+                const found = await findIn(place, source, label, place === directory);
+                if (found !== undefined)
+                    return { ...found, file: use(found.file) };
             }
             return undefined;
         },
@@ -10405,6 +9575,38 @@ async function openCache({ directory: wanted, maxBytes }, fallback, log) {
         },
     };
 }
+async function findIn(directory, source, label, isOurs) {
+    const known = await entriesOf(directory);
+    const fitting = known.filter(entry => entry.source === source && (entry.label === label || passedThrough(entry)));
+    fitting.sort((a, b) => Number(b.label === label) - Number(a.label === label) || (a.blob < b.blob ? -1 : 1));
+    for (const entry of fitting) {
+        const path = (0,external_node_path_.join)(directory, cache_directory_nameOf(entry));
+        const handle = await (0,promises_.open)(path, 'r').catch(() => undefined);
+        if (handle === undefined)
+            continue;
+        const { size: sizeBytes } = await handle.stat();
+        if (sizeBytes === 0) {
+            await handle.close();
+            if (isOurs)
+                await cache_directory_remove(path);
+            continue;
+        }
+        if (isOurs)
+            await handle.utimes(new Date(), new Date()).catch(() => { });
+        return { entry, sizeBytes, file: { handle, path } };
+    }
+    return undefined;
+}
+async function isTrusted(directory) {
+    return await whyNot(directory).then(reason => reason === undefined, () => false);
+}
+async function whyNot(directory) {
+    const { uid, mode } = await (0,promises_.stat)(directory);
+    const me = process.getuid?.();
+    if ((mode & 0o002) !== 0)
+        return `${directory} can be written to by everybody`;
+    return uid !== me && me !== 0 ? `${directory} belongs to another user` : undefined;
+}
 async function isUsable(directory, log) {
     const no = (why) => {
         log(`layers are cached for this run only: ${why}`);
@@ -10413,16 +9615,13 @@ async function isUsable(directory, log) {
     if (directory === undefined)
         return no('there is no home directory, and `cache-dir` is not set');
     try {
-        await (0,promises_namespaceObject.mkdir)(directory, { recursive: true, mode: 0o700 });
-        const { uid, mode } = await (0,promises_namespaceObject.stat)(directory);
-        const me = process.getuid?.();
-        if ((mode & 0o002) !== 0)
-            return no(`${directory} can be written to by everybody`);
-        if (uid !== me && me !== 0)
-            return no(`${directory} belongs to another user`);
-        const trial = (0,external_node_path_namespaceObject.join)(directory, partialName());
-        await (await (0,promises_namespaceObject.open)(trial, 'wx', 0o600)).close();
-        await (0,promises_namespaceObject.unlink)(trial);
+        await (0,promises_.mkdir)(directory, { recursive: true, mode: 0o700 });
+        const reason = await whyNot(directory);
+        if (reason !== undefined)
+            return no(reason);
+        const trial = (0,external_node_path_.join)(directory, partialName());
+        await (await (0,promises_.open)(trial, 'wx', 0o600)).close();
+        await (0,promises_.unlink)(trial);
         return true;
     }
     catch (error) {
@@ -10447,7 +9646,7 @@ async function isUsable(directory, log) {
 async function openScratch(directory, log, signal, { compression = 'auto', cache: cacheOptions = { directory: undefined, maxBytes: 0 } } = {}) {
     const codec = await chooseCodec(compression, signal);
     log(`layers are compressed with ${codec.name}${compression === 'auto' ? ', as nodes take them in soonest so' : ''}`);
-    const root = await (0,promises_namespaceObject.mkdtemp)((0,external_node_path_namespaceObject.join)(directory, 'blobs-'));
+    const root = await (0,promises_.mkdtemp)((0,external_node_path_.join)(directory, 'blobs-'));
     const cache = await openCache(cacheOptions, root, log);
     const closing = new AbortController();
     const contents = new Map();
@@ -10574,7 +9773,7 @@ async function openScratch(directory, log, signal, { compression = 'auto', cache
             closing.abort(new errors/* SideloadError */.wR('CANCELLED', 'the scratch directory was closed'));
             await Promise.allSettled(writing);
             await cache.close();
-            await (0,promises_namespaceObject.rm)(root, { recursive: true, force: true });
+            await (0,promises_.rm)(root, { recursive: true, force: true });
         },
     };
 }
@@ -10878,7 +10077,7 @@ function nearness(wanted, full, name) {
     if (formatReference(there) === full)
         return 0;
     const sameTag = there.tag === wanted.tag && there.digest === wanted.digest;
-    if (sameTag && pathOf(there) === pathOf(wanted))
+    if (sameTag && names_pathOf(there) === names_pathOf(wanted))
         return 1;
     if (sameTag && lastOf(there) === lastOf(wanted))
         return 2;
@@ -10892,7 +10091,7 @@ function parsed(name) {
         return undefined;
     }
 }
-function pathOf({ repository }) {
+function names_pathOf({ repository }) {
     return repository.replace(/^library\//, '');
 }
 function lastOf({ repository }) {
@@ -11030,7 +10229,7 @@ function truncated(label, sizeBytes, name) {
 function openRange(path, start, sizeBytes) {
     return sizeBytes === 0
         ? external_node_stream_namespaceObject.Readable.from([])
-        : (0,external_node_fs_namespaceObject.createReadStream)(path, { start, end: start + sizeBytes - 1, highWaterMark: tar_file_READ_BYTES });
+        : (0,external_node_fs_.createReadStream)(path, { start, end: start + sizeBytes - 1, highWaterMark: tar_file_READ_BYTES });
 }
 async function readHeader(file, offset, sizeBytes, label) {
     let header;
@@ -11215,7 +10414,7 @@ async function readLayoutDirectory(directory, label) {
             hint: 'Name the directory that has `oci-layout` and `index.json` in it, or an archive file.',
         });
     }
-    const blobs = await (0,promises_namespaceObject.readdir)((0,external_node_path_namespaceObject.join)(directory, BLOBS)).catch((error) => {
+    const blobs = await (0,promises_.readdir)((0,external_node_path_.join)(directory, BLOBS)).catch((error) => {
         if (error.code === 'ENOENT' || error.code === 'ENOTDIR')
             return [];
         throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${label} cannot be read: ${error.message}`, { cause: error });
@@ -11226,13 +10425,13 @@ async function readLayoutDirectory(directory, label) {
     return { files, links: new Map(), label, sizeBytes, ended: true };
 }
 async function addFile(files, directory, name) {
-    const path = (0,external_node_path_namespaceObject.join)(directory, name);
-    const info = await (0,promises_namespaceObject.stat)(path).catch(() => undefined);
+    const path = (0,external_node_path_.join)(directory, name);
+    const info = await (0,promises_.stat)(path).catch(() => undefined);
     if (info?.isFile() !== true)
         return;
     files.set(name, {
         sizeBytes: info.size,
-        open: () => (0,external_node_fs_namespaceObject.createReadStream)(path, { highWaterMark: layout_directory_READ_BYTES }),
+        open: () => (0,external_node_fs_.createReadStream)(path, { highWaterMark: layout_directory_READ_BYTES }),
     });
 }
 
@@ -11251,13 +10450,13 @@ const HEADER_BYTES = 512;
 const USTAR_OFFSET = 257;
 async function readArchiveFile(path, scratch, signal) {
     const label = `the archive ${path}`;
-    const info = await (0,promises_namespaceObject.stat)(path).catch((error) => {
+    const info = await (0,promises_.stat)(path).catch((error) => {
         throw unreadable(path, error);
     });
     if (info.isDirectory())
         return await readLayoutDirectory(path, label);
     if (info.isFile()) {
-        const file = await (0,promises_namespaceObject.open)(path).catch((error) => {
+        const file = await (0,promises_.open)(path).catch((error) => {
             throw unreadable(path, error);
         });
         try {
@@ -11271,7 +10470,7 @@ async function readArchiveFile(path, scratch, signal) {
             await file.close();
         }
     }
-    const source = (0,external_node_fs_namespaceObject.createReadStream)(path, { highWaterMark: archive_READ_BYTES, signal });
+    const source = (0,external_node_fs_.createReadStream)(path, { highWaterMark: archive_READ_BYTES, signal });
     try {
         const { head, all } = await peek(source, HEADER_BYTES);
         const compression = recognise(head, label);
@@ -11411,6 +10610,7 @@ function lastLine(text) {
 ;// CONCATENATED MODULE: ./lib/image/sources/inspection.js
 
 
+
 function parseInspection(text) {
     let value;
     try {
@@ -11435,6 +10635,8 @@ function parseInspection(text) {
 function platformOf(image) {
     const [os, architecture, variant] = [image.Os, image.Architecture, image.Variant].map(asText);
     if (os === undefined || architecture === undefined)
+        return {};
+    if (![os, architecture, variant ?? '0'].every(isPlatformWord))
         return {};
     return { platform: { os, architecture, ...(variant === undefined ? {} : { variant }) } };
 }
@@ -11475,7 +10677,7 @@ function buildahEngine(program) {
                     id: fullId(id),
                     diffIds: [],
                     async read(scratch, signal) {
-                        const path = (0,external_node_path_namespaceObject.join)(scratch.directory, `buildah-${id}.tar`);
+                        const path = (0,external_node_path_.join)(scratch.directory, `buildah-${id}.tar`);
                         const push = await runProgram(program, ['push', '--quiet', id, `docker-archive:${path}`], signal);
                         if (push.code !== 0)
                             throw saveFailed({ engine: name, reference }, push);
@@ -12132,27 +11334,27 @@ function sourceOf(bytes) {
     };
 }
 function openFile(directory, { name, sizeBytes }) {
-    const path = Buffer.concat([Buffer.from(directory), Buffer.from(external_node_path_namespaceObject.posix.join('/', name), 'latin1')]);
-    const file = (0,external_node_fs_namespaceObject.openSync)(path, external_node_fs_namespaceObject.constants.O_RDONLY | external_node_fs_namespaceObject.constants.O_NOFOLLOW | external_node_fs_namespaceObject.constants.O_NONBLOCK);
-    const found = (0,external_node_fs_namespaceObject.fstatSync)(file);
+    const path = Buffer.concat([Buffer.from(directory), Buffer.from(external_node_path_.posix.join('/', name), 'latin1')]);
+    const file = (0,external_node_fs_.openSync)(path, external_node_fs_.constants.O_RDONLY | external_node_fs_.constants.O_NOFOLLOW | external_node_fs_.constants.O_NONBLOCK);
+    const found = (0,external_node_fs_.fstatSync)(file);
     if (!found.isFile() || found.size !== sizeBytes) {
-        (0,external_node_fs_namespaceObject.closeSync)(file);
+        (0,external_node_fs_.closeSync)(file);
         throw new Error(`${path} is not the file of ${sizeBytes} bytes that was unpacked there`);
     }
     return {
         sizeBytes,
         read(into) {
-            const readBytes = (0,external_node_fs_namespaceObject.readSync)(file, into);
+            const readBytes = (0,external_node_fs_.readSync)(file, into);
             if (readBytes === 0)
                 throw new Error(`${path} has become shorter`);
             return readBytes;
         },
-        close: () => (0,external_node_fs_namespaceObject.closeSync)(file),
+        close: () => (0,external_node_fs_.closeSync)(file),
     };
 }
 async function* piecesOf(metadata) {
     const text = (0,external_node_zlib_namespaceObject.createGunzip)().setEncoding('utf8');
-    (0,external_node_stream_namespaceObject.pipeline)((0,external_node_fs_namespaceObject.createReadStream)(metadata), text, () => { });
+    (0,external_node_stream_namespaceObject.pipeline)((0,external_node_fs_.createReadStream)(metadata), text, () => { });
     let rest = '';
     for await (const part of text) {
         const lines = (rest + part).split('\n');
@@ -12189,24 +11391,24 @@ const STORES = new Map([
     [
         'overlay2',
         {
-            config: (root, imageId) => (0,external_node_path_namespaceObject.join)(root, 'image', 'overlay2', 'imagedb', 'content', 'sha256', hexOf(imageId)),
+            config: (root, imageId) => (0,external_node_path_.join)(root, 'image', 'overlay2', 'imagedb', 'content', 'sha256', hexOf(imageId)),
             open: async (root) => async ({ chainId }) => {
-                const directory = (0,external_node_path_namespaceObject.join)(root, 'image', 'overlay2', 'layerdb', 'sha256', hexOf(chainId));
-                const sizeBytes = Number(await (0,promises_namespaceObject.readFile)((0,external_node_path_namespaceObject.join)(directory, 'size'), 'utf8'));
-                return { metadata: (0,external_node_path_namespaceObject.join)(directory, 'tar-split.json.gz'), sizeBytes };
+                const directory = (0,external_node_path_.join)(root, 'image', 'overlay2', 'layerdb', 'sha256', hexOf(chainId));
+                const sizeBytes = Number(await (0,promises_.readFile)((0,external_node_path_.join)(directory, 'size'), 'utf8'));
+                return { metadata: (0,external_node_path_.join)(directory, 'tar-split.json.gz'), sizeBytes };
             },
         },
     ],
     [
         'overlay',
         {
-            config: (root, imageId) => (0,external_node_path_namespaceObject.join)(root, 'overlay-images', hexOf(imageId), `=${Buffer.from(imageId).toString('base64')}`),
+            config: (root, imageId) => (0,external_node_path_.join)(root, 'overlay-images', hexOf(imageId), `=${Buffer.from(imageId).toString('base64')}`),
             async open(root) {
-                const directory = (0,external_node_path_namespaceObject.join)(root, 'overlay-layers');
-                const layers = asList(JSON.parse(await (0,promises_namespaceObject.readFile)((0,external_node_path_namespaceObject.join)(directory, 'layers.json'), 'utf8'))).map(asObject);
+                const directory = (0,external_node_path_.join)(root, 'overlay-layers');
+                const layers = asList(JSON.parse(await (0,promises_.readFile)((0,external_node_path_.join)(directory, 'layers.json'), 'utf8'))).map(asObject);
                 const sizes = new Map(layers.map(layer => [layer.id, Number(layer['diff-size'])]));
                 return ({ id }) => ({
-                    metadata: (0,external_node_path_namespaceObject.join)(directory, `${id}.tar-split.gz`),
+                    metadata: (0,external_node_path_.join)(directory, `${id}.tar-split.gz`),
                     sizeBytes: sizes.get(id) ?? Number.NaN,
                 });
             },
@@ -12223,7 +11425,7 @@ async function readInPlace(engine, reference, { imageId, diffIds: texts, directo
         return undefined;
     const label = `what ${engine} has of ${reference} in ${root}`;
     try {
-        const config = await (0,promises_namespaceObject.readFile)(store.config(root, imageId));
+        const config = await (0,promises_.readFile)(store.config(root, imageId));
         if (digestOf(config) !== imageId)
             return undefined;
         const recordOf = await store.open(root);
@@ -12232,7 +11434,7 @@ async function readInPlace(engine, reference, { imageId, diffIds: texts, directo
             const directory = directories[index] ?? '';
             const id = directory.split('/').at(-2) ?? '';
             const { metadata, sizeBytes } = await recordOf({ id, chainId: chain[index] ?? diffId });
-            await Promise.all([metadata, directory].map(path => (0,promises_namespaceObject.stat)(path)));
+            await Promise.all([metadata, directory].map(path => (0,promises_.stat)(path)));
             const chunks = () => told(joinTar(metadata, directory), diffId, label);
             return [`${hexOf(diffId)}/layer.tar`, { sizeBytes, open: () => external_node_stream_namespaceObject.Readable.from(chunks(), { highWaterMark: 1 }) }];
         }));
@@ -12245,7 +11447,7 @@ async function readInPlace(engine, reference, { imageId, diffIds: texts, directo
 }
 const READING_CAPABILITIES = 6n;
 async function mayReadEverything() {
-    const status = await (0,promises_namespaceObject.readFile)('/proc/self/status', 'utf8').catch(() => '');
+    const status = await (0,promises_.readFile)('/proc/self/status', 'utf8').catch(() => '');
     const [, effective = '0'] = /^CapEff:\s*([0-9a-f]+)$/m.exec(status) ?? [];
     return (BigInt(`0x${effective}`) & READING_CAPABILITIES) !== 0n;
 }
@@ -12672,290 +11874,6 @@ async function change(node, words, references, runId, signal) {
     await runScript(connection, scriptAlone('pins', runId, { body, variables: variables(facts, references) }), signal);
 }
 
-;// CONCATENATED MODULE: ./lib/node/promote.js
-
-
-
-
-
-
-
-
-
-async function promoteImages(node, { atomic }, run, stageAgain) {
-    const references = node.images.map(({ reference }) => reference);
-    await move(node, atomic, run);
-    let held = await steps_inspect(node, references, run.signal);
-    const isAway = ({ stage, reference, image }) => stage === undefined && plan_faultOf(held.get(reference), image) !== undefined;
-    if (node.images.some(isAway)) {
-        await stageAgain(node.images.filter(isAway));
-        await move(node, atomic, run);
-        held = await steps_inspect(node, references, run.signal);
-    }
-    for (const image of node.images) {
-        await notingError(node, image, async () => {
-            const fault = plan_faultOf(held.get(image.reference), image.image);
-            if (fault !== undefined) {
-                throw new errors/* SideloadError */.wR('VERIFY_FAILED', `${image.reference} in the end: ${fault}`);
-            }
-        });
-        image.isPinned = held.get(image.reference)?.isPinned === true;
-        if (image.stage !== undefined) {
-            image.outcome = 'sent';
-        }
-    }
-}
-async function move(node, atomic, run) {
-    const moving = node.images.flatMap(({ stage, reference, hasMoved }) => stage === undefined || hasMoved ? [] : [{ stage, reference }]);
-    if (moving.length === 0) {
-        return;
-    }
-    const { connection, facts } = node_ready(node);
-    const runtime = runtimeOf(facts.runtime.name);
-    const names = runtime.names(facts);
-    const moves = moving.flatMap(({ stage, reference }) => {
-        const kept = keptNames(run.id, reference);
-        return kept === undefined ? [] : [{ ...kept, stage }];
-    });
-    if (atomic && names !== undefined) {
-        node.kept = [...node.kept, ...moves];
-        await runScript(connection, keepScript(names, facts, moves), run.signal);
-    }
-    for (const image of node.images) {
-        image.hasMoved = image.stage !== undefined;
-    }
-    const pairs = moving.map(({ stage, reference }) => ({ from: stage, to: reference }));
-    await runScript(connection, runtime.tag(facts, pairs), run.signal);
-    await steps_removeStaged(node, run.id, run.signal);
-}
-async function restoreImages(node, settings, ssh, runId, log) {
-    const { label } = node.settings;
-    const moved = node.images.filter(({ hasMoved }) => hasMoved);
-    if (node.kept.length === 0 && moved.length === 0 && !node.hasPinned) {
-        return;
-    }
-    if (node.facts !== undefined && runtimeOf(node.facts.runtime.name).names(node.facts) === undefined) {
-        log(`${label}: nothing is put back: the user may load images there, and can move or remove no name`);
-        return;
-    }
-    const kept = new Set(node.kept.map(({ reference }) => reference));
-    const failed = new Map();
-    try {
-        const signal = AbortSignal.timeout(CLEAN_UP_MS);
-        await insistOn(node, settings, ssh, signal, async () => {
-            failed.clear();
-            const lost = await renewLocks(node, runId, signal);
-            const own = node.kept.filter(one => lost.every(({ reference }) => reference !== one.reference));
-            const restored = await restoreKept(node, own, signal, log);
-            for (const [reference, fault] of [...restored, ...lost.map(takenOver)])
-                failed.set(reference, fault);
-            if (node.hasPinned) {
-                await pin_unpinOf(node, runId, runId, signal);
-            }
-        });
-        if (failed.size === 0) {
-            await steps_forgetKept(node, signal);
-        }
-    }
-    catch (thrown) {
-        for (const { reference } of moved)
-            failed.set(reference, (0,errors/* toSideloadError */.Lq)(thrown).message);
-    }
-    for (const image of moved) {
-        const fault = failed.get(image.reference) ?? (kept.has(image.reference) ? undefined : 'its name is too long to be kept');
-        if (fault === undefined) {
-            image.outcome = 'restored';
-        }
-        else {
-            const message = `${image.reference} still names the new image, or none: ${fault}`;
-            image.error = new errors/* SideloadError */.wR('RESTORE_FAILED', message, { node: label });
-            node.error ??= image.error;
-            log(`${label}: ${message}`);
-        }
-    }
-    node.kept = [];
-}
-async function promote_settleLeft(node, runId, isSettled, signal, log) {
-    const found = keptOn(node).filter(one => one.runId === runId);
-    const own = [...new Map(found.map(({ kept }) => [kept.reference, kept])).values()];
-    const references = own.map(({ reference }) => reference);
-    const { refusals } = own.length === 0 ? { refusals: [] } : await takeLocks(node, references, runId, signal);
-    for (const refusal of refusals) {
-        log(`${node.settings.label}: ${refusal.reference} is not put back: ${takenOver(refusal)[1]}`);
-    }
-    node.kept = own.filter(one => refusals.every(({ reference }) => reference !== one.reference));
-    if (!isSettled) {
-        throwFailed(await restoreKept(node, node.kept, signal, log));
-    }
-    await forgetKept(node, signal);
-}
-async function settleOthers(node, locked, run, log) {
-    const left = keptOn(node).filter(({ runId, kept }) => runId !== run.id && locked.has(kept.reference));
-    const orphans = [...locked].flatMap(([reference, runId]) => {
-        const kept = runId === undefined ? undefined : keptNames(runId, reference);
-        return runId === undefined || kept === undefined ? [] : [{ runId, kept }];
-    });
-    const all = [...new Map([...left, ...orphans].map(one => [one.kept.before, one])).values()];
-    for (const runId of new Set(all.map(one => one.runId))) {
-        const kept = all.filter(one => one.runId === runId).map(one => one.kept);
-        let isOrphaned = false;
-        const say = (line) => {
-            isOrphaned = true;
-            log(`${line}: run ${runId} has ended without a verdict`);
-        };
-        throwFailed(await restoreKept(node, kept, run.signal, say));
-        if (isOrphaned) {
-            await pin_unpinOf(node, runId, run.id, run.signal);
-        }
-        await freeNamesOn(node, kept.flatMap(({ before, absent }) => [before, absent]), run.signal);
-    }
-}
-function keptOn(node) {
-    return node_ready(node).facts.staged.flatMap(name => parseKept(name) ?? []);
-}
-function takenOver({ reference, run }) {
-    return [reference, `run ${run} has locked it since`];
-}
-function throwFailed(failed) {
-    if (failed.size > 0) {
-        const lines = [...failed].map(([reference, fault]) => `${reference}: ${fault}`);
-        throw new errors/* SideloadError */.wR('RESTORE_FAILED', lines.join('\n'));
-    }
-}
-async function restoreKept(node, kept, signal, log) {
-    const { connection, facts } = node_ready(node);
-    const names = runtimeOf(facts.runtime.name).names(facts);
-    const failed = new Map();
-    if (kept.length === 0 || names === undefined) {
-        return failed;
-    }
-    const said = await runScript(connection, restoreScript(names, facts, kept), signal);
-    const marked = [...kept.entries()].map(([number, one]) => ({ ...one, state: said.get(`restored ${number}`) ?? '' }));
-    const asked = marked.filter(({ state }) => state === 'before' || state === 'absent');
-    const held = await steps_inspect(node, asked.flatMap(({ reference, before, state }) => (state === 'absent' ? [reference] : [reference, before])), signal);
-    for (const { reference, before, state } of marked) {
-        const imageId = held.get(reference)?.imageId;
-        if (state !== 'unmarked' && (state === '' || imageId !== held.get(before)?.imageId)) {
-            failed.set(reference, state === 'absent' ? 'it cannot be removed' : `what it named before is kept as ${before}`);
-        }
-        else if (state !== 'unmarked') {
-            const now = state === 'absent' ? 'gone again, as before' : `again ${imageId ?? 'what it was, which the CRI does not know'}`;
-            log(`${node.settings.label}: ${reference} is ${now}`);
-        }
-    }
-    return failed;
-}
-
-;// CONCATENATED MODULE: ./lib/locks.js
-
-
-
-
-
-
-const RENEW_AFTER_MS = (LEASE_SECONDS / 4) * 1000;
-const ASK_AGAIN_MS = 1000;
-function locksOf(nodes, run, log) {
-    let renewing = Promise.resolve();
-    const timer = setInterval(() => {
-        renewing = Promise.all(nodes().map(node => renewOrNote(node, run.id)));
-    }, RENEW_AFTER_MS);
-    timer.unref();
-    async function ask(node) {
-        const { label } = node.settings;
-        const askedAtMs = Date.now();
-        const references = node.images.map(({ reference }) => reference).toSorted();
-        node.lock = { references: [], askedAtMs };
-        const { taken, refusals, denial } = await lock_takeLocks(node, references, run.id, run.signal);
-        await settleOthers(node, taken, run, log);
-        if (denial !== undefined) {
-            log(`${label}: no lock, so another job may move the same references meanwhile: ${denial}`);
-        }
-        else if (refusals.length === 0) {
-            node.lock = { references, askedAtMs };
-            return undefined;
-        }
-        await lock_releaseLocks(node, run.id, run.signal);
-        return refusals[0];
-    }
-    async function waitFor(node, begunAtMs, timeoutMs) {
-        let holder;
-        for (;;) {
-            const refusal = await ask(node);
-            if (refusal === undefined) {
-                return;
-            }
-            const waitedMs = Date.now() - begunAtMs;
-            if (waitedMs >= timeoutMs) {
-                throw lockedBy(refusal, `and still does after ${formatDuration(waitedMs)}`);
-            }
-            if (holder !== refusal.run) {
-                holder = refusal.run;
-                log(`${node.settings.label}: waiting for run ${holder}, which has locked ${refusal.reference}`);
-            }
-            const waitMs = Math.min(ASK_AGAIN_MS * (0.75 + Math.random() / 2), timeoutMs - waitedMs);
-            await (0,external_node_timers_promises_namespaceObject.setTimeout)(waitMs, undefined, { signal: run.signal });
-        }
-    }
-    return {
-        async take(timeoutMs) {
-            const begunAtMs = Date.now();
-            const isUsers = ({ facts }) => facts?.privilege === 'user';
-            const unlocked = nodes().filter(isUsers);
-            if (unlocked.length > 0) {
-                const labels = unlocked.map(({ settings }) => settings.label).join(', ');
-                log(`${labels}: no lock, which the user may not make; another job may move the same references meanwhile`);
-            }
-            const lockable = nodes().filter(node => node.images.length > 0 && !isUsers(node));
-            let isRefused = false;
-            await node_onEach(lockable, async (node) => {
-                isRefused = (await ask(node)) !== undefined || isRefused;
-            });
-            if (isRefused) {
-                await renewing;
-                await node_onEach(lockable, node => lock_releaseLocks(node, run.id, run.signal));
-                await node_onEach(lockable.toSorted(byIdentity), node => waitFor(node, begunAtMs, timeoutMs), 1);
-            }
-        },
-        async confirm() {
-            await node_onEach(nodes(), async (node) => {
-                if (node.lock !== undefined && Date.now() - node.lock.askedAtMs > LEASE_SECONDS * 1000) {
-                    await renew(node, run.id, run.signal);
-                }
-            });
-        },
-        async stop() {
-            clearInterval(timer);
-            await renewing;
-        },
-    };
-}
-function byIdentity(one, other) {
-    const identity = ({ machine, settings }) => `${machine?.kubernetesName} ${settings.host}:${settings.port}`;
-    return identity(one) < identity(other) ? -1 : 1;
-}
-async function renewOrNote(node, runId) {
-    try {
-        await renew(node, runId, AbortSignal.timeout(RENEW_AFTER_MS));
-    }
-    catch (thrown) {
-        const error = (0,errors/* toSideloadError */.Lq)(thrown, node.settings.label);
-        if (error.code === 'NODE_LOCKED') {
-            node.error ??= error;
-        }
-    }
-}
-async function renew(node, runId, signal) {
-    const [lost] = await renewLocks(node, runId, signal);
-    if (lost !== undefined) {
-        throw lockedBy(lost, 'as this one’s lock had run out: the node could not be asked for too long');
-    }
-}
-function lockedBy({ reference, run, since }, how) {
-    const hasLocked = `run ${run} has locked ${reference} since ${since.toISOString()} by the node’s clock`;
-    return new errors/* SideloadError */.wR('NODE_LOCKED', `${hasLocked}, ${how}`);
-}
-
 ;// CONCATENATED MODULE: ./lib/retention.js
 
 function decide(entries, held, used, keep) {
@@ -13079,6 +11997,8 @@ async function noteImages(node, run) {
             .filter(one => one.outcome === 'sent' || isRecorded(one))
             .map(({ reference, imageId }) => ({ reference, imageId, placedAt, run: run.id, isPinned: node.hasPinned }));
         if (added.length > 0) {
+            const isReplaced = (old) => added.some(({ reference }) => reference === old.reference);
+            node.noted = { added, replaced: recorded.filter(isReplaced) };
             await runScript(connection, changeRecord(added), run.signal);
         }
         return undefined;
@@ -13090,6 +12010,14 @@ async function noteImages(node, run) {
         }
         return error.message;
     }
+}
+async function forgetNoted(node, isOurs, signal) {
+    const { added = [], replaced = [] } = node.noted ?? {};
+    const own = (entries) => entries.filter(({ reference }) => isOurs(reference));
+    if (own(added).length > 0) {
+        await runScript(node_ready(node).connection, changeRecord(own(replaced), own(added)), signal);
+    }
+    node.noted = undefined;
 }
 async function retainImages(node, { keep, repositories, isDryRun }, run) {
     const { connection, facts } = node_ready(node);
@@ -13162,6 +12090,314 @@ function usedOf(node, sections) {
     }
 }
 
+;// CONCATENATED MODULE: ./lib/node/promote.js
+
+
+
+
+
+
+
+
+
+
+async function promoteImages(node, { atomic }, run, stageAgain) {
+    const references = node.images.map(({ reference }) => reference);
+    await move(node, atomic, run);
+    let held = await steps_inspect(node, references, run.signal);
+    const isAway = ({ stage, reference, image }) => stage === undefined && faultOf(held.get(reference), image) !== undefined;
+    if (node.images.some(isAway)) {
+        await stageAgain(node.images.filter(isAway));
+        await move(node, atomic, run);
+        held = await steps_inspect(node, references, run.signal);
+    }
+    for (const image of node.images) {
+        await notingError(node, image, async () => {
+            const fault = faultOf(held.get(image.reference), image.image);
+            if (fault !== undefined) {
+                throw new errors/* SideloadError */.wR('VERIFY_FAILED', `${image.reference} in the end: ${fault}`);
+            }
+        });
+        image.isPinned = held.get(image.reference)?.isPinned === true;
+        if (image.stage !== undefined) {
+            image.outcome = 'sent';
+        }
+    }
+}
+async function move(node, atomic, run) {
+    const moving = node.images.flatMap(({ stage, reference, hasMoved }) => stage === undefined || hasMoved ? [] : [{ stage, reference }]);
+    if (moving.length === 0) {
+        return;
+    }
+    const { connection, facts } = node_ready(node);
+    const runtime = runtimeOf(facts.runtime.name);
+    const names = runtime.names(facts);
+    const moves = moving.flatMap(({ stage, reference }) => {
+        const kept = keptNames(run.id, reference);
+        return kept === undefined ? [] : [{ ...kept, stage }];
+    });
+    if (atomic && names !== undefined) {
+        node.kept = [...node.kept, ...moves];
+        await runScript(connection, keepScript(names, facts, moves), run.signal);
+    }
+    for (const image of node.images) {
+        image.hasMoved = image.stage !== undefined;
+    }
+    const pairs = moving.map(({ stage, reference }) => ({ from: stage, to: reference }));
+    await runScript(connection, runtime.tag(facts, pairs), run.signal);
+    await steps_removeStaged(node, run.id, run.signal);
+}
+async function restoreImages(node, settings, ssh, runId, log) {
+    const { label } = node.settings;
+    const moved = node.images.filter(({ hasMoved }) => hasMoved);
+    if (node.kept.length === 0 && moved.length === 0 && !node.hasPinned && node.noted === undefined) {
+        return;
+    }
+    if (node.facts !== undefined && runtimeOf(node.facts.runtime.name).names(node.facts) === undefined) {
+        log(`${label}: nothing is put back: the user may load images there, and can move or remove no name`);
+        return;
+    }
+    const kept = new Set(node.kept.map(({ reference }) => reference));
+    const failed = new Map();
+    let taken = new Map();
+    try {
+        const signal = AbortSignal.timeout(CLEAN_UP_MS);
+        await insistOn(node, settings, ssh, signal, async () => {
+            failed.clear();
+            const lost = await renewLocks(node, runId, signal);
+            const own = node.kept.filter(one => lost.every(({ reference }) => reference !== one.reference));
+            taken = await takenByOthers(node, own, signal);
+            const restored = await restoreKept(node, own.filter(({ reference }) => !taken.has(reference)), signal, log);
+            for (const [reference, fault] of [...restored, ...lost.map(takenOver)])
+                failed.set(reference, fault);
+            if (node.hasPinned) {
+                await pin_unpinOf(node, runId, runId, signal);
+            }
+            await forgetNoted(node, reference => !(failed.has(reference) || taken.has(reference)), signal);
+        });
+        if (failed.size === 0) {
+            await steps_forgetKept(node, signal);
+        }
+    }
+    catch (thrown) {
+        for (const { reference } of moved)
+            failed.set(reference, (0,errors/* toSideloadError */.Lq)(thrown).message);
+    }
+    for (const image of moved) {
+        const now = taken.get(image.reference);
+        if (now !== undefined) {
+            const message = `${image.reference} is not put back: it names ${now}, which somebody else has put there meanwhile`;
+            image.outcome = 'changed';
+            image.error ??= new errors/* SideloadError */.wR('CHANGED_SINCE', message, { node: label });
+            node.error ??= image.error;
+            log(`${label}: ${message}`);
+            continue;
+        }
+        const fault = failed.get(image.reference) ?? (kept.has(image.reference) ? undefined : 'its name is too long to be kept');
+        if (fault === undefined) {
+            image.outcome = 'restored';
+        }
+        else {
+            const message = `${image.reference} still names the new image, or none: ${fault}`;
+            image.error = new errors/* SideloadError */.wR('RESTORE_FAILED', message, { node: label });
+            node.error ??= image.error;
+            log(`${label}: ${message}`);
+        }
+    }
+    node.kept = [];
+}
+async function takenByOthers(node, kept, signal) {
+    const names = kept.flatMap(({ reference, before, absent }) => [reference, before, absent]);
+    const held = kept.length === 0 ? new Map() : await steps_inspect(node, names, signal);
+    const idOf = (name) => held.get(name)?.imageId;
+    return new Map(kept.flatMap(({ reference, before, absent }) => {
+        const now = idOf(reference);
+        const own = node.images.find(image => image.reference === reference)?.image.imageId;
+        const isKept = idOf(before) !== undefined || idOf(absent) !== undefined;
+        return isKept && now !== undefined && now !== own && now !== idOf(before) ? [[reference, now]] : [];
+    }));
+}
+async function promote_settleLeft(node, runId, isSettled, signal, log) {
+    const found = keptOn(node).filter(one => one.runId === runId);
+    const own = [...new Map(found.map(({ kept }) => [kept.reference, kept])).values()];
+    const references = own.map(({ reference }) => reference);
+    const { refusals } = own.length === 0 ? { refusals: [] } : await takeLocks(node, references, runId, signal);
+    for (const refusal of refusals) {
+        log(`${node.settings.label}: ${refusal.reference} is not put back: ${takenOver(refusal)[1]}`);
+    }
+    node.kept = own.filter(one => refusals.every(({ reference }) => reference !== one.reference));
+    if (!isSettled) {
+        throwFailed(await restoreKept(node, node.kept, signal, log));
+    }
+    await forgetKept(node, signal);
+}
+async function settleOthers(node, locked, run, log) {
+    const left = keptOn(node).filter(({ runId, kept }) => runId !== run.id && locked.has(kept.reference));
+    const orphans = [...locked].flatMap(([reference, runId]) => {
+        const kept = runId === undefined ? undefined : keptNames(runId, reference);
+        return runId === undefined || kept === undefined ? [] : [{ runId, kept }];
+    });
+    const all = [...new Map([...left, ...orphans].map(one => [one.kept.before, one])).values()];
+    for (const runId of new Set(all.map(one => one.runId))) {
+        const kept = all.filter(one => one.runId === runId).map(one => one.kept);
+        let isOrphaned = false;
+        const say = (line) => {
+            isOrphaned = true;
+            log(`${line}: run ${runId} has ended without a verdict`);
+        };
+        throwFailed(await restoreKept(node, kept, run.signal, say));
+        if (isOrphaned) {
+            await pin_unpinOf(node, runId, run.id, run.signal);
+        }
+        await freeNamesOn(node, kept.flatMap(({ before, absent }) => [before, absent]), run.signal);
+    }
+}
+function keptOn(node) {
+    return node_ready(node).facts.staged.flatMap(name => parseKept(name) ?? []);
+}
+function takenOver({ reference, run }) {
+    return [reference, `run ${run} has locked it since`];
+}
+function throwFailed(failed) {
+    if (failed.size > 0) {
+        const lines = [...failed].map(([reference, fault]) => `${reference}: ${fault}`);
+        throw new errors/* SideloadError */.wR('RESTORE_FAILED', lines.join('\n'));
+    }
+}
+async function restoreKept(node, kept, signal, log) {
+    const { connection, facts } = node_ready(node);
+    const names = runtimeOf(facts.runtime.name).names(facts);
+    const failed = new Map();
+    if (kept.length === 0 || names === undefined) {
+        return failed;
+    }
+    const said = await runScript(connection, restoreScript(names, facts, kept), signal);
+    const marked = [...kept.entries()].map(([number, one]) => ({ ...one, state: said.get(`restored ${number}`) ?? '' }));
+    const asked = marked.filter(({ state }) => state === 'before' || state === 'absent');
+    const held = await steps_inspect(node, asked.flatMap(({ reference, before, state }) => (state === 'absent' ? [reference] : [reference, before])), signal);
+    for (const { reference, before, state } of marked) {
+        const imageId = held.get(reference)?.imageId;
+        if (state !== 'unmarked' && (state === '' || imageId !== held.get(before)?.imageId)) {
+            failed.set(reference, state === 'absent' ? 'it cannot be removed' : `what it named before is kept as ${before}`);
+        }
+        else if (state !== 'unmarked') {
+            const now = state === 'absent' ? 'gone again, as before' : `again ${imageId ?? 'what it was, which the CRI does not know'}`;
+            log(`${node.settings.label}: ${reference} is ${now}`);
+        }
+    }
+    return failed;
+}
+
+;// CONCATENATED MODULE: ./lib/locks.js
+
+
+
+
+
+
+const RENEW_AFTER_MS = (LEASE_SECONDS / 4) * 1000;
+const ASK_AGAIN_MS = 1000;
+function locksOf(nodes, run, log) {
+    let renewing = Promise.resolve();
+    const timer = setInterval(() => {
+        renewing = Promise.all(nodes().map(node => renewOrNote(node, run.id)));
+    }, RENEW_AFTER_MS);
+    timer.unref();
+    async function ask(node) {
+        const { label } = node.settings;
+        const askedAtMs = Date.now();
+        const references = node.images.map(({ reference }) => reference).toSorted();
+        node.lock = { references: [], askedAtMs };
+        const { taken, refusals, denial } = await lock_takeLocks(node, references, run.id, run.signal);
+        await settleOthers(node, taken, run, log);
+        if (denial !== undefined) {
+            log(`${label}: no lock, so another job may move the same references meanwhile: ${denial}`);
+        }
+        else if (refusals.length === 0) {
+            node.lock = { references, askedAtMs };
+            return undefined;
+        }
+        await lock_releaseLocks(node, run.id, run.signal);
+        return refusals[0];
+    }
+    async function waitFor(node, begunAtMs, timeoutMs) {
+        let holder;
+        for (;;) {
+            const refusal = await ask(node);
+            if (refusal === undefined) {
+                return;
+            }
+            const waitedMs = Date.now() - begunAtMs;
+            if (waitedMs >= timeoutMs) {
+                throw lockedBy(refusal, `and still does after ${(0,units/* formatDuration */.a)(waitedMs)}`);
+            }
+            if (holder !== refusal.run) {
+                holder = refusal.run;
+                log(`${node.settings.label}: waiting for run ${holder}, which has locked ${refusal.reference}`);
+            }
+            const waitMs = Math.min(ASK_AGAIN_MS * (0.75 + Math.random() / 2), timeoutMs - waitedMs);
+            await (0,external_node_timers_promises_namespaceObject.setTimeout)(waitMs, undefined, { signal: run.signal });
+        }
+    }
+    return {
+        async take(timeoutMs) {
+            const begunAtMs = Date.now();
+            const isUsers = ({ facts }) => facts?.privilege === 'user';
+            const unlocked = nodes().filter(isUsers);
+            if (unlocked.length > 0) {
+                const labels = unlocked.map(({ settings }) => settings.label).join(', ');
+                log(`${labels}: no lock, which the user may not make; another job may move the same references meanwhile`);
+            }
+            const lockable = nodes().filter(node => node.images.length > 0 && !isUsers(node));
+            let isRefused = false;
+            await node_onEach(lockable, async (node) => {
+                isRefused = (await ask(node)) !== undefined || isRefused;
+            });
+            if (isRefused) {
+                await renewing;
+                await node_onEach(lockable, node => lock_releaseLocks(node, run.id, run.signal));
+                await node_onEach(lockable.toSorted(byIdentity), node => waitFor(node, begunAtMs, timeoutMs), 1);
+            }
+        },
+        async confirm() {
+            await node_onEach(nodes(), async (node) => {
+                if (node.lock !== undefined && Date.now() - node.lock.askedAtMs > LEASE_SECONDS * 1000) {
+                    await renew(node, run.id, run.signal);
+                }
+            });
+        },
+        async stop() {
+            clearInterval(timer);
+            await renewing;
+        },
+    };
+}
+function byIdentity(one, other) {
+    const identity = ({ machine, settings }) => `${machine?.kubernetesName} ${settings.host}:${settings.port}`;
+    return identity(one) < identity(other) ? -1 : 1;
+}
+async function renewOrNote(node, runId) {
+    try {
+        await renew(node, runId, AbortSignal.timeout(RENEW_AFTER_MS));
+    }
+    catch (thrown) {
+        const error = (0,errors/* toSideloadError */.Lq)(thrown, node.settings.label);
+        if (error.code === 'NODE_LOCKED') {
+            node.error ??= error;
+        }
+    }
+}
+async function renew(node, runId, signal) {
+    const [lost] = await renewLocks(node, runId, signal);
+    if (lost !== undefined) {
+        throw lockedBy(lost, 'as this one’s lock had run out: the node could not be asked for too long');
+    }
+}
+function lockedBy({ reference, run, since }, how) {
+    const hasLocked = `run ${run} has locked ${reference} since ${since.toISOString()} by the node’s clock`;
+    return new errors/* SideloadError */.wR('NODE_LOCKED', `${hasLocked}, ${how}`);
+}
+
 ;// CONCATENATED MODULE: ./lib/node/rights.js
 
 
@@ -13212,14 +12448,15 @@ function partOf({ platform, layers }, count) {
 const KEEP_SECONDS = 90;
 const BEAT = [
     `export LC_ALL=C PATH="$PATH:${SEARCH_PATH}"`,
+    'first() { n=$1 i=1; shift; for w; do [ $i -gt $n ] || set -- "$@" "$w"; i=$((i + 1)); done; shift $((i - 1)); "$@"; }',
     `(trap 'kill $s; exit' TERM; while sleep 10 2>/dev/null & s=$!; wait $s; do echo >&2; done) >/dev/null & b=$!`,
-    '"$@"; c=$?; kill $b',
-    `[ $c = 0 ] || [ "$0" = sh ] || (trap "" PIPE; echo >&2) || { (sleep ${KEEP_SECONDS}; eval "$0") >/dev/null 2>&1 & }`,
+    'first "$@"; c=$?; kill $b; shift $(($1 + 1))',
+    `[ $c = 0 ] || [ $# = 0 ] || (trap "" PIPE; echo >&2) ||` +
+        ` { (sleep ${KEEP_SECONDS}; while [ $# -gt 0 ]; do first "$@"; shift $(($1 + 1)); done) >/dev/null 2>&1 & }`,
     'exit $c',
 ].join('; ');
 function withHeartbeat(argv, abandoned = []) {
-    const last = abandoned.map(command => command.join(' ')).join('; ');
-    return ['/bin/sh', '-c', BEAT, last === '' ? 'sh' : last, ...argv];
+    return ['/bin/sh', '-c', BEAT, 'sh', ...[argv, ...abandoned].flatMap(words => [`${words.length}`, ...words])];
 }
 
 ;// CONCATENATED MODULE: ./lib/node/send.js
@@ -13344,7 +12581,7 @@ async function sendImage(node, target, stage, sending) {
             imports.push(imported);
             await (canOverlap ? Promise.race([sent, imported]) : imported);
             for (const [index, layer] of part.layers.entries())
-                held[index] ??= layers_describe(await layer.store(signal));
+                held[index] ??= describe(await layer.store(signal));
         }
         const refusal = (await Promise.all(imports)).find(said => said !== undefined);
         end = refusal === undefined ? 'done' : 'failed';
@@ -13385,6 +12622,7 @@ function importPart(node, target, { image, reference, blobs, signal }, { throttl
     const running = connection.run(withHeartbeat(command, abandoned), {
         stdin,
         signal,
+        endsWithInput: true,
         onStdinBytes: totalBytes => {
             target.bytesSent += totalBytes - sentBytes;
             sentBytes = totalBytes;
@@ -13399,7 +12637,7 @@ function importPart(node, target, { image, reference, blobs, signal }, { throttl
     return { sent, imported };
 }
 async function faultAt(node, { image }, reference, signal) {
-    return plan_faultOf((await steps_inspect(node, [reference], signal)).get(reference), image);
+    return faultOf((await steps_inspect(node, [reference], signal)).get(reference), image);
 }
 
 ;// CONCATENATED MODULE: ./lib/node/throttle.js
@@ -13434,7 +12672,31 @@ async function* throttled(source, throttle, signal) {
     }
 }
 
+;// CONCATENATED MODULE: ./lib/node/twins.js
+
+
+function twins(nodes, keyOf, what) {
+    const groups = new Map();
+    for (const node of nodes) {
+        const key = keyOf(node);
+        if (key !== undefined) {
+            groups.set(key, [...(groups.get(key) ?? []), node]);
+        }
+    }
+    return new Map([...groups].flatMap(([key, group]) => {
+        const message = `${(0,report/* listOf */.c3)(group.map(({ settings }) => settings.label))} are ${what(key)}`;
+        const hint = 'Keep one of these entries: what is done to a node is done once.';
+        return group
+            .slice(1)
+            .map(node => [node, new errors/* SideloadError */.wR('INPUT_INVALID', message, { node: node.settings.label, hint })]);
+    }));
+}
+function sameMachines(nodes) {
+    return twins(nodes, ({ machine }) => machine?.identity, () => 'addresses of one machine');
+}
+
 ;// CONCATENATED MODULE: ./lib/preflight.js
+
 
 
 
@@ -13445,9 +12707,15 @@ async function* throttled(source, throttle, signal) {
 
 function preflight(nodes, images, options) {
     const names = nodes.map(kubernetesName);
-    const found = nodes.flatMap((node, index) => faultsOf(node, images, options)
-        .concat(options.isSmoked ? twins(nodes, names, index) : [])
-        .map(fault => ({ node: node.settings.label, ...fault })));
+    const named = options.isSmoked
+        ? twins(nodes, kubernetesName, name => `the same Kubernetes node, ${name}`)
+        : new Map();
+    const found = nodes.flatMap(node => {
+        const twin = node.error?.code === 'INPUT_INVALID' ? undefined : named.get(node);
+        return faultsOf(node, images, options)
+            .concat(twin === undefined ? [] : [asFault(twin)])
+            .map(fault => ({ node: node.settings.label, ...fault }));
+    });
     const platforms = images.flatMap(({ variants }) => variants.map(({ platform }) => platform));
     const missing = names.includes(undefined)
         ? []
@@ -13456,7 +12724,7 @@ function preflight(nodes, images, options) {
         ...found,
         ...missing.map(object => ({
             node: object.metadata.name,
-            ...warning('NODE_NOT_LISTED', 'the cluster may start pods on it, and it would not have the image'),
+            ...warning('NODE_NOT_LISTED', 'the cluster may start pods there, and they would not find the image'),
         })),
     ];
 }
@@ -13468,12 +12736,11 @@ function errorOf(findings) {
     const also = others.map(({ code, message, hint }) => `also [${code}]: ${message}\n  ${hint}`);
     return new errors/* SideloadError */.wR(first.code, [first.message, ...also].join('\n'), { node: first.node, hint: first.hint });
 }
-function faultsOf(node, images, { isSmoked, isPinning }) {
+function faultsOf(node, images, { isSmoked, isPinning, isSendingSandbox = false }) {
     const { machine, facts, object, error } = node;
     const faults = [];
     if (error !== undefined) {
-        const { code, message, hint } = error;
-        faults.push({ severity: 'error', code, message, hint });
+        faults.push(asFault(error));
     }
     faults.push(...rights(node));
     if (machine !== undefined && error?.code !== 'PLATFORM_MISMATCH') {
@@ -13493,7 +12760,8 @@ function faultsOf(node, images, { isSmoked, isPinning }) {
         faults.push(...credentials(node, machine.kubelet));
     }
     if (facts !== undefined) {
-        faults.push(...sandbox(node, facts, isSmoked), ...disk(node, facts));
+        const unsent = sandbox(node, facts, isSmoked).map(one => (isSendingSandbox ? { ...one, hint: UNSENT } : one));
+        faults.push(...unsent, ...disk(node, facts));
         const unpinnable = isPinning ? pinFault(facts) : undefined;
         if (unpinnable !== undefined) {
             faults.push(warning('PIN_UNSUPPORTED', `${unpinnable}: the images will be there unpinned`));
@@ -13507,8 +12775,7 @@ function mismatch(images, machine) {
         return [];
     }
     catch (thrown) {
-        const { code, message, hint } = (0,errors/* toSideloadError */.Lq)(thrown);
-        return [{ severity: 'error', code, message, hint }];
+        return [asFault((0,errors/* toSideloadError */.Lq)(thrown))];
     }
 }
 function rights({ settings, missing }) {
@@ -13518,16 +12785,6 @@ function rights({ settings, missing }) {
             ? fault('SUDO_RIGHT_MISSING', refused)
             : warning('SUDO_RIGHT_MISSING', `${refused}; without it ${without}`);
     });
-}
-function twins(nodes, names, index) {
-    const name = names[index];
-    const first = names.indexOf(name);
-    if (name === undefined || first === index) {
-        return [];
-    }
-    const labels = `${nodes[first]?.settings.label} and ${nodes[index]?.settings.label}`;
-    const message = `${labels} are the same Kubernetes node, ${name}`;
-    return [{ severity: 'error', code: 'INPUT_INVALID', message, hint: 'Keep one of the two addresses.' }];
 }
 function credentials({ images }, { credentialPolicy, credentialAllowlist }) {
     if (credentialPolicy !== 'AlwaysVerify' && credentialPolicy !== 'NeverVerifyAllowlistedImages') {
@@ -13547,6 +12804,7 @@ function isAllowed(reference, allowlist) {
     const name = registry === undefined ? repository : `${registry}/${repository}`;
     return allowlist.some(entry => (entry.endsWith('/*') ? name.startsWith(entry.slice(0, -1)) : name === entry));
 }
+const UNSENT = 'Pull it on the runner under this name (`docker pull`, `podman pull`), or put it into the `archive`: `sandbox-image: send` is set, and found it nowhere there; the log above says where it looked.';
 function sandbox({ images }, { sandbox }, isSmoked) {
     if (sandbox === undefined || sandbox.isHeld || images.some(({ reference }) => preflight_isSame(reference, sandbox.reference))) {
         return [];
@@ -13566,17 +12824,17 @@ function disk({ images }, facts) {
     const { disk, kubelet } = facts;
     const layers = unpackedBytes(images.filter(({ stage }) => stage !== undefined));
     const { path, sizeBytes, freeBytes } = disk;
-    const free = `${formatBytes(freeBytes)} are free on ${path}`;
+    const free = `${(0,units/* formatBytes */.z)(freeBytes)} are free on ${path}`;
     if (layers > freeBytes) {
-        return [fault('DISK_FULL', `the layers alone are ${formatBytes(layers)}; ${free}`)];
+        return [fault('DISK_FULL', `the layers alone are ${(0,units/* formatBytes */.z)(layers)}; ${free}`)];
     }
     const faults = [];
     if (2 * layers > freeBytes) {
-        faults.push(warning('DISK_TIGHT', `the layers are ${formatBytes(layers)} and their archive may be as much again; ${free}`));
+        faults.push(warning('DISK_TIGHT', `the layers are ${(0,units/* formatBytes */.z)(layers)} and their archive may be as much again; ${free}`));
     }
     const work = otherWorkDisk(facts);
     if (work !== undefined && layers > work.freeBytes) {
-        faults.push(warning('DISK_TIGHT', `the archive, which may be up to ${formatBytes(layers)}, is unpacked below /var/tmp; ${formatBytes(work.freeBytes)} are free on ${work.path}`));
+        faults.push(warning('DISK_TIGHT', `the archive, which may be up to ${(0,units/* formatBytes */.z)(layers)}, is unpacked below /var/tmp; ${(0,units/* formatBytes */.z)(work.freeBytes)} are free on ${work.path}`));
     }
     const threshold = kubelet.imageGcHighThresholdPercent;
     const usedPercent = 100 - Math.floor((100 * Math.max(0, freeBytes - 2 * layers)) / sizeBytes);
@@ -13585,6 +12843,9 @@ function disk({ images }, facts) {
         faults.push(warning('IMAGE_GC_LIKELY', `${path} ${state} ${usedPercent} % full, and the kubelet removes unused images from ${threshold} % on`));
     }
     return faults;
+}
+function asFault({ code, message, hint }) {
+    return { severity: 'error', code, message, hint };
 }
 function fault(code, message) {
     return { severity: 'error', code, message, hint: errors/* ERRORS */.Sr[code].hint };
@@ -13679,7 +12940,7 @@ function timeLeft(states, now) {
     const longest = Math.max(...seconds);
     return seconds.length === 0 || !Number.isFinite(longest)
         ? ''
-        : `${formatDuration(Math.ceil(longest) * 1000, 0)} left`;
+        : `${(0,units/* formatDuration */.a)(Math.ceil(longest) * 1000, 0)} left`;
 }
 const BAR = 20;
 const CELLS = { percent: 4, bytes: 21, rate: 10 };
@@ -13692,8 +12953,8 @@ function liveLines(states, now, { columns, rows }) {
         const percent = percentOf(sent, total);
         const cells = [
             `${percent} %`.padStart(CELLS.percent + 1),
-            `${formatBytes(sent)} of ${formatBytes(total)}`.padStart(CELLS.bytes),
-            (rate > 0 ? `${formatBytes(rate)}/s` : '').padStart(CELLS.rate),
+            `${(0,units/* formatBytes */.z)(sent)} of ${(0,units/* formatBytes */.z)(total)}`.padStart(CELLS.bytes),
+            (rate > 0 ? `${(0,units/* formatBytes */.z)(rate)}/s` : '').padStart(CELLS.rate),
             rest,
         ];
         const label = name.length > width ? `${name.slice(0, width - 1)}…` : name.padEnd(width);
@@ -13737,14 +12998,16 @@ function logLine(states, now) {
         .slice(0, NAMED_NODES)
         .map(one => `${one.node} ${one.percent} %`);
     return [
-        `${percent} % of ${formatBytes(total)} to ${where}`,
-        isImporting ? 'importing' : `${formatBytes(rate)}/s`,
+        `${percent} % of ${(0,units/* formatBytes */.z)(total)} to ${where}`,
+        isImporting ? 'importing' : `${(0,units/* formatBytes */.z)(rate)}/s`,
         ...(left === '' ? [] : [left]),
         ...(states.length === 1 ? [] : [`${states.length - busy.length} done`]),
         ...(states.length === 1 || isImporting ? [] : [`behind: ${behind.join(', ')}`]),
     ].join(', ');
 }
 
+// EXTERNAL MODULE: ./lib/report/table.js
+var table = __nccwpck_require__(1475);
 ;// CONCATENATED MODULE: ./lib/sandbox.js
 
 
@@ -13817,6 +13080,7 @@ var version = __nccwpck_require__(7992);
 
 
 
+
 async function sideload(settings, host, run) {
     const ssh = transport_openTransport(settings.ssh, run.scratch);
     const startedAt = new Date().toISOString();
@@ -13825,14 +13089,27 @@ async function sideload(settings, host, run) {
     let images;
     let cluster;
     let isChecked = false;
+    let isSettled = false;
     let unlisted = [];
     let error;
+    const otherErrors = [];
     let sandboxes = NO_SANDBOX_IMAGES;
     let changed = false;
     let bundle;
     const locks = locksOf(() => nodes, run, host.info);
     const throttle = throttleOf(settings.bandwidth);
     const sending = { settings, ssh, run, progress: transferProgress(host), throttle, log: host.info };
+    const settle = () => {
+        isSettled = true;
+        host.saveState('settled', 'true');
+    };
+    const look = async (some) => {
+        await node_onEach(some, async (node) => {
+            await lookLast(node, run);
+            host.info(`${node.settings.label}: holds what was proven`);
+        });
+        await locks.confirm();
+    };
     const bundling = {
         'Open the images': async () => {
             images = await sideload_open(settings, host, run);
@@ -13841,7 +13118,7 @@ async function sideload(settings, host, run) {
             const path = settings.bundle ?? '';
             const options = { path, runId: run.id, version: version/* VERSION */.x, signal: run.signal };
             bundle = { path, ...(await writeBundle(images?.images ?? [], options)) };
-            host.info(`${path}: ${formatBytes(bundle.sizeBytes)}, ${bundle.digest}`);
+            host.info(`${path}: ${(0,units/* formatBytes */.z)(bundle.sizeBytes)}, ${bundle.digest}`);
         },
     };
     const needsImages = settings.mode !== 'prune' && settings.expected === undefined;
@@ -13868,6 +13145,10 @@ async function sideload(settings, host, run) {
             if (opened.status === 'rejected') {
                 error = (0,errors/* toSideloadError */.Lq)(opened.reason);
             }
+            const same = sameMachines(nodes);
+            for (const [node, fault] of same)
+                node.error ??= fault;
+            isChecked = settings.mode === 'prune' && same.size > 0;
         },
         ...((settings.mode === 'push' || settings.mode === 'plan') && {
             'Check what the nodes lack': async () => {
@@ -13902,6 +13183,7 @@ async function sideload(settings, host, run) {
                 const findings = preflight(nodes, sources, {
                     isSmoked,
                     isPinning: settings.pin,
+                    isSendingSandbox: settings.sandboxImage === 'send',
                     cluster: settings.shard === undefined ? cluster?.objects : undefined,
                 });
                 for (const node of nodes) {
@@ -13912,7 +13194,7 @@ async function sideload(settings, host, run) {
                 isChecked = true;
                 const isComplete = error === undefined && asked.status === 'fulfilled';
                 for (const line of findings.length > 0 || isComplete
-                    ? findingsTable(findings, host.isLive ? host.size.columns : undefined)
+                    ? (0,table/* findingsTable */.f9)(findings, host.isLive ? host.size.columns : undefined)
                     : ['not all could be checked']) {
                     host.info(line);
                 }
@@ -13928,8 +13210,8 @@ async function sideload(settings, host, run) {
                     const begunAtMs = Date.now();
                     await stageImages(node, sending);
                     const { bytesSent } = nodeReport(node);
-                    const duration = formatDuration(Date.now() - begunAtMs);
-                    const sent = `${formatBytes(bytesSent)} sent, imported and verified in ${duration}`;
+                    const duration = (0,units/* formatDuration */.a)(Date.now() - begunAtMs);
+                    const sent = `${(0,units/* formatBytes */.z)(bytesSent)} sent, imported and verified in ${duration}`;
                     host.info(`${node.settings.label}: ${bytesSent > 0 ? sent : 'nothing to send'}`);
                 };
                 for (const group of [nodes.filter(node => !isControlPlane(node)), nodes.filter(isControlPlane)]) {
@@ -13978,18 +13260,28 @@ async function sideload(settings, host, run) {
             'Note what is ours': async () => {
                 await locks.confirm();
                 await node_onEach(nodes, async (node) => {
-                    if (!settings.pin) {
-                        const pinned = node.images.filter(({ isPinned, isSandbox }) => isPinned && !isSandbox);
-                        await unpinImages(node, pinned.map(({ reference }) => reference), run.id, run.signal);
-                    }
                     const refusal = await noteImages(node, run);
                     if (refusal !== undefined) {
                         host.info(`${node.settings.label}: no record of what is ours here, so nothing of it will ever be removed: ${refusal}`);
                     }
                 });
             },
+            'Look at the nodes a last time': async () => {
+                await look(nodes);
+                const isPinned = ({ images: all }) => all.some(image => image.isPinned && !image.isSandbox);
+                const pinned = settings.pin ? [] : nodes.filter(isPinned);
+                if (pinned.length > 0 && nodes.every(node => node.error === undefined)) {
+                    settle();
+                    await node_onEach(pinned, node => unpinOld(node, run));
+                    await look(pinned);
+                }
+            },
             ...(settings.keep !== undefined && {
-                'Remove old releases': () => removeOld(nodes, repositoriesOf(images?.images ?? []), settings, run, host),
+                'Remove old releases': async () => {
+                    settle();
+                    await removeOld(nodes, repositoriesOf(images?.images ?? []), settings, run, host);
+                    await look(nodes.filter(({ retention }) => retention?.some(({ fate }) => fate === 'removed')));
+                },
             }),
         }),
         ...(settings.mode === 'check' && {
@@ -13999,10 +13291,10 @@ async function sideload(settings, host, run) {
                 }
                 const wanted = expectations();
                 await node_onEach(nodes, async (node) => {
-                    await checkNode(node, wanted, run);
+                    await checkNode(node, wanted, 'DRIFT', run);
                     host.info(`${node.settings.label}: has what it should`);
                 });
-                changed = nodes.some(node => node.checked.some(({ drift }) => drift !== undefined));
+                changed = nodes.some(node => node.seen.some(({ drift }) => drift !== undefined));
             },
         }),
         ...(settings.mode === 'prune' && {
@@ -14027,17 +13319,21 @@ async function sideload(settings, host, run) {
         }
     }
     catch (thrown) {
-        error ??= (0,errors/* toSideloadError */.Lq)(thrown);
+        const found = (0,errors/* toSideloadError */.Lq)(thrown);
+        if (error !== undefined && (error.code !== found.code || error.message !== found.message)) {
+            otherErrors.push(found);
+        }
+        error ??= found;
     }
     const hasFailed = error !== undefined || nodes.some(node => node.error !== undefined);
-    if (hasFailed && settings.atomic && nodes.some(hasMoved)) {
+    if (hasFailed && settings.atomic && !isSettled && nodes.some(hasMoved)) {
         await host.group('Put back what the references named', async () => {
             await Promise.all(nodes.map(node => restoreImages(node, settings, ssh, run.id, host.info)));
         });
         changed = nodes.some(node => node.images.some(image => image.hasMoved && image.outcome !== 'restored'));
     }
     else {
-        host.saveState('settled', 'true');
+        settle();
     }
     await images?.close();
     await sandboxes.close();
@@ -14066,7 +13362,8 @@ async function sideload(settings, host, run) {
         findings: unlisted,
         bundle,
         changed,
-        error: error === undefined ? undefined : (0,report_report/* errorReport */.ZV)(error),
+        error: error === undefined ? undefined : (0,report/* errorReport */.ZV)(error),
+        ...(otherErrors.length > 0 && { otherErrors: otherErrors.map(report/* errorReport */.ZV) }),
     };
 }
 async function sideload_cleanUp(settings, host, run) {
@@ -14121,7 +13418,7 @@ async function sideload_open(settings, host, run) {
         aliases: settings.aliases,
         containerdNamespace: settings.containerdNamespace,
         compression: settings.compression,
-        cache: settings.cache,
+        cache: { ...settings.cache, isReadOnly: settings.mode === 'plan' || settings.mode === 'check' },
         directory: run.scratch,
         prefetch: settings.mode === 'push' || settings.mode === 'bundle',
         log: host.info,
@@ -14154,6 +13451,10 @@ async function removeOld(nodes, repositories, { keep, isDryRun }, run, host) {
         host.info(`${settings.label}: ${retention.length - told.length} of ${retention.length} references of ours are kept`);
     });
 }
+async function unpinOld(node, run) {
+    const pinned = node.images.filter(({ isPinned, isSandbox }) => isPinned && !isSandbox);
+    await unpinImages(node, pinned.map(({ reference }) => reference), run.id, run.signal);
+}
 const FATE_WORDS = {
     'in-use': 'is old, and stays: a container was made from it',
     changed: 'names another image now, and stays: it is no longer ours',
@@ -14166,8 +13467,8 @@ async function openSandbox(reference, settings, host, run) {
     const elsewhere = () => sideload_open({ ...one, source: 'auto', archive: undefined }, host, run);
     return settings.archive === undefined ? await sideload_open(one, host, run) : await sideload_open(one, host, run).catch(elsewhere);
 }
-function hasMoved({ kept, images, hasPinned }) {
-    return kept.length > 0 || hasPinned || images.some(image => image.hasMoved);
+function hasMoved({ kept, images, hasPinned, noted }) {
+    return kept.length > 0 || hasPinned || noted !== undefined || images.some(image => image.hasMoved);
 }
 
 ;// CONCATENATED MODULE: ./lib/entry.js
@@ -14207,7 +13508,7 @@ async function runPush(host) {
         const report = await sideload(settings, host, run);
         await run_endRun(run);
         host.saveState('finished', 'true');
-        await publish(report, host, settings.reports, failure());
+        await (0,publish/* publish */.mk)(report, host, settings.reports, failure());
     }
     catch (thrown) {
         if (run !== undefined) {
@@ -14215,16 +13516,15 @@ async function runPush(host) {
         }
         const error = (0,errors/* toSideloadError */.Lq)(thrown);
         const { title } = errors/* ERRORS */.Sr[error.code];
-        host.error(describe(error), title);
+        host.error((0,publish/* describe */.q0)(error), title);
         if (error.code === 'INTERNAL') {
             host.info(String(thrown instanceof Error ? thrown.stack : thrown));
         }
-        await writeAll(withoutNodes(host, startedAt, error, run), host, readReportFiles(host));
+        await (0,publish/* writeAll */.f4)(withoutNodes(host, startedAt, error, run), host, readReportFiles(host));
         host.fail(`${title} [${error.code}]`, isRead || error.code === 'INTERNAL' ? failure() : host_host/* EXIT */.d.usage);
     }
 }
 function withoutNodes(host, startedAt, error, run) {
-    const { message, ...rest } = (0,report_report/* errorReport */.ZV)(error);
     return {
         run: run?.id,
         mode: host.input('mode')?.trim() || 'push',
@@ -14235,7 +13535,7 @@ function withoutNodes(host, startedAt, error, run) {
         nodes: [],
         findings: [],
         changed: false,
-        error: { ...rest, message: host.redact(message) },
+        error: (0,report/* errorReport */.ZV)(error),
     };
 }
 async function runPost(host) {
@@ -14287,7 +13587,7 @@ const ERRORS = {
     },
     SOURCE_UNAVAILABLE: {
         title: 'The container engine cannot be asked for the image',
-        hint: 'Run the step on the machine that built the image, as a user who may talk to its docker or podman, or pass `archive`.',
+        hint: 'Run the step on the machine that built the image, as a user who may talk to its docker or podman, or write it there with `docker save -o app.tar` and pass that file as `archive`.',
     },
     IMAGE_NOT_FOUND: {
         title: 'No such image',
@@ -14339,11 +13639,11 @@ const ERRORS = {
     },
     SSH_LOST: {
         title: 'The SSH connection broke off',
-        hint: 'Check the link and the node; running the job again is safe.',
+        hint: 'Check the link and the node, and run the job again: layers that have arrived are not sent twice.',
     },
     REMOTE_COMMAND_FAILED: {
         title: 'A command on the node failed',
-        hint: 'The output above is the node’s own; running the job again is safe.',
+        hint: 'Correct on the node what its own output above names, and run the job again.',
     },
     SUDO_REFUSED: {
         title: 'The user may not become root on the node',
@@ -14351,11 +13651,11 @@ const ERRORS = {
     },
     SUDO_RIGHT_MISSING: {
         title: 'The user may not run by sudo what a push makes use of',
-        hint: 'Install the file of docs/privileges for the node’s runtime again; where paths differ, give the user the command above.',
+        hint: 'Install the file of docs/privileges for the node’s runtime again, for `pin` and `keep` with the marks taken away from their lines; where paths differ, give the user the command above.',
     },
     PROBE_FAILED: {
         title: 'The node did not answer what it was asked',
-        hint: 'The node needs a POSIX `sh`; look at the output above.',
+        hint: 'See that the address is that of a Linux node of the cluster: log in as the same user, and compare `uname -m` and `df -Pk /`.',
     },
     RUNTIME_NOT_FOUND: {
         title: 'No container runtime was found on the node',
@@ -14363,11 +13663,11 @@ const ERRORS = {
     },
     RUNTIME_NOT_RUNNING: {
         title: 'The container runtime of the node does not answer',
-        hint: 'Look at the runtime’s log on the node (`journalctl -u containerd`).',
+        hint: 'Look on the node whether it runs, and at its log: `systemctl status` and `journalctl -u` of `containerd`, `crio`, `docker` and `cri-docker`, `k3s` or `rke2-server`.',
     },
     RUNTIME_UNSUPPORTED: {
         title: 'The container runtime of the node is not supported',
-        hint: 'See the list of runtimes in the README.',
+        hint: 'If the kubelet uses another one, name its socket with `cri-socket`: containerd, CRI-O and Docker behind cri-dockerd are supported.',
     },
     DISK_FULL: {
         title: 'There is not enough disk space',
@@ -14383,7 +13683,7 @@ const ERRORS = {
     },
     SANDBOX_IMAGE_MISSING: {
         title: 'The node lacks the image that every pod’s sandbox is made of',
-        hint: 'Send it along: pull it on the runner and set `sandbox-image: send`.',
+        hint: 'Send it along: pull it on the runner under this name, and set `sandbox-image: send`.',
     },
     IMAGE_CREDENTIALS_POLICY: {
         title: 'The kubelet refuses images that it has not pulled itself',
@@ -14391,11 +13691,15 @@ const ERRORS = {
     },
     IMPORT_FAILED: {
         title: 'The node’s runtime refused the image',
-        hint: 'The output above is the runtime’s own; running the job again is safe.',
+        hint: 'The runtime gives its reason above, and its log on the node more (`journalctl -u containerd`, `crio` or `docker`): correct that first, as the same job would be refused again.',
     },
     VERIFY_FAILED: {
         title: 'The node does not hold the image that CI built',
-        hint: 'Somebody may have changed the image on the node meanwhile; run the job again.',
+        hint: 'Look for other jobs or people that change this image on the node, and run the job again.',
+    },
+    CHANGED_SINCE: {
+        title: 'The node no longer holds what this job had proven there',
+        hint: 'Find out who moves or removes images on the node (another tool, a person, the kubelet’s own collection), and run the job again.',
     },
     NODE_LOCKED: {
         title: 'Another job moves the same references on the node',
@@ -14423,7 +13727,7 @@ const ERRORS = {
     },
     CLUSTER_UNREACHABLE: {
         title: 'The Kubernetes API does not answer',
-        hint: 'Check the server in the kubeconfig and the way to it from the runner.',
+        hint: 'Check the server in the kubeconfig and the way to it from where kubectl runs: `kubectl get --raw /readyz`.',
     },
     CLUSTER_REFUSED: {
         title: 'The Kubernetes API refused',
@@ -14447,7 +13751,7 @@ const ERRORS = {
     },
     NAMESPACE_NOT_FOUND: {
         title: 'The namespace does not exist',
-        hint: 'Create it, or name another one with `namespace`.',
+        hint: 'Create it with `kubectl create namespace`, or name another one with `namespace`.',
     },
     NODE_NOT_IN_CLUSTER: {
         title: 'The cluster has no node of this name',
@@ -14480,7 +13784,7 @@ const ERRORS = {
     },
     SMOKE_CONFIG: {
         title: 'The container cannot be configured',
-        hint: 'The kubelet’s message names the setting.',
+        hint: 'Create what the message names in the namespace of the smoke pods, or leave it out of `smoke-manifest`.',
     },
     SMOKE_START: {
         title: 'The container cannot be started',
@@ -14504,11 +13808,11 @@ const ERRORS = {
     },
     SMOKE_SANDBOX: {
         title: 'The pod’s sandbox cannot be made',
-        hint: 'The runtime’s words are above; look at its log on the node.',
+        hint: 'Correct what the runtime names above; its log on the node has more (`journalctl -u containerd`, `crio` or `docker`).',
     },
     SMOKE_SANDBOX_IMAGE: {
         title: 'The node lacks the image of the pod’s sandbox',
-        hint: 'Pull it on the runner and add it to `images`, under the name in the message.',
+        hint: 'Pull it on the runner under the name in the message, and run the job again with `sandbox-image: send`.',
     },
     SMOKE_NETWORK: {
         title: 'The network plugin of the node does not give the pod a network',
@@ -14526,7 +13830,10 @@ const ERRORS = {
         title: 'The pod was refused',
         hint: 'The message names the rule: room on the node, taints, pod security or a quota of the namespace.',
     },
-    SMOKE_EVICTED: { title: 'The pod was evicted', hint: 'Look for pressure on memory or disk of the node.' },
+    SMOKE_EVICTED: {
+        title: 'The pod was evicted',
+        hint: 'See what the node is short of with `kubectl describe node`, and run the job again when it has room.',
+    },
     SMOKE_DELETED: {
         title: 'Somebody deleted the smoke pod',
         hint: 'Look for jobs that clean up the namespace, and run the job again.',
@@ -14597,7 +13904,7 @@ function messageOf(thrown) {
 /* harmony export */   b: () => (/* binding */ commandHelp)
 /* harmony export */ });
 /* harmony import */ var _commands_js__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(3052);
-/* harmony import */ var _host_terminal_js__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(8979);
+/* harmony import */ var _host_terminal_js__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(7615);
 /* harmony import */ var _inputs_js__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(6107);
 /* harmony import */ var _report_text_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(884);
 
@@ -14629,7 +13936,7 @@ function helpText() {
 }
 function commandHelp(mode) {
     return [
-        ...(0,_report_text_js__WEBPACK_IMPORTED_MODULE_3__/* .wrap */ .L)(`kube-sideload ${mode}: ${_commands_js__WEBPACK_IMPORTED_MODULE_0__/* .COMMANDS */ .Lo[mode].help}`, WIDTH),
+        ...(0,_report_text_js__WEBPACK_IMPORTED_MODULE_3__/* .wrap */ .LV)(`kube-sideload ${mode}: ${_commands_js__WEBPACK_IMPORTED_MODULE_0__/* .COMMANDS */ .Lo[mode].help}`, WIDTH),
         '',
         'Usage:',
         `  kube-sideload ${mode} [options]`,
@@ -14637,7 +13944,7 @@ function commandHelp(mode) {
         'Examples:',
         ...examples(mode),
         '',
-        ...(0,_report_text_js__WEBPACK_IMPORTED_MODULE_3__/* .wrap */ .L)(`Every option can also be set by a variable, as in $${(0,_host_terminal_js__WEBPACK_IMPORTED_MODULE_1__/* .variableOf */ .Q)('ssh-user')}, or in kube-sideload.yaml; secrets only by a variable or a file that an option names.`, WIDTH),
+        ...(0,_report_text_js__WEBPACK_IMPORTED_MODULE_3__/* .wrap */ .LV)(`Every option can also be set by a variable, as in $${(0,_host_terminal_js__WEBPACK_IMPORTED_MODULE_1__/* .variableOf */ .Q)('ssh-user')}, or in kube-sideload.yaml; secrets only by a variable or a file that an option names.`, WIDTH),
         '',
         'Options:',
         ...options(),
@@ -14664,7 +13971,7 @@ function options() {
     return [...inputs, ...switches];
 }
 function indented(text) {
-    return (0,_report_text_js__WEBPACK_IMPORTED_MODULE_3__/* .wrap */ .L)(text, WIDTH - INDENT).map(line => `${' '.repeat(INDENT)}${line}`);
+    return (0,_report_text_js__WEBPACK_IMPORTED_MODULE_3__/* .wrap */ .LV)(text, WIDTH - INDENT).map(line => `${' '.repeat(INDENT)}${line}`);
 }
 function endings() {
     return [
@@ -14679,90 +13986,13 @@ function endings() {
 
 /***/ }),
 
-/***/ 6456:
+/***/ 2499:
 /***/ ((__unused_webpack_module, __webpack_exports__, __nccwpck_require__) => {
 
 "use strict";
 /* harmony export */ __nccwpck_require__.d(__webpack_exports__, {
-/* harmony export */   _: () => (/* binding */ gitlabHost)
+/* harmony export */   G: () => (/* binding */ ciRun)
 /* harmony export */ });
-/* harmony import */ var _terminal_js__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(8979);
-
-function gitlabHost(options) {
-    const { stderr = process.stderr, isQuiet = false } = options;
-    const host = (0,_terminal_js__WEBPACK_IMPORTED_MODULE_0__/* .terminalHost */ .P)(options);
-    let sections = 0;
-    return {
-        ...host,
-        get size() {
-            return { columns: 120, rows: 1 };
-        },
-        get exitCode() {
-            return host.exitCode;
-        },
-        output: () => { },
-        group: async (title, body) => {
-            if (isQuiet) {
-                return await body();
-            }
-            const name = `kube_sideload_${++sections}`;
-            stderr.write(`\u001b[0Ksection_start:${now()}:${name}[collapsed=true]\r\u001b[0K${title}\n`);
-            try {
-                return await body();
-            }
-            finally {
-                stderr.write(`\u001b[0Ksection_end:${now()}:${name}\r\u001b[0K\n`);
-            }
-        },
-    };
-}
-function now() {
-    return Math.floor(Date.now() / 1000);
-}
-
-
-/***/ }),
-
-/***/ 9385:
-/***/ ((__unused_webpack_module, __webpack_exports__, __nccwpck_require__) => {
-
-"use strict";
-/* harmony export */ __nccwpck_require__.d(__webpack_exports__, {
-/* harmony export */   d: () => (/* binding */ EXIT)
-/* harmony export */ });
-/* unused harmony export OUTPUTS */
-const OUTPUTS = {
-    images: 'The references that the nodes (with `mode: bundle`: the file) now hold, one per line.',
-    'image-ids': 'JSON: image ID (config digest) by reference and platform.',
-    nodes: 'JSON: one object per node with its facts, findings, bytes sent, verdicts and error.',
-    'bytes-sent': 'Bytes of image archives sent to all nodes together.',
-    changed: '`true` when some node did not have the images before (with `mode: plan` and `check`: does not have them; with `prune`: lost some), else `false`.',
-    drift: 'JSON, with `mode: check`: one object per node and image that is not as it should be, or per node that could not be asked.',
-    bundle: 'The file that `mode: bundle` has written.',
-};
-const EXIT = { ok: 0, failed: 1, usage: 2, SIGHUP: 129, SIGINT: 130, SIGTERM: 143 };
-
-
-/***/ }),
-
-/***/ 8979:
-/***/ ((__unused_webpack_module, __webpack_exports__, __nccwpck_require__) => {
-
-"use strict";
-
-// EXPORTS
-__nccwpck_require__.d(__webpack_exports__, {
-  P: () => (/* binding */ terminalHost),
-  Q: () => (/* binding */ variableOf)
-});
-
-// EXTERNAL MODULE: external "node:os"
-var external_node_os_ = __nccwpck_require__(8161);
-// EXTERNAL MODULE: external "node:util"
-var external_node_util_ = __nccwpck_require__(7975);
-// EXTERNAL MODULE: ./lib/report/document.js
-var report_document = __nccwpck_require__(3922);
-;// CONCATENATED MODULE: ./lib/host/ci.js
 function ciRun(env) {
     if (isSet(env.GITLAB_CI)) {
         return {
@@ -14801,6 +14031,125 @@ function isSet(value) {
     return value !== undefined && value !== '';
 }
 
+
+/***/ }),
+
+/***/ 6456:
+/***/ ((__unused_webpack_module, __webpack_exports__, __nccwpck_require__) => {
+
+"use strict";
+/* harmony export */ __nccwpck_require__.d(__webpack_exports__, {
+/* harmony export */   _: () => (/* binding */ gitlabHost)
+/* harmony export */ });
+/* harmony import */ var _terminal_js__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(7615);
+
+function gitlabHost(options) {
+    const { stderr = process.stderr, isQuiet = false } = options;
+    const host = (0,_terminal_js__WEBPACK_IMPORTED_MODULE_0__/* .terminalHost */ .P)(options);
+    let sections = 0;
+    return {
+        ...host,
+        get size() {
+            return { columns: 120, rows: 1 };
+        },
+        get exitCode() {
+            return host.exitCode;
+        },
+        output: () => { },
+        group: async (title, body) => {
+            if (isQuiet) {
+                return await body();
+            }
+            const name = `kube_sideload_${++sections}`;
+            stderr.write(`\u001b[0Ksection_start:${now()}:${name}[collapsed=true]\r\u001b[0K${host.redact(title)}\n`);
+            try {
+                return await body();
+            }
+            finally {
+                stderr.write(`\u001b[0Ksection_end:${now()}:${name}\r\u001b[0K\n`);
+            }
+        },
+    };
+}
+function now() {
+    return Math.floor(Date.now() / 1000);
+}
+
+
+/***/ }),
+
+/***/ 9385:
+/***/ ((__unused_webpack_module, __webpack_exports__, __nccwpck_require__) => {
+
+"use strict";
+/* harmony export */ __nccwpck_require__.d(__webpack_exports__, {
+/* harmony export */   d: () => (/* binding */ EXIT)
+/* harmony export */ });
+/* unused harmony export OUTPUTS */
+const OUTPUTS = {
+    images: 'The references that all nodes were seen to hold at the end of a push or check (with `mode: bundle`: that the file holds), one per line; empty when the job failed.',
+    'image-ids': 'JSON: image ID (config digest) of these, by reference and platform.',
+    nodes: 'JSON: one object per node with its facts, findings, bytes sent, verdicts and error.',
+    'bytes-sent': 'Bytes of image archives sent to all nodes together.',
+    changed: '`true` when some node did not have the images before (with `mode: plan` and `check`: does not have them; with `prune`: lost some), else `false`.',
+    drift: 'JSON, with `mode: check`: one object per node and image that is not as it should be, or per node that could not be asked.',
+    bundle: 'The file that `mode: bundle` has written.',
+};
+const EXIT = { ok: 0, failed: 1, usage: 2, SIGHUP: 129, SIGINT: 130, SIGTERM: 143 };
+
+
+/***/ }),
+
+/***/ 7190:
+/***/ ((__unused_webpack_module, __webpack_exports__, __nccwpck_require__) => {
+
+"use strict";
+/* harmony export */ __nccwpck_require__.d(__webpack_exports__, {
+/* harmony export */   n: () => (/* binding */ catchStray)
+/* harmony export */ });
+/* harmony import */ var node_util__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(7975);
+/* harmony import */ var node_util__WEBPACK_IMPORTED_MODULE_0___default = /*#__PURE__*/__nccwpck_require__.n(node_util__WEBPACK_IMPORTED_MODULE_0__);
+/* harmony import */ var _errors_js__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(2357);
+/* harmony import */ var _report_publish_js__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(4119);
+/* harmony import */ var _host_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(9385);
+
+
+
+
+function catchStray(host) {
+    for (const method of ['log', 'info', 'debug', 'warn', 'error', 'trace']) {
+        console[method] = (...values) => host.info((0,node_util__WEBPACK_IMPORTED_MODULE_0__.format)(...values));
+    }
+    process.removeAllListeners('warning');
+    process.on('warning', ({ name, message }) => host.info(`${name}: ${message}`));
+    process.on('uncaughtException', thrown => {
+        const error = (0,_errors_js__WEBPACK_IMPORTED_MODULE_1__/* .toSideloadError */ .Lq)(thrown);
+        host.error((0,_report_publish_js__WEBPACK_IMPORTED_MODULE_2__/* .describe */ .q0)(error), _errors_js__WEBPACK_IMPORTED_MODULE_1__/* .ERRORS */ .Sr[error.code].title);
+        host.info(String(thrown instanceof Error ? thrown.stack : thrown));
+        process.exit(_host_js__WEBPACK_IMPORTED_MODULE_3__/* .EXIT */ .d.failed);
+    });
+}
+
+
+/***/ }),
+
+/***/ 7615:
+/***/ ((__unused_webpack_module, __webpack_exports__, __nccwpck_require__) => {
+
+"use strict";
+
+// EXPORTS
+__nccwpck_require__.d(__webpack_exports__, {
+  P: () => (/* binding */ terminalHost),
+  Q: () => (/* binding */ variableOf)
+});
+
+// EXTERNAL MODULE: external "node:os"
+var external_node_os_ = __nccwpck_require__(8161);
+// EXTERNAL MODULE: ./lib/report/document.js
+var report_document = __nccwpck_require__(3922);
+// EXTERNAL MODULE: ./lib/host/ci.js
+var ci = __nccwpck_require__(2499);
 // EXTERNAL MODULE: ./lib/host/host.js
 var host = __nccwpck_require__(9385);
 // EXTERNAL MODULE: ./lib/report/text.js
@@ -14853,7 +14202,7 @@ function wrapLines(text, columns) {
             return line;
         }
         const indent = /^ */.exec(line)?.[0] ?? '';
-        const [first = '', ...rest] = (0,report_text/* wrap */.L)(line.trimStart(), columns - indent.length - CONTINUED.length);
+        const [first = '', ...rest] = (0,report_text/* wrap */.LV)(line.trimStart(), columns - indent.length - CONTINUED.length);
         return [`${indent}${first}`, ...rest.map(part => `${indent}${CONTINUED}${part}`)].join('\n');
     })
         .join('\n');
@@ -14865,26 +14214,41 @@ function cut(line, columns) {
 }
 
 ;// CONCATENATED MODULE: ./lib/host/secrets.js
-function secretStore(onLine = () => { }) {
-    const lines = new Set();
+
+const LEAST_CHARACTERS = 8;
+function secretStore(announce = () => { }) {
+    const forms = new Set();
+    let sorted;
     return {
-        add(secret) {
-            for (const line of secret.split(/\r?\n/)) {
-                if (line.trim() !== '') {
-                    lines.add(line);
-                    onLine(line);
+        add(secret, origin) {
+            for (const line of secret.split(/\r?\n/).filter(one => one.trim() !== '')) {
+                for (const form of formsOf(line)) {
+                    forms.add(form);
+                }
+                if (origin === 'job' && line.length >= LEAST_CHARACTERS) {
+                    announce(line);
                 }
             }
+            sorted = undefined;
         },
         redact(text) {
-            const sorted = [...lines].sort((one, other) => other.length - one.length);
-            return sorted.reduce((result, line) => result.replaceAll(line, '***'), text);
+            sorted ??= [...forms].sort((one, other) => other.length - one.length);
+            return sorted.reduce((result, form) => form.length < LEAST_CHARACTERS ? result.replaceAll(alone(form), '***') : result.replaceAll(form, '***'), (0,report_text/* harmless */.Is)(text));
         },
     };
 }
+function formsOf(line) {
+    const quoted = [line, JSON.stringify(line).slice(1, -1)];
+    const forms = [...quoted, ...quoted.map(report_text/* harmless */.Is)];
+    const encoded = [encodeURIComponent(Buffer.from(line).toString()), Buffer.from(line).toString('base64')];
+    return [...forms, ...(line.length < LEAST_CHARACTERS ? [] : encoded)].filter(form => form !== '');
+}
+function alone(form) {
+    const literal = form.replaceAll(/[.*+?^${}()|[\]\\]/g, '\\$&');
+    return new RegExp(`(?<![\\w/@-]|\\w[.:])${literal}(?![\\w/@-]|[.:]\\w)`, 'g');
+}
 
 ;// CONCATENATED MODULE: ./lib/host/terminal.js
-
 
 
 
@@ -14905,12 +14269,12 @@ function terminalHost(options) {
     const apart = (text) => (screen.isLive && hasStory ? `\n${text}` : text);
     const write = (line, style) => {
         hasStory = true;
-        screen.write(clean(secrets.redact(line)), style);
+        screen.write(secrets.redact(line), style);
     };
     return {
         input: name => flags[name] ?? env[variableOf(name)],
         defaultConfig: 'kube-sideload.yaml',
-        ci: ciRun(env),
+        ci: (0,ci/* ciRun */.G)(env),
         temporaryDirectory: (0,external_node_os_.tmpdir)(),
         mask: secrets.add,
         redact: secrets.redact,
@@ -14935,7 +14299,7 @@ function terminalHost(options) {
             if (isQuiet) {
                 return;
             }
-            const shown = lines.map(line => clean(secrets.redact(line)));
+            const shown = lines.map(secrets.redact);
             if (screen.isLive) {
                 screen.draw(shown);
             }
@@ -14965,9 +14329,6 @@ function terminalHost(options) {
         },
     };
 }
-function clean(text) {
-    return (0,external_node_util_.stripVTControlCharacters)(text).replaceAll(/[\u0000-\u0008\u000b-\u001f\u007f-\u009f]/g, '');
-}
 
 
 /***/ }),
@@ -14979,6 +14340,7 @@ function clean(text) {
 /* harmony export */ __nccwpck_require__.d(__webpack_exports__, {
 /* harmony export */   Qh: () => (/* binding */ INPUT_NAMES),
 /* harmony export */   TL: () => (/* binding */ parseInputs),
+/* harmony export */   dm: () => (/* binding */ takesSeveral),
 /* harmony export */   mc: () => (/* binding */ INPUTS),
 /* harmony export */   mm: () => (/* binding */ inputSpec),
 /* harmony export */   wp: () => (/* binding */ isInputName)
@@ -15257,7 +14619,9 @@ function parseInputs(textOf) {
         }
         const value = parseValue(spec.type, text);
         if (value === undefined) {
-            problems.push((0,_problems_js__WEBPACK_IMPORTED_MODULE_0__/* .problem */ .CC)(`\`${name}\` must be ${formOf(spec.type)}, not ${(0,_problems_js__WEBPACK_IMPORTED_MODULE_0__/* .shown */ .SP)(text.trim())}`));
+            const lines = parseLines(text);
+            const count = lines.length > 1 ? `, which takes one value, has ${lines.length} lines and` : '';
+            problems.push((0,_problems_js__WEBPACK_IMPORTED_MODULE_0__/* .problem */ .CC)(`\`${name}\`${count} must be ${formOf(spec.type)}, not ${(0,_problems_js__WEBPACK_IMPORTED_MODULE_0__/* .shown */ .SP)(text.trim())}`));
         }
         values[name] = value;
     }
@@ -15293,6 +14657,10 @@ function parseValue(type, text) {
         case 'text':
             return text.trim();
     }
+}
+function takesSeveral(name) {
+    const { type } = inputSpec(name);
+    return type === 'list' || type === 'lines';
 }
 function parseLines(text) {
     return text
@@ -15433,10 +14801,369 @@ function reportDocument(report, ci) {
         durationMs: Math.max(0, Date.parse(endedAt) - Date.parse(startedAt)),
         bytesSent: (0,_report_js__WEBPACK_IMPORTED_MODULE_0__/* .bytesSent */ .yb)(report),
         ...rest,
+        held: (0,_report_js__WEBPACK_IMPORTED_MODULE_0__/* .heldOf */ .Le)(report),
     };
 }
 function jsonText(document) {
     return `${JSON.stringify(document, undefined, 2)}\n`;
+}
+
+
+/***/ }),
+
+/***/ 6893:
+/***/ ((__unused_webpack_module, __webpack_exports__, __nccwpck_require__) => {
+
+"use strict";
+
+// EXPORTS
+__nccwpck_require__.d(__webpack_exports__, {
+  tR: () => (/* binding */ REPORT_KINDS),
+  Kl: () => (/* binding */ faultOf),
+  Tw: () => (/* binding */ reportProblems),
+  Li: () => (/* binding */ writeReports)
+});
+
+// EXTERNAL MODULE: external "node:fs"
+var external_node_fs_ = __nccwpck_require__(3024);
+// EXTERNAL MODULE: external "node:fs/promises"
+var promises_ = __nccwpck_require__(1455);
+// EXTERNAL MODULE: external "node:path"
+var external_node_path_ = __nccwpck_require__(6760);
+// EXTERNAL MODULE: ./lib/errors.js
+var errors = __nccwpck_require__(2357);
+// EXTERNAL MODULE: ./lib/problems.js
+var problems = __nccwpck_require__(8834);
+// EXTERNAL MODULE: ./lib/report/document.js
+var report_document = __nccwpck_require__(3922);
+;// CONCATENATED MODULE: ./lib/report/dotenv.js
+const MAX_BYTES = 5120;
+const MAX_VARIABLES = 20;
+function dotenvText(document) {
+    const failed = document.nodes.filter(node => node.error !== undefined);
+    const images = Object.entries(document.held ?? {});
+    const facts = [
+        ['SUCCEEDED', document.succeeded],
+        ['CHANGED', document.changed],
+        ['RUN', document.run],
+        ['TOOL_VERSION', document.tool.version],
+        ['BYTES_SENT', document.bytesSent],
+        ['DURATION_MS', document.durationMs],
+        ['NODE_COUNT', document.nodes.length],
+        ['FAILED_NODE_COUNT', failed.length],
+        ['FAILED_NODES', failed.map(({ node }) => node).join(',')],
+        ['ERROR_CODE', (document.error ?? failed[0]?.error)?.code],
+        ['IMAGE_COUNT', images.length],
+        ...images.flatMap(([reference, ids], index) => [
+            [`IMAGE_${index + 1}`, reference],
+            [`IMAGE_${index + 1}_ID`, idsText(ids)],
+        ]),
+    ];
+    let text = '';
+    let count = 0;
+    for (const [key, value] of facts) {
+        const line = `KUBE_SIDELOAD_${key}=${oneLine(String(value ?? ''))}\n`;
+        if (value === undefined || value === '') {
+            continue;
+        }
+        if (count === MAX_VARIABLES || Buffer.byteLength(text + line) > MAX_BYTES) {
+            break;
+        }
+        text += line;
+        count++;
+    }
+    return text;
+}
+function idsText(ids) {
+    const entries = Object.entries(ids);
+    return entries.length === 1 ? (entries[0]?.[1] ?? '') : entries.map(pair => pair.join('=')).join(',');
+}
+function oneLine(text) {
+    return text.replaceAll(/\p{Cc}+/gu, ' ').trim();
+}
+
+// EXTERNAL MODULE: ./lib/report/report.js
+var report_report = __nccwpck_require__(3101);
+;// CONCATENATED MODULE: ./lib/report/junit.js
+
+
+const SUITE = 'kube-sideload';
+function junitText(document) {
+    const cases = [...document.nodes.flatMap(node => casesOf(node, document)), ...wholeRun(document)];
+    const failures = cases.filter(({ failure }) => failure !== undefined).length;
+    const skipped = cases.filter(one => one.skipped !== undefined).length;
+    const counts = `tests="${cases.length}" failures="${failures}" errors="0" skipped="${skipped}" time="${seconds(document.durationMs)}"`;
+    return [
+        '<?xml version="1.0" encoding="UTF-8"?>',
+        `<testsuites name="${SUITE}" ${counts}>`,
+        `  <testsuite name="${SUITE} ${xmlText(document.mode)}" ${counts} timestamp="${document.startedAt.slice(0, 19)}">`,
+        ...cases.flatMap(testCase),
+        '  </testsuite>',
+        '</testsuites>',
+        '',
+    ].join('\n');
+}
+function casesOf(node, report) {
+    const { durationMs } = node;
+    const whole = { name: `${node.node}: node`, durationMs };
+    const images = node.images.map(image => {
+        const isTold = image.error !== undefined || image.isHeld === true || report.mode !== 'push';
+        const skipped = isTold ? undefined : `${UNPROVEN[image.outcome] ?? 'not proven'}: ${reasonOf(node, report)}`;
+        return { name: `${node.node}: ${image.reference}`, durationMs, failure: image.error, skipped };
+    });
+    const isImages = node.images.some(({ error }) => error?.code === node.error?.code);
+    return node.error !== undefined && !isImages
+        ? [{ ...whole, failure: node.error }, ...images]
+        : images.length > 0
+            ? images
+            : report.mode === 'prune' && node.retention !== undefined
+                ? [whole]
+                : [{ ...whole, skipped: reasonOf(node, report) }];
+}
+const UNPROVEN = {
+    none: 'not put on the node',
+    restored: 'put there and taken back',
+};
+function reasonOf(node, report) {
+    if (node.error !== undefined) {
+        return `the node failed [${node.error.code}]`;
+    }
+    if (report.error !== undefined) {
+        return `the run was stopped [${report.error.code}]`;
+    }
+    return 'another node failed, and it is all nodes or none';
+}
+function wholeRun(report) {
+    const about = { name: 'run', durationMs: 0 };
+    const stopped = (0,report_report/* stoppingErrors */.UO)(report);
+    if (stopped.length > 0) {
+        return stopped.map((failure, index) => ({
+            ...about,
+            name: index === 0 ? 'run' : `run (${failure.code})`,
+            failure,
+        }));
+    }
+    const isSilent = !(0,report_report/* succeeded */.gq)(report) && report.nodes.every(node => node.error === undefined);
+    return isSilent ? [{ ...about, failure: { code: 'INTERNAL', message: 'nothing was proven', hint: '' } }] : [];
+}
+function testCase({ name, durationMs, failure, skipped }) {
+    const start = `    <testcase classname="${SUITE}" name="${xmlText(name)}" time="${seconds(durationMs)}"`;
+    if (failure !== undefined) {
+        const { code, message, hint } = failure;
+        const title = `${errors/* ERRORS */.Sr[code].title} [${code}]`;
+        return [
+            `${start}>`,
+            `      <failure message="${xmlText(title)}" type="${code}">${xmlText(`${message}\nNext step: ${hint}`)}</failure>`,
+            '    </testcase>',
+        ];
+    }
+    if (skipped !== undefined) {
+        return [`${start}>`, `      <skipped message="${xmlText(skipped)}"/>`, '    </testcase>'];
+    }
+    return [`${start}/>`];
+}
+function seconds(milliseconds) {
+    return (milliseconds / 1000).toFixed(3);
+}
+function xmlText(text) {
+    return (text
+        .replaceAll(/[\u0000-\u0008\u000b\u000c\u000e-\u001f\ufffe\uffff]|\p{Surrogate}/gu, '\ufffd')
+        .replaceAll('&', '&amp;')
+        .replaceAll('<', '&lt;')
+        .replaceAll('>', '&gt;')
+        .replaceAll('"', '&quot;')
+        .replaceAll('\r', '&#13;'));
+}
+
+;// CONCATENATED MODULE: ./lib/report/files.js
+
+
+
+
+
+
+
+
+const WRITERS = {
+    json: report_document/* jsonText */.s,
+    junit: junitText,
+    dotenv: dotenvText,
+};
+const REPORT_KINDS = Object.keys(WRITERS);
+function reportProblems(files) {
+    const entries = Object.entries(files).map(([kind, file]) => ({ input: `report-${kind}`, file, path: (0,external_node_path_.resolve)(file) }));
+    return entries.flatMap(({ input, file, path }, index) => {
+        const other = entries.slice(0, index).find(one => one.path === path);
+        if (other !== undefined) {
+            return [(0,problems/* problem */.CC)(`\`${input}\` and \`${other.input}\` name the same file`, 'give each a file of its own')];
+        }
+        const fault = faultOf(path);
+        return fault === undefined ? [] : [(0,problems/* problem */.CC)(`\`${input}\`: ${(0,problems/* shown */.SP)(file)} ${fault}`)];
+    });
+}
+function faultOf(path) {
+    if ((0,external_node_fs_.statSync)(path, { throwIfNoEntry: false })?.isDirectory() === true) {
+        return 'is a directory';
+    }
+    let directory = (0,external_node_path_.dirname)(path);
+    try {
+        while ((0,external_node_fs_.statSync)(directory, { throwIfNoEntry: false }) === undefined) {
+            directory = (0,external_node_path_.dirname)(directory);
+        }
+        if (!(0,external_node_fs_.statSync)(directory).isDirectory()) {
+            return `cannot be written: ${directory} is not a directory`;
+        }
+        (0,external_node_fs_.accessSync)(directory, external_node_fs_.constants.W_OK | external_node_fs_.constants.X_OK);
+        return undefined;
+    }
+    catch (thrown) {
+        return `cannot be written: ${directory} (${thrown.code})`;
+    }
+}
+async function writeReports(files, document) {
+    const results = await Promise.allSettled(REPORT_KINDS.map(async (kind) => {
+        const file = files[kind];
+        if (file !== undefined) {
+            await replace((0,external_node_path_.resolve)(file), WRITERS[kind](document)).catch((thrown) => {
+                throw new Error(`${file}: ${(0,errors/* messageOf */.bD)(thrown)}`);
+            });
+        }
+    }));
+    const faults = results.flatMap(result => (result.status === 'rejected' ? [(0,errors/* messageOf */.bD)(result.reason)] : []));
+    if (faults.length > 0) {
+        throw new errors/* SideloadError */.wR('REPORT_FAILED', faults.join('\n'));
+    }
+}
+async function replace(path, text) {
+    await (0,promises_.mkdir)((0,external_node_path_.dirname)(path), { recursive: true });
+    const aside = (0,external_node_path_.join)((0,external_node_path_.dirname)(path), `.${(0,external_node_path_.basename)(path)}.${process.pid}.tmp`);
+    try {
+        await (0,promises_.writeFile)(aside, text);
+        await (0,promises_.rename)(aside, path);
+    }
+    catch (thrown) {
+        await (0,promises_.rm)(aside, { force: true });
+        throw thrown;
+    }
+}
+
+
+/***/ }),
+
+/***/ 4119:
+/***/ ((__unused_webpack_module, __webpack_exports__, __nccwpck_require__) => {
+
+"use strict";
+
+// EXPORTS
+__nccwpck_require__.d(__webpack_exports__, {
+  q0: () => (/* binding */ describe),
+  mk: () => (/* binding */ publish),
+  f4: () => (/* binding */ writeAll)
+});
+
+// EXTERNAL MODULE: ./lib/errors.js
+var errors = __nccwpck_require__(2357);
+// EXTERNAL MODULE: ./lib/host/host.js
+var host_host = __nccwpck_require__(9385);
+// EXTERNAL MODULE: ./lib/report/document.js
+var report_document = __nccwpck_require__(3922);
+// EXTERNAL MODULE: ./lib/report/files.js + 2 modules
+var report_files = __nccwpck_require__(6893);
+// EXTERNAL MODULE: ./lib/report/report.js
+var report_report = __nccwpck_require__(3101);
+;// CONCATENATED MODULE: ./lib/report/outputs.js
+
+function outputsOf(report) {
+    const held = (0,report_report/* heldOf */.Le)(report);
+    return {
+        images: Object.keys(held).join('\n'),
+        'image-ids': JSON.stringify(held),
+        nodes: JSON.stringify(report.nodes),
+        'bytes-sent': String((0,report_report/* bytesSent */.yb)(report)),
+        changed: String(report.changed),
+        ...(report.bundle !== undefined && { bundle: report.bundle.path }),
+        ...(report.mode === 'check' && { drift: JSON.stringify((0,report_report/* driftOf */.$p)(report)) }),
+    };
+}
+
+// EXTERNAL MODULE: ./lib/report/table.js
+var table = __nccwpck_require__(1475);
+// EXTERNAL MODULE: ./lib/report/units.js
+var units = __nccwpck_require__(8492);
+;// CONCATENATED MODULE: ./lib/report/publish.js
+
+
+
+
+
+
+
+
+async function publish(record, host, files = {}, exitCode = host_host/* EXIT */.d.failed) {
+    const report = (0,report_report/* redacted */.pc)(record, host.redact);
+    const ok = (0,report_report/* succeeded */.gq)(report);
+    if (report.nodes.length > 0 || report.bundle !== undefined) {
+        for (const line of (0,table/* textTable */.ed)(report, host.size.columns)) {
+            host.result(line);
+        }
+    }
+    for (const { nodes, finding } of (0,report_report/* warningsOf */.nZ)(report)) {
+        host.warning(`${(0,report_report/* listOf */.c3)(nodes)}: ${describe(finding)}`);
+    }
+    for (const { title, error } of (0,report_report/* errorsOf */.Bp)(report)) {
+        host.error(describe(error), title);
+    }
+    for (const [name, value] of Object.entries(outputsOf(report))) {
+        host.output(name, value);
+    }
+    await host.summary((0,table/* markdown */.wD)(report, ok));
+    const isWritten = await writeAll(report, host, files);
+    if (ok && isWritten) {
+        host.result(success(report));
+    }
+    else if (!ok) {
+        host.fail((0,report_report/* causesOf */.cZ)(report), exitCode === host_host/* EXIT */.d.failed && (0,report_report/* isMisused */.zX)(report) ? host_host/* EXIT */.d.usage : exitCode);
+    }
+    else {
+        host.fail(`${errors/* ERRORS */.Sr.REPORT_FAILED.title} [REPORT_FAILED]`, host_host/* EXIT */.d.failed);
+    }
+}
+async function writeAll(report, host, files) {
+    const document = (0,report_report/* redacted */.pc)((0,report_document/* reportDocument */.c)(report, host.ci), host.redact);
+    host.report(document);
+    try {
+        await (0,report_files/* writeReports */.Li)(files, document);
+        return true;
+    }
+    catch (thrown) {
+        const error = (0,errors/* toSideloadError */.Lq)(thrown);
+        host.error(describe(error), errors/* ERRORS */.Sr[error.code].title);
+        return false;
+    }
+}
+function describe({ code, message, hint }) {
+    return `${message}\nNext step: ${hint} [${code}]`;
+}
+function success(report) {
+    if (report.bundle !== undefined) {
+        const { path, sizeBytes, digest } = report.bundle;
+        return `done: ${path}, ${(0,units/* formatBytes */.z)(sizeBytes)}, ${digest}`;
+    }
+    const [nodes, hold] = report.nodes.length === 1 ? ['the node', 'holds'] : [`all ${report.nodes.length} nodes`, 'hold'];
+    if (report.mode === 'plan') {
+        return `a push to ${nodes} would start`;
+    }
+    if (report.mode === 'check') {
+        return `${nodes} ${hold} what should be there`;
+    }
+    if (report.mode === 'prune') {
+        const fates = report.nodes.flatMap(node => node.retention ?? []).map(({ fate }) => fate);
+        const count = (wanted) => fates.filter(fate => fate === wanted).length;
+        return `done: ${count('removed')} references removed, ${count('removable')} could be, ${count('in-use')} are old and in use`;
+    }
+    const duration = (0,units/* formatDuration */.a)(Date.parse(report.endedAt) - Date.parse(report.startedAt));
+    return `done: ${nodes} ${hold} what CI built; ${(0,units/* formatBytes */.z)((0,report_report/* bytesSent */.yb)(report))} sent, ${duration}`;
 }
 
 
@@ -15449,112 +15176,139 @@ function jsonText(document) {
 /* harmony export */ __nccwpck_require__.d(__webpack_exports__, {
 /* harmony export */   $p: () => (/* binding */ driftOf),
 /* harmony export */   Bp: () => (/* binding */ errorsOf),
+/* harmony export */   Le: () => (/* binding */ heldOf),
+/* harmony export */   UO: () => (/* binding */ stoppingErrors),
 /* harmony export */   ZV: () => (/* binding */ errorReport),
 /* harmony export */   c3: () => (/* binding */ listOf),
 /* harmony export */   c4: () => (/* binding */ allFindings),
+/* harmony export */   cZ: () => (/* binding */ causesOf),
 /* harmony export */   f$: () => (/* binding */ SCHEMA_VERSION),
 /* harmony export */   gq: () => (/* binding */ succeeded),
+/* harmony export */   nZ: () => (/* binding */ warningsOf),
 /* harmony export */   pc: () => (/* binding */ redacted),
 /* harmony export */   xr: () => (/* binding */ DocumentSchema),
-/* harmony export */   yb: () => (/* binding */ bytesSent)
+/* harmony export */   yb: () => (/* binding */ bytesSent),
+/* harmony export */   zX: () => (/* binding */ isMisused)
 /* harmony export */ });
-/* harmony import */ var valibot__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(7934);
+/* harmony import */ var valibot__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(7934);
 /* harmony import */ var _errors_js__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(2357);
+/* harmony import */ var _text_js__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(884);
+
 
 
 const SCHEMA_VERSION = 1;
-const list = (item) => valibot__WEBPACK_IMPORTED_MODULE_1__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_1__/* .array */ .YOg(item), valibot__WEBPACK_IMPORTED_MODULE_1__/* .readonly */ .tBZ());
-const text = (description) => valibot__WEBPACK_IMPORTED_MODULE_1__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_1__/* .string */ .YjP(), valibot__WEBPACK_IMPORTED_MODULE_1__/* .description */ .h_(description));
-const count = (description) => valibot__WEBPACK_IMPORTED_MODULE_1__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_1__/* .number */ .aig(), valibot__WEBPACK_IMPORTED_MODULE_1__/* .integer */ .ndf(), valibot__WEBPACK_IMPORTED_MODULE_1__/* .minValue */ .Wwf(0), valibot__WEBPACK_IMPORTED_MODULE_1__/* .description */ .h_(description));
-const time = (description) => valibot__WEBPACK_IMPORTED_MODULE_1__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_1__/* .string */ .YjP(), valibot__WEBPACK_IMPORTED_MODULE_1__/* .isoTimestamp */ .yhX(), valibot__WEBPACK_IMPORTED_MODULE_1__/* .description */ .h_(description));
-const Code = valibot__WEBPACK_IMPORTED_MODULE_1__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_1__/* .string */ .YjP(), valibot__WEBPACK_IMPORTED_MODULE_1__/* .regex */ .yGV(/^[A-Z][A-Z0-9_]*$/), valibot__WEBPACK_IMPORTED_MODULE_1__/* .description */ .h_('An error code; docs/troubleshooting.md explains each.'));
+const list = (item) => valibot__WEBPACK_IMPORTED_MODULE_2__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_2__/* .array */ .YOg(item), valibot__WEBPACK_IMPORTED_MODULE_2__/* .readonly */ .tBZ());
+const text = (description) => valibot__WEBPACK_IMPORTED_MODULE_2__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_2__/* .string */ .YjP(), valibot__WEBPACK_IMPORTED_MODULE_2__/* .description */ .h_(description));
+const count = (description) => valibot__WEBPACK_IMPORTED_MODULE_2__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_2__/* .number */ .aig(), valibot__WEBPACK_IMPORTED_MODULE_2__/* .integer */ .ndf(), valibot__WEBPACK_IMPORTED_MODULE_2__/* .minValue */ .Wwf(0), valibot__WEBPACK_IMPORTED_MODULE_2__/* .description */ .h_(description));
+const time = (description) => valibot__WEBPACK_IMPORTED_MODULE_2__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_2__/* .string */ .YjP(), valibot__WEBPACK_IMPORTED_MODULE_2__/* .isoTimestamp */ .yhX(), valibot__WEBPACK_IMPORTED_MODULE_2__/* .description */ .h_(description));
+const Code = valibot__WEBPACK_IMPORTED_MODULE_2__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_2__/* .string */ .YjP(), valibot__WEBPACK_IMPORTED_MODULE_2__/* .regex */ .yGV(/^[A-Z][A-Z0-9_]*$/), valibot__WEBPACK_IMPORTED_MODULE_2__/* .description */ .h_('An error code; docs/troubleshooting.md explains each.'));
 const errorEntries = {
     code: Code,
     message: text('What happened.'),
     hint: text('The next step.'),
 };
-const ErrorSchema = valibot__WEBPACK_IMPORTED_MODULE_1__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_1__/* .object */ .Ikc(errorEntries), valibot__WEBPACK_IMPORTED_MODULE_1__/* .readonly */ .tBZ());
-const FindingSchema = valibot__WEBPACK_IMPORTED_MODULE_1__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_1__/* .object */ .Ikc({
+const ErrorSchema = valibot__WEBPACK_IMPORTED_MODULE_2__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_2__/* .object */ .Ikc(errorEntries), valibot__WEBPACK_IMPORTED_MODULE_2__/* .readonly */ .tBZ());
+const FindingSchema = valibot__WEBPACK_IMPORTED_MODULE_2__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_2__/* .object */ .Ikc({
     node: text('The node as the user named it, or the Kubernetes name of one that is not in the list.'),
-    severity: valibot__WEBPACK_IMPORTED_MODULE_1__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_1__/* .picklist */ .KIO(['error', 'warning']), valibot__WEBPACK_IMPORTED_MODULE_1__/* .description */ .h_('An error stops the job, on all nodes.')),
+    severity: valibot__WEBPACK_IMPORTED_MODULE_2__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_2__/* .picklist */ .KIO(['error', 'warning']), valibot__WEBPACK_IMPORTED_MODULE_2__/* .description */ .h_('An error stops the job, on all nodes.')),
     ...errorEntries,
-}), valibot__WEBPACK_IMPORTED_MODULE_1__/* .readonly */ .tBZ(), valibot__WEBPACK_IMPORTED_MODULE_1__/* .description */ .h_('Something that would go wrong on a node, or might, found before anything was sent.'));
-const ImageSchema = valibot__WEBPACK_IMPORTED_MODULE_1__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_1__/* .object */ .Ikc({
+}), valibot__WEBPACK_IMPORTED_MODULE_2__/* .readonly */ .tBZ(), valibot__WEBPACK_IMPORTED_MODULE_2__/* .description */ .h_('Something that would go wrong on a node, or might, found before anything was sent.'));
+const ImageSchema = valibot__WEBPACK_IMPORTED_MODULE_2__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_2__/* .object */ .Ikc({
     reference: text('The fully qualified reference.'),
     imageId: text('Config digest that CI built for the platform of the node.'),
-    isSandbox: valibot__WEBPACK_IMPORTED_MODULE_1__/* .optional */ .lqM(valibot__WEBPACK_IMPORTED_MODULE_1__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_1__/* .boolean */ .zMY(), valibot__WEBPACK_IMPORTED_MODULE_1__/* .description */ .h_('Whether it was sent along for the sandboxes of pods.'))),
-    outcome: valibot__WEBPACK_IMPORTED_MODULE_1__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_1__/* .picklist */ .KIO(['present', 'sent', 'restored', 'none']), valibot__WEBPACK_IMPORTED_MODULE_1__/* .description */ .h_('`present`: the node held it already; `sent`: it was sent and verified, and is there now; `restored`: it was there, the job failed, and the reference is again what it was before; `none`: it did not get that far.')),
+    isSandbox: valibot__WEBPACK_IMPORTED_MODULE_2__/* .optional */ .lqM(valibot__WEBPACK_IMPORTED_MODULE_2__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_2__/* .boolean */ .zMY(), valibot__WEBPACK_IMPORTED_MODULE_2__/* .description */ .h_('Whether it was sent along for the sandboxes of pods.'))),
+    outcome: valibot__WEBPACK_IMPORTED_MODULE_2__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_2__/* .picklist */ .KIO(['present', 'sent', 'restored', 'changed', 'none']), valibot__WEBPACK_IMPORTED_MODULE_2__/* .description */ .h_('`present`: the node held it already; `sent`: it was sent, and the reference named it; `restored`: it was there, the job failed, and the reference is again what it was before; `changed`: somebody else has given the reference to another image since, or taken it away; `none`: it did not get that far. `isHeld` says what is so at the end.')),
+    isHeld: valibot__WEBPACK_IMPORTED_MODULE_2__/* .optional */ .lqM(valibot__WEBPACK_IMPORTED_MODULE_2__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_2__/* .boolean */ .zMY(), valibot__WEBPACK_IMPORTED_MODULE_2__/* .description */ .h_('Whether the node held exactly this image under the reference when it was looked at last, which is the end of a push and all of a check; `false` when nobody has looked then, or when it was put back after that.'))),
     estimatedBytes: count('What the layers that the node lacks amount to; 0 when it held the image already, or when the image is sent with another of its names.'),
-    isEstimateExact: valibot__WEBPACK_IMPORTED_MODULE_1__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_1__/* .boolean */ .zMY(), valibot__WEBPACK_IMPORTED_MODULE_1__/* .description */ .h_('Whether that is about what would be sent, or the most that it can be, as the layers are in the source.')),
+    isEstimateExact: valibot__WEBPACK_IMPORTED_MODULE_2__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_2__/* .boolean */ .zMY(), valibot__WEBPACK_IMPORTED_MODULE_2__/* .description */ .h_('Whether that is about what would be sent, or the most that it can be, as the layers are in the source.')),
     bytesSent: count('Bytes of the archive that went over the connection.'),
-    smoke: valibot__WEBPACK_IMPORTED_MODULE_1__/* .optional */ .lqM(text('The verdict of the kubelet, such as `Running`; absent when no smoke pod was asked to start.')),
-    drift: valibot__WEBPACK_IMPORTED_MODULE_1__/* .optional */ .lqM(valibot__WEBPACK_IMPORTED_MODULE_1__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_1__/* .picklist */ .KIO(['missing', 'other-image', 'not-unpacked', 'not-pinned', 'no-platform']), valibot__WEBPACK_IMPORTED_MODULE_1__/* .description */ .h_('With `mode: check`: how the node differs from what should be there; absent when it does not.'))),
-    error: valibot__WEBPACK_IMPORTED_MODULE_1__/* .optional */ .lqM(ErrorSchema),
-}), valibot__WEBPACK_IMPORTED_MODULE_1__/* .readonly */ .tBZ(), valibot__WEBPACK_IMPORTED_MODULE_1__/* .description */ .h_('What became of one image on one node.'));
-const RetentionSchema = valibot__WEBPACK_IMPORTED_MODULE_1__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_1__/* .object */ .Ikc({
+    smoke: valibot__WEBPACK_IMPORTED_MODULE_2__/* .optional */ .lqM(text('The verdict of the kubelet, such as `Running`; absent when no smoke pod was asked to start.')),
+    drift: valibot__WEBPACK_IMPORTED_MODULE_2__/* .optional */ .lqM(valibot__WEBPACK_IMPORTED_MODULE_2__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_2__/* .picklist */ .KIO(['missing', 'other-image', 'not-unpacked', 'not-pinned', 'no-platform']), valibot__WEBPACK_IMPORTED_MODULE_2__/* .description */ .h_('How the node differed from what should be there when it was looked at last; absent when it did not.'))),
+    error: valibot__WEBPACK_IMPORTED_MODULE_2__/* .optional */ .lqM(ErrorSchema),
+}), valibot__WEBPACK_IMPORTED_MODULE_2__/* .readonly */ .tBZ(), valibot__WEBPACK_IMPORTED_MODULE_2__/* .description */ .h_('What became of one image on one node.'));
+const RetentionSchema = valibot__WEBPACK_IMPORTED_MODULE_2__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_2__/* .object */ .Ikc({
     reference: text('The fully qualified reference.'),
     imageId: text('What it named when it was put there.'),
     placedAt: time('When that was, by the clock of the runner.'),
-    fate: valibot__WEBPACK_IMPORTED_MODULE_1__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_1__/* .picklist */ .KIO(['kept', 'in-use', 'changed', 'gone', 'removable', 'removed']), valibot__WEBPACK_IMPORTED_MODULE_1__/* .description */ .h_('`kept`: one of the newest releases; `in-use`: older, and some container was made from it; `changed`, `gone`: somebody gave the name to another image, or took it away; `removable`: older and unused, and still there; `removed`: it was, and is gone.')),
-}), valibot__WEBPACK_IMPORTED_MODULE_1__/* .readonly */ .tBZ(), valibot__WEBPACK_IMPORTED_MODULE_1__/* .description */ .h_('A reference that this tool had put on the node.'));
-const NodeSchema = valibot__WEBPACK_IMPORTED_MODULE_1__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_1__/* .object */ .Ikc({
+    fate: valibot__WEBPACK_IMPORTED_MODULE_2__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_2__/* .picklist */ .KIO(['kept', 'in-use', 'changed', 'gone', 'removable', 'removed']), valibot__WEBPACK_IMPORTED_MODULE_2__/* .description */ .h_('`kept`: one of the newest releases; `in-use`: older, and some container was made from it; `changed`, `gone`: somebody gave the name to another image, or took it away; `removable`: older and unused, and still there; `removed`: it was, and is gone.')),
+}), valibot__WEBPACK_IMPORTED_MODULE_2__/* .readonly */ .tBZ(), valibot__WEBPACK_IMPORTED_MODULE_2__/* .description */ .h_('A reference that this tool had put on the node.'));
+const NodeSchema = valibot__WEBPACK_IMPORTED_MODULE_2__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_2__/* .object */ .Ikc({
     node: text('The node as the user named it.'),
     address: text('Host and port that were connected to.'),
-    kubernetesName: valibot__WEBPACK_IMPORTED_MODULE_1__/* .optional */ .lqM(text('`metadata.name` of the Kubernetes node, once known.')),
-    platform: valibot__WEBPACK_IMPORTED_MODULE_1__/* .optional */ .lqM(text('Such as `linux/amd64`; absent when the node was not reached.')),
-    runtime: valibot__WEBPACK_IMPORTED_MODULE_1__/* .optional */ .lqM(text('Name and version of the container runtime; absent when the node was not reached.')),
+    kubernetesName: valibot__WEBPACK_IMPORTED_MODULE_2__/* .optional */ .lqM(text('`metadata.name` of the Kubernetes node, once known.')),
+    platform: valibot__WEBPACK_IMPORTED_MODULE_2__/* .optional */ .lqM(text('Such as `linux/amd64`; absent when the node was not reached.')),
+    runtime: valibot__WEBPACK_IMPORTED_MODULE_2__/* .optional */ .lqM(text('Name and version of the container runtime; absent when the node was not reached.')),
     images: list(ImageSchema),
     bytesSent: count('Sum over the images.'),
     startedAt: time('When the run turned to this node.'),
     endedAt: time('When the last thing was done or known of it.'),
     durationMs: count('Milliseconds between the two.'),
     findings: list(FindingSchema),
-    retention: valibot__WEBPACK_IMPORTED_MODULE_1__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_1__/* .optional */ .lqM(list(RetentionSchema)), valibot__WEBPACK_IMPORTED_MODULE_1__/* .description */ .h_('What became of what had been put there before; absent when that was not looked at.')),
-    error: valibot__WEBPACK_IMPORTED_MODULE_1__/* .optional */ .lqM(ErrorSchema),
-}), valibot__WEBPACK_IMPORTED_MODULE_1__/* .readonly */ .tBZ(), valibot__WEBPACK_IMPORTED_MODULE_1__/* .description */ .h_('What became of one node.'));
-const StageSchema = valibot__WEBPACK_IMPORTED_MODULE_1__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_1__/* .object */ .Ikc({ title: text('As in the log.'), startedAt: time('When it began.'), durationMs: count('Milliseconds.') }), valibot__WEBPACK_IMPORTED_MODULE_1__/* .readonly */ .tBZ());
+    retention: valibot__WEBPACK_IMPORTED_MODULE_2__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_2__/* .optional */ .lqM(list(RetentionSchema)), valibot__WEBPACK_IMPORTED_MODULE_2__/* .description */ .h_('What became of what had been put there before; absent when that was not looked at.')),
+    error: valibot__WEBPACK_IMPORTED_MODULE_2__/* .optional */ .lqM(ErrorSchema),
+}), valibot__WEBPACK_IMPORTED_MODULE_2__/* .readonly */ .tBZ(), valibot__WEBPACK_IMPORTED_MODULE_2__/* .description */ .h_('What became of one node.'));
+const StageSchema = valibot__WEBPACK_IMPORTED_MODULE_2__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_2__/* .object */ .Ikc({ title: text('As in the log.'), startedAt: time('When it began.'), durationMs: count('Milliseconds.') }), valibot__WEBPACK_IMPORTED_MODULE_2__/* .readonly */ .tBZ());
+const Images = valibot__WEBPACK_IMPORTED_MODULE_2__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_2__/* .record */ .g1P(valibot__WEBPACK_IMPORTED_MODULE_2__/* .string */ .YjP(), valibot__WEBPACK_IMPORTED_MODULE_2__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_2__/* .record */ .g1P(valibot__WEBPACK_IMPORTED_MODULE_2__/* .string */ .YjP(), valibot__WEBPACK_IMPORTED_MODULE_2__/* .string */ .YjP()), valibot__WEBPACK_IMPORTED_MODULE_2__/* .readonly */ .tBZ())), valibot__WEBPACK_IMPORTED_MODULE_2__/* .readonly */ .tBZ());
 const reportEntries = {
-    run: valibot__WEBPACK_IMPORTED_MODULE_1__/* .optional */ .lqM(text('ID of the run; absent when the inputs were wrong and none began.')),
+    run: valibot__WEBPACK_IMPORTED_MODULE_2__/* .optional */ .lqM(text('ID of the run; absent when the inputs were wrong and none began.')),
     mode: text('`push`, `plan`, and whatever else the `mode` input takes.'),
     startedAt: time('When the run began.'),
     endedAt: time('When it ended.'),
     stages: list(StageSchema),
-    images: valibot__WEBPACK_IMPORTED_MODULE_1__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_1__/* .record */ .g1P(valibot__WEBPACK_IMPORTED_MODULE_1__/* .string */ .YjP(), valibot__WEBPACK_IMPORTED_MODULE_1__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_1__/* .record */ .g1P(valibot__WEBPACK_IMPORTED_MODULE_1__/* .string */ .YjP(), valibot__WEBPACK_IMPORTED_MODULE_1__/* .string */ .YjP()), valibot__WEBPACK_IMPORTED_MODULE_1__/* .readonly */ .tBZ())), valibot__WEBPACK_IMPORTED_MODULE_1__/* .readonly */ .tBZ(), valibot__WEBPACK_IMPORTED_MODULE_1__/* .description */ .h_('Image ID by platform, by reference.')),
+    images: valibot__WEBPACK_IMPORTED_MODULE_2__/* .pipe */ .FsL(Images, valibot__WEBPACK_IMPORTED_MODULE_2__/* .description */ .h_('What was asked for: image ID by platform, by reference. `held` is what is there.')),
     nodes: list(NodeSchema),
-    findings: valibot__WEBPACK_IMPORTED_MODULE_1__/* .pipe */ .FsL(list(FindingSchema), valibot__WEBPACK_IMPORTED_MODULE_1__/* .description */ .h_('About nodes of the cluster that are not in the list.')),
-    bundle: valibot__WEBPACK_IMPORTED_MODULE_1__/* .optional */ .lqM(valibot__WEBPACK_IMPORTED_MODULE_1__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_1__/* .object */ .Ikc({
+    findings: valibot__WEBPACK_IMPORTED_MODULE_2__/* .pipe */ .FsL(list(FindingSchema), valibot__WEBPACK_IMPORTED_MODULE_2__/* .description */ .h_('About nodes of the cluster that are not in the list.')),
+    bundle: valibot__WEBPACK_IMPORTED_MODULE_2__/* .optional */ .lqM(valibot__WEBPACK_IMPORTED_MODULE_2__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_2__/* .object */ .Ikc({
         path: text('Where it is, as the user named it.'),
         sizeBytes: count('Of the whole file.'),
         digest: text('`sha256:…` of the whole file, for comparing it after it was carried.'),
-    }), valibot__WEBPACK_IMPORTED_MODULE_1__/* .readonly */ .tBZ(), valibot__WEBPACK_IMPORTED_MODULE_1__/* .description */ .h_('The file that `mode: bundle` has written; absent otherwise, and when it was not completed.'))),
-    changed: valibot__WEBPACK_IMPORTED_MODULE_1__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_1__/* .boolean */ .zMY(), valibot__WEBPACK_IMPORTED_MODULE_1__/* .description */ .h_('Whether the references of any node moved; with `mode: plan` or `check`, would move in a push; with `prune`, whether any went.')),
-    error: valibot__WEBPACK_IMPORTED_MODULE_1__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_1__/* .optional */ .lqM(ErrorSchema), valibot__WEBPACK_IMPORTED_MODULE_1__/* .description */ .h_('What stopped the run as a whole, when it was no fault of a single node.')),
+    }), valibot__WEBPACK_IMPORTED_MODULE_2__/* .readonly */ .tBZ(), valibot__WEBPACK_IMPORTED_MODULE_2__/* .description */ .h_('The file that `mode: bundle` has written; absent otherwise, and when it was not completed.'))),
+    changed: valibot__WEBPACK_IMPORTED_MODULE_2__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_2__/* .boolean */ .zMY(), valibot__WEBPACK_IMPORTED_MODULE_2__/* .description */ .h_('Whether the references of any node moved; with `mode: plan` or `check`, would move in a push; with `prune`, whether any went.')),
+    error: valibot__WEBPACK_IMPORTED_MODULE_2__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_2__/* .optional */ .lqM(ErrorSchema), valibot__WEBPACK_IMPORTED_MODULE_2__/* .description */ .h_('What stopped the run as a whole, when it was no fault of a single node.')),
+    otherErrors: valibot__WEBPACK_IMPORTED_MODULE_2__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_2__/* .optional */ .lqM(list(ErrorSchema)), valibot__WEBPACK_IMPORTED_MODULE_2__/* .description */ .h_('What would have stopped it besides `error`, as far as it came to light in the same run.')),
 };
-const ReportSchema = valibot__WEBPACK_IMPORTED_MODULE_1__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_1__/* .object */ .Ikc(reportEntries), valibot__WEBPACK_IMPORTED_MODULE_1__/* .readonly */ .tBZ());
-const DocumentSchema = valibot__WEBPACK_IMPORTED_MODULE_1__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_1__/* .object */ .Ikc({
-    schemaVersion: valibot__WEBPACK_IMPORTED_MODULE_1__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_1__/* .literal */ .euz(SCHEMA_VERSION), valibot__WEBPACK_IMPORTED_MODULE_1__/* .description */ .h_('Raised when a field goes or changes its meaning.')),
-    tool: valibot__WEBPACK_IMPORTED_MODULE_1__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_1__/* .object */ .Ikc({ name: valibot__WEBPACK_IMPORTED_MODULE_1__/* .literal */ .euz('kube-sideload'), version: text('Of the bundle that ran.') }), valibot__WEBPACK_IMPORTED_MODULE_1__/* .readonly */ .tBZ()),
-    ci: valibot__WEBPACK_IMPORTED_MODULE_1__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_1__/* .optional */ .lqM(valibot__WEBPACK_IMPORTED_MODULE_1__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_1__/* .object */ .Ikc({
+const ReportSchema = valibot__WEBPACK_IMPORTED_MODULE_2__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_2__/* .object */ .Ikc(reportEntries), valibot__WEBPACK_IMPORTED_MODULE_2__/* .readonly */ .tBZ());
+const DocumentSchema = valibot__WEBPACK_IMPORTED_MODULE_2__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_2__/* .object */ .Ikc({
+    schemaVersion: valibot__WEBPACK_IMPORTED_MODULE_2__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_2__/* .literal */ .euz(SCHEMA_VERSION), valibot__WEBPACK_IMPORTED_MODULE_2__/* .description */ .h_('Raised when a field goes or changes its meaning.')),
+    tool: valibot__WEBPACK_IMPORTED_MODULE_2__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_2__/* .object */ .Ikc({ name: valibot__WEBPACK_IMPORTED_MODULE_2__/* .literal */ .euz('kube-sideload'), version: text('Of the bundle that ran.') }), valibot__WEBPACK_IMPORTED_MODULE_2__/* .readonly */ .tBZ()),
+    ci: valibot__WEBPACK_IMPORTED_MODULE_2__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_2__/* .optional */ .lqM(valibot__WEBPACK_IMPORTED_MODULE_2__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_2__/* .object */ .Ikc({
         system: text('`github`, `gitea`, `gitlab`, `jenkins`; `unknown` when only a commit is known.'),
-        commit: valibot__WEBPACK_IMPORTED_MODULE_1__/* .optional */ .lqM(text('The commit that the job was for.')),
-        ref: valibot__WEBPACK_IMPORTED_MODULE_1__/* .optional */ .lqM(text('Its branch or tag.')),
-        run: valibot__WEBPACK_IMPORTED_MODULE_1__/* .optional */ .lqM(text('The number of the run in the CI system.')),
-        runUrl: valibot__WEBPACK_IMPORTED_MODULE_1__/* .optional */ .lqM(text('The page of the job or its run.')),
-    }), valibot__WEBPACK_IMPORTED_MODULE_1__/* .readonly */ .tBZ())), valibot__WEBPACK_IMPORTED_MODULE_1__/* .description */ .h_('The job around the run, as far as its environment says; absent outside of CI.')),
-    succeeded: valibot__WEBPACK_IMPORTED_MODULE_1__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_1__/* .boolean */ .zMY(), valibot__WEBPACK_IMPORTED_MODULE_1__/* .description */ .h_('Whether every node did what the mode asks for.')),
+        commit: valibot__WEBPACK_IMPORTED_MODULE_2__/* .optional */ .lqM(text('The commit that the job was for.')),
+        ref: valibot__WEBPACK_IMPORTED_MODULE_2__/* .optional */ .lqM(text('Its branch or tag.')),
+        run: valibot__WEBPACK_IMPORTED_MODULE_2__/* .optional */ .lqM(text('The number of the run in the CI system.')),
+        runUrl: valibot__WEBPACK_IMPORTED_MODULE_2__/* .optional */ .lqM(text('The page of the job or its run.')),
+    }), valibot__WEBPACK_IMPORTED_MODULE_2__/* .readonly */ .tBZ())), valibot__WEBPACK_IMPORTED_MODULE_2__/* .description */ .h_('The job around the run, as far as its environment says; absent outside of CI.')),
+    succeeded: valibot__WEBPACK_IMPORTED_MODULE_2__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_2__/* .boolean */ .zMY(), valibot__WEBPACK_IMPORTED_MODULE_2__/* .description */ .h_('Whether every node did what the mode asks for.')),
     durationMs: count('Milliseconds from start to end.'),
     bytesSent: count('Sum over the nodes.'),
     ...reportEntries,
-}), valibot__WEBPACK_IMPORTED_MODULE_1__/* .readonly */ .tBZ());
+    held: valibot__WEBPACK_IMPORTED_MODULE_2__/* .optional */ .lqM(valibot__WEBPACK_IMPORTED_MODULE_2__/* .pipe */ .FsL(Images, valibot__WEBPACK_IMPORTED_MODULE_2__/* .description */ .h_('What all nodes were seen to hold at the end of a push or check that succeeded; with `mode: bundle` what the file holds: image ID by platform, by reference. Empty otherwise.'))),
+}), valibot__WEBPACK_IMPORTED_MODULE_2__/* .readonly */ .tBZ());
 function errorReport({ code, message, hint }) {
     return { code, message, hint };
 }
 function bytesSent(report) {
     return report.nodes.reduce((sum, node) => sum + node.bytesSent, 0);
 }
-function succeeded(report) {
-    const isDone = report.nodes.length > 0 || report.bundle !== undefined;
-    return report.error === undefined && isDone && report.nodes.every(node => node.error === undefined);
+function succeeded({ mode, nodes, bundle, error }) {
+    const isDone = nodes.length > 0 || bundle !== undefined;
+    const isProven = mode !== 'push' || nodes.every(({ images }) => images.every(({ isHeld }) => isHeld === true));
+    return error === undefined && isDone && isProven && nodes.every(node => node.error === undefined);
+}
+function heldOf(report) {
+    const { images, nodes, bundle } = report;
+    if (!succeeded(report)) {
+        return {};
+    }
+    if (bundle !== undefined) {
+        return images;
+    }
+    const heldOn = nodes.map(node => node.images.filter(({ isHeld }) => isHeld === true));
+    return Object.fromEntries(Object.entries(images).flatMap(([reference, ids]) => {
+        const seen = heldOn.flatMap(held => held.find(image => image.reference === reference)?.imageId ?? []);
+        const here = Object.entries(ids).filter(([, imageId]) => seen.includes(imageId));
+        return seen.length === nodes.length ? [[reference, Object.fromEntries(here)]] : [];
+    }));
 }
 function driftOf(report) {
     return report.nodes.flatMap(({ node, images, error }) => {
@@ -15566,12 +15320,21 @@ function driftOf(report) {
 function allFindings(report) {
     return [...report.nodes.flatMap(node => node.findings), ...report.findings];
 }
-function errorsOf(report) {
-    const keyOf = ({ code, message, hint }) => [code, message, hint].join('\n');
-    const stopped = report.error === undefined ? undefined : keyOf(report.error);
+function warningsOf(report) {
     const groups = new Map();
-    for (const { node, error } of report.nodes) {
-        if (error !== undefined && keyOf(error) !== stopped) {
+    for (const finding of allFindings(report).filter(({ severity }) => severity === 'warning')) {
+        const group = groups.get(keyOf(finding)) ?? { nodes: [], finding };
+        group.nodes.push(finding.node);
+        groups.set(keyOf(finding), group);
+    }
+    return [...groups.values()];
+}
+function errorsOf(report) {
+    const stopped = stoppingErrors(report);
+    const found = report.nodes.flatMap(node => nodeErrors(node).map(error => ({ node: node.node, error })));
+    const groups = new Map();
+    for (const { node, error } of found) {
+        if (stopped.every(one => keyOf(one) !== keyOf(error))) {
             const group = groups.get(keyOf(error)) ?? { nodes: [], error };
             group.nodes.push(node);
             groups.set(keyOf(error), group);
@@ -15582,36 +15345,261 @@ function errorsOf(report) {
             title: `${listOf(nodes)}: ${_errors_js__WEBPACK_IMPORTED_MODULE_0__/* .ERRORS */ .Sr[error.code].title}`,
             error,
         })),
-        ...(report.error === undefined ? [] : [{ title: _errors_js__WEBPACK_IMPORTED_MODULE_0__/* .ERRORS */ .Sr[report.error.code].title, error: report.error }]),
+        ...stopped.map(error => ({ title: _errors_js__WEBPACK_IMPORTED_MODULE_0__/* .ERRORS */ .Sr[error.code].title, error })),
     ];
+}
+function keyOf({ code, message, hint }) {
+    return [code, message, hint].join('\n');
+}
+function stoppingErrors({ error, otherErrors = [] }) {
+    return error === undefined ? otherErrors : [error, ...otherErrors];
+}
+function nodeErrors({ error, images }) {
+    const isTold = ({ code, message }) => code === error?.code && error.message.split('\n').includes(message);
+    const own = images.flatMap(image => (image.error === undefined || isTold(image.error) ? [] : [image.error]));
+    const all = [...(error === undefined ? [] : [error]), ...own];
+    return [...new Map(all.map(one => [keyOf(one), one])).values()];
+}
+function causesOf(report) {
+    const stopped = stoppingErrors(report);
+    const isOwn = (error) => stopped.every(one => keyOf(one) !== keyOf(error));
+    const failed = report.nodes.filter(node => node.error !== undefined && nodeErrors(node).some(isOwn));
+    const named = failed.map(node => {
+        const found = node.findings.filter(({ severity }) => severity === 'error');
+        const codes = [...nodeErrors(node).filter(isOwn), ...found].map(({ code }) => code);
+        return `${node.node} [${[...new Set(codes)].join(', ')}]`;
+    });
+    const nodes = `${failed.length} of ${report.nodes.length} nodes failed: ${listOf(named)}`;
+    return [
+        ...new Set(stopped.map(({ code }) => `${_errors_js__WEBPACK_IMPORTED_MODULE_0__/* .ERRORS */ .Sr[code].title} [${code}]`)),
+        ...(failed.length > 0 || stopped.length === 0 ? [nodes] : []),
+    ].join('; ');
+}
+const INPUT_CODES = new Set([
+    'INPUT_INVALID',
+    'INVENTORY_INVALID',
+    'SSH_KEY_INVALID',
+    'KUBECONFIG_INVALID',
+]);
+function isMisused(report) {
+    const found = report.nodes.flatMap(({ findings }) => findings.filter(({ severity }) => severity === 'error'));
+    const all = [...stoppingErrors(report), ...report.nodes.flatMap(nodeErrors), ...found];
+    return all.length > 0 && all.every(({ code }) => INPUT_CODES.has(code)) && bytesSent(report) === 0 && !report.changed;
 }
 const NAMED = 10;
 function listOf(names) {
     const others = names.length > NAMED ? ` and ${names.length - NAMED} more` : '';
     return `${names.slice(0, NAMED).join(', ')}${others}`;
 }
-function redacted(report, redact) {
-    const inError = (error) => ({
-        ...error,
-        message: redact(error.message),
-        hint: redact(error.hint),
-    });
-    const orNone = (error) => (error === undefined ? undefined : inError(error));
-    return {
-        ...report,
-        nodes: report.nodes.map(node => ({
-            ...node,
-            images: node.images.map(image => ({
-                ...image,
-                smoke: image.smoke === undefined ? undefined : redact(image.smoke),
-                error: orNone(image.error),
-            })),
-            findings: node.findings.map(inError),
-            error: orNone(node.error),
-        })),
-        findings: report.findings.map(inError),
-        error: orNone(report.error),
+const WORDED = new Set(['message', 'hint', 'smoke', 'runtime']);
+function redacted(record, redact) {
+    const inside = (value, field) => {
+        if (typeof value === 'string') {
+            return WORDED.has(field) ? redact(value) : (0,_text_js__WEBPACK_IMPORTED_MODULE_1__/* .harmless */ .Is)(value);
+        }
+        if (Array.isArray(value)) {
+            return value.map(item => inside(item, field));
+        }
+        return typeof value === 'object' && value !== null
+            ? Object.fromEntries(Object.entries(value).map(([name, item]) => [(0,_text_js__WEBPACK_IMPORTED_MODULE_1__/* .harmless */ .Is)(name), inside(item, name)]))
+            : value;
     };
+    return inside(record, '');
+}
+
+
+/***/ }),
+
+/***/ 1475:
+/***/ ((__unused_webpack_module, __webpack_exports__, __nccwpck_require__) => {
+
+"use strict";
+/* harmony export */ __nccwpck_require__.d(__webpack_exports__, {
+/* harmony export */   ed: () => (/* binding */ textTable),
+/* harmony export */   f9: () => (/* binding */ findingsTable),
+/* harmony export */   wD: () => (/* binding */ markdown)
+/* harmony export */ });
+/* harmony import */ var _report_js__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(3101);
+/* harmony import */ var _text_js__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(884);
+/* harmony import */ var _units_js__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(8492);
+
+
+
+const PUSH = {
+    headings: ['node', 'platform', 'runtime', 'image', 'outcome', 'sent', 'smoke pod', 'time'],
+    row: (node, image) => [
+        ...about(node, image),
+        image === undefined || image.outcome === 'none' ? (node.error?.code ?? 'unchanged') : image.outcome,
+        image === undefined ? '–' : (0,_units_js__WEBPACK_IMPORTED_MODULE_2__/* .formatBytes */ .z)(image.bytesSent),
+        image?.smoke?.replaceAll('\n', ' ') ?? '–',
+        (0,_units_js__WEBPACK_IMPORTED_MODULE_2__/* .formatDuration */ .a)(node.durationMs),
+    ],
+};
+const PLAN = {
+    headings: ['node', 'platform', 'runtime', 'image', 'plan', 'to send', 'findings'],
+    row: (node, image) => [
+        ...about(node, image),
+        image === undefined ? '–' : image.outcome === 'present' ? 'has it' : 'send',
+        image === undefined ? '–' : estimate(image),
+        node.findings.map(({ code }) => code).join(', ') || 'none',
+    ],
+};
+const CHECK = {
+    headings: ['node', 'platform', 'runtime', 'image', 'state', 'time'],
+    row: (node, image) => [
+        ...about(node, image),
+        image === undefined ? (node.error?.code ?? 'nothing expected') : (image.drift ?? 'as it should be'),
+        (0,_units_js__WEBPACK_IMPORTED_MODULE_2__/* .formatDuration */ .a)(node.durationMs),
+    ],
+};
+const PRUNE_HEADINGS = ['node', 'platform', 'runtime', 'image', 'put there', 'outcome'];
+const FATES = {
+    kept: 'kept',
+    'in-use': 'kept, in use',
+    changed: 'left alone, changed by others',
+    gone: 'no longer there',
+    removable: 'would be removed',
+    removed: 'removed',
+};
+function pruneRows(node) {
+    const first = about(node, undefined).slice(0, -1);
+    const { retention = [], error } = node;
+    const fateOf = ({ fate }) => error !== undefined && fate === 'removable' ? error.code : FATES[fate];
+    return retention.length === 0
+        ? [[...first, '–', '–', error?.code ?? 'nothing of ours']]
+        : retention.map(one => [...first, one.reference, one.placedAt.slice(0, 16).replace('T', ' '), fateOf(one)]);
+}
+function about(node, image) {
+    return [node.node, node.platform ?? '–', node.runtime ?? '–', image?.reference ?? '–'];
+}
+function estimate({ outcome, estimatedBytes, isEstimateExact }) {
+    if (estimatedBytes === 0) {
+        return outcome === 'present' ? (0,_units_js__WEBPACK_IMPORTED_MODULE_2__/* .formatBytes */ .z)(0) : 'sent once, by another name';
+    }
+    return isEstimateExact ? (0,_units_js__WEBPACK_IMPORTED_MODULE_2__/* .formatBytes */ .z)(estimatedBytes) : `up to ${(0,_units_js__WEBPACK_IMPORTED_MODULE_2__/* .formatBytes */ .z)(estimatedBytes)}`;
+}
+const COLUMNS = { plan: PLAN, check: CHECK };
+function tableOf(report) {
+    if (report.bundle !== undefined) {
+        return bundleTable(report);
+    }
+    if (report.mode === 'prune') {
+        return [PRUNE_HEADINGS, ...report.nodes.flatMap(pruneRows)];
+    }
+    const { headings, row } = COLUMNS[report.mode] ?? PUSH;
+    return [
+        headings,
+        ...report.nodes.flatMap(node => node.images.length === 0 ? [row(node, undefined)] : node.images.map(image => row(node, image))),
+    ];
+}
+function bundleTable({ images }) {
+    const rows = Object.entries(images).flatMap(([reference, ids]) => Object.entries(ids).map(([platform, imageId]) => [reference, platform, imageId]));
+    return [['image', 'platform', 'image ID'], ...rows];
+}
+function textTable(report, columns = Number.POSITIVE_INFINITY) {
+    let table = tableOf(report);
+    for (const narrow of [withShortNames, without('platform'), without('runtime')]) {
+        if (widthOf(table) > columns) {
+            table = narrow(table);
+        }
+    }
+    return align(squeeze(table, columns));
+}
+const GAP = 2;
+function findingsTable(findings, columns = Number.POSITIVE_INFINITY) {
+    if (findings.length === 0) {
+        return ['nothing stands in the way'];
+    }
+    const table = [FINDING_HEADINGS, ...findings.map(findingRow)];
+    const room = columns - widthOf(table.map(row => [...row.slice(0, -1), '']));
+    return align(table.flatMap(row => {
+        const [first = '', ...rest] = (0,_text_js__WEBPACK_IMPORTED_MODULE_1__/* .wrap */ .LV)(row.at(-1) ?? '', Math.max(room, LEAST_TEXT));
+        return [[...row.slice(0, -1), first], ...rest.map(line => [...row.slice(0, -1).map(() => ''), line])];
+    }));
+}
+const LEAST_TEXT = 40;
+const FINDING_HEADINGS = ['node', 'severity', 'code', 'what'];
+function findingRow({ node, severity, code, message }) {
+    return [node, severity, code, message.replaceAll('\n', ' ')];
+}
+function widthsOf(table) {
+    return table[0]?.map((_, column) => Math.max(...table.map(row => row[column]?.length ?? 0))) ?? [];
+}
+function widthOf(table) {
+    return widthsOf(table).reduce((sum, width) => sum + width + GAP, -GAP);
+}
+function withShortNames(table) {
+    return table.map(row => row.map(cell => cell.replace(/^docker\.io\/(library\/)?/, '')));
+}
+function without(heading) {
+    return table => {
+        const column = table[0]?.indexOf(heading) ?? -1;
+        return table.map(row => row.filter((_, index) => index !== column));
+    };
+}
+const CUTTABLE = { 'smoke pod': 16, image: 20, node: 12 };
+function squeeze(table, columns) {
+    let result = table;
+    for (const [heading, least] of Object.entries(CUTTABLE)) {
+        const excess = widthOf(result) - columns;
+        const column = result[0]?.indexOf(heading) ?? -1;
+        const width = widthsOf(result)[column];
+        if (excess > 0 && width !== undefined) {
+            const room = Math.max(least, width - excess);
+            result = result.map(row => row.map((cell, index) => (index === column ? cutMiddle(cell, room) : cell)));
+        }
+    }
+    return result;
+}
+function cutMiddle(text, room) {
+    const tail = Math.floor((room - 1) / 2);
+    return text.length <= room ? text : `${text.slice(0, room - 1 - tail)}…${text.slice(text.length - tail)}`;
+}
+function align(lines) {
+    const widths = widthsOf(lines);
+    return lines.map(line => line
+        .map((cell, column) => cell.padEnd(widths[column] ?? 0))
+        .join(' '.repeat(GAP))
+        .trimEnd());
+}
+function markdown(report, ok) {
+    const errors = (0,_report_js__WEBPACK_IMPORTED_MODULE_0__/* .errorsOf */ .Bp)(report).flatMap(({ title, error: { code, message, hint } }) => [
+        `### ${(0,_text_js__WEBPACK_IMPORTED_MODULE_1__/* .markdownSentence */ .nv)(title)} (\`${code}\`)`,
+        '```text',
+        (0,_text_js__WEBPACK_IMPORTED_MODULE_1__/* .harmless */ .Is)(message).replaceAll('```', "'''"),
+        '```',
+        `**Next step:** ${(0,_text_js__WEBPACK_IMPORTED_MODULE_1__/* .markdownSentence */ .nv)(hint)}`,
+        '',
+    ]);
+    const findings = (0,_report_js__WEBPACK_IMPORTED_MODULE_0__/* .allFindings */ .c4)(report);
+    const title = TITLES[report.mode] ?? pushTitles(report);
+    return [
+        `## kube-sideload: ${ok ? title.ok : title.failed}`,
+        '',
+        ...markdownTable(tableOf(report)),
+        '',
+        ...(findings.length === 0
+            ? []
+            : ['### Before anything was sent', '', ...markdownTable([FINDING_HEADINGS, ...findings.map(findingRow)]), '']),
+        ...errors,
+    ].join('\n');
+}
+function pushTitles({ nodes }) {
+    const isRun = nodes.every(({ images }) => images.some(({ smoke }) => smoke !== undefined));
+    return { ok: `every node ${isRun ? 'runs' : 'holds'} what CI built`, failed: 'failed' };
+}
+const TITLES = {
+    plan: { ok: 'a push would start', failed: 'a push would not start' },
+    check: { ok: 'every node has what it should', failed: 'not every node has what it should' },
+    prune: { ok: 'old images are gone', failed: 'failed' },
+    bundle: { ok: 'the bundle is complete', failed: 'no bundle was written' },
+};
+function markdownTable([headings = [], ...rows]) {
+    return [
+        `| ${headings.join(' | ')} |`,
+        `| ${headings.map(() => '---').join(' | ')} |`,
+        ...rows.map(cells => `| ${cells.map(_text_js__WEBPACK_IMPORTED_MODULE_1__/* .markdownText */ .p7).join(' | ')} |`),
+    ];
 }
 
 
@@ -15622,7 +15610,10 @@ function redacted(report, redact) {
 
 "use strict";
 /* harmony export */ __nccwpck_require__.d(__webpack_exports__, {
-/* harmony export */   L: () => (/* binding */ wrap)
+/* harmony export */   Is: () => (/* binding */ harmless),
+/* harmony export */   LV: () => (/* binding */ wrap),
+/* harmony export */   nv: () => (/* binding */ markdownSentence),
+/* harmony export */   p7: () => (/* binding */ markdownText)
 /* harmony export */ });
 function wrap(text, columns) {
     const lines = [];
@@ -15637,6 +15628,137 @@ function wrap(text, columns) {
         }
     }
     return [...lines, line];
+}
+function harmless(text) {
+    return text
+        .replaceAll(SEQUENCES, '')
+        .replaceAll(UNSEEN, '')
+        .replaceAll(/##(?=\w*\[)/g, '## ')
+        .replaceAll(/^(?=[\t\p{Zs}]*::)/gmu, '| ');
+}
+const STRING = /(?:\u001b[\]PX^_]|[\u0090\u0098\u009d-\u009f])[^\u0000-\u001f\u007f-\u009f]*(?:\u0007|\u001b\\|\u009c)/;
+const OTHER = /(?:\u001b\[|\u009b)[0-?]*[ -/]*[@-~]|\u001b[ -/]*[0-~]/;
+const SEQUENCES = new RegExp(`${STRING.source}|${OTHER.source}`, 'g');
+const UNSEEN = /(?![\n\t])[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}]/gu;
+function markdownText(text) {
+    const line = harmless(text).replaceAll(/\s+/g, ' ');
+    return isPlain(line) ? line : `<code>${entities(line)}</code>`;
+}
+function markdownSentence(text) {
+    return harmless(text)
+        .split('`')
+        .map((part, index) => (index % 2 === 1 ? markdownCode(part) : part.split(/(\s+)/).map(markdownText).join('')))
+        .join('');
+}
+function markdownCode(text) {
+    return text === '' ? '' : `<code>${entities(text.replaceAll(/\s+/g, ' '))}</code>`;
+}
+function isPlain(line) {
+    return (/^(?:[\p{L}\p{N} ,.;:?!()“”’–…✔✘%/+=-]|(?<=[A-Za-z0-9])_(?=[A-Za-z0-9]))*$/u.test(line) &&
+        !/\/\/|www\.|:[\w+-]+:|\bGH-\d|\b[0-9a-f]{7,40}\b/i.test(line));
+}
+function entities(line) {
+    return line.replaceAll(/[^\p{L}\p{N} ,.;:/–…-]|:(?=\/)|(?<=www)\./giu, character => `&#${character.codePointAt(0)};`);
+}
+
+
+/***/ }),
+
+/***/ 8492:
+/***/ ((__unused_webpack_module, __webpack_exports__, __nccwpck_require__) => {
+
+"use strict";
+/* harmony export */ __nccwpck_require__.d(__webpack_exports__, {
+/* harmony export */   a: () => (/* binding */ formatDuration),
+/* harmony export */   z: () => (/* binding */ formatBytes)
+/* harmony export */ });
+const UNITS = ['B', 'kB', 'MB', 'GB', 'TB'];
+function formatBytes(bytes) {
+    let value = bytes;
+    let unit = 0;
+    while (value >= (unit === 0 ? 1000 : 999.95) && unit < UNITS.length - 1) {
+        value /= 1000;
+        unit++;
+    }
+    return `${unit === 0 ? value : value.toFixed(1)} ${UNITS[unit]}`;
+}
+function formatDuration(milliseconds, decimals = 1) {
+    const seconds = milliseconds / 1000;
+    if (seconds < (decimals === 0 ? 59.5 : 59.95)) {
+        return `${seconds.toFixed(decimals)} s`;
+    }
+    const whole = Math.round(seconds);
+    return `${Math.floor(whole / 60)} min ${whole % 60} s`;
+}
+
+
+/***/ }),
+
+/***/ 4011:
+/***/ ((__unused_webpack_module, __webpack_exports__, __nccwpck_require__) => {
+
+"use strict";
+/* harmony export */ __nccwpck_require__.d(__webpack_exports__, {
+/* harmony export */   Eb: () => (/* binding */ faultOfOptions),
+/* harmony export */   Ix: () => (/* binding */ faultOfRepeated),
+/* harmony export */   J3: () => (/* binding */ faultOfWords)
+/* harmony export */ });
+/* harmony import */ var _commands_js__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(3052);
+/* harmony import */ var _host_terminal_js__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(7615);
+/* harmony import */ var _inputs_js__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(6107);
+/* harmony import */ var _problems_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(8834);
+
+
+
+
+function faultOfOptions(thrown) {
+    const { code, message } = thrown;
+    const option = /'(?:-\w, )?(--?[^\s'=]+)/.exec(message)?.[1] ?? '';
+    const name = option.replace(/^--?/, '');
+    if (code === 'ERR_PARSE_ARGS_UNKNOWN_OPTION') {
+        return isSecret(name) ? secretFault(name) : `there is no option ${option}${likeOf(option)}`;
+    }
+    if (code === 'ERR_PARSE_ARGS_INVALID_OPTION_VALUE') {
+        return Object.hasOwn(_commands_js__WEBPACK_IMPORTED_MODULE_0__/* .SWITCHES */ .Xj, name)
+            ? `${option} takes no value`
+            : `${option} needs a value: ${option}=${exampleOf(name)}`;
+    }
+    return message;
+}
+function faultOfWords(words) {
+    const [command, ...rest] = words;
+    return (0,_commands_js__WEBPACK_IMPORTED_MODULE_0__/* .isMode */ .SF)(command)
+        ? `${command} takes nothing but options, and got ${rest.join(' ')}: images are named with --images, and several values of an option with commas between them or with the option several times`
+        : `unknown command: ${words.join(' ')}`;
+}
+function faultOfRepeated(name, given) {
+    return `--${name} takes one value, and is there ${given.length} times: ${given.map(_problems_js__WEBPACK_IMPORTED_MODULE_3__/* .shown */ .SP).join(', ')}`;
+}
+function isSecret(name) {
+    return _inputs_js__WEBPACK_IMPORTED_MODULE_2__/* .INPUT_NAMES */ .Qh.some(input => input === name && (0,_inputs_js__WEBPACK_IMPORTED_MODULE_2__/* .inputSpec */ .mm)(input).type === 'secret');
+}
+function secretFault(name) {
+    const file = _inputs_js__WEBPACK_IMPORTED_MODULE_2__/* .INPUT_NAMES */ .Qh.find(input => input === `${name}-file`);
+    const byFile = file === undefined ? '' : `, or name a file with --${file}`;
+    return `--${name} is no option, as everybody on the machine can read a command line: set the variable ${(0,_host_terminal_js__WEBPACK_IMPORTED_MODULE_1__/* .variableOf */ .Q)(name)}${byFile}`;
+}
+function exampleOf(name) {
+    const input = _inputs_js__WEBPACK_IMPORTED_MODULE_2__/* .INPUT_NAMES */ .Qh.find(one => one === name);
+    const type = input === undefined ? undefined : (0,_inputs_js__WEBPACK_IMPORTED_MODULE_2__/* .inputSpec */ .mm)(input).type;
+    return typeof type === 'object' ? type.oneOf.join('|') : 'VALUE';
+}
+function likeOf(option) {
+    const name = option.replace(/^--?/, '');
+    const options = [..._inputs_js__WEBPACK_IMPORTED_MODULE_2__/* .INPUT_NAMES */ .Qh.filter(one => !isSecret(one)), ...Object.keys(_commands_js__WEBPACK_IMPORTED_MODULE_0__/* .SWITCHES */ .Xj)];
+    const like = name.length < 3 ? [] : options.filter(one => one.startsWith(name) || isNear(one, name));
+    return like.length === 0 ? '' : `; there is ${like.map(one => `--${one}`).join(', ')}`;
+}
+function isNear(one, other) {
+    const [short, long] = one.length < other.length ? [one, other] : [other, one];
+    let same = 0;
+    while (same < short.length && short[same] === long[same])
+        same += 1;
+    return long.slice(same + 1) === short.slice(long.length === short.length ? same + 1 : same);
 }
 
 
@@ -44438,11 +44560,35 @@ module.exports = require("net");
 
 /***/ }),
 
+/***/ 3024:
+/***/ ((module) => {
+
+"use strict";
+module.exports = require("node:fs");
+
+/***/ }),
+
+/***/ 1455:
+/***/ ((module) => {
+
+"use strict";
+module.exports = require("node:fs/promises");
+
+/***/ }),
+
 /***/ 8161:
 /***/ ((module) => {
 
 "use strict";
 module.exports = require("node:os");
+
+/***/ }),
+
+/***/ 6760:
+/***/ ((module) => {
+
+"use strict";
+module.exports = require("node:path");
 
 /***/ }),
 

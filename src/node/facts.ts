@@ -51,6 +51,8 @@ export interface NodeFacts extends MachineFacts {
   readonly instance: string;
   /** References under which runs have staged images and not yet removed them. */
   readonly staged: readonly string[];
+  /** Leases of containerd that imports have written down, and that may be left (`leases.ts`). */
+  readonly leases: readonly string[];
   /** Where the runtime keeps images, by the CRI's own word (`imagefsinfo`), else its default. Absolute path. */
   readonly imageRoot: string;
   /** The disk on which that is. */
@@ -224,6 +226,9 @@ export function parseFacts(sections: Sections, label: string): NodeFacts {
     snapshotter: text('snapshotter') || undefined,
     instance: text('instance'),
     staged: `${text('staged')}\n${text('staged-imports')}`.split(/\s+/).filter(reference => reference !== ''),
+    leases: text('leases')
+      .split('\n')
+      .filter(lease => lease !== ''),
     imageRoot: text('image-root'),
     disk,
     workDisk: parseDisk(text('work-disk')),

@@ -1,4 +1,5 @@
 import { INSTANCE } from '../runtime/instance.ts';
+import { LEASES } from '../runtime/leases.ts';
 import { PROCESSES } from '../runtime/processes.ts';
 import { STAGE_PREFIX, UNPACKED } from '../runtime/staging.ts';
 import type { SshConnection } from '../ssh/connect.ts';
@@ -201,6 +202,7 @@ docker)
   root=\${root:-/var/lib/docker}
   ;;
 esac
+section leases; ls "$LEASES" 2>/dev/null | grep '^lease-'
 section staged-imports
 ls -d "$UNPACKED"* 2>/dev/null | sed -n "s|^$UNPACKED\\([0-9a-z]*\\)\\..*|$STAGE_PREFIX\\1:0|p"
 for process in $(ours "$STAGE_PREFIX"); do
@@ -250,7 +252,7 @@ export async function probe(
     connection,
     {
       body: PROBE,
-      variables: { CRI_SOCKET: criSocket ?? '', DISTRIBUTIONS: distributionRows(), STAGE_PREFIX, UNPACKED },
+      variables: { CRI_SOCKET: criSocket ?? '', DISTRIBUTIONS: distributionRows(), STAGE_PREFIX, UNPACKED, LEASES },
     },
     signal,
     'reading what it is',

@@ -279,6 +279,7 @@ function importPart(
           connection.run(withHeartbeat(command, abandoned), {
             stdin,
             signal: limit,
+            endsWithInput: true,
             onPrinted: () => {
               sign(SIGN_MS, silent);
               // What waits for the runner's own bytes makes none.

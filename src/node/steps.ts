@@ -117,9 +117,11 @@ export async function planAgain(
  */
 export async function leaveNode(node: Node, settings: Settings, ssh: SshTransport, runId: string): Promise<void> {
   try {
-    if (node.staged.size > 0 || node.kept.length > 0 || node.lock !== undefined) {
+    const hasLeases =
+      settings.mode === 'push' && node.error === undefined && node.facts !== undefined && node.facts.leases.length > 0;
+    if (node.staged.size > 0 || node.kept.length > 0 || node.lock !== undefined || hasLeases) {
       await insistOn(node, settings, ssh, async signal => {
-        if (node.staged.size > 0 || node.kept.length > 0) {
+        if (node.staged.size > 0 || node.kept.length > 0 || hasLeases) {
           await removeStaged(node, runId, signal);
           await forgetKept(node, signal);
         }
@@ -171,14 +173,15 @@ export async function insistOn(
   await within(CLEAN_UP_MS, undefined, insist, late);
 }
 
-/** Removes the stage references of this run, and of those that ended without doing so. */
+/** Removes the stage references of this run, and of those that ended without doing so, with the leases that these have left. */
 export async function removeStaged(node: Node, runId: string, signal: AbortSignal): Promise<void> {
   const { connection, facts } = ready(node);
   const runtime = runtimeOf(facts.runtime.name);
   const references = [...new Set([...node.staged, ...abandonedReferences(facts.staged, runId, Date.now())])];
   const staged = references.filter(reference => parseKept(reference) === undefined);
-  if (staged.length > 0) {
+  if (staged.length > 0 || facts.leases.length > 0) {
     await runScript(connection, runtime.remove(facts, staged), signal, 'removing what was staged', CHANGE_MS);
+    node.facts = { ...facts, leases: [] };
   }
   await freeNamesOn(
     node,

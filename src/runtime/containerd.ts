@@ -16,6 +16,7 @@ import {
   parseJson,
   variables,
 } from './cri.ts';
+import { importWithLease, SETTLE_LEASES } from './leases.ts';
 import { FREE_NAME } from './names.ts';
 import type { AskedLayer, HeldImage, Runtime, TagPair } from './runtime.ts';
 import { STAGE_PREFIX, stageName } from './staging.ts';
@@ -44,19 +45,13 @@ export const containerd: Runtime = {
 };
 
 function importArchive(facts: NodeFacts, stage: string, platform: Platform): readonly string[] {
-  return [
-    ...ctrOf(facts),
-    'images',
-    'import',
+  return importWithLease(ctrOf(facts), asRoot(facts), {
     // The archive may create references below this name and no others.
-    '--base-name',
-    stageName(stage),
+    stageName: stageName(stage),
     // Never --all-platforms: an index that names more than it carries would fail.
-    '--platform',
-    `${platform.os}/${platform.architecture}`,
-    ...unpackFlags(facts),
-    '-',
-  ];
+    platform: `${platform.os}/${platform.architecture}`,
+    flags: unpackFlags(facts),
+  });
 }
 
 function ctrOf(facts: NodeFacts): readonly string[] {
@@ -250,7 +245,8 @@ function tag(facts: NodeFacts, pairs: readonly TagPair[]): Script {
 
 function remove(facts: NodeFacts, references: readonly string[]): Script {
   return {
-    body: `${NAMES}${eachReference(`  end_imports "$reference"\n${FREE_NAME}`)}`,
+    body: `${NAMES}${SETTLE_LEASES}${eachReference(`  end_imports "$reference"\n${FREE_NAME}`)}
+settle_leases`,
     variables: variables(facts, references),
   };
 }

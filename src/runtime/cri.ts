@@ -31,9 +31,11 @@ export type Pins = string;
  * learns of a new reference a moment after the runtime has made it: that is waited for.
  * What crictl says on standard error (a missing configuration file, say) is no part of its answer.
  * `end_imports REF` ends imports that still run, and waits for their end: when the runner disappears, sshd may wait for
- * it for hours, and the import with it. Which processes these are `processes.ts` says. To a user with few rights (`$NARROW`)
- * sudo cannot allow `kill`, which would be about all processes; what pkill may end a sudoers file can say: root's processes
- * of this node, of programs that sudo starts for us. Its own command line must not have the name, or it finds itself.
+ * it for hours, and the import with it. Which processes these are `processes.ts` says. `end_input` ends what hands the archive
+ * on, and our shells around it: the importer sees its input end, and takes away what it has received, which it does not
+ * when it is ended itself (`leases.ts`). One that unpacks sees nothing of it, and gets half a minute. To a user with few rights
+ * (`$NARROW`) sudo cannot allow `kill`, which would be about all processes; what pkill may end a sudoers file can say: root's
+ * processes of this node, of programs that sudo starts for us. Its own command line must not have the name, or it finds itself.
  */
 export const CRI = `${FAULT}${PROCESSES}
 answer() {
@@ -75,11 +77,30 @@ end_processes() { # end_processes SIGNAL NAME
   else as_root pkill "-$1" -u 0 --ns 1 --nslist pid,user -f "${OURS_BY_SUDO}[\${2%"\${2#?}"}]\${2#?}"
   fi
 }
+end_input() {
+  wrappers=' ' importer=
+  for process in $running; do
+    { read -r name <"/proc/$process/comm"; } || continue
+    if [ "$name" = sh ]; then wrappers="$wrappers$process "; else importer=$process; fi
+  done
+  for stat in /proc/[0-9]*/stat; do
+    { read -r process name state parent rest <"$stat"; } || continue
+    case $name:$wrappers in '(cat):'*" $parent "* | '(dd):'*" $parent "*) kill "$process" ;; esac
+  done
+  kill $wrappers
+} 2>/dev/null
 end_imports() {
-  for attempt in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
+  attempt=0 due=150
+  while [ $attempt -lt $((due + 25)) ]; do
     running=$(ours "\${1%:*}")
     [ -n "$running" ] || return 0
-    case $attempt in 1) end_processes TERM "\${1%:*}" ;; 15) end_processes KILL "\${1%:*}" ;; esac 2>/dev/null
+    end_input
+    [ $attempt != 10 ] || [ -n "$importer" ] || due=10
+    case $((attempt - due)) in
+      0) end_processes TERM "\${1%:*}" 2>/dev/null ;;
+      15) end_processes KILL "\${1%:*}" 2>/dev/null ;;
+    esac
+    attempt=$((attempt + 1))
     sleep 0.2
   done
 }

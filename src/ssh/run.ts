@@ -19,6 +19,8 @@ export interface CommandOptions {
   readonly preamble?: string;
   /** Ends the command: TERM, then the channel is closed. */
   readonly signal?: AbortSignal;
+  /** It ends by itself when its input does, and puts things in order; it gets no TERM, which it would die of. */
+  readonly endsWithInput?: boolean;
   /** Limit for stdout and stderr together, in bytes; more is an error. Default 16 MiB. */
   readonly maxOutputBytes?: number;
   /** Gets what the command prints as it comes; `stdout` of the result is then empty. What it throws ends the command. */
@@ -42,8 +44,8 @@ export interface CommandResult {
  * Runs one command on an open connection.
  *
  * A command that ends early, with stdin unread, resolves with its exit code. When stdin fails, or on abort, the
- * command gets TERM and the channel is closed without EOF (RFC 4254, 5.3): a cut must not look like a complete input.
- * That is as far as SSH goes: sshd delivers signals neither to root's logins nor through sudo (`session_signal_req`
+ * command gets TERM, unless it ends with its input, and the channel is closed without EOF (RFC 4254, 5.3): a cut must not
+ * look like a complete input. That is as far as SSH goes: sshd delivers signals neither to root's logins nor through sudo (`session_signal_req`
  * in OpenSSH's `session.c`), and such a command just sees its input end. What it reads must show by itself that it is
  * complete.
  *
@@ -53,7 +55,7 @@ export interface CommandResult {
  */
 export function runCommand(session: Session, argv: readonly string[], options: CommandOptions): Promise<CommandResult> {
   const { client, label, ended } = session;
-  const { stdin, preamble, signal, onStdinBytes } = options;
+  const { stdin, preamble, signal, endsWithInput = false, onStdinBytes } = options;
   const source =
     stdin instanceof Readable
       ? stdin
@@ -69,7 +71,7 @@ export function runCommand(session: Session, argv: readonly string[], options: C
       if (isSettled) return;
       isSettled = true;
       for (const stop of stops) stop();
-      if (failure !== undefined && channel !== undefined && session.isOpen()) cut(channel);
+      if (failure !== undefined && channel !== undefined && session.isOpen()) cut(channel, endsWithInput);
       input.abort();
       source.destroy();
       if (failure !== undefined) reject(failure.error);
@@ -110,7 +112,7 @@ export function runCommand(session: Session, argv: readonly string[], options: C
         const message = `The node closed the channel of ${argv[0]} without an exit status`;
         fail(new SideloadError('SSH_LOST', message, { node: label }));
       });
-      if (isSettled) return cut(opened);
+      if (isSettled) return cut(opened, endsWithInput);
       if (preamble !== undefined) opened.write(preamble);
       pipeline(source, stdinOf(opened, session, onStdinBytes), { signal: input.signal }).catch(fail);
     };
@@ -182,12 +184,14 @@ function stdinOf(channel: ClientChannel, session: Session, onStdinBytes: Command
   });
 }
 
-/** Ends the command with TERM and closes its channel, without EOF. */
-function cut(channel: ClientChannel): void {
-  // ssh2 sends signals only before EOF, though RFC 4254 allows them until the channel is closed.
-  const outgoing = channel.outgoing as { state: string };
-  if (outgoing.state === 'eof') outgoing.state = 'open';
-  channel.signal('TERM');
+/** Ends the command with TERM, unless it ends with its input, and closes its channel, without EOF. */
+function cut(channel: ClientChannel, endsWithInput: boolean): void {
+  if (!endsWithInput) {
+    // ssh2 sends signals only before EOF, though RFC 4254 allows them until the channel is closed.
+    const outgoing = channel.outgoing as { state: string };
+    if (outgoing.state === 'eof') outgoing.state = 'open';
+    channel.signal('TERM');
+  }
   channel.close();
 }
 

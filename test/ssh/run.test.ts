@@ -236,6 +236,20 @@ test('an abort ends a command that never answers, also after its stdin has ended
   expect(await connection.run(['true'])).toMatchObject({ code: 0 });
 });
 
+test('a command that puts things in order when its input ends gets no signal, of which it would die', async () => {
+  const server = await serve({ exec: () => {} });
+  const connection = await login(server);
+  const abort = new AbortController();
+  const options = { stdin: endless(), signal: abort.signal, endsWithInput: true };
+  const running = failure(connection.run(['ctr'], options));
+  await server.arrival('CHANNEL_DATA');
+  abort.abort();
+  expect((await running).name).toBe('AbortError');
+  await server.arrival('CHANNEL_CLOSE');
+  expect(server.received).not.toContain('signal TERM');
+  expect(server.received).not.toContain('CHANNEL_EOF');
+});
+
 test('an abort of the connection ends its commands, and then itself', async () => {
   const server = await serve({ exec: () => {} });
   const abort = new AbortController();

@@ -11,6 +11,7 @@ export const FACTS: NodeFacts = {
   identity: undefined,
   privilege: 'root',
   isNarrow: false,
+  leases: [],
   criSocket: '/run/containerd/containerd.sock',
   criSocketOrigin: 'well-known socket',
   runtime: { name: 'containerd', version: 'v2.1.9' },

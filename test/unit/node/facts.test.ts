@@ -101,6 +101,7 @@ it('tells of a node what later steps need', () => {
     workDisk: undefined,
     sandbox: undefined,
     isNarrow: false,
+    leases: [],
   });
 });
 

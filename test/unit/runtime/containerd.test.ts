@@ -1,4 +1,9 @@
-import { describe, expect, it } from 'vitest';
+import { spawnSync } from 'node:child_process';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, describe, expect, it } from 'vitest';
+import type { Platform } from '../../../src/image/platform.ts';
 import type { NodeFacts } from '../../../src/node/facts.ts';
 import { parseKubelet } from '../../../src/node/kubelet.ts';
 import { containerd } from '../../../src/runtime/containerd.ts';
@@ -27,11 +32,10 @@ const FACTS: NodeFacts = {
   workDisk: undefined,
   sandbox: undefined,
   isNarrow: false,
+  leases: [],
 };
 const AMD64 = FACTS.platform;
 const STAGE = 'kube-sideload.invalid/t4y1q2abcdef:0';
-/** The stage name lets a later run find an import that hangs. */
-const IMPORT = ['images', 'import', '--base-name', 'kube-sideload.invalid/t4y1q2abcdef'];
 const REFERENCE = 'docker.io/library/app:1';
 const ID = `sha256:${'a'.repeat(64)}`;
 const OTHER_ID = `sha256:${'b'.repeat(64)}`;
@@ -41,43 +45,61 @@ it('is found by its name', () => {
 });
 
 describe('the command that imports', () => {
-  const ctr = ['/usr/local/bin/ctr', '--address', '/run/k3s/containerd/containerd.sock', '--namespace', 'k8s.io'];
-  it.each<[what: string, facts: Partial<NodeFacts>, argv: readonly string[]]>([
-    ['as root', {}, [...ctr, ...IMPORT, '--platform', 'linux/amd64', '--local', '-']],
-    [
-      'with sudo',
-      { privilege: 'sudo' },
-      ['sudo', '-n', ...ctr, ...IMPORT, '--platform', 'linux/amd64', '--local', '-'],
-    ],
-    [
-      'with doas',
-      { privilege: 'doas' },
-      ['doas', '-n', ...ctr, ...IMPORT, '--platform', 'linux/amd64', '--local', '-'],
-    ],
-    ['without root', { privilege: 'none' }, [...ctr, ...IMPORT, '--platform', 'linux/amd64', '--local', '-']],
+  const directory = mkdtempSync(join(tmpdir(), 'kube-sideload-import-'));
+  const ctr = join(directory, 'ctr');
+  writeFileSync(ctr, '#!/bin/sh\necho "ctr $*"; cat; exit "${CODE:-0}"\n', { mode: 0o755 });
+  for (const name of ['sudo', 'doas']) {
+    writeFileSync(join(directory, name), `#!/bin/sh\nprintf '${name} %s ' "$1"; shift; exec "$@"\n`, { mode: 0o755 });
+  }
+  afterAll(() => rmSync(directory, { recursive: true, force: true }));
+
+  function run(facts: Partial<NodeFacts>, more: Readonly<Record<string, string>> = {}, platform: Platform = AMD64) {
+    const [program = '', ...args] = containerd.importArchive(
+      { ...FACTS, tools: { ctr: [ctr] }, ...facts },
+      STAGE,
+      platform,
+    );
+    const env = { ...process.env, ...more, PATH: `${directory}:${process.env.PATH}` };
+    return spawnSync(program, args, { env, input: 'the archive', encoding: 'utf8' });
+  }
+
+  const line = `ctr --address ${FACTS.criSocket} --namespace k8s.io images import --base-name kube-sideload.invalid/t4y1q2abcdef`;
+  it.each<[what: string, facts: Partial<NodeFacts>, said: string]>([
+    ['as root', {}, `${line} --platform linux/amd64 --local -`],
+    ['with sudo', { privilege: 'sudo' }, `sudo -n ${line} --platform linux/amd64 --local -`],
+    ['with doas', { privilege: 'doas' }, `doas -n ${line} --platform linux/amd64 --local -`],
+    ['without root', { privilege: 'none' }, `${line} --platform linux/amd64 --local -`],
     [
       'without crictl, which alone knows the snapshotter',
-      { tools: { ctr: ['/usr/local/bin/ctr'] }, snapshotter: undefined },
-      [...ctr, ...IMPORT, '--platform', 'linux/amd64', '--local', '-'],
+      { snapshotter: undefined },
+      `${line} --platform linux/amd64 --local -`,
     ],
     [
       'for another snapshotter on containerd 2',
       { snapshotter: 'zfs' },
-      [...ctr, ...IMPORT, '--platform', 'linux/amd64', '--local', '--snapshotter', 'zfs', '-'],
+      `${line} --platform linux/amd64 --local --snapshotter zfs -`,
     ],
     [
       'for another snapshotter on containerd 1.6, which has no --local',
       { snapshotter: 'zfs', importFlags: new Set(['--platform']) },
-      [...ctr, ...IMPORT, '--platform', 'linux/amd64', '--snapshotter', 'zfs', '-'],
+      `${line} --platform linux/amd64 --snapshotter zfs -`,
     ],
-  ])('%s', (_what, facts, argv) => {
-    expect(containerd.importArchive({ ...FACTS, ...facts }, STAGE, AMD64)).toEqual(argv);
+  ])('%s', (_what, facts, said) => {
+    expect(run(facts)).toMatchObject({ stdout: `${said}\nthe archive`, stderr: '', status: 0 });
   });
 
   it('names the platform of the image', () => {
-    expect(containerd.importArchive(FACTS, STAGE, { os: 'linux', architecture: 'arm64', variant: 'v8' })).toContain(
-      'linux/arm64',
+    expect(run({}, {}, { os: 'linux', architecture: 'arm64', variant: 'v8' }).stdout).toContain(
+      '--platform linux/arm64 ',
     );
+  });
+
+  it('ends with what ctr ends with, and adds no word', () => {
+    expect(run({}, { CODE: '7' })).toMatchObject({ status: 7, stderr: '' });
+  });
+
+  it('has the stage name on its command line, by which a later run finds it', () => {
+    expect(containerd.importArchive(FACTS, STAGE, AMD64)).toContain('kube-sideload.invalid/t4y1q2abcdef');
   });
 });
 
