@@ -128,6 +128,14 @@ export const ERRORS = {
     title: 'The node lacks the image that every pod’s sandbox is made of',
     hint: 'Send it along: pull it on the runner under this name, and set `sandbox-image: send`.',
   },
+  SHORT_NAME_REFUSED: {
+    title: 'No pod can start the image by this short name on the node',
+    hint: 'Write the full name in the pods and in `images`.',
+  },
+  SHORT_NAME_DOUBTFUL: {
+    title: 'It is not certain which image a short name is on the node',
+    hint: 'Write the full name in the pods and in `images`, or let the user read these files.',
+  },
   IMAGE_CREDENTIALS_POLICY: {
     title: 'The kubelet refuses images that it has not pulled itself',
     hint: 'Set `imagePullCredentialsVerificationPolicy: NeverVerifyPreloadedImages` in the kubelet’s configuration, or put the image on its `preloadedImagesVerificationAllowlist`.',

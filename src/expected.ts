@@ -2,6 +2,7 @@ import * as v from 'valibot';
 import type { Expectation } from './check.ts';
 import { SideloadError } from './errors.ts';
 import { parsePlatform } from './image/platform.ts';
+import { normalise } from './image/reference.ts';
 import { DocumentSchema } from './report/report.ts';
 
 /**
@@ -30,12 +31,23 @@ export function parseExpected(text: string, file: string): readonly Expectation[
     return refuse(`is the report of a ${mode} that ${succeeded ? 'put nothing on nodes' : 'failed'}`);
   }
   const listed = nodes.flatMap(node => node.images);
+  const spellings = listed.map(({ spelling }) => spelling).filter(spelling => spelling !== undefined);
   const expectations = Object.entries(images).map(([reference, ids]) => ({
     reference,
+    spellings: [...new Set(spellings.filter(spelling => stands(spelling) === reference))],
     variants: Object.entries(ids).map(([platform, imageId]) => ({ platform: parsePlatform(platform), imageId })),
     isSandbox: listed.some(image => image.reference === reference && image.isSandbox === true),
   }));
   return expectations.length > 0 ? expectations : refuse('names no image');
+}
+
+/** The full name that a short one stands for, as the images of a record are named. */
+function stands(spelling: string): string | undefined {
+  try {
+    return normalise(spelling);
+  } catch {
+    return undefined;
+  }
 }
 
 /**
@@ -55,7 +67,8 @@ export function mergeExpected(lists: readonly (readonly Expectation[])[]): reado
         },
       );
     }
-    merged.set(expectation.reference, other ?? expectation);
+    const spellings = new Set([...(other?.spellings ?? []), ...(expectation.spellings ?? [])]);
+    merged.set(expectation.reference, { ...(other ?? expectation), spellings: [...spellings] });
   }
   return [...merged.values()];
 }

@@ -36,10 +36,11 @@ export function smokeTargets(nodes: readonly Node[]): readonly SmokeTarget[] {
   return nodes.flatMap(node =>
     node.images
       .filter(({ isSandbox }) => !isSandbox)
-      .map(({ reference, image }) => ({
+      .map(({ reference, spelling, image }) => ({
         node: node.settings.label,
         nodeName: kubernetesName(node) ?? node.settings.label,
         reference,
+        spelling,
         imageId: image.imageId,
         user: image.user,
       })),

@@ -40,7 +40,7 @@ export const INPUTS = {
   },
   images: {
     type: 'list',
-    help: 'Image references, exactly as the pods will write them, one per line or separated by commas. May be left out with an `archive` whose images have names.',
+    help: 'Image references, exactly as the pods will write them, one per line or separated by commas. The smoke pods write them so, and each node gets the image under the name that its runtime makes of it: on CRI-O a short one may be another than elsewhere, or none, which is told before a byte moves. May be left out with an `archive` whose images have names.',
     manual: true,
   },
   aliases: {

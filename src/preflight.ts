@@ -6,6 +6,7 @@ import type { NodeFacts } from './node/facts.ts';
 import type { KubeletFacts } from './node/kubelet.ts';
 import { kubernetesName, type Node } from './node/node.ts';
 import { nodeOfMachine, otherMachine } from './node/other-machine.ts';
+import type { NameFault } from './node/short-names.ts';
 import { otherWorkDisk } from './node/space.ts';
 import { twins } from './node/twins.ts';
 import { planNode, unpackedBytes } from './plan.ts';
@@ -15,7 +16,10 @@ import { pinFault } from './runtime/pin.ts';
 import type { NodeObject } from './smoke/objects.ts';
 
 /** What is known of a node before anything is sent to it. */
-export type CheckedNode = Pick<Node, 'settings' | 'machine' | 'facts' | 'object' | 'missing' | 'images' | 'error'>;
+export type CheckedNode = Pick<
+  Node,
+  'settings' | 'machine' | 'facts' | 'object' | 'missing' | 'images' | 'nameFaults' | 'error'
+>;
 
 interface PreflightOptions {
   /** Whether smoke pods will have to start. */
@@ -84,6 +88,7 @@ function faultsOf(
     faults.push(asFault(error));
   }
   faults.push(...rights(node));
+  faults.push(...node.nameFaults.map(one => nameFinding(one, one.kind === 'unproven' && !isSmoked)));
   if (machine !== undefined && error?.code !== 'PLATFORM_MISMATCH') {
     faults.push(...mismatch(images, machine));
   }
@@ -146,6 +151,16 @@ function rights({ settings, missing }: CheckedNode): readonly Fault[] {
       ? fault('SUDO_RIGHT_MISSING', refused)
       : warning('SUDO_RIGHT_MISSING', `${refused}; without it ${without}`);
   });
+}
+
+/** What is not certain beforehand CRI-O proves in the end, where the user may ask it; else a pod does, or nobody. */
+export function nameFinding({ spelling, reference, why, kind }: NameFault, isCertain: boolean): Fault {
+  if (kind === 'refused') {
+    const hint = `Write ${reference} in the pods and in \`images\`.`;
+    return { ...fault('SHORT_NAME_REFUSED', `no pod can start the image by the name ${spelling}: ${why}`), hint };
+  }
+  const message = `what ${spelling} is there depends on files that could not be read: ${why}`;
+  return when(isCertain, 'SHORT_NAME_DOUBTFUL', message);
 }
 
 /**

@@ -227,6 +227,15 @@ export const RIGHTS: Readonly<Record<RuntimeName, readonly Right[]>> = {
       clients: ['skopeo and podman', 'podman'],
     },
     {
+      purpose: 'read what root’s own files, and what people have answered, make of short names',
+      commands: [
+        ['cat', '/root/.config/containers/registries.conf'],
+        ['ls', '/root/.config/containers/registries.conf.d'],
+        ['cat', '/var/cache/containers/short-name-aliases.conf'],
+      ],
+      without: 'what a short name is on the node is not certain before CRI-O has been asked for the image by it',
+    },
+    {
       purpose: 'see which layers are there',
       commands: [['cat', '{layers}']],
       without: 'all layers are sent, also those that the node has',

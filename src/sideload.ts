@@ -26,6 +26,7 @@ import { promoteImages, restoreImages, settleLeft } from './node/promote.ts';
 import { noteImages, retainImages } from './node/retention.ts';
 import { missingRights } from './node/rights.ts';
 import { stageImages } from './node/send.ts';
+import { askShortNames, namesOn } from './node/short-names.ts';
 import { leaveNode, planAgain, planImages, prepareNode, removeStaged } from './node/steps.ts';
 import { throttleOf } from './node/throttle.ts';
 import { sameMachines } from './node/twins.ts';
@@ -262,7 +263,7 @@ export async function sideload(settings: Settings, host: Host, run: Run): Promis
       ...(settings.keep !== undefined && {
         'Remove old releases': async () => {
           settle();
-          await removeOld(nodes, repositoriesOf(images?.images ?? []), settings, run, host);
+          await removeOld(nodes, repositoriesOn, settings, run, host);
           await look(nodes.filter(({ retention }) => retention?.some(({ fate }) => fate === 'removed')));
         },
       }),
@@ -282,8 +283,7 @@ export async function sideload(settings: Settings, host: Host, run: Run): Promis
     }),
     ...(settings.mode === 'prune' && {
       'Remove old releases': async () => {
-        const given = settings.images.map(reference => repositoryOf(normalise(reference)));
-        await removeOld(nodes, given.length === 0 ? undefined : new Set(given), settings, run, host);
+        await removeOld(nodes, node => repositoriesGiven(node, settings.images, run), settings, run, host);
         changed = nodes.some(node => node.retention?.some(({ fate }) => fate === 'removed'));
       },
     }),
@@ -426,17 +426,34 @@ async function open(settings: Settings, host: Host, run: Run): Promise<ImageSet>
 
 /** The image under each of its names. */
 function expectationsOf(image: SourceImage): readonly Expectation[] {
-  return referencesOf(image).map(reference => ({ reference, variants: image.variants, isSandbox: false }));
+  return referencesOf(image).map(reference => ({
+    reference,
+    spellings: [image.spellings?.get(reference) ?? reference],
+    variants: image.variants,
+    isSandbox: false,
+  }));
 }
 
-function repositoriesOf(images: readonly SourceImage[]): ReadonlySet<string> {
-  return new Set(images.flatMap(referencesOf).map(repositoryOf));
+/** What this run has put on a node, short names as the node takes them among it. */
+async function repositoriesOn({ images }: Node): Promise<ReadonlySet<string>> {
+  return new Set(images.filter(({ isSandbox }) => !isSandbox).map(({ reference }) => repositoryOf(reference)));
+}
+
+/** What the user has named, by every meaning that it has on the node; `undefined` for all that is in its record. */
+async function repositoriesGiven(
+  node: Node,
+  given: readonly string[],
+  run: Run,
+): Promise<ReadonlySet<string> | undefined> {
+  const written = given.map(text => ({ image: { variants: [] }, reference: normalise(text), spellings: [text] }));
+  const { names } = namesOn(written, await askShortNames(node, given, run.signal));
+  return given.length === 0 ? undefined : new Set(names.map(({ reference }) => repositoryOf(reference)));
 }
 
 /** Removes what `keep` lets go, and tells of each node what went and what could not. */
 async function removeOld(
   nodes: readonly Node[],
-  repositories: ReadonlySet<string> | undefined,
+  repositoriesOf: (node: Node) => Promise<ReadonlySet<string> | undefined>,
   { keep, isDryRun }: Settings,
   run: Run,
   host: Host,
@@ -445,7 +462,7 @@ async function removeOld(
     throw new SideloadError('INTERNAL', 'nobody has said how many releases stay');
   }
   await onEach(nodes, async node => {
-    await retainImages(node, { keep, repositories, isDryRun }, run);
+    await retainImages(node, { keep, repositories: await repositoriesOf(node), isDryRun }, run);
     const { retention = [], settings } = node;
     const told = retention.filter(({ fate }) => fate !== 'kept');
     for (const { reference, imageId, fate } of told) {

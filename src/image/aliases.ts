@@ -6,6 +6,8 @@ import { normalise } from './reference.ts';
 export interface Alias {
   /** The full name. */
   readonly alias: string;
+  /** The same as it was written. */
+  readonly spelling: string;
   /** The full name of the image that gets it; absent when there is one image only. */
   readonly image: string | undefined;
 }
@@ -21,7 +23,7 @@ export function parseAlias(text: string): Alias {
       hint: 'Write `ALIAS=IMAGE`, as in `app:1=registry.example/team/app:1`.',
     });
   }
-  return { alias: normalise(alias), image: image === undefined ? undefined : normalise(image) };
+  return { alias: normalise(alias), spelling: alias, image: image === undefined ? undefined : normalise(image) };
 }
 
 /**
@@ -32,7 +34,7 @@ export function parseAlias(text: string): Alias {
 export function withAliases(images: readonly SourceImage[], texts: readonly string[]): readonly SourceImage[] {
   if (texts.length === 0) return images;
   const taken = new Set(images.map(({ reference }) => reference));
-  const bound = texts.map(parseAlias).map(({ alias, image }) => {
+  const bound = texts.map(parseAlias).map(({ alias, spelling, image }) => {
     if (taken.has(alias)) throw refused(`names ${alias} more than once`, 'Remove one of them.');
     taken.add(alias);
     const [only] = images;
@@ -42,11 +44,12 @@ export function withAliases(images: readonly SourceImage[], texts: readonly stri
     if (images.every(each => each.reference !== reference)) {
       throw refused(`is for ${reference}, which is not among the images: ${there}`, HOW);
     }
-    return { alias, reference };
+    return { alias, spelling, reference };
   });
   return images.map(image => {
-    const aliases = bound.filter(({ reference }) => reference === image.reference).map(({ alias }) => alias);
-    return aliases.length === 0 ? image : { ...image, aliases };
+    const own = bound.filter(({ reference }) => reference === image.reference);
+    const spellings = new Map([...(image.spellings ?? []), ...own.map(one => [one.alias, one.spelling] as const)]);
+    return own.length === 0 ? image : { ...image, aliases: own.map(({ alias }) => alias), spellings };
   });
 }
 

@@ -13,6 +13,8 @@ const FAULTS_TOLD = 20;
 export interface ArchiveImage {
   /** The full name, as in `docker.io/library/app:1` or podman's `localhost/app:1`. */
   readonly name: string | undefined;
+  /** The name as the archive has it: docker-archives have those of Docker's hub short. */
+  readonly spelling?: string | undefined;
   /** The tag, when the archive gives no more of a name (skopeo, umoci and buildah write layouts so). */
   readonly tag?: string | undefined;
   /** Digest of its manifest or index, for requests by digest; a docker-archive has none. */
@@ -57,14 +59,16 @@ export async function readArchive(
   };
   for (const { name, tag, digest, variants, faults: own } of ociImages) {
     faults.push(...own);
-    const image = { name: fullName(name), tag, digest, variants, format: 'OCI' } as const;
+    const image = { name: fullName(name), spelling: name, tag, digest, variants, format: 'OCI' } as const;
     if (variants.length > 0) add(image);
     else if (own[0] !== undefined) broken.push({ ...image, fault: own[0] });
   }
   for (const { names, variant } of dockerImages) {
-    const missing = names.map(fullName).filter(name => name !== undefined && !named.has(name));
+    const missing = names.filter(name => !named.has(fullName(name) ?? '') && fullName(name) !== undefined);
     const isKnown = known.has(variant.imageId);
-    for (const name of missing) add({ name, digest: undefined, variants: [variant], format: 'docker' });
+    for (const spelling of missing) {
+      add({ name: fullName(spelling), spelling, digest: undefined, variants: [variant], format: 'docker' });
+    }
     if (names.length === 0 && !isKnown)
       add({ name: undefined, digest: undefined, variants: [variant], format: 'docker' });
   }

@@ -69,6 +69,8 @@ export interface SourceImage {
   readonly reference: string;
   /** Further full names for it; absent means none. */
   readonly aliases?: readonly string[];
+  /** By full name, how pods write it, as far as the user or the archive has said; absent means in full. */
+  readonly spellings?: ReadonlyMap<string, string>;
   /** Where it comes from, for the log: `docker engine`, `podman`, `archive FILE (OCI)`. */
   readonly origin: string;
   readonly variants: readonly PlatformImage[];
@@ -82,6 +84,9 @@ export interface ImageSet {
 }
 
 /** All names under which nodes get an image. */
-export function referencesOf({ reference, aliases = [] }: SourceImage): readonly string[] {
+export function referencesOf({
+  reference,
+  aliases = [],
+}: Pick<SourceImage, 'reference' | 'aliases'>): readonly string[] {
   return [reference, ...aliases];
 }

@@ -94,8 +94,8 @@ async function openFrom(opening: Opening): Promise<readonly SourceImage[]> {
 async function openArchive(opening: Opening, path: string): Promise<readonly SourceImage[]> {
   const entries = await readArchiveFile(path, opening.scratch, opening.signal);
   const images = await readArchive(entries, opening.log, opening.signal);
-  return selectImages(images, opening.references, entries.label).map(({ reference, image }) =>
-    sourceImage(opening, reference, `archive ${path} (${image.format})`, image),
+  return selectImages(images, opening.references, entries.label).map(({ spelling, image }) =>
+    sourceImage(opening, spelling, `archive ${path} (${image.format})`, image),
   );
 }
 
@@ -122,7 +122,7 @@ async function openFound(opening: Opening, found: Found, reference: string): Pro
   // One that has never been here no node can have from here: there is no point in waiting for their answers.
   const stored = await Promise.all(digests.map(digest => opening.scratch.find(digest)));
   if (opening.prefetch === true && stored.includes(undefined)) image.prefetch?.();
-  return { reference: normalise(reference), origin: found.engine, variants: [image] };
+  return { ...namesOf(reference), origin: found.engine, variants: [image] };
 }
 
 async function openSaved(opening: Opening, found: Found, reference: string): Promise<SourceImage> {
@@ -139,11 +139,11 @@ async function openSaved(opening: Opening, found: Found, reference: string): Pro
   if (rival !== undefined && image.variants.every(({ imageId }) => imageId !== rival.id)) {
     throw ambiguous(reference, found, rival);
   }
-  return sourceImage(opening, normalise(reference), found.engine, image);
+  return sourceImage(opening, reference, found.engine, image);
 }
 
-function sourceImage(opening: Opening, reference: string, origin: string, image: ArchiveImage): SourceImage {
-  const { digest } = parseReference(reference);
+function sourceImage(opening: Opening, spelling: string, origin: string, image: ArchiveImage): SourceImage {
+  const { digest } = parseReference(spelling);
   const variants = image.variants.map(
     ({ platform, imageId, config, user, layers, manifest }): PlatformImage => ({
       platform,
@@ -154,7 +154,12 @@ function sourceImage(opening: Opening, reference: string, origin: string, image:
       ...(manifest !== undefined && manifest.digest === digest ? { manifest } : {}),
     }),
   );
-  return { reference, origin, variants };
+  return { ...namesOf(spelling), origin, variants };
+}
+
+function namesOf(spelling: string): Pick<SourceImage, 'reference' | 'spellings'> {
+  const reference = normalise(spelling);
+  return { reference, spellings: new Map([[reference, spelling]]) };
 }
 
 function layerOf({ layers, scratch, needed }: Opening, content: LayerContent): Layer {

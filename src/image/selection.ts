@@ -7,6 +7,8 @@ import { normalise, parseReference } from './reference.ts';
 /** An image of an archive with the name that it is wanted under. */
 export interface SelectedImage {
   readonly reference: string;
+  /** The same as the user has written it, else as the archive has. */
+  readonly spelling: string;
   readonly image: ArchiveImage;
 }
 
@@ -33,7 +35,7 @@ export function selectImages(
         hint: 'Set `images` to the name that pods use for it.',
       });
     }
-    return { reference: image.name, image };
+    return { reference: image.name, spelling: image.spelling ?? image.name, image };
   });
 }
 
@@ -54,7 +56,7 @@ function selectImage(images: readonly ArchiveImage[], request: string, label: st
     );
   }
   if (image.fault !== undefined) throw image.fault;
-  return { reference, image };
+  return { reference, spelling: request, image };
 }
 
 /**

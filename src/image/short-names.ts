@@ -4,15 +4,15 @@ import { formatReference, normalise, parseReference } from './reference.ts';
 export interface ShortNameRules {
   /** `unqualified-search-registries`, in their order. */
   readonly searchRegistries: readonly string[];
-  /** `short-name-mode`; permissive when nothing is set. */
+  /** Permissive when nothing is set. */
   readonly mode?: 'enforcing' | 'permissive' | 'disabled';
-  /** `[aliases]`: a repository as it is written short, with the one that it means. */
-  readonly aliases?: Readonly<Record<string, string>>;
+  /** `[aliases]`: a repository as it is written short, with the one that it means; an empty one means none. */
+  readonly aliases?: ReadonlyMap<string, string>;
 }
 
 /** Which names CRI-O looks for, in this order, or why it looks for none. */
 export type ShortNameAnswer =
-  | { readonly short: boolean; readonly candidates: readonly string[] }
+  | { readonly short: boolean; readonly candidates: readonly string[]; readonly refused?: undefined }
   | { readonly short: true; readonly candidates: readonly []; readonly refused: string };
 
 /**
@@ -26,29 +26,47 @@ export type ShortNameAnswer =
 export function crioCandidates(text: string, rules: ShortNameRules): ShortNameAnswer {
   const { registry, repository, tag, digest } = parseReference(text);
   const rest = digest === undefined ? { tag: tag ?? 'latest' } : { digest };
-  if (registry !== undefined && (/[.:]/.test(registry) || registry === 'localhost')) {
+  if (!isShort(text)) {
     return { short: false, candidates: [normalise(text)] };
   }
   const path = registry === undefined ? repository : `${registry}/${repository}`;
-  const alias = rules.aliases?.[path];
-  if (alias !== undefined) {
-    const { registry: aliased, repository: meant } = parseReference(alias);
-    const name = { ...(aliased === undefined ? {} : { registry: aliased }), repository: meant, ...rest };
-    return { short: true, candidates: [formatReference(name)] };
+  const alias = rules.aliases?.get(path) ?? '';
+  const meant = alias === '' ? rules.searchRegistries.map(search => `${search}/${path}`) : [alias];
+  const candidates = meant.map(name => fullName(name, rest));
+  const wrong = meant.filter((_, index) => candidates[index] === undefined);
+  if (wrong.length > 0) {
+    return refused(`it would be ${wrong.join(' or ')}, which is no name of an image`);
   }
-  const candidates = rules.searchRegistries.map(search =>
-    normalise(`${search}/${formatReference({ repository: path, ...rest })}`),
-  );
   if (candidates.length === 0) {
-    return { short: true, candidates: [], refused: 'it is short, and there are no unqualified-search-registries' };
+    return refused('it is short, and there are no unqualified-search-registries');
   }
   if (rules.mode === 'enforcing' && candidates.length > 1) {
-    const meant = candidates.join(' or ');
-    return {
-      short: true,
-      candidates: [],
-      refused: `it is short, it could be ${meant}, and short-name-mode is enforcing`,
-    };
+    return refused(`it is short, it could be ${candidates.join(' or ')}, and short-name-mode is enforcing`);
   }
-  return { short: true, candidates };
+  return { short: true, candidates: candidates.filter(name => name !== undefined) };
+}
+
+/**
+ * Whether containers/image takes a name for a short one (pkg/shortnames: parseUnnormalizedShortName). Docker's and containerd's
+ * rule is another: a first part with an uppercase letter is a registry for them.
+ * @throws SideloadError INPUT_INVALID when `text` is no reference
+ */
+export function isShort(text: string): boolean {
+  const { registry } = parseReference(text);
+  return registry === undefined || !(/[.:]/.test(registry) || registry === 'localhost');
+}
+
+/** `undefined` for what is no reference: both parts come from a node's files. */
+function fullName(name: string, rest: { readonly tag: string } | { readonly digest: string }): string | undefined {
+  try {
+    const { registry, repository, tag, digest } = parseReference(name);
+    if (tag !== undefined || digest !== undefined) return undefined;
+    return normalise(formatReference({ ...(registry === undefined ? {} : { registry }), repository, ...rest }));
+  } catch {
+    return undefined;
+  }
+}
+
+function refused(why: string): ShortNameAnswer {
+  return { short: true, candidates: [], refused: why };
 }

@@ -1,6 +1,7 @@
 import { SideloadError, toSideloadError } from '../errors.ts';
 import type { BlobDescriptor, PlatformImage } from '../image/image.ts';
 import { formatPlatform } from '../image/platform.ts';
+import { normalise } from '../image/reference.ts';
 import {
   type ErrorReport,
   errorReport,
@@ -17,10 +18,13 @@ import type { SshConnection } from '../ssh/connect.ts';
 import type { MachineFacts, NodeFacts } from './facts.ts';
 import type { RecordEntry } from './record.ts';
 import type { MissingRight } from './rights.ts';
+import type { NameFault } from './short-names.ts';
 
 /** An image on its way to one node. */
 export interface NodeImage {
   readonly reference: string;
+  /** What pods write for it; on nodes with CRI-O a short name may be another reference than elsewhere. */
+  readonly spelling: string;
   readonly image: PlatformImage;
   /** What sandboxes are made of, sent along: it gets no smoke pod. */
   readonly isSandbox: boolean;
@@ -49,6 +53,8 @@ export interface NodeImage {
 /** An image as a node was seen to hold it. */
 export interface SeenImage {
   readonly reference: string;
+  /** What pods write for it. */
+  readonly spelling: string;
   /** What it should be. */
   readonly imageId: string;
   /** How it differs from that; `undefined` when it does not. */
@@ -71,6 +77,8 @@ export interface Node {
   /** What sudo does not let the user do. */
   missing: readonly MissingRight[];
   images: readonly NodeImage[];
+  /** What is wrong with names that pods write short. */
+  nameFaults: readonly NameFault[];
   /** The stage references of this run that may lie on the node. */
   readonly staged: Set<string>;
   /** What this run has kept on the node, of references that may have moved. */
@@ -102,6 +110,7 @@ export function newNode(settings: NodeSettings): Node {
     object: undefined,
     missing: [],
     images: [],
+    nameFaults: [],
     staged: new Set(),
     kept: [],
     hasPinned: false,
@@ -181,13 +190,19 @@ function isSent({ images }: Node, { reference, stage }: Pick<NodeImage, 'referen
   return stage !== undefined && images.findLast(image => image.stage === stage)?.reference === reference;
 }
 
+/** The reference, and what pods write for it where the node's runtime has made it of that. */
+export function nameOf({ reference, spelling }: Pick<NodeImage, 'reference' | 'spelling'>): string {
+  return normalise(spelling) === reference ? reference : `${reference} (${spelling} there)`;
+}
+
 /** What the node has of an image, in words. */
-export function describeImage({ reference, image, stage, held }: NodeImage): string {
+export function describeImage({ reference, spelling, image, stage, held }: NodeImage): string {
+  const name = nameOf({ reference, spelling });
   if (stage === undefined) {
-    return `has ${reference}`;
+    return `has ${name}`;
   }
   const there = held.filter(blob => blob !== undefined).length;
-  return `needs ${reference}${there === 0 ? '' : `, and has ${there} of its ${image.layers.length} layers`}`;
+  return `needs ${name}${there === 0 ? '' : `, and has ${there} of its ${image.layers.length} layers`}`;
 }
 
 export function nodeReport(node: Node): NodeReport {
@@ -210,10 +225,11 @@ export function nodeReport(node: Node): NodeReport {
 }
 
 function imageReport(node: Node, image: NodeImage): ImageReport {
-  const { reference, isSandbox, stage, estimate, outcome, bytesSent, smoke, error } = image;
+  const { reference, spelling, isSandbox, stage, estimate, outcome, bytesSent, smoke, error } = image;
   const last = node.seen.find(one => one.reference === reference);
   return {
     reference,
+    ...(spelling !== reference && { spelling }),
     imageId: image.image.imageId,
     ...(isSandbox && { isSandbox }),
     outcome,
@@ -229,10 +245,11 @@ function imageReport(node: Node, image: NodeImage): ImageReport {
 }
 
 /** Of a check, which has no images of its own. */
-function checkReport({ reference, imageId, drift, error }: SeenImage): ImageReport {
+function checkReport({ reference, spelling, imageId, drift, error }: SeenImage): ImageReport {
   const isHeld = drift === undefined;
   return {
     reference,
+    ...(spelling !== reference && { spelling }),
     imageId,
     outcome: isHeld ? 'present' : 'none',
     isHeld,

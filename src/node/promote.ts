@@ -6,7 +6,7 @@ import { type Kept, keepScript, keptNames, parseKept, restoreScript } from '../r
 import type { Settings } from '../settings.ts';
 import type { SshTransport } from '../ssh/transport.ts';
 import { type Refusal, renewLocks, takeLocks } from './lock.ts';
-import { type Node, type NodeImage, notingError, ready } from './node.ts';
+import { type Node, type NodeImage, nameOf, notingError, ready } from './node.ts';
 import { unpinOf } from './pin.ts';
 import { forgetNoted } from './retention.ts';
 import { CHANGE_MS, runScript } from './script.ts';
@@ -37,7 +37,7 @@ export async function promoteImages(
     await notingError(node, image, async () => {
       const fault = faultOf(held.get(image.reference), image.image);
       if (fault !== undefined) {
-        throw new SideloadError('VERIFY_FAILED', `${image.reference} in the end: ${fault}`);
+        throw new SideloadError('VERIFY_FAILED', `${nameOf(image)} in the end: ${fault}`);
       }
       image.seenAtMs = Date.now();
     });
@@ -272,6 +272,7 @@ async function restoreKept(
     node,
     asked.flatMap(({ reference, before, state }) => (state === 'absent' ? [reference] : [reference, before])),
     signal,
+    new Map(),
   );
   for (const { reference, before, state } of marked) {
     const imageId = held.get(reference)?.imageId;

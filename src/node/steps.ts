@@ -17,6 +17,7 @@ import { type Node, type NodeImage, ready } from './node.ts';
 import { probe } from './probe.ts';
 import { becomeRoot } from './root.ts';
 import { CHANGE_MS, runScript } from './script.ts';
+import { askShortNames, namesOn, type Written } from './short-names.ts';
 
 /** How long nodes may take to be put in order once the job has been cancelled. */
 const CLEAN_UP_MS = 60_000;
@@ -59,12 +60,24 @@ export async function planImages(
   node: Node,
   images: readonly SourceImage[],
   sandboxes: readonly SourceImage[],
-  settings: Pick<Settings, 'delta'>,
+  settings: Pick<Settings, 'delta' | 'smoke'>,
   run: Run,
 ): Promise<void> {
-  const wanted = [...images, ...sandboxes].flatMap(image =>
-    referencesOf(image).map(reference => ({ ...image, reference })),
+  const written = images.flatMap(image => writtenNames(image, settings));
+  const { names, faults } = namesOn(
+    written,
+    await askShortNames(
+      node,
+      written.flatMap(({ spellings }) => spellings),
+      run.signal,
+    ),
   );
+  node.nameFaults = faults;
+  const spelled = new Map(names.map(({ reference, spelling }) => [reference, spelling]));
+  const wanted = [
+    ...names.map(({ image, reference }) => ({ ...image, reference })),
+    ...sandboxes.flatMap(image => referencesOf(image).map(reference => ({ ...image, reference }))),
+  ];
   const held = await inspect(
     node,
     wanted.map(image => image.reference),
@@ -74,6 +87,7 @@ export async function planImages(
   const imageIds = [...new Set(plans.map(({ image }) => image.imageId))];
   node.images = plans.map(({ reference, image, action }) => ({
     reference,
+    spelling: spelled.get(reference) ?? reference,
     image,
     isSandbox: sandboxes.some(sandbox => sandbox.reference === reference),
     stage: action === 'send' ? stageReference(run.id, imageIds.indexOf(image.imageId)) : undefined,
@@ -210,16 +224,34 @@ export async function freeNamesOn(node: Node, references: readonly string[], sig
   }
 }
 
-/** What the node holds under each of the references. */
+/** The names of an image as the user's own pods, his inputs or the archive write them, in this order. */
+export function writtenNames<T extends Pick<SourceImage, 'reference' | 'aliases' | 'spellings'>>(
+  image: T,
+  { smoke }: Pick<Settings, 'smoke'>,
+): readonly Written<T>[] {
+  const containers = smoke?.template?.containers ?? [];
+  return referencesOf(image).map(reference => {
+    const pods = containers.filter(container => container.reference === reference).map(({ spelling }) => spelling);
+    return { image, reference, spellings: [...new Set([...pods, image.spellings?.get(reference) ?? reference])] };
+  });
+}
+
+/**
+ * What the node holds under each of the references.
+ * @param spellings by reference, what pods write for it: CRI-O is asked for that
+ */
 export async function inspect(
   node: Node,
   references: readonly string[],
   signal: AbortSignal,
+  spellings: ReadonlyMap<string, string> = spellingsOn(node),
 ): Promise<ReadonlyMap<string, HeldImage | undefined>> {
   const { connection, facts } = ready(node);
   const runtime = runtimeOf(facts.runtime.name);
-  return runtime.held(
-    await runScript(connection, runtime.inspect(facts, references), signal, 'reading which images it holds'),
-    references,
-  );
+  const asked = runtime.inspect(facts, references, spellings);
+  return runtime.held(await runScript(connection, asked, signal, 'reading which images it holds'), references);
+}
+
+function spellingsOn({ images }: Node): ReadonlyMap<string, string> {
+  return new Map(images.map(({ reference, spelling }) => [reference, spelling]));
 }

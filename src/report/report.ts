@@ -41,6 +41,9 @@ const FindingSchema = v.pipe(
 const ImageSchema = v.pipe(
   v.object({
     reference: text('The fully qualified reference.'),
+    spelling: v.optional(
+      text('What pods write for it, and the smoke pod did; absent when that is the reference itself.'),
+    ),
     imageId: text('Config digest that CI built for the platform of the node.'),
     isSandbox: v.optional(v.pipe(v.boolean(), v.description('Whether it was sent along for the sandboxes of pods.'))),
     outcome: v.pipe(

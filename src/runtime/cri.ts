@@ -6,6 +6,8 @@ import type { HeldImage, Runtime, TagPair } from './runtime.ts';
 
 /** What crictl and docker say of an image that is not there. */
 export const NO_SUCH_IMAGE = '[Nn]o such image';
+/** What CRI-O says of a name that it can resolve to none: `inspecti` fails for it, as a pod's container does. */
+export const NO_SUCH_NAME = 'short[- ]name|unqualified-search|invalid reference';
 export const EXIT_CODE_1 = '^exit code 1$';
 /** Matches no line. */
 export const NEVER = '.^';
@@ -59,7 +61,7 @@ answer() {
   give_up $kind "$why"
 }
 ask_cri() {
-  answer '${NO_SUCH_IMAGE}' as_root $CRICTL --runtime-endpoint "unix://$SOCKET" --image-endpoint "unix://$SOCKET" inspecti -o json "$1"
+  answer '${NO_SUCH_IMAGE}|${NO_SUCH_NAME}' as_root $CRICTL --runtime-endpoint "unix://$SOCKET" --image-endpoint "unix://$SOCKET" inspecti -o json "$1"
 }
 inspect_by_cri() {
   [ -n "$CRICTL" ] || return 0

@@ -18,7 +18,7 @@ import {
 } from './cri.ts';
 import { CRIO_PINS } from './crio-pins.ts';
 import { FREE_NAME } from './names.ts';
-import { CONFIG_BY_PODMAN, heldByPodman, podmanLoad } from './podman-load.ts';
+import { CONFIG_BY_PODMAN, heldByPodman, podmanLoad, spelled } from './podman-load.ts';
 import type { AskedLayer, HeldImage, Runtime, TagPair } from './runtime.ts';
 import { LET_IMPORTS_END, runOf, UNPACKED } from './staging.ts';
 
@@ -28,7 +28,7 @@ import { LET_IMPORTS_END, runOf, UNPACKED } from './staging.ts';
  */
 export const crio: Runtime = {
   importArchive: (facts, ...rest) => commandsFor(facts).importArchive(facts, ...rest),
-  inspect: (facts, references) => commandsFor(facts).inspect(facts, references),
+  inspect: (facts, ...rest) => commandsFor(facts).inspect(facts, ...rest),
   held: heldBy(heldAt),
   layers,
   heldLayers,
@@ -76,18 +76,22 @@ function importArchive(facts: NodeFacts, stage: string): readonly string[] {
 
 /**
  * The config comes from the storage itself: the CRI's answer has no architecture. What the storage does not have the CRI
- * is not asked for, which is waited for.
+ * is not asked for, which is waited for. It is asked by the name that pods write, so that its rules for short names are proven.
  */
-const INSPECT = `${CRI}${eachReference(`  if [ -n "$SKOPEO" ]; then config=$(as_root $SKOPEO inspect --config "containers-storage:$reference" 2>/dev/null)
+const INSPECT = `${CRI}
+set -- $SPELLINGS
+${eachReference(`  spelling=$1
+  shift
+  if [ -n "$SKOPEO" ]; then config=$(as_root $SKOPEO inspect --config "containers-storage:$reference" 2>/dev/null)
   else config=$(${CONFIG_BY_PODMAN})
   fi
   if [ -n "$config" ]; then
     section "config $number"; printf '%s' "$config"
-    inspect_by_cri "$number" "$reference"
+    inspect_by_cri "$number" "$spelling"
   fi`)}`;
 
-function inspect(facts: NodeFacts, references: readonly string[]): Script {
-  return { body: INSPECT, variables: variables(facts, references) };
+function inspect(facts: NodeFacts, references: readonly string[], spellings?: ReadonlyMap<string, string>): Script {
+  return { body: INSPECT, variables: { ...variables(facts, references), ...spelled(references, spellings) } };
 }
 
 function heldAt(sections: Sections, number: number): HeldImage | undefined {

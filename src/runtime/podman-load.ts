@@ -44,7 +44,11 @@ function importArchive(facts: NodeFacts, stage: string): readonly string[] {
 export const CONFIG_BY_PODMAN = `as_root $PODMAN image inspect --format '{"os":"{{.Os}}","architecture":"{{.Architecture}}","id":"{{.Id}}"}' "$reference" 2>/dev/null`;
 
 /** What was staged is as podman said when it stored it; what has a final name is asked for. */
-const INSPECT = `${CRI}${eachReference(`  case $reference in
+const INSPECT = `${CRI}
+set -- $SPELLINGS
+${eachReference(`  spelling=$1
+  shift
+  case $reference in
   "$STAGE_PREFIX"*)
     run=\${reference#"$STAGE_PREFIX"}
     for unpacked in "$UNPACKED\${run%:*}.\${run##*:}"-*; do
@@ -55,12 +59,23 @@ const INSPECT = `${CRI}${eachReference(`  case $reference in
   *)
     config=$(${CONFIG_BY_PODMAN}) && {
       section "config $number"; printf '%s' "$config"
-      inspect_by_cri "$number" "$reference"
+      inspect_by_cri "$number" "$spelling"
     } ;;
   esac`)}`;
 
-function inspect(facts: NodeFacts, references: readonly string[]): Script {
-  return { body: INSPECT, variables: { ...variables(facts, references), STAGE_PREFIX, UNPACKED } };
+function inspect(facts: NodeFacts, references: readonly string[], spellings?: ReadonlyMap<string, string>): Script {
+  return {
+    body: INSPECT,
+    variables: { ...variables(facts, references), ...spelled(references, spellings), STAGE_PREFIX, UNPACKED },
+  };
+}
+
+/** What pods write for each of the references, for a script that asks CRI-O. */
+export function spelled(
+  references: readonly string[],
+  spellings: ReadonlyMap<string, string> = new Map(),
+): Readonly<Record<string, string>> {
+  return { SPELLINGS: references.map(reference => spellings.get(reference) ?? reference).join('\n') };
 }
 
 /** The image ID by podman alone, root's: of a staged image, or of one on a node whose CRI the user may not ask. */

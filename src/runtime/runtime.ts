@@ -46,8 +46,11 @@ export interface Runtime {
    * `docker load` takes none.
    */
   importArchive(facts: NodeFacts, stage: string, platform: Platform): readonly string[];
-  /** Asks what is held under each of the references. */
-  inspect(facts: NodeFacts, references: readonly string[]): Script;
+  /**
+   * Asks what is held under each of the references.
+   * @param spellings by reference, how pods write it, where a runtime looks names up by rules of its own: it is asked for that
+   */
+  inspect(facts: NodeFacts, references: readonly string[], spellings?: ReadonlyMap<string, string>): Script;
   /** The answer to {@link Runtime.inspect}; `undefined` for a reference under which nothing is held. */
   held(sections: Sections, references: readonly string[]): ReadonlyMap<string, HeldImage | undefined>;
   /** Asks which of these layers, of any number of images, the node has. */

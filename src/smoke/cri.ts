@@ -197,13 +197,14 @@ async function runOne(
   assertGone(sections);
   const verdict = judgeCri(sections, target.imageId, options.expect);
   const isAboutName = verdict.state === 'failed' && verdict.code === 'SMOKE_IMAGE_NEVER_PULL';
-  const { node, nodeName, reference, imageId } = target;
+  const { node, nodeName, reference, spelling, imageId } = target;
   const error =
     verdict.state === 'failed'
       ? diagnose(verdict, {
           node,
           nodeName,
           reference,
+          spelling,
           imageId,
           pod: undefined,
           events: [],
@@ -228,7 +229,7 @@ function assertGone(sections: Sections): void {
 /** The script that starts one image; its answer is for {@link judgeCri}. */
 function smokeScript(
   facts: NodeFacts,
-  { reference }: Pick<SmokeTarget, 'reference'>,
+  { spelling }: Pick<SmokeTarget, 'spelling'>,
   index: number,
   { runId, timeoutMs, command, expect }: Pick<CriOptions, 'runId' | 'timeoutMs' | 'command' | 'expect'>,
 ): Script {
@@ -243,7 +244,7 @@ function smokeScript(
   };
   const container = {
     metadata: { name: CONTAINER, attempt: 0 },
-    image: { image: reference },
+    image: { image: spelling },
     ...(command.length > 0 ? { command } : {}),
     labels,
     log_path: 'smoke.log',
@@ -273,7 +274,9 @@ export function judgeCri(sections: Sections, imageId: string, expect: SmokeExpec
     const isMissing =
       outcome === 'create' && /no such image|image not known|image .*not found|not present locally/i.test(said);
     const call = outcome === 'create' ? 'CreateContainer' : 'StartContainer';
-    return fail(isMissing ? 'SMOKE_IMAGE_NEVER_PULL' : startCode(said), `${call}: ${said}`);
+    const isNoName = outcome === 'create' && /short[- ]name/i.test(said);
+    const code = isMissing ? 'SMOKE_IMAGE_NEVER_PULL' : isNoName ? 'SMOKE_IMAGE_INSPECT' : startCode(said);
+    return fail(code, `${call}: ${said}`);
   }
   const { imageRef, exitCode, reason, message } = statusOf(sections.get('status') ?? '');
   // CRI-O writes image IDs without their algorithm, and may give a repository digest, which says nothing of the config.

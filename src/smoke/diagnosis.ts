@@ -27,6 +27,8 @@ export interface Evidence {
   readonly reference: string;
   /** What CI built. */
   readonly imageId: string;
+  /** What the pod wrote for it. */
+  readonly spelling: string;
   readonly pod: Pod | undefined;
   readonly events: readonly PodEvent[];
   /** The last lines of the log. */
@@ -89,7 +91,7 @@ interface Refined {
 }
 
 function refine({ code, message }: FailedVerdict, evidence: Evidence): Refined {
-  const { reference, events, log, object, held } = evidence;
+  const { reference, spelling, events, log, object, held } = evidence;
   switch (code) {
     case 'SMOKE_OTHER_IMAGE':
       return { code, ...proof(code, evidence) };
@@ -102,7 +104,7 @@ function refine({ code, message }: FailedVerdict, evidence: Evidence): Refined {
         ? { code, ...proved }
         : {
             code,
-            cause: `the node has ${near}, the pod asks for ${reference}`,
+            cause: `the node has ${near}, the pod asks for ${spelling}`,
             hint: `Write the same name in \`images\` and in the pods, or add the other one with \`aliases\`.`,
           };
     }

@@ -13,8 +13,10 @@ export interface PodTemplate {
 
 interface TemplateContainer {
   readonly name: string;
-  /** Fully qualified, as the kubelet resolves it. */
+  /** Fully qualified. */
   readonly reference: string;
+  /** The same as it is written. */
+  readonly spelling: string;
 }
 
 /** Where a pod is in an object of each kind (apps/v1, batch/v1 and core/v1). */
@@ -79,6 +81,16 @@ export function containersOf({ containers }: PodTemplate, reference: string): re
   return containers.filter(container => container.reference === reference).map(({ name }) => name);
 }
 
+/** The manifest with one of its images written in this way; `undefined` when it does not use it. */
+export function withSpelling(template: PodTemplate, spelling: string): PodTemplate | undefined {
+  const names = containersOf(template, normalise(spelling));
+  const containers = asList(template.spec.containers).map(container => {
+    const own = asObject(container);
+    return names.includes(asText(own.name) ?? '') ? { ...own, image: spelling } : container;
+  });
+  return names.length === 0 ? undefined : { ...template, spec: { ...template.spec, containers } };
+}
+
 /**
  * Sees that a manifest starts at least one of the images that CI built.
  * @throws SideloadError INPUT_INVALID, naming what it starts instead
@@ -97,7 +109,7 @@ function containerOf({ name, image }: JsonObject): TemplateContainer | { readonl
     return { fault: `a container lacks its ${label === undefined ? 'name' : 'image'}` };
   }
   try {
-    return { name: label, reference: normalise(text) };
+    return { name: label, reference: normalise(text), spelling: text };
   } catch (thrown) {
     return { fault: `container ${label}: ${(thrown as Error).message}` };
   }

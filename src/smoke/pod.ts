@@ -16,7 +16,7 @@ export interface SmokePod {
   readonly name: string;
   /** `metadata.name` of the Kubernetes node. */
   readonly nodeName: string;
-  /** The exact reference that the user's pods will write. */
+  /** What the user's pods will write. */
   readonly image: string;
   readonly runId: string;
   /** After this the kubelet ends the pod by itself, should nobody be left to delete it. */

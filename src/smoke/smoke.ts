@@ -1,12 +1,13 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { follow, onAbort, pause, within } from '../abort.ts';
 import { SideloadError, toSideloadError } from '../errors.ts';
+import { normalise } from '../image/reference.ts';
 import { NODE_RIGHTS, SMOKE_RIGHTS } from '../privileges.ts';
 import { diagnose, type Proven } from './diagnosis.ts';
 import { type Confinement, confinementOf, type Fit, type FitSettings, firstFit, fitPod } from './fit.ts';
 import { followPods } from './follow.ts';
 import type { Kubectl } from './kubectl.ts';
-import { assertUsed, containersOf, type PodTemplate } from './manifest.ts';
+import { assertUsed, containersOf, type PodTemplate, withSpelling } from './manifest.ts';
 import type { NodeObject, Pod } from './objects.ts';
 import { CONTAINER, RUN_LABEL, smokePodManifest } from './pod.ts';
 import { rightsHint } from './refusal.ts';
@@ -20,6 +21,8 @@ export interface SmokeTarget {
   /** `metadata.name` of the Kubernetes node. */
   readonly nodeName: string;
   readonly reference: string;
+  /** What the pod writes for it. */
+  readonly spelling: string;
   readonly imageId: string;
   /** The user of the image's config; empty for root. */
   readonly user: string;
@@ -82,7 +85,7 @@ export async function checkCluster(
   if (template !== undefined && targets.length > 0) {
     assertUsed(
       template,
-      targets.map(({ reference }) => reference),
+      targets.map(({ spelling }) => normalise(spelling)),
     );
   }
   const rights = targets.length > 0 ? [...SMOKE_RIGHTS, ...NODE_RIGHTS.filter(({ verbs }) => verbs[0] === 'get')] : [];
@@ -104,7 +107,7 @@ export async function checkCluster(
       const first = firstFit(target.user, options);
       const { fit, changes } = await fitPod(kubectl, first, options, one => manifest(target, 0, one, options));
       for (const change of changes) {
-        log(`the smoke pods of ${target.reference} run ${change}`);
+        log(`the smoke pods of ${target.spelling} run ${change}`);
       }
       fits.set(fitKey(target), fit);
     }
@@ -112,8 +115,8 @@ export async function checkCluster(
   return fits;
 }
 
-function fitKey({ reference, user }: SmokeTarget): string {
-  return `${reference} ${user}`;
+function fitKey({ spelling, user }: SmokeTarget): string {
+  return `${spelling} ${user}`;
 }
 
 /**
@@ -237,8 +240,8 @@ async function judgeAll(
     if (watched === undefined || watched.conclusion !== undefined) {
       return;
     }
-    const { imageId, reference } = watched.target;
-    const containers = template === undefined ? [] : containersOf(template, reference);
+    const { imageId, spelling } = watched.target;
+    const containers = template === undefined ? [] : containersOf(template, normalise(spelling));
     const verdict = judge(pod, imageId, containers.length > 0 ? { expect, containers } : { expect });
     watched.isCreated = true;
     watched.pod = pod;
@@ -420,8 +423,21 @@ async function explain(
     hasRun && container !== undefined && pod !== undefined
       ? await kubectl.logTail(pod.metadata.name, container).catch(() => '')
       : '';
-  const { node, nodeName, reference, imageId } = target;
-  const evidence = { node, nodeName, reference, imageId, pod, events, log, object, held, proven, confinement };
+  const { node, nodeName, reference, spelling, imageId } = target;
+  const evidence = {
+    node,
+    nodeName,
+    reference,
+    spelling,
+    imageId,
+    pod,
+    events,
+    log,
+    object,
+    held,
+    proven,
+    confinement,
+  };
   return result(verdict, diagnose(verdict, evidence));
 }
 
@@ -441,20 +457,20 @@ function namesOf(object: Awaited<ReturnType<Kubectl['getNode']>>): readonly stri
 }
 
 function manifest(
-  target: SmokeTarget,
+  { nodeName, spelling }: SmokeTarget,
   index: number,
   fit: Fit,
   { runId, timeoutMs, command, template }: SmokeOptions,
 ): object {
   return smokePodManifest({
     name: podName(runId, index),
-    nodeName: target.nodeName,
-    image: target.reference,
+    nodeName,
+    image: spelling,
     command,
     runId,
     deadlineSeconds: Math.ceil(timeoutMs / 1000) + DEADLINE_MARGIN_SECONDS,
     // An image that the manifest does not use gets a pod of ours.
-    template: template !== undefined && containersOf(template, target.reference).length > 0 ? template : undefined,
+    template: template === undefined ? undefined : withSpelling(template, spelling),
     ...fit,
   });
 }

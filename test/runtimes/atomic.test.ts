@@ -17,7 +17,7 @@ function inputs(more: Inputs = {}): Inputs {
     lab,
     nodes.map(({ address, name }) => `${address}=${name}`),
   );
-  return { ...own, images: 'atomic:1', source: 'docker', smoke: 'none', ...more };
+  return { ...own, images: OLD, source: 'docker', smoke: 'none', ...more };
 }
 
 async function idOn(node: LabNode, reference: string): Promise<string | undefined> {
@@ -68,7 +68,7 @@ describe('all nodes or none', () => {
   it('puts back what every node had when a smoke test fails: old content, and no name that was not there', async () => {
     const old = await release('first');
     build(lab, 'docker', 'atomic:1', 'second', CRASHES);
-    const outcome = await runAction(inputs({ aliases: 'atomic:new', smoke: 'cri' }), { lab });
+    const outcome = await runAction(inputs({ aliases: NEW, smoke: 'cri' }), { lab });
     expect(
       outcome.nodes.map(node => node.error?.code),
       outcome.log,
@@ -90,7 +90,7 @@ describe('all nodes or none', () => {
       const last = nodes.find(node => node.kind === kind) ?? expect.unreachable();
       const undo = await refuseToTag(last);
       try {
-        const outcome = await runAction(inputs({ aliases: 'atomic:new' }), { lab });
+        const outcome = await runAction(inputs({ aliases: NEW }), { lab });
         expect(outcome.nodes.map(node => node.error?.code)).toEqual(
           nodes.map(node => (node === last ? 'REMOTE_COMMAND_FAILED' : undefined)),
         );
@@ -109,7 +109,7 @@ describe('all nodes or none', () => {
     const [last = expect.unreachable()] = nodes.slice(-1);
     const undo = await refuseToTag(last);
     try {
-      const outcome = await runAction(inputs({ aliases: 'atomic:new', atomic: 'false' }), { lab });
+      const outcome = await runAction(inputs({ aliases: NEW, atomic: 'false' }), { lab });
       expect(outcome.nodes.flatMap(node => node.images.map(image => image.outcome))).not.toContain('restored');
       expect(outcome.nodes.map(node => node.error?.code)).toEqual(
         nodes.map(node => (node === last ? 'REMOTE_COMMAND_FAILED' : undefined)),
@@ -140,7 +140,7 @@ describe('all nodes or none', () => {
   it('is kept by the post step when the job was killed with the references moved', async () => {
     const old = await release('before the kill');
     build(lab, 'docker', 'atomic:1', 'killed');
-    const killed = inputs({ aliases: 'atomic:new', smoke: 'cri' });
+    const killed = inputs({ aliases: NEW, smoke: 'cri' });
     const outcome = await runAction(killed, {
       lab,
       onLine: (line, pid) => {
@@ -177,7 +177,7 @@ describe('all nodes or none', () => {
   it('is kept when the job is cancelled with the references moved', async () => {
     const old = await release('before the cancellation');
     build(lab, 'docker', 'atomic:1', 'cancelled');
-    const outcome = await runAction(inputs({ aliases: 'atomic:new', smoke: 'cri' }), {
+    const outcome = await runAction(inputs({ aliases: NEW, smoke: 'cri' }), {
       lab,
       onLine: (line, pid) => {
         if (line === '::group::Start smoke pods') process.kill(pid, 'SIGTERM');

@@ -19,7 +19,7 @@ function inputs(more: Inputs = {}, on = nodes): Inputs {
     lab,
     on.map(({ address, name }) => `${address}=${name}`),
   );
-  return { ...own, images: 'by-cri:1', source: 'docker', smoke: 'cri', ...more };
+  return { ...own, images: 'docker.io/library/by-cri:1', source: 'docker', smoke: 'cri', ...more };
 }
 
 interface Sandboxes {

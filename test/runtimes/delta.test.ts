@@ -64,7 +64,12 @@ describe('a new release', () => {
   it('under another name alone costs no layer at all', async () => {
     const first = await release('delta', '1');
     const outcome = await push(
-      { ...reach(lab), archive: first.file, images: 'delta:1', aliases: 'renamed:1' },
+      {
+        ...reach(lab),
+        archive: first.file,
+        images: 'docker.io/library/delta:1',
+        aliases: 'docker.io/library/renamed:1',
+      },
       { lab },
     );
     expect(outcome.code).toBe(0);

@@ -255,7 +255,12 @@ describe('a user with the rights of docs/privileges, and no others', () => {
       });
     const kubectlPath = kubectlThat(lab, directory, 'removes', removes.join('\n'));
     const pushed = await push(
-      { ...inputsFor(three, { kubeconfig }), images: 'narrow:2', source: 'docker', kubectl: kubectlPath },
+      {
+        ...inputsFor(three, { kubeconfig }),
+        images: 'docker.io/library/narrow:2',
+        source: 'docker',
+        kubectl: kubectlPath,
+      },
       { lab },
     );
     expect(pushed.log).toContain('SMOKE_IMAGE_NEVER_PULL');
@@ -309,9 +314,15 @@ describe('a user with the rights of docs/privileges, and no others', () => {
     try {
       await permit(one, textOf(layout));
       build(lab, 'docker', 'narrow:4', 'four');
-      const pushed = await push({ ...inputsFor([one], { kubeconfig }), images: 'narrow:4', source: 'docker' }, { lab });
+      const pushed = await push(
+        { ...inputsFor([one], { kubeconfig }), images: 'docker.io/library/narrow:4', source: 'docker' },
+        { lab },
+      );
       build(lab, 'docker', 'narrow:4', name);
-      const moved = await push({ ...inputsFor([one], { kubeconfig }), images: 'narrow:4', source: 'docker' }, { lab });
+      const moved = await push(
+        { ...inputsFor([one], { kubeconfig }), images: 'docker.io/library/narrow:4', source: 'docker' },
+        { lab },
+      );
       expect([outcomes(pushed), outcomes(moved)].flat()).toEqual(
         [1, 2].map(() => [one.node.name, undefined, [], ['sent']]),
       );
@@ -334,7 +345,7 @@ describe('a user with the rights of docs/privileges, and no others', () => {
   it('removes old releases with the lines for it', async () => {
     build(lab, 'docker', 'narrow:5', `${Date.now()}`);
     const pushed = await push(
-      { ...inputsFor(three, { smoke: 'none' }), images: 'narrow:5', source: 'docker' },
+      { ...inputsFor(three, { smoke: 'none' }), images: 'docker.io/library/narrow:5', source: 'docker' },
       { lab },
     );
     expect(pushed.code).toBe(0);
@@ -360,7 +371,12 @@ describe('a user with the rights of docs/privileges, and no others', () => {
     const pins = () => Promise.all(pinning.map(isPinned));
     const place = async (seed: string, more: Inputs, command?: string[]) => {
       build(lab, 'docker', 'narrow:6', seed, command);
-      const inputs = { ...inputsFor(pinning, { smoke: 'none' }), images: 'narrow:6', source: 'docker', ...more };
+      const inputs = {
+        ...inputsFor(pinning, { smoke: 'none' }),
+        images: 'docker.io/library/narrow:6',
+        source: 'docker',
+        ...more,
+      };
       const pushed = await push(inputs, { lab });
       expect(pushed.nodes.map(({ findings }) => findings)).toEqual(pinning.map(() => []));
       return pushed;
@@ -490,7 +506,7 @@ describe('a user who lacks one of these rights', () => {
     }
     for (const seed of ['first', 'second']) {
       build(lab, 'docker', 'lacking:3', seed);
-      const inputs = { ...inputsFor(three, { kubeconfig }), images: 'lacking:3', source: 'docker' };
+      const inputs = { ...inputsFor(three, { kubeconfig }), images: 'docker.io/library/lacking:3', source: 'docker' };
       const pushed = await push(inputs, { lab });
       expect(pushed.nodes.map(node => [node.error?.message, node.images[0]?.outcome, node.images[0]?.smoke])).toEqual(
         three.map(() => [undefined, 'sent', 'Running']),
@@ -529,7 +545,7 @@ describe('a service account with the rights of rbac.yaml', () => {
     grant('Role', rulesFor(SMOKE_RIGHTS));
     grant('ClusterRole', rulesFor(NODE_RIGHTS));
   });
-  const inputs = { ...inputsFor([one]), images: 'granted:1', source: 'docker' };
+  const inputs = { ...inputsFor([one]), images: 'docker.io/library/granted:1', source: 'docker' };
 
   it.for(REQUESTS)('that lacks `$name` fails, or says what it does without', async request => {
     const { resource, verb, without: cost } = request;

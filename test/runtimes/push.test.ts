@@ -25,7 +25,7 @@ function imageId(name: string): string {
 describe('one run for containerd 1.6, 1.7 and 2, CRI-O and Docker, and the emulated layouts of distributions, side by side', () => {
   it('gives every node the same image ID, and every kubelet starts it', async () => {
     build(lab, 'docker', 'every:1', 'every');
-    const outcome = await push({ ...reach(lab), images: 'every:1', source: 'docker' }, { lab });
+    const outcome = await push({ ...reach(lab), images: 'docker.io/library/every:1', source: 'docker' }, { lab });
     expect(outcome.log).toContain('Start smoke pods');
     expect(
       outcome.nodes.map(node => [node.node, node.error?.code, node.images[0]?.outcome, node.images[0]?.smoke]),
@@ -40,7 +40,7 @@ describe('one run for containerd 1.6, 1.7 and 2, CRI-O and Docker, and the emula
 
   it('sends nothing to nodes that have it, whichever runtime they have', async () => {
     build(lab, 'docker', 'every:1', 'every');
-    const outcome = await push({ ...reach(lab), images: 'every:1', source: 'docker' }, { lab });
+    const outcome = await push({ ...reach(lab), images: 'docker.io/library/every:1', source: 'docker' }, { lab });
     expect(outcome.nodes.map(node => node.images[0]?.outcome)).toEqual(all.map(() => 'present'));
     expect(outcome.outputs).toMatchObject({ changed: 'false', 'bytes-sent': '0' });
   });
@@ -49,7 +49,12 @@ describe('one run for containerd 1.6, 1.7 and 2, CRI-O and Docker, and the emula
     build(lab, 'docker', 'every:1', 'another');
     build(lab, 'docker', 'localhost/team/second:latest', 'second');
     const outcome = await push(
-      { ...reach(lab), images: 'every:1,localhost/team/second', source: 'docker', 'ssh-user': 'deploy' },
+      {
+        ...reach(lab),
+        images: 'docker.io/library/every:1,localhost/team/second',
+        source: 'docker',
+        'ssh-user': 'deploy',
+      },
       { lab },
     );
     expect(outcome.nodes.flatMap(node => node.images.map(image => [node.node, image.smoke]))).toEqual(
@@ -122,7 +127,11 @@ describe('CRI-O', () => {
     build(lab, 'docker', 'podman-only:1', node.kind);
     await enter(node, ['mv', '/usr/bin/skopeo', '/usr/bin/skopeo.away']);
     try {
-      const inputs = { ...reach(lab, [`${node.address}=${node.name}`]), images: 'podman-only:1', source: 'docker' };
+      const inputs = {
+        ...reach(lab, [`${node.address}=${node.name}`]),
+        images: 'docker.io/library/podman-only:1',
+        source: 'docker',
+      };
       const outcome = await push(inputs, { lab });
       expect(outcome.nodes[0]?.images[0]?.smoke).toBe('Running');
       expect(await criImageId(lab, node, 'docker.io/library/podman-only:1')).toBe(imageId('podman-only:1'));
@@ -157,7 +166,11 @@ describe('CRI-O', () => {
     // Over it something that nobody can execute: to a shell that is as good as nothing.
     await enter(node, ['mount', '--bind', '/etc/hostname', program]);
     try {
-      const inputs = { ...reach(lab, [`${node.address}=${node.name}`]), images: 'unasked:1', source: 'docker' };
+      const inputs = {
+        ...reach(lab, [`${node.address}=${node.name}`]),
+        images: 'docker.io/library/unasked:1',
+        source: 'docker',
+      };
       const outcome = await push(inputs, { lab });
       expect(outcome.nodes[0]?.error).toMatchObject({
         code: 'RUNTIME_NOT_FOUND',
@@ -195,7 +208,11 @@ describe('a kubelet that is part of another process', () => {
     const [file, origin] = kinds[node.kind as keyof typeof kinds];
     await enter(node, ['sed', '-i.before', 's/high-threshold=[0-9]*/high-threshold=1/', file]);
     try {
-      const inputs = { ...reach(lab, [`${node.address}=${node.name}`]), images: 'embedded:1', source: 'docker' };
+      const inputs = {
+        ...reach(lab, [`${node.address}=${node.name}`]),
+        images: 'docker.io/library/embedded:1',
+        source: 'docker',
+      };
       const outcome = await plan(inputs, { lab });
       expect(outcome.log).toContain(
         `(from: ${origin}), laid out as ${node.kind === 'k3s-layout' ? 'k3s' : 'MicroK8s'}`,
@@ -216,7 +233,10 @@ describe('CRI-O, for a user who may do nothing by sudo but load images by podman
   it('brings an image, moves its tag, gives it two names, and sends nothing twice', async () => {
     for (const seed of ['first', 'second']) {
       build(lab, 'docker', 'loaded:1', seed);
-      const outcome = await push({ ...inputs, images: 'loaded:1', aliases: 'localhost/loaded:1' }, { lab });
+      const outcome = await push(
+        { ...inputs, images: 'docker.io/library/loaded:1', aliases: 'localhost/loaded:1' },
+        { lab },
+      );
       expect(outcome.log).toContain('as a user who may load images by podman');
       expect(outcome.nodes[0]?.images.map(({ outcome, smoke }) => [outcome, smoke])).toEqual([
         ['sent', 'Running'],
@@ -227,7 +247,7 @@ describe('CRI-O, for a user who may do nothing by sudo but load images by podman
         expect(await criImageId(lab, node, name)).toBe(imageId('loaded:1'));
       }
     }
-    const again = await push({ ...inputs, images: 'loaded:1' }, { lab });
+    const again = await push({ ...inputs, images: 'docker.io/library/loaded:1' }, { lab });
     expect(again.outputs).toMatchObject({ changed: 'false', 'bytes-sent': '0' });
   });
 
@@ -245,7 +265,7 @@ describe('CRI-O, for a user who may do nothing by sudo but load images by podman
       { input: script },
     );
     try {
-      const outcome = await push({ ...inputs, images: 'loaded:2' }, { lab });
+      const outcome = await push({ ...inputs, images: 'docker.io/library/loaded:2' }, { lab });
       expect(outcome.nodes[0]?.error).toMatchObject({
         code: 'VERIFY_FAILED',
         message: expect.stringMatching(/podman reports image ID sha256:\w+, CI built/),
@@ -289,7 +309,12 @@ describe('CRI-O, for a user who may do nothing by sudo but load images by podman
   it('is nobody on a node with containerd', async () => {
     const other = lab.nodes.find(({ kind }) => kind === 'containerd') ?? expect.unreachable();
     const outcome = await push(
-      { ...inputs, nodes: `${other.address}=${other.name}`, 'ssh-user': 'nosudo', images: 'loaded:1' },
+      {
+        ...inputs,
+        nodes: `${other.address}=${other.name}`,
+        'ssh-user': 'nosudo',
+        images: 'docker.io/library/loaded:1',
+      },
       { lab },
     );
     expect(outcome.nodes[0]?.error?.code).toBe('SUDO_REFUSED');

@@ -145,8 +145,14 @@ async function lookedAt(held: Held, { hasPinned = false } = {}) {
   const node = answeringNode(script => holds(script, held));
   node.hasPinned = hasPinned;
   node.images = [
-    { reference: APP, image: { imageId: id('a'), platform: AMD64 }, isSandbox: false, outcome: 'sent' },
-    { reference: PAUSE, image: { imageId: id('b'), platform: AMD64 }, isSandbox: true, outcome: 'present' },
+    { reference: APP, image: { imageId: id('a'), platform: AMD64 }, spelling: APP, isSandbox: false, outcome: 'sent' },
+    {
+      reference: PAUSE,
+      image: { imageId: id('b'), platform: AMD64 },
+      spelling: PAUSE,
+      isSandbox: true,
+      outcome: 'present',
+    },
   ].map(image => ({ ...image, estimate: { bytes: 0, isExact: true }, bytesSent: 0 }) as unknown as NodeImage);
   const error = await lookLast(node, RUN).then(
     () => undefined,
@@ -198,5 +204,55 @@ describe('the last look of a push', () => {
     const { node } = await lookedAt({ [APP]: { imageId: id('a') }, [PAUSE]: pause });
     for (const image of node.images) image.outcome = 'restored';
     expect(nodeReport(node).images.map(({ isHeld }) => isHeld)).toEqual([false, false]);
+  });
+});
+
+describe('a name that pods write short, on a node with CRI-O', () => {
+  const crio = { runtime: { name: 'cri-o', version: '1.36.2' } } as const;
+  const config = 'system /etc/containers/registries.conf\nread\nunqualified-search-registries = ["registry.example"]';
+  const short = expectation(APP, 'a', { spellings: ['app:1'] });
+
+  async function asked(word: string, held: readonly string[]) {
+    const node = answeringNode(script => {
+      if (script.text.includes('tell system')) return { 'file 0': config, 'name 0': word };
+      const references = script.variable('REFERENCES').split('\n');
+      const sections = references.map((reference, number): Record<string, string> => {
+        const asked = script.variable('SPELLINGS').split('\n')[number] ?? '';
+        const answer = { status: { id: 'a'.repeat(64) } };
+        return held.includes(reference)
+          ? {
+              [`config ${number}`]: JSON.stringify(AMD64),
+              [`cri ${number}`]: held.includes(asked) ? JSON.stringify(answer) : '',
+            }
+          : {};
+      });
+      return Object.assign({}, ...sections);
+    }, crio);
+    const error = await checkNode(node, [short], 'DRIFT', RUN).then(
+      () => undefined,
+      (thrown: SideloadError) => thrown,
+    );
+    return { error, drift: node.seen.map(({ spelling, reference, drift }) => [reference, spelling, drift]) };
+  }
+
+  it('is missing when what it means there is, although the full name is there', async () => {
+    const { error, drift } = await asked('absent', [APP]);
+    expect(error?.message).toContain('registry.example/app:1: the runtime does not have it');
+    expect(drift).toEqual([
+      [APP, APP, undefined],
+      ['registry.example/app:1', 'app:1', 'missing'],
+    ]);
+  });
+
+  it('is missing when CRI-O does not find it by the short name, whatever lies under the reference', async () => {
+    const { drift } = await asked('absent', [APP, 'registry.example/app:1']);
+    expect(drift.map(([, , one]) => one)).toEqual([undefined, 'missing']);
+    expect((await asked('held', [APP, 'registry.example/app:1', 'app:1'])).error).toBeUndefined();
+  });
+
+  it('is missing when CRI-O makes nothing of it', async () => {
+    const { error, drift } = await asked('refused rpc error: desc = short name mode is enforcing', [APP]);
+    expect(error?.message).toMatch(/no pod can start it by the name app:1: short name mode is enforcing/);
+    expect(drift).toEqual([[APP, APP, 'missing']]);
   });
 });

@@ -75,8 +75,10 @@ function node(
     facts: known,
     object,
     missing: [],
+    nameFaults: [],
     images: plans.map(plan => ({
       ...plan,
+      spelling: plan.reference,
       stage: isHeld ? undefined : 'stage:0',
       held: [],
       isWhole: false,
@@ -184,6 +186,16 @@ describe('one thing that is wrong', () => {
     } else {
       expect(found([node('w1', changes)], { isSmoked: false })).toEqual([]);
     }
+  });
+
+  it.each([
+    ['refused', 'error SHORT_NAME_REFUSED', 'error SHORT_NAME_REFUSED'],
+    ['doubtful', 'warning SHORT_NAME_DOUBTFUL', 'warning SHORT_NAME_DOUBTFUL'],
+    ['unproven', 'warning SHORT_NAME_DOUBTFUL', 'error SHORT_NAME_DOUBTFUL'],
+  ] as const)('a short name that is %s: an error when nobody will prove it', (kind, pod, none) => {
+    const nameFaults = [{ spelling: 'app:1', reference: 'docker.io/library/app:1', why: 'why', kind }];
+    expect(found([{ ...node('w1'), nameFaults }])).toEqual([`w1 ${pod}`]);
+    expect(found([{ ...node('w1'), nameFaults }], { isSmoked: false })).toEqual([`w1 ${none}`]);
   });
 
   it('a runtime without pins, where images are to be pinned', () => {

@@ -3,7 +3,7 @@ import { buildahEngine } from './buildah.ts';
 import { ctrEngine, nerdctlEngine } from './containerd.ts';
 import { dockerEngine } from './docker.ts';
 import type { Engine, EngineAnswer, FoundImage } from './engine.ts';
-import { podmanEngine } from './podman.ts';
+import { podmanEngine, podmanShortEngine } from './podman.ts';
 
 /** The engines that an image can be taken from. */
 export type EngineName = 'docker' | 'podman' | 'buildah' | 'nerdctl' | 'containerd';
@@ -32,22 +32,23 @@ export interface Found {
  * asked together: a name that both have with different images is nobody's guess. What lies in containerd is often
  * older than the build (a runner may be a node itself), so it never competes with them.
  */
-const ROUNDS: Readonly<Record<EngineName | 'auto', readonly (readonly EngineName[])[]>> = {
-  auto: [['docker', 'podman'], ['buildah'], ['nerdctl'], ['containerd']],
+const ROUNDS: Readonly<Record<EngineName | 'auto', readonly (readonly (EngineName | 'podman-short')[])[]>> = {
+  auto: [['docker', 'podman'], ['podman-short'], ['buildah'], ['nerdctl'], ['containerd']],
   docker: [['docker']],
-  podman: [['podman']],
+  podman: [['podman'], ['podman-short']],
   // One store, and podman streams out of it.
-  buildah: [['podman'], ['buildah']],
+  buildah: [['podman'], ['podman-short'], ['buildah']],
   nerdctl: [['nerdctl']],
   containerd: [['containerd']],
 };
 
-function engineOf(name: EngineName, options: EngineOptions, log: (line: string) => void): Engine {
+function engineOf(name: EngineName | 'podman-short', options: EngineOptions, log: (line: string) => void): Engine {
   const { docker = 'docker', podman = 'podman', buildah = 'buildah', nerdctl = 'nerdctl', ctr = 'ctr' } = options;
   const namespace = options.containerdNamespace;
   return {
     docker: () => dockerEngine(docker, log),
     podman: () => podmanEngine(podman, log),
+    'podman-short': () => podmanShortEngine(podman, log),
     buildah: () => buildahEngine(buildah),
     nerdctl: () => nerdctlEngine({ program: nerdctl, namespace }),
     containerd: () => ctrEngine({ program: ctr, namespace }, log),
@@ -65,35 +66,41 @@ export async function findImage(
   log: (line: string) => void,
   signal: AbortSignal,
 ): Promise<Found> {
-  const absent: string[] = [];
-  const reasons: string[] = [];
+  const absent = new Set<string>();
+  const reasons = new Set<string>();
   for (const round of ROUNDS[source]) {
     const answers = await Promise.all(
       round.map(async name => {
         const engine = engineOf(name, options, log);
-        return { engine: engine.name, answer: await engine.find(reference, signal) };
+        return { name, engine: engine.name, answer: await engine.find(reference, signal) };
       }),
     );
-    for (const { engine, answer } of answers) {
-      if (answer.state === 'absent') absent.push(engine);
-      if (answer.state === 'unavailable') reasons.push(answer.reason);
+    for (const { name, engine, answer } of answers) {
+      if (answer.state === 'absent' && name !== 'podman-short') absent.add(engine);
+      if (answer.state === 'unavailable') reasons.add(answer.reason);
     }
     const [first, second] = answers.flatMap(({ engine, answer }) => found(engine, answer));
     if (first !== undefined) {
       log(
-        [`${reference} is taken from ${first.engine}`, ...absent.map(name => `${name} lacks it`), ...reasons].join(
-          '; ',
-        ),
+        [
+          `${reference} is taken from ${first.engine}`,
+          ...[...absent].filter(name => name !== first.engine).map(name => `${name} lacks it`),
+          ...reasons,
+        ].join('; '),
       );
       return second === undefined ? first : compare(reference, first, second);
     }
   }
-  if (absent.length === 0) {
-    throw new SideloadError('SOURCE_UNAVAILABLE', `nobody can be asked for ${reference}: ${reasons.join('; ')}`);
+  if (absent.size === 0) {
+    throw new SideloadError('SOURCE_UNAVAILABLE', `nobody can be asked for ${reference}: ${[...reasons].join('; ')}`);
   }
-  throw new SideloadError('IMAGE_NOT_FOUND', [`no image ${reference} in ${absent.join(', ')}`, ...reasons].join('; '), {
-    hint: `Compare the name with \`docker images\`, \`podman images\` or \`nerdctl images\` on the runner; images that another user built, or that lie in another containerd namespace, are not seen.`,
-  });
+  throw new SideloadError(
+    'IMAGE_NOT_FOUND',
+    [`no image ${reference} in ${[...absent].join(', ')}`, ...reasons].join('; '),
+    {
+      hint: `Compare the name with \`docker images\`, \`podman images\` or \`nerdctl images\` on the runner; images that another user built, or that lie in another containerd namespace, are not seen.`,
+    },
+  );
 }
 
 function found(engine: string, answer: EngineAnswer): readonly Found[] {

@@ -1,3 +1,4 @@
+import { parseReference } from '../reference.ts';
 import { ask, type Engine, type FoundImage, readSaved, unavailable } from './engine.ts';
 import { type Inspection, parseInspection } from './inspection.ts';
 import { readInPlace } from './overlay-store.ts';
@@ -18,6 +19,25 @@ export function podmanEngine(program: string, log: (line: string) => void): Engi
       if (inspection === undefined) return unavailable(name, inspect);
       const { isPodman: _podman, directories: _places, ...facts } = inspection;
       return { state: 'found', image: { ...facts, read: podmanReader(name, program, reference, inspection, log) } };
+    },
+  };
+}
+
+/**
+ * The same for a name of Docker's hub under which podman has nothing: what was built by a short name, `app:1`, podman has as
+ * `localhost/app:1`, and a pod may have to write it in full.
+ */
+export function podmanShortEngine(program: string, log: (line: string) => void): Engine {
+  const engine = podmanEngine(program, log);
+  return {
+    name: engine.name,
+    async find(reference, signal) {
+      const { registry, repository, tag, digest } = parseReference(reference);
+      if (registry !== 'docker.io' || digest !== undefined) return { state: 'absent' };
+      const built = `localhost/${repository.replace(/^library\//, '')}:${tag ?? 'latest'}`;
+      const answer = await engine.find(built, signal);
+      if (answer.state === 'found') log(`podman has ${reference} as ${built}`);
+      return answer;
     },
   };
 }

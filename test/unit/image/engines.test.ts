@@ -307,6 +307,30 @@ describe('buildah without podman', () => {
   });
 });
 
+describe('what podman has built by a short name', () => {
+  beforeEach(async () => {
+    await engine('podman', app, ['localhost/app:v1']);
+    const answers = `*docker.io*) exit 1 ;; *image\\ *localhost/app:v1) echo '${inspection('podman', app)}' ;; save*) cat "$DIR/podman.tar"`;
+    await program('podman', `case "$*" in ${answers} ;; *) exit 1 ;; esac`);
+  });
+
+  it.each(['podman', 'auto', 'buildah'] as const)('is found by its full name, too (source: %s)', async source => {
+    const set = await open(APP, { source });
+    expect(set.images[0]).toMatchObject({ reference: APP, origin: 'podman', variants: [{ imageId: app.imageId }] });
+    expect(await storeAll(set)).toHaveLength(2);
+    expect(place.lines.join('\n')).toContain(`podman has ${APP} as localhost/app:v1`);
+  });
+
+  it('is not what docker has by the full name, nor an image of another registry', async () => {
+    await engine('docker', other);
+    expect((await open(APP)).images[0]?.variants[0]?.imageId).toBe(other.imageId);
+    expect(await failureOf(open('registry.example/app:v1', { source: 'podman' }))).toMatchObject({
+      code: 'IMAGE_NOT_FOUND',
+      message: 'no image registry.example/app:v1 in podman',
+    });
+  });
+});
+
 describe('what an engine tells of an image before it is read', () => {
   const factsOf = async (answer: object) => {
     await program('docker', `echo '${JSON.stringify([answer])}'`);

@@ -28,10 +28,16 @@ describe('the names that CRI-O looks for', () => {
   });
 
   it('a short one with an alias, there alone, with the tag that was written', () => {
-    const aliases = { app: 'registry.example/team/app', 'u/app': 'quay.example/app' };
+    const aliases = new Map([
+      ['app', 'registry.example/team/app'],
+      ['u/app', 'docker.io/app'],
+      ['reset', ''],
+    ]);
     expect(candidates('app:1', { aliases, mode: 'enforcing' })).toEqual(['registry.example/team/app:1']);
-    expect(candidates(`u/app@${DIGEST}`, { aliases })).toEqual([`quay.example/app@${DIGEST}`]);
+    expect(candidates(`u/app@${DIGEST}`, { aliases })).toEqual([`docker.io/library/app@${DIGEST}`]);
     expect(candidates('other/app:1', { aliases })).toHaveLength(2);
+    expect(candidates('reset:1', { aliases })).toHaveLength(2);
+    expect(candidates('constructor:1', { aliases })).toHaveLength(2);
   });
 
   it('none for a short one that could be several, in enforcing mode', () => {
@@ -42,6 +48,21 @@ describe('the names that CRI-O looks for', () => {
     expect(candidates('app:1', { searchRegistries: ['docker.io'], mode: 'enforcing' })).toEqual([
       'docker.io/library/app:1',
     ]);
+  });
+
+  it.each(['https://registry.example', 'registry example', 'registry.example/app:1', ''])(
+    'none where the node has %j to search',
+    search => {
+      const answer = crioCandidates('app:1', { searchRegistries: ['docker.io', search] });
+      expect(answer).toMatchObject({ candidates: [], refused: expect.stringContaining('no name of an image') });
+    },
+  );
+
+  it('none for a first part with an uppercase letter, which is a registry for Docker alone', () => {
+    expect(crioCandidates('Team/app:1', { searchRegistries: ['docker.io'] })).toMatchObject({
+      short: true,
+      candidates: [],
+    });
   });
 
   it('none for a short one where no search registry is configured', () => {

@@ -13,7 +13,16 @@ it('estimates an image once, although it has several names', () => {
   };
   const node = newNode(nodeSettings('w1'));
   const named = (reference: string, stage: string | undefined) => ({
-    ...{ reference, image, stage, isSandbox: false, held: [], isWhole: false, estimate: { bytes: 100, isExact: true } },
+    ...{
+      reference,
+      spelling: reference,
+      image,
+      stage,
+      isSandbox: false,
+      held: [],
+      isWhole: false,
+      estimate: { bytes: 100, isExact: true },
+    },
     ...({ outcome: 'none', hasMoved: false, isPinned: false, bytesSent: 0, smoke: undefined } as const),
   });
   node.images = [named('one:1', 'stage:0'), named('two:1', 'stage:0'), named('three:1', undefined)];

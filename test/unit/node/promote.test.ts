@@ -55,6 +55,7 @@ function node({ names, restored = 'before', locked = 'taken', facts = {}, image 
   one.images = [
     {
       reference: APP,
+      spelling: APP,
       image: { imageId: id('a'), platform },
       stage: STAGE,
       hasMoved: false,

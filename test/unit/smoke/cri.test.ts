@@ -115,6 +115,7 @@ async function started(answer: (script: AskedScript) => Answer, own: Partial<Cri
     node: 'w1',
     nodeName: 'w1',
     reference: `docker.io/library/${name}:1`,
+    spelling: `${name}:1`,
     imageId: IMAGE_ID,
     user: '',
   }));
@@ -149,7 +150,7 @@ const CRASHES = {
 describe('starting images by the runtime', () => {
   it('gives each image a verdict of its own, one after the other', async () => {
     const { codes, results, error, starts, removals } = await started(({ text }) =>
-      text.includes('library/app:1') ? CRASHES : RUNS,
+      text.includes('"app:1"') ? CRASHES : RUNS,
     );
     expect(error).toBeUndefined();
     expect(codes).toEqual(['SMOKE_CRASHED', undefined]);
@@ -170,7 +171,7 @@ describe('starting images by the runtime', () => {
     const { starts } = await started(() => RUNS, own);
     const [first = expect.unreachable()] = starts;
     expect(JSON.parse(first.variable('CONTAINER_CONFIG'))).toMatchObject({
-      image: { image: 'docker.io/library/app:1' },
+      image: { image: 'app:1' },
       command: ['/bin/true'],
     });
     expect(JSON.parse(first.variable('POD_CONFIG'))).toMatchObject({
@@ -195,7 +196,7 @@ describe('starting images by the runtime', () => {
     const { results } = await started(answer);
     expect(results[0]?.error).toMatchObject({
       code: 'SMOKE_IMAGE_NEVER_PULL',
-      message: expect.stringContaining('the node has localhost/app:1, the pod asks for docker.io/library/app:1'),
+      message: expect.stringContaining('the node has localhost/app:1, the pod asks for app:1'),
     });
     const mute = await started(({ text }) => (text.includes('section names') ? undefined : missing));
     expect(mute.codes).toEqual(['SMOKE_IMAGE_NEVER_PULL', 'SMOKE_IMAGE_NEVER_PULL']);

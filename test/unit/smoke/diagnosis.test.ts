@@ -8,6 +8,7 @@ const NOTHING: Evidence = {
   nodeName: 'worker-1',
   reference: 'docker.io/library/app:1',
   imageId: `sha256:${'a'.repeat(64)}`,
+  spelling: 'docker.io/library/app:1',
   pod: undefined,
   events: [],
   log: '',

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { assertUsed, containersOf, parsePodManifest } from '../../../src/smoke/manifest.ts';
+import { assertUsed, containersOf, parsePodManifest, withSpelling } from '../../../src/smoke/manifest.ts';
 import { smokePodManifest } from '../../../src/smoke/pod.ts';
 
 const POD = `
@@ -24,6 +24,14 @@ describe('a manifest', () => {
     expect(containersOf(template, 'docker.io/library/app:1')).toEqual(['app']);
     expect(containersOf(template, 'registry.example/side:2')).toEqual(['side']);
     expect(containersOf(template, 'docker.io/library/app:2')).toEqual([]);
+  });
+
+  it('gets another spelling of one of its images, and of no other', () => {
+    const images = (spelling: string) =>
+      (withSpelling(template, spelling)?.spec.containers as { image: string }[] | undefined)?.map(one => one.image);
+    expect(images('docker.io/library/app:1')).toEqual(['docker.io/library/app:1', 'registry.example/side:2']);
+    expect(images('app:1')).toEqual(['app:1', 'registry.example/side:2']);
+    expect(images('app:2')).toBeUndefined();
   });
 
   it('keeps what is the user’s, and gets what makes it a smoke pod', () => {
@@ -69,7 +77,7 @@ describe('a manifest', () => {
     ],
   ])('may be a %s', (kind, object) => {
     expect(parsePodManifest(JSON.stringify({ kind, ...object }), 'default').containers).toEqual([
-      { name: 'a', reference: 'docker.io/library/a:latest' },
+      { name: 'a', reference: 'docker.io/library/a:latest', spelling: 'a' },
     ]);
   });
 

@@ -42,7 +42,9 @@ describe('the smoke pods', () => {
     writeFileSync(file, MANIFEST);
     for (const given of [MANIFEST, file]) {
       const { smoke } = read({ 'smoke-manifest': given, 'smoke-expect': 'ready' });
-      expect(smoke?.template?.containers).toEqual([{ name: 'app', reference: 'docker.io/library/app:1' }]);
+      expect(smoke?.template?.containers).toEqual([
+        { name: 'app', reference: 'docker.io/library/app:1', spelling: 'app:1' },
+      ]);
     }
   });
 

@@ -23,6 +23,7 @@ function target(node: string): SmokeTarget {
     node,
     nodeName: `${node}.cluster`,
     reference: 'docker.io/library/app:1',
+    spelling: 'docker.io/library/app:1',
     imageId: RECORDED_IMAGE_ID,
     user: '',
   };
@@ -648,7 +649,7 @@ describe('asking the cluster beforehand', () => {
 
   it('asks once for each image, and not for each node', async () => {
     const cluster = fakeCluster();
-    const other = { ...target('worker-1'), reference: 'docker.io/library/other:1' };
+    const other = { ...target('worker-1'), spelling: 'docker.io/library/other:1' };
     await checkCluster(cluster.kubectl, [target('worker-1'), target('worker-2'), other], OPTIONS, log);
     expect(cluster.calls).toEqual([`dry-run ${FIRST}`, `dry-run ${FIRST}`]);
   });
