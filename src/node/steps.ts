@@ -225,7 +225,7 @@ export async function freeNamesOn(node: Node, references: readonly string[], sig
 }
 
 /** The names of an image as the user's own pods, his inputs or the archive write them, in this order. */
-export function writtenNames<T extends Pick<SourceImage, 'reference' | 'aliases' | 'spellings'>>(
+function writtenNames<T extends Pick<SourceImage, 'reference' | 'aliases' | 'spellings'>>(
   image: T,
   { smoke }: Pick<Settings, 'smoke'>,
 ): readonly Written<T>[] {

@@ -7,7 +7,7 @@ import type { HeldImage, Runtime, TagPair } from './runtime.ts';
 /** What crictl and docker say of an image that is not there. */
 export const NO_SUCH_IMAGE = '[Nn]o such image';
 /** What CRI-O says of a name that it can resolve to none: `inspecti` fails for it, as a pod's container does. */
-export const NO_SUCH_NAME = 'short[- ]name|unqualified-search|invalid reference';
+const NO_SUCH_NAME = 'short[- ]name|unqualified-search|invalid reference';
 export const EXIT_CODE_1 = '^exit code 1$';
 /** Matches no line. */
 export const NEVER = '.^';
