@@ -185,7 +185,7 @@ describe('CRI-O', () => {
   it.for(crio)('takes away a stage name without the image that others use ($kind)', async (node, { expect }) => {
     build(lab, 'docker', 'shared:1', 'shared');
     build(lab, 'docker', 'shared:2', 'shared');
-    for (const images of ['shared:1', 'shared:2']) {
+    for (const images of ['docker.io/library/shared:1', 'docker.io/library/shared:2']) {
       const outcome = await push(
         { ...reach(lab, [`${node.address}=${node.name}`]), images, source: 'docker' },
         { lab },
