@@ -4,7 +4,7 @@ import { dirname, join, resolve } from 'node:path';
 
 /**
  * Makes a directory, and those above it that are missing. Below some places, /proc for one, `mkdir` always says that what
- * is above is missing: with `recursive` Node 20 tries that for ever, and listens to no signal meanwhile.
+ * is above is missing: with `recursive` Node tries that for ever before its version 26, and listens to no signal meanwhile.
  */
 export async function makeDirectory(path: string, options: { readonly mode?: number } = {}): Promise<void> {
   try {
@@ -45,9 +45,13 @@ export function directoryFault(path: string): string | undefined {
     rmdirSync(mkdtempSync(join(nearest, '.kube-sideload-')));
     return undefined;
   } catch (thrown) {
-    return `cannot be written: ${nearest} (${(thrown as NodeJS.ErrnoException).code})`;
+    const code = (thrown as NodeJS.ErrnoException).code ?? '';
+    // Room can be made, and whoever writes says so better.
+    return FULL.has(code) ? undefined : `cannot be written: ${nearest} (${code})`;
   }
 }
+
+const FULL: ReadonlySet<string> = new Set(['ENOSPC', 'EDQUOT']);
 
 /** `undefined` for what is not there, as what would be below a file. */
 export function statOf(path: string): Stats | undefined {

@@ -8,6 +8,8 @@ import type { Run } from './run.ts';
 
 const RENEW_AFTER_MS = (LEASE_SECONDS / 4) * 1000;
 const ASK_AGAIN_MS = 1000;
+/** From then on it is told after twice the time that who has the lock is still waited for. */
+const TELL_AFTER_MS = 20_000;
 
 /** The locks of a run on all of its nodes. */
 export interface Locks {
@@ -52,6 +54,7 @@ export function locksOf(nodes: () => readonly Node[], run: Run, log: (line: stri
 
   async function waitFor(node: Node, begunAtMs: number, timeoutMs: number): Promise<void> {
     let holder: string | undefined;
+    let tellAfterMs = 0;
     for (;;) {
       const refusal = await ask(node);
       if (refusal === undefined) {
@@ -61,9 +64,11 @@ export function locksOf(nodes: () => readonly Node[], run: Run, log: (line: stri
       if (waitedMs >= timeoutMs) {
         throw lockedBy(refusal, `and still does after ${formatDuration(waitedMs)}`);
       }
-      if (holder !== refusal.run) {
+      if (holder !== refusal.run || waitedMs >= tellAfterMs) {
+        const since = holder === refusal.run ? `, ${formatDuration(waitedMs, 0)}` : '';
         holder = refusal.run;
-        log(`${node.settings.label}: waiting for run ${holder}, which has locked ${refusal.reference}`);
+        tellAfterMs = Math.max(TELL_AFTER_MS, 2 * waitedMs);
+        log(`${node.settings.label}: waiting for run ${holder}, which has locked ${refusal.reference}${since}`);
       }
       const waitMs = Math.min(ASK_AGAIN_MS * (0.75 + Math.random() / 2), timeoutMs - waitedMs);
       await pause(waitMs, run.signal);

@@ -364,6 +364,13 @@ const ROWS: readonly Row[] = [
     runtimes('lock', 'containerd,crio', 'runs out, and the next job first puts back'),
   ],
   [
+    'the locks that go although nothing else can be done',
+    'src/node/steps.ts',
+    'await within(LET_GO_MS, undefined, signal => releaseLocks(node, runId, signal)).catch(() => {});',
+    'void LET_GO_MS;',
+    runtimes('limits', 'containerd,containerd-1.7,crio', 'its locks are let go'),
+  ],
+  [
     'the end of the wait for a lock',
     'src/locks.ts',
     'throw lockedBy(refusal, `and still does',

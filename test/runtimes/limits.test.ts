@@ -29,12 +29,14 @@ function inputs(nodes: readonly LabNode[], more: Inputs): Inputs {
 }
 
 /** Has a client program hang for what the pattern matches. */
-async function hang(node: LabNode, program: string, pattern: string): Promise<void> {
+async function hang(node: LabNode, program: string, pattern: string): Promise<() => Promise<void>> {
   const undo = await replaceProgram(node, program, pattern, `exec ${HANG}`);
-  onTestFinished(async () => {
+  const end = async () => {
     await undo();
     await endHanging(node);
-  });
+  };
+  onTestFinished(end);
+  return end;
 }
 
 /** Minutes are seconds, except for the nodes: a login gets its time. */
@@ -71,7 +73,8 @@ it('what hangs on a node ends in time, its locks are let go, and the others get 
       layers: [{ files: { 'etc/release': name } }],
     });
   const [tagged, imported] = await Promise.all([image('hangs-when-moved'), image('hangs-when-imported')]);
-  await hang(moving, 'ctr', '*images\\ tag*');
+  // What was staged can't be removed either: that holds nobody's locks up.
+  const undo = await hang(moving, 'ctr', '*images\\ tag*|*images\\ rm*');
   await hang(importing, 'ctr', '*images\\ import\\ *-');
   const job = (nodes: readonly LabNode[], archive: string) =>
     push(inputs(nodes, { archive, 'connect-timeout': '5m' }), { lab, ...FAST });
@@ -88,5 +91,10 @@ it('what hangs on a node ends in time, its locks are let go, and the others get 
   expect(sent.nodes, sent.log).toMatchObject([{ error: { code: 'NODE_SILENT' } }]);
   expect(sent.log).toMatch(/importing \S+hangs-when-imported:1: no progress for 5 min \d s/);
 
+  const left = await leftOnNode(lab);
+  expect(left.filter(line => !line.startsWith(`${moving.name}: kube-sideload.invalid/`))).toEqual([]);
+  await undo();
+  const names = "ctr -n k8s.io images ls -q | grep '^kube-sideload'";
+  await enter(moving, ['sh', '-c', `${names} | xargs -r ctr -n k8s.io images rm --sync`]);
   expect(await leftOnNode(lab)).toEqual([]);
 });
