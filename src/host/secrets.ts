@@ -50,7 +50,7 @@ export function secretStore(announce: (line: string) => void = () => {}): Secret
 
 /** As it is, as it is shown, and as programs encode what they quote. */
 function formsOf(line: string): readonly string[] {
-  const quoted = [line, JSON.stringify(line).slice(1, -1)];
+  const quoted = [line, line.trim(), JSON.stringify(line).slice(1, -1)];
   const forms = [...quoted, ...quoted.map(harmless)];
   const encoded = [encodeURIComponent(Buffer.from(line).toString()), Buffer.from(line).toString('base64')];
   return [...forms, ...(line.length < LEAST_CHARACTERS ? [] : encoded)].filter(form => form !== '');

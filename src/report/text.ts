@@ -21,14 +21,14 @@ export function wrap(text: string, columns: number): readonly string[] {
  *   characters, marks of direction, whatever Unicode calls ignorable, and its own ends of lines. GitHub’s runner ignores
  *   these too where it looks for `::` and `##[`: it compares as people read (actions/runner: ActionCommand.cs).
  * - `##[command]` counts anywhere in a line on GitHub, Gitea and Azure (`##vso[`), `##teamcity[` does on TeamCity: torn
- *   apart, as is `::command::` at the beginning of a line, behind any blanks.
+ *   apart, as is `::command::` at the beginning of a line, behind any blanks; `::1` is an address.
  */
 export function harmless(text: string): string {
   return text
     .replaceAll(SEQUENCES, '')
     .replaceAll(UNSEEN, '')
     .replaceAll(/##(?=\w*\[)/g, '## ')
-    .replaceAll(/^(?=[\t\p{Zs}]*::)/gmu, '| ');
+    .replaceAll(/^(?=[\t\p{Zs}]*::.*::)/gmu, '| ');
 }
 
 // Each part ends at the next control character: no text takes longer than its length.

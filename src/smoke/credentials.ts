@@ -1,5 +1,5 @@
-import { parseDocument } from 'yaml';
 import { asObject } from '../image/json.ts';
+import { readYaml } from '../yaml.ts';
 
 /** How the fields are named that hold a secret (kubeconfig v1: AuthInfo; `config` of its auth providers; variables of plugins). */
 const SECRET = /token|password|passphrase|secret|key-data|credential/i;
@@ -11,11 +11,11 @@ const FILE = /file$|path$/i;
  * the log. Of a text that is no YAML, every line.
  */
 export function credentialsOf(kubeconfig: string): readonly string[] {
-  const document = parseDocument(kubeconfig, { logLevel: 'silent' });
-  if (document.errors.length > 0) {
+  const documents = readYaml(kubeconfig);
+  if (documents.some(({ faults }) => faults.length > 0)) {
     return [kubeconfig];
   }
-  const secrets = secretsIn(document.toJS(), '');
+  const secrets = documents.flatMap(({ value }) => secretsIn(value, ''));
   return [...new Set([...secrets, ...secrets.flatMap(linesOf), ...secrets.flatMap(decoded)])];
 }
 

@@ -38,6 +38,28 @@ const PINNING = 'containerd,containerd-1.7,containerd-1.6,crio,docker';
 type Row = readonly [without: string, file: string, text: string, replacement: string, by: Tests];
 
 const ROWS: readonly Row[] = [
+  // What others say.
+  [
+    'tearing old commands apart',
+    'src/report/text.ts',
+    ".replaceAll(/##(?=\\w*\\[)/g, '## ')",
+    '',
+    unit('hostile-texts', 'an old command within a line is a text and nothing else in a log of GitHub’s'),
+  ],
+  [
+    'the search for secrets after what is not seen has gone',
+    'src/host/secrets.ts',
+    'harmless(text),\n      );',
+    'text,\n      );',
+    unit('hostile-texts', 'secrets are found after what is not seen has gone'),
+  ],
+  [
+    'the record’s own way through it',
+    'src/report/report.ts',
+    'return WORDED.has(field) ? redact(value) : harmless(value);',
+    'return value;',
+    unit('report/publish', 'keeps secrets out of outputs and the document'),
+  ],
   // The story.
   [
     'the errors of the preflight',

@@ -149,6 +149,7 @@ it('a terminal in which lines change shows no more of them than there are', () =
 it('words stay as they are', () => {
   const said = 'ärger: 10 % of /var/lib (ext4) — “no space”; see app::main() and #4 [x]\n  a:\tb — 日本語 ✔ 🙂';
   expect(harmless(said)).toBe(said);
+  expect(harmless('::1\n [::1]:22 and ::ffff:10.0.0.1')).toBe('::1\n [::1]:22 and ::ffff:10.0.0.1');
   expect(markdownText('docker.io/library/app:1')).toBe('docker.io/library/app:1');
   expect(markdownSentence('Raise `smoke-timeout`, or wait.')).toBe('Raise <code>smoke-timeout</code>, or wait.');
 });
