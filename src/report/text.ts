@@ -45,20 +45,26 @@ const UNSEEN = /(?![\n\t])[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}\p{Default_Ignorable_Co
  * something is written as an entity, which never does (CommonMark: entity references).
  */
 export function markdownText(text: string): string {
-  const line = harmless(text).replaceAll(/\s+/g, ' ');
-  return isPlain(line) ? line : `<code>${entities(line)}</code>`;
+  const line = inOneLine(text);
+  // One tilde, as in Debian's versions, strikes nothing out.
+  return isPlain(line.replace(/(?<=\w)~(?=\w)/, '')) ? line : markdownCode(line);
 }
 
 /** A sentence of ours, with backticks around code, and with words of others in it. */
 export function markdownSentence(text: string): string {
-  return harmless(text)
+  const wordsOf = (part: string) => part.split(' ').map(word => (isPlain(word) ? word : markdownCode(word)));
+  return inOneLine(text)
     .split('`')
-    .map((part, index) => (index % 2 === 1 ? markdownCode(part) : part.split(/(\s+)/).map(markdownText).join('')))
+    .map((part, index) => (index % 2 === 1 ? markdownCode(part) : wordsOf(part).join(' ')))
     .join('');
 }
 
-function markdownCode(text: string): string {
-  return text === '' ? '' : `<code>${entities(text.replaceAll(/\s+/g, ' '))}</code>`;
+function inOneLine(text: string): string {
+  return harmless(text).replaceAll(/\s+/g, ' ');
+}
+
+function markdownCode(line: string): string {
+  return line === '' ? '' : `<code>${entities(line)}</code>`;
 }
 
 /** Words that Markdown leaves alone, and what GitHub makes of it: addresses, emoji, commits, issues. */

@@ -151,7 +151,9 @@ it('words stay as they are', () => {
   expect(harmless(said)).toBe(said);
   expect(harmless('::1\n [::1]:22 and ::ffff:10.0.0.1')).toBe('::1\n [::1]:22 and ::ffff:10.0.0.1');
   expect(markdownText('docker.io/library/app:1')).toBe('docker.io/library/app:1');
-  expect(markdownSentence('Raise `smoke-timeout`, or wait.')).toBe('Raise <code>smoke-timeout</code>, or wait.');
+  expect(markdownText('containerd 2.1.4~ds2-6+b1')).toBe('containerd 2.1.4~ds2-6+b1');
+  expect(markdownText('a~b c~d')).toBe('<code>a&#126;b c&#126;d</code>');
+  expect(markdownSentence('Raise `smoke-timeout`,\nor wait.')).toBe('Raise <code>smoke-timeout</code>, or wait.');
 });
 
 it('a long text takes no longer than its length', () => {
