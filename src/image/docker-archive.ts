@@ -61,14 +61,18 @@ async function readVariant({ entries, read, configs }: Reading, manifest: JsonOb
   const configFile = findFile(entries, configName);
   if (configFile === undefined) throw missingFrom(entries, `the image config ${shownName(configName)}`);
   const config = await read(configName, configFile);
-  const parsed = configs.get(config) ?? parsedConfig(config, configName, label);
-  configs.set(config, parsed);
-  const { imageId, platform, user, diffIds } = parsed;
+  const known = configs.get(config);
+  const imageId = known?.imageId ?? digestOf(config);
+  // What is not the config that its name says is damaged, whatever can be read of it:
   // `HEX.json` (docker, podman), `blobs/sha256/HEX` (docker 25 and later), `sha256:HEX` (kaniko, ggcr).
   const claimed = digestFromHex(/([0-9a-f]{64})(?:\.json)?$/.exec(configName)?.[1] ?? '');
   if (claimed !== undefined && claimed !== imageId) {
     throw new SideloadError('ARCHIVE_CORRUPT', `the image config in ${label} should be ${claimed} and is ${imageId}`);
   }
+  const what = `the image config ${shownName(configName)} in ${label}`;
+  const parsed = known ?? { ...parseConfig(config, what), imageId };
+  configs.set(config, parsed);
+  const { platform, user, diffIds } = parsed;
   if (layerNames.length !== diffIds.length) {
     throw new SideloadError(
       'ARCHIVE_INVALID',
@@ -82,8 +86,4 @@ async function readVariant({ entries, read, configs }: Reading, manifest: JsonOb
     return { diffId, name: `${shownName(name)} in ${label}`, file };
   });
   return { platform, imageId, config, user, layers };
-}
-
-function parsedConfig(config: Buffer, name: string, label: string): ParsedConfig {
-  return { ...parseConfig(config, `the image config ${shownName(name)} in ${label}`), imageId: digestOf(config) };
 }
