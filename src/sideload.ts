@@ -17,6 +17,7 @@ import {
   type Node,
   newNode,
   nodeReport,
+  noteError,
   onEach,
   ready,
   shortId,
@@ -325,7 +326,7 @@ export async function sideload(settings: Settings, host: Host, run: Run): Promis
   await Promise.all(
     nodes.map(node =>
       leaveNode(node, settings, ssh, run.id).catch((thrown: unknown) => {
-        node.error ??= toSideloadError(thrown, node.settings.label);
+        noteError(node, toSideloadError(thrown, node.settings.label));
       }),
     ),
   );

@@ -96,6 +96,8 @@ export interface Node {
   retention: readonly RetentionReport[] | undefined;
   /** The first error; nothing more is tried on the node after it. */
   error: SideloadError | undefined;
+  /** What went wrong there besides, such as when it was put in order after the first error. */
+  otherErrors: readonly SideloadError[];
 }
 
 export function newNode(settings: NodeSettings): Node {
@@ -120,7 +122,19 @@ export function newNode(settings: NodeSettings): Node {
     seen: [],
     retention: undefined,
     error: undefined,
+    otherErrors: [],
   };
+}
+
+/** Notes an error of a node; after the first one what is another fault than those before. */
+export function noteError(node: Node, error: SideloadError): void {
+  if (node.error === undefined) {
+    node.error = error;
+  } else if (
+    [node.error, ...node.otherErrors].every(({ code, message }) => code !== error.code || message !== error.message)
+  ) {
+    node.otherErrors = [...node.otherErrors, error];
+  }
 }
 
 /** A node that has been connected to and probed. */
@@ -206,7 +220,7 @@ export function describeImage({ reference, spelling, image, stage, held }: NodeI
 }
 
 export function nodeReport(node: Node): NodeReport {
-  const { settings, machine, facts, images, findings, seen, retention, error } = node;
+  const { settings, machine, facts, images, findings, seen, retention, error, otherErrors } = node;
   return {
     node: settings.label,
     address: `${settings.host}:${settings.port}`,
@@ -221,6 +235,7 @@ export function nodeReport(node: Node): NodeReport {
     findings,
     retention,
     error: error === undefined ? undefined : errorReport(error),
+    ...(otherErrors.length > 0 && { otherErrors: otherErrors.map(errorReport) }),
   };
 }
 

@@ -6,7 +6,7 @@ import { type Kept, keepScript, keptNames, parseKept, restoreScript } from '../r
 import type { Settings } from '../settings.ts';
 import type { SshTransport } from '../ssh/transport.ts';
 import { type Refusal, renewLocks, takeLocks } from './lock.ts';
-import { type Node, type NodeImage, nameOf, notingError, ready } from './node.ts';
+import { type Node, type NodeImage, nameOf, noteError, notingError, ready } from './node.ts';
 import { unpinOf } from './pin.ts';
 import { forgetNoted } from './retention.ts';
 import { CHANGE_MS, runScript } from './script.ts';
@@ -127,8 +127,9 @@ export async function restoreImages(
     if (now !== undefined) {
       const message = `${image.reference} is not put back: it names ${now}, which somebody else has put there meanwhile`;
       image.outcome = 'changed';
-      image.error ??= new SideloadError('CHANGED_SINCE', message, { node: label });
-      node.error ??= image.error;
+      const changed = new SideloadError('CHANGED_SINCE', message, { node: label });
+      image.error ??= changed;
+      noteError(node, changed);
       log(`${label}: ${message}`);
       continue;
     }
@@ -138,8 +139,9 @@ export async function restoreImages(
       image.outcome = 'restored';
     } else {
       const message = `${image.reference} still names the new image, or none: ${fault}`;
+      const before = image.error;
       image.error = new SideloadError('RESTORE_FAILED', message, { node: label });
-      node.error ??= image.error;
+      for (const error of [before, image.error].filter(one => one !== undefined)) noteError(node, error);
       log(`${label}: ${message}`);
     }
   }

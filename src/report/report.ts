@@ -121,6 +121,10 @@ const NodeSchema = v.pipe(
       v.description('What became of what had been put there before; absent when that was not looked at.'),
     ),
     error: v.optional(ErrorSchema),
+    otherErrors: v.pipe(
+      v.optional(list(ErrorSchema)),
+      v.description('What went wrong there besides, such as when it was put in order after the first error.'),
+    ),
   }),
   v.readonly(),
   v.description('What became of one node.'),
@@ -323,12 +327,12 @@ export function stoppingErrors({ error, otherErrors = [] }: Report): readonly Er
 }
 
 /** What went wrong on a node, and with each of its images when that is something else. */
-function nodeErrors({ error, images }: NodeReport): readonly ErrorReport[] {
+function nodeErrors({ error, otherErrors = [], images }: NodeReport): readonly ErrorReport[] {
   // What a look has found is told of the node in one message with a line for each image.
   const isTold = ({ code, message }: ErrorReport) =>
     code === error?.code && error.message.split('\n').includes(message);
   const own = images.flatMap(image => (image.error === undefined || isTold(image.error) ? [] : [image.error]));
-  const all = [...(error === undefined ? [] : [error]), ...own];
+  const all = [...(error === undefined ? [] : [error]), ...own, ...otherErrors];
   return [...new Map(all.map(one => [keyOf(one), one])).values()];
 }
 

@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest';
+import { SideloadError } from '../../../src/errors.ts';
 import type { NodeFacts } from '../../../src/node/facts.ts';
 import type { NodeImage } from '../../../src/node/node.ts';
 import { promoteImages, restoreImages, settleLeft } from '../../../src/node/promote.ts';
@@ -163,6 +164,17 @@ describe('a reference that is put back', () => {
     });
     expect(one.error?.code).toBe('RESTORE_FAILED');
     expect(kinds).not.toContain('forget');
+  });
+
+  it('that cannot be put back leaves what the job failed of first, and is told besides', async () => {
+    const crashed = new SideloadError('SMOKE_CRASHED', 'exit code 1');
+    const pulled = new SideloadError('PULL_FORCED', 'ErrImagePull');
+    const { node: one } = await restored({ names: ['a'], image: { ...moved, error: pulled } }, { error: crashed });
+    expect([one.error, ...one.otherErrors].map(error => error?.code)).toEqual([
+      'SMOKE_CRASHED',
+      'PULL_FORCED',
+      'RESTORE_FAILED',
+    ]);
   });
 
   it('is gone again when it was not there before', async () => {

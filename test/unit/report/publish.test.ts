@@ -110,12 +110,14 @@ describe('a run that failed', () => {
       { ...image, reference: 'docker.io/library/web:1', error: pulled },
     ] as NodeReport['images'];
     const full = { node: 'w2', severity: 'error', code: 'DISK_FULL', message: 'full', hint: 'Make room.' } as const;
-    const nodes = [nodeReport('w1', { images, error: crashed }), { ...failedNode('w2'), findings: [full] }];
+    const left = { code: 'RESTORE_FAILED', message: 'app:1 still names the new image', hint: 'Push.' } as const;
+    const w1 = nodeReport('w1', { images, error: crashed, otherErrors: [left] });
+    const nodes = [w1, { ...failedNode('w2'), findings: [full] }];
     const host = await published(report(nodes, { error, otherErrors: [other] }));
     expect(host.calls.at(-1)).toBe(
-      'fail No such image [IMAGE_NOT_FOUND]; The Kubernetes API does not answer [CLUSTER_UNREACHABLE]; 2 of 2 nodes failed: w1 [SMOKE_CRASHED, PULL_FORCED], w2 [SSH_UNREACHABLE, DISK_FULL]',
+      'fail No such image [IMAGE_NOT_FOUND]; The Kubernetes API does not answer [CLUSTER_UNREACHABLE]; 2 of 2 nodes failed: w1 [SMOKE_CRASHED, PULL_FORCED, RESTORE_FAILED], w2 [SSH_UNREACHABLE, DISK_FULL]',
     );
-    for (const { code, message, hint } of [error, other, crashed, pulled]) {
+    for (const { code, message, hint } of [error, other, crashed, pulled, left]) {
       expect(
         callsOf(host, 'error').filter(call => call.includes(`${message}\nNext step: ${hint} [${code}]`)),
       ).toHaveLength(1);
