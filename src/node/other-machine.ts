@@ -56,11 +56,14 @@ function listOf(addresses: readonly string[]): string {
   return `${addresses.slice(0, SHOWN).join(', ')}${addresses.length > SHOWN ? ' and others' : ''}`;
 }
 
+/** With kube-proxy's IPVS mode a node has the addresses of all services. Of more than this none is told: some would be left out. */
+const MOST = 4096;
+
 /** Addresses as `/proc/net` has them: IPv4 with dots, IPv6 as 32 hexadecimal digits; those of the loopback tell nothing. */
 export function parseAddresses(text: string): readonly string[] {
   const addresses = text
     .split(/\s+/)
     .map(word => (/^[0-9a-f]{32}$/.test(word) ? word.replace(/(.{4})(?!$)/g, '$1:') : word));
   const own = addresses.filter(word => isIP(word) > 0 && !/^127\.|^0\.|^(0000:){7}0001$|^fe[89ab]/.test(word));
-  return [...new Set(own)].slice(0, 256);
+  return own.length > MOST ? [] : [...new Set(own)];
 }

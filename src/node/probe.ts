@@ -38,7 +38,7 @@ section machine; uname -m
 section identity; { cat /proc/sys/kernel/random/boot_id && readlink /proc/self/ns/pid && uname -n; } 2>/dev/null
 section machine-id; cat /etc/machine-id 2>/dev/null || cat /var/lib/dbus/machine-id 2>/dev/null
 section addresses
-{ sed -n '/|-- /{s/.*|-- //;h;};/host LOCAL/{g;p;}' /proc/net/fib_trie | sort -u; cut -d ' ' -f 1 /proc/net/if_inet6; } 2>/dev/null
+{ sed -n '/|-- /{s/.*|-- //;h;};/host LOCAL/{g;p;}' /proc/net/fib_trie | sort -u; cut -d ' ' -f 1 /proc/net/if_inet6; } 2>/dev/null | head -n 8192
 
 kubelet=
 for process in /proc/[0-9]*; do

@@ -56,5 +56,7 @@ describe('a machine', () => {
 it('the addresses of a machine are those of /proc/net, without what every machine has, and nothing else', () => {
   const text =
     '10.0.0.11\n127.0.0.1\n10.0.0.11\nfe800000000000000000000000000001\n00000000000000000000000000000001\nfd00000000000000000000000000000b\n$(id) 999.1.1.1';
+  const many = Array.from({ length: 5000 }, (_, index) => `10.1.${index >> 8}.${index & 255}`);
+  expect(parseAddresses(many.join('\n'))).toEqual([]);
   expect(parseAddresses(text)).toEqual(['10.0.0.11', 'fd00:0000:0000:0000:0000:0000:0000:000b']);
 });
