@@ -133,7 +133,10 @@ function refine({ code, message }: FailedVerdict, evidence: Evidence): Refined {
 }
 
 /** What the run has seen itself, compared with what the kubelet says; `undefined` when that explains nothing. */
-function proof(code: ErrorCode, { nodeName, imageId, proven }: Evidence): Omit<Refined, 'code'> | undefined {
+function proof(
+  code: ErrorCode,
+  { nodeName, reference, spelling, imageId, proven }: Evidence,
+): Omit<Refined, 'code'> | undefined {
   if (proven === undefined) {
     return undefined;
   }
@@ -164,6 +167,12 @@ function proof(code: ErrorCode, { nodeName, imageId, proven }: Evidence): Omit<R
   if (code === 'SMOKE_IMAGE_NEVER_PULL' && credentialPolicy !== 'NeverVerifyPreloadedImages') {
     const cause = `${seen}, and it is there still: the kubelet’s imagePullCredentialsVerificationPolicy, ${credentialPolicy}, keeps pods from it`;
     return { cause, hint: ERRORS.IMAGE_CREDENTIALS_POLICY.hint };
+  }
+  if (normalise(spelling) !== reference) {
+    return {
+      cause: `${seen} as ${reference}, and it is there still: the pod writes ${spelling}, which the runtime takes for another name`,
+      hint: `Write ${reference} in the pods and in \`images\`.`,
+    };
   }
   return {
     cause: `${seen}, and the runtime behind ${socket} has it still: the kubelet of ${nodeName} asks another runtime, or runs on another machine`,

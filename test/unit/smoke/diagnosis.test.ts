@@ -125,6 +125,13 @@ describe('an image that a kubelet does not find, and this run has seen', () => {
     expect(error.hint).toMatch(hint);
   });
 
+  it('has a short name that is looked up elsewhere', () => {
+    const short = { ...NOTHING, reference: 'localhost/app:1', spelling: 'app:1', proven };
+    const error = diagnose(never, short);
+    expect(error.message).toContain(`${seen} as localhost/app:1, and it is there still: the pod writes app:1`);
+    expect(error.hint).toContain('localhost/app:1');
+  });
+
   it('or finds another one in its place, is told likewise', () => {
     const other = fail('SMOKE_OTHER_IMAGE', 'the kubelet started image sha256:bb');
     const moved = diagnose(other, { ...NOTHING, proven: { ...proven, now: 'sha256:bb' } });
