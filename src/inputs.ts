@@ -200,7 +200,7 @@ export const INPUTS = {
   atomic: {
     type: { oneOf: ['true', 'false'] },
     default: 'true',
-    help: 'All nodes or none: when a node fails after references have moved, its smoke pod included, every node gets back what its references named before. `false` leaves the new image on the nodes that are fine, and the job still fails.',
+    help: 'All nodes or none: when a node fails after references have moved, its smoke pod included, every node gets back what its references named before; what fails after that, while old releases (`keep`) or old pins go, puts nothing back. `false` leaves the new image on the nodes that are fine, and the job still fails.',
   },
   pin: {
     type: { oneOf: ['true', 'false'] },

@@ -317,6 +317,9 @@ export async function sideload(settings: Settings, host: Host, run: Run): Promis
     });
     changed = nodes.some(node => node.images.some(image => image.hasMoved && image.outcome !== 'restored'));
   } else {
+    if (hasFailed && isSettled) {
+      host.info('nothing is put back, as what was there before may be gone: the nodes keep what was proven on them');
+    }
     settle();
   }
   await images?.close();

@@ -201,6 +201,7 @@ describe('a job whose smoke pods have passed', () => {
     );
     expect(errorsOf(outcome), outcome.log).toEqual(['CHANGED_SINCE', undefined]);
     expect(outcome.log).not.toContain('Put back what the references named');
+    expect(outcome.log).toContain('nothing is put back, as what was there before may be gone');
     expect(await Promise.all(some.map(node => idOn(node, second.reference)))).toEqual([undefined, second.id]);
     expect(outcome.outputs).toMatchObject({ images: '', changed: 'true' });
     await remove(crio, second.reference);
