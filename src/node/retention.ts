@@ -102,14 +102,14 @@ export async function retainImages(
   // A container may have been made from another name of the same image.
   const ids = [...used.names].flatMap(name => held.get(name)?.imageId ?? []);
   const fates = decide(entries, held, { names: used.names, ids: new Set([...used.ids, ...ids]) }, keep);
-  const noted = (isRemoved: boolean) =>
+  const noted = (isGone: (reference: string) => boolean) =>
     fates.map(({ entry: { reference, imageId, placedAt }, fate }) => ({
       reference,
       imageId,
       placedAt: new Date(placedAt * 1000).toISOString(),
-      fate: fate !== 'remove' ? fate : isRemoved ? ('removed' as const) : ('removable' as const),
+      fate: fate !== 'remove' ? fate : isGone(reference) ? ('removed' as const) : ('removable' as const),
     }));
-  node.retention = noted(false);
+  node.retention = noted(() => false);
   if (isDryRun) {
     return;
   }
@@ -118,14 +118,23 @@ export async function retainImages(
     const names = old.map(({ reference }) => reference);
     const pinned = old.filter(({ isPinned }) => isPinned).map(({ reference }) => reference);
     await unpinImages(node, pinned, run.id, run.signal);
-    await runScript(
-      connection,
-      forget(namesOf(node), facts, names),
-      run.signal,
-      'removing old releases',
-      CHANGE_MS + names.length * REMOVE_ONE_MS,
-    );
-    const still = await namesOn(node, names, run.signal);
+    const [forgotten] = await Promise.allSettled([
+      runScript(
+        connection,
+        forget(namesOf(node), facts, names),
+        run.signal,
+        'removing old releases',
+        CHANGE_MS + names.length * REMOVE_ONE_MS,
+      ),
+    ]);
+    const still = await namesOn(node, names, run.signal).catch((thrown: unknown) => {
+      throw forgotten.status === 'rejected' ? forgotten.reason : thrown;
+    });
+    // Also of a removal that stopped half-way it is known what went.
+    node.retention = noted(reference => !still.includes(reference));
+    if (forgotten.status === 'rejected') {
+      throw forgotten.reason;
+    }
     if (still.length > 0) {
       throw new SideloadError('REMOTE_COMMAND_FAILED', `removed, and there all the same: ${still.join(', ')}`);
     }
@@ -138,7 +147,6 @@ export async function retainImages(
     );
     await runScript(connection, script, run.signal, NOTING);
   }
-  node.retention = noted(true);
 }
 
 /** Which of these names the node's runtime has, in its own words: its silence is no answer. */

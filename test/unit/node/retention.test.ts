@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import type { Node, NodeImage } from '../../../src/node/node.ts';
-import { noteImages, retainImages } from '../../../src/node/retention.ts';
+import { forgetNoted, noteImages, retainImages } from '../../../src/node/retention.ts';
 import { type Answer, type AskedScript, answeringNode, holds } from './answering.ts';
 
 const RUN = { id: 't4y1q2abcdef', scratch: '/nowhere', signal: new AbortController().signal };
@@ -24,7 +24,7 @@ function kindOf({ text }: AskedScript): 'record' | 'containers' | 'change' | 'in
 interface Behaviour {
   readonly record?: readonly string[];
   /** Whether what is to go does. */
-  readonly forgets?: boolean;
+  readonly forgets?: boolean | 'one';
   /** What containers were made from, as Docker tells. */
   readonly used?: string;
   readonly containers?: Answer;
@@ -69,6 +69,10 @@ function node({
       case 'unpin':
         return {};
       case 'forget':
+        if (forgets === 'one') {
+          delete held[`${APP}:1`];
+          return undefined;
+        }
         for (const name of forgets ? script.variable('REFERENCES').split('\n') : []) delete held[name];
         return {};
     }
@@ -116,6 +120,13 @@ describe('old releases', () => {
       message: `removed, and there all the same: ${APP}:1, ${APP}:2`,
     });
     expect(fates(one)).toEqual(['removable', 'removable', 'kept']);
+    expect(kinds).not.toContain('change');
+  });
+
+  it('of which one has gone when the runtime refused are told apart', async () => {
+    const { node: one, kinds } = node({ forgets: 'one' });
+    await expect(retainImages(one, OPTIONS, RUN)).rejects.toMatchObject({ code: 'REMOTE_COMMAND_FAILED' });
+    expect(fates(one)).toEqual(['removed', 'removable', 'kept']);
     expect(kinds).not.toContain('change');
   });
 
@@ -171,6 +182,19 @@ describe('the record of a node', () => {
     expect(await noted([image('1', 'present')])).toEqual([]);
     expect(await noted([image('1', 'present')], [line('1')])).toEqual([`${APP}:1`]);
     expect(await noted([image('1', 'present')], [line('2'), line('1').replace(id('1'), id('2'))])).toEqual([]);
+  });
+
+  it('says again what it said, once what was put there has been put back, and of nothing else', async () => {
+    const old = [`${APP}:1 ${id('9')} 1600000000 t0y1q2abcdef pinned`, `${APP}:3 ${id('8')} 1600000000 t0y1q2abcdef`];
+    const { node: one, changes } = node({ record: old });
+    Object.assign(one, { images: ['1', '2', '3'].map(tag => image(tag, 'sent')) });
+    await noteImages(one, RUN);
+    await forgetNoted(one, reference => !reference.endsWith(':3'), RUN.signal);
+    const [noting, undoing] = changes;
+    expect(undoing?.variable('ADDED').split('\n')).toEqual([old[0]]);
+    expect(undoing?.variable('DROPPED').split('\n')).toEqual(noting?.variable('ADDED').split('\n').slice(0, 2));
+    await forgetNoted(one, () => true, RUN.signal);
+    expect(changes).toHaveLength(2);
   });
 
   it('is not written by a user who may not', async () => {
