@@ -92,6 +92,10 @@ export const ERRORS = {
     title: 'No container runtime was found on the node',
     hint: 'Check that this is a Kubernetes node, or name its socket with `cri-socket`.',
   },
+  RUNTIME_AMBIGUOUS: {
+    title: 'The node has several container runtimes that could be the kubelet’s',
+    hint: 'Name the one that its kubelet uses with `cri-socket`, for all nodes or for this one in the inventory.',
+  },
   RUNTIME_NOT_RUNNING: {
     title: 'The container runtime of the node does not answer',
     hint: 'Look on the node whether it runs, and at its log: `systemctl status` and `journalctl -u` of `containerd`, `crio`, `docker` and `cri-docker`, `k3s` or `rke2-server`.',

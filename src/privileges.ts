@@ -46,8 +46,10 @@ const FIRST: readonly Right[] = [
       ['test', '-S {any-socket}'],
       ['test', '-f {kubelet-settings}'],
       ['cat', '{kubelet-settings}'],
+      ['test', '-f {kubelet-config}'],
       ['cat', '{kubelet-config}'],
       ['ls', '{kubelet-drop-ins}'],
+      ['test', '-f {kubelet-drop-in}'],
       ['cat', '{kubelet-drop-in}'],
     ],
   },
@@ -67,6 +69,7 @@ const LAST: readonly Right[] = [
     commands: [
       ['crictl', `--timeout 5s ${CRI} info`],
       ['crictl', `--timeout 5s ${CRI} inspecti -q {reference}`],
+      ['test', '-f {containerd-config}'],
       ['cat', '{containerd-config}'],
     ],
     without: 'a missing pause image is not noticed before pods fail',

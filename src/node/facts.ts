@@ -1,6 +1,8 @@
 import { type ErrorCode, SideloadError } from '../errors.ts';
 import { fromUname, type Platform } from '../image/platform.ts';
 import { faultOf, kindOf } from '../runtime/fault.ts';
+import { DISTRIBUTIONS } from './distributions.ts';
+import { checked, type Grammar, isA } from './grammar.ts';
 import { type KubeletFacts, parseKubelet } from './kubelet.ts';
 import { parseAddresses } from './other-machine.ts';
 import { rootHint } from './root.ts';
@@ -10,8 +12,11 @@ import { type Disk, parseDisk } from './space.ts';
 /** What a machine says of itself, whatever its runtime does. */
 export interface MachineFacts {
   readonly platform: Platform;
-  /** The name that the node's kubelet registers: `--hostname-override`, else the host name in lower case. */
-  readonly kubernetesName: string;
+  /**
+   * The name that the node's kubelet registers: `--hostname-override`, else the host name, in lower case; `undefined` when
+   * that is no name that a node can have.
+   */
+  readonly kubernetesName: string | undefined;
   /** `/etc/machine-id`; `undefined` where the machine has none. */
   readonly machineId: string | undefined;
   /** IP addresses that the machine has. */
@@ -63,12 +68,14 @@ export interface NodeFacts extends MachineFacts {
   readonly sandbox: { readonly reference: string; readonly isHeld: boolean } | undefined;
 }
 
-export type CriSocketOrigin =
-  | 'input'
-  | 'kubelet command line'
-  | 'kubelet config file'
-  | 'kubelet settings of the distribution'
-  | 'well-known socket';
+const ORIGINS = [
+  'input',
+  'kubelet command line',
+  'kubelet config file',
+  'kubelet settings of the distribution',
+  'well-known socket',
+] as const;
+export type CriSocketOrigin = (typeof ORIGINS)[number];
 const RUNTIME_NAMES = ['containerd', 'cri-o', 'docker'] as const;
 export type RuntimeName = (typeof RUNTIME_NAMES)[number];
 const TOOL_NAMES = ['ctr', 'crictl', 'skopeo', 'podman', 'docker'] as const;
@@ -80,6 +87,12 @@ const CLIENTS: Readonly<Record<RuntimeName, readonly ToolName[]>> = {
   'cri-o': ['skopeo', 'podman'],
   docker: ['docker'],
 };
+
+/** Of programs that a node has or has not. */
+const POLITENESS = [
+  ['nice', '-n', '10'],
+  ['ionice', '-c', '2', '-n', '7'],
+] as const;
 
 const PRIVILEGES: Readonly<Record<string, MachineFacts['privilege']>> = { 'sudo -n': 'sudo', 'doas -n': 'doas' };
 
@@ -107,9 +120,11 @@ export function parseMachine(sections: Sections, label: string): MachineFacts {
   if (platform === undefined) {
     throw fail('PROBE_FAILED', `unknown machine ${JSON.stringify(text('machine'))} (uname -m)`);
   }
+  // The kubelet writes it in lower case, whatever it is given (component-helpers: node/util.GetHostname).
+  const name = text('kubernetes-name').toLowerCase();
   return {
     platform,
-    kubernetesName: text('kubernetes-name'),
+    kubernetesName: isA('node name', name) ? name : undefined,
     identity: IDENTITY.test(text('identity').trim()) ? text('identity').trim() : undefined,
     machineId: /^[0-9a-f]{32}$/.exec(text('machine-id'))?.[0],
     addresses: parseAddresses(text('addresses')),
@@ -128,15 +143,22 @@ function refusalText(command: string, refusal: string, allowed: readonly string[
 
 /**
  * Turns the sections of the probe script into facts.
- * @throws SideloadError SUDO_RIGHT_MISSING, RUNTIME_NOT_FOUND, RUNTIME_NOT_RUNNING, RUNTIME_REFUSED, RUNTIME_ERROR,
+ * @throws SideloadError SUDO_RIGHT_MISSING, RUNTIME_AMBIGUOUS, RUNTIME_NOT_FOUND, RUNTIME_NOT_RUNNING, RUNTIME_REFUSED, RUNTIME_ERROR,
  * RUNTIME_UNSUPPORTED, PROBE_FAILED, and those of {@link parseMachine}
  */
 export function parseFacts(sections: Sections, label: string): NodeFacts {
   const fail = (code: ErrorCode, message: string) => new SideloadError(code, message, { node: label });
   const text = (name: string) => sections.get(name) ?? '';
   const machine = parseMachine(sections, label);
-  const criSocket = text('socket');
-  const unread = text('kubelet-unread').split('\n').join(', ');
+  const check = (grammar: Grammar, value: string, what: string) => checked(grammar, value, what, label);
+  const candidates = lines(text('candidates'));
+  if (candidates.length > 0) {
+    throw fail('RUNTIME_AMBIGUOUS', ambiguity(candidates));
+  }
+  const criSocket = text('socket') && check('path', text('socket'), 'the CRI socket');
+  const unread = lines(text('kubelet-unread'))
+    .map(path => (isA('path', path) ? path : JSON.stringify(path.slice(0, 100))))
+    .join(', ');
   if (machine.isNarrow && unread !== '') {
     throw fail('SUDO_RIGHT_MISSING', `sudo does not let the user read how the kubelet is configured: ${unread}`);
   }
@@ -148,16 +170,28 @@ export function parseFacts(sections: Sections, label: string): NodeFacts {
     throw fail('RUNTIME_REFUSED', `${text('user')} may not look for ${what}: ${text('hidden')} is closed to it`);
   }
   if (criSocket === '') {
-    throw fail('RUNTIME_NOT_FOUND', 'no kubelet runs, and none of the well-known CRI sockets exists');
+    throw fail(
+      'RUNTIME_NOT_FOUND',
+      `no kubelet runs, and none of the well-known CRI sockets exists${ignored(text('kubelets-ignored'))}`,
+    );
   }
-  const origin = text('socket-origin') as CriSocketOrigin;
+  const origin = ORIGINS.find(one => one === text('socket-origin'));
+  if (origin === undefined) {
+    throw fail('PROBE_FAILED', 'the node does not say where it has the CRI socket from');
+  }
   if (text('socket-state') !== 'present') {
     throw fail('RUNTIME_NOT_RUNNING', `the CRI socket ${criSocket} (from: ${origin}) does not exist`);
   }
   const tools = Object.fromEntries(
-    TOOL_NAMES.flatMap(name => (text(name) === '' ? [] : [[name, text(name).split(' ')] as const])),
+    TOOL_NAMES.flatMap(name => {
+      const [program = '', ...words] = text(name).split(' ');
+      const whats = `the program ${name} of the node`;
+      return program === ''
+        ? []
+        : [[name, [check('path', program, whats), ...words.map(word => check('word', word, whats))]] as const];
+    }),
   );
-  const criName = /^RuntimeName: *(\S+)/m.exec(text('cri-version'))?.[1];
+  const criName = /^RuntimeName: *([\w.-]{1,64})$/m.exec(text('cri-version'))?.[1];
   const runtime = RUNTIME_NAMES.find(name => name === (criName ?? text('runtime')));
   if (runtime === undefined && criName !== undefined) {
     throw fail('RUNTIME_UNSUPPORTED', `the runtime behind ${criSocket} is ${criName}`);
@@ -214,32 +248,60 @@ export function parseFacts(sections: Sections, label: string): NodeFacts {
   }
   return {
     ...machine,
-    distribution: text('distribution') || 'unknown',
+    distribution: DISTRIBUTIONS.find(({ name }) => name === text('distribution'))?.name ?? 'unknown',
     criSocket,
     criSocketOrigin: origin,
-    runtime: { name: runtime, version },
+    runtime: {
+      name: runtime,
+      version: version === unasked ? version : check('version', version, `the version of ${runtime}`),
+    },
     tools,
-    politeness: text('politeness')
-      .split(' ')
-      .filter(word => word !== ''),
+    politeness: POLITENESS.flatMap(words => (` ${text('politeness')} `.includes(` ${words.join(' ')} `) ? words : [])),
     importFlags: new Set(text('import-help').match(/--[a-z][a-z-]+/g) ?? []),
-    snapshotter: text('snapshotter') || undefined,
+    snapshotter: text('snapshotter') === '' ? undefined : check('snapshotter', text('snapshotter'), 'the snapshotter'),
     instance: text('instance'),
-    staged: `${text('staged')}\n${text('staged-imports')}`.split(/\s+/).filter(reference => reference !== ''),
+    // What is no reference is not ours.
+    staged: `${text('staged')}\n${text('staged-imports')}`
+      .split(/\s+/)
+      .filter(reference => isA('reference', reference)),
     leases: text('leases')
       .split('\n')
       .filter(lease => lease !== ''),
-    imageRoot: text('image-root'),
+    imageRoot: check('path', text('image-root'), 'where the runtime keeps its images'),
     disk,
     workDisk: parseDisk(text('work-disk')),
     sandbox: sandboxOf(text('sandbox-image'), text('sandbox-state')),
   };
 }
 
+function lines(text: string): readonly string[] {
+  return text.split('\n').filter(line => line !== '');
+}
+
+/** Each candidate is a socket, and the name of a node where it is a kubelet's; empty where it goes by its default. */
+function ambiguity(candidates: readonly string[]): string {
+  const shown = candidates.slice(0, 10).map(candidate => {
+    const [socket = '', name = ''] = candidate.trimStart().split(' ');
+    return [
+      isA('path', socket) ? socket : 'a default or nameless socket',
+      ...(isA('node name', name) ? [`of ${name}`] : []),
+    ].join(' ');
+  });
+  return `any of these could be the runtime of the kubelet: ${shown.join(', ')}`;
+}
+
+function ignored(count: string): string {
+  return /^[1-9]\d*$/.test(count)
+    ? `; ${count} processes named kubelet are not believed, as they are not root’s of the node itself`
+    : '';
+}
+
 /** crictl says `no such image`; anything else that went wrong says nothing about the image. */
 function sandboxOf(reference: string, state: string): NodeFacts['sandbox'] {
   const isHeld = state === 'held';
-  return reference === '' || !(isHeld || /no such image|not found/i.test(state)) ? undefined : { reference, isHeld };
+  return !isA('reference', reference) || !(isHeld || /no such image|not found/i.test(state))
+    ? undefined
+    : { reference, isHeld };
 }
 
 /** `ctr version` and `docker version` print the client first; what stands under `Server:` proves that a daemon answered. */

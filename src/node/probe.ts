@@ -1,6 +1,6 @@
 import { INSTANCE } from '../runtime/instance.ts';
 import { LEASES } from '../runtime/leases.ts';
-import { PROCESSES } from '../runtime/processes.ts';
+import { PROCESSES, ROOTS } from '../runtime/processes.ts';
 import { STAGE_PREFIX, UNPACKED } from '../runtime/staging.ts';
 import type { SshConnection } from '../ssh/connect.ts';
 import { distributionRows } from './distributions.ts';
@@ -8,7 +8,9 @@ import { runScript, type Sections } from './script.ts';
 
 /**
  * The kubelet is found by its process name, its endpoint in its command line, else in the file behind `--config`
- * (kubelet.config.k8s.io/v1beta1: `containerRuntimeEndpoint`), as a person would look it up. One that is part of another
+ * (kubelet.config.k8s.io/v1beta1: `containerRuntimeEndpoint`), as a person would look it up. Any process can have this name:
+ * only root's on the node itself are believed (`ROOTS`), and of several that differ none, nor of several well-known sockets:
+ * then the user has to say which. One that is part of another
  * process has its command line in the settings of its distribution. Which runtime it is, the
  * CRI itself says (`crictl version`); where there is no crictl, the table of distributions, and in the end whoever
  * answers. The disk is that of the images by the CRI's own word (`imagefsinfo`), or the runtime's default directory. The
@@ -40,33 +42,50 @@ section machine-id; cat /etc/machine-id 2>/dev/null || cat /var/lib/dbus/machine
 section addresses
 { sed -n '/|-- /{s/.*|-- //;h;};/host LOCAL/{g;p;}' /proc/net/fib_trie | sort -u; cut -d ' ' -f 1 /proc/net/if_inet6; } 2>/dev/null | head -n 8192
 
-kubelet=
-for process in /proc/[0-9]*; do
-  { read -r name <"$process/comm"; } 2>/dev/null || continue
-  if [ "$name" = kubelet ]; then kubelet=$process; break; fi
-done
+look() { # look NAME: the processes of this name, as ROOTS has it, by root where that is possible: it sees all of each
+  { [ -z "$narrow$limited" ] && as_root /bin/sh -c "$ROOTS" sh "$1" 2>/dev/null; } || /bin/sh -c "$ROOTS" sh "$1"
+}
+command_line() { # command_line PID: an argument a line
+  { cat "/proc/$1/cmdline" || as_root cat "/proc/$1/cmdline"; } 2>/dev/null | head -c 131072 | tr '\\0' '\\n'
+}
+bounded() { # bounded FILE: what is in it, when it is a file and not too large
+  case $1 in /*) ;; *) return 1 ;; esac
+  as_root test -f "$1" </dev/null || return 1
+  { failed=$({ { as_root cat "$1" </dev/null || echo yes >&3; } | head -c 1048576 >&4; } 3>&1); } 4>&1
+  [ -z "$failed" ]
+}
 flag() { # flag NAME: its value on the kubelet's command line, as --name=value or --name value
   printf '%s\\n' "$arguments" | sed -n -e "s/^--$1=//p" -e "/^--$1\\$/{n;p;}" | tail -n 1
 }
 configuration() { # the kubelet's configuration file and its drop-ins, in the order in which they apply
   config=$(flag config) drop_ins=$(flag config-dir) unread=
-  [ -z "$config" ] || as_root cat "$config" || unread=yes
+  [ -z "$config" ] || bounded "$config" || unread=yes
   files=
-  [ -z "$drop_ins" ] || files=$(as_root ls "$drop_ins") || unread=yes
-  for file in $files; do
-    case $file in *.conf) printf '\\n---\\n'; as_root cat "$drop_ins/$file" || unread=yes ;; esac
-  done
+  case $drop_ins in '') ;; /*) files=$(as_root ls "$drop_ins" </dev/null) || unread=yes ;; *) unread=yes ;; esac
+  while IFS= read -r file; do
+    case $file in *.conf) printf '\\n---\\n'; bounded "$drop_ins/$file" || unread=yes ;; esac
+  done <<END
+$files
+END
   [ -z "$unread" ]
+}
+settings() { # what the kubelet with these arguments goes by
+  hostname=$(flag hostname-override) endpoint=$(flag container-runtime-endpoint) unread=
+  configuration=$(configuration 2>/dev/null) || unread=yes
+  [ -z "$endpoint" ] || return 0
+  endpoint=$(printf '%s\\n' "$configuration" | tr '{,}' '\\n\\n\\n' |
+    sed -n 's/^ *"\\{0,1\\}containerRuntimeEndpoint"\\{0,1\\} *: *//p' | tr -d "\\"', " | tail -n 1)
+  origin='kubelet config file'
 }
 embedded() { # the command line of a kubelet that is part of another process, from the settings of its distribution
   while IFS='|' read -r row_name row_runtime row_socket row_client row_crictl row_root row_kubelet; do
     { [ -n "$row_kubelet" ] && as_root test -S "$row_socket" && as_root test -f "$row_kubelet"; } </dev/null || continue
     case $row_kubelet in
     *.yaml) # of k3s (docs.k3s.io: kubelet-arg, node-name)
-      as_root cat "$row_kubelet" | tr -d "[]\\"'" | sed -n -e 's/^node-name: */--hostname-override=/p' \
+      bounded "$row_kubelet" | tr -d "[]\\"'" | sed -n -e 's/^node-name: */--hostname-override=/p' \
         -e '/^kubelet-arg *:/,/^[^ #-]/{s/^kubelet-arg *: *//;s/^ *- *//;s/, */\\n--/g;s/^-*\\([a-z][a-z-]*=\\)/--\\1/p;}' ;;
     *) # of MicroK8s: a flag a line, with variables of the snap
-      as_root cat "$row_kubelet" | sed -e 's|\${SNAP_COMMON}|/var/snap/microk8s/common|g' \
+      bounded "$row_kubelet" | sed -e 's|\${SNAP_COMMON}|/var/snap/microk8s/common|g' \
         -e 's|\${SNAP_DATA}|/var/snap/microk8s/current|g' -e 's|\${SNAP}|/snap/microk8s/current|g' ;;
     esac
     break
@@ -74,20 +93,34 @@ embedded() { # the command line of a kubelet that is part of another process, fr
 $DISTRIBUTIONS
 END
 }
-endpoint= origin='kubelet command line' hostname=
-if [ -n "$kubelet" ]; then arguments=$(tr '\\0' '\\n' <"$kubelet/cmdline")
-else arguments=$(embedded) origin='kubelet settings of the distribution'; fi
+is_asked() { [ -n "$CRI_SOCKET" ] && [ "\${1#/var}" = "\${CRI_SOCKET#/var}" ]; }
+endpoint= hostname= arguments= chosen= differ= others=0 kubelets=
+for pid in $(look kubelet); do
+  [ "$pid" != - ] || { others=$((others + 1)); continue; }
+  arguments=$(command_line "$pid") origin='kubelet command line'
+  [ -n "$arguments" ] || continue
+  settings
+  seen=$pid
+  kubelet="\${endpoint#unix://} $hostname"
+  [ -z "$chosen" ] || [ "$kubelet" = "$first" ] || differ=yes
+  if [ -z "$chosen" ] || is_asked "\${endpoint#unix://}"; then chosen=$pid first=$kubelet; fi
+  kubelets="$kubelets$kubelet
+"
+done
+section kubelets-ignored; echo $others
+if [ -n "$differ" ] && ! is_asked "\${first%% *}"; then
+  [ -n "$CRI_SOCKET" ] || { section candidates; printf '%s' "$kubelets"; section end; exit 0; }
+  arguments= endpoint= hostname=
+elif [ -n "$chosen" ]; then
+  [ "$seen" = "$chosen" ] || { arguments=$(command_line "$chosen") origin='kubelet command line'; settings; }
+else
+  arguments=$(embedded) origin='kubelet settings of the distribution'
+  [ -z "$arguments" ] || settings
+fi
 if [ -n "$arguments" ]; then
-  hostname=$(flag hostname-override)
-  endpoint=$(flag container-runtime-endpoint)
-  configuration=$(configuration 2>/dev/null) || { section kubelet-unread; flag config; flag config-dir; }
+  [ -z "$unread" ] || { section kubelet-unread; flag config; flag config-dir; }
   section kubelet-configuration; printf '%s' "$configuration"
   section kubelet-gc-threshold; flag image-gc-high-threshold
-  if [ -z "$endpoint" ]; then
-    endpoint=$(printf '%s\\n' "$configuration" | tr '{,}' '\\n\\n\\n' |
-      sed -n 's/^ *"\\{0,1\\}containerRuntimeEndpoint"\\{0,1\\} *: *//p' | tr -d "\\"', " | tail -n 1)
-    origin='kubelet config file'
-  fi
 fi
 if [ -n "$CRI_SOCKET" ]; then endpoint=$CRI_SOCKET origin=input; fi
 hidden=
@@ -100,12 +133,20 @@ hidden_on() { # hidden_on PATH: the first directory on its way that the user may
   done
 }
 if [ -z "$endpoint" ]; then
+  sockets= origin='well-known socket'
   while IFS='|' read -r row_name row_runtime row_socket row_client row_crictl row_root row_kubelet; do
-    if as_root test -S "$row_socket" </dev/null; then endpoint=$row_socket origin='well-known socket'; break; fi
+    case "
+$sockets" in *"
+$row_socket
+"*) continue ;; esac
+    ! as_root test -S "$row_socket" </dev/null || sockets="$sockets$row_socket
+" endpoint=$row_socket
     hidden_on "$row_socket"
   done <<END
 $DISTRIBUTIONS
 END
+  case $sockets in *"
+"?*) section candidates; printf '%s' "$sockets"; section end; exit 0 ;; esac
 fi
 socket=\${endpoint#unix://}
 [ -n "$hostname" ] || hostname=$(uname -n | tr '[:upper:]' '[:lower:]')
@@ -142,18 +183,22 @@ crictl=\${crictl:-$(command_of crictl)}
 [ -z "$limited" ] || may $crictl version || crictl=
 
 dump_of() { # as the user where that is enough
-  command -v containerd >/dev/null && { containerd --config "$1" config dump || as_root containerd --config "$1" config dump; }
+  command -v containerd >/dev/null && { containerd --config "$1" config dump || as_root containerd --config "$1" config dump; } </dev/null
 }
-sandbox_of_containerd() { # of version 2, whose CRI does not tell: from its configuration, merged, else as it is written
-  for process in $(grep -lsx containerd /proc/[0-9]*/comm); do
-    process=\${process%/comm}
-    arguments=$(tr '\\0' '\\n' <"$process/cmdline")
+sandbox_of_containerd() { # of version 2, whose CRI does not tell: from the configuration of the one behind the socket, merged, else as it is written
+  for pid in $(look containerd); do
+    [ "$pid" != - ] || continue
+    arguments=$(command_line "$pid")
     config=$(flag config)
     [ -n "$config" ] || config=$(printf '%s\\n' "$arguments" | sed -n '/^-c$/{n;p;}')
     config=\${config:-/etc/containerd/config.toml}
-    { dump_of "$config" || as_root cat "$config"; } 2>/dev/null |
-      sed -n "s/^ *sandbox\\(_image\\)\\{0,1\\} *= *['\\"]\\([^'\\"]*\\)['\\"].*/\\2/p"
-  done | head -n 1
+    text=$({ dump_of "$config" || bounded "$config"; } 2>/dev/null)
+    address=$(flag address)
+    [ -n "$address" ] || address=$(printf '%s\\n' "$arguments" | sed -n '/^-a$/{n;p;}')
+    [ -n "$address" ] || address=$(printf '%s\\n' "$text" | sed -n "/^ *\\[grpc\\]/,/^ *\\[/s/^ *address *= *['\\"]\\([^'\\"]*\\)['\\"].*/\\1/p")
+    [ "\${address:-/run/containerd/containerd.sock}" = "\${socket#/var}" ] || [ "$address" = "$socket" ] || continue
+    printf '%s\\n' "$text" | sed -n "s/^ *sandbox\\(_image\\)\\{0,1\\} *= *['\\"]\\([^'\\"]*\\)['\\"].*/\\2/p" | head -n 1
+  done | sort -u
 }
 
 ${INSTANCE}
@@ -213,6 +258,7 @@ if [ -n "$answers" ]; then
   sandbox=$(cri info 2>/dev/null | sed -n 's/.*"sandboxImage": *"\\([^"]*\\)".*/\\1/p' | head -n 1)
 fi
 [ -n "$sandbox" ] || [ "$runtime" != containerd ] || sandbox=$(sandbox_of_containerd)
+[ "$(printf '%s\\n' "$sandbox" | wc -l)" -le 1 ] || sandbox= # of several none is guessed
 if [ -n "$sandbox" ]; then
   section sandbox-image; printf '%s' "$sandbox"
   section sandbox-state
@@ -252,7 +298,7 @@ export async function probe(
     connection,
     {
       body: PROBE,
-      variables: { CRI_SOCKET: criSocket ?? '', DISTRIBUTIONS: distributionRows(), STAGE_PREFIX, UNPACKED, LEASES },
+      variables: { CRI_SOCKET: criSocket ?? '', DISTRIBUTIONS: distributionRows(), ROOTS, STAGE_PREFIX, UNPACKED, LEASES },
     },
     signal,
     'reading what it is',

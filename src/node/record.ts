@@ -26,7 +26,7 @@ function formatEntry({ reference, imageId, placedAt, run, isPinned = false }: Re
 function parseRecord(text: string): readonly RecordEntry[] {
   return text.split('\n').flatMap(line => {
     const [, reference = '', imageId = '', placedAt = '', run = '', pinned] =
-      /^(\S+) (sha256:[0-9a-f]{64}) (\d{1,12}) ([0-9a-z]+)( pinned)?$/.exec(line) ?? [];
+      /^([A-Za-z0-9][\w.:/@-]{0,511}) (sha256:[0-9a-f]{64}) (\d{1,12}) ([0-9a-z]+)( pinned)?$/.exec(line) ?? [];
     const entry = { reference, imageId, placedAt: Number(placedAt), run };
     return reference === '' ? [] : [{ ...entry, ...(pinned !== undefined && { isPinned: true }) }];
   });

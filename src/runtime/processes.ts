@@ -37,3 +37,25 @@ ours() {
     case $name in sh | tar | skopeo | podman | ctr | docker | k3s | k0s | microk8s | sudo | doas | env | nice | ionice | timeout) printf '%s\\n' "$process" ;; esac
   done
 }`;
+
+/**
+ * A script for `/bin/sh -c` with a name: prints the IDs of processes of this name that are root's on the node itself, and
+ * `-` for each other one. What is believed is root of the node already, whatever it is called: it has the user ID, the
+ * capabilities and the mapping of users of the first process. Everybody may see that; who runs this as root sees besides
+ * that it has the same namespaces and root directory, and that no user has started it by a program with the set-user-ID bit.
+ */
+export const ROOTS = `${PROCESSES}
+rights_of() { { sed -n 's/^CapEff://p' "/proc/$1/status"; cat "/proc/$1/uid_map"; } 2>/dev/null; }
+is_roots() {
+  about "$1" && [ "$uid $euid" = '0 0' ] && [ "$(rights_of "$1")" = "$(rights_of 1)" ] || return 1
+  if [ "$(id -u)" != 0 ]; then login=$(login_of "$1"); [ "\${login:-0}" = 0 ]; return; fi
+  for namespace in user pid; do
+    [ "$(readlink "/proc/$1/ns/$namespace")" = "$(readlink "/proc/self/ns/$namespace")" ] || return 1
+  done
+  [ "/proc/$1/root/." -ef /. ] && [ -f "/proc/$1/exe" ] && [ ! -u "/proc/$1/exe" ]
+}
+for process in $(grep -lsx -e "$1" /proc/[0-9]*/comm); do
+  process=\${process#/proc/} process=\${process%/comm}
+  if is_roots "$process"; then printf '%s\\n' "$process"; else echo -; fi
+done
+exit 0`;
