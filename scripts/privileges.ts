@@ -120,7 +120,8 @@ export function rightsFor(layout: Layout): readonly Right[] {
     .filter(({ commands }) => commands.length > 0);
 }
 
-const NAME = '[0-9A-Za-z][0-9A-Za-z._:/@-]*';
+/** No component begins with a dot: nothing climbs. */
+const NAME = '[0-9A-Za-z]([0-9A-Za-z._:@-]|/[0-9A-Za-z])*';
 const DIGEST = 'sha256:[0-9a-f]{64}';
 const LOCK = '/run/kube-sideload/([0-9a-f]{64}|pins)';
 const PIN_LABEL = String.raw`(io\.cri-containerd\.pinned=(pinned)?|kube-sideload\.pinned-by=[0-9a-z]*)`;
@@ -141,7 +142,7 @@ function patternsOf(layout: Layout): Readonly<Record<string, string | undefined>
     '{kubelet-drop-ins}': kubeletDropIns && literal(kubeletDropIns),
     '{kubelet-drop-in}': kubeletDropIns && String.raw`${literal(kubeletDropIns)}/[0-9A-Za-z_.-]+\.conf`,
     '{containerd-config}': containerdConfig && literal(containerdConfig),
-    '{image-root}': `${literal(row.root)}(/[0-9A-Za-z_./-]+)?`,
+    '{image-root}': `${literal(row.root)}(/[0-9A-Za-z_-][0-9A-Za-z_.-]*)*`,
     '{blob}': `${literal(row.root)}/io\\.containerd\\.content\\.v1\\.content/blobs/sha256/[0-9a-f]{64}`,
     '{layers}': `${literal(row.root)}/storage/[a-z]+-layers/layers\\.json`,
     '{reference}': NAME,
@@ -157,6 +158,8 @@ function patternsOf(layout: Layout): Readonly<Record<string, string | undefined>
     '{lease}': '[0-9]{1,9}-[0-9A-Za-z_-]{4}',
     '{process}': '[0-9]+',
     '{unpacked}': String.raw`${literal(UNPACKED)}[0-9a-z]+\.[0-9A-Za-z]+`,
+    // Of podman-load.ts: what mktemp has made, and an archive of a few files beside it.
+    '{loaded}': String.raw`${literal(UNPACKED)}[0-9a-z]+\.[0-9]+-[0-9A-Za-z]+/(oci|named\.tar)`,
     '{lock}': LOCK,
     '{next-lock}': String.raw`${LOCK}\.[0-9a-z]+\.[0-9]+`,
     '{lock-text}': `[0-9a-z]+:[0-9]+:[0-9]+:${NAME}`,
@@ -221,18 +224,27 @@ export function sudoersFile(layout: Layout, user = USER): string {
   });
   const head = `${FILE_HEAD}
 # For ${layout.about}: what kube-sideload runs by sudo there, and nothing else. sudo 1.9.10 or later.
-# See docs/privileges/README.md.`;
+# See docs/privileges/README.md.
+${environmentOf(user)}`;
   return `${[head, ...parts].join('\n\n')}\n`;
 }
 
-/** For sudo of any version: two commands with its wildcards, on nodes with CRI-O. */
-function podmanLoadFile(): string {
+/** The two commands of ADR 20. */
+export function podmanLoadFile(user = USER): string {
+  const layout = LAYOUTS.find(({ clients }) => clients === 'podman');
+  const commands = layout === undefined ? [] : PODMAN_LOAD.map(command => sudoersCommand(command, layout));
   return `${FILE_HEAD}
-# For nodes with CRI-O and podman, whatever their version of sudo: images come, and nothing can be moved or taken away.
+# For nodes with CRI-O and podman: images come, and nothing can be moved or taken away. sudo 1.9.10 or later.
 # See docs/privileges/README.md.
+${environmentOf(user)}
 
-${USER} ALL=(root) NOPASSWD: ${PODMAN_LOAD.join(', \\\n    ')}
+${user} ALL=(root) NOPASSWD: ${commands.join(', \\\n    ')}
 `;
+}
+
+/** Programs that root runs find neither settings nor a home directory of the user. */
+function environmentOf(user: string): string {
+  return `Defaults:${user} env_reset, always_set_home, !setenv`;
 }
 
 /** The rules of a role: what is needed first, each optional one apart, so that it can be taken out. */

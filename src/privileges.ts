@@ -3,6 +3,7 @@ import { contentOf, unpackFlags } from './runtime/containerd.ts';
 import { layerListOf } from './runtime/crio.ts';
 import { formatOf, PINS_HEAD } from './runtime/crio-pins.ts';
 import { pinFault } from './runtime/pin.ts';
+import { PODMAN_FORMAT } from './runtime/podman-load.ts';
 import { OURS_BY_SUDO } from './runtime/processes.ts';
 import { STAGE_PREFIX, UNPACKED } from './runtime/staging.ts';
 
@@ -37,6 +38,8 @@ export type Clients = 'skopeo and podman' | 'skopeo' | 'podman';
 
 const CRI = '--runtime-endpoint unix://{socket} --image-endpoint unix://{socket}';
 const CTR = '--address {socket} --namespace k8s.io';
+
+const INSPECT_BY_PODMAN: Command = ['podman', `image inspect --format ${PODMAN_FORMAT} {reference}`];
 
 const FIRST: readonly Right[] = [
   { purpose: 'see that sudo lets the user pass', commands: [['true', '']] },
@@ -192,12 +195,7 @@ export const RIGHTS: Readonly<Record<RuntimeName, readonly Right[]>> = {
     },
     {
       purpose: 'read the config of an image',
-      commands: [
-        [
-          'podman',
-          'image inspect --format {"os":"{{.Os}}","architecture":"{{.Architecture}}","id":"{{.Id}}"} {reference}',
-        ],
-      ],
+      commands: [INSPECT_BY_PODMAN],
       clients: ['podman'],
     },
     {
@@ -338,11 +336,8 @@ export const NODE_RIGHTS: readonly ClusterRight[] = [
   { resource: 'nodes', verbs: ['get'], without: 'an error of a pod comes without the state of its node' },
 ];
 
-/** The rights that are a user's own way on nodes with CRI-O: see ADR 20. sudo's wildcards; all versions have them. */
-export const PODMAN_LOAD: readonly string[] = [
-  `/usr/bin/podman load --quiet --input ${UNPACKED}*`,
-  '/usr/bin/podman image inspect *',
-];
+/** What a user needs at least on nodes with CRI-O: see ADR 20. */
+export const PODMAN_LOAD: readonly Command[] = [['podman', 'load --quiet --input {loaded}'], INSPECT_BY_PODMAN];
 
 /** A right that a node's user may lack, as sudo is asked for it. */
 export interface AskedRight {

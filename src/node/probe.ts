@@ -1,5 +1,6 @@
 import { INSTANCE } from '../runtime/instance.ts';
 import { LEASES } from '../runtime/leases.ts';
+import { PODMAN_FORMAT } from '../runtime/podman-load.ts';
 import { PROCESSES, ROOTS } from '../runtime/processes.ts';
 import { STAGE_PREFIX, UNPACKED } from '../runtime/staging.ts';
 import type { SshConnection } from '../ssh/connect.ts';
@@ -31,8 +32,8 @@ if ! refusal=$(as_root true 2>&1); then
   podman=$(command -v podman) || { section end; exit 0; }
   # What one command needs of root, sudo may still allow; the rest is asked for as the user.
   section sudo-allows
-  may "$podman" load --quiet --input "\${UNPACKED}x/oci" && echo load
-  may "$podman" image inspect x && echo inspect
+  may "$podman" load --quiet --input "\${UNPACKED}0.0-000000/oci" && echo load
+  may "$podman" image inspect --format "$PODMAN_FORMAT" x && echo inspect
   as_root() { case $1 in */crictl | */podman) sudo -n "$@" ;; *) "$@" ;; esac; }
   limited=yes
 fi
@@ -298,7 +299,15 @@ export async function probe(
     connection,
     {
       body: PROBE,
-      variables: { CRI_SOCKET: criSocket ?? '', DISTRIBUTIONS: distributionRows(), ROOTS, STAGE_PREFIX, UNPACKED, LEASES },
+      variables: {
+        CRI_SOCKET: criSocket ?? '',
+        DISTRIBUTIONS: distributionRows(),
+        PODMAN_FORMAT,
+        ROOTS,
+        STAGE_PREFIX,
+        UNPACKED,
+        LEASES,
+      },
     },
     signal,
     'reading what it is',

@@ -210,7 +210,7 @@ has_name() { answer '${NEVER}' ctr images ls -q "name==$1"; [ -n "$said" ]; }
 give_name() {
   ctr images tag --force "$1" "$2" || return
   answer '${NEVER}' ctr images ls "name==$1"
-  pins=$(printf '%s' "$said" | tr ', ' '\\n\\n' | grep -E '^(${PINNED}|${PINNED_BY})=.') || return 0
+  pins=$(printf '%s' "$said" | tr ', ' '\\n\\n' | grep -E '^(${PINNED}|${PINNED_BY})=[0-9A-Za-z]+$') || return 0
   ctr images label "$2" $pins
 }
 take_name() { ctr images rm "$1"; }
@@ -233,7 +233,7 @@ unpin() {
 }
 unpin_of() {
   answer '${REFUSED}' ctr images ls -q "labels.\\"${PINNED_BY}\\"==$1"
-  unpin $(printf '%s' "$said" | grep -v '^${STAGE_PREFIX}')
+  unpin $(printf '%s\\n' "$said" | grep -v '^${STAGE_PREFIX}' | grep -E '^[0-9A-Za-z][0-9A-Za-z._:/@-]*$')
 }`;
 
 function tag(facts: NodeFacts, pairs: readonly TagPair[]): Script {

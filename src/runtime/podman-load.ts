@@ -40,8 +40,11 @@ function importArchive(facts: NodeFacts, stage: string): readonly string[] {
   return ['sh', '-c', script.join('; '), 'sh', ...(facts.tools.podman ?? ['podman'])];
 }
 
-/** What podman knows of `$reference`, as {@link heldByPodman} reads it. */
-export const CONFIG_BY_PODMAN = `as_root $PODMAN image inspect --format '{"os":"{{.Os}}","architecture":"{{.Architecture}}","id":"{{.Id}}"}' "$reference" 2>/dev/null`;
+/** What podman is asked of an image, as {@link heldByPodman} reads it. */
+export const PODMAN_FORMAT = '{"os":"{{.Os}}","architecture":"{{.Architecture}}","id":"{{.Id}}"}';
+
+/** What podman knows of `$reference`. */
+export const CONFIG_BY_PODMAN = `as_root $PODMAN image inspect --format '${PODMAN_FORMAT}' "$reference" 2>/dev/null`;
 
 /** What was staged is as podman said when it stored it; what has a final name is asked for. */
 const INSPECT = `${CRI}

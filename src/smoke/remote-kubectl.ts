@@ -1,5 +1,6 @@
 import { PassThrough } from 'node:stream';
 import { SideloadError, toSideloadError } from '../errors.ts';
+import { checked, type Grammar } from '../node/grammar.ts';
 import { runScript } from '../node/script.ts';
 import type { SshConnection } from '../ssh/connect.ts';
 import type { KubectlProgram } from './program.ts';
@@ -88,7 +89,7 @@ const MAX_OUTPUT_BYTES = 256 * 1024 * 1024;
  * The program of a control-plane node, as its administrator.
  * @param open connects to the node; called again when the connection has been lost
  * @param kubeconfig absolute path on the node; `undefined` for the administrator's, wherever the distribution has it
- * @throws SideloadError KUBECTL_NOT_FOUND, KUBECONFIG_INVALID, SUDO_REFUSED, and those of `open`
+ * @throws SideloadError KUBECTL_NOT_FOUND, KUBECONFIG_INVALID, PROBE_FAILED, SUDO_REFUSED, and those of `open`
  */
 export async function remoteKubectl(
   open: () => Promise<SshConnection>,
@@ -161,6 +162,7 @@ async function find(
     const words = sections.get('as-root');
     throw new SideloadError('SUDO_REFUSED', `\`${words}\` refused: ${refused || 'without a word'}`);
   }
+  const check = (grammar: Grammar, text: string, what: string) => checked(grammar, text, what, connection.target.label);
   const file = sections.get('kubeconfig') ?? '';
   if (file === '') {
     const looked = kubeconfig ?? `one at ${CONTROL_PLANES.map(row => row.kubeconfig).join(', ')}`;
@@ -173,8 +175,14 @@ async function find(
     throw new SideloadError('KUBECTL_NOT_FOUND', `${connection.target.label} has none of ${PROGRAMS.join(', ')}`);
   }
   // What the script itself has become root by: sudo, doas, or nothing.
-  const asRoot = (sections.get('as-root') ?? '').split(' ').filter(word => word !== '');
-  return { asRoot, argv: [...program.split(' '), `--kubeconfig=${file}`] };
+  const by = /^(sudo|doas) (-n)$/.exec(sections.get('as-root') ?? '');
+  return {
+    asRoot: by === null ? [] : by.slice(1),
+    argv: [
+      ...program.split(' ').map(word => check('word', word, 'the kubectl of the node')),
+      `--kubeconfig=${kubeconfig ?? check('path', file, 'the kubeconfig of the node')}`,
+    ],
+  };
 }
 
 /** Cuts what comes in pieces into lines; a line that is not complete is never given. */

@@ -1,4 +1,4 @@
-import { PODMAN_LOAD } from '../../src/privileges.ts';
+import { podmanLoadFile } from '../../scripts/privileges.ts';
 import type { NodeKind } from './kinds.ts';
 import { type KubeletLayout, kubeadm } from './kubelet.ts';
 import { sid } from './rootfs.ts';
@@ -258,7 +258,7 @@ function rhcos(): NodeKind {
       '/etc/os-release':
         'NAME="Red Hat Enterprise Linux CoreOS"\nID="rhcos"\nID_LIKE="rhel fedora"\nVARIANT="CoreOS"\nVARIANT_ID=coreos\nPRETTY_NAME="emulated layout of RHCOS"\n',
       '/etc/sudoers.d/coreos-sudo-group': { text: '%sudo ALL=(ALL) NOPASSWD: ALL\n', mode: 0o440 },
-      '/etc/sudoers.d/loader': { text: `loader ALL=(root) NOPASSWD: ${PODMAN_LOAD.join(', ')}\n`, mode: 0o440 },
+      '/etc/sudoers.d/loader': { text: podmanLoadFile('loader'), mode: 0o440 },
     },
     setup: `rm -f /usr/bin/apt* /usr/bin/dpkg*
 for user in core loader; do

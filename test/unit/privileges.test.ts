@@ -4,52 +4,28 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, it, onTestFinished } from 'vitest';
 import { LAYOUTS, type Layout, rightsFor, sudoersCommand, sudoersFile } from '../../scripts/privileges.ts';
-import type { NodeFacts } from '../../src/node/facts.ts';
 import { releaseScript, takeScript } from '../../src/node/lock.ts';
 import type { Script } from '../../src/node/script.ts';
 import { askedRights } from '../../src/privileges.ts';
 import { containerd } from '../../src/runtime/containerd.ts';
 import { CRIO_PINS, formatOf, PINS_HEAD } from '../../src/runtime/crio-pins.ts';
-
-/** What a node of a layout says of itself. */
-function factsOf({ distribution, clients }: Layout): NodeFacts {
-  const words = (text: string) => {
-    const [program = '', ...rest] = text.split(' ');
-    const directory = program === 'microk8s' ? '/snap/bin' : '/usr/local/bin';
-    return [program.startsWith('/') ? program : `${directory}/${program}`, ...rest];
-  };
-  const { runtime, client, crictl, socket, root } = distribution;
-  return {
-    runtime: { name: runtime, version: '1' },
-    tools: {
-      crictl: words(crictl),
-      ...(runtime === 'containerd' && { ctr: words(client) }),
-      ...(runtime === 'docker' && { docker: words(client) }),
-      ...(clients?.includes('skopeo') && { skopeo: ['/usr/bin/skopeo'] }),
-      ...(clients?.includes('podman') && { podman: ['/usr/bin/podman'] }),
-    },
-    criSocket: socket,
-    imageRoot: {
-      containerd: `${root}/io.containerd.snapshotter.v1.overlayfs`,
-      'cri-o': `${root}/storage/overlay-images`,
-      docker: root,
-    }[runtime],
-    platform: { os: 'linux', architecture: 'arm64' },
-    importFlags: new Set(['--local']),
-  } as Partial<NodeFacts> as NodeFacts;
-}
+import { ALLOWANCES, factsOf, tricksOn } from '../tricks.ts';
 
 /** As sudo compares: the program by its path, the arguments as one text. */
+function sudoWith(rules: readonly string[]): (command: string) => boolean {
+  const patterns = rules.map(text => {
+    const [, ofProgram = '', ofArgs = ''] = /^\^(\S+)\$ (?:""|\^(.*)\$)$/.exec(text) ?? expect.unreachable(text);
+    return [new RegExp(`^(?:${ofProgram})$`), new RegExp(`^(?:${ofArgs})$`)] as const;
+  });
+  return command => {
+    const [, program = '', args = ''] = /^(\S+) ?([\s\S]*)$/.exec(command) ?? [];
+    const path = program.startsWith('/') ? program : `/usr/bin/${program}`;
+    return patterns.some(([ofProgram, ofArgs]) => ofProgram.test(path) && ofArgs.test(args));
+  };
+}
+
 function isAllowed(layout: Layout, command: string): boolean {
-  const [program = '', ...args] = command.split(' ');
-  const path = program.startsWith('/') ? program : `/usr/bin/${program}`;
-  return rightsFor(layout)
-    .flatMap(right => right.commands.map(one => sudoersCommand(one, layout)))
-    .map(text => /^\^(\S+)\$ (?:""|\^(.*)\$)$/.exec(text) ?? expect.unreachable(text))
-    .some(
-      ([, ofProgram = '', ofArgs = '']) =>
-        new RegExp(`^${ofProgram}$`).test(path) && new RegExp(`^${ofArgs}$`).test(args.join(' ')),
-    );
+  return sudoWith(rightsFor(layout).flatMap(right => right.commands.map(one => sudoersCommand(one, layout))))(command);
 }
 
 const REFERENCE = 'docker.io/library/app:1';
@@ -188,5 +164,14 @@ describe.each(LAYOUTS.map(layout => [layout.name, layout] as const))('sudoers.%s
     'docker image rm app:1 --force',
   ])('does not allow `%s`', command => {
     expect(isAllowed(layout, command)).toBe(false);
+  });
+});
+
+describe.each(ALLOWANCES)('sudoers.$name', ({ rules, commands }) => {
+  it('allows what is asked, and no trick that anybody has thought of', () => {
+    expect(commands.length).toBeGreaterThan(2);
+    const isAllowedThere = sudoWith(rules);
+    expect(commands.filter(command => !isAllowedThere(command))).toEqual([]);
+    expect(commands.flatMap(tricksOn).filter(isAllowedThere)).toEqual([]);
   });
 });
