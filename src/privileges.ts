@@ -4,7 +4,7 @@ import { layerListOf } from './runtime/crio.ts';
 import { formatOf, PINS_HEAD } from './runtime/crio-pins.ts';
 import { pinFault } from './runtime/pin.ts';
 import { PODMAN_FORMAT } from './runtime/podman-load.ts';
-import { OURS_BY_SUDO } from './runtime/processes.ts';
+import { OF_THE_NODE, OURS_BY_SUDO } from './runtime/processes.ts';
 import { STAGE_PREFIX, UNPACKED } from './runtime/staging.ts';
 
 /**
@@ -158,7 +158,7 @@ export const RIGHTS: Readonly<Record<RuntimeName, readonly Right[]>> = {
     },
     {
       purpose: 'end an import that does not end with its input',
-      commands: [['pkill', `-{signal} -u 0 --ns 1 --nslist pid,user -f ${OURS_BY_SUDO}[k]ube-sideload.invalid/{run}`]],
+      commands: [['pkill', `-{signal} ${OF_THE_NODE} -f ${OURS_BY_SUDO}[k]ube-sideload.invalid/{run}`]],
       without: 'one that hangs may leave its stage name on the node, until a run five days later',
     },
     ...LAST,
@@ -268,7 +268,7 @@ export const RIGHTS: Readonly<Record<RuntimeName, readonly Right[]>> = {
         ['find', '/ -maxdepth 0 -fprintf /etc/crio/.kube-sideload {pin-file}'],
         ['mv', '-f /etc/crio/.kube-sideload /etc/crio/crio.conf.d/99-kube-sideload.conf'],
         ['rm', '-f /etc/crio/crio.conf.d/99-kube-sideload.conf'],
-        ['pkill', '-HUP -x crio'],
+        ['pkill', `-HUP ${OF_THE_NODE} -x crio`],
       ],
       isFor: 'pin',
     },

@@ -1,7 +1,7 @@
 import type { NodeFacts } from '../node/facts.ts';
 import type { Sections } from '../node/script.ts';
 import { FAULT } from './fault.ts';
-import { OURS_BY_SUDO, PROCESSES } from './processes.ts';
+import { OF_THE_NODE, OURS_BY_SUDO, PROCESSES } from './processes.ts';
 import type { HeldImage, Runtime, TagPair } from './runtime.ts';
 
 /** What crictl and docker say of an image that is not there. */
@@ -76,7 +76,7 @@ end_processes() { # end_processes SIGNAL NAME
   for process in $running; do kill "-$1" "$process" || left="$left $process"; done
   [ -n "$left" ] || return 0
   if [ -z "$NARROW" ]; then as_root kill "-$1" $left
-  else as_root pkill "-$1" -u 0 --ns 1 --nslist pid,user -f "${OURS_BY_SUDO}[\${2%"\${2#?}"}]\${2#?}"
+  else as_root pkill "-$1" ${OF_THE_NODE} -f "${OURS_BY_SUDO}[\${2%"\${2#?}"}]\${2#?}"
   fi
 }
 end_input() {

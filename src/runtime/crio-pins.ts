@@ -1,4 +1,5 @@
 import type { Pins } from './cri.ts';
+import { OF_THE_NODE, PROCESSES } from './processes.ts';
 
 const DIRECTORY = '/etc/crio';
 const FILE = `${DIRECTORY}/crio.conf.d/99-kube-sideload.conf`;
@@ -23,10 +24,10 @@ export function formatOf(lines: readonly string[]): string {
  * directory counts, so the new one is written beside it. Whoever may write there what he likes is root, and sudo sees
  * arguments only: so the text is one, without spaces, and `find` writes it.
  */
-export const CRIO_PINS: Pins = `
+export const CRIO_PINS: Pins = `${PROCESSES}
 nl='
 '
-ours() { as_root cat ${FILE} 2>/dev/null | sed -n 's/^  "\\([^"]*\\)", # \\([0-9a-z]*\\)$/\\1 \\2/p'; }
+our_pins() { as_root cat ${FILE} 2>/dev/null | sed -n 's/^  "\\([^"]*\\)", # \\([0-9a-z]*\\)$/\\1 \\2/p'; }
 theirs() {
   { echo crio.conf; as_root ls ${DIRECTORY}/crio.conf.d 2>/dev/null | sed 's|^|crio.conf.d/|'; } | while read -r name; do
     [ "${DIRECTORY}/$name" = ${FILE} ] || as_root cat "${DIRECTORY}/$name" 2>/dev/null </dev/null |
@@ -41,10 +42,11 @@ content() {
 }
 format() { sed 's/[\\\\%]/&&/g; s/ /\\\\040/g; s/#/\\\\043/g; s/$/\\\\n/' | tr -d '\\n'; }
 reload() {
-  if command -v pkill >/dev/null; then as_root pkill -HUP -x crio; return; fi
+  if command -v pkill >/dev/null; then as_root pkill -HUP ${OF_THE_NODE} -x crio; return; fi
   for process in $(grep -lsx crio /proc/[0-9]*/comm); do
-    process=\${process%/comm}
-    as_root kill -HUP "\${process#/proc/}" || return
+    process=\${process#/proc/} process=\${process%/comm}
+    about "$process" && [ "$uid" = 0 ] || continue
+    as_root kill -HUP "$process" || return
   done
 }
 change() {
@@ -59,11 +61,11 @@ change() {
   fi && reload >&2
 }
 pin() {
-  old=$(ours)
+  old=$(our_pins)
   {
     [ -z "$old" ] || printf '%s\\n' "$old"
     for name in "$@"; do case $nl$old in *"$nl$name "*) ;; *) echo "$name $RUN" ;; esac; done
   } | change
 }
-unpin() { ours | while read -r name run; do case " $* " in *" $name "*) ;; *) echo "$name $run" ;; esac; done | change; }
-unpin_of() { ours | grep -v " $1\\$" | change; }`;
+unpin() { our_pins | while read -r name run; do case " $* " in *" $name "*) ;; *) echo "$name $run" ;; esac; done | change; }
+unpin_of() { our_pins | grep -v " $1\\$" | change; }`;

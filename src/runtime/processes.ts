@@ -1,3 +1,6 @@
+/** What makes pkill pass over processes that are not root's, and those of other PID and user namespaces. */
+export const OF_THE_NODE = '-u 0 --ns 1 --nslist pid,user';
+
 /** Begins the command lines of programs that sudo starts for us with containerd; an extended regular expression, with no space in it. */
 export const OURS_BY_SUDO = '^([^[:space:]]*/)?(sudo|sh|ctr|k3s|k0s|microk8s)[[:space:]].*';
 

@@ -116,7 +116,9 @@ describe('processes called kubelet and containerd', () => {
     const image = await archive(directory, { reference: 'docker.io/library/impostors:two' });
     const [node = expect.unreachable()] = lab.nodes;
     const inputs = { ...reach(lab, [`${node.address}=${node.name}`]), archive: image.file };
-    await impersonate(node, [''], [`--config=/var/lib/kubelet/config.yaml`]);
+    // One that agrees with the real one is no question, and a pipe is no file to read.
+    await must(node, `mkfifo ${PLACE}/pipe`);
+    await impersonate(node, [''], [`--config=${PLACE}/pipe`, `--container-runtime-endpoint=${node.criSocket}`]);
     expect((await plan(inputs, { lab })).code).toBe(0);
     await impersonate(node, [''], [`--container-runtime-endpoint=unix:///run/other.sock`]);
     const planned = await plan(inputs, { lab });
