@@ -1,8 +1,11 @@
 import { randomBytes } from 'node:crypto';
 import { lstat, mkdtemp, readdir, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { rmRF } from '@actions/io';
+import { SideloadError } from './errors.ts';
 import type { Host } from './host/host.ts';
+import { judgePath } from './private-path.ts';
 import { hasEnded, PROCESS, thisProcess } from './process.ts';
 import { endLeftClients } from './ssh/openssh.ts';
 
@@ -16,9 +19,13 @@ export interface Run {
   readonly signal: AbortSignal;
 }
 
+/**
+ * Makes the directory of a run.
+ * @throws SideloadError INPUT_INVALID when there is no place where nobody else can write
+ */
 export async function startRun(host: Host, signal: AbortSignal): Promise<Run> {
   const id = `${Math.floor(Date.now() / 1000).toString(36)}${randomBytes(3).toString('hex')}`;
-  const scratch = await mkdtemp(join(host.temporaryDirectory, `kube-sideload-${id}-${thisProcess()}-`));
+  const scratch = await mkdtemp(join(temporaryDirectory(host), `kube-sideload-${id}-${thisProcess()}-`));
   host.saveState('run', id);
   host.saveState('scratch', scratch);
   return { id, scratch, signal };
@@ -29,10 +36,14 @@ const SCRATCH_NAME = new RegExp(`^kube-sideload-[0-9a-z]+-(${PROCESS})-`);
 const LEFT_AFTER_MS = 24 * 3600 * 1000;
 
 /** Removes what runs of this user that were killed have left: keys in files, and clients that hold connections. */
-export async function sweepLeftRuns({ temporaryDirectory }: Pick<Host, 'temporaryDirectory'>): Promise<void> {
-  for (const name of await readdir(temporaryDirectory).catch(() => [])) {
+export async function sweepLeftRuns(host: Pick<Host, 'temporaryDirectory'>): Promise<void> {
+  for (const place of placesOf(host)) await sweep(place);
+}
+
+async function sweep(place: string): Promise<void> {
+  for (const name of await readdir(place).catch(() => [])) {
     const owner = SCRATCH_NAME.exec(name)?.[1];
-    const path = join(temporaryDirectory, name);
+    const path = join(place, name);
     const info = owner === undefined ? undefined : await lstat(path).catch(() => undefined);
     if (owner === undefined || info?.isDirectory() !== true || info.uid !== process.getuid?.()) {
       continue; // Anybody may make something of this name.
@@ -42,6 +53,27 @@ export async function sweepLeftRuns({ temporaryDirectory }: Pick<Host, 'temporar
       await endRun({ scratch: path }).catch(() => {});
     }
   }
+}
+
+/**
+ * Where keys and layers of a run may lie. In a container that belongs to a job (`container:` on GitHub) the CI system's own
+ * directory is another user's, who could put another in the place of ours; the machine's is sticky there.
+ */
+function temporaryDirectory(host: Host): string {
+  const judged = placesOf(host).map(place => judgePath(place, { mayBeSticky: true }));
+  const safe = judged.find(({ exposure }) => exposure === undefined);
+  const why = judged[0]?.exposure;
+  if (safe === undefined) {
+    throw new SideloadError('INPUT_INVALID', `there is no safe place for the files of this run: ${why}`, {
+      hint: 'Set TMPDIR (on GitHub: RUNNER_TEMP) to a directory that only this user can write to, and whose parents only this user or root can.',
+    });
+  }
+  if (why !== undefined) host.warning(`the files of this run lie in ${safe.path}: ${why}`);
+  return safe.path;
+}
+
+function placesOf({ temporaryDirectory }: Pick<Host, 'temporaryDirectory'>): readonly string[] {
+  return [...new Set([temporaryDirectory, tmpdir(), '/var/tmp'])];
 }
 
 /** Removes everything of a run from the runner. */

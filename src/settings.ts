@@ -23,6 +23,7 @@ import {
   type SettingsFile,
 } from './node/inventory.ts';
 import { parseShard, type Shard, takeShard } from './node/shard.ts';
+import { judgePath } from './private-path.ts';
 import { collect, type InputProblem, problem, shown, throwProblems } from './problems.ts';
 import { REPORT_KINDS, type ReportFiles, reportProblems, faultOf as writeFault } from './report/files.ts';
 import { credentialsOf } from './smoke/credentials.ts';
@@ -270,7 +271,7 @@ export function readSettings(host: Host, env: NodeJS.ProcessEnv = process.env): 
       : collect(problems, () => readCluster(inputs, host));
   const smoke = inputs.smoke === 'none' || !isSending ? undefined : readSmoke(inputs, problems);
   const reports = reportFiles(inputs);
-  problems.push(...reportProblems(reports));
+  problems.push(...reportProblems(reports), ...cacheProblems(inputs));
 
   throwProblems(problems);
   if (authentication === undefined || hostKeys === undefined) {
@@ -420,6 +421,16 @@ function inHome(...names: readonly string[]): readonly string[] {
   } catch {
     return [];
   }
+}
+
+/** A directory that the user names and others can write to; one that is not named is left out instead. */
+function cacheProblems(inputs: Inputs): readonly InputProblem[] {
+  const { 'cache-dir': directory, 'cache-size': maxBytes } = inputs;
+  const exposure = directory === undefined || maxBytes === 0 ? undefined : judgePath(directory).exposure;
+  if (exposure === undefined) return [];
+  const hint =
+    'name a directory of this user alone (`chmod go-w`), below such directories or root’s; each user has a cache';
+  return [problem(`\`cache-dir\`: others could put layers into it: ${exposure}`, hint)];
 }
 
 /** As the XDG Base Directory Specification has it; undefined for a user without a home. */

@@ -1,7 +1,9 @@
-import { type FileHandle, link, open, rename, stat, unlink } from 'node:fs/promises';
+import { constants, type Stats } from 'node:fs';
+import { type FileHandle, link, open, rename, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { makeDirectory } from '../directory.ts';
 import { messageOf } from '../errors.ts';
+import { judgePath } from '../private-path.ts';
 import {
   type CacheEntry,
   entriesOf,
@@ -70,10 +72,11 @@ export async function openCache(
   fallback: string,
   log: (line: string) => void,
 ): Promise<LayerCache> {
-  const lasting = maxBytes > 0 && !isReadOnly && (await isUsable(wanted, log)) ? wanted : undefined;
+  const lasting = maxBytes > 0 && !isReadOnly ? await usable(wanted, log) : undefined;
   const directory = lasting ?? fallback;
-  const isLookedInto = maxBytes > 0 && isReadOnly && wanted !== undefined && (await isTrusted(wanted));
-  const places = isLookedInto ? [directory, wanted] : [directory];
+  const lookedInto = maxBytes > 0 && isReadOnly && wanted !== undefined ? judgePath(wanted) : undefined;
+  const places =
+    lookedInto !== undefined && lookedInto.exposure === undefined ? [directory, lookedInto.path] : [directory];
   const files = new Set<CacheFile>();
   if (lasting !== undefined) await removeStale(directory);
 
@@ -134,64 +137,64 @@ export async function openCache(
   };
 }
 
-/** @param isOurs whether an entry may be marked as used, and one that is none be removed */
+/** @param mayChange whether an entry may be marked as used, and one that is none be removed */
 async function findIn(
   directory: string,
   source: Digest,
   label: string,
-  isOurs: boolean,
+  mayChange: boolean,
 ): Promise<FoundEntry | undefined> {
   const known = await entriesOf(directory);
   const fitting = known.filter(entry => entry.source === source && (entry.label === label || passedThrough(entry)));
   fitting.sort((a, b) => Number(b.label === label) - Number(a.label === label) || (a.blob < b.blob ? -1 : 1));
   for (const entry of fitting) {
     const path = join(directory, nameOf(entry));
-    const handle = await open(path, 'r').catch(() => undefined);
+    const flags = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
+    const handle = await open(path, flags).catch(() => undefined);
     if (handle === undefined) continue;
-    const { size: sizeBytes } = await handle.stat();
+    const info = await handle.stat();
+    if (!isOurs(info)) {
+      await handle.close();
+      continue;
+    }
+    const { size: sizeBytes } = info;
     // What a machine leaves that lost power after a rename.
     if (sizeBytes === 0) {
       await handle.close();
-      if (isOurs) await remove(path);
+      if (mayChange) await remove(path);
       continue;
     }
     // Used now, for those who make room.
-    if (isOurs) await handle.utimes(new Date(), new Date()).catch(() => {});
+    if (mayChange) await handle.utimes(new Date(), new Date()).catch(() => {});
     return { entry, sizeBytes, file: { handle, path } };
   }
   return undefined;
 }
 
-async function isTrusted(directory: string): Promise<boolean> {
-  return await whyNot(directory).then(
-    reason => reason === undefined,
-    () => false, // Most often it is not there yet.
-  );
-}
-
-/** Why nothing in a directory may be believed; `undefined` when it may. */
-async function whyNot(directory: string): Promise<string | undefined> {
-  const { uid, mode } = await stat(directory);
+/** What somebody put there while others could write to the directory stays theirs when they no longer can. */
+function isOurs(info: Stats): boolean {
   const me = process.getuid?.();
-  // Others could put anything there under any name.
-  if ((mode & 0o002) !== 0) return `${directory} can be written to by everybody`;
-  return uid !== me && me !== 0 ? `${directory} belongs to another user` : undefined;
+  return info.isFile() && (info.uid === me || info.uid === 0 || me === undefined) && (info.mode & 0o022) === 0;
 }
 
-async function isUsable(directory: string | undefined, log: (line: string) => void): Promise<boolean> {
+/** The directory without links, when layers can lie there and nobody else could put anything there under any name. */
+async function usable(wanted: string | undefined, log: (line: string) => void): Promise<string | undefined> {
   const no = (why: string) => {
     log(`layers are cached for this run only: ${why}`);
-    return false;
+    return undefined;
   };
-  if (directory === undefined) return no('there is no home directory, and `cache-dir` is not set');
+  if (wanted === undefined) return no('there is no home directory, and `cache-dir` is not set');
   try {
-    await makeDirectory(directory, { mode: 0o700 });
-    const reason = await whyNot(directory);
-    if (reason !== undefined) return no(reason);
+    const before = judgePath(wanted);
+    if (before.exposure !== undefined) return no(before.exposure);
+    await makeDirectory(before.path, { mode: 0o700 });
+    // Made by somebody else meanwhile, where everybody may make directories.
+    const { path: directory, exposure } = judgePath(before.path);
+    if (exposure !== undefined) return no(exposure);
     const trial = join(directory, partialName());
     await (await open(trial, 'wx', 0o600)).close();
     await unlink(trial);
-    return true;
+    return directory;
   } catch (error) {
     return no(messageOf(error));
   }
