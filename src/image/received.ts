@@ -31,9 +31,10 @@ export interface Upload {
   sizeBytes(): number;
   /**
    * Takes one body, as fast as it can be stored.
-   * @throws what the body fails with; the upload is lost then. SideloadError DISK_FULL
+   * @param idleMs how long the next bytes may take; the time in which others are stored does not count
+   * @throws what the body fails with, and when it stalls; the upload is lost then. SideloadError DISK_FULL
    */
-  append(body: AsyncIterable<Buffer>): Promise<void>;
+  append(body: AsyncIterable<Buffer>, idleMs: number): Promise<void>;
   /** Ends the content, and tells what it was. */
   finish(): Promise<Received>;
   /** Gives up; nothing stays. */
@@ -61,9 +62,9 @@ export function startUpload(store: ReceiverStore, signal: AbortSignal, fail: (re
   });
   return {
     sizeBytes: () => sizeBytes,
-    async append(body) {
+    async append(body, idleMs) {
       try {
-        for await (const chunk of body) {
+        for await (const chunk of timely(body, idleMs)) {
           sizeBytes += chunk.length;
           if (content.destroyed) break;
           if (!content.write(chunk)) await Promise.race([once(content, 'drain'), received]);
@@ -83,6 +84,27 @@ export function startUpload(store: ReceiverStore, signal: AbortSignal, fail: (re
       lose(new SideloadError('CANCELLED', 'the upload was cancelled'));
     },
   };
+}
+
+/** What a body has, as long as none of it takes too long. */
+async function* timely(body: AsyncIterable<Buffer>, idleMs: number): AsyncGenerator<Buffer> {
+  const chunks = body[Symbol.asyncIterator]();
+  let timer: NodeJS.Timeout | undefined;
+  try {
+    for (;;) {
+      const stalled = new Promise<never>((_resolve, reject) => {
+        timer = setTimeout(() => reject(new Error(`nothing has arrived for ${idleMs / 1000} s`)), idleMs);
+      });
+      const next = await Promise.race([chunks.next(), stalled]);
+      clearTimeout(timer);
+      if (next.done === true) return;
+      yield next.value;
+    }
+  } finally {
+    clearTimeout(timer);
+    // Not awaited: it would wait for the bytes that do not come.
+    void chunks.return?.().catch(() => {});
+  }
 }
 
 /**

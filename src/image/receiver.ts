@@ -44,12 +44,30 @@ interface State {
   readonly tags: Map<string, Digest>;
   readonly uploads: Map<string, Session>;
   readonly failure: AbortController;
+  readonly limits: ReceiverLimits;
+  /** What may still be kept in memory. */
+  roomBytes: number;
 }
+
+/** What whoever pushes may take up. */
+export interface ReceiverLimits {
+  /** Uploads that were begun and not ended; docker pushes five layers at a time, podman six. */
+  readonly maxUploads: number;
+  /** How long an upload may lie still: between two requests, and in the middle of one. */
+  readonly idleMs: number;
+}
+
+const LIMITS: ReceiverLimits = { maxUploads: 64, idleMs: 120_000 };
+const MAX_CONNECTIONS = 256;
+/** What an entry costs besides its bytes. */
+const ENTRY_BYTES = 1 << 10;
 
 interface Session {
   readonly upload: Upload;
   /** A request is adding to it. */
   busy: boolean;
+  /** Ends it when no request comes. */
+  timer: NodeJS.Timeout | undefined;
 }
 
 /** One request to the repository. */
@@ -81,7 +99,12 @@ const TAG = /^[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}$/;
  * Starts the pushing half of a registry (OCI distribution-spec) on the loopback interface, for one repository with a
  * name of 128 random bits. Layers stream into the store, manifests and configs stay in memory.
  */
-export async function openReceiver(prefix: string, store: ReceiverStore, signal: AbortSignal): Promise<Receiver> {
+export async function openReceiver(
+  prefix: string,
+  store: ReceiverStore,
+  signal: AbortSignal,
+  limits: ReceiverLimits = LIMITS,
+): Promise<Receiver> {
   const closing = follow(signal);
   const state: State = {
     repository: `${prefix}-${randomBytes(16).toString('hex')}/image`,
@@ -92,6 +115,8 @@ export async function openReceiver(prefix: string, store: ReceiverStore, signal:
     tags: new Map(),
     uploads: new Map(),
     failure: new AbortController(),
+    limits,
+    roomBytes: METADATA_TOTAL_MAX_BYTES,
   };
   let requests = 0;
   const running = new Set<Promise<void>>();
@@ -101,6 +126,7 @@ export async function openReceiver(prefix: string, store: ReceiverStore, signal:
     running.add(job);
     job.finally(() => running.delete(job));
   });
+  server.maxConnections = MAX_CONNECTIONS;
   server.listen({ host: '127.0.0.1', port: 0 });
   await once(server, 'listening');
   return {
@@ -113,7 +139,10 @@ export async function openReceiver(prefix: string, store: ReceiverStore, signal:
     failed: state.failure.signal,
     async close() {
       closing.abort();
-      for (const { upload } of state.uploads.values()) upload.cancel();
+      for (const { upload, timer } of state.uploads.values()) {
+        clearTimeout(timer);
+        upload.cancel();
+      }
       const closed = once(server, 'close');
       server.close();
       server.closeAllConnections();
@@ -201,10 +230,14 @@ async function findStored(state: State, digest: Digest): Promise<ArchiveFile | u
 
 /** `?digest=` is the whole upload in one request; `?mount=` is refused by offering an upload, as the rules have it. */
 async function beginUpload(state: State, call: Call): Promise<void> {
+  if (state.uploads.size >= state.limits.maxUploads) {
+    throw new Refusal(429, 'TOOMANYREQUESTS', `no more than ${state.limits.maxUploads} uploads at a time`);
+  }
   const id = randomUUID();
   const fail = (reason: unknown) => state.failure.abort(reason);
-  const session: Session = { upload: startUpload(state.store, state.signal, fail), busy: false };
+  const session: Session = { upload: startUpload(state.store, state.signal, fail), busy: false, timer: undefined };
   state.uploads.set(id, session);
+  awaitNext(state, id, session);
   if (call.query.has('digest')) {
     await finishUpload(state, call, id);
     return;
@@ -228,7 +261,7 @@ async function finishUpload(state: State, { request, response, query }: Call, id
   const digest = digestOrRefuse(query.get('digest') ?? '');
   await append(state, id, session, request);
   const isRepeated = (await findStored(state, digest)) !== undefined;
-  state.uploads.delete(id);
+  dropUpload(state, id);
   const received = await session.upload.finish();
   if (received.digest !== digest) {
     throw new Refusal(400, 'DIGEST_INVALID', `the content is ${received.digest}`);
@@ -243,7 +276,7 @@ async function finishUpload(state: State, { request, response, query }: Call, id
 
 async function cancelUpload(state: State, { response }: Call, id: string): Promise<void> {
   const { upload } = sessionOf(state, id);
-  state.uploads.delete(id);
+  dropUpload(state, id);
   upload.cancel();
   send(response, 204, {});
 }
@@ -261,14 +294,29 @@ async function append(state: State, id: string, session: Session, request: Incom
     }
   }
   session.busy = true;
+  clearTimeout(session.timer);
   try {
-    await upload.append(request);
+    await upload.append(request, state.limits.idleMs);
+    awaitNext(state, id, session);
   } catch (error) {
-    state.uploads.delete(id);
+    dropUpload(state, id);
     throw error;
   } finally {
     session.busy = false;
   }
+}
+
+/** Gives an upload up when nobody goes on with it. */
+function awaitNext(state: State, id: string, session: Session): void {
+  session.timer = setTimeout(() => {
+    dropUpload(state, id);
+    session.upload.cancel();
+  }, state.limits.idleMs);
+}
+
+function dropUpload({ uploads }: State, id: string): void {
+  clearTimeout(uploads.get(id)?.timer);
+  uploads.delete(id);
 }
 
 function outOfOrder(state: State, id: string, session: Session): Refusal {
@@ -329,11 +377,9 @@ function parseManifest(bytes: Buffer) {
 }
 
 /** What is kept in memory is bounded. */
-function requireRoom({ blobs, manifests }: State, sizeBytes: number): void {
-  const inMemory = [...blobs.values()].filter(file => file.stored === undefined);
-  const blobBytes = inMemory.reduce((sum, file) => sum + file.sizeBytes, 0);
-  const manifestBytes = [...manifests.values()].reduce((sum, { bytes }) => sum + bytes.length, 0);
-  if (blobBytes + manifestBytes + sizeBytes > METADATA_TOTAL_MAX_BYTES) {
+function requireRoom(state: State, sizeBytes: number): void {
+  state.roomBytes -= sizeBytes + ENTRY_BYTES;
+  if (state.roomBytes < 0) {
     throw new Refusal(413, 'SIZE_INVALID', `there is room for ${METADATA_TOTAL_MAX_BYTES} bytes of JSON`);
   }
 }

@@ -355,6 +355,35 @@ describe('a manifest', () => {
   });
 });
 
+describe('whoever leaves uploads behind', () => {
+  const stalling = () => new ReadableStream({ start: it => it.enqueue(Buffer.alloc(70_000)) });
+
+  it('in the middle of one is not waited for: nothing of it stays, and others go on', async () => {
+    await receiver.close();
+    receiver = await openReceiver('kube-sideload', scratch, never, { maxUploads: 8, idleMs: 1500 });
+    expect(await refusalOf(request('PATCH', await begin(), { body: stalling() }))).toEqual([500, 'UNKNOWN']);
+    await expect.poll(filesIn).toEqual([]);
+    expect(receiver.failed.aborted).toBe(false);
+    expect((await request('PUT', `${await begin()}?digest=${digest}`, { body: layer })).status).toBe(201);
+  });
+
+  it('between two requests finds it gone', async () => {
+    await receiver.close();
+    receiver = await openReceiver('kube-sideload', scratch, never, { maxUploads: 8, idleMs: 50 });
+    const location = await begin();
+    await expect.poll(() => request('GET', location).then(({ status }) => status)).toBe(404);
+  });
+
+  it('gets no more than there is room for, and whoever ends one makes room', async () => {
+    await receiver.close();
+    receiver = await openReceiver('kube-sideload', scratch, never, { maxUploads: 2, idleMs: 60_000 });
+    const [first] = [await begin(), await begin()];
+    expect(await refusalOf(request('POST', 'blobs/uploads/'))).toEqual([429, 'TOOMANYREQUESTS']);
+    expect((await request('DELETE', first)).status).toBe(204);
+    await begin();
+  });
+});
+
 describe('nothing else is there', () => {
   it('but the answer that a registry is here', async () => {
     expect((await request('GET', '/v2/')).status).toBe(200);
