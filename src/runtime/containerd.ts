@@ -5,6 +5,7 @@ import type { NodeFacts } from '../node/facts.ts';
 import type { Script, Sections } from '../node/script.ts';
 import {
   asRoot,
+  builtFor,
   CRI,
   criImageId,
   criPinned,
@@ -13,7 +14,7 @@ import {
   flatPairs,
   heldBy,
   NEVER,
-  parseJson,
+  parseObject,
   variables,
 } from './cri.ts';
 import { importWithLease, SETTLE_LEASES } from './leases.ts';
@@ -113,7 +114,6 @@ function heldAt(sections: Sections, number: number): HeldImage | undefined {
   if (!sections.has(`manifest ${number}`)) {
     return undefined;
   }
-  const config = parseJson(sections.get(`config ${number}`)) as { os?: unknown; architecture?: unknown } | undefined;
   const answer = criImageId(sections, number);
   // With crictl on the node its answer counts, and no other: an image that the CRI does not know is not held.
   const imageId = answer === 'unasked' ? sections.get(`config-digest ${number}`) : answer;
@@ -122,8 +122,7 @@ function heldAt(sections: Sections, number: number): HeldImage | undefined {
   }
   return {
     imageId,
-    os: String(config?.os),
-    architecture: String(config?.architecture),
+    ...builtFor(parseObject(sections.get(`config ${number}`))),
     // The columns are REF TYPE DIGEST STATUS SIZE UNPACKED; the last one is a plain word.
     unpacked: /\strue\s*$/.test(sections.get(`check ${number}`) ?? ''),
     isPinned: criPinned(sections, number),

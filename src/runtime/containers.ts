@@ -1,3 +1,5 @@
+import { SideloadError } from '../errors.ts';
+import { asList, asObject, isMapping } from '../image/json.ts';
 import { normalise } from '../image/reference.ts';
 import type { NodeFacts } from '../node/facts.ts';
 import type { Script, Sections } from '../node/script.ts';
@@ -29,26 +31,22 @@ export function containers(facts: NodeFacts): Script {
   return { body: CONTAINERS, variables: { ...variables(facts, []), RUNTIME: facts.runtime.name } };
 }
 
-interface CriContainer {
-  readonly image?: { readonly image?: unknown; readonly userSpecifiedImage?: unknown };
-  readonly imageRef?: unknown;
-  readonly imageId?: unknown;
-}
-
-/** The answer to {@link containers}. */
+/**
+ * The answer to {@link containers}.
+ * @throws SideloadError REMOTE_COMMAND_FAILED when it is none
+ */
 export function usedImages(sections: Sections): UsedImages {
   const answer = sections.get('cri') ?? '';
-  const parsed = parseJson(answer) as { containers?: readonly CriContainer[] } | undefined;
-  if (answer !== '' && parsed === undefined) {
-    throw new Error('crictl ps -a -o json: the answer is no JSON');
+  const parsed = parseJson(answer);
+  const containers = asObject(parsed).containers ?? [];
+  if (answer !== '' && !(isMapping(parsed) && Array.isArray(containers))) {
+    throw new SideloadError('REMOTE_COMMAND_FAILED', 'crictl ps -a -o json: the answer is no list of containers');
   }
   const said = [
-    ...(parsed?.containers ?? []).flatMap(({ image, imageRef, imageId }) => [
-      image?.image,
-      image?.userSpecifiedImage,
-      imageRef,
-      imageId,
-    ]),
+    ...asList(containers).flatMap(container => {
+      const { image, imageRef, imageId } = asObject(container);
+      return [asObject(image).image, asObject(image).userSpecifiedImage, imageRef, imageId];
+    }),
     // CONTAINER IMAGE RUNTIME, below a line of headings.
     ...lines(sections, 'ctr')
       .slice(1)

@@ -1,3 +1,4 @@
+import { asObject, asText, type JsonObject } from '../image/json.ts';
 import type { NodeFacts } from '../node/facts.ts';
 import type { Sections } from '../node/script.ts';
 import { FAULT } from './fault.ts';
@@ -167,8 +168,8 @@ export function criImageId(sections: Sections, number: number): string | 'absent
   if (answer === undefined) {
     return 'unasked';
   }
-  const id = (parseJson(answer) as { status?: { id?: unknown } } | undefined)?.status?.id;
-  if (typeof id !== 'string' || id === '') {
+  const id = asText(asObject(parseObject(answer).status).id);
+  if (id === undefined) {
     return 'absent';
   }
   return /^[0-9a-f]{64}$/.test(id) ? `sha256:${id}` : id;
@@ -176,10 +177,21 @@ export function criImageId(sections: Sections, number: number): string | 'absent
 
 /** Whether the CRI says that the image is kept from being collected; `undefined` when it was not asked. */
 export function criPinned(sections: Sections, number: number): boolean | undefined {
-  const answer = parseJson(sections.get(`cri ${number}`)) as { status?: { pinned?: unknown } } | undefined;
-  return answer?.status === undefined ? undefined : answer.status.pinned === true;
+  const { status } = parseObject(sections.get(`cri ${number}`));
+  return status === undefined ? undefined : asObject(status).pinned === true;
 }
 
+/** What an image is for by its config, as a client on the node shows it; `unknown` where it does not say. */
+export function builtFor(config: JsonObject): { readonly os: string; readonly architecture: string } {
+  return { os: asText(config.os) ?? 'unknown', architecture: asText(config.architecture) ?? 'unknown' };
+}
+
+/** The object that a client on a node prints; anything else becomes an empty one. */
+export function parseObject(text: string | undefined): JsonObject {
+  return asObject(parseJson(text));
+}
+
+/** What a client on a node prints as JSON; undefined when it is none, and of any form else. */
 export function parseJson(text: string | undefined): unknown {
   try {
     return JSON.parse(text ?? '');

@@ -1,9 +1,11 @@
 import { parseDigest } from '../image/digest.ts';
 import type { BlobDescriptor } from '../image/image.ts';
+import { isMapping } from '../image/json.ts';
 import type { NodeFacts } from '../node/facts.ts';
 import type { Script, Sections } from '../node/script.ts';
 import {
   asRoot,
+  builtFor,
   CRI,
   criImageId,
   criPinned,
@@ -95,19 +97,18 @@ function inspect(facts: NodeFacts, references: readonly string[], spellings?: Re
 }
 
 function heldAt(sections: Sections, number: number): HeldImage | undefined {
-  const config = parseJson(sections.get(`config ${number}`)) as { os?: unknown; architecture?: unknown } | undefined;
+  const config = parseJson(sections.get(`config ${number}`));
   const imageId = criImageId(sections, number);
   if (imageId === 'unasked') {
     return heldByPodman(sections, number);
   }
-  if (config === undefined || imageId === 'absent') {
+  if (!isMapping(config) || imageId === 'absent') {
     return undefined;
   }
   // containers-storage applies each layer as it stores it.
   return {
     imageId,
-    os: String(config.os),
-    architecture: String(config.architecture),
+    ...builtFor(config),
     unpacked: true,
     isPinned: criPinned(sections, number),
     witness: 'crictl',

@@ -1,8 +1,10 @@
 import type { BlobDescriptor } from '../image/image.ts';
+import { asList, asObject } from '../image/json.ts';
 import type { NodeFacts } from '../node/facts.ts';
 import type { Script, Sections } from '../node/script.ts';
 import {
   asRoot,
+  builtFor,
   CRI,
   criImageId,
   eachPair,
@@ -51,17 +53,16 @@ function inspect(facts: NodeFacts, references: readonly string[]): Script {
 
 function heldAt(sections: Sections, number: number): HeldImage | undefined {
   const images = parseJson(sections.get(`image ${number}`));
-  const [image] = Array.isArray(images) ? (images as { Id?: unknown; Os?: unknown; Architecture?: unknown }[]) : [];
+  const image = asObject(asList(images)[0]);
   const answer = criImageId(sections, number);
-  const imageId = answer === 'unasked' ? image?.Id : answer;
-  if (image === undefined || typeof imageId !== 'string' || imageId === 'absent') {
+  const imageId = answer === 'unasked' ? image.Id : answer;
+  if (asList(images).length === 0 || typeof imageId !== 'string' || imageId === 'absent') {
     return undefined;
   }
   // The classic image store applies each layer as it loads it.
   return {
     imageId,
-    os: String(image.Os),
-    architecture: String(image.Architecture),
+    ...builtFor({ os: image.Os, architecture: image.Architecture }),
     unpacked: true,
     witness: answer === 'unasked' ? 'docker' : 'crictl',
   };
@@ -93,7 +94,7 @@ function heldLayers(sections: Sections, asked: readonly AskedLayer[]): readonly 
     const differs = diffIds.findIndex((diffId, index) => !Array.isArray(chain) || chain[index] !== diffId);
     return differs < 0 ? diffIds.length : differs;
   });
-  const depth = Math.max(0, ...depths);
+  const depth = depths.reduce((deepest, one) => Math.max(deepest, one), 0);
   return diffIds.map((digest, index) => (index < depth ? [{ digest, sizeBytes: 0, compression: 'none' }] : []));
 }
 

@@ -1,6 +1,7 @@
+import { asObject, isMapping } from '../image/json.ts';
 import type { NodeFacts } from '../node/facts.ts';
 import type { Script, Sections } from '../node/script.ts';
-import { CRI, eachPair, eachReference, flatPairs, parseJson, variables } from './cri.ts';
+import { builtFor, CRI, eachPair, eachReference, flatPairs, parseJson, variables } from './cri.ts';
 import type { HeldImage, Runtime, TagPair } from './runtime.ts';
 import { LET_IMPORTS_END, runOf, STAGE_PREFIX, UNPACKED } from './staging.ts';
 
@@ -83,17 +84,14 @@ export function spelled(
 
 /** The image ID by podman alone, root's: of a staged image, or of one on a node whose CRI the user may not ask. */
 export function heldByPodman(sections: Sections, number: number): HeldImage | undefined {
-  const config = parseJson(sections.get(`config ${number}`)) as
-    | { os?: unknown; architecture?: unknown; id?: unknown }
-    | undefined;
-  const id = sections.get(`loaded ${number}`) ?? config?.id;
-  if (config === undefined || typeof id !== 'string' || !/^[0-9a-f]{64}$/.test(id)) {
+  const config = parseJson(sections.get(`config ${number}`));
+  const id = sections.get(`loaded ${number}`) ?? asObject(config).id;
+  if (!isMapping(config) || typeof id !== 'string' || !/^[0-9a-f]{64}$/.test(id)) {
     return undefined;
   }
   return {
     imageId: `sha256:${id}`,
-    os: String(config.os),
-    architecture: String(config.architecture),
+    ...builtFor(config),
     unpacked: true,
     witness: 'podman',
   };

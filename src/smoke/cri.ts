@@ -1,7 +1,9 @@
 import { within } from '../abort.ts';
 import { ERRORS, SideloadError } from '../errors.ts';
+import { asObject } from '../image/json.ts';
 import type { NodeFacts } from '../node/facts.ts';
 import { runScript, type Script, type Sections } from '../node/script.ts';
+import { parseObject } from '../runtime/cri.ts';
 import type { SshConnection } from '../ssh/connect.ts';
 import { diagnose } from './diagnosis.ts';
 import { namesOnNode } from './held.ts';
@@ -324,7 +326,7 @@ function statusOf(json: string): {
   readonly reason: string | undefined;
   readonly message: string | undefined;
 } {
-  const { status = {} } = (json === '' ? {} : JSON.parse(json)) as { status?: Readonly<Record<string, unknown>> };
+  const status = asObject(parseObject(json).status);
   const text = (value: unknown) => (typeof value === 'string' && value !== '' ? value : undefined);
   return {
     imageRef: text(status.imageRef) ?? '',

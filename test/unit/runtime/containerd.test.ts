@@ -194,8 +194,8 @@ describe('the answer', () => {
 
   it('does not guess a platform that cannot be read', () => {
     expect(held({ 'config 0': 'ctr: content digest not found' })).toMatchObject({
-      os: 'undefined',
-      architecture: 'undefined',
+      os: 'unknown',
+      architecture: 'unknown',
     });
   });
 

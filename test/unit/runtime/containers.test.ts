@@ -41,5 +41,5 @@ it('are none where there are no containers, and unknown where the answer is none
   expect(used({})).toEqual({ names: [], ids: [] });
   expect(used({ cri: '{"containers":[]}', ctr: 'CONTAINER IMAGE RUNTIME' })).toEqual({ names: [], ids: [] });
   expect(used({ cri: '{}' })).toEqual({ names: [], ids: [] });
-  expect(() => used({ cri: 'time="x" level=fatal' })).toThrow(/no JSON/);
+  expect(() => used({ cri: 'time="x" level=fatal' })).toThrow(/no list of containers/);
 });
