@@ -25,7 +25,7 @@ export interface YamlLimits {
 /** A file that the user wrote: about ten thousand nodes in an inventory. */
 const USER_FILE: YamlLimits = { maxCharacters: 1 << 20 };
 /** What a node says: the kubelet's configuration has a few thousand characters, drop-ins included. */
-export const FROM_NODE: YamlLimits = { maxCharacters: 256 << 10 };
+export const FROM_NODE: YamlLimits = { maxCharacters: 64 << 10 };
 
 /**
  * Collections within each other. The composer calls itself for each, and so does everybody who reads what it made; at 3000

@@ -62,7 +62,7 @@ describe('YAML that was written to stop whoever reads it', () => {
   it('a node may say less than a file of the user', () => {
     const text = `imageGCHighThresholdPercent: 70\n# ${'x'.repeat(300_000)}`;
     expect(readYaml(text)[0]?.faults).toEqual([]);
-    expect(readYaml(text, FROM_NODE)[0]?.faults[0]?.message).toMatch(/longer than 262144 characters/);
+    expect(readYaml(text, FROM_NODE)[0]?.faults[0]?.message).toMatch(/longer than 65536 characters/);
     expect(parseKubelet(text, '').imageGcHighThresholdPercent).toBe(85);
   });
 
