@@ -36,6 +36,8 @@ export function parseKubelet(text: string, gcThreshold: string): KubeletFacts {
   return {
     imageGcHighThresholdPercent: typeof threshold === 'number' ? threshold : DEFAULTS.imageGcHighThresholdPercent,
     credentialPolicy: typeof policy === 'string' && policy !== '' ? policy : DEFAULTS.credentialPolicy,
-    credentialAllowlist: Array.isArray(allowlist) ? allowlist.map(String) : DEFAULTS.credentialAllowlist,
+    credentialAllowlist: Array.isArray(allowlist)
+      ? allowlist.filter(name => typeof name === 'string')
+      : DEFAULTS.credentialAllowlist,
   };
 }

@@ -132,7 +132,9 @@ export function releaseScript(runId: string): Script {
 export function readAnswers(sections: Sections, references: readonly string[]): LockAnswer {
   const answers = references.map((reference, number) => {
     const [state, run = '', since] = sections.get(`lock ${number}`)?.split(' ') ?? [];
-    return { reference, state, run, since: new Date(Number(since ?? 0) * 1000) };
+    // A node may say anything, and not every number is a date.
+    const seconds = /^\d{1,11}$/.test(since ?? '') ? Number(since) : 0;
+    return { reference, state, run, since: new Date(seconds * 1000) };
   });
   const denied = answers.findIndex(({ state }) => state !== 'taken' && state !== 'held');
   return {

@@ -28,6 +28,13 @@ export function parsePrivateKey(text: string, passphrase?: string): SshCredentia
   const fault = accident(trimmed);
   if (fault !== undefined) throw invalid(...fault);
   const privateKey = repaired(trimmed);
+  const rounds = roundsOf(privateKey);
+  if (rounds > ROUNDS_MAX) {
+    throw invalid(
+      `its passphrase is derived in ${rounds} rounds, more than ${ROUNDS_MAX}`,
+      'Write a copy with fewer: `ssh-keygen -p -a 100 -f FILE`.',
+    );
+  }
   const parsed: unknown = ssh2.utils.parseKey(privateKey, passphrase === '' ? undefined : passphrase);
   if (parsed instanceof Error) throw invalid(...refusal(parsed, privateKey, passphrase));
   const key = parsed as ParsedKey | undefined;
@@ -52,6 +59,27 @@ export function opensshKey(text: string): string {
     body.includes(type),
   );
   return isOfDevice && accident(trimmed) === undefined ? repaired(trimmed) : parsePrivateKey(text).privateKey;
+}
+
+/** `ssh-keygen -a`: 16 or 24 by default. One takes about 10 ms here, and nothing else runs meanwhile. */
+const ROUNDS_MAX = 500;
+
+/** How often OpenSSH's own format has a passphrase hashed (OpenSSH `PROTOCOL.key`: bcrypt_pbkdf); 0 without one, and in other formats. */
+function roundsOf(privateKey: string): number {
+  const body = Buffer.from(privateKey.replace(/-----[^-]+-----/g, ''), 'base64');
+  const magic = 'openssh-key-v1\0';
+  if (body.toString('latin1', 0, magic.length) !== magic) return 0;
+  let offset = magic.length;
+  const next = (): Buffer => {
+    const sizeBytes = offset + 4 <= body.length ? body.readUInt32BE(offset) : 0;
+    const field = body.subarray(offset + 4, offset + 4 + sizeBytes);
+    offset += 4 + sizeBytes;
+    return field;
+  };
+  next(); // the cipher
+  const kdf = next().toString('latin1');
+  const options = next();
+  return kdf === 'bcrypt' && options.length >= 4 ? options.readUInt32BE(options.length - 4) : 0;
 }
 
 type Fault = readonly [what: string, hint: string];

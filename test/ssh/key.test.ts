@@ -71,6 +71,19 @@ test('a passphrase with a line break that does not belong to it is pointed out',
   expect(refusal(encrypted.privateKey, `${PASSPHRASE}\n`).hint).toContain('line break');
 });
 
+test('a key whose passphrase would be derived for hours is told before it is', () => {
+  const body = Buffer.from(encrypted.privateKey.replace(/-----[^-]+-----/g, ''), 'base64');
+  const [cipher, kdf] = ['aes256-ctr', 'bcrypt'];
+  const at = body.indexOf(kdf) + kdf.length + 4 + 4 + 16;
+  expect(body.indexOf(cipher)).toBeLessThan(at);
+  expect(body.readUInt32BE(at)).toBeLessThan(100);
+  body.writeUInt32BE(0x7fffffff, at);
+  const text = `-----BEGIN OPENSSH PRIVATE KEY-----\n${body.toString('base64')}\n-----END OPENSSH PRIVATE KEY-----\n`;
+  const error = refusal(text, PASSPHRASE);
+  expect(error).toMatchObject({ code: 'SSH_KEY_INVALID', message: expect.stringContaining('2147483647 rounds') });
+  expect(error.hint).toContain('ssh-keygen -p -a 100');
+});
+
 test.each([
   ['spaces', lines.join(' ')],
   ['damaged', lines.toSpliced(2, 1).join('\n')],
