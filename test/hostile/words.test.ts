@@ -74,7 +74,7 @@ it('a pod that prints commands, links and escapes before it ends is quoted, and 
   const words = Buffer.from(WORDS).toString('base64');
   const script = `echo ${words} | /bin/busybox base64 -d | /bin/busybox tee /dev/termination-log; exit 3`;
   build(lab, 'docker', 'talker:1', 'talker', ['/bin/sh', '-c', script]);
-  for (const outcome of await everywhere({ ...reach(lab), images: 'talker:1' })) {
+  for (const outcome of await everywhere({ ...reach(lab), images: 'docker.io/library/talker:1' })) {
     expectText(outcome, /\[SMOKE_CRASHED\]/);
     expect(outcome.log).toMatch(/log: .*variable more|log: .*KUBE_SIDELOAD_SUCCEEDED=true/);
   }
@@ -96,7 +96,12 @@ describe('a node whose banner, rc file and programs mean harm', () => {
     }
     try {
       for (const more of [{}, { 'ssh-transport': 'openssh' }] as const) {
-        for (const outcome of await everywhere({ ...reach(lab), ...more, images: 'quiet:1', smoke: 'none' })) {
+        for (const outcome of await everywhere({
+          ...reach(lab),
+          ...more,
+          images: 'docker.io/library/quiet:1',
+          smoke: 'none',
+        })) {
           expectText(outcome, said);
         }
       }
