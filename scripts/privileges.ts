@@ -148,6 +148,7 @@ function patternsOf(layout: Layout): Readonly<Record<string, string | undefined>
     '{reference}': NAME,
     '{digest}': DIGEST,
     '{digests}': `${DIGEST}( ${DIGEST})*`,
+    '{targets}': `target\\.digest==${DIGEST}( target\\.digest==${DIGEST})*`,
     '{stage}': `${STAGE}:[0-9]+(-[0-9]+)?`,
     '{stage-name}': STAGE,
     '{run}': '[0-9a-z]+',

@@ -52,6 +52,7 @@ export function smokeOptions(nodes: readonly Node[], settings: SmokeSettings, ru
   return {
     ...settings,
     runId: run.id,
+    lostRuns: new Set(nodes.flatMap(node => [...node.lostRuns])),
     signal: run.signal,
     onResult: (result: SmokeResult) => {
       const { target, error, message, durationMs } = result;

@@ -119,7 +119,6 @@ export const RIGHTS: Readonly<Record<RuntimeName, readonly Right[]>> = {
         ['ctr', '--connect-timeout 5s --timeout 5s --address {socket} version'],
         ['ctr', `${CTR} images ls -q`],
         ['ctr', `${CTR} images ls name=={reference}`],
-        ['ctr', `${CTR} images ls -q name=={reference}`],
         ['ctr', `${CTR} images check --snapshotter {snapshotter} name=={reference}`],
         ['ctr', `${CTR} content get {digest}`],
       ],
@@ -130,6 +129,15 @@ export const RIGHTS: Readonly<Record<RuntimeName, readonly Right[]>> = {
     },
     { purpose: 'move a name', commands: [['ctr', `${CTR} images tag --force {reference} {reference}`]] },
     { purpose: 'take a name away', commands: [['ctr', `${CTR} images rm {reference}`]] },
+    {
+      purpose: 'take an image away with its last name',
+      commands: [
+        ['ctr', `${CTR} images ls {targets}`],
+        ['crictl', '--timeout 10s --runtime-endpoint unix://{socket} ps -a -o json'],
+      ],
+      without:
+        'the image of a failed job, and the old one after a push, stays without a name until the kubelet removes it',
+    },
     {
       purpose: 'see which layers are there',
       commands: [
@@ -365,6 +373,7 @@ export function askedRights(facts: NodeFacts, extras: Extras): readonly AskedRig
     '{reference}': `${STAGE_PREFIX}0:0`,
     '{digest}': `sha256:${zeros}`,
     '{digests}': `sha256:${zeros}`,
+    '{targets}': `target.digest==sha256:${zeros}`,
     '{stage}': `${STAGE_PREFIX}0:0`,
     '{stage-name}': `${STAGE_PREFIX}0`,
     '{run}': '0',

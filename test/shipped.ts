@@ -217,6 +217,20 @@ async function imagesOn(lab: Lab, node: LabNode): Promise<readonly ListedImage[]
   return images;
 }
 
+function namesOf({ repoTags, repoDigests }: ListedImage): readonly string[] {
+  return [...repoTags, ...repoDigests].filter(name => !name.includes('<none>'));
+}
+
+/** What `crictl images` lists on each node: IDs, and all their names. */
+export async function listedOn(lab: Lab, nodes: readonly LabNode[]): Promise<readonly (readonly string[])[]> {
+  return await Promise.all(
+    nodes.map(async node => {
+      const images = await imagesOn(lab, node);
+      return images.map(image => [image.id, ...namesOf(image).toSorted()].join(' ')).toSorted();
+    }),
+  );
+}
+
 /** References that a node's CRI lists. */
 export async function referencesOn(lab: Lab, name: string): Promise<readonly string[]> {
   const node = nodeNamed(lab, name);

@@ -56,6 +56,8 @@ export interface NodeFacts extends MachineFacts {
   readonly instance: string;
   /** References under which runs have staged images and not yet removed them. */
   readonly staged: readonly string[];
+  /** Image IDs that containerd had for names when it was first asked, as its CRI makes them (`sha256:…`). */
+  readonly imageIds: readonly string[];
   /** Leases of containerd that imports have written down, and that may be left (`leases.ts`). */
   readonly leases: readonly string[];
   /** Where the runtime keeps images, by the CRI's own word (`imagefsinfo`), else its default. Absolute path. */
@@ -264,9 +266,12 @@ export function parseFacts(sections: Sections, label: string): NodeFacts {
     staged: `${text('staged')}\n${text('staged-imports')}`
       .split(/\s+/)
       .filter(reference => isA('reference', reference)),
+    imageIds: text('image-ids')
+      .split('\n')
+      .filter(imageId => /^sha256:[0-9a-f]{64}$/.test(imageId)),
     leases: text('leases')
       .split('\n')
-      .filter(lease => lease !== ''),
+      .filter(lease => /^lease-[0-9]+-[\w-]{4}$/.test(lease)),
     imageRoot: check('path', text('image-root'), 'where the runtime keeps its images'),
     disk,
     workDisk: parseDisk(text('work-disk')),

@@ -79,8 +79,10 @@ export interface Node {
   images: readonly NodeImage[];
   /** What is wrong with names that pods write short. */
   nameFaults: readonly NameFault[];
-  /** The stage references of this run that may lie on the node. */
-  readonly staged: Set<string>;
+  /** The stage references of this run that may lie on the node, and the IDs of their images. */
+  readonly staged: Map<string, string>;
+  /** Runs that have died with locks or kept names on the node, as this one has found when it took theirs. */
+  readonly lostRuns: Set<string>;
   /** What this run has kept on the node, of references that may have moved. */
   kept: readonly Kept[];
   /** Whether this run may have pinned images on the node. */
@@ -113,7 +115,8 @@ export function newNode(settings: NodeSettings): Node {
     missing: [],
     images: [],
     nameFaults: [],
-    staged: new Set(),
+    staged: new Map(),
+    lostRuns: new Set(),
     kept: [],
     hasPinned: false,
     noted: undefined,

@@ -228,7 +228,9 @@ containerd)
     section instance; instance_of containerd "$socket"
     section client-version; as_root $ctr --connect-timeout 5s --timeout 5s --address "$socket" version 2>&1
     section import-help; $ctr images import --help 2>&1
-    section staged; as_root $ctr --address "$socket" --namespace k8s.io images ls -q 2>/dev/null | grep "^$STAGE_PREFIX"
+    names=$(as_root $ctr --address "$socket" --namespace k8s.io images ls -q 2>/dev/null)
+    section staged; printf '%s\\n' "$names" | grep "^$STAGE_PREFIX"
+    section image-ids; printf '%s\\n' "$names" | grep -x 'sha256:[0-9a-f]\\{64\\}'
   fi
   section snapshotter; printf '%s' "$snapshotter"
   root=\${root:-\${usual_root:-/var/lib/containerd}}
@@ -271,8 +273,8 @@ if [ -n "$sandbox" ]; then
   elif [ -n "$ctr" ]; then
     # Without crictl: the CRI of containerd keeps its images here, under full names.
     case $sandbox in *.*/*)
-      if held=$(as_root $ctr --address "$socket" --namespace k8s.io images ls -q "name==$sandbox" 2>/dev/null); then
-        if [ -n "$held" ]; then printf held; else printf 'not found'; fi
+      if held=$(as_root $ctr --address "$socket" --namespace k8s.io images ls "name==$sandbox" 2>/dev/null); then
+        if [ -n "$(printf '%s\\n' "$held" | sed -n 2p)" ]; then printf held; else printf 'not found'; fi
       fi ;;
     esac
   fi

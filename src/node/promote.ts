@@ -4,6 +4,7 @@ import type { Run } from '../run.ts';
 import { runtimeOf } from '../runtime/detect.ts';
 import { type Kept, keepScript, keptNames, parseKept, restoreScript } from '../runtime/kept.ts';
 import type { Settings } from '../settings.ts';
+import { removeByCri } from '../smoke/cri.ts';
 import type { SshTransport } from '../ssh/transport.ts';
 import { type Refusal, renewLocks, takeLocks } from './lock.ts';
 import { type Node, type NodeImage, nameOf, noteError, notingError, ready } from './node.ts';
@@ -101,6 +102,7 @@ export async function restoreImages(
   try {
     await insistOn(node, settings, ssh, async signal => {
       failed.clear();
+      await removeSmoked(node, settings, runId, signal);
       const lost = await renewLocks(node, runId, signal);
       const own = node.kept.filter(one => lost.every(({ reference }) => reference !== one.reference));
       taken = await takenByOthers(node, own, signal);
@@ -116,7 +118,9 @@ export async function restoreImages(
       }
       await forgetNoted(node, reference => !(failed.has(reference) || taken.has(reference)), signal);
       if (failed.size === 0) {
-        await forgetKept(node, signal);
+        for (const { reference } of await forgetKept(node, signal)) {
+          log(`${label}: a container still uses what ${reference} named meanwhile: it stays without a name`);
+        }
       }
     });
   } catch (thrown) {
@@ -147,6 +151,23 @@ export async function restoreImages(
   }
   // Names that could not be put back are left to a person.
   node.kept = [];
+}
+
+/**
+ * The kubelet takes away the containers of a pod that is gone with its next collection, a minute later at most, and podman and
+ * Docker keep what is in use until then. Who may do more than what a sudoers file of ours says does not wait for that.
+ */
+async function removeSmoked(
+  node: Node,
+  { smoke }: Pick<Settings, 'smoke'>,
+  runId: string,
+  signal: AbortSignal,
+): Promise<void> {
+  const { connection, facts } = ready(node);
+  if (smoke?.by === 'pod' && facts.runtime.name !== 'containerd' && !facts.isNarrow) {
+    // What stays is told when its image does.
+    await removeByCri(connection, facts, runId, signal).catch(() => {});
+  }
 }
 
 /**
@@ -212,6 +233,9 @@ export async function settleOthers(
     const kept = runId === undefined ? undefined : keptNames(runId, reference);
     return runId === undefined || kept === undefined ? [] : [{ runId, kept }];
   });
+  for (const runId of [...left.map(one => one.runId), ...locked.values()]) {
+    if (runId !== undefined) node.lostRuns.add(runId);
+  }
   const all = [...new Map([...left, ...orphans].map(one => [one.kept.before, one])).values()];
   for (const runId of new Set(all.map(one => one.runId))) {
     const kept = all.filter(one => one.runId === runId).map(one => one.kept);

@@ -125,7 +125,7 @@ async function stageImage(node: Node, target: NodeImage, stage: string, sending:
   sending.log(
     `${node.settings.label}: the layers that the node has were not enough (${fault}); ${target.reference} is sent whole`,
   );
-  const remove = runtime.remove(facts, [...node.staged]);
+  const remove = runtime.remove(facts, [...node.staged.keys()]);
   await runScript(connection, remove, sending.run.signal, 'removing what was staged', CHANGE_MS);
   target.held = [];
   target.isWhole = true;
@@ -174,7 +174,7 @@ async function sendImage(node: Node, target: NodeImage, stage: string, sending: 
       const isLast = count === image.layers.length;
       const part = isLast ? image : partOf(image, count);
       const reference = isLast ? stage : partReference(stage, node.staged.size + 1);
-      node.staged.add(reference);
+      node.staged.set(reference, part.imageId);
       const blobs = part.layers.map((layer, index) => held[index] ?? store(layer));
       const { sent, imported } = importPart(node, target, { image: part, reference, blobs, signal }, sending, transfer);
       imports.push(imported);
@@ -261,8 +261,8 @@ function importPart(
   ];
   let sentBytes = 0;
   // The parts so far, and this one: they are of no use to a node whose runner does not come back.
-  const parts = [...node.staged].filter(staged => isPart(staged));
-  const abandoned = parts.map(part => runtimeOf(facts.runtime.name).removeOne(facts, part));
+  const parts = [...node.staged].filter(([staged]) => isPart(staged));
+  const abandoned = parts.flatMap(part => runtimeOf(facts.runtime.name).removeOne(facts, ...part));
   const limitMs = IMPORT_MS + unpackedBytes([target]) / SLOWEST_BYTES_PER_MS;
   const late = (ms: number, what: string) => () =>
     new SideloadError('NODE_SILENT', `importing ${target.reference}: ${what} for ${formatDuration(ms, 0)}`);

@@ -4,8 +4,8 @@ import { referencesOf, type SourceImage } from '../image/image.ts';
 import { planNode } from '../plan.ts';
 import type { Run } from '../run.ts';
 import { runtimeOf } from '../runtime/detect.ts';
-import { parseKept } from '../runtime/kept.ts';
-import { freeNames } from '../runtime/names.ts';
+import { type Kept, parseKept } from '../runtime/kept.ts';
+import { freeNames, stayingImages } from '../runtime/names.ts';
 import type { HeldImage } from '../runtime/runtime.ts';
 import { abandonedReferences, stageReference } from '../runtime/staging.ts';
 import type { Settings } from '../settings.ts';
@@ -49,7 +49,9 @@ export async function prepareNode(
   }
   const sections = await probe(node.connection, node.settings.criSocket ?? settings.criSocket, signal);
   node.machine = parseMachine(sections, node.settings.label);
-  node.facts = parseFacts(sections, node.settings.label);
+  const facts = parseFacts(sections, node.settings.label);
+  // By now the CRI may have made names of what this run has brought.
+  node.facts = { ...facts, imageIds: node.facts?.imageIds ?? facts.imageIds };
 }
 
 /**
@@ -191,7 +193,7 @@ export async function insistOn(
 export async function removeStaged(node: Node, runId: string, signal: AbortSignal): Promise<void> {
   const { connection, facts } = ready(node);
   const runtime = runtimeOf(facts.runtime.name);
-  const references = [...new Set([...node.staged, ...abandonedReferences(facts.staged, runId, Date.now())])];
+  const references = [...new Set([...node.staged.keys(), ...abandonedReferences(facts.staged, runId, Date.now())])];
   const staged = references.filter(reference => parseKept(reference) === undefined);
   if (staged.length > 0 || facts.leases.length > 0) {
     await runScript(connection, runtime.remove(facts, staged), signal, 'removing what was staged', CHANGE_MS);
@@ -205,23 +207,31 @@ export async function removeStaged(node: Node, runId: string, signal: AbortSigna
   node.staged.clear();
 }
 
-/** Takes away the names of what this run has kept. */
-export async function forgetKept(node: Node, signal: AbortSignal): Promise<void> {
-  await freeNamesOn(
+/** Takes away the names of what this run has kept. @returns those of which the image stays, as a container uses it. */
+export async function forgetKept(node: Node, signal: AbortSignal): Promise<readonly Kept[]> {
+  const { kept } = node;
+  const staying = await freeNamesOn(
     node,
-    node.kept.flatMap(({ before, absent }) => [before, absent]),
+    kept.flatMap(({ before, absent }) => [before, absent]),
     signal,
   );
   node.kept = [];
+  return kept.filter(({ absent }) => staying.includes(absent));
 }
 
-/** Takes away names that this tool has given. */
-export async function freeNamesOn(node: Node, references: readonly string[], signal: AbortSignal): Promise<void> {
+/** Takes away names that this tool has given. @returns those of which the image stays without a name. */
+export async function freeNamesOn(
+  node: Node,
+  references: readonly string[],
+  signal: AbortSignal,
+): Promise<readonly string[]> {
   const { connection, facts } = ready(node);
   const names = runtimeOf(facts.runtime.name).names(facts);
-  if (references.length > 0 && names !== undefined) {
-    await runScript(connection, freeNames(names, facts, references), signal, 'taking away names', CHANGE_MS);
+  if (references.length === 0 || names === undefined) {
+    return [];
   }
+  const script = freeNames(names, facts, references);
+  return stayingImages(await runScript(connection, script, signal, 'taking away names', CHANGE_MS), references);
 }
 
 /** The names of an image as the user's own pods, his inputs or the archive write them, in this order. */

@@ -18,7 +18,7 @@ import {
   variables,
 } from './cri.ts';
 import { importWithLease, SETTLE_LEASES } from './leases.ts';
-import { FREE_NAME } from './names.ts';
+import { freeEach, LATE } from './names.ts';
 import type { AskedLayer, HeldImage, Runtime, TagPair } from './runtime.ts';
 import { STAGE_PREFIX, stageName } from './staging.ts';
 
@@ -36,7 +36,8 @@ export const containerd: Runtime = {
   held: heldBy(heldAt),
   layers,
   heldLayers,
-  removeOne: (facts, reference) => [...ctrOf(facts), 'images', 'rm', reference],
+  // The CRI gives each image its ID for a name besides.
+  removeOne: (facts, reference, imageId) => [reference, imageId].map(name => [...ctrOf(facts), 'images', 'rm', name]),
   canOverlap: true,
   lacksContent: said => /content digest sha256:[0-9a-f]+: not found/.test(said),
   tag,
@@ -203,9 +204,13 @@ function heldLayers(sections: Sections, asked: readonly AskedLayer[]): readonly 
 const PINNED = 'io.cri-containerd.pinned';
 const PINNED_BY = 'kube-sideload.pinned-by';
 
-/** `images tag` takes labels along on 1.x, and not on 2.x. */
+/**
+ * `images tag` takes labels along on 1.x, and not on 2.x. The CRI gives each image its ID for a name besides (`sha256:…`), by which it
+ * stays when all other names have gone, and is listed without one: so the last one takes that with it, unless it was there
+ * before (`$IMAGE_IDS`) and a container uses it, or may.
+ */
 const NAMES = `${CTR}
-has_name() { answer '${NEVER}' ctr images ls -q "name==$1"; [ -n "$said" ]; }
+has_name() { find_manifest "$1"; [ -n "$manifest" ]; }
 give_name() {
   ctr images tag --force "$1" "$2" || return
   answer '${NEVER}' ctr images ls "name==$1"
@@ -213,7 +218,38 @@ give_name() {
   ctr images label "$2" $pins
 }
 take_name() { ctr images rm "$1"; }
-free_name() { take_name "$1"; }`;
+free_name() { take_name "$1"; }
+note_content() {
+  freed="$freed $manifest"
+  case $1 in */absent/* | */absent-at/*) dying="$dying $manifest" ;; esac
+}
+is_unused() {
+  [ -n "$users" ] || users=$(as_root $CRICTL --timeout 10s --runtime-endpoint "unix://$SOCKET" ps -a -o json 2>/dev/null)
+  case $users in *"$1"*) return 1 ;; *'"containers"'*) ;; *) return 1 ;; esac
+}
+free_content() {
+  freed=$(printf '%s\\n' $freed | sort -u) users=
+  [ -n "$freed" ] || return 0
+  set --
+  for one in $freed; do set -- "$@" "target.digest==$one"; done
+  said=$(ctr images ls "$@" 2>/dev/null) || return 0
+  for one in $freed; do
+    ids=$(printf '%s\\n' "$said" | grep " $one " | sed 's/ .*//')
+    [ -n "$ids" ] && ! printf '%s\\n' "$ids" | grep -qv '^sha256:' || continue
+    for id in $ids; do
+      case " $IMAGE_IDS " in *" $id "*)
+        [ -n "$CRICTL" ] || continue
+        until is_unused "$id"; do
+          case " $dying " in *" $one "*) [ $late -lt ${LATE} ] || continue 2 ;; *) continue 2 ;; esac
+          late=$((late + 1)) users=
+          sleep 0.5
+        done ;;
+      esac
+      take_name "$id" || :
+    done
+  done
+}
+freed= dying=`;
 
 /** Who may not ask has pinned nothing. */
 const REFUSED = '^(sudo|doas): ';
@@ -244,7 +280,7 @@ function tag(facts: NodeFacts, pairs: readonly TagPair[]): Script {
 
 function remove(facts: NodeFacts, references: readonly string[]): Script {
   return {
-    body: `${NAMES}${SETTLE_LEASES}${eachReference(`  end_imports "$reference"\n${FREE_NAME}`)}
+    body: `${NAMES}${SETTLE_LEASES}${freeEach('  end_imports "$reference"\n')}
 settle_leases`,
     variables: variables(facts, references),
   };

@@ -72,6 +72,8 @@ inspect_by_cri() {
   done
   section "cri $1"; printf '%s' "$said"
 }
+note_content() { :; }
+free_content() { :; }
 end_processes() { # end_processes SIGNAL NAME
   left=
   for process in $running; do kill "-$1" "$process" || left="$left $process"; done
@@ -143,7 +145,7 @@ export function heldBy(heldAt: (sections: Sections, number: number) => HeldImage
 
 /** The variables that every runtime's scripts start with. */
 export function variables(
-  { tools, criSocket, isNarrow }: NodeFacts,
+  { tools, criSocket, isNarrow, imageIds }: NodeFacts,
   references: readonly string[],
 ): Readonly<Record<string, string>> {
   const command = (name: keyof NodeFacts['tools']) => tools[name]?.join(' ') ?? '';
@@ -155,6 +157,7 @@ export function variables(
     DOCKER: command('docker'),
     SOCKET: criSocket,
     NARROW: isNarrow ? 'yes' : '',
+    IMAGE_IDS: imageIds.join(' '),
     REFERENCES: references.join('\n'),
   };
 }

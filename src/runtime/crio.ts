@@ -19,7 +19,7 @@ import {
   variables,
 } from './cri.ts';
 import { CRIO_PINS } from './crio-pins.ts';
-import { FREE_NAME } from './names.ts';
+import { freeEach } from './names.ts';
 import { CONFIG_BY_PODMAN, heldByPodman, podmanLoad, spelled } from './podman-load.ts';
 import type { AskedLayer, HeldImage, Runtime, TagPair } from './runtime.ts';
 import { LET_IMPORTS_END, runOf, UNPACKED } from './staging.ts';
@@ -35,11 +35,13 @@ export const crio: Runtime = {
   layers,
   heldLayers,
   removeOne: (facts, reference) => [
-    ...asRoot(facts),
-    ...(facts.tools.podman === undefined
-      ? [...(facts.tools.crictl ?? ['crictl']), '--image-endpoint', `unix://${facts.criSocket}`, 'rmi']
-      : [...facts.tools.podman, 'image', 'rm']),
-    reference,
+    [
+      ...asRoot(facts),
+      ...(facts.tools.podman === undefined
+        ? [...(facts.tools.crictl ?? ['crictl']), '--image-endpoint', `unix://${facts.criSocket}`, 'rmi']
+        : [...facts.tools.podman, 'image', 'rm']),
+      reference,
+    ],
   ],
   canOverlap: false,
   lacksContent: said => /blobs\/sha256\/[0-9a-f]+: no such file/.test(said),
@@ -188,13 +190,13 @@ function tag(facts: NodeFacts, pairs: readonly TagPair[]): Script {
 function remove(facts: NodeFacts, references: readonly string[]): Script {
   return {
     // What was staged may be in a container already, put there by an earlier job under another name that has moved since.
-    body: `${LET_IMPORTS_END}${NAMES}${eachReference(`  run=\${reference%:*}
+    body: `${LET_IMPORTS_END}${NAMES}${freeEach(`  run=\${reference%:*}
   unpacked=${UNPACKED}\${run##*/}.
   let_imports_end "$reference" "$unpacked"
   for directory in "$unpacked"*; do
     [ ! -e "$directory" ] || rm -rf "$directory" 2>/dev/null || as_root rm -rf "$directory"
   done
-${FREE_NAME}`)}`,
+`)}`,
     variables: variables(facts, references),
   };
 }

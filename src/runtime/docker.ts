@@ -15,7 +15,7 @@ import {
   parseJson,
   variables,
 } from './cri.ts';
-import { FREE_NAME } from './names.ts';
+import { freeEach } from './names.ts';
 import type { AskedLayer, HeldImage, Runtime, TagPair } from './runtime.ts';
 
 /** Docker behind cri-dockerd: `docker load`, and the CRI's word where the node has crictl. */
@@ -25,7 +25,9 @@ export const docker: Runtime = {
   held: heldBy(heldAt),
   layers,
   heldLayers,
-  removeOne: (facts, reference) => [...asRoot(facts), ...(facts.tools.docker ?? ['docker']), 'image', 'rm', reference],
+  removeOne: (facts, reference) => [
+    [...asRoot(facts), ...(facts.tools.docker ?? ['docker']), 'image', 'rm', reference],
+  ],
   canOverlap: false,
   lacksContent: said => /no such file or directory/.test(said),
   tag,
@@ -116,7 +118,7 @@ function tag(facts: NodeFacts, pairs: readonly TagPair[]): Script {
 
 function remove(facts: NodeFacts, references: readonly string[]): Script {
   return {
-    body: `${NAMES}${eachReference(`  end_imports "$reference"\n${FREE_NAME}`)}`,
+    body: `${NAMES}${freeEach('  end_imports "$reference"\n')}`,
     variables: variables(facts, references),
   };
 }

@@ -8,7 +8,6 @@ import type { Names } from './names.ts';
  * ever: it goes when no other name is left.
  */
 const FORGET_CONTAINERD = `  if has_name "$reference"; then
-    find_manifest "$reference"
     take_name "$reference" >&2 || exit 1
     left=$(ctr images ls -q "target.digest==$manifest") || exit 1
     if [ -n "$left" ] && ! printf '%s\\n' "$left" | grep -qv '^sha256:'; then

@@ -87,7 +87,7 @@ done`,
 }
 
 /**
- * Puts back what was kept. Says of each, in the section `restored N`: `before` or `absent` when it is as it was,
+ * Puts back what was kept; what a reference names instead until then gets the name `…/absent/…`, with which it goes. Says of each, in the section `restored N`: `before` or `absent` when it is as it was,
  * `unmarked` when nothing was kept, so that it has not moved, and nothing when it could not be put back.
  */
 export function restoreScript(names: Names, facts: NodeFacts, kept: readonly Kept[]): Script {
@@ -97,7 +97,7 @@ number=0
 set -- $REFERENCES
 while [ $# -gt 2 ]; do
   section "restored $number"
-  if has_name "$2"; then give_name "$2" "$1" >&2 && printf before
+  if has_name "$2"; then { ! has_name "$1" || has_name "$3" || give_name "$1" "$3"; give_name "$2" "$1"; } >&2 && printf before
   elif has_name "$3"; then { ! has_name "$1" || free_name "$1"; } >&2 && printf absent
   else printf unmarked
   fi

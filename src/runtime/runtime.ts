@@ -60,8 +60,8 @@ export interface Runtime {
    * manifest may name it so that the runtime finds the layer on the node; none when it has to be sent.
    */
   heldLayers(sections: Sections, layers: readonly AskedLayer[]): readonly (readonly BlobDescriptor[])[];
-  /** The command that removes one reference, and content with it that no other needs. */
-  removeOne(facts: NodeFacts, reference: string): readonly string[];
+  /** The commands that remove the one reference of an image, and content with it that no other needs. */
+  removeOne(facts: NodeFacts, reference: string, imageId: string): readonly (readonly string[])[];
   /** Whether a second import may begin while the first one unpacks what the second one builds on. */
   readonly canOverlap: boolean;
   /** Whether these words of a failed import say that content is missing which the archive left out. */

@@ -4,10 +4,13 @@ export interface Pod {
     readonly name: string;
     readonly uid: string;
     readonly resourceVersion?: string;
+    readonly creationTimestamp?: string;
     readonly deletionTimestamp?: string;
+    readonly labels?: Readonly<Record<string, string>>;
   };
   readonly spec?: {
     readonly nodeName?: string;
+    readonly activeDeadlineSeconds?: number;
     readonly containers?: readonly { readonly name?: string; readonly imagePullPolicy?: string }[];
   };
   readonly status?: {

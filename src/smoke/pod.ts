@@ -30,6 +30,9 @@ export interface SmokePod {
 }
 
 export const RUN_LABEL = 'kube-sideload/run';
+const MANAGED = ['app.kubernetes.io/managed-by', 'kube-sideload'] as const;
+/** The smoke pods of all runs. */
+export const ALL_RUNS = `${MANAGED.join('=')},${RUN_LABEL}`;
 /** The only container of a pod of ours. */
 export const CONTAINER = 'smoke';
 
@@ -39,7 +42,7 @@ export const CONTAINER = 'smoke';
  */
 export function smokePodManifest(pod: SmokePod): object {
   const { name, nodeName, runId, deadlineSeconds, template } = pod;
-  const own = { 'app.kubernetes.io/managed-by': 'kube-sideload', [RUN_LABEL]: runId };
+  const own = { [MANAGED[0]]: MANAGED[1], [RUN_LABEL]: runId };
   return {
     apiVersion: 'v1',
     kind: 'Pod',

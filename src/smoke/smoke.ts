@@ -7,9 +7,10 @@ import { diagnose, type Proven } from './diagnosis.ts';
 import { type Confinement, confinementOf, type Fit, type FitSettings, firstFit, fitPod } from './fit.ts';
 import { followPods } from './follow.ts';
 import type { Kubectl } from './kubectl.ts';
+import { lostPods, runOfPod } from './lost.ts';
 import { assertUsed, containersOf, type PodTemplate, withSpelling } from './manifest.ts';
 import type { NodeObject, Pod } from './objects.ts';
-import { CONTAINER, RUN_LABEL, smokePodManifest } from './pod.ts';
+import { ALL_RUNS, CONTAINER, RUN_LABEL, smokePodManifest } from './pod.ts';
 import { rightsHint } from './refusal.ts';
 import { slotsFor } from './slots.ts';
 import { fail, judge, judgeTimeout, type SmokeExpect, type Verdict } from './verdict.ts';
@@ -40,6 +41,8 @@ export interface SmokeResult {
 
 export interface SmokeOptions extends FitSettings {
   readonly runId: string;
+  /** Runs that have lost their locks: nobody else deletes their pods. */
+  readonly lostRuns: ReadonlySet<string>;
   /** For each pod. */
   readonly timeoutMs: number;
   readonly command: readonly string[];
@@ -132,19 +135,23 @@ export async function runSmokePods(
   try {
     return await judgeAll(kubectl, targets, fits, options);
   } finally {
-    await deletePods(kubectl, options.runId);
+    await deletePods(kubectl, options.runId, options.lostRuns);
   }
 }
 
 /**
- * Deletes all pods of a run and waits until the API server says that they are gone.
+ * Deletes all pods of a run, and those of runs that are lost, and waits until the API server says that they are gone.
  * @throws SideloadError when it refuses, or stays away
  */
-export async function deletePods(kubectl: Kubectl, runId: string): Promise<void> {
+export async function deletePods(
+  kubectl: Kubectl,
+  runId: string,
+  lostRuns: ReadonlySet<string> = new Set(),
+): Promise<void> {
   const begunAtMs = performance.now();
   for (;;) {
     try {
-      return await deleteOnce(kubectl, runId);
+      return await deleteOnce(kubectl, runId, lostRuns);
     } catch (thrown) {
       if (!isTemporary(thrown) || performance.now() - begunAtMs >= DELETE_MS) {
         throw thrown;
@@ -154,9 +161,11 @@ export async function deletePods(kubectl: Kubectl, runId: string): Promise<void>
   }
 }
 
-async function deleteOnce(kubectl: Kubectl, runId: string): Promise<void> {
-  const labelSelector = selector(runId);
-  const left = new Set((await kubectl.listPods(labelSelector)).items.map(pod => pod.metadata.name));
+async function deleteOnce(kubectl: Kubectl, runId: string, lostRuns: ReadonlySet<string>): Promise<void> {
+  const labelSelector = ALL_RUNS;
+  const { items } = await kubectl.listPods(labelSelector);
+  const own = items.filter(pod => runOfPod(pod) === runId);
+  const left = new Set([...own, ...lostPods(items, runId, lostRuns)].map(pod => pod.metadata.name));
   if (left.size === 0) {
     return;
   }

@@ -4,8 +4,8 @@ import { join } from 'node:path';
 import { afterAll, afterEach, describe, expect, inject, it } from 'vitest';
 import { archive, build } from '../engines.ts';
 import { until } from '../lab/command.ts';
-import { setRate } from '../lab/index.ts';
-import { leftOnNode, reach, referencesOn, runAction, runPost } from '../shipped.ts';
+import { enterMust, setRate } from '../lab/index.ts';
+import { leftOnNode, push, reach, referencesOn, runAction, runPost } from '../shipped.ts';
 import { smokePods } from './kubernetes.ts';
 
 const lab = inject('lab');
@@ -90,6 +90,27 @@ describe('a cancelled job', () => {
     expect(smokePods(lab)).not.toEqual([]);
     const post = await runPost(outcome, inputs, { lab });
     expect(post.log).not.toContain('::warning');
+    expect(smokePods(lab)).toEqual([]);
+  });
+
+  it('leaves no pod for long when it was killed in its smoke phase and has no post step: it goes with the next job', async () => {
+    build(lab, 'docker', 'lost:1', 'lost');
+    const inputs = { ...reach(lab), images: 'lost:1', 'smoke-expect': 'completed' };
+    const outcome = await push(inputs, {
+      lab,
+      onLine: (line, pid) => {
+        if (line !== 'Start smoke pods') return;
+        void until('pods', 30_000, async () => smokePods(lab).length > 0).then(() => process.kill(pid, 'SIGKILL'));
+      },
+    });
+    expect(outcome.signal).toBe('SIGKILL');
+    const left = smokePods(lab);
+    expect(left).not.toEqual([]);
+    // As if two minutes had passed, for which its locks count.
+    const age = `for lock in /run/kube-sideload/*; do held=$(readlink "$lock"); rest=\${held#*:*:*:}; since=\${held#*:}; ln -sfT "\${held%%:*}:\${since%%:*}:1:$rest" "$lock"; done`;
+    for (const node of lab.nodes) await enterMust(node, ['sh', '-c', age]);
+    const next = await push({ ...reach(lab), images: 'lost:1' }, { lab });
+    expect(next.code, next.log).toBe(0);
     expect(smokePods(lab)).toEqual([]);
   });
 

@@ -1,10 +1,14 @@
-import { afterEach, beforeAll, describe, expect, inject, it } from 'vitest';
-import { build, onRunner } from '../engines.ts';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, afterEach, beforeAll, describe, expect, inject, it } from 'vitest';
+import { archive, build, onRunner } from '../engines.ts';
 import { enter, type LabNode } from '../lab/index.ts';
-import { crictl, type Inputs, leftOnNode, reach, referencesOn, runAction, runPost } from '../shipped.ts';
+import { crictl, type Inputs, leftOnNode, listedOn, reach, referencesOn, runAction, runPost } from '../shipped.ts';
 import { replaceProgram } from './replace-program.ts';
 
 const lab = inject('lab');
+const directory = mkdtempSync(join(tmpdir(), 'kube-sideload-atomic-'));
 const kinds = ['containerd', 'containerd-1.7', 'crio', 'docker'];
 const nodes = lab.nodes.filter(({ kind }) => kinds.includes(kind));
 
@@ -59,6 +63,7 @@ function refuseToTag(node: LabNode): Promise<() => Promise<unknown>> {
 const CRASHES = ['/bin/sh', '-c', 'exit 3'];
 
 beforeAll(removeNew);
+afterAll(() => rmSync(directory, { recursive: true, force: true }));
 afterEach(async () => {
   await removeNew();
   expect(await leftOnNode(lab)).toEqual([]);
@@ -185,6 +190,34 @@ describe('all nodes or none', () => {
     });
     expect(outcome.log).toContain('CANCELLED');
     expect(await state()).toEqual(nodes.map(() => [old, undefined]));
+  });
+});
+
+describe('after a failed gate `crictl images` lists exactly what it listed before', () => {
+  it.for([
+    ['the runtime', { smoke: 'cri' }],
+    ['the kubelet', { smoke: 'pod', kubeconfig: lab.kubeconfig ?? '', 'smoke-timeout': '60s' }],
+  ] as const)('of %s, for a name that is new and for one that moves', async ([gate, how], { expect }) => {
+    await release(`listed before ${gate}`);
+    const before = await listedOn(lab, nodes);
+    build(lab, 'docker', 'atomic:1', `refused by ${gate}`, CRASHES);
+    const outcome = await runAction(inputs({ aliases: 'atomic:new', ...how }), { lab });
+    expect(
+      outcome.nodes.map(node => node.error?.code),
+      outcome.log,
+    ).toEqual(nodes.map(() => 'SMOKE_CRASHED'));
+    expect(await listedOn(lab, nodes), outcome.log).toEqual(before);
+    expect(outcome.log).not.toContain('stays without a name');
+  });
+
+  it('without the names of parts, under which a large image arrives', async () => {
+    const layers = [40_000_000, 40_000_001, 200_000].map(fillBytes => ({ fillBytes, seed: 'noise' }));
+    const image = await archive(directory, { reference: NEW, layers, dockerManifest: true, command: CRASHES });
+    const before = await listedOn(lab, nodes);
+    const { source: _none, ...own } = inputs({ archive: image.file, smoke: 'cri' });
+    const outcome = await runAction({ ...own, images: NEW }, { lab });
+    expect(outcome.nodes.map(node => node.error?.code)).toEqual(nodes.map(() => 'SMOKE_CRASHED'));
+    expect(await listedOn(lab, nodes), outcome.log).toEqual(before);
   });
 });
 

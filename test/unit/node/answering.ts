@@ -12,6 +12,7 @@ export const FACTS: NodeFacts = {
   privilege: 'root',
   isNarrow: false,
   leases: [],
+  imageIds: [],
   criSocket: '/run/containerd/containerd.sock',
   criSocketOrigin: 'well-known socket',
   runtime: { name: 'containerd', version: 'v2.1.9' },

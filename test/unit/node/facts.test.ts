@@ -102,6 +102,7 @@ it('tells of a node what later steps need', () => {
     sandbox: undefined,
     isNarrow: false,
     leases: [],
+    imageIds: [],
   });
 });
 

@@ -97,7 +97,8 @@ function factsOf({ runtime, tools }: Client): NodeFacts {
     tools,
     criSocket: '/run/cri.sock',
     privilege: 'root',
-  } as NodeFacts;
+    imageIds: [],
+  } as Partial<NodeFacts> as NodeFacts;
 }
 
 function variables(client: Client): Readonly<Record<string, string>> {

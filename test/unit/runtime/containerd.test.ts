@@ -33,6 +33,7 @@ const FACTS: NodeFacts = {
   sandbox: undefined,
   isNarrow: false,
   leases: [],
+  imageIds: [],
 };
 const AMD64 = FACTS.platform;
 const STAGE = 'kube-sideload.invalid/t4y1q2abcdef:0';
@@ -140,7 +141,10 @@ function held(sections: Readonly<Record<string, string | undefined>>) {
 
 it('removes a name by itself', () => {
   const ctr = ['ctr', '--address', FACTS.criSocket, '--namespace', 'k8s.io'];
-  expect(containerd.removeOne({ ...FACTS, tools: {} }, REFERENCE)).toEqual([...ctr, 'images', 'rm', REFERENCE]);
+  expect(containerd.removeOne({ ...FACTS, tools: {} }, REFERENCE, ID)).toEqual([
+    [...ctr, 'images', 'rm', REFERENCE],
+    [...ctr, 'images', 'rm', ID],
+  ]);
 });
 
 it('says of missing content what ctr says', () => {

@@ -56,7 +56,11 @@ describe('the answer', () => {
 });
 
 it('asks for no layers when there are none, or in a store that loads otherwise', () => {
-  const facts = { tools: { docker: ['docker'] }, criSocket: '/run/cri-dockerd.sock' } as unknown as NodeFacts;
+  const facts = {
+    tools: { docker: ['docker'] },
+    criSocket: '/run/cri-dockerd.sock',
+    imageIds: [],
+  } as unknown as NodeFacts;
   expect(docker.layers(facts, []).body).toBe('');
   expect(docker.layers(facts, asked)).toMatchObject({
     body: expect.stringContaining('io.containerd.snapshotter'),

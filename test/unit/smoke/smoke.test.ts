@@ -31,6 +31,7 @@ function target(node: string): SmokeTarget {
 
 const OPTIONS: SmokeOptions = {
   runId: RUN_ID,
+  lostRuns: new Set<string>(),
   timeoutMs: TIMEOUT_MS,
   command: [],
   template: undefined,
@@ -528,9 +529,21 @@ describe('a manifest of one’s own', () => {
 describe('deleting pods', () => {
   async function withPods(): Promise<FakeCluster> {
     const cluster = fakeCluster();
-    for (const name of [FIRST, SECOND]) await cluster.kubectl.createPod({ metadata: { name } });
+    for (const name of [FIRST, SECOND]) {
+      await cluster.kubectl.createPod({ metadata: { name, labels: { 'kube-sideload/run': RUN_ID } } });
+    }
     return cluster;
   }
+
+  it('takes those of lost runs along, and those of no other', async () => {
+    const cluster = await withPods();
+    for (const run of ['lost1', 'alive1']) {
+      await cluster.kubectl.createPod({ metadata: { name: run, labels: { 'kube-sideload/run': run } } });
+    }
+    stopClock();
+    await deletePods(cluster.kubectl, RUN_ID, new Set(['lost1']));
+    expect([...cluster.pods.keys()]).toEqual(['alive1']);
+  });
 
   it('is done when the API server says that they are gone', async () => {
     const cluster = await withPods();
