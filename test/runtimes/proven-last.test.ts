@@ -12,7 +12,7 @@ const nodes = ['containerd', 'crio', 'docker'].map(kind => {
   if (node === undefined) throw new Error(`the lab has no ${kind}`);
   return node;
 });
-const [containerd, crio] = nodes as [LabNode, LabNode, LabNode];
+const [containerd, crio, docker] = nodes as [LabNode, LabNode, LabNode];
 
 const directory = mkdtempSync(join(tmpdir(), 'kube-sideload-last-'));
 afterAll(() => rmSync(directory, { recursive: true, force: true }));
@@ -130,6 +130,8 @@ describe('a job whose smoke pods have passed', () => {
     for (const { error } of outcome.nodes) {
       expect(error?.message).toBe(`${APP}: crictl reports image ID ${(await other).id}, CI built ${(await fresh).id}`);
     }
+    // `docker tag` leaves the image nameless that it takes the name from.
+    await must(docker, ['docker', 'image', 'prune', '--force']);
     // What somebody has put there since is not overwritten, and is said.
     expect(await Promise.all(nodes.map(node => idOn(node)))).toEqual(Array(3).fill((await other).id));
     expect(outcome.nodes.map(({ images }) => images.map(one => [one.outcome, one.isHeld, one.drift]))).toEqual(
@@ -155,6 +157,8 @@ describe('a job whose smoke pods have passed', () => {
     const outcome = await pushMeanwhile(given, VERDICT, nodes.length, () =>
       Promise.all(nodes.slice(1).map(node => remove(node))),
     );
+    // As does `docker image rm --force` with one that a container uses.
+    await must(docker, ['docker', 'image', 'prune', '--force']);
     expect(errorsOf(outcome), outcome.log).toEqual([undefined, 'CHANGED_SINCE', 'CHANGED_SINCE']);
     expect(outcome.nodes[1]?.error?.message).toBe(
       `${APP}: the runtime does not have it; it should be ${(await fresh).id}`,
