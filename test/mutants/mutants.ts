@@ -59,6 +59,20 @@ const ROWS: readonly Row[] = [
     'return WORDED.has(field) ? redact(value) : harmless(value);',
     'return value;',
     unit('report/publish', 'keeps secrets out of outputs and the document'),
+  // The names that pods write.
+  [
+    'the name that a short one means on CRI-O',
+    'src/node/short-names.ts',
+    'names.set(meaning.reference, { image, reference: meaning.reference, spelling });',
+    '',
+    unit('node/short-names', 'are one where a short name means the full one, and a second where it does not'),
+  ],
+  [
+    'CRI-O’s own word on a short name',
+    'src/node/short-names.ts',
+    'if (answer?.refusal !== undefined) {',
+    'if (false) {',
+    unit('node/short-names', 'is nothing where CRI-O says so'),
   ],
   // The story.
   [

@@ -1,7 +1,7 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, inject, it } from 'vitest';
+import { afterAll, afterEach, beforeAll, describe, expect, inject, it } from 'vitest';
 import { criImageId, kubectl, smokePods } from '../cluster/kubernetes.ts';
 import { archive, build, onRunner } from '../engines.ts';
 import { until } from '../lab/command.ts';
@@ -25,7 +25,6 @@ beforeAll(() => {
   build(lab, 'podman', NAME, 'short names');
   imageId = `sha256:${onRunner(lab, 'podman', ['image', 'inspect', '--format', '{{.Id}}', NAME])}`;
 });
-beforeEach(() => configure({}));
 afterEach(async () => {
   kubectl(lab, ['delete', 'pods', '--all', '--now', '--ignore-not-found']);
   expect(smokePods(lab)).toEqual([]);
@@ -123,6 +122,7 @@ describe('a name that pods write short', () => {
   });
 
   it('is refused before a byte moves where CRI-O searches nowhere, and the full name is what to write', async () => {
+    await configure({});
     const planned = await plan(inputsFor([crio]), { lab });
     expect(planned.code).toBe(1);
     expect(planned.nodes[0]?.findings).toMatchObject([
@@ -245,6 +245,36 @@ describe('a name that pods write short', () => {
     expect(outcome.code, outcome.log).toBe(0);
     expect(placed(outcome)).toEqual([[[FULL, 'myimage', 'Running']]]);
   });
+});
+
+describe('a user who may read neither root’s files nor what CRI-O says', () => {
+  const limited = lab.nodes.filter(({ kind }) => kind === 'rhcos-layout');
+
+  it.for(limited)(
+    'is told what is not certain, and a pod proves it, or nobody does ($kind)',
+    async (node, { expect }) => {
+      const file = '/etc/containers/registries.conf';
+      const inputs = inputsFor([node], { 'ssh-user': 'loader' });
+      await must(
+        node,
+        `stat -c %a /root >/run/mode-of-root; chmod 700 /root; cp -a ${file} ${file}.before; echo 'unqualified-search-registries = ["docker.io"]' >${file}; pkill -HUP -x crio`,
+      );
+      try {
+        const { kubeconfig: _none, ...unproven } = inputs;
+        const planned = await plan({ ...unproven, smoke: 'none' }, { lab });
+        expect(planned.nodes[0]?.error, planned.log).toMatchObject({
+          code: 'SHORT_NAME_DOUBTFUL',
+          message: expect.stringContaining('/root/.config/containers/registries.conf may not be read'),
+        });
+        const outcome = await push(inputs, { lab });
+        expect(outcome.code, outcome.log).toBe(0);
+        expect(outcome.nodes[0]?.findings).toMatchObject([{ code: 'SHORT_NAME_DOUBTFUL', severity: 'warning' }]);
+        expect(placed(outcome)).toEqual([[[FULL, NAME, 'Running']]]);
+      } finally {
+        await must(node, `chmod $(cat /run/mode-of-root) /root; mv ${file}.before ${file}; pkill -HUP -x crio`);
+      }
+    },
+  );
 });
 
 /** The same without a loss of images: CRI-O reads registries.conf again on SIGHUP. */

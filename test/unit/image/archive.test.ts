@@ -82,6 +82,17 @@ describe.each(Object.entries(carriers))('an archive that is %s', (_name, carry) 
     await expectApp(await write(ociArchive([{ image: sampleImage([gzipped(base), top]), annotations: named(APP) }])));
   });
 
+  it('is written by pods as the user writes it, else as the archive does', async () => {
+    const file = await write(dockerArchive([[['app:v1', 'registry.example/app:v1'], app]], 'docker before 25'));
+    const spellings = async (...references: string[]) =>
+      (await place.openArchive(file, ...references)).images.flatMap(image => [...(image.spellings ?? [])]);
+    expect(await spellings()).toEqual([
+      ['docker.io/library/app:v1', 'app:v1'],
+      ['registry.example/app:v1', 'registry.example/app:v1'],
+    ]);
+    expect(await spellings('docker.io/app:v1')).toEqual([['docker.io/library/app:v1', 'docker.io/app:v1']]);
+  });
+
   it('is read in any order of its entries', async () => {
     await expectApp(await write([...dockerArchive([[['app:v1'], app]], 'podman')].reverse()));
     await expectApp(await write([...ociArchive([{ image: app, annotations: named(APP) }])].reverse()));
