@@ -59,6 +59,7 @@ const ROWS: readonly Row[] = [
     'return WORDED.has(field) ? redact(value) : harmless(value);',
     'return value;',
     unit('report/publish', 'keeps secrets out of outputs and the document'),
+  ],
   // The names that pods write.
   [
     'the name that a short one means on CRI-O',

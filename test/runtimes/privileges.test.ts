@@ -158,6 +158,8 @@ ${documented}
 rm -rf ${WORK} /var/lib/kube-sideload /run/kube-sideload`,
     );
   }
+  // As distributions have them, and as CRI-O makes the second one.
+  await must(crio.node, 'mkdir -p /var/cache/containers; chmod 700 /root /var/cache/containers');
   for (const one of narrow) await log(one);
   kubectl(lab, ['apply', '-f', join(files, 'rbac.yaml')]);
   // What a controller would make.
