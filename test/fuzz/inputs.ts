@@ -5,6 +5,7 @@ import { readArchive } from '../../src/image/archive.ts';
 import { digestOf } from '../../src/image/digest.ts';
 import { type ArchiveEntries, type ArchiveFile, memoryFile } from '../../src/image/entries.ts';
 import { normalise } from '../../src/image/reference.ts';
+import { FILE_KINDS, readRules } from '../../src/image/registries-conf.ts';
 import type { ReadableSource, Scratch } from '../../src/image/scratch.ts';
 import { selectImages } from '../../src/image/selection.ts';
 import { parseInspection } from '../../src/image/sources/inspection.ts';
@@ -84,6 +85,16 @@ preloadedImagesVerificationAllowlist:
 - docker.io/library/app
 ---
 {"kind":"KubeletConfiguration","imageGCHighThresholdPercent":100}
+`;
+
+const REGISTRIES = `unqualified-search-registries = ["docker.io", 'registry.example:5000']
+short-name-mode = "enforcing"
+[aliases]
+"app" = "docker.io/team/app"
+[[registry]]
+location = "mirror.example"
+[crio.image]
+short_name_mode = "disabled"
 `;
 
 const layer = await sampleLayer('base', 'hello');
@@ -301,6 +312,12 @@ export const SUBJECTS: readonly Subject[] = [
       const sections = sectionsOf(text);
       return [runtime.held(sections, [NAME, 'b:1']), runtime.heldLayers(sections, asked)];
     }),
+  ),
+  ofText('registries.conf', [REGISTRIES, '[registries.search]\nregistries = ["a.example"]\n'], text =>
+    readRules(
+      FILE_KINDS.map(kind => ({ kind, path: '/etc/x', text })),
+      '1.34.0',
+    ),
   ),
   ofText('containers', [joined(CONTAINERS)], text => usedImages(sectionsOf(text))),
   ofText(
