@@ -48,7 +48,7 @@ it('is found by its name', () => {
 describe('the command that imports', () => {
   const directory = mkdtempSync(join(tmpdir(), 'kube-sideload-import-'));
   const ctr = join(directory, 'ctr');
-  writeFileSync(ctr, '#!/bin/sh\necho "ctr $*"; cat; exit "${CODE:-0}"\n', { mode: 0o755 });
+  writeFileSync(ctr, '#!/bin/sh\necho "ctr $*"; cat; exit $((CODE))\n', { mode: 0o755 });
   for (const name of ['sudo', 'doas']) {
     writeFileSync(join(directory, name), `#!/bin/sh\nprintf '${name} %s ' "$1"; shift; exec "$@"\n`, { mode: 0o755 });
   }
