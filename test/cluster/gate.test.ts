@@ -129,7 +129,7 @@ it('the control plane gets no image that another node has refused', async () => 
 describe('a cluster that cannot be used stops the job before a node is touched', () => {
   it.for([
     ['a kubeconfig that is not there', { kubeconfig: '/nonexistent/kubeconfig' }, 'KUBECONFIG_INVALID', EXIT.usage],
-    ['a kubeconfig that is broken', { kubeconfig: 'clusters: [\nnonsense: {' }, 'KUBECONFIG_INVALID', EXIT.failed],
+    ['a kubeconfig that is broken', { kubeconfig: 'clusters: [\nnonsense: {' }, 'KUBECONFIG_INVALID', EXIT.usage],
     ['credentials that are refused', 'token', 'CLUSTER_REFUSED', EXIT.failed],
     ['a server that does not listen', 'server', 'CLUSTER_UNREACHABLE', EXIT.failed],
     ['a namespace that is missing', { namespace: 'no-such-namespace' }, 'NAMESPACE_NOT_FOUND', EXIT.failed],

@@ -165,9 +165,10 @@ describe('push to a real cluster', () => {
     expect(outcome.outputs).toMatchObject({ images: 'docker.io/library/action:1', changed: 'true' });
     expect(outcome.summary).toContain('| n1 | linux/amd64 | containerd');
     expect(outcome.log).toMatch(/^::group::Start smoke pods$/m);
-    // Each line of the key is masked; no line of it appears otherwise.
+    // Each line of the key is masked, unless it is too short to be one; no line of it appears otherwise.
     for (const line of key.trim().split('\n')) {
-      expect(outcome.log.split('\n').filter(logged => logged.includes(line))).toEqual([`::add-mask::${line}`]);
+      const masks = line.length < 8 ? [] : [`::add-mask::${line}`];
+      expect(outcome.log.split('\n').filter(logged => logged.includes(line))).toEqual(masks);
     }
     expect(outcome.leftOnRunner).toEqual([]);
     const post = await runPost(outcome, inputs, { lab });
