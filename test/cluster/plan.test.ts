@@ -80,7 +80,9 @@ describe('a plan', () => {
         expect(outcome.log).toMatch(
           /^n3 +error +DISK_FULL +the layers alone are 92\.\d MB; .* free on \/var\/lib\/containerd$/m,
         );
-        expect(outcome.log).toContain('2 of 3 nodes failed: n2 [SSH_UNREACHABLE], n3 [SANDBOX_IMAGE_MISSING, DISK_FULL]');
+        expect(outcome.log).toContain(
+          '2 of 3 nodes failed: n2 [SSH_UNREACHABLE], n3 [SANDBOX_IMAGE_MISSING, DISK_FULL]',
+        );
         expect(outcome.log).toContain('also [DISK_FULL]: ');
         expect(outcome.outputs['bytes-sent']).toBe('0');
       }
