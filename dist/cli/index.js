@@ -12,7 +12,7 @@ __nccwpck_require__.r(__webpack_exports__);
 /* harmony import */ var node_util__WEBPACK_IMPORTED_MODULE_0___default = /*#__PURE__*/__nccwpck_require__.n(node_util__WEBPACK_IMPORTED_MODULE_0__);
 /* harmony import */ var _commands_js__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(3052);
 /* harmony import */ var _completion_js__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(3992);
-/* harmony import */ var _entry_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(7697);
+/* harmony import */ var _entry_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(7890);
 /* harmony import */ var _errors_js__WEBPACK_IMPORTED_MODULE_4__ = __nccwpck_require__(2357);
 /* harmony import */ var _help_js__WEBPACK_IMPORTED_MODULE_5__ = __nccwpck_require__(3201);
 /* harmony import */ var _host_ci_js__WEBPACK_IMPORTED_MODULE_15__ = __nccwpck_require__(2499);
@@ -347,7 +347,80 @@ function fish() {
 
 /***/ }),
 
-/***/ 7697:
+/***/ 2779:
+/***/ ((__unused_webpack_module, __webpack_exports__, __nccwpck_require__) => {
+
+"use strict";
+/* harmony export */ __nccwpck_require__.d(__webpack_exports__, {
+/* harmony export */   Oh: () => (/* binding */ makeDirectory),
+/* harmony export */   _N: () => (/* binding */ statOf),
+/* harmony export */   sl: () => (/* binding */ directoryFault)
+/* harmony export */ });
+/* harmony import */ var node_fs__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(3024);
+/* harmony import */ var node_fs__WEBPACK_IMPORTED_MODULE_0___default = /*#__PURE__*/__nccwpck_require__.n(node_fs__WEBPACK_IMPORTED_MODULE_0__);
+/* harmony import */ var node_fs_promises__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(1455);
+/* harmony import */ var node_fs_promises__WEBPACK_IMPORTED_MODULE_1___default = /*#__PURE__*/__nccwpck_require__.n(node_fs_promises__WEBPACK_IMPORTED_MODULE_1__);
+/* harmony import */ var node_path__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(6760);
+/* harmony import */ var node_path__WEBPACK_IMPORTED_MODULE_2___default = /*#__PURE__*/__nccwpck_require__.n(node_path__WEBPACK_IMPORTED_MODULE_2__);
+
+
+
+async function makeDirectory(path, options = {}) {
+    try {
+        await (0,node_fs_promises__WEBPACK_IMPORTED_MODULE_1__.mkdir)(path, options);
+    }
+    catch (error) {
+        const { code } = error;
+        if (code === 'ENOENT' && (0,node_path__WEBPACK_IMPORTED_MODULE_2__.dirname)(path) !== path) {
+            await makeDirectory((0,node_path__WEBPACK_IMPORTED_MODULE_2__.dirname)(path), options);
+            await (0,node_fs_promises__WEBPACK_IMPORTED_MODULE_1__.mkdir)(path, options).catch(ignoreExisting);
+        }
+        else if (code !== 'EEXIST' || !(await (0,node_fs_promises__WEBPACK_IMPORTED_MODULE_1__.stat)(path)).isDirectory()) {
+            throw error;
+        }
+    }
+}
+function ignoreExisting(error) {
+    if (error.code !== 'EEXIST') {
+        throw error;
+    }
+}
+function directoryFault(path) {
+    let nearest = (0,node_path__WEBPACK_IMPORTED_MODULE_2__.resolve)(path);
+    try {
+        while (statOf(nearest) === undefined) {
+            nearest = (0,node_path__WEBPACK_IMPORTED_MODULE_2__.dirname)(nearest);
+        }
+        if (!(0,node_fs__WEBPACK_IMPORTED_MODULE_0__.statSync)(nearest).isDirectory()) {
+            return `cannot be written: ${nearest} is not a directory`;
+        }
+        (0,node_fs__WEBPACK_IMPORTED_MODULE_0__.accessSync)(nearest, node_fs__WEBPACK_IMPORTED_MODULE_0__.constants.W_OK | node_fs__WEBPACK_IMPORTED_MODULE_0__.constants.X_OK);
+        (0,node_fs__WEBPACK_IMPORTED_MODULE_0__.rmdirSync)((0,node_fs__WEBPACK_IMPORTED_MODULE_0__.mkdtempSync)((0,node_path__WEBPACK_IMPORTED_MODULE_2__.join)(nearest, '.kube-sideload-')));
+        return undefined;
+    }
+    catch (thrown) {
+        const code = thrown.code ?? '';
+        return FULL.has(code) ? undefined : `cannot be written: ${nearest} (${code})`;
+    }
+}
+const FULL = new Set(['ENOSPC', 'EDQUOT']);
+function statOf(path) {
+    try {
+        return (0,node_fs__WEBPACK_IMPORTED_MODULE_0__.statSync)(path);
+    }
+    catch (thrown) {
+        const { code } = thrown;
+        if (code === 'ENOENT' || code === 'ENOTDIR') {
+            return undefined;
+        }
+        throw thrown;
+    }
+}
+
+
+/***/ }),
+
+/***/ 7890:
 /***/ ((__unused_webpack_module, __webpack_exports__, __nccwpck_require__) => {
 
 "use strict";
@@ -359,6 +432,81 @@ __nccwpck_require__.d(__webpack_exports__, {
 });
 
 // UNUSED EXPORTS: runPost
+
+;// CONCATENATED MODULE: ./lib/abort.js
+function onAbort(signal, act) {
+    if (signal.aborted) {
+        act();
+        return () => { };
+    }
+    const acts = actsOf(signal);
+    const own = () => act();
+    acts.add(own);
+    return () => void acts.delete(own);
+}
+const ACTS = new WeakMap();
+function actsOf(signal) {
+    const known = ACTS.get(signal);
+    if (known !== undefined) {
+        return known;
+    }
+    const acts = new Set();
+    ACTS.set(signal, acts);
+    const listener = () => {
+        for (const act of acts) {
+            act();
+        }
+    };
+    signal.addEventListener('abort', listener, { once: true });
+    return acts;
+}
+function follow(...signals) {
+    const controller = new AbortController();
+    const stops = [];
+    const release = () => {
+        for (const stop of stops.splice(0)) {
+            stop();
+        }
+    };
+    const abort = (reason) => {
+        release();
+        controller.abort(reason);
+    };
+    for (const signal of signals) {
+        stops.push(onAbort(signal, () => abort(signal.reason)));
+    }
+    return { signal: controller.signal, abort, release };
+}
+const LONGEST_MS = 2 ** 31 - 1;
+async function abort_within(limitMs, outer, act, late = () => new DOMException(`not done within ${limitMs / 1000} s`, 'TimeoutError')) {
+    const following = outer === undefined ? follow() : follow(outer);
+    let timer;
+    const begin = (ms, why) => {
+        clearTimeout(timer);
+        timer = setTimeout(() => following.abort(why()), Math.min(ms, LONGEST_MS));
+    };
+    begin(limitMs, late);
+    try {
+        return await act(following.signal, begin);
+    }
+    finally {
+        clearTimeout(timer);
+        following.release();
+    }
+}
+async function pause(durationMs, signal) {
+    await new Promise((resolve, reject) => {
+        signal.throwIfAborted();
+        const stop = onAbort(signal, () => {
+            clearTimeout(timer);
+            reject(signal.reason);
+        });
+        const timer = setTimeout(() => {
+            stop();
+            resolve();
+        }, Math.min(durationMs, LONGEST_MS));
+    });
+}
 
 // EXTERNAL MODULE: ./lib/errors.js
 var errors = __nccwpck_require__(2357);
@@ -372,6 +520,8 @@ var report = __nccwpck_require__(3101);
 const external_node_crypto_namespaceObject = require("node:crypto");
 // EXTERNAL MODULE: external "node:fs/promises"
 var promises_ = __nccwpck_require__(1455);
+// EXTERNAL MODULE: external "node:os"
+var external_node_os_ = __nccwpck_require__(8161);
 // EXTERNAL MODULE: external "node:path"
 var external_node_path_ = __nccwpck_require__(6760);
 // EXTERNAL MODULE: external "assert"
@@ -392,7 +542,7 @@ var __awaiter = (undefined && undefined.__awaiter) || function (thisArg, _argume
 };
 
 
-const { chmod, copyFile, lstat, mkdir, open: io_util_open, readdir: io_util_readdir, rename, rm, rmdir, stat, symlink, unlink } = external_fs_.promises;
+const { chmod, copyFile, lstat, mkdir, open: io_util_open, readdir, rename, rm, rmdir, stat, symlink, unlink } = external_fs_.promises;
 // export const {open} = 'fs'
 const IS_WINDOWS = process.platform === 'win32';
 /**
@@ -508,7 +658,7 @@ function tryGetExecutablePath(filePath, extensions) {
                     try {
                         const directory = path.dirname(filePath);
                         const upperName = path.basename(filePath).toUpperCase();
-                        for (const actualName of yield io_util_readdir(directory)) {
+                        for (const actualName of yield readdir(directory)) {
                             if (upperName === actualName.toUpperCase()) {
                                 filePath = path.join(directory, actualName);
                                 break;
@@ -832,5561 +982,132 @@ function io_copyFile(srcFile, destFile, force) {
     });
 }
 //# sourceMappingURL=io.js.map
-;// CONCATENATED MODULE: ./lib/run.js
-
-
-
-
-async function run_startRun(host, signal) {
-    const id = `${Math.floor(Date.now() / 1000).toString(36)}${(0,external_node_crypto_namespaceObject.randomBytes)(3).toString('hex')}`;
-    const scratch = await (0,promises_.mkdtemp)((0,external_node_path_.join)(host.temporaryDirectory, `kube-sideload-${id}-`));
-    host.saveState('run', id);
-    host.saveState('scratch', scratch);
-    return { id, scratch, signal };
-}
-async function run_endRun(run) {
-    await rmRF(run.scratch);
-}
-function startOfRun(id) {
-    return /^[0-9a-z]{12,13}$/.test(id) ? new Date(Number.parseInt(id.slice(0, -6), 36) * 1000) : undefined;
-}
-async function writeSecret(run, name, content) {
-    const file = (0,external_node_path_.join)(run.scratch, name);
-    await (0,promises_.writeFile)(file, content, { mode: 0o600, flag: 'wx' });
-    return file;
-}
-
 // EXTERNAL MODULE: external "node:fs"
 var external_node_fs_ = __nccwpck_require__(3024);
-// EXTERNAL MODULE: external "node:os"
-var external_node_os_ = __nccwpck_require__(8161);
-// EXTERNAL MODULE: ./node_modules/valibot/dist/index.mjs
-var dist = __nccwpck_require__(7934);
-;// CONCATENATED MODULE: ./lib/image/platform.js
-const BY_MACHINE = {
-    x86_64: { architecture: 'amd64' },
-    amd64: { architecture: 'amd64' },
-    i386: { architecture: '386' },
-    i486: { architecture: '386' },
-    i586: { architecture: '386' },
-    i686: { architecture: '386' },
-    aarch64: { architecture: 'arm64', variant: 'v8' },
-    arm64: { architecture: 'arm64', variant: 'v8' },
-    armv8l: { architecture: 'arm', variant: 'v8' },
-    armv7l: { architecture: 'arm', variant: 'v7' },
-    armv6l: { architecture: 'arm', variant: 'v6' },
-    armv5tel: { architecture: 'arm', variant: 'v5' },
-    armv5tejl: { architecture: 'arm', variant: 'v5' },
-    ppc64le: { architecture: 'ppc64le' },
-    s390x: { architecture: 's390x' },
-    riscv64: { architecture: 'riscv64' },
-    loongarch64: { architecture: 'loong64' },
-};
-function fromUname(machine) {
-    const known = Object.hasOwn(BY_MACHINE, machine) ? BY_MACHINE[machine] : undefined;
-    return known === undefined ? undefined : { os: 'linux', ...known };
-}
-function isPlatformWord(text) {
-    return /^[A-Za-z0-9][A-Za-z0-9._-]{0,31}$/.test(text);
-}
-function formatPlatform({ os, architecture, variant }) {
-    return variant === undefined ? `${os}/${architecture}` : `${os}/${architecture}/${variant}`;
-}
-function parsePlatform(text) {
-    const [os = '', architecture = '', variant] = text.split('/');
-    return { os, architecture, ...(variant !== undefined && { variant }) };
-}
-function matches(image, node) {
-    return image.os === node.os && image.architecture === node.architecture && variantOrder(image) <= variantOrder(node);
-}
-function bestMatch(candidates, node) {
-    return candidates
-        .filter(candidate => matches(candidate.platform, node))
-        .reduce((best, next) => (best === undefined || variantOrder(next.platform) > variantOrder(best.platform) ? next : best), undefined);
-}
-const DEFAULT_VARIANT = { amd64: 'v1', arm64: 'v8', arm: 'v7' };
-function variantOrder({ architecture, variant }) {
-    const text = variant === undefined || variant === '' ? (DEFAULT_VARIANT[architecture] ?? 'v0') : variant;
-    const number = /^v?(\d+(?:\.\d+)?)$/.exec(text)?.[1];
-    return number === undefined ? Number.POSITIVE_INFINITY : Number(number);
-}
-
-;// CONCATENATED MODULE: ./lib/expected.js
+;// CONCATENATED MODULE: ./lib/private-path.js
 
 
 
-
-function parseExpected(text, file) {
-    const refuse = (why) => {
-        throw new errors/* SideloadError */.wR('INPUT_INVALID', `\`expected\`: ${file} ${why}`, {
-            hint: 'name the file that `report-json` of a push has written',
-        });
-    };
-    let json;
+const STICKY = 0o1000;
+const GROUP_WRITES = 0o020;
+const OTHERS_WRITE = 0o002;
+function judgePath(path, { mayBeSticky = false } = {}) {
+    const me = process.getuid?.();
+    const missing = [];
+    let there = (0,external_node_path_.resolve)(path);
+    let real;
+    for (;;) {
+        real = realOf(there);
+        if (real !== undefined || there === (0,external_node_path_.dirname)(there))
+            break;
+        missing.unshift(there.slice((0,external_node_path_.dirname)(there).length).replace(/^\//, ''));
+        there = (0,external_node_path_.dirname)(there);
+    }
+    real ??= there;
+    const judged = (0,external_node_path_.resolve)(real, ...missing);
+    if (me === undefined)
+        return { path: judged, exposure: undefined };
+    for (let directory = real;; directory = (0,external_node_path_.dirname)(directory)) {
+        const exposure = exposureOf(directory, me, mayBeSticky || directory !== real || missing.length > 0);
+        if (exposure !== undefined || directory === (0,external_node_path_.dirname)(directory))
+            return { path: judged, exposure };
+    }
+}
+function realOf(path) {
     try {
-        json = JSON.parse(text);
+        return (0,external_node_fs_.realpathSync)(path);
     }
     catch {
-        return refuse('is not JSON');
+        return undefined;
     }
-    const parsed = dist/* safeParse */.xLC(report/* DocumentSchema */.xr, json);
-    if (!parsed.success) {
-        const [issue] = parsed.issues;
-        return refuse(`is not a report: ${dist/* getDotPath */.BuJ(issue) ?? 'the whole'}: ${issue.message}`);
-    }
-    const { mode, succeeded, images, nodes } = parsed.output;
-    if (mode !== 'push' || !succeeded) {
-        return refuse(`is the report of a ${mode} that ${succeeded ? 'put nothing on nodes' : 'failed'}`);
-    }
-    const listed = nodes.flatMap(node => node.images);
-    const expectations = Object.entries(images).map(([reference, ids]) => ({
-        reference,
-        variants: Object.entries(ids).map(([platform, imageId]) => ({ platform: parsePlatform(platform), imageId })),
-        isSandbox: listed.some(image => image.reference === reference && image.isSandbox === true),
-    }));
-    return expectations.length > 0 ? expectations : refuse('names no image');
 }
-function mergeExpected(lists) {
-    const merged = new Map();
-    for (const expectation of lists.flat()) {
-        const other = merged.get(expectation.reference);
-        if (other !== undefined && JSON.stringify(other.variants) !== JSON.stringify(expectation.variants)) {
-            throw new errors/* SideloadError */.wR('INPUT_INVALID', `\`expected\`: the files have different images ${expectation.reference}`, {
-                hint: 'name the report of the latest push only',
-            });
-        }
-        merged.set(expectation.reference, other ?? expectation);
-    }
-    return [...merged.values()];
-}
-
-;// CONCATENATED MODULE: ./lib/image/reference.js
-
-const DOMAIN_COMPONENT = '(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])';
-const REGISTRY = new RegExp(`^(?:${DOMAIN_COMPONENT}(?:\\.${DOMAIN_COMPONENT})*|\\[[a-fA-F0-9:]+\\])(?::[0-9]+)?$`);
-const PATH_COMPONENT = '[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*';
-const REPOSITORY = new RegExp(`^${PATH_COMPONENT}(?:/${PATH_COMPONENT})*$`);
-const TAG = /^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$/;
-const DIGEST = /^sha256:[0-9a-f]{64}$/;
-const NAME_MAX_LENGTH = 255;
-const DEFAULT_REGISTRY = 'docker.io';
-const LEGACY_REGISTRY = 'index.docker.io';
-function reference_parseReference(text) {
-    const refuse = (why) => {
-        throw new errors/* SideloadError */.wR('INPUT_INVALID', `${JSON.stringify(text)} is not an image reference: ${why}`, {
-            hint: 'Write it as for `docker pull`, as in `app:1.2` or `registry.example/team/app:1.2`.',
-        });
-    };
-    if (text === '')
-        refuse('it is empty');
-    const stray = /[^A-Za-z0-9_.:/@[\]-]/u.exec(text);
-    if (stray !== null)
-        refuse(`the character ${JSON.stringify(stray[0])} cannot be part of one`);
-    const at = text.indexOf('@');
-    const digest = at < 0 ? undefined : text.slice(at + 1);
-    const named = at < 0 ? text : text.slice(0, at);
-    const colon = named.indexOf(':', named.lastIndexOf('/') + 1);
-    const tag = colon < 0 ? undefined : named.slice(colon + 1);
-    const name = colon < 0 ? named : named.slice(0, colon);
-    const slash = registryEnd(name);
-    const registry = slash < 0 ? undefined : name.slice(0, slash);
-    const repository = name.slice(slash + 1);
-    if (digest !== undefined && !DIGEST.test(digest))
-        refuse('the digest is not sha256: and 64 hexadecimal digits');
-    if (tag !== undefined && !TAG.test(tag))
-        refuse(`the tag ${JSON.stringify(tag)} is not valid`);
-    if (registry !== undefined && !REGISTRY.test(registry)) {
-        refuse(`the registry ${JSON.stringify(registry)} is not a host name`);
-    }
-    if (repository !== repository.toLowerCase())
-        refuse('the repository must be lowercase');
-    if (!REPOSITORY.test(repository))
-        refuse(`the repository ${JSON.stringify(repository)} is not valid`);
-    if (name.length > NAME_MAX_LENGTH)
-        refuse(`the name is longer than ${NAME_MAX_LENGTH} characters`);
-    if (/^[0-9a-f]{64}$/.test(name))
-        refuse('64 hexadecimal digits are an image ID, not a name');
-    return {
-        ...(registry === undefined ? {} : { registry }),
-        repository,
-        ...(tag === undefined ? {} : { tag }),
-        ...(digest === undefined ? {} : { digest }),
-    };
-}
-function registryEnd(name) {
-    const slash = name.indexOf('/');
-    const first = name.slice(0, Math.max(slash, 0));
-    return slash >= 0 && (/[.:A-Z]/.test(first) || first === 'localhost') ? slash : -1;
-}
-function formatReference({ registry, repository, tag, digest }) {
-    const name = registry === undefined ? repository : `${registry}/${repository}`;
-    return `${name}${tag === undefined ? '' : `:${tag}`}${digest === undefined ? '' : `@${digest}`}`;
-}
-function normalise(text) {
-    const { registry: written = DEFAULT_REGISTRY, repository, tag, digest } = reference_parseReference(text);
-    const registry = written === LEGACY_REGISTRY ? DEFAULT_REGISTRY : written;
-    const official = registry === DEFAULT_REGISTRY && !repository.includes('/');
-    return formatReference({
-        registry,
-        repository: official ? `library/${repository}` : repository,
-        ...(digest === undefined ? { tag: tag ?? 'latest' } : { digest }),
-    });
-}
-function repositoryOf(reference) {
-    return reference.replace(/@.*$/, '').replace(/:[^/:]*$/, '');
-}
-
-;// CONCATENATED MODULE: ./lib/image/aliases.js
-
-
-function parseAlias(text) {
-    const [alias = '', image, ...more] = text.split('=');
-    if (more.length > 0) {
-        throw new errors/* SideloadError */.wR('INPUT_INVALID', `${JSON.stringify(text)} in \`aliases\` has more than one \`=\``, {
-            hint: 'Write `ALIAS=IMAGE`, as in `app:1=registry.example/team/app:1`.',
-        });
-    }
-    return { alias: normalise(alias), image: image === undefined ? undefined : normalise(image) };
-}
-function withAliases(images, texts) {
-    if (texts.length === 0)
-        return images;
-    const taken = new Set(images.map(({ reference }) => reference));
-    const bound = texts.map(parseAlias).map(({ alias, image }) => {
-        if (taken.has(alias))
-            throw refused(`names ${alias} more than once`, 'Remove one of them.');
-        taken.add(alias);
-        const [only] = images;
-        const reference = image ?? (images.length === 1 ? only?.reference : undefined);
-        const there = images.map(each => each.reference).join(', ');
-        if (reference === undefined)
-            throw refused(`does not say which image ${alias} is for: ${there}`, HOW);
-        if (images.every(each => each.reference !== reference)) {
-            throw refused(`is for ${reference}, which is not among the images: ${there}`, HOW);
-        }
-        return { alias, reference };
-    });
-    return images.map(image => {
-        const aliases = bound.filter(({ reference }) => reference === image.reference).map(({ alias }) => alias);
-        return aliases.length === 0 ? image : { ...image, aliases };
-    });
-}
-const HOW = 'Write `ALIAS=IMAGE`, with the image as it is in `images`.';
-function refused(what, hint) {
-    return new errors/* SideloadError */.wR('INPUT_INVALID', `\`aliases\` ${what}`, { hint });
-}
-
-// EXTERNAL MODULE: ./lib/inputs.js
-var lib_inputs = __nccwpck_require__(6107);
-// EXTERNAL MODULE: ./node_modules/yaml/dist/index.js
-var yaml_dist = __nccwpck_require__(8815);
-;// CONCATENATED MODULE: ./lib/node/inventory.js
-
-
-
-
-const NODE = /^(?:(?<user>[a-z_][a-z0-9_.-]*\$?)@)?(?:\[(?<ipv6>[0-9a-f:.]+(?:%[\w.-]+)?)\]|(?<host>[\w](?:[\w.-]*[\w])?))(?::(?<port>\d{1,5}))?(?:=(?<name>[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?))?$/i;
-function parseNode(text) {
-    const groups = NODE.exec(text)?.groups;
-    const host = groups?.ipv6 ?? groups?.host;
-    const port = groups?.port === undefined ? undefined : Number(groups.port);
-    if (groups === undefined || host === undefined || (port !== undefined && (port < 1 || port > 65535))) {
-        throw new errors/* SideloadError */.wR('INPUT_INVALID', `${JSON.stringify(text)} is not a node`, {
-            hint: 'write nodes as `[user@]host[:port][=kubernetes-name]`, IPv6 addresses in brackets',
-        });
-    }
-    return { host, user: groups.user, port, kubernetesName: groups.name?.toLowerCase() };
-}
-function parseJump(texts) {
-    if (texts.length === 1 && texts[0] === 'none') {
-        return [];
-    }
-    return texts.map(text => {
-        const groups = NODE.exec(text)?.groups;
-        if (groups === undefined || groups.name !== undefined || text === 'none') {
-            throw new errors/* SideloadError */.wR('INPUT_INVALID', `${JSON.stringify(text)} is not a jump host`, {
-                hint: 'write jump hosts as `[user@]host[:port]`, separated by commas, IPv6 addresses in brackets; `none` stands alone',
-            });
-        }
-        const { host, user, port } = parseNode(text);
-        return { host, user, port };
-    });
-}
-function parseCriSocket(text) {
-    if (!/^(unix:\/\/)?\/[\w./-]+$/.test(text)) {
-        throw new errors/* SideloadError */.wR('INPUT_INVALID', `\`cri-socket\` must be an absolute path, not ${JSON.stringify(text)}`);
-    }
-    return text.replace(/^unix:\/\//, '');
-}
-function labelOf(node) {
-    return node.kubernetesName ?? (node.port === undefined ? node.host : `${node.host}:${node.port}`);
-}
-const Port = dist/* pipe */.FsL(dist/* number */.aig(), dist/* integer */.ndf(), dist/* minValue */.Wwf(1), dist/* maxValue */.cGV(65535));
-const Text = dist/* pipe */.FsL(dist/* string */.YjP(), dist/* nonEmpty */.hq());
-const Setting = dist/* union */.KCZ([dist/* string */.YjP(), dist/* number */.aig(), dist/* boolean */.zMY(), dist/* array */.YOg(dist/* string */.YjP())]);
-function mapping(entries) {
-    return dist/* pipe */.FsL(dist/* unknown */.L5J(), dist/* check */.z6Y(isMapping, 'write `key: value` here'), dist/* strictObject */.rej(entries, issue => (issue.expected === 'never' ? 'there is no such key' : issue.message)));
-}
-function isMapping(value) {
-    return typeof value === 'object' && value !== null && !Array.isArray(value);
-}
-const NodeText = dist/* string */.YjP('write a text as in the `nodes` input, or `host: ADDRESS` and other keys');
-const NodeMapping = mapping({
-    host: Text,
-    name: dist/* optional */.lqM(Text),
-    user: dist/* optional */.lqM(Text),
-    port: dist/* optional */.lqM(Port),
-    'cri-socket': dist/* optional */.lqM(Text),
-    jump: dist/* optional */.lqM(dist/* union */.KCZ([Text, dist/* array */.YOg(Text)], 'write jump hosts as in the `ssh-jump` input, or `none`')),
-    sudo: dist/* optional */.lqM(dist/* picklist */.KIO(lib_inputs/* INPUTS */.mc.sudo.type.oneOf)),
-});
-const InventoryFile = mapping({
-    nodes: dist/* optional */.lqM(dist/* array */.YOg(dist/* lazy */.RZV((node) => (typeof node === 'object' ? NodeMapping : NodeText))), []),
-    settings: dist/* optional */.lqM(dist/* pipe */.FsL(dist/* unknown */.L5J(), dist/* check */.z6Y(isMapping, 'write inputs here, each as `name: value`'), dist/* record */.g1P(dist/* string */.YjP(), Setting)), {}),
-});
-const NOT_A_SETTING = {
-    inventory: new Set(['mode', 'images', 'archive', 'bundle', 'nodes', 'shard', 'inventory', 'config']),
-    config: new Set(['mode', 'bundle', 'nodes', 'shard', 'config']),
-};
-function parseInventory(text, file, owner = 'inventory') {
-    const lines = new yaml_dist/* LineCounter */.HN();
-    const document = (0,yaml_dist/* parseDocument */.Tp)(text, { lineCounter: lines, prettyErrors: false });
-    const at = (offset) => (offset === undefined ? file : `${file}:${lines.linePos(offset).line}`);
-    const problems = document.errors.map(error => `${at(error.pos[0])}: ${error.message}`);
-    const atPath = (path) => {
-        for (let depth = path.length; depth > 0; depth--) {
-            const node = document.getIn(path.slice(0, depth), true);
-            if (typeof node === 'object' && node !== null && 'range' in node && Array.isArray(node.range)) {
-                return at(Number(node.range[0]));
-            }
-        }
-        return at(0);
-    };
-    const inventory = { nodes: [], settings: {} };
-    if (problems.length === 0) {
-        const parsed = dist/* safeParse */.xLC(InventoryFile, resolve(document, error => problems.push(`${at(0)}: ${error}`)) ?? {});
-        if (!parsed.success) {
-            for (const issue of parsed.issues) {
-                const path = issue.path?.map(item => item.key) ?? [];
-                problems.push(`${atPath(path)}: ${path.join('.') || 'the file'}: ${issue.message}`);
-            }
-        }
-        const { nodes, settings } = parsed.success ? parsed.output : soundParts(parsed.output, parsed.issues);
-        nodes.forEach((node, index) => {
-            try {
-                inventory.nodes.push(...(node === undefined ? [] : [nodeOf(node)]));
-            }
-            catch (error) {
-                problems.push(`${atPath(['nodes', index])}: ${(0,errors/* messageOf */.bD)(error)}`);
-            }
-        });
-        for (const [name, value] of Object.entries(settings)) {
-            const fault = faultOfSetting(name, value, owner);
-            if (fault !== undefined) {
-                problems.push(`${atPath(['settings', name])}: ${fault}`);
-            }
-            else if ((0,lib_inputs/* isInputName */.wp)(name)) {
-                inventory.settings[name] = textOf(value);
-            }
-        }
-    }
-    if (problems.length > 0) {
-        throw new errors/* SideloadError */.wR('INVENTORY_INVALID', problems.join('\n'));
-    }
-    return inventory;
-}
-function resolve(document, onError) {
+function exposureOf(directory, me, isAbove) {
+    let info;
     try {
-        return document.toJS();
+        info = (0,external_node_fs_.statSync)(directory);
     }
     catch (error) {
-        onError((0,errors/* messageOf */.bD)(error));
+        return (0,errors/* messageOf */.bD)(error);
+    }
+    const { uid, gid, mode } = info;
+    if (uid !== 0 && uid !== me)
+        return `${directory} belongs to another user (${uid})`;
+    if (isAbove && (mode & STICKY) !== 0)
         return undefined;
-    }
+    if ((mode & OTHERS_WRITE) !== 0)
+        return `${directory} can be written to by everybody`;
+    const isShared = (mode & GROUP_WRITES) !== 0 && !isAlone(gid, uid);
+    return isShared ? `${directory} can be written to by the group ${gid}` : undefined;
 }
-function soundParts(file, issues) {
-    const { nodes, settings } = (isMapping(file) ? file : {});
-    const isFaulty = (...place) => issues.some(({ path = [] }) => place.every((key, depth) => path[depth]?.key === key));
-    const entries = isMapping(settings) ? Object.entries(settings) : [];
-    return {
-        nodes: Array.isArray(nodes) ? nodes.map((node, index) => (isFaulty('nodes', index) ? undefined : node)) : [],
-        settings: Object.fromEntries(entries.filter(([name]) => !isFaulty('settings', name))),
-    };
+function isAlone(gid, uid) {
+    const users = linesOf('/etc/passwd').map(([name, , id, group]) => ({ name, uid: Number(id), gid: Number(group) }));
+    const group = linesOf('/etc/group').find(([, , id]) => id === String(gid));
+    if (group === undefined)
+        return false;
+    const members = group[3]?.split(',').filter(name => name !== '') ?? [];
+    const uids = [
+        ...users.filter(user => user.gid === gid).map(user => user.uid),
+        ...members.map(name => users.find(user => user.name === name)?.uid),
+    ];
+    return uids.length > 0 && uids.every(one => one === uid);
 }
-function textOf(value) {
-    return Array.isArray(value) ? value.join('\n') : String(value);
-}
-function nodeOf(node) {
-    if (typeof node === 'string') {
-        return parseNode(node);
-    }
-    const host = node.host.includes(':') ? `[${node.host}]` : node.host;
-    const { user, port, 'cri-socket': criSocket, jump, sudo } = node;
-    const entry = parseNode(`${user === undefined ? '' : `${user}@`}${host}${port === undefined ? '' : `:${port}`}${node.name === undefined ? '' : `=${node.name}`}`);
-    const hops = typeof jump === 'string' ? jump.split(',').map(hop => hop.trim()) : jump;
-    return {
-        ...entry,
-        ...(criSocket !== undefined && { criSocket: parseCriSocket(criSocket) }),
-        ...(hops !== undefined && { jump: parseJump(hops) }),
-        ...(sudo !== undefined && { sudo }),
-    };
-}
-function isSetting(name, owner) {
-    return (0,lib_inputs/* inputSpec */.mm)(name).type !== 'secret' && !NOT_A_SETTING[owner].has(name);
-}
-function faultOfSetting(name, value, owner) {
-    if (!(0,lib_inputs/* isInputName */.wp)(name)) {
-        return `there is no setting \`${name}\``;
-    }
-    const { type } = (0,lib_inputs/* inputSpec */.mm)(name);
-    if (typeof value === 'boolean' && !(typeof type === 'object' && type.oneOf.includes(String(value)))) {
-        return `settings.${name}: \`${value}\` is no value of it`;
-    }
-    if (type === 'secret') {
-        return `\`${name}\` is a secret and does not belong in this file; name a file that only the runner’s user can read (\`ssh-private-key-file\`)`;
-    }
-    if (isSetting(name, owner)) {
-        return (0,lib_inputs/* parseInputs */.TL)(one => (one === name ? textOf(value) : undefined)).problems[0]?.message;
-    }
-    return name === 'nodes' && owner === 'config'
-        ? '`nodes` stands beside `settings`, not in it'
-        : `\`${name}\` is given by the job, not by ${owner === 'config' ? 'this file' : 'the inventory'}`;
-}
-
-;// CONCATENATED MODULE: ./lib/node/shard.js
-
-const MOST = 1000;
-function parseShard(text) {
-    const match = /^(\d{1,4})\/(\d{1,4})$/.exec(text);
-    const [index, count] = [Number(match?.[1]), Number(match?.[2])];
-    if (match === null || index < 1 || index > count || count > MOST) {
-        throw new errors/* SideloadError */.wR('INPUT_INVALID', `\`shard\` must be \`i/N\` with i from 1 to N, not ${JSON.stringify(text)}`, {
-            hint: 'write `2/4` for the second of four runners that share the nodes',
-        });
-    }
-    return count === 1 ? undefined : { index, count };
-}
-function takeShard(nodes, shard) {
-    if (shard === undefined) {
-        return nodes;
-    }
-    const taken = nodes.filter((_, place) => place % shard.count === shard.index - 1);
-    if (taken.length === 0 && nodes.length > 0) {
-        throw new errors/* SideloadError */.wR('INPUT_INVALID', `\`shard\`: there is no node for ${shard.index}/${shard.count}, the list has ${nodes.length}`, { hint: 'start as many shards as there are nodes, or fewer' });
-    }
-    return taken;
-}
-
-// EXTERNAL MODULE: ./lib/problems.js
-var lib_problems = __nccwpck_require__(8834);
-// EXTERNAL MODULE: ./lib/report/files.js + 2 modules
-var report_files = __nccwpck_require__(6893);
-;// CONCATENATED MODULE: ./lib/image/json.js
-
-function parseJson(bytes, what) {
+function linesOf(file) {
     try {
-        return JSON.parse(bytes.toString('utf8'));
-    }
-    catch (error) {
-        throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${what} is not JSON: ${(0,errors/* messageOf */.bD)(error)}`, { cause: error });
-    }
-}
-function asObject(value) {
-    return typeof value === 'object' && value !== null && !Array.isArray(value) ? value : {};
-}
-function asList(value) {
-    return Array.isArray(value) ? value : [];
-}
-function asText(value) {
-    return typeof value === 'string' && value !== '' ? value : undefined;
-}
-
-;// CONCATENATED MODULE: ./lib/smoke/credentials.js
-
-
-const SECRET = /token|password|passphrase|secret|key-data|credential/i;
-const FILE = /file$|path$/i;
-function credentialsOf(kubeconfig) {
-    const document = (0,yaml_dist/* parseDocument */.Tp)(kubeconfig, { logLevel: 'silent' });
-    if (document.errors.length > 0) {
-        return [kubeconfig];
-    }
-    const secrets = secretsIn(document.toJS(), '');
-    return [...new Set([...secrets, ...secrets.flatMap(linesOf), ...secrets.flatMap(decoded)])];
-}
-function secretsIn(value, field) {
-    if (typeof value === 'string') {
-        return SECRET.test(field) && !FILE.test(field) ? [value] : inAddress(value);
-    }
-    if (Array.isArray(value)) {
-        return value.flatMap(item => secretsIn(item, field));
-    }
-    const { name, ...rest } = asObject(value);
-    return Object.entries(rest).flatMap(([key, item]) => secretsIn(item, key === 'value' && typeof name === 'string' ? name : key));
-}
-function linesOf(secret) {
-    return secret.split(/\s+/).filter(word => word.length >= 8);
-}
-function inAddress(value) {
-    const password = URL.canParse(value) ? new URL(value).password : '';
-    return password === '' ? [] : [password, decodeURIComponent(password)];
-}
-function decoded(secret) {
-    const text = /^LS0tLS/.test(secret) ? Buffer.from(secret, 'base64').toString() : '';
-    return text.startsWith('-----BEGIN') ? [text] : [];
-}
-
-;// CONCATENATED MODULE: ./lib/smoke/manifest.js
-
-
-
-
-const POD_PATHS = {
-    Pod: [],
-    PodTemplate: ['template'],
-    Deployment: ['spec', 'template'],
-    StatefulSet: ['spec', 'template'],
-    DaemonSet: ['spec', 'template'],
-    ReplicaSet: ['spec', 'template'],
-    ReplicationController: ['spec', 'template'],
-    Job: ['spec', 'template'],
-    CronJob: ['spec', 'jobTemplate', 'spec', 'template'],
-};
-function parsePodManifest(text, namespace) {
-    const documents = [...(0,yaml_dist/* parseAllDocuments */.hR)(text)].filter(document => document.contents !== null);
-    const faults = documents.flatMap(document => document.errors.map(error => error.message.split('\n')[0] ?? ''));
-    const [document] = documents;
-    if (faults.length > 0 || document === undefined) {
-        throw invalid(faults.length > 0 ? faults : ['it is empty']);
-    }
-    if (documents.length > 1 || !(0,yaml_dist/* isMap */.jh)(document.contents)) {
-        throw invalid([documents.length > 1 ? `it has ${documents.length} documents` : 'it is not an object']);
-    }
-    const object = toObject(() => document.toJS());
-    const kind = asText(object.kind);
-    const path = POD_PATHS[kind ?? ''];
-    if (path === undefined) {
-        throw invalid([`its kind is ${JSON.stringify(kind ?? null)}, not one of ${Object.keys(POD_PATHS).join(', ')}`]);
-    }
-    const pod = path.reduce((parent, key) => asObject(parent[key]), object);
-    const metadata = asObject(pod.metadata);
-    const spec = asObject(pod.spec);
-    const own = asText(asObject(object.metadata).namespace);
-    const containers = asList(spec.containers).map(container => containerOf(asObject(container)));
-    faults.push(...(own === undefined || own === namespace
-        ? []
-        : [`its namespace is ${own}, and that of the smoke pods ${namespace}`]), ...(containers.length > 0 ? [] : ['it has no `spec.containers`']), ...containers.flatMap(container => ('fault' in container ? [container.fault] : [])));
-    if (faults.length > 0) {
-        throw invalid(faults);
-    }
-    return {
-        labels: texts(metadata.labels),
-        annotations: texts(metadata.annotations),
-        spec,
-        containers: containers.flatMap(container => ('fault' in container ? [] : [container])),
-    };
-}
-function containersOf({ containers }, reference) {
-    return containers.filter(container => container.reference === reference).map(({ name }) => name);
-}
-function assertUsed(template, references) {
-    if (!template.containers.some(({ reference }) => references.includes(reference))) {
-        const names = template.containers.map(({ reference }) => reference).join(', ');
-        throw invalid([`its containers run ${names}, and none of ${references.join(', ')}`]);
-    }
-}
-function containerOf({ name, image }) {
-    const label = asText(name);
-    const text = asText(image);
-    if (label === undefined || text === undefined) {
-        return { fault: `a container lacks its ${label === undefined ? 'name' : 'image'}` };
-    }
-    try {
-        return { name: label, reference: normalise(text) };
-    }
-    catch (thrown) {
-        return { fault: `container ${label}: ${thrown.message}` };
-    }
-}
-function toObject(read) {
-    try {
-        return asObject(read());
-    }
-    catch (thrown) {
-        throw invalid([thrown.message]);
-    }
-}
-function texts(value) {
-    return Object.fromEntries(Object.entries(asObject(value)).flatMap(([key, text]) => (typeof text === 'string' ? [[key, text]] : [])));
-}
-function invalid(faults) {
-    return new errors/* SideloadError */.wR('INPUT_INVALID', `\`smoke-manifest\`: ${faults.join('; ')}`, {
-        hint: 'pass a Pod, or one object that makes pods, such as a Deployment, whose containers run the images of the job',
-    });
-}
-
-;// CONCATENATED MODULE: ./lib/smoke/resources.js
-
-const DEFAULT_REQUESTS = { cpu: '10m', memory: '16Mi' };
-function parseResources(items) {
-    const requests = {};
-    const limits = {};
-    const faults = [];
-    for (const item of items) {
-        const match = /^(?:(limits|requests)\.)?(cpu|memory|ephemeral-storage)=(\d+(?:\.\d+)?(?:m|[kMGTPE]|[KMGTPE]i)?)$/.exec(item);
-        const [, which = 'requests', name = '', quantity = ''] = match ?? [];
-        if (match === null) {
-            faults.push(JSON.stringify(item));
-        }
-        else if (which === 'limits') {
-            limits[name] = quantity;
-        }
-        else {
-            requests[name] = quantity;
-        }
-    }
-    if (faults.length > 0) {
-        throw new errors/* SideloadError */.wR('INPUT_INVALID', `\`smoke-resources\` has ${faults.join(', ')}`, {
-            hint: 'write `cpu`, `memory` or `ephemeral-storage`, with `limits.` in front for a limit, as in `cpu=50m,limits.memory=256Mi`',
-        });
-    }
-    return { requests: { ...DEFAULT_REQUESTS, ...requests }, limits };
-}
-
-;// CONCATENATED MODULE: ./lib/ssh/fingerprint.js
-
-function fingerprint(publicKey) {
-    return `SHA256:${(0,external_node_crypto_namespaceObject.createHash)('sha256').update(publicKey).digest('base64').replace(/=+$/, '')}`;
-}
-function keyType(publicKey) {
-    let type;
-    let position = 0;
-    while (position + 4 <= publicKey.length) {
-        const end = position + 4 + publicKey.readUInt32BE(position);
-        type ??= publicKey.toString('latin1', 4, end);
-        position = end;
-    }
-    return position === publicKey.length ? (type ?? '') : '';
-}
-
-;// CONCATENATED MODULE: ./lib/ssh/known-hosts.js
-
-
-
-function parseKnownHosts(text, file = 'known_hosts', onFault) {
-    const entries = [];
-    const faults = [];
-    for (const [index, raw] of text.split(/\r?\n/).entries()) {
-        const content = raw.trim();
-        if (content === '' || content.startsWith('#'))
-            continue;
-        const entry = parseLine(content, file, index + 1);
-        if (typeof entry === 'string')
-            faults.push(`line ${index + 1}: ${entry}`);
-        else
-            entries.push(entry);
-    }
-    for (const fault of onFault === undefined ? [] : faults)
-        onFault?.(fault);
-    if (onFault === undefined && faults.length > 0) {
-        throw new errors/* SideloadError */.wR('INPUT_INVALID', `known_hosts cannot be read: ${faults.join('; ')} (in ${file})`, {
-            hint: 'Take the lines from `ssh-keyscan -p PORT HOST`, each as one line `HOST TYPE KEY`.',
-        });
-    }
-    return entries;
-}
-function parseLine(content, file, line) {
-    const fields = content.split(/[ \t]+/);
-    const marker = fields[0]?.startsWith('@') ? fields.shift() : undefined;
-    if (marker !== undefined && marker !== '@revoked' && marker !== '@cert-authority')
-        return `unknown marker ${marker}`;
-    const [hosts, type, key] = fields;
-    if (hosts === undefined || type === undefined || key === undefined)
-        return 'host, key type and key are expected';
-    if (hosts.startsWith('|') && !/^\|1\|[A-Za-z0-9+/]+=*\|[A-Za-z0-9+/]+=*$/.test(hosts)) {
-        return 'the hashed host name is not of the form |1|salt|hash';
-    }
-    const blob = Buffer.from(key, 'base64');
-    if (blob.toString('base64').replace(/=+$/, '') !== key.replace(/=+$/, ''))
-        return 'the key is not base64';
-    if (keyType(blob) !== type)
-        return `the key is not of the type ${type}, or is cut off`;
-    const entry = { file, line, hosts, type, key: blob.toString('base64') };
-    if (marker === undefined)
-        return entry;
-    return { ...entry, marker: marker === '@revoked' ? 'revoked' : 'cert-authority' };
-}
-function lookup(entries, host, port) {
-    const bare = entries.filter(entry => known_hosts_matches(entry.hosts, host));
-    const exact = port === 22 ? bare : entries.filter(entry => known_hosts_matches(entry.hosts, `[${host}]:${port}`));
-    const plain = (entry) => entry.marker === undefined;
-    const withoutPort = port !== 22 && !exact.some(plain);
-    const both = [...new Set([...exact, ...bare])];
-    return {
-        keys: (withoutPort ? bare : exact).filter(plain),
-        withoutPort,
-        revoked: both.filter(entry => entry.marker === 'revoked'),
-        authorities: both.filter(entry => entry.marker === 'cert-authority'),
-    };
-}
-function known_hosts_matches(hosts, name) {
-    const host = name.toLowerCase();
-    if (hosts.startsWith('|')) {
-        const [, , salt = '', hash] = hosts.split('|');
-        return (0,external_node_crypto_namespaceObject.createHmac)('sha1', Buffer.from(salt, 'base64')).update(host).digest('base64') === hash;
-    }
-    let found = false;
-    for (const pattern of hosts.toLowerCase().split(',')) {
-        const negated = pattern.startsWith('!');
-        if (!wildcard(negated ? pattern.slice(1) : pattern).test(host))
-            continue;
-        if (negated)
-            return false;
-        found = true;
-    }
-    return found;
-}
-function wildcard(pattern) {
-    const source = pattern.replace(/[^A-Za-z0-9]/g, character => {
-        if (character === '*')
-            return '.*';
-        return character === '?' ? '.' : `\\${character}`;
-    });
-    return new RegExp(`^${source}$`);
-}
-
-;// CONCATENATED MODULE: ./lib/ssh/host-keys.js
-
-
-
-const ALGORITHMS = [
-    'ssh-ed25519',
-    'ecdsa-sha2-nistp256',
-    'ecdsa-sha2-nistp384',
-    'ecdsa-sha2-nistp521',
-    'rsa-sha2-512',
-    'rsa-sha2-256',
-];
-function hostKeyPolicy(known) {
-    const { knownHosts = '' } = known;
-    const entries = typeof knownHosts === 'string' ? parseKnownHosts(knownHosts) : knownHosts;
-    const fingerprints = parseFingerprints(known.fingerprints ?? []);
-    return {
-        algorithms({ host, port }) {
-            const types = new Set(lookup(entries, host, port).keys.map(key => key.type));
-            const isKnown = (name) => types.has(name.startsWith('rsa-') ? 'ssh-rsa' : name);
-            return [...ALGORITHMS.filter(isKnown), ...ALGORITHMS.filter(name => !isKnown(name))];
-        },
-        verify: (node, presented) => verify(node, presented, entries, fingerprints),
-    };
-}
-function verify(node, presented, entries, fingerprints) {
-    const found = lookup(entries, node.host, node.port);
-    const key = presented.toString('base64');
-    const shown = `${keyType(presented)} ${fingerprint(presented)}`;
-    const address = `${node.label === undefined ? 'the jump host ' : ''}${node.port === 22 ? node.host : `[${node.host}]:${node.port}`}`;
-    const isPresented = (entry) => entry.key === key;
-    const revoked = found.revoked.find(isPresented);
-    if (revoked !== undefined) {
-        throw new errors/* SideloadError */.wR('SSH_HOST_KEY_CHANGED', `${address} shows the host key ${shown}, which line ${revoked.line} of ${revoked.file} revokes`, { node: node.label, hint: 'Do not connect: a revoked key is in the hands of others. Give the node a new one.' });
-    }
-    if (found.keys.some(isPresented))
-        return;
-    const names = [node.host, `${node.host}:${node.port}`, `[${node.host}]:${node.port}`].map(name => name.toLowerCase());
-    const own = fingerprints.filter(({ host }) => host === undefined || names.includes(host));
-    if (own.some(entry => entry.fingerprint === fingerprint(presented)))
-        return;
-    const named = own.filter(({ host }) => host !== undefined);
-    if ((found.keys.length > 0 && !found.withoutPort) || named.length > 0) {
-        const known = [
-            ...(found.withoutPort ? [] : found.keys).map(entry => `${entry.type} ${fingerprint(Buffer.from(entry.key, 'base64'))} (line ${entry.line} of ${entry.file})`),
-            ...named.map(entry => entry.fingerprint),
-        ];
-        throw new errors/* SideloadError */.wR('SSH_HOST_KEY_CHANGED', `${address} shows the host key ${shown}, but is known by ${known.join(', ')}`, { node: node.label, hint: changedHint(node, named.length > 0 ? undefined : found.keys[0]) });
-    }
-    const unknown = `${address} shows an unknown host key: ${shown}`;
-    const authority = found.authorities[0];
-    if (authority !== undefined) {
-        throw new errors/* SideloadError */.wR('SSH_HOST_KEY_UNKNOWN', `${unknown}; line ${authority.line} of ${authority.file} trusts a certificate authority for it, and host certificates can be checked by \`ssh-transport: openssh\` alone`, {
-            node: node.label,
-            hint: `Set \`ssh-transport: openssh\`, or add the line of the host’s own key (\`ssh-keyscan -p ${node.port} ${node.host}\`) after comparing its fingerprint.`,
-        });
-    }
-    throw new errors/* SideloadError */.wR('SSH_HOST_KEY_UNKNOWN', unknown, {
-        node: node.label,
-        hint: `Run \`ssh-keyscan -p ${node.port} ${node.host}\`, add its output to \`ssh-known-hosts\`, and compare the fingerprint above with \`ssh-keygen -lf\` of the key file in /etc/ssh on the node itself.`,
-    });
-}
-function changedHint({ host, port }, entry) {
-    const place = entry === undefined ? '`ssh-host-key-fingerprints`' : `line ${entry.line} of ${entry.file}`;
-    return `Find out why before anything else: a reinstalled node, or somebody in between. If it is the node’s own (\`ssh-keygen -lf\` of the key file in /etc/ssh there), correct ${place}, for a line with the output of \`ssh-keyscan -p ${port} ${host}\`.`;
-}
-function parseFingerprints(lines) {
-    return lines.map(line => {
-        const content = line.trim().replace(/^\d+ (SHA256:\S+) .*\([A-Z0-9-]+\)$/, '$1');
-        const [, host, sha256] = /^(?:(\S+)[ \t]+)?(SHA256:[A-Za-z0-9+/]{43})=?$/.exec(content) ?? [];
-        if (sha256 === undefined) {
-            throw new errors/* SideloadError */.wR('INPUT_INVALID', `Not a host key fingerprint: ${JSON.stringify(line)}`, {
-                hint: 'Write `SHA256:…` or `HOST SHA256:…`, as `ssh-keygen -lf` of a key file in /etc/ssh on the node prints it.',
-            });
-        }
-        return host === undefined ? { fingerprint: sha256 } : { host: host.toLowerCase(), fingerprint: sha256 };
-    });
-}
-
-// EXTERNAL MODULE: ./node_modules/ssh2/lib/index.js
-var lib = __nccwpck_require__(5472);
-var lib_default = /*#__PURE__*/__nccwpck_require__.n(lib);
-;// CONCATENATED MODULE: ./lib/ssh/key.js
-
-
-
-const STORE = 'Store the key file whole and unchanged, with its line breaks, in the secret';
-const ONE_LINE = 'the secret must have as many lines as the file. Do not pass it through `echo`, an unquoted variable or JSON';
-function parsePrivateKey(text, passphrase) {
-    const trimmed = text.trim();
-    const fault = accident(trimmed);
-    if (fault !== undefined)
-        throw key_invalid(...fault);
-    const privateKey = repaired(trimmed);
-    const parsed = lib_default().utils.parseKey(privateKey, passphrase === '' ? undefined : passphrase);
-    if (parsed instanceof Error)
-        throw key_invalid(...refusal(parsed, privateKey, passphrase));
-    const key = parsed;
-    if (key === undefined)
-        throw key_invalid('there is no key in the file', `${STORE}.`);
-    if (!key.isPrivateKey())
-        throw key_invalid(...PUBLIC);
-    return {
-        privateKey,
-        ...(passphrase === undefined || passphrase === '' ? {} : { passphrase }),
-        key,
-        fingerprint: fingerprint(key.getPublicSSH()),
-    };
-}
-function opensshKey(text) {
-    const trimmed = text.trim();
-    const body = Buffer.from(trimmed.replace(/-----[^-]+-----/g, ''), 'base64');
-    const isOfDevice = ['sk-ssh-ed25519@openssh.com', 'sk-ecdsa-sha2-nistp256@openssh.com'].some(type => body.includes(type));
-    return isOfDevice && accident(trimmed) === undefined ? repaired(trimmed) : parsePrivateKey(text).privateKey;
-}
-const PUBLIC = [
-    'it is a public key, and the private one is needed',
-    'Store the file without `.pub` at the end of its name.',
-];
-function repaired(trimmed) {
-    return `${isPutty(trimmed) ? trimmed : trimmed.replace(/[ \t\r]*\n[ \t]*/g, '\n')}\n`;
-}
-function accident(text) {
-    if (text === '')
-        return ['it is empty', 'Check the name of the secret, and that this job may read it.'];
-    if (/^["']/.test(text))
-        return ['it has quotes around it', `${STORE}, without quotes.`];
-    if (/^(ssh-|ecdsa-|sk-)\S+\s+AAAA/.test(text) || /^-{4,5} ?BEGIN (\S+ )*PUBLIC KEY/.test(text))
-        return PUBLIC;
-    if (text.startsWith('LS0tLS1CRUdJTi'))
-        return ['it is base64 of a key file', `${STORE}, not encoded.`];
-    if (isPutty(text))
-        return undefined;
-    const begin = text.indexOf('-----BEGIN ');
-    if (begin < 0) {
-        if (/^[~./]\S*$/.test(text) && text.length < 256) {
-            return ['it is a path, and the content of the file is needed', `${STORE}.`];
-        }
-        if (text.includes('-----END '))
-            return ['its beginning is cut off: there is no BEGIN line', `${STORE}.`];
-        return ['it is not a private key', `${STORE}: its first line is \`-----BEGIN OPENSSH PRIVATE KEY-----\`.`];
-    }
-    if (begin > 0)
-        return ['there is other text before its BEGIN line', `${STORE}, and nothing else.`];
-    if (text.includes('\\n'))
-        return ['its line breaks have become the two characters `\\n`', `${STORE}: ${ONE_LINE}.`];
-    if (/^-----BEGIN [A-Z0-9 ]+-----[^\r\n]/.test(text)) {
-        return ['its line breaks have become spaces, or are gone', `${STORE}: ${ONE_LINE}.`];
-    }
-    if (!/-----END [A-Z0-9 ]+-----/.test(text)) {
-        return [
-            'its end is cut off: there is no END line',
-            `${STORE}; a shell variable or a form may have kept only a part.`,
-        ];
-    }
-    if (!/-----END [A-Z0-9 ]+-----$/.test(text))
-        return ['there is other text after its END line', `${STORE}, and nothing else.`];
-    if (/^-----BEGIN (ENCRYPTED )?PRIVATE KEY-----/.test(text)) {
-        return [
-            'it is in PKCS#8 format',
-            'Convert a copy with `ssh-keygen -p -f FILE`, which writes OpenSSH’s own format.',
-        ];
-    }
-    return undefined;
-}
-function isPutty(text) {
-    return text.startsWith('PuTTY-User-Key-File-');
-}
-function refusal(error, text, passphrase) {
-    const reason = error.message;
-    if (/no passphrase given/.test(reason)) {
-        return ['it is encrypted, and no passphrase was given', 'Pass the passphrase in `ssh-key-passphrase`.'];
-    }
-    if (/Unsupported (OpenSSH private )?key type/.test(reason)) {
-        return [
-            'keys of this type cannot be used; a security key (FIDO) needs its device',
-            'Use an ed25519, ecdsa or rsa key: `ssh-keygen -t ed25519`.',
-        ];
-    }
-    if (isPutty(text) && reason === 'Unsupported key format') {
-        return [
-            'it is a PuTTY key of a kind that cannot be read',
-            'Convert it with `puttygen KEY.ppk -O private-openssh -o KEY`.',
-        ];
-    }
-    const isEncrypted = /passphrase/.test(reason) || /^(DEK-Info:|Encryption: aes)/m.test(text) || /decrypt/i.test(reason);
-    if (isEncrypted && passphrase !== undefined) {
-        return [
-            'the passphrase is wrong',
-            /\s$/.test(passphrase)
-                ? 'The passphrase given ends in a blank or a line break, which may not belong to it.'
-                : 'Try it with `ssh-keygen -y -f FILE`.',
-        ];
-    }
-    if (/[Cc]ipher|kdf/.test(reason)) {
-        return ['its encryption is not supported', 'Convert a copy with `ssh-keygen -p -Z aes256-ctr -f FILE`.'];
-    }
-    return [
-        'it is damaged or cut off between its first and last line',
-        `${STORE}, and try it with \`ssh-keygen -y -f FILE\`.`,
-    ];
-}
-function key_invalid(what, hint) {
-    return new errors/* SideloadError */.wR('SSH_KEY_INVALID', `The SSH private key cannot be used: ${what}`, { hint });
-}
-
-;// CONCATENATED MODULE: ./lib/settings.js
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-function readLayers(host, env, problems) {
-    const config = (0,lib_problems/* collect */.Fo)(problems, () => readConfig(host));
-    const inventory = (0,lib_problems/* collect */.Fo)(problems, () => readInventory(host, config, env));
-    const files = [config, inventory];
-    return {
-        textOf: name => [host.input(name), ...files.map(file => file?.settings[name])].find(text => text?.trim()),
-        nodes: files.map(file => file?.nodes ?? []).find(nodes => nodes.length > 0) ?? [],
-        isComplete: files.every(file => file !== undefined),
-    };
-}
-function readReportFiles(host, env = process.env) {
-    const files = reportFiles((0,lib_inputs/* parseInputs */.TL)(readLayers(host, env, []).textOf).inputs);
-    return (0,report_files/* reportProblems */.Tw)(files).length === 0 ? files : {};
-}
-function reportFiles(inputs) {
-    const entries = report_files/* REPORT_KINDS */.tR.map(kind => [kind, inputs[`report-${kind}`]]);
-    return Object.fromEntries(entries.filter(([, file]) => file !== undefined));
-}
-function settings_readSettings(host, env = process.env) {
-    const problems = [];
-    const found = foundConfig(host);
-    if (found !== undefined && !host.input('config')?.trim()) {
-        host.info(`settings of ${found} in the working directory apply`);
-    }
-    const layers = readLayers(host, env, problems);
-    const parsed = (0,lib_inputs/* parseInputs */.TL)(layers.textOf);
-    problems.push(...parsed.problems);
-    const { inputs } = parsed;
-    for (const name of lib_inputs/* INPUT_NAMES */.Qh) {
-        const secret = inputs[name];
-        if ((0,lib_inputs/* inputSpec */.mm)(name).type === 'secret' && typeof secret === 'string') {
-            host.mask(secret, 'job');
-        }
-    }
-    if (!/^(?!-)[^\s\p{C}'`";&<>|(){}]{1,255}$/u.test(inputs['ssh-user'])) {
-        problems.push((0,lib_problems/* problem */.CC)(`\`ssh-user\` ${(0,lib_problems/* shown */.SP)(inputs['ssh-user'])} is not a name of a user`));
-    }
-    const isSet = (name) => layers.textOf(name) !== undefined;
-    const references = inputs.images.flatMap(reference => (0,lib_problems/* collect */.Fo)(problems, () => normalise(reference)) ?? []);
-    problems.push(...duplicates('images', references));
-    const isSending = inputs.mode === 'push' || inputs.mode === 'plan';
-    const expected = inputs.mode === 'check' ? readExpected(inputs, references, problems) : undefined;
-    problems.push(...modeProblems(inputs, isSet));
-    const needsImages = inputs.mode !== 'prune' && inputs.expected.length === 0;
-    if (needsImages && inputs.images.length === 0 && inputs.archive === undefined) {
-        problems.push((0,lib_problems/* problem */.CC)('`images` is empty', 'name at least one image, or an `archive`'));
-    }
-    if (inputs.source === 'archive' && inputs.archive === undefined) {
-        problems.push((0,lib_problems/* problem */.CC)('`source: archive` needs `archive`', 'name the tar file or the directory'));
-    }
-    const aliases = inputs.aliases.flatMap(alias => (0,lib_problems/* collect */.Fo)(problems, () => parseAlias(alias)) ?? []);
-    problems.push(...duplicates('aliases', aliases.map(({ alias }) => alias)));
-    if (references.length > 0 && references.length === inputs.images.length) {
-        problems.push(...aliases.flatMap(alias => aliasProblems(alias, references)));
-    }
-    const namespace = inputs['containerd-namespace'];
-    if (namespace !== undefined && !/^(?=.{1,76}$)[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*$/.test(namespace)) {
-        problems.push((0,lib_problems/* problem */.CC)(`\`containerd-namespace\` ${JSON.stringify(namespace)} is not a name of a namespace`));
-    }
-    if (inputs.archive !== undefined && inputs.source !== 'auto' && inputs.source !== 'archive') {
-        problems.push((0,lib_problems/* problem */.CC)(`\`archive\` and \`source: ${inputs.source}\` exclude each other`, 'set one of them'));
-    }
-    problems.push(...bundleProblems(inputs));
-    const isBundle = inputs.mode === 'bundle';
-    const jump = (0,lib_problems/* collect */.Fo)(problems, () => parseJump(inputs['ssh-jump'])) ?? [];
-    const isOpenssh = inputs['ssh-transport'] === 'openssh';
-    const complete = ({ host: name, user, port }, of) => ({
-        host: name,
-        user: user ?? inputs['ssh-user'],
-        port: port ?? (of.isJump ? 22 : inputs['ssh-port']),
-        given: {
-            user: user ?? (isSet('ssh-user') ? inputs['ssh-user'] : undefined),
-            port: port ?? (!of.isJump && isSet('ssh-port') ? inputs['ssh-port'] : undefined),
-        },
-    });
-    const hop = (entry) => complete(entry, { isJump: true });
-    const defaults = { jump: jump.map(hop), sudo: inputs.sudo };
-    const listed = isBundle
-        ? []
-        : readNodes(inputs, layers, problems, entry => ({
-            label: labelOf(entry),
-            ...complete(entry, { isJump: false }),
-            jump: entry.jump?.map(hop) ?? defaults.jump,
-            sudo: entry.sudo ?? defaults.sudo,
-            kubernetesName: entry.kubernetesName,
-            criSocket: entry.criSocket,
-        }));
-    const shard = inputs.shard === undefined ? undefined : (0,lib_problems/* collect */.Fo)(problems, () => parseShard(inputs.shard ?? ''));
-    const nodesFromCluster = !isBundle && inputs['nodes-from-cluster'] === 'true';
-    const nodes = nodesFromCluster ? listed : ((0,lib_problems/* collect */.Fo)(problems, () => takeShard(listed, shard)) ?? []);
-    const mayLack = (...names) => !layers.isComplete && names.every(name => inputs[name] === undefined);
-    const authentication = mayLack('ssh-private-key', 'ssh-private-key-file', 'ssh-password')
-        ? undefined
-        : (0,lib_problems/* collect */.Fo)(problems, () => (isOpenssh || isBundle ? {} : readAuthentication(inputs, host, env)));
-    const sudoPassword = (0,lib_problems/* collect */.Fo)(problems, () => readPassword('sudo-password', inputs['sudo-password']));
-    const hostKeys = mayLack('ssh-known-hosts', 'ssh-known-hosts-file')
-        ? undefined
-        : (0,lib_problems/* collect */.Fo)(problems, () => (isBundle ? hostKeyPolicy({}) : readHostKeys(inputs, isOpenssh, host)));
-    const openssh = isOpenssh && !isBundle ? readOpenssh(inputs, host, problems) : undefined;
-    const given = inputs['cri-socket'];
-    const criSocket = given === undefined ? undefined : (0,lib_problems/* collect */.Fo)(problems, () => parseCriSocket(given));
-    const cluster = isBundle || ((inputs.smoke !== 'pod' || !isSending) && !nodesFromCluster)
-        ? undefined
-        : (0,lib_problems/* collect */.Fo)(problems, () => readCluster(inputs, host));
-    const smoke = inputs.smoke === 'none' || !isSending ? undefined : readSmoke(inputs, problems);
-    const reports = reportFiles(inputs);
-    problems.push(...(0,report_files/* reportProblems */.Tw)(reports));
-    (0,lib_problems/* throwProblems */.Jh)(problems);
-    if (authentication === undefined || hostKeys === undefined) {
-        throw new errors/* SideloadError */.wR('INTERNAL', 'settings without a problem lack a part');
-    }
-    if (authentication.password !== undefined) {
-        host.warning('`ssh-password` is set: a key (`ssh-private-key`) is better, as nodes and jump hosts never get to see it');
-    }
-    return {
-        mode: inputs.mode,
-        images: inputs.images,
-        source: inputs.source,
-        archive: inputs.archive,
-        bundle: inputs.bundle,
-        aliases: inputs.aliases,
-        compression: inputs.compression,
-        cache: { directory: inputs['cache-dir'] ?? cacheDirectory(env), maxBytes: inputs['cache-size'] },
-        containerdNamespace: namespace,
-        nodes,
-        nodesOrigin: inputs.nodes.length > 0 ? 'input' : 'inventory',
-        nodesFromCluster,
-        nodeSelector: inputs['node-selector'] ?? '',
-        shard,
-        ssh: {
-            user: inputs['ssh-user'],
-            port: inputs['ssh-port'],
-            given: complete({ host: '', user: undefined, port: undefined }, { isJump: false }).given,
-            ...defaults,
-            sudoPassword,
-            openssh,
-            authentication,
-            hostKeys,
-            connectTimeoutMs: inputs['connect-timeout'] * 1000,
-        },
-        criSocket,
-        delta: inputs.delta === 'true',
-        atomic: inputs.atomic === 'true',
-        pin: inputs.pin === 'true',
-        lockTimeoutMs: inputs['lock-timeout'] * 1000,
-        parallel: inputs.parallel === 0 ? Number.POSITIVE_INFINITY : inputs.parallel,
-        bandwidth: inputs.bandwidth,
-        retries: inputs.retries,
-        cluster,
-        sandboxImage: inputs['sandbox-image'],
-        smoke,
-        expected,
-        keep: inputs.keep,
-        isDryRun: inputs['dry-run'] === 'true',
-        reports,
-    };
-}
-function bundleProblems(inputs) {
-    const { mode, bundle, archive } = inputs;
-    if (mode !== 'bundle') {
-        return bundle === undefined ? [] : [(0,lib_problems/* problem */.CC)(`\`bundle\` is for \`mode: bundle\`, and the mode is \`${mode}\``)];
-    }
-    if (bundle === undefined) {
-        return [(0,lib_problems/* problem */.CC)('`mode: bundle` needs `bundle`', 'name the file to write')];
-    }
-    const path = (0,external_node_path_.resolve)(bundle);
-    const others = {
-        archive,
-        ...Object.fromEntries(report_files/* REPORT_KINDS */.tR.map(kind => [`report-${kind}`, inputs[`report-${kind}`]])),
-    };
-    const twice = Object.entries(others).filter(([, file]) => file !== undefined && (0,external_node_path_.resolve)(file) === path);
-    const fault = (0,report_files/* faultOf */.Kl)(path);
-    return [
-        ...twice.map(([name]) => (0,lib_problems/* problem */.CC)(`\`${name}\` and \`bundle\` name the same file`, 'give each a file of its own')),
-        ...(fault === undefined ? [] : [(0,lib_problems/* problem */.CC)(`\`bundle\`: ${(0,lib_problems/* shown */.SP)(bundle)} ${fault}`)]),
-    ];
-}
-function modeProblems(inputs, isSet) {
-    const { mode } = inputs;
-    return [
-        ...(mode === 'prune' && !isSet('keep')
-            ? [(0,lib_problems/* problem */.CC)('`mode: prune` needs `keep`', 'say how many releases of each repository stay')]
-            : []),
-        ...(mode !== 'prune' && inputs['dry-run'] === 'true'
-            ? [(0,lib_problems/* problem */.CC)(`\`dry-run\` is for \`mode: prune\`, not for \`${mode}\``, 'the dry run of a push is `mode: plan`')]
-            : []),
-        ...(mode !== 'check' && inputs.expected.length > 0
-            ? [(0,lib_problems/* problem */.CC)(`\`expected\` is for \`mode: check\`, not for \`${mode}\``, 'leave it out')]
-            : []),
-    ];
-}
-function readExpected(inputs, references, problems) {
-    if (inputs.expected.length === 0) {
-        return undefined;
-    }
-    return (0,lib_problems/* collect */.Fo)(problems, () => {
-        const all = mergeExpected(inputs.expected.map(file => parseExpected(readText('expected', file), (0,lib_problems/* shown */.SP)(file))));
-        const unknown = references.filter(reference => all.every(one => one.reference !== reference));
-        if (unknown.length > 0) {
-            throw new errors/* SideloadError */.wR('INPUT_INVALID', `\`expected\` does not have ${unknown.join(', ')} of \`images\``, {
-                hint: `it has ${all.map(({ reference }) => reference).join(', ')}`,
-            });
-        }
-        return references.length === 0 ? all : all.filter(one => one.isSandbox || references.includes(one.reference));
-    });
-}
-function aliasProblems({ alias, image }, references) {
-    const how = 'write `ALIAS=IMAGE`, with the image as it is in `images`';
-    if (references.includes(alias))
-        return [(0,lib_problems/* problem */.CC)(`\`aliases\` names ${JSON.stringify(alias)}, as \`images\` does`)];
-    if (image !== undefined && !references.includes(image)) {
-        return [(0,lib_problems/* problem */.CC)(`\`aliases\`: ${JSON.stringify(image)} is not in \`images\``, how)];
-    }
-    if (image === undefined && references.length > 1) {
-        return [(0,lib_problems/* problem */.CC)(`\`aliases\` does not say which image ${JSON.stringify(alias)} is for`, how)];
-    }
-    return [];
-}
-function inHome(...names) {
-    try {
-        return [(0,external_node_path_.join)((0,external_node_os_.homedir)(), ...names)];
-    }
-    catch {
-        return [];
-    }
-}
-function cacheDirectory(env) {
-    const given = env.XDG_CACHE_HOME;
-    const homes = inHome('.cache').filter(path => (0,external_node_fs_.existsSync)((0,external_node_path_.dirname)(path)));
-    const [base] = given !== undefined && (0,external_node_path_.isAbsolute)(given) ? [given] : homes;
-    return base === undefined ? undefined : (0,external_node_path_.join)(base, 'kube-sideload', 'layers');
-}
-function readInventory(host, config, env) {
-    const named = host.input('inventory')?.trim() || config?.settings.inventory?.trim() || env.KUBE_SIDELOAD_INVENTORY?.trim();
-    const configuration = env.XDG_CONFIG_HOME ? [env.XDG_CONFIG_HOME] : inHome('.config');
-    const places = [
-        '/etc/kube-sideload/inventory.yaml',
-        ...configuration.map(directory => (0,external_node_path_.join)(directory, 'kube-sideload', 'inventory.yaml')),
-    ];
-    const file = named || places.find(place => (0,external_node_fs_.existsSync)(place));
-    return readSettingsFile('inventory', file);
-}
-function readConfig(host) {
-    return readSettingsFile('config', host.input('config')?.trim() || foundConfig(host));
-}
-function foundConfig({ defaultConfig }) {
-    return defaultConfig !== undefined && (0,external_node_fs_.existsSync)(defaultConfig) ? defaultConfig : undefined;
-}
-function readSettingsFile(owner, file) {
-    return file === undefined ? { nodes: [], settings: {} } : parseInventory(readText(owner, file), file, owner);
-}
-function readNodes(inputs, layers, problems, nodeOf) {
-    const listed = inputs.nodes.map(text => (0,lib_problems/* collect */.Fo)(problems, () => parseNode(text)));
-    const entries = listed.length > 0 ? listed : layers.nodes;
-    if (entries.length === 0 && layers.isComplete && inputs['nodes-from-cluster'] !== 'true') {
-        problems.push((0,lib_problems/* problem */.CC)('`nodes` is empty', 'list the nodes in `nodes`, or in an inventory file on the runner (see `inventory` and `config`), or set `nodes-from-cluster`'));
-    }
-    const nodes = entries.filter(entry => entry !== undefined).map(nodeOf);
-    const addresses = nodes.map(({ host, port, jump }) => [...jump.map(one => `${one.host}:${one.port}`), `${host}:${port}`].join(' → ').toLowerCase());
-    const labels = nodes
-        .filter((_, index) => addresses.indexOf(addresses[index] ?? '') === index)
-        .map(node => node.label);
-    problems.push(...duplicates('nodes', addresses), ...duplicates('nodes', labels));
-    return nodes;
-}
-function readAuthentication(inputs, host, env) {
-    const passphrase = inputs['ssh-key-passphrase'];
-    const password = readPassword('ssh-password', inputs['ssh-password']);
-    const given = inputs['ssh-private-key'];
-    if (given !== undefined) {
-        return { key: parsePrivateKey(given, passphrase), password };
-    }
-    const read = (file) => {
-        const text = readText('ssh-private-key-file', file);
-        host.mask(text, 'runner');
-        return parsePrivateKey(text, passphrase);
-    };
-    const named = inputs['ssh-private-key-file'];
-    if (named !== undefined) {
-        return { key: read(named), password };
-    }
-    const setting = agentSetting(inputs);
-    const agent = setting === 'auto' ? env.SSH_AUTH_SOCK || undefined : setting === 'off' ? undefined : setting;
-    if (password !== undefined) {
-        return { agent: setting === 'auto' ? undefined : agent, password };
-    }
-    const file = ['id_ed25519', 'id_ecdsa', 'id_rsa']
-        .flatMap(name => inHome('.ssh', name))
-        .find(place => (0,external_node_fs_.existsSync)(place));
-    if (agent === undefined && file === undefined) {
-        throw new errors/* SideloadError */.wR('INPUT_INVALID', 'no SSH key: neither `ssh-private-key` nor `ssh-private-key-file` is set, there is none in `~/.ssh`, and no ssh-agent', {
-            hint: 'pass the key that the nodes know in `ssh-private-key`',
-        });
-    }
-    if (agent === undefined || file === undefined) {
-        return { agent, key: file === undefined ? undefined : read(file) };
-    }
-    const faults = [];
-    return { agent, key: (0,lib_problems/* collect */.Fo)(faults, () => read(file)) };
-}
-function readPassword(name, given) {
-    const password = given?.replace(/\r?\n$/, '');
-    if (password !== undefined && /[\0\r\n]/.test(password)) {
-        throw new errors/* SideloadError */.wR('INPUT_INVALID', `\`${name}\` has more than one line`, {
-            hint: 'store the password alone in the secret',
-        });
-    }
-    return password;
-}
-function readOpenssh(inputs, host, problems) {
-    const foreign = ['ssh-password', 'ssh-key-passphrase', 'ssh-host-key-fingerprints'];
-    for (const name of foreign.filter(one => inputs[one] !== undefined && inputs[one].length > 0)) {
-        const hint = {
-            'ssh-password': 'give the user a key; the client is never let to ask for anything',
-            'ssh-key-passphrase': 'load the key into an ssh-agent, or store it without a passphrase in the secret',
-            'ssh-host-key-fingerprints': 'use `ssh-known-hosts`',
-        }[name];
-        problems.push((0,lib_problems/* problem */.CC)(`\`${name}\` cannot be used with \`ssh-transport: openssh\``, hint));
-    }
-    const text = inputs['ssh-private-key'];
-    const file = inputs['ssh-private-key-file'];
-    const key = (0,lib_problems/* collect */.Fo)(problems, () => {
-        if (text !== undefined) {
-            return { text: opensshKey(text) };
-        }
-        if (file !== undefined) {
-            host.mask(readText('ssh-private-key-file', file), 'runner');
-            return { file: (0,external_node_path_.resolve)(file) };
-        }
-        return undefined;
-    });
-    const knownHosts = inputs['ssh-known-hosts'];
-    const knownHostsFile = inputs['ssh-known-hosts-file'];
-    const setting = (0,lib_problems/* collect */.Fo)(problems, () => agentSetting(inputs));
-    return {
-        key,
-        agent: setting === 'off' ? 'none' : setting === 'auto' ? undefined : setting,
-        knownHosts: knownHosts !== undefined
-            ? { text: `${knownHosts}\n` }
-            : knownHostsFile === undefined
-                ? undefined
-                : { file: (0,external_node_path_.resolve)(knownHostsFile) },
-        connectTimeoutMs: inputs['connect-timeout'] * 1000,
-    };
-}
-function agentSetting({ 'ssh-agent': setting }) {
-    if (setting !== 'auto' && setting !== 'off' && !setting.startsWith('/')) {
-        throw new errors/* SideloadError */.wR('INPUT_INVALID', `\`ssh-agent\` must be \`auto\`, \`off\` or an absolute path, not ${(0,lib_problems/* shown */.SP)(setting)}`);
-    }
-    return setting;
-}
-function readHostKeys(inputs, isOpenssh, host) {
-    const given = inputs['ssh-known-hosts'];
-    const fingerprints = inputs['ssh-host-key-fingerprints'];
-    if (given !== undefined) {
-        return hostKeyPolicy({ knownHosts: parseKnownHosts(given, '`ssh-known-hosts`'), fingerprints });
-    }
-    const named = inputs['ssh-known-hosts-file'];
-    const files = [...inHome('.ssh', 'known_hosts'), '/etc/ssh/ssh_known_hosts'].filter(file => (0,external_node_fs_.existsSync)(file));
-    const knownHosts = named !== undefined
-        ? parseKnownHosts(readText('ssh-known-hosts-file', named), named)
-        : files.flatMap(file => {
-            const leftOut = (fault) => host.warning(`${file}, ${fault}; it is left out`);
-            try {
-                return parseKnownHosts((0,external_node_fs_.readFileSync)(file, 'utf8'), file, leftOut);
-            }
-            catch (error) {
-                leftOut((0,errors/* messageOf */.bD)(error));
-                return [];
-            }
-        });
-    if (knownHosts.length === 0 && fingerprints.length === 0 && !isOpenssh) {
-        throw new errors/* SideloadError */.wR('INPUT_INVALID', 'no host keys: `ssh-known-hosts` is empty', {
-            hint: 'pass the output of `ssh-keyscan NODE…` in `ssh-known-hosts`, after comparing the fingerprints on the nodes',
-        });
-    }
-    return hostKeyPolicy({ knownHosts, fingerprints });
-}
-function readCluster(inputs, host) {
-    if (!/^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$/.test(inputs.namespace)) {
-        throw new errors/* SideloadError */.wR('INPUT_INVALID', `\`namespace\` ${JSON.stringify(inputs.namespace)} is not a name of a namespace`, {
-            hint: 'lower case letters, digits and `-`, 63 at most (RFC 1123)',
-        });
-    }
-    const { kubectl, kubeconfig, namespace } = inputs;
-    if (!kubectl.startsWith('ssh://')) {
-        return { kubectl, kubeconfig: readKubeconfig(kubeconfig, host), namespace };
-    }
-    const { host: address, port, user, kubernetesName } = parseNode(kubectl.slice('ssh://'.length).replace(/\/$/, ''));
-    if (kubernetesName !== undefined) {
-        throw new errors/* SideloadError */.wR('INPUT_INVALID', `\`kubectl\` ${(0,lib_problems/* shown */.SP)(kubectl)} has more than an address`, {
-            hint: 'write `ssh://user@host:port`',
-        });
-    }
-    if (kubeconfig !== undefined && !/^\/\S*$/.test(kubeconfig)) {
-        throw new errors/* SideloadError */.wR('INPUT_INVALID', '`kubeconfig` must be an absolute path on the node that `kubectl` names', {
-            hint: 'leave it out, and the administrator’s kubeconfig of the node is used',
-        });
-    }
-    return {
-        kubectl: {
-            label: `the control plane ${address}`,
-            host: address,
-            port: port ?? inputs['ssh-port'],
-            user: user ?? inputs['ssh-user'],
-        },
-        kubeconfig: kubeconfig === undefined ? undefined : { path: kubeconfig },
-        namespace,
-    };
-}
-function readSmoke(inputs, problems) {
-    const given = inputs['smoke-manifest'];
-    const manifest = given === undefined ? undefined : (0,lib_problems/* collect */.Fo)(problems, () => readManifest(given, inputs.namespace));
-    const resources = (0,lib_problems/* collect */.Fo)(problems, () => parseResources(inputs['smoke-resources']));
-    const clash = (a, b) => (0,lib_problems/* problem */.CC)(`\`${a}\` and \`${b}\` exclude each other`, 'set one of them');
-    if (given !== undefined) {
-        problems.push(...(inputs.smoke === 'cri' ? [clash('smoke-manifest', 'smoke: cri')] : []), ...(inputs['smoke-command'].length > 0 ? [clash('smoke-manifest', 'smoke-command')] : []));
-    }
-    if (inputs['smoke-expect'] === 'ready' && given === undefined) {
-        problems.push((0,lib_problems/* problem */.CC)('`smoke-expect: ready` needs a `smoke-manifest`', 'without readiness probes `running` says as much'));
-    }
-    if (resources === undefined || inputs.smoke === 'none') {
-        return undefined;
-    }
-    return {
-        by: inputs.smoke,
-        timeoutMs: inputs['smoke-timeout'] * 1000,
-        command: inputs['smoke-command'],
-        expect: inputs['smoke-expect'],
-        parallel: inputs['smoke-parallel'],
-        security: inputs['smoke-security'],
-        resources,
-        template: manifest,
-    };
-}
-function readManifest(given, namespace) {
-    const isContent = given.includes('\n') || given.startsWith('{');
-    return parsePodManifest(isContent ? given : readText('smoke-manifest', given), namespace);
-}
-function readKubeconfig(given, host) {
-    if (given === undefined) {
-        return undefined;
-    }
-    if (given.includes('\n') || given.trimStart().startsWith('{')) {
-        maskCredentials(given, 'job', host);
-        return { content: given };
-    }
-    if (!(0,external_node_fs_.existsSync)(given)) {
-        if (/\bapiVersion\b/.test(given) || /^[A-Za-z0-9+/]{100,}=*$/.test(given)) {
-            throw new errors/* SideloadError */.wR('KUBECONFIG_INVALID', '`kubeconfig` is neither a path nor the content of a kubeconfig: its line breaks are lost, or it is encoded', { hint: 'Store the file whole and unchanged, with its line breaks, in the secret.' });
-        }
-        throw new errors/* SideloadError */.wR('KUBECONFIG_INVALID', `\`kubeconfig\`: there is no file ${(0,lib_problems/* shown */.SP)(given)}`, {
-            hint: `Give the path from ${process.cwd()} or an absolute one, or the content of the file.`,
-        });
-    }
-    maskCredentials((0,lib_problems/* collect */.Fo)([], () => readText('kubeconfig', given)) ?? '', 'runner', host);
-    return { path: given };
-}
-function maskCredentials(kubeconfig, origin, host) {
-    for (const secret of credentialsOf(kubeconfig)) {
-        host.mask(secret, origin);
-    }
-}
-function readText(input, file) {
-    try {
-        return (0,external_node_fs_.readFileSync)(file, 'utf8');
-    }
-    catch (cause) {
-        const reason = cause.code;
-        throw new errors/* SideloadError */.wR('INPUT_INVALID', `\`${input}\`: cannot read ${(0,lib_problems/* shown */.SP)(file)} (${reason})`, {
-            hint: fileHint(file, reason),
-            cause,
-        });
-    }
-}
-function fileHint(file, reason) {
-    const place = (0,external_node_path_.isAbsolute)(file) ? 'on this machine' : `from ${process.cwd()}`;
-    switch (reason) {
-        case 'ENOENT':
-        case 'ENOTDIR':
-            return file.startsWith('~')
-                ? 'write the whole path: only a shell knows `~`'
-                : `correct the path, which is looked for ${place}, or have an earlier step write the file`;
-        case 'EISDIR':
-            return 'name a file in that directory';
-        case 'EACCES':
-        case 'EPERM':
-            return `let the job’s user (${process.getuid?.() ?? 'as the system names it'}) read it, or run the job as one who may`;
-        default:
-            return 'look at it on this machine, as the user of the job';
-    }
-}
-function duplicates(input, items) {
-    const twice = new Set(items.filter((item, index) => items.indexOf(item) !== index));
-    return [...twice].map(item => (0,lib_problems/* problem */.CC)(`\`${input}\` names ${JSON.stringify(item)} more than once`, 'remove the second one'));
-}
-
-// EXTERNAL MODULE: ./lib/report/units.js
-var units = __nccwpck_require__(8492);
-;// CONCATENATED MODULE: ./lib/node/node.js
-
-
-
-
-function node_newNode(settings) {
-    const now = Date.now();
-    return {
-        settings,
-        startedAtMs: now,
-        endedAtMs: now,
-        connection: undefined,
-        machine: undefined,
-        facts: undefined,
-        object: undefined,
-        missing: [],
-        images: [],
-        staged: new Set(),
-        kept: [],
-        hasPinned: false,
-        noted: undefined,
-        lock: undefined,
-        findings: [],
-        seen: [],
-        retention: undefined,
-        error: undefined,
-    };
-}
-function node_ready({ settings, connection, facts }) {
-    if (connection === undefined || facts === undefined) {
-        throw new errors/* SideloadError */.wR('INTERNAL', 'the node is not connected', { node: settings.label });
-    }
-    return { connection, facts };
-}
-function kubernetesName(node) {
-    return node.settings.kubernetesName ?? node.machine?.kubernetesName;
-}
-async function node_onEach(nodes, act, parallel = Number.POSITIVE_INFINITY) {
-    const waiting = nodes.values();
-    const workers = Array.from({ length: Math.min(parallel, nodes.length) }, async () => {
-        for (const node of waiting) {
-            if (node.error !== undefined) {
-                continue;
-            }
-            try {
-                await act(node);
-            }
-            catch (thrown) {
-                node.error = (0,errors/* toSideloadError */.Lq)(thrown, node.settings.label);
-            }
-            node.endedAtMs = Date.now();
-        }
-    });
-    await Promise.all(workers);
-}
-async function notingError(node, image, act) {
-    try {
-        await act();
-    }
-    catch (thrown) {
-        image.error = (0,errors/* toSideloadError */.Lq)(thrown, node.settings.label);
-        throw image.error;
-    }
-}
-function isControlPlane({ object }) {
-    const labels = object === undefined || object === 'absent' ? undefined : object.metadata.labels;
-    return labels !== undefined && CONTROL_PLANE_LABELS.some(label => label in labels);
-}
-const CONTROL_PLANE_LABELS = ['node-role.kubernetes.io/control-plane', 'node-role.kubernetes.io/master'];
-function isSent({ images }, { reference, stage }) {
-    return stage !== undefined && images.findLast(image => image.stage === stage)?.reference === reference;
-}
-function describeImage({ reference, image, stage, held }) {
-    if (stage === undefined) {
-        return `has ${reference}`;
-    }
-    const there = held.filter(blob => blob !== undefined).length;
-    return `needs ${reference}${there === 0 ? '' : `, and has ${there} of its ${image.layers.length} layers`}`;
-}
-function nodeReport(node) {
-    const { settings, machine, facts, images, findings, seen, retention, error } = node;
-    return {
-        node: settings.label,
-        address: `${settings.host}:${settings.port}`,
-        kubernetesName: kubernetesName(node),
-        platform: machine === undefined ? undefined : formatPlatform(machine.platform),
-        runtime: facts === undefined ? undefined : `${facts.runtime.name} ${facts.runtime.version}`,
-        images: images.length > 0 ? images.map(image => imageReport(node, image)) : seen.map(checkReport),
-        bytesSent: images.reduce((sum, image) => sum + image.bytesSent, 0),
-        startedAt: new Date(node.startedAtMs).toISOString(),
-        endedAt: new Date(node.endedAtMs).toISOString(),
-        durationMs: Math.max(0, node.endedAtMs - node.startedAtMs),
-        findings,
-        retention,
-        error: error === undefined ? undefined : (0,report/* errorReport */.ZV)(error),
-    };
-}
-function imageReport(node, image) {
-    const { reference, isSandbox, stage, estimate, outcome, bytesSent, smoke, error } = image;
-    const last = node.seen.find(one => one.reference === reference);
-    return {
-        reference,
-        imageId: image.image.imageId,
-        ...(isSandbox && { isSandbox }),
-        outcome,
-        isHeld: last !== undefined && last.drift === undefined && outcome !== 'restored',
-        estimatedBytes: isSent(node, { reference, stage }) ? estimate.bytes : 0,
-        isEstimateExact: estimate.isExact,
-        bytesSent,
-        smoke,
-        drift: last?.drift,
-        error: error === undefined ? undefined : (0,report/* errorReport */.ZV)(error),
-    };
-}
-function checkReport({ reference, imageId, drift, error }) {
-    const isHeld = drift === undefined;
-    return {
-        reference,
-        imageId,
-        outcome: isHeld ? 'present' : 'none',
-        isHeld,
-        estimatedBytes: 0,
-        isEstimateExact: true,
-        bytesSent: 0,
-        drift,
-        error,
-    };
-}
-function shortId(imageId) {
-    return imageId.slice(0, 'sha256:'.length + 12);
-}
-function describeNode({ facts, settings: { label }, connection }) {
-    if (facts === undefined) {
-        return `${label}: unknown`;
-    }
-    const { runtime, criSocket, criSocketOrigin, distribution, platform, privilege, disk } = facts;
-    const as = connection?.becomesRootBy === 'password' ? 'root by sudo with a password' : privilege;
-    return [
-        `${label}: ${runtime.name} ${runtime.version} at ${criSocket} (from: ${criSocketOrigin})`,
-        ...(distribution === 'unknown' ? [] : [`laid out as ${distribution}`]),
-        formatPlatform(platform),
-        privilege === 'user'
-            ? 'as a user who may load images by podman and ask for them'
-            : `as ${as}${facts.isNarrow ? ' for some commands' : ''}`,
-        `${(0,units/* formatBytes */.z)(disk.freeBytes)} free on ${disk.path}`,
-    ].join(', ');
-}
-
-;// CONCATENATED MODULE: ./lib/node/record.js
-const DIRECTORY = '/var/lib/kube-sideload';
-function formatEntry({ reference, imageId, placedAt, run, isPinned = false }) {
-    return [reference, imageId, placedAt, run, ...(isPinned ? ['pinned'] : [])].join(' ');
-}
-function parseRecord(text) {
-    return text.split('\n').flatMap(line => {
-        const [, reference = '', imageId = '', placedAt = '', run = '', pinned] = /^(\S+) (sha256:[0-9a-f]{64}) (\d{1,12}) ([0-9a-z]+)( pinned)?$/.exec(line) ?? [];
-        const entry = { reference, imageId, placedAt: Number(placedAt), run };
-        return reference === '' ? [] : [{ ...entry, ...(pinned !== undefined && { isPinned: true }) }];
-    });
-}
-const READ_RECORD = {
-    body: `section record
-[ ! -e ${DIRECTORY}/images ] || cat ${DIRECTORY}/images 2>/dev/null || as_root cat ${DIRECTORY}/images || exit 1`,
-};
-function readRecord(sections) {
-    return parseRecord(sections.get('record') ?? '');
-}
-function changeRecord(added, dropped = []) {
-    return {
-        body: CHANGE,
-        variables: {
-            ADDED: added.map(formatEntry).join('\n'),
-            REPLACED: added.map(({ reference }) => reference).join('\n'),
-            DROPPED: dropped.map(formatEntry).join('\n'),
-        },
-    };
-}
-const CHANGE = `umask 022
-[ -d ${DIRECTORY} ] || as_root mkdir -p ${DIRECTORY} || exit 1
-if command -v flock >/dev/null; then exec 9<${DIRECTORY} && flock -w 30 9 || exit 1; fi
-nl='
-'
-old=
-[ ! -e ${DIRECTORY}/images ] || old=$(cat ${DIRECTORY}/images 2>/dev/null || as_root cat ${DIRECTORY}/images) || exit 1
-{
-  [ -z "$old" ] || while read -r line; do
-    case "$nl$REPLACED$nl" in *"$nl\${line%% *}$nl"*) continue ;; esac
-    case "$nl$DROPPED$nl" in *"$nl$line$nl"*) continue ;; esac
-    printf '%s\\n' "$line"
-  done <<END
-$old
-END
-  [ -z "$ADDED" ] || printf '%s\\n' "$ADDED"
-} | as_root tee ${DIRECTORY}/images.new >/dev/null && as_root mv -f ${DIRECTORY}/images.new ${DIRECTORY}/images || exit 1
-`;
-
-;// CONCATENATED MODULE: ./lib/node/script.js
-
-
-const SEARCH_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/snap/bin';
-async function runScript(connection, script, signal) {
-    const mark = `@@${(0,external_node_crypto_namespaceObject.randomBytes)(6).toString('hex')}`;
-    const stdin = composeScript(script, mark, connection.becomesRootBy);
-    const result = await connection.run(['/bin/sh'], { stdin, signal });
-    const sections = parseSections(result.stdout, mark);
-    if (result.code !== 0 || !sections.has('end')) {
-        const said = `${result.stderr}\n${result.stdout.split(mark)[0] ?? ''}`.trim();
-        throw new errors/* SideloadError */.wR('REMOTE_COMMAND_FAILED', `a script on the node ended with exit code ${result.code}${said === '' ? '' : `: ${said.slice(-2000)}`}`, { node: connection.target.label });
-    }
-    return sections;
-}
-const ROOT_WORDS = {
-    auto: `AS_ROOT='sudo -n'; command -v sudo >/dev/null || ! command -v doas >/dev/null || AS_ROOT='doas -n'`,
-    sudo: `AS_ROOT='sudo -n'`,
-    doas: `AS_ROOT='doas -n'`,
-    none: 'AS_ROOT=',
-    password: 'AS_ROOT=',
-};
-function composeScript({ body, variables = {} }, mark, rootBy = 'auto') {
-    const assignments = Object.entries(variables).map(([name, value]) => `${name}=${quoteForSh(value)}`);
-    return `{
-export LC_ALL=C PATH="$PATH:${SEARCH_PATH}"
-section() { printf '\\n${mark} %s\\n' "$1"; }
-if [ "$(id -u)" = 0 ]; then AS_ROOT=; else ${ROOT_WORDS[rootBy]}; fi
-as_root() { $AS_ROOT "$@"; }
-${assignments.join('\n')}
-${body}
-section end
-exit 0
-} </dev/null
-`;
-}
-function quoteForSh(value) {
-    return `'${value.replaceAll("'", String.raw `'\''`)}'`;
-}
-function parseSections(stdout, mark) {
-    const sections = new Map();
-    for (const part of stdout.split(`\n${mark} `).slice(1)) {
-        const newline = part.indexOf('\n');
-        sections.set(part.slice(0, newline), part.slice(newline + 1).trim());
-    }
-    return sections;
-}
-
-;// CONCATENATED MODULE: external "node:timers/promises"
-const external_node_timers_promises_namespaceObject = require("node:timers/promises");
-;// CONCATENATED MODULE: ./lib/image/image.js
-function referencesOf({ reference, aliases = [] }) {
-    return [reference, ...aliases];
-}
-
-;// CONCATENATED MODULE: ./lib/plan.js
-
-
-function planNode(images, { platform }, held) {
-    const chosen = images.map(({ reference, variants }) => ({
-        reference,
-        variants,
-        image: bestMatch(variants, platform),
-    }));
-    const unfit = chosen.filter(({ image }) => image === undefined);
-    if (unfit.length > 0) {
-        const faults = unfit.map(({ reference, variants }) => {
-            const built = variants.map(variant => formatPlatform(variant.platform)).join(', ');
-            return `${reference} is built for ${built}, and the node is ${formatPlatform(platform)}`;
-        });
-        throw new errors/* SideloadError */.wR('PLATFORM_MISMATCH', faults.join('\n'), {
-            hint: `Build it for the node’s architecture too (\`docker build --platform ${formatPlatform(platform)}\`), or take the node off the list (by \`node-selector\` with nodes from the cluster).`,
-        });
-    }
-    return chosen.flatMap(({ reference, image }) => image === undefined
-        ? []
-        : [{ reference, image, action: faultOf(held.get(reference), image) === undefined ? 'keep' : 'send' }]);
-}
-function planLayers({ manifest, layers }, held) {
-    return layers.map((_, index) => held[index]?.find(({ digest }) => manifest === undefined || manifest.layerDigests[index] === digest));
-}
-function missingLayers({ image, held }) {
-    return image.layers.filter((_, index) => held[index] === undefined);
-}
-function unpackedBytes(images) {
-    const layers = new Map();
-    let wholeBytes = 0;
-    for (const image of images) {
-        const missing = missingLayers(image);
-        const isUnread = missing.some(({ sourceSizeBytes }) => sourceSizeBytes === undefined);
-        if (isUnread && missing.length === image.image.layers.length && missing.some(({ diffId }) => !layers.has(diffId))) {
-            wholeBytes += image.image.sizeBytes ?? 0;
-        }
-        for (const { diffId, sourceSizeBytes = 0 } of missing)
-            layers.set(diffId, sourceSizeBytes);
-    }
-    return [...layers.values()].reduce((sum, bytes) => sum + bytes, wholeBytes);
-}
-function sentBytes(image, blobs) {
-    const missing = missingLayers(image);
-    const known = missing.map(({ sourceSizeBytes }, index) => blobs[index]?.sizeBytes ?? sourceSizeBytes);
-    const sum = known.reduce((total, bytes) => total + (bytes ?? 0), 0);
-    return known.includes(undefined) ? Math.max(sum, image.image.sizeBytes ?? 0) : sum;
-}
-function differenceOf(held, { imageId, platform }) {
-    if (held === undefined) {
-        return { kind: 'missing', says: 'the runtime does not have it' };
-    }
-    if (held.imageId !== imageId) {
-        return { kind: 'other-image', says: `${held.witness} reports image ID ${held.imageId}, CI built ${imageId}` };
-    }
-    if (held.os !== platform.os || held.architecture !== platform.architecture) {
-        const says = `it is for ${held.os}/${held.architecture}, not for ${formatPlatform(platform)}`;
-        return { kind: 'other-image', says };
-    }
-    return held.unpacked ? undefined : { kind: 'not-unpacked', says: 'its layers are not unpacked' };
-}
-function faultOf(held, image) {
-    return differenceOf(held, image)?.says;
-}
-
-;// CONCATENATED MODULE: external "node:stream"
-const external_node_stream_namespaceObject = require("node:stream");
-;// CONCATENATED MODULE: ./lib/image/digest.js
-
-
-function parseDigest(text) {
-    return typeof text === 'string' && /^sha256:[0-9a-f]{64}$/.test(text) ? text : undefined;
-}
-function digestFromHex(hex) {
-    return parseDigest(`sha256:${hex}`);
-}
-function hexOf(digest) {
-    return digest.slice('sha256:'.length);
-}
-function digestOf(bytes) {
-    return `sha256:${(0,external_node_crypto_namespaceObject.createHash)('sha256').update(bytes).digest('hex')}`;
-}
-function createTally() {
-    const hash = (0,external_node_crypto_namespaceObject.createHash)('sha256');
-    let sizeBytes = 0;
-    return {
-        add(chunk) {
-            hash.update(chunk);
-            sizeBytes += chunk.length;
-        },
-        result: () => ({ digest: `sha256:${hash.digest('hex')}`, sizeBytes }),
-    };
-}
-function createMeter() {
-    const { add, result } = createTally();
-    const stream = new external_node_stream_namespaceObject.Transform({
-        transform(chunk, _encoding, done) {
-            add(chunk);
-            done(null, chunk);
-        },
-    });
-    return { stream, result };
-}
-
-;// CONCATENATED MODULE: ./lib/runtime/processes.js
-const OURS_BY_SUDO = '^([^[:space:]]*/)?(sudo|sh|ctr|k3s|k0s|microk8s)[[:space:]].*';
-const PROCESSES = `
-containers_of() { sed -n -e 's/.*\\(kubepods\\).*/\\1/p' -e 's/.*\\([0-9a-f]\\{64\\}\\).*/\\1/p' "/proc/$1/cgroup" 2>/dev/null | sort -u; }
-about() {
-  name= uid= euid= inner=unknown
-  { while read -r field first second rest; do
-    case $field in Name:) name=$first ;; Uid:) uid=$first euid=$second ;; NSpid:) inner=$second; break ;; esac
-  done <"/proc/$1/status"; } 2>/dev/null
-  [ -n "$euid" ] && [ -z "$inner" ] && [ "$(containers_of "$1")" = "$(containers_of 1)" ]
-}
-login_of() {
-  login=
-  { read -r login <"/proc/$1/loginuid"; } 2>/dev/null # which ends without a line break
-  printf '%s' "\${login#4294967295}"
-}
-ours() {
-  me=$(id -u)
-  for process in $(printf '%s\\n' "$1" | grep -lsaFf - /proc/[0-9]*/cmdline); do
-    process=\${process#/proc/} process=\${process%/cmdline}
-    about "$process" || continue
-    case " 0 $me \${SUDO_UID:-0} " in *" $uid "*) ;; *) continue ;; esac
-    case " 0 $me " in *" $euid "*) ;; *) continue ;; esac
-    login=$(login_of "$process")
-    case " 0 $me \${SUDO_UID:-0} " in *" \${login:-0} "*) ;; *) continue ;; esac
-    case $name in sh | tar | skopeo | podman | ctr | docker | k3s | k0s | microk8s | sudo | doas | env | nice | ionice | timeout) printf '%s\\n' "$process" ;; esac
-  done
-}`;
-
-;// CONCATENATED MODULE: ./lib/runtime/cri.js
-
-const NO_SUCH_IMAGE = '[Nn]o such image';
-const EXIT_CODE_1 = '^exit code 1$';
-const NEVER = '.^';
-function asRoot({ privilege }) {
-    return privilege === 'sudo' || privilege === 'doas' ? [privilege, '-n'] : [];
-}
-const CRI = `${PROCESSES}
-answer() {
-  nothing=$1
-  shift
-  attempt=0
-  while [ $attempt -lt 40 ]; do
-    said=$("$@" 2>/dev/null) && return
-    code=0
-    why=$("$@" 2>&1 >/dev/null) || code=$?
-    if printf 'exit code %s\\n%s\\n' $code "$why" | grep -Eq "$nothing"; then said=; return 1; fi
-    attempt=$((attempt + 1))
-    sleep 0.5
-  done
-  echo "the runtime does not answer: $why" >&2
-  exit 1
-}
-ask_cri() {
-  answer '${NO_SUCH_IMAGE}' as_root $CRICTL --runtime-endpoint "unix://$SOCKET" --image-endpoint "unix://$SOCKET" inspecti -o json "$1"
-}
-inspect_by_cri() {
-  [ -n "$CRICTL" ] || return 0
-  for late in 1 2 3 4 5 6 7 8 9 10; do
-    ask_cri "$2" && break
-    sleep 0.3
-  done
-  section "cri $1"; printf '%s' "$said"
-}
-end_processes() { # end_processes SIGNAL NAME
-  left=
-  for process in $running; do kill "-$1" "$process" || left="$left $process"; done
-  [ -n "$left" ] || return 0
-  if [ -z "$NARROW" ]; then as_root kill "-$1" $left
-  else as_root pkill "-$1" -u 0 --ns 1 --nslist pid,user -f "${OURS_BY_SUDO}[\${2%"\${2#?}"}]\${2#?}"
-  fi
-}
-end_input() {
-  wrappers=' ' importer=
-  for process in $running; do
-    { read -r name <"/proc/$process/comm"; } || continue
-    if [ "$name" = sh ]; then wrappers="$wrappers$process "; else importer=$process; fi
-  done
-  for stat in /proc/[0-9]*/stat; do
-    { read -r process name state parent rest <"$stat"; } || continue
-    case $name:$wrappers in '(cat):'*" $parent "* | '(dd):'*" $parent "*) kill "$process" ;; esac
-  done
-  kill $wrappers
-} 2>/dev/null
-end_imports() {
-  attempt=0 due=150
-  while [ $attempt -lt $((due + 25)) ]; do
-    running=$(ours "\${1%:*}")
-    [ -n "$running" ] || return 0
-    end_input
-    [ $attempt != 10 ] || [ -n "$importer" ] || due=10
-    case $((attempt - due)) in
-      0) end_processes TERM "\${1%:*}" 2>/dev/null ;;
-      15) end_processes KILL "\${1%:*}" 2>/dev/null ;;
-    esac
-    attempt=$((attempt + 1))
-    sleep 0.2
-  done
-}
-`;
-function eachReference(body) {
-    return `
-number=0
-for reference in $REFERENCES; do
-${body}
-  number=$((number + 1))
-done`;
-}
-function eachPair(body) {
-    return `
-set -e
-set -- $REFERENCES
-while [ $# -gt 1 ]; do
-${body}
-  shift 2
-done`;
-}
-function flatPairs(pairs) {
-    return pairs.flatMap(({ from, to }) => [from, to]);
-}
-function heldBy(heldAt) {
-    return (sections, references) => new Map(references.map((reference, number) => [reference, heldAt(sections, number)]));
-}
-function variables({ tools, criSocket, isNarrow }, references) {
-    const command = (name) => tools[name]?.join(' ') ?? '';
-    return {
-        CRICTL: command('crictl'),
-        CTR: command('ctr'),
-        SKOPEO: command('skopeo'),
-        PODMAN: command('podman'),
-        DOCKER: command('docker'),
-        SOCKET: criSocket,
-        NARROW: isNarrow ? 'yes' : '',
-        REFERENCES: references.join('\n'),
-    };
-}
-function criImageId(sections, number) {
-    const answer = sections.get(`cri ${number}`);
-    if (answer === undefined) {
-        return 'unasked';
-    }
-    const id = cri_parseJson(answer)?.status?.id;
-    if (typeof id !== 'string' || id === '') {
-        return 'absent';
-    }
-    return /^[0-9a-f]{64}$/.test(id) ? `sha256:${id}` : id;
-}
-function criPinned(sections, number) {
-    const answer = cri_parseJson(sections.get(`cri ${number}`));
-    return answer?.status === undefined ? undefined : answer.status.pinned === true;
-}
-function cri_parseJson(text) {
-    try {
-        return JSON.parse(text ?? '');
-    }
-    catch {
-        return undefined;
-    }
-}
-
-;// CONCATENATED MODULE: ./lib/runtime/staging.js
-
-
-const STAGE_PREFIX = 'kube-sideload.invalid/';
-const STALE_AFTER_MS = 5 * 24 * 3600 * 1000;
-function stageReference(runId, number) {
-    return `${STAGE_PREFIX}${runId}:${number}`;
-}
-function partReference(stage, part) {
-    return `${stage}-${part}`;
-}
-function isPart(reference) {
-    return /:\d+-\d+$/.test(reference);
-}
-function stageName(reference) {
-    return reference.replace(/:\d+(?:-\d+)?$/, '');
-}
-function runOf(reference) {
-    return reference.slice(STAGE_PREFIX.length).replace(/[:/].*/, '');
-}
-const UNPACKED = '/var/tmp/kube-sideload.';
-function abandonedReferences(references, runId, nowMs) {
-    return references.filter(reference => {
-        if (!reference.startsWith(STAGE_PREFIX)) {
-            return false;
-        }
-        const owner = runOf(reference);
-        const start = startOfRun(owner);
-        const isKept = reference.startsWith(`${STAGE_PREFIX}${owner}/`);
-        return (owner === runId && !isKept) || (start !== undefined && nowMs - start.getTime() > STALE_AFTER_MS);
-    });
-}
-const LET_IMPORTS_END = `${PROCESSES}
-let_imports_end() {
-  for process in $(ours "$2"); do
-    about "$process" && [ "$name" = tar ] || continue
-    kill "$process" 2>/dev/null || as_root kill "$process" 2>/dev/null
-  done
-  attempt=0
-  while [ $attempt -lt 250 ]; do
-    [ -n "$(ours "\${1%:*}")" ] || return 0
-    attempt=$((attempt + 1))
-    sleep 0.2
-  done
-  echo 'an import of this run does not come to its end' >&2
-  exit 1
-}`;
-
-;// CONCATENATED MODULE: ./lib/runtime/leases.js
-
-const LEASES = '/var/lib/kube-sideload';
-const NOTE = `${LEASES}/lease-`;
-const PROVING_PAGES = 50;
-const FEED = [
-    'feed() { page=$(getconf PAGESIZE 2>/dev/null) || page=65536',
-    `said=$(dd bs="$page" count=${PROVING_PAGES} iflag=fullblock 2>&1 >&3)`,
-    `case $said in "${PROVING_PAGES}+0 records in"*) note "$@" ;; esac`,
-    'exec cat >&3; }',
-].join('; ');
-const NOTE_LEASE = [
-    `note() { set -- $("$@" leases ls 2>/dev/null </dev/null 3>&- | sed -n "s/^\\([0-9]*-[0-9A-Za-z_-]\\{4\\}\\) *\\([0-9]\\{4\\}\\)-\\(..\\)-\\(..\\)T\\(..\\):\\(..\\):\\(..\\).*/\\2\\3\\4\\5\\6\\7 \\1/p" |` +
-        ` while read -r created id; do [ "$created" -lt "$began" ] || [ -h "${NOTE}$id" ] || printf "%s " "$id"; done)`,
-    '[ $# = 1 ] || return 0',
-    `{ [ -d ${LEASES} ] || $root mkdir -p ${LEASES}; $root ln -sT "\${stage##*/}.$$" "${NOTE}$1"; } >/dev/null 2>&1 </dev/null 3>&-; }`,
-].join('; ');
-const IMPORT = [
-    'stage=$0 platform=$1 flags=$2 root=$3',
-    'shift 3',
-    'began=$(date +%Y%m%d%H%M%S)',
-    FEED,
-    NOTE_LEASE,
-    'feed "$@" 3>&1 | { "$@" images import --base-name "$stage" --platform "$platform" $flags -; code=$?',
-    '[ $code = 0 ] || { read -r self rest </proc/self/stat; for stat in /proc/[0-9]*/stat; do' +
-        ' { read -r process name state parent rest <"$stat"; } 2>/dev/null && [ "$parent" = $$ ] && [ "$process" != "$self" ] && kill -s PIPE "$process"; done; }' +
-        ' 2>/dev/null',
-    'exit $code; }',
-    'code=$?',
-    `for link in ${NOTE}*; do [ "$(readlink "$link" 2>/dev/null)" = "\${stage##*/}.$$" ] || continue` +
-        `; if [ $code = 0 ]; then $root rm -f "$link"` +
-        `; else { said=$("$@" leases delete "\${link#${NOTE}}" 2>&1) || case $said in *": not found"*) ;; *) false ;; esac && $root rm -f "$link"; }` +
-        ' >/dev/null 2>&1 </dev/null & fi; done',
-    'exit $code',
-].join('; ');
-function importWithLease(ctr, root, { stageName, platform, flags, }) {
-    return ['sh', '-c', IMPORT, stageName, platform, flags.join(' '), root.join(' '), ...ctr];
-}
-const NO_LEASE = ': not found$|^(sudo|doas): ';
-const SETTLE_LEASES = `
-settle_leases() {
-  for link in ${NOTE}*; do
-    owner=$(readlink "$link") && [ -r /proc/1/cmdline ] || continue
-    lease=\${link#${NOTE}}
-    case $lease:$owner in *[!0-9A-Za-z_-]*:* | *:*[!0-9a-z.]*) continue ;; esac
-    ! grep -qsaF "${STAGE_PREFIX}\${owner%.*}" "/proc/\${owner##*.}/cmdline" || continue
-    answer '${NO_LEASE}' ctr leases delete "$lease" || case $why in *': not found'*) ;; *) continue ;; esac
-    as_root rm -f "$link"
-  done
-}`;
-
-;// CONCATENATED MODULE: ./lib/runtime/names.js
-
-const FREE_NAME = `  ! has_name "$reference" || free_name "$reference" >&2 || exit 1`;
-function freeNames(names, facts, references) {
-    return { body: `${names}${eachReference(FREE_NAME)}`, variables: variables(facts, references) };
-}
-function findNames(names, facts, references) {
-    return {
-        body: `${names}${eachReference('  ! has_name "$reference" || section "name $number"')}`,
-        variables: variables(facts, references),
-    };
-}
-function foundNames(sections, references) {
-    return references.filter((_, number) => sections.has(`name ${number}`));
-}
-
-;// CONCATENATED MODULE: ./lib/runtime/containerd.js
-
-
-
-
-
-const NAMESPACE = 'k8s.io';
-const DEFAULT_SNAPSHOTTER = 'overlayfs';
-const containerd = {
-    importArchive,
-    inspect,
-    held: heldBy(heldAt),
-    layers: containerd_layers,
-    heldLayers,
-    removeOne: (facts, reference) => [...ctrOf(facts), 'images', 'rm', reference],
-    canOverlap: true,
-    lacksContent: said => /content digest sha256:[0-9a-f]+: not found/.test(said),
-    tag,
-    names: () => NAMES,
-    pins: () => PINS,
-    remove,
-};
-function importArchive(facts, stage, platform) {
-    return importWithLease(ctrOf(facts), asRoot(facts), {
-        stageName: stageName(stage),
-        platform: `${platform.os}/${platform.architecture}`,
-        flags: unpackFlags(facts),
-    });
-}
-function ctrOf(facts) {
-    const ctr = facts.tools.ctr ?? ['ctr'];
-    return [...asRoot(facts), ...ctr, '--address', facts.criSocket, '--namespace', NAMESPACE];
-}
-function unpackFlags({ snapshotter = DEFAULT_SNAPSHOTTER, importFlags, }) {
-    return [
-        ...(importFlags.has('--local') ? ['--local'] : []),
-        ...(snapshotter === DEFAULT_SNAPSHOTTER ? [] : ['--snapshotter', snapshotter]),
-    ];
-}
-const CTR = `${CRI}
-ctr() { as_root $CTR --address "$SOCKET" --namespace ${NAMESPACE} "$@"; }
-find_manifest() {
-  answer '${NEVER}' ctr images ls "name==$1"
-  manifest=$(printf '%s\\n' "$said" | sed -n '2s/^[^ ]* *[^ ]* *\\(sha256:[0-9a-f]*\\) .*/\\1/p')
-}`;
-const NOT_FOUND = ': not found$';
-const INSPECT = `${CTR}
-digest_of_config() { tr -d ' \\n\\t' | sed -n 's/.*"config":{[^}]*"digest":"\\(sha256:[0-9a-f]*\\)".*/\\1/p'; }
-${eachReference(`  find_manifest "$reference"
-  if [ -n "$manifest" ]; then
-    section "manifest $number"; printf '%s' "$manifest"
-    answer '${NOT_FOUND}' ctr images check --snapshotter "$SNAPSHOTTER" "name==$reference"
-    section "check $number"; printf '%s\\n' "$said" | sed -n 2p
-    answer '${NOT_FOUND}' ctr content get "$manifest"
-    config=$(printf '%s' "$said" | digest_of_config)
-    section "config-digest $number"; printf '%s' "$config"
-    if [ -n "$config" ]; then
-      answer '${NOT_FOUND}' ctr content get "$config"
-      section "config $number"; printf '%s' "$said"
-    fi
-    inspect_by_cri "$number" "$reference"
-  fi`)}`;
-function inspect(facts, references) {
-    const { snapshotter = DEFAULT_SNAPSHOTTER } = facts;
-    return { body: INSPECT, variables: { ...variables(facts, references), SNAPSHOTTER: snapshotter } };
-}
-function heldAt(sections, number) {
-    if (!sections.has(`manifest ${number}`)) {
-        return undefined;
-    }
-    const config = cri_parseJson(sections.get(`config ${number}`));
-    const answer = criImageId(sections, number);
-    const imageId = answer === 'unasked' ? sections.get(`config-digest ${number}`) : answer;
-    if (imageId === undefined || imageId === '' || imageId === 'absent') {
-        return undefined;
-    }
-    return {
-        imageId,
-        os: String(config?.os),
-        architecture: String(config?.architecture),
-        unpacked: /\strue\s*$/.test(sections.get(`check ${number}`) ?? ''),
-        isPinned: criPinned(sections, number),
-        witness: answer === 'unasked' ? 'ctr' : 'crictl',
-    };
-}
-const LAYERS = `${CTR}
-blob() { # its bytes, out of the store's own file where that is
-  if as_root test -f "$CONTENT/blobs/sha256/\${1#sha256:}"; then as_root cat "$CONTENT/blobs/sha256/\${1#sha256:}"
-  else ctr content get "$1" 2>/dev/null
-  fi
-}
-section content
-ctr content ls | grep -F "$WANTED" | while read -r digest labels; do
-  printf '%s' "$digest"
-  case " $BLOBS " in *" $digest "*) ;; *)
-    printf ' %s %s %s' "$(blob "$digest" | wc -c)" "$(blob "$digest" | head -c 4 | od -An -tx1 | tr -d ' \\n')" "$labels" ;;
-  esac
-  echo
-done
-section snapshots
-ctr snapshots --snapshotter "$SNAPSHOTTER" ls | grep -F "$CHAINS" | sed 's/ .*//'`;
-function contentOf({ imageRoot }) {
-    return `${imageRoot.replace(/\/io\.containerd\.snapshotter\.v1\.[^/]*$/, '')}/io.containerd.content.v1.content`;
-}
-function containerd_layers(facts, asked) {
-    const { snapshotter = DEFAULT_SNAPSHOTTER } = facts;
-    const blobs = asked.flatMap(({ blob }) => blob?.digest ?? []);
-    return {
-        body: asked.length === 0 ? '' : LAYERS,
-        variables: {
-            ...variables(facts, []),
-            SNAPSHOTTER: snapshotter,
-            CONTENT: contentOf(facts),
-            WANTED: [...new Set([...asked.map(({ diffId }) => diffId), ...blobs])].join('\n'),
-            BLOBS: blobs.join(' '),
-            CHAINS: asked.map(({ chainId }) => chainId).join('\n'),
-        },
-    };
-}
-const MAGICS = [
-    [/^28b52ffd/, 'zstd'],
-    [/^1f8b/, 'gzip'],
-];
-function heldLayers(sections, asked) {
-    const snapshots = new Set((sections.get('snapshots') ?? '').split('\n'));
-    const whole = new Set();
-    const foreign = new Map();
-    for (const line of (sections.get('content') ?? '').split('\n')) {
-        const [text = '', size = '', magic = ''] = line.split(' ');
-        whole.add(text);
-        const digest = parseDigest(text);
-        const diffId = /[\s,]containerd\.io\/uncompressed=(sha256:[0-9a-f]{64})/.exec(line)?.[1];
-        if (digest === undefined || diffId === undefined || !/^\d+$/.test(size))
-            continue;
-        const compression = digest === diffId ? 'none' : MAGICS.find(([pattern]) => pattern.test(magic))?.[1];
-        if (compression === undefined)
-            continue;
-        foreign.set(diffId, [...(foreign.get(diffId) ?? []), { digest, sizeBytes: Number(size), compression }]);
-    }
-    return asked.map(({ diffId, chainId, blob }) => [
-        ...(blob !== undefined && (whole.has(blob.digest) || snapshots.has(chainId)) ? [blob] : []),
-        ...(foreign.get(diffId) ?? []),
-    ]);
-}
-const PINNED = 'io.cri-containerd.pinned';
-const PINNED_BY = 'kube-sideload.pinned-by';
-const NAMES = `${CTR}
-has_name() { answer '${NEVER}' ctr images ls -q "name==$1"; [ -n "$said" ]; }
-give_name() {
-  ctr images tag --force "$1" "$2" || return
-  answer '${NEVER}' ctr images ls "name==$1"
-  pins=$(printf '%s' "$said" | tr ', ' '\\n\\n' | grep -E '^(${PINNED}|${PINNED_BY})=.') || return 0
-  ctr images label "$2" $pins
-}
-take_name() { ctr images rm "$1"; }
-free_name() { take_name "$1"; }`;
-const REFUSED = '^(sudo|doas): ';
-const PINS = `${CTR}
-has_label() { answer '${REFUSED}' ctr images ls -q "name==$1,labels.\\"$2\\""; [ -n "$said" ]; }
-pin() {
-  for name in "$@"; do
-    has_label "$name" ${PINNED} || ctr images label "$name" ${PINNED}=pinned "${PINNED_BY}=$RUN" >&2 || return
-  done
-}
-unpin() {
-  for name in "$@"; do
-    ! has_label "$name" ${PINNED_BY} || ctr images label "$name" ${PINNED}= ${PINNED_BY}= >&2 || return
-  done
-}
-unpin_of() {
-  answer '${REFUSED}' ctr images ls -q "labels.\\"${PINNED_BY}\\"==$1"
-  unpin $(printf '%s' "$said" | grep -v '^${STAGE_PREFIX}')
-}`;
-function tag(facts, pairs) {
-    return {
-        body: `${CTR}${eachPair('  ctr images tag --force "$1" "$2" >&2')}`,
-        variables: variables(facts, flatPairs(pairs)),
-    };
-}
-function remove(facts, references) {
-    return {
-        body: `${NAMES}${SETTLE_LEASES}${eachReference(`  end_imports "$reference"\n${FREE_NAME}`)}
-settle_leases`,
-        variables: variables(facts, references),
-    };
-}
-
-;// CONCATENATED MODULE: ./lib/runtime/crio-pins.js
-const crio_pins_DIRECTORY = '/etc/crio';
-const crio_pins_FILE = `${crio_pins_DIRECTORY}/crio.conf.d/99-kube-sideload.conf`;
-const PINS_HEAD = [
-    '# Images that kube-sideload has pinned, and by which run. It writes this file anew.',
-    '[crio.image]',
-    'pinned_images = [',
-];
-function formatOf(lines) {
-    return lines
-        .map(line => String.raw `${line.replaceAll(' ', String.raw `\040`).replaceAll('#', String.raw `\043`)}\n`)
-        .join('');
-}
-const CRIO_PINS = `
-nl='
-'
-ours() { as_root cat ${crio_pins_FILE} 2>/dev/null | sed -n 's/^  "\\([^"]*\\)", # \\([0-9a-z]*\\)$/\\1 \\2/p'; }
-theirs() {
-  { echo crio.conf; as_root ls ${crio_pins_DIRECTORY}/crio.conf.d 2>/dev/null | sed 's|^|crio.conf.d/|'; } | while read -r name; do
-    [ "${crio_pins_DIRECTORY}/$name" = ${crio_pins_FILE} ] || as_root cat "${crio_pins_DIRECTORY}/$name" 2>/dev/null </dev/null |
-      sed "s/#[^\\"']*$//" | { tr '\\n' ' '; echo; } | sed -n 's/.*pinned_images *= *\\[\\([^]]*\\)\\].*/\\1/p'
-  done | tail -n 1 | grep -oE "\\"[^\\"]*\\"|'[^']*'"
-}
-content() {
-  printf '%s\\n' ${PINS_HEAD.map(line => `'${line}'`).join(' ')}
-  theirs | sed 's/.*/  &,/'
-  sed 's/^\\([^ ]*\\) \\(.*\\)$/  "\\1", # \\2/'
-  echo ']'
-}
-format() { sed 's/[\\\\%]/&&/g; s/ /\\\\040/g; s/#/\\\\043/g; s/$/\\\\n/' | tr -d '\\n'; }
-reload() {
-  if command -v pkill >/dev/null; then as_root pkill -HUP -x crio; return; fi
-  for process in $(grep -lsx crio /proc/[0-9]*/comm); do
-    process=\${process%/comm}
-    as_root kill -HUP "\${process#/proc/}" || return
-  done
-}
-change() {
-  wanted=$(cat) new=
-  [ -z "$wanted" ] || new=$(printf '%s\\n' "$wanted" | content)
-  [ "$new" != "$(as_root cat ${crio_pins_FILE} 2>/dev/null)" ] || return 0
-  if [ -z "$new" ]; then as_root rm -f ${crio_pins_FILE}
-  else
-    as_root mkdir -p ${crio_pins_DIRECTORY}/crio.conf.d &&
-      as_root find / -maxdepth 0 -fprintf ${crio_pins_DIRECTORY}/.kube-sideload "$(printf '%s\\n' "$new" | format)" &&
-      as_root mv -f ${crio_pins_DIRECTORY}/.kube-sideload ${crio_pins_FILE}
-  fi && reload >&2
-}
-pin() {
-  old=$(ours)
-  {
-    [ -z "$old" ] || printf '%s\\n' "$old"
-    for name in "$@"; do case $nl$old in *"$nl$name "*) ;; *) echo "$name $RUN" ;; esac; done
-  } | change
-}
-unpin() { ours | while read -r name run; do case " $* " in *" $name "*) ;; *) echo "$name $run" ;; esac; done | change; }
-unpin_of() { ours | grep -v " $1\\$" | change; }`;
-
-;// CONCATENATED MODULE: ./lib/runtime/podman-load.js
-
-
-const podmanLoad = {
-    importArchive: podman_load_importArchive,
-    inspect: podman_load_inspect,
-    tag: podman_load_tag,
-    remove: podman_load_remove,
-};
-const KEPT_BLOCKS = 4096;
-function unpackedAt(stage) {
-    return `${UNPACKED}${runOf(stage)}.${stage.slice(stage.lastIndexOf(':') + 1)}-`;
-}
-function podman_load_importArchive(facts, stage) {
-    const script = [
-        'umask 077',
-        `d=$(mktemp -d ${unpackedAt(stage)}XXXXXX) || exit`,
-        'kept=; trap "[ -n \\"\\$kept\\" ] || rm -rf $d" EXIT',
-        'trap "exit 1" HUP INT TERM',
-        `mkdir $d/oci && tar -xf - -C $d/oci && sudo -n "$@" load --quiet --input $d/oci >$d/loaded` +
-            ` && find $d/oci -type f -size +${KEPT_BLOCKS} -exec rm -f {} + && kept=yes`,
-    ];
-    return ['sh', '-c', script.join('; '), 'sh', ...(facts.tools.podman ?? ['podman'])];
-}
-const CONFIG_BY_PODMAN = `as_root $PODMAN image inspect --format '{"os":"{{.Os}}","architecture":"{{.Architecture}}","id":"{{.Id}}"}' "$reference" 2>/dev/null`;
-const podman_load_INSPECT = `${CRI}${eachReference(`  case $reference in
-  "$STAGE_PREFIX"*)
-    run=\${reference#"$STAGE_PREFIX"}
-    for unpacked in "$UNPACKED\${run%:*}.\${run##*:}"-*; do
-      loaded=$(sed -n 's/.*sha256:\\([0-9a-f]\\{64\\}\\).*/\\1/p' "$unpacked/loaded" 2>/dev/null)
-      section "loaded $number"; printf '%s' "$loaded"
-      section "config $number"; cat "$unpacked/oci/blobs/sha256/$loaded" 2>/dev/null
-    done ;;
-  *)
-    config=$(${CONFIG_BY_PODMAN}) && {
-      section "config $number"; printf '%s' "$config"
-      inspect_by_cri "$number" "$reference"
-    } ;;
-  esac`)}`;
-function podman_load_inspect(facts, references) {
-    return { body: podman_load_INSPECT, variables: { ...variables(facts, references), STAGE_PREFIX: STAGE_PREFIX, UNPACKED: UNPACKED } };
-}
-function heldByPodman(sections, number) {
-    const config = cri_parseJson(sections.get(`config ${number}`));
-    const id = sections.get(`loaded ${number}`) ?? config?.id;
-    if (config === undefined || typeof id !== 'string' || !/^[0-9a-f]{64}$/.test(id)) {
-        return undefined;
-    }
-    return {
-        imageId: `sha256:${id}`,
-        os: String(config.os),
-        architecture: String(config.architecture),
-        unpacked: true,
-        witness: 'podman',
-    };
-}
-function podman_load_tag(facts, pairs) {
-    return {
-        body: eachPair(`  run=\${1#"$STAGE_PREFIX"}
-  for unpacked in "$UNPACKED\${run%:*}.\${run##*:}"-*; do
-    [ -f "$unpacked/index.json" ] || mv "$unpacked/oci/index.json" "$unpacked/index.json"
-    sed "s|\\"$1\\"|\\"$2\\"|" "$unpacked/index.json" >"$unpacked/oci/index.json"
-    rm -f "$unpacked/oci/manifest.json"
-    tar -cf "$unpacked/named.tar" -C "$unpacked/oci" .
-    as_root $PODMAN load --quiet --input "$unpacked/named.tar" >&2
-  done`),
-        variables: { ...variables(facts, flatPairs(pairs)), STAGE_PREFIX: STAGE_PREFIX, UNPACKED: UNPACKED },
-    };
-}
-function podman_load_remove(facts, references) {
-    return {
-        body: `as_root() { "$@"; }
-${LET_IMPORTS_END}${eachReference(`  run=\${reference%:*}
-  unpacked=${UNPACKED}\${run##*/}.
-  let_imports_end "$unpacked" "$unpacked"
-  rm -rf "$unpacked"*`)}`,
-        variables: variables(facts, references),
-    };
-}
-
-;// CONCATENATED MODULE: ./lib/runtime/crio.js
-
-
-
-
-
-
-const crio = {
-    importArchive: (facts, ...rest) => commandsFor(facts).importArchive(facts, ...rest),
-    inspect: (facts, references) => commandsFor(facts).inspect(facts, references),
-    held: heldBy(crio_heldAt),
-    layers: crio_layers,
-    heldLayers: crio_heldLayers,
-    removeOne: (facts, reference) => [
-        ...asRoot(facts),
-        ...(facts.tools.podman === undefined
-            ? [...(facts.tools.crictl ?? ['crictl']), '--image-endpoint', `unix://${facts.criSocket}`, 'rmi']
-            : [...facts.tools.podman, 'image', 'rm']),
-        reference,
-    ],
-    canOverlap: false,
-    lacksContent: said => /blobs\/sha256\/[0-9a-f]+: no such file/.test(said),
-    tag: (facts, pairs) => commandsFor(facts).tag(facts, pairs),
-    names: ({ privilege }) => (privilege === 'user' ? undefined : crio_NAMES),
-    pins: () => CRIO_PINS,
-    remove: (facts, references) => commandsFor(facts).remove(facts, references),
-};
-function commandsFor({ privilege }) {
-    return privilege === 'user' ? podmanLoad : { importArchive: crio_importArchive, inspect: crio_inspect, tag: crio_tag, remove: crio_remove };
-}
-function crio_importArchive(facts, stage) {
-    const { skopeo, podman = ['podman'] } = facts.tools;
-    const root = [...asRoot(facts), ''].join(' ');
-    const store = skopeo !== undefined
-        ? `${root}"$@" --tmpdir $d copy --quiet oci:$d/oci containers-storage:$0`
-        : `i=$(${root}env TMPDIR=$d "$@" pull --quiet oci:$d/oci) && ${root}"$@" tag $i $0`;
-    const script = [
-        `d=$(mktemp -d ${UNPACKED}${runOf(stage)}.XXXXXX) || exit`,
-        `trap "rm -rf $d 2>/dev/null || ${root}rm -rf $d" EXIT`,
-        'trap "exit 1" HUP INT TERM',
-        `mkdir $d/oci && tar -xf - -C $d/oci && { (trap "" HUP INT; ${store}) >$d/said 2>&1 || { cat $d/said >&2; exit 1; }; }`,
-    ];
-    return ['sh', '-c', script.join('; '), stage, ...(skopeo ?? podman)];
-}
-const crio_INSPECT = `${CRI}${eachReference(`  if [ -n "$SKOPEO" ]; then config=$(as_root $SKOPEO inspect --config "containers-storage:$reference" 2>/dev/null)
-  else config=$(${CONFIG_BY_PODMAN})
-  fi
-  if [ -n "$config" ]; then
-    section "config $number"; printf '%s' "$config"
-    inspect_by_cri "$number" "$reference"
-  fi`)}`;
-function crio_inspect(facts, references) {
-    return { body: crio_INSPECT, variables: variables(facts, references) };
-}
-function crio_heldAt(sections, number) {
-    const config = cri_parseJson(sections.get(`config ${number}`));
-    const imageId = criImageId(sections, number);
-    if (imageId === 'unasked') {
-        return heldByPodman(sections, number);
-    }
-    if (config === undefined || imageId === 'absent') {
-        return undefined;
-    }
-    return {
-        imageId,
-        os: String(config.os),
-        architecture: String(config.architecture),
-        unpacked: true,
-        isPinned: criPinned(sections, number),
-        witness: 'crictl',
-    };
-}
-const crio_LAYERS = `
-section layers
-as_root cat "$LIST" 2>/dev/null | tr '{' '\\n' | grep -F "$WANTED"`;
-function layerListOf({ imageRoot }) {
-    return `${imageRoot.replace(/-images$/, '-layers')}/layers.json`;
-}
-function crio_layers(facts, asked) {
-    return {
-        body: asked.length === 0 || facts.privilege === 'user' ? '' : crio_LAYERS,
-        variables: {
-            LIST: layerListOf(facts),
-            WANTED: asked.map(({ diffId }) => diffId).join('\n'),
-        },
-    };
-}
-function crio_heldLayers(sections, asked) {
-    const held = new Map();
-    for (const line of (sections.get('layers') ?? '').split('\n')) {
-        const digest = parseDigest(/"diff-digest":"([^"]*)"/.exec(line)?.[1]);
-        const size = /"diff-size":(\d+)/.exec(line)?.[1];
-        if (digest !== undefined && size !== undefined) {
-            held.set(digest, { digest, sizeBytes: Number(size), compression: 'none' });
-        }
-    }
-    return asked.map(({ diffId }) => {
-        const layer = held.get(diffId);
-        return layer === undefined ? [] : [layer];
-    });
-}
-const crio_NAMES = `${CRI}
-cri() { as_root $CRICTL --image-endpoint "unix://$SOCKET" "$@"; }
-has_name() {
-  if [ -n "$PODMAN" ]; then answer '${EXIT_CODE_1}' as_root $PODMAN image exists "$1"
-  else answer '${NO_SUCH_IMAGE}' cri inspecti "$1"
-  fi
-}
-give_name() {
-  if [ -n "$PODMAN" ]; then as_root $PODMAN tag "$1" "$2"
-  else as_root $SKOPEO copy --quiet "containers-storage:$1" "containers-storage:$2"
-  fi
-}
-take_name() {
-  if [ -n "$PODMAN" ]; then as_root $PODMAN image rm "$1"
-  else cri rmi "$1"
-  fi
-}
-free_name() { take_name "$1" || { [ -n "$PODMAN" ] && as_root $PODMAN untag "$1" "$1"; }; }`;
-function crio_tag(facts, pairs) {
-    return {
-        body: `${crio_NAMES}${eachPair('  give_name "$1" "$2" >&2')}`,
-        variables: variables(facts, flatPairs(pairs)),
-    };
-}
-function crio_remove(facts, references) {
-    return {
-        body: `${LET_IMPORTS_END}${crio_NAMES}${eachReference(`  run=\${reference%:*}
-  unpacked=${UNPACKED}\${run##*/}.
-  let_imports_end "$reference" "$unpacked"
-  for directory in "$unpacked"*; do
-    [ ! -e "$directory" ] || rm -rf "$directory" 2>/dev/null || as_root rm -rf "$directory"
-  done
-${FREE_NAME}`)}`,
-        variables: variables(facts, references),
-    };
-}
-
-;// CONCATENATED MODULE: ./lib/runtime/docker.js
-
-
-const docker = {
-    importArchive: docker_importArchive,
-    inspect: docker_inspect,
-    held: heldBy(docker_heldAt),
-    layers: docker_layers,
-    heldLayers: docker_heldLayers,
-    removeOne: (facts, reference) => [...asRoot(facts), ...(facts.tools.docker ?? ['docker']), 'image', 'rm', reference],
-    canOverlap: false,
-    lacksContent: said => /no such file or directory/.test(said),
-    tag: docker_tag,
-    names: () => docker_NAMES,
-    pins: () => undefined,
-    remove: docker_remove,
-};
-function docker_importArchive(facts) {
-    return [...asRoot(facts), ...(facts.tools.docker ?? ['docker']), 'load', '--quiet'];
-}
-const HAS_NAME = `${CRI}
-has_name() { answer '${NO_SUCH_IMAGE}' as_root $DOCKER image inspect "$1"; }`;
-const docker_INSPECT = `${HAS_NAME}${eachReference(`  has_name "$reference" && {
-    section "image $number"; printf '%s' "$said"
-    inspect_by_cri "$number" "$reference"
-  }`)}`;
-function docker_inspect(facts, references) {
-    return { body: docker_INSPECT, variables: variables(facts, references) };
-}
-function docker_heldAt(sections, number) {
-    const images = cri_parseJson(sections.get(`image ${number}`));
-    const [image] = Array.isArray(images) ? images : [];
-    const answer = criImageId(sections, number);
-    const imageId = answer === 'unasked' ? image?.Id : answer;
-    if (image === undefined || typeof imageId !== 'string' || imageId === 'absent') {
-        return undefined;
-    }
-    return {
-        imageId,
-        os: String(image.Os),
-        architecture: String(image.Architecture),
-        unpacked: true,
-        witness: answer === 'unasked' ? 'docker' : 'crictl',
-    };
-}
-const docker_LAYERS = `
-section chains
-case $(as_root $DOCKER info --format '{{json .DriverStatus}}') in *io.containerd.snapshotter*) ;; *)
-  ids=$(as_root $DOCKER image ls --all --quiet --no-trunc | sort -u)
-  [ -z "$ids" ] || as_root $DOCKER image inspect --format '{{json .RootFS.Layers}}' $ids | grep -F "$WANTED" ;;
-esac`;
-function docker_layers(facts, asked) {
-    return {
-        body: asked.length === 0 ? '' : docker_LAYERS,
-        variables: { ...variables(facts, []), WANTED: asked.map(({ diffId }) => diffId).join('\n') },
-    };
-}
-function docker_heldLayers(sections, asked) {
-    const diffIds = asked.map(({ diffId }) => diffId);
-    const depths = (sections.get('chains') ?? '').split('\n').map(line => {
-        const chain = cri_parseJson(line);
-        const differs = diffIds.findIndex((diffId, index) => !Array.isArray(chain) || chain[index] !== diffId);
-        return differs < 0 ? diffIds.length : differs;
-    });
-    const depth = Math.max(0, ...depths);
-    return diffIds.map((digest, index) => (index < depth ? [{ digest, sizeBytes: 0, compression: 'none' }] : []));
-}
-const docker_NAMES = `${HAS_NAME}
-give_name() { as_root $DOCKER image tag "$1" "$2"; }
-take_name() { as_root $DOCKER image rm "$1"; }
-free_name() { take_name "$1" || as_root $DOCKER image rm --force "$1"; }`;
-function docker_tag(facts, pairs) {
-    return {
-        body: `${docker_NAMES}${eachPair('  give_name "$1" "$2" >&2')}`,
-        variables: variables(facts, flatPairs(pairs)),
-    };
-}
-function docker_remove(facts, references) {
-    return {
-        body: `${docker_NAMES}${eachReference(`  end_imports "$reference"\n${FREE_NAME}`)}`,
-        variables: variables(facts, references),
-    };
-}
-
-;// CONCATENATED MODULE: ./lib/runtime/detect.js
-
-
-
-const RUNTIMES = { containerd: containerd, 'cri-o': crio, docker: docker };
-function runtimeOf(name) {
-    return RUNTIMES[name];
-}
-
-;// CONCATENATED MODULE: ./lib/runtime/kept.js
-
-
-const KEPT = /^kube-sideload\.invalid\/([0-9a-z]+)\/(?:before|absent)(-at)?\/([^/]+)(\/.+):([^:]+)$/;
-const kept_NAME_MAX_LENGTH = 255;
-const SIMPLE_REGISTRY = /^([a-z0-9.-]+)(?::(\d+))?$/;
-function keptNames(runId, reference) {
-    const at = reference.indexOf('@sha256:');
-    const colon = reference.lastIndexOf(':');
-    const named = at < 0 ? reference.slice(0, colon) : reference.slice(0, at);
-    const tag = reference.slice(colon + 1);
-    const slash = named.indexOf('/');
-    const path = `${encodeRegistry(named.slice(0, slash))}${named.slice(slash)}`;
-    const [before = '', absent = ''] = ['before', 'absent'].map(kind => `${STAGE_PREFIX}${runId}/${kind}${at < 0 ? '' : '-at'}/${path}`);
-    return before.length > kept_NAME_MAX_LENGTH
-        ? undefined
-        : { reference, before: `${before}:${tag}`, absent: `${absent}:${tag}` };
-}
-function parseKept(name) {
-    const match = KEPT.exec(name);
-    const [, runId = '', at, registry = '', path = '', tag = ''] = match ?? [];
-    const host = decodeRegistry(registry);
-    const reference = `${host}${path}${at === undefined ? ':' : '@sha256:'}${tag}`;
-    const kept = match === null ? undefined : keptNames(runId, reference);
-    return kept !== undefined &&
-        (host === 'localhost' || /[.:A-Z]/.test(host)) &&
-        [kept.before, kept.absent].includes(name)
-        ? { runId, kept }
-        : undefined;
-}
-function encodeRegistry(registry) {
-    const [, host, port] = SIMPLE_REGISTRY.exec(registry) ?? [];
-    if (host === undefined) {
-        return `0x${Buffer.from(registry).toString('hex')}`;
-    }
-    return port === undefined ? host : `${host}__${port}`;
-}
-function decodeRegistry(text) {
-    return /^0x[0-9a-f]+$/.test(text) ? Buffer.from(text.slice(2), 'hex').toString() : text.replace('__', ':');
-}
-function keepScript(names, facts, moves) {
-    return {
-        body: `${names}
-set -e
-set -- $REFERENCES
-while [ $# -gt 3 ]; do
-  if has_name "$2"; then give_name "$2" "$3" >&2; else give_name "$1" "$4" >&2; fi
-  shift 4
-done`,
-        variables: variables(facts, moves.flatMap(({ stage, reference, before, absent }) => [stage, reference, before, absent])),
-    };
-}
-function restoreScript(names, facts, kept) {
-    return {
-        body: `${names}
-number=0
-set -- $REFERENCES
-while [ $# -gt 2 ]; do
-  section "restored $number"
-  if has_name "$2"; then give_name "$2" "$1" >&2 && printf before
-  elif has_name "$3"; then { ! has_name "$1" || free_name "$1"; } >&2 && printf absent
-  else printf unmarked
-  fi
-  number=$((number + 1))
-  shift 3
-done`,
-        variables: variables(facts, kept.flatMap(({ reference, before, absent }) => [reference, before, absent])),
-    };
-}
-
-;// CONCATENATED MODULE: ./lib/node/kubelet.js
-
-const DEFAULTS = {
-    imageGcHighThresholdPercent: 85,
-    credentialPolicy: 'NeverVerifyPreloadedImages',
-    credentialAllowlist: [],
-};
-function parseKubelet(text, gcThreshold) {
-    const settings = Object.assign({}, ...(0,yaml_dist/* parseAllDocuments */.hR)(text).map(kubelet_toObject));
-    const { imageGCHighThresholdPercent: percent, imagePullCredentialsVerificationPolicy: policy, preloadedImagesVerificationAllowlist: allowlist, } = settings;
-    const threshold = /^\d{1,3}$/.test(gcThreshold) ? Number(gcThreshold) : percent;
-    return {
-        imageGcHighThresholdPercent: typeof threshold === 'number' ? threshold : DEFAULTS.imageGcHighThresholdPercent,
-        credentialPolicy: typeof policy === 'string' && policy !== '' ? policy : DEFAULTS.credentialPolicy,
-        credentialAllowlist: Array.isArray(allowlist) ? allowlist.map(String) : DEFAULTS.credentialAllowlist,
-    };
-}
-function kubelet_toObject(document) {
-    const value = (document.errors ?? []).length === 0 ? document.toJS?.() : undefined;
-    return typeof value === 'object' && value !== null ? value : {};
-}
-
-;// CONCATENATED MODULE: ./lib/node/root.js
-
-
-
-const ASK = `
-section uid; id -u
-section sudo; command -v sudo
-section without-password; sudo -n -k true >/dev/null 2>&1 && printf yes
-`;
-const SUDO = `export LC_ALL=C PATH="$PATH:${SEARCH_PATH}"; exec sudo -k -S -p "" -- /bin/sh -c "$0" "$@"`;
-const AFTER_MARK = 'IFS= read -r line; [ "$line" = "$0" ] && exec "$@"; echo "$0 is not what came" >&2; exit 97';
-const UNREAD = 97;
-async function becomeRoot(connection, { sudo, password }, signal) {
-    const plain = { ...connection, becomesRootBy: sudo };
-    if (password === undefined || sudo === 'doas' || sudo === 'none') {
-        return plain;
-    }
-    const sections = await runScript({ ...connection, becomesRootBy: 'none' }, { body: ASK }, signal);
-    if (sections.get('uid') === '0' || sections.get('sudo') === '' || sections.get('without-password') === 'yes') {
-        return plain;
-    }
-    const argv = ['/bin/sh', '-c', SUDO.replace('/bin/sh -c "$0" "$@"', 'true')];
-    const { code, stderr } = await connection.run(argv, { stdin: `${password}\n`, signal });
-    if (code !== 0) {
-        throw root_refusal(connection, stderr.trim());
-    }
-    return {
-        ...connection,
-        becomesRootBy: 'password',
-        run: (command, options) => runByPassword(connection, password, command, options),
-    };
-}
-async function runByPassword(connection, password, command, options = {}) {
-    const mark = (0,external_node_crypto_namespaceObject.randomBytes)(12).toString('hex');
-    const result = await connection.run(['/bin/sh', '-c', SUDO, AFTER_MARK, mark, ...command], {
-        ...options,
-        preamble: `${password}\n${mark}\n`,
-    });
-    if (result.code === UNREAD && result.stderr.includes(mark)) {
-        throw new errors/* SideloadError */.wR('SUDO_REFUSED', 'sudo did not ask for its password this time; nothing was run', {
-            node: connection.target.label,
-            hint: 'The sudoers file asks for some commands and not for others: give the user `NOPASSWD` for all of them, and leave out `sudo-password`.',
-        });
-    }
-    return result;
-}
-function root_refusal({ target }, said) {
-    const isWrong = /try again|incorrect password|no password was provided|authentication failure/i.test(said);
-    return new errors/* SideloadError */.wR('SUDO_REFUSED', isWrong
-        ? `sudo does not take the password of ${target.user}`
-        : `sudo refused ${target.user}: ${said || 'without a word'}`, {
-        node: target.label,
-        hint: isWrong
-            ? 'Correct the secret; try it on the node with `sudo -k -v`, as this user.'
-            : rootHint('sudo', said),
-    });
-}
-function rootHint(command, said) {
-    if (/(sudo|doas):( command)? not found/.test(said)) {
-        return 'Log in as root (`root@` before the address), or install sudo or doas on the node.';
-    }
-    if (command.startsWith('doas')) {
-        return 'Add `permit nopass USER as root` with the user’s name to /etc/doas.conf on the node, or log in as root; doas takes no password from a job.';
-    }
-    if (/must have a tty/.test(said)) {
-        return 'Its sudoers has `requiretty`, and a terminal would garble the image: add `Defaults:USER !requiretty`.';
-    }
-    if (/password is required/i.test(said)) {
-        return 'Give the user `NOPASSWD` rights (docs/privileges has a file for each runtime), or pass `sudo-password`.';
-    }
-    if (/not in the sudoers file|not allowed to (run sudo|execute)|may not run sudo/.test(said)) {
-        return 'Give the user rights on the node: docs/privileges has a file of sudoers for each runtime.';
-    }
-    return undefined;
-}
-
-;// CONCATENATED MODULE: ./lib/node/space.js
-
-
-function parseDisk(line) {
-    const [, sizeKib, freeKib, path] = /\s(\d+)\s+\d+\s+(\d+)\s+\d+%\s+(\S.*)$/.exec(line) ?? [];
-    return sizeKib === undefined || freeKib === undefined || path === undefined
-        ? undefined
-        : { path, sizeBytes: Number(sizeKib) * 1024, freeBytes: Number(freeKib) * 1024 };
-}
-function otherWorkDisk({ disk, workDisk }) {
-    return workDisk === undefined || workDisk.path === disk.path ? undefined : workDisk;
-}
-function assertRoom(facts, reference, { archiveBytes, layersBytes }) {
-    const work = otherWorkDisk(facts);
-    const needs = [
-        ...(work === undefined ? [] : [{ disk: work, bytes: archiveBytes }]),
-        { disk: facts.disk, bytes: archiveBytes + layersBytes },
-    ];
-    for (const { disk, bytes } of needs) {
-        if (bytes > disk.freeBytes) {
-            throw new errors/* SideloadError */.wR('DISK_FULL', `${reference} needs ${(0,units/* formatBytes */.z)(bytes)} on ${disk.path} of the node, and ${(0,units/* formatBytes */.z)(disk.freeBytes)} are free`);
-        }
-    }
-}
-
-;// CONCATENATED MODULE: ./lib/node/facts.js
-
-
-
-
-
-
-const RUNTIME_NAMES = ['containerd', 'cri-o', 'docker'];
-const TOOL_NAMES = ['ctr', 'crictl', 'skopeo', 'podman', 'docker'];
-const CLIENTS = {
-    containerd: ['ctr'],
-    'cri-o': ['skopeo', 'podman'],
-    docker: ['docker'],
-};
-const PRIVILEGES = { 'sudo -n': 'sudo', 'doas -n': 'doas' };
-const IDENTITY = /^[0-9a-f-]{36}\npid:\[\d+\]\n\S+$/;
-function parseMachine(sections, label) {
-    const fail = (code, message) => new errors/* SideloadError */.wR(code, message, { node: label });
-    const text = (name) => sections.get(name) ?? '';
-    const refusal = sections.get('sudo-refused');
-    const allowed = text('sudo-allows').split(/\s+/);
-    const mayLoad = allowed.includes('load') && allowed.includes('inspect');
-    if (refusal !== undefined && !mayLoad) {
-        const message = refusalText(text('as-root'), refusal, allowed);
-        throw new errors/* SideloadError */.wR('SUDO_REFUSED', message, { node: label, hint: rootHint(text('as-root'), refusal) });
-    }
-    const platform = fromUname(text('machine'));
-    if (platform === undefined) {
-        throw fail('PROBE_FAILED', `unknown machine ${JSON.stringify(text('machine'))} (uname -m)`);
-    }
-    return {
-        platform,
-        kubernetesName: text('kubernetes-name'),
-        identity: IDENTITY.test(text('identity').trim()) ? text('identity').trim() : undefined,
-        privilege: refusal !== undefined ? 'user' : text('uid') === '0' ? 'root' : (PRIVILEGES[text('as-root')] ?? 'none'),
-        kubelet: parseKubelet(text('kubelet-configuration'), text('kubelet-gc-threshold')),
-        isNarrow: text('narrow') === 'yes' && refusal === undefined,
-    };
-}
-function refusalText(command, refusal, allowed = []) {
-    const said = `\`${command}\` refused: ${refusal || 'without a word'}`;
-    return allowed.includes('load')
-        ? `${said}\nit allows \`podman load\`, but not \`podman image inspect\`, and nobody could say what the node has`
-        : said;
-}
-function parseFacts(sections, label) {
-    const fail = (code, message) => new errors/* SideloadError */.wR(code, message, { node: label });
-    const text = (name) => sections.get(name) ?? '';
-    const machine = parseMachine(sections, label);
-    const criSocket = text('socket');
-    const unread = text('kubelet-unread').split('\n').join(', ');
-    if (machine.isNarrow && unread !== '') {
-        throw fail('SUDO_RIGHT_MISSING', `sudo does not let the user read how the kubelet is configured: ${unread}`);
-    }
-    if (text('socket-refused') === 'yes') {
-        throw fail('SUDO_RIGHT_MISSING', `sudo does not let the user look for the runtime: \`test -S ${criSocket}\``);
-    }
-    if (criSocket === '') {
-        throw fail('RUNTIME_NOT_FOUND', 'no kubelet runs, and none of the well-known CRI sockets exists');
-    }
-    const origin = text('socket-origin');
-    if (text('socket-state') !== 'present') {
-        throw fail('RUNTIME_NOT_RUNNING', `the CRI socket ${criSocket} (from: ${origin}) does not exist`);
-    }
-    const tools = Object.fromEntries(TOOL_NAMES.flatMap(name => (text(name) === '' ? [] : [[name, text(name).split(' ')]])));
-    const criName = /^RuntimeName: *(\S+)/m.exec(text('cri-version'))?.[1];
-    const runtime = RUNTIME_NAMES.find(name => name === (criName ?? text('runtime')));
-    if (runtime === undefined && criName !== undefined) {
-        throw fail('RUNTIME_UNSUPPORTED', `the runtime behind ${criSocket} is ${criName}`);
-    }
-    if (runtime === undefined && Object.keys(tools).length === 0) {
-        throw new errors/* SideloadError */.wR('RUNTIME_NOT_FOUND', `the node has no client program for the runtime behind ${criSocket}`, {
-            node: label,
-            hint: `Install what the runtime is spoken to with, in a directory of ${SEARCH_PATH}: ctr, skopeo or podman (and crictl), or docker.`,
-        });
-    }
-    if (machine.privilege === 'user' && runtime !== 'cri-o') {
-        throw fail('SUDO_REFUSED', refusalText(text('as-root'), text('sudo-refused')));
-    }
-    if (runtime === 'cri-o' && tools.crictl === undefined && machine.privilege !== 'user') {
-        throw new errors/* SideloadError */.wR('RUNTIME_NOT_FOUND', 'the runtime is CRI-O, and the node has no crictl, which alone says what CRI-O holds', {
-            node: label,
-            hint: 'Install crictl on the node (package cri-tools), in a directory where the user’s PATH or /usr/local/bin has it.',
-        });
-    }
-    const unasked = machine.privilege === 'user' && tools.crictl === undefined ? 'of unknown version' : undefined;
-    const version = serverVersion(text('client-version')) ?? /^RuntimeVersion: *(\S+)/m.exec(text('cri-version'))?.[1] ?? unasked;
-    if (runtime === undefined || version === undefined) {
-        const said = text('client-version') || text('cri-version');
-        throw fail(machine.isNarrow && /^sudo: /m.test(said) ? 'SUDO_RIGHT_MISSING' : 'RUNTIME_NOT_RUNNING', `the runtime behind ${criSocket} does not answer${said === '' ? '' : `: ${said}`}`);
-    }
-    const clients = CLIENTS[runtime];
-    if (!clients.some(client => tools[client] !== undefined)) {
-        throw new errors/* SideloadError */.wR('RUNTIME_NOT_FOUND', `${runtime} runs, but ${clients.join(' or ')} is not installed on the node`, { node: label, hint: `Install ${clients.join(' or ')} on the node, in a directory of ${SEARCH_PATH}.` });
-    }
-    const disk = parseDisk(text('disk'));
-    if (disk === undefined) {
-        throw fail('PROBE_FAILED', `cannot tell the free disk space: ${text('disk')}`);
-    }
-    return {
-        ...machine,
-        distribution: text('distribution') || 'unknown',
-        criSocket,
-        criSocketOrigin: origin,
-        runtime: { name: runtime, version },
-        tools,
-        politeness: text('politeness')
-            .split(' ')
-            .filter(word => word !== ''),
-        importFlags: new Set(text('import-help').match(/--[a-z][a-z-]+/g) ?? []),
-        snapshotter: text('snapshotter') || undefined,
-        staged: `${text('staged')}\n${text('staged-imports')}`.split(/\s+/).filter(reference => reference !== ''),
-        leases: text('leases')
+        return (0,external_node_fs_.readFileSync)(file, 'utf8')
             .split('\n')
-            .filter(lease => lease !== ''),
-        imageRoot: text('image-root'),
-        disk,
-        workDisk: parseDisk(text('work-disk')),
-        sandbox: sandboxOf(text('sandbox-image'), text('sandbox-state')),
-    };
-}
-function sandboxOf(reference, state) {
-    const isHeld = state === 'held';
-    return reference === '' || !(isHeld || /no such image|not found/i.test(state)) ? undefined : { reference, isHeld };
-}
-function serverVersion(text) {
-    return /^Server:[\s\S]*?^\s*Version:\s*(\S+)/m.exec(text)?.[1];
-}
-
-;// CONCATENATED MODULE: ./lib/image/chain-id.js
-
-function chainIds(diffIds) {
-    const chain = [];
-    for (const diffId of diffIds) {
-        const below = chain.at(-1);
-        chain.push(below === undefined ? diffId : digestOf(`${below} ${diffId}`));
-    }
-    return chain;
-}
-
-;// CONCATENATED MODULE: ./lib/node/layers.js
-
-
-
-
-
-const METADATA_BYTES = 8 * 1024;
-async function askLayers(node, images, { delta }, run) {
-    if (images.length === 0) {
-        return;
-    }
-    const { connection, facts } = node_ready(node);
-    const runtime = runtimeOf(facts.runtime.name);
-    const asked = await Promise.all(images.map(({ image }) => askedLayers(image)));
-    const sections = delta ? await runScript(connection, runtime.layers(facts, asked.flat()), run.signal) : new Map();
-    for (const [index, target] of images.entries()) {
-        target.held = delta ? planLayers(target.image, runtime.heldLayers(sections, asked[index] ?? [])) : [];
-        const blobs = missingLayers(target).map(({ diffId }) => asked[index]?.find(layer => layer.diffId === diffId)?.blob);
-        target.estimate = {
-            bytes: METADATA_BYTES + sentBytes(target, blobs),
-            isExact: !blobs.includes(undefined),
-        };
-    }
-}
-async function askedLayers({ layers }) {
-    const chain = chainIds(layers.map(({ diffId }) => diffId));
-    const blobs = await Promise.all(layers.map(async (layer) => describe(await layer.known())));
-    return layers.map(({ diffId }, index) => ({ diffId, chainId: chain[index] ?? diffId, blob: blobs[index] }));
-}
-function describe(blob) {
-    return blob && { digest: blob.digest, sizeBytes: blob.sizeBytes, compression: blob.compression };
-}
-
-;// CONCATENATED MODULE: ./lib/node/lock.js
-
-
-
-const lock_DIRECTORY = '/run/kube-sideload';
-const LEASE_SECONDS = 120;
-const LOCKS = `
-read -r up rest </proc/uptime
-up=\${up%.*}
-parse() {
-  run=\${1%%:*}; rest=\${1#*:}; since=\${rest%%:*}; rest=\${rest#*:}; expires=\${rest%%:*}
-  case $run:$since$expires in *[!0-9a-z]*:* | *:*[!0-9]* | *:) run=unknown since=0 expires=0 ;; esac
-}
-is_over() { [ "$expires" -le "$up" ] || [ "$expires" -gt $((up + 30 * LEASE)) ]; }
-replace() {
-  parse "$2"
-  next=$1.$run.$expires
-  if ! said=$(as_root ln -sT "\${3:-$2}" "$next" 2>&1); then
-    parse "$(readlink "$next")"
-    ! is_over || as_root rm -f "$next"
-    return 1
-  fi
-  if [ "$(readlink "$1")" != "$2" ]; then as_root rm -f "$next"; return 1; fi
-  if [ -n "$3" ]; then as_root mv -f "$next" "$1"; else as_root rm -f "$1" "$next"; fi
-}
-`;
-const TAKING = `${LOCKS}
-take() {
-  for attempt in 1 2 3; do
-    held=$(readlink "$1")
-    parse "$held"
-    from= said= mine="$(date +%s):$((up + LEASE)):$2"
-    if [ -z "$held" ]; then said=$(as_root ln -sT "$RUN:$mine" "$1" 2>&1)
-    elif [ "$run" = "$RUN" ]; then replace "$1" "$held" "$RUN:$since:\${mine#*:}"
-    elif is_over; then from=$run; replace "$1" "$held" "$RUN:$mine"
-    else break
-    fi && { printf 'taken %s' "$from"; return; }
-  done
-  parse "$(readlink "$1")"
-  [ "$run" != "$RUN" ] || { printf taken; return; }
-  [ -n "$held" ] || case $said in *'File exists'*) ;; *) printf 'refused %s' "$said"; return ;; esac
-  printf 'held %s %s' "$run" "$since"
-}
-[ -d ${lock_DIRECTORY} ] || as_root mkdir -p -m 755 ${lock_DIRECTORY} 2>/dev/null`;
-const TAKE = `${TAKING}
-number=0
-set -- $LOCKED
-while [ $# -gt 1 ]; do
-  section "lock $number"; take "${lock_DIRECTORY}/$1" "$2"
-  number=$((number + 1))
-  shift 2
-done`;
-const RELEASE = `${LOCKS}
-for lock in ${lock_DIRECTORY}/*; do
-  case \${lock##*/} in *.*) continue ;; esac
-  held=$(readlink "$lock") || continue
-  case $held in "$RUN:"*) replace "$lock" "$held" '' ;; esac
-done`;
-const ALONE = `${TAKING}
-alone() {
-  for second in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
-    case $(take ${lock_DIRECTORY}/$1 "$1") in held*) sleep 1 ;; *) return 0 ;; esac
-  done
-  echo "another job changes the $1 of the node, and does not come to its end" >&2
-  return 1
-}
-together() { held=$(readlink ${lock_DIRECTORY}/$1) && replace ${lock_DIRECTORY}/$1 "$held" ''; }
-`;
-function scriptAlone(what, runId, { body, variables }) {
-    return {
-        body: `${ALONE}
-alone ${what} || exit 1
-${body}
-status=$?
-together ${what}
-[ $status = 0 ] || exit 1`,
-        variables: { ...variables, RUN: runId, LEASE: `${LEASE_SECONDS}` },
-    };
-}
-function takeScript(runId, references) {
-    const locked = references.map(reference => `${(0,external_node_crypto_namespaceObject.createHash)('sha256').update(reference).digest('hex')} ${reference}`);
-    return { body: TAKE, variables: { RUN: runId, LEASE: `${LEASE_SECONDS}`, LOCKED: locked.join('\n') } };
-}
-function releaseScript(runId) {
-    return { body: RELEASE, variables: { RUN: runId, LEASE: `${LEASE_SECONDS}` } };
-}
-function readAnswers(sections, references) {
-    const answers = references.map((reference, number) => {
-        const [state, run = '', since] = sections.get(`lock ${number}`)?.split(' ') ?? [];
-        return { reference, state, run, since: new Date(Number(since ?? 0) * 1000) };
-    });
-    const denied = answers.findIndex(({ state }) => state !== 'taken' && state !== 'held');
-    return {
-        taken: new Map(answers.flatMap(({ reference, state, run }) => (state === 'taken' ? [[reference, run || undefined]] : []))),
-        refusals: answers.flatMap(({ state, ...refusal }) => (state === 'held' ? [refusal] : [])),
-        denial: denied < 0 ? undefined : sections.get(`lock ${denied}`)?.replace(/^refused ?/, '') || 'without a word',
-    };
-}
-async function lock_takeLocks(node, references, runId, signal) {
-    const { connection } = node_ready(node);
-    return readAnswers(await runScript(connection, takeScript(runId, references), signal), references);
-}
-async function renewLocks(node, runId, signal) {
-    const references = node.lock?.references ?? [];
-    if (references.length === 0) {
-        return [];
-    }
-    const askedAtMs = Date.now();
-    const { refusals } = await lock_takeLocks(node, references, runId, signal);
-    node.lock = { references, askedAtMs };
-    return refusals;
-}
-async function lock_releaseLocks(node, runId, signal) {
-    const { connection } = node_ready(node);
-    node.lock = undefined;
-    await runScript(connection, releaseScript(runId), signal);
-}
-
-;// CONCATENATED MODULE: ./lib/node/distributions.js
-const DISTRIBUTIONS = [
-    {
-        name: 'kubeadm',
-        runtime: 'containerd',
-        socket: '/run/containerd/containerd.sock',
-        client: 'ctr',
-        crictl: 'crictl',
-        root: '/var/lib/containerd',
-    },
-    {
-        name: 'k3s',
-        runtime: 'containerd',
-        socket: '/run/k3s/containerd/containerd.sock',
-        client: 'k3s ctr',
-        crictl: 'k3s crictl',
-        root: '/var/lib/rancher/k3s/agent/containerd',
-        kubelet: '/etc/rancher/k3s/config.yaml',
-    },
-    {
-        name: 'RKE2',
-        runtime: 'containerd',
-        socket: '/run/k3s/containerd/containerd.sock',
-        client: '/var/lib/rancher/rke2/bin/ctr',
-        crictl: '/var/lib/rancher/rke2/bin/crictl',
-        root: '/var/lib/rancher/rke2/agent/containerd',
-    },
-    {
-        name: 'k0s',
-        runtime: 'containerd',
-        socket: '/run/k0s/containerd.sock',
-        client: 'k0s ctr',
-        crictl: 'crictl',
-        root: '/var/lib/k0s/containerd',
-    },
-    {
-        name: 'MicroK8s',
-        runtime: 'containerd',
-        socket: '/var/snap/microk8s/common/run/containerd.sock',
-        client: 'microk8s ctr',
-        crictl: 'crictl',
-        root: '/var/snap/microk8s/common/var/lib/containerd',
-        kubelet: '/var/snap/microk8s/current/args/kubelet',
-    },
-    {
-        name: 'CRI-O',
-        runtime: 'cri-o',
-        socket: '/run/crio/crio.sock',
-        client: 'skopeo',
-        crictl: 'crictl',
-        root: '/var/lib/containers',
-    },
-    {
-        name: 'CRI-O',
-        runtime: 'cri-o',
-        socket: '/run/crio/crio.sock',
-        client: 'podman',
-        crictl: 'crictl',
-        root: '/var/lib/containers',
-    },
-    {
-        name: 'cri-dockerd',
-        runtime: 'docker',
-        socket: '/run/cri-dockerd.sock',
-        client: 'docker',
-        crictl: 'crictl',
-        root: '/var/lib/docker',
-    },
-];
-function distributionRows() {
-    return DISTRIBUTIONS.map(({ name, runtime, socket, client, crictl, root, kubelet = '' }) => [name, runtime, socket, client, crictl, root, kubelet].join('|')).join('\n');
-}
-
-;// CONCATENATED MODULE: ./lib/node/probe.js
-
-
-
-
-
-const PROBE = `${PROCESSES}
-section uid; id -u
-section as-root; printf '%s' "$AS_ROOT"
-limited=
-may() { sudo -n -l "$@" >/dev/null 2>&1; } # whether sudo lets the user run this command
-narrow=
-[ "$AS_ROOT" != 'sudo -n' ] || may /bin/sh -c : || narrow=yes
-section narrow; printf '%s' "$narrow"
-if ! refusal=$(as_root true 2>&1); then
-  section sudo-refused; printf '%s' "$refusal"
-  podman=$(command -v podman) || { section end; exit 0; }
-  # What one command needs of root, sudo may still allow; the rest is asked for as the user.
-  section sudo-allows
-  may "$podman" load --quiet --input "\${UNPACKED}x/oci" && echo load
-  may "$podman" image inspect x && echo inspect
-  as_root() { case $1 in */crictl | */podman) sudo -n "$@" ;; *) "$@" ;; esac; }
-  limited=yes
-fi
-section machine; uname -m
-section identity; { cat /proc/sys/kernel/random/boot_id && readlink /proc/self/ns/pid && uname -n; } 2>/dev/null
-
-kubelet=
-for process in /proc/[0-9]*; do
-  { read -r name <"$process/comm"; } 2>/dev/null || continue
-  if [ "$name" = kubelet ]; then kubelet=$process; break; fi
-done
-flag() { # flag NAME: its value on the kubelet's command line, as --name=value or --name value
-  printf '%s\\n' "$arguments" | sed -n -e "s/^--$1=//p" -e "/^--$1\\$/{n;p;}" | tail -n 1
-}
-configuration() { # the kubelet's configuration file and its drop-ins, in the order in which they apply
-  config=$(flag config) drop_ins=$(flag config-dir) unread=
-  [ -z "$config" ] || as_root cat "$config" || unread=yes
-  files=
-  [ -z "$drop_ins" ] || files=$(as_root ls "$drop_ins") || unread=yes
-  for file in $files; do
-    case $file in *.conf) printf '\\n---\\n'; as_root cat "$drop_ins/$file" || unread=yes ;; esac
-  done
-  [ -z "$unread" ]
-}
-embedded() { # the command line of a kubelet that is part of another process, from the settings of its distribution
-  while IFS='|' read -r row_name row_runtime row_socket row_client row_crictl row_root row_kubelet; do
-    { [ -n "$row_kubelet" ] && as_root test -S "$row_socket" && as_root test -f "$row_kubelet"; } </dev/null || continue
-    case $row_kubelet in
-    *.yaml) # of k3s (docs.k3s.io: kubelet-arg, node-name)
-      as_root cat "$row_kubelet" | tr -d "[]\\"'" | sed -n -e 's/^node-name: */--hostname-override=/p' \
-        -e '/^kubelet-arg *:/,/^[^ #-]/{s/^kubelet-arg *: *//;s/^ *- *//;s/, */\\n--/g;s/^-*\\([a-z][a-z-]*=\\)/--\\1/p;}' ;;
-    *) # of MicroK8s: a flag a line, with variables of the snap
-      as_root cat "$row_kubelet" | sed -e 's|\${SNAP_COMMON}|/var/snap/microk8s/common|g' \
-        -e 's|\${SNAP_DATA}|/var/snap/microk8s/current|g' -e 's|\${SNAP}|/snap/microk8s/current|g' ;;
-    esac
-    break
-  done <<END
-$DISTRIBUTIONS
-END
-}
-endpoint= origin='kubelet command line' hostname=
-if [ -n "$kubelet" ]; then arguments=$(tr '\\0' '\\n' <"$kubelet/cmdline")
-else arguments=$(embedded) origin='kubelet settings of the distribution'; fi
-if [ -n "$arguments" ]; then
-  hostname=$(flag hostname-override)
-  endpoint=$(flag container-runtime-endpoint)
-  configuration=$(configuration 2>/dev/null) || { section kubelet-unread; flag config; flag config-dir; }
-  section kubelet-configuration; printf '%s' "$configuration"
-  section kubelet-gc-threshold; flag image-gc-high-threshold
-  if [ -z "$endpoint" ]; then
-    endpoint=$(printf '%s\\n' "$configuration" | tr '{,}' '\\n\\n\\n' |
-      sed -n 's/^ *"\\{0,1\\}containerRuntimeEndpoint"\\{0,1\\} *: *//p' | tr -d "\\"', " | tail -n 1)
-    origin='kubelet config file'
-  fi
-fi
-if [ -n "$CRI_SOCKET" ]; then endpoint=$CRI_SOCKET origin=input; fi
-if [ -z "$endpoint" ]; then
-  while IFS='|' read -r row_name row_runtime row_socket row_client row_crictl row_root row_kubelet; do
-    if as_root test -S "$row_socket" </dev/null; then endpoint=$row_socket origin='well-known socket'; break; fi
-  done <<END
-$DISTRIBUTIONS
-END
-fi
-socket=\${endpoint#unix://}
-[ -n "$hostname" ] || hostname=$(uname -n | tr '[:upper:]' '[:lower:]')
-section kubernetes-name; printf '%s' "$hostname"
-section socket; printf '%s' "$socket"
-section socket-origin; printf '%s' "$origin"
-if [ -z "$socket" ] || ! as_root test -S "$socket"; then
-  section socket-refused; [ -z "$narrow" ] || [ -z "$socket" ] || may test -S "$socket" || printf yes
-  section end; exit 0
-fi
-section socket-state; printf present
-
-command_of() { # the command with its program as an absolute path; nothing when the program is not there
-  set -- $1
-  program=$(command -v "$1") || return 0
-  shift
-  printf '%s' "$program\${*:+ $*}"
-}
-runtime= client= crictl= ctr= usual_root=
-while IFS='|' read -r row_name row_runtime row_socket row_client row_crictl row_root row_kubelet; do
-  [ "$row_socket" = "\${socket#/var}" ] || [ "$row_socket" = "$socket" ] || continue
-  client=$(command_of "$row_client")
-  [ -n "$client" ] || continue
-  runtime=$row_runtime crictl=$(command_of "$row_crictl") usual_root=$row_root
-  section distribution; printf '%s' "$row_name"
-  break
-done <<END
-$DISTRIBUTIONS
-END
-crictl=\${crictl:-$(command_of crictl)}
-[ -z "$limited" ] || may $crictl version || crictl=
-
-dump_of() { # as the user where that is enough
-  command -v containerd >/dev/null && { containerd --config "$1" config dump || as_root containerd --config "$1" config dump; }
-}
-sandbox_of_containerd() { # of version 2, whose CRI does not tell: from its configuration, merged, else as it is written
-  for process in $(grep -lsx containerd /proc/[0-9]*/comm); do
-    process=\${process%/comm}
-    arguments=$(tr '\\0' '\\n' <"$process/cmdline")
-    config=$(flag config)
-    [ -n "$config" ] || config=$(printf '%s\\n' "$arguments" | sed -n '/^-c$/{n;p;}')
-    config=\${config:-/etc/containerd/config.toml}
-    { dump_of "$config" || as_root cat "$config"; } 2>/dev/null |
-      sed -n "s/^ *sandbox\\(_image\\)\\{0,1\\} *= *['\\"]\\([^'\\"]*\\)['\\"].*/\\2/p"
-  done | head -n 1
-}
-
-root= answers=
-if [ -n "$crictl" ]; then
-  section crictl; printf '%s' "$crictl"
-  cri() { as_root $crictl --timeout 5s --runtime-endpoint "unix://$socket" --image-endpoint "unix://$socket" "$@"; }
-  version=$(cri version 2>&1) && {
-    root=$(cri imagefsinfo 2>/dev/null | sed -n 's/.*"mountpoint": *"\\([^"]*\\)".*/\\1/p' | head -n 1)
-    found=$(printf '%s\\n' "$version" | sed -n 's/^RuntimeName: *//p')
-    runtime=\${found:-$runtime} answers=yes
-  }
-  section cri-version; printf '%s' "$version"
-fi
-[ -n "$runtime" ] || runtime=containerd
-section runtime; printf '%s' "$runtime"
-
-case $runtime in
-containerd)
-  case $client in *ctr) ctr=$client ;; *) ctr=$(command_of ctr) ;; esac
-  snapshotter=$(printf '%s' "$root" | sed -n 's/.*io\\.containerd\\.snapshotter\\.v1\\.//p')
-  if [ -n "$ctr" ]; then
-    section ctr; printf '%s' "$ctr"
-    section client-version; as_root $ctr --connect-timeout 5s --timeout 5s --address "$socket" version 2>&1
-    section import-help; $ctr images import --help 2>&1
-    section staged; as_root $ctr --address "$socket" --namespace k8s.io images ls -q 2>/dev/null | grep "^$STAGE_PREFIX"
-  fi
-  section snapshotter; printf '%s' "$snapshotter"
-  root=\${root:-\${usual_root:-/var/lib/containerd}}
-  ;;
-cri-o)
-  section podman; command_of podman
-  [ -n "$limited" ] || { section skopeo; command_of skopeo; }
-  section staged; cri images -o json 2>/dev/null | tr -d '", ' | grep "^$STAGE_PREFIX"
-  root=\${root:-/var/lib/containers}
-  section work-disk; df -Pk "\${UNPACKED%/*}" | sed -n 2p
-  ;;
-docker)
-  section docker; command_of docker
-  section client-version; as_root docker version 2>&1
-  section staged; as_root docker image ls --format '{{.Repository}}:{{.Tag}}' 2>/dev/null | grep "^$STAGE_PREFIX"
-  root=$(as_root docker info --format '{{.DockerRootDir}}' 2>/dev/null)
-  root=\${root:-/var/lib/docker}
-  ;;
-esac
-section leases; ls "$LEASES" 2>/dev/null | grep '^lease-'
-section staged-imports
-ls -d "$UNPACKED"* 2>/dev/null | sed -n "s|^$UNPACKED\\([0-9a-z]*\\)\\..*|$STAGE_PREFIX\\1:0|p"
-for process in $(ours "$STAGE_PREFIX"); do
-  { tr '\\0' '\\n' <"/proc/$process/cmdline"; } 2>/dev/null | sed -n "s|.*\\($STAGE_PREFIX[0-9a-z]*\\).*|\\1:0|p"
-done
-sandbox=
-if [ -n "$answers" ]; then
-  sandbox=$(cri info 2>/dev/null | sed -n 's/.*"sandboxImage": *"\\([^"]*\\)".*/\\1/p' | head -n 1)
-fi
-[ -n "$sandbox" ] || [ "$runtime" != containerd ] || sandbox=$(sandbox_of_containerd)
-if [ -n "$sandbox" ]; then
-  section sandbox-image; printf '%s' "$sandbox"
-  section sandbox-state
-  if [ -n "$answers" ]; then
-    said=$(cri inspecti -q "$sandbox" 2>&1 >/dev/null) && said=held
-    printf '%s' "$said"
-  elif [ -n "$ctr" ]; then
-    # Without crictl: the CRI of containerd keeps its images here, under full names.
-    case $sandbox in *.*/*)
-      if held=$(as_root $ctr --address "$socket" --namespace k8s.io images ls -q "name==$sandbox" 2>/dev/null); then
-        if [ -n "$held" ]; then printf held; else printf 'not found'; fi
-      fi ;;
-    esac
-  fi
-fi
-section politeness
-! command -v nice >/dev/null || printf '%s' 'nice -n 10 '
-! command -v ionice >/dev/null || printf '%s' 'ionice -c 2 -n 7'
-section image-root; printf '%s' "$root"
-room_at() { as_root df -Pk "$1" || df -Pk "$1"; }
-while ! room=$(room_at "$root" 2>/dev/null) && [ "$root" != / ]; do root=\${root%/*}; root=\${root:-/}; done
-section disk; printf '%s\\n' "$room" | sed -n 2p
-`;
-async function probe(connection, criSocket, signal) {
-    return await runScript(connection, {
-        body: PROBE,
-        variables: { CRI_SOCKET: criSocket ?? '', DISTRIBUTIONS: distributionRows(), STAGE_PREFIX: STAGE_PREFIX, UNPACKED: UNPACKED, LEASES: LEASES },
-    }, signal);
-}
-
-;// CONCATENATED MODULE: ./lib/node/steps.js
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-const CLEAN_UP_MS = 60_000;
-const RETRY_AFTER_MS = { first: 1000, most: 30_000 };
-function retryAfterMs(failures) {
-    return Math.min(RETRY_AFTER_MS.most, RETRY_AFTER_MS.first * 2 ** failures);
-}
-async function steps_prepareNode(node, settings, ssh, signal) {
-    const lifetime = new AbortController();
-    const abandon = () => lifetime.abort(signal.reason);
-    signal.throwIfAborted();
-    signal.addEventListener('abort', abandon);
-    try {
-        node.connection = await ssh.connect(node.settings, lifetime.signal);
-        const { sudo } = node.settings;
-        node.connection = await becomeRoot(node.connection, { sudo, password: settings.ssh.sudoPassword }, signal);
-    }
-    finally {
-        signal.removeEventListener('abort', abandon);
-    }
-    const sections = await probe(node.connection, node.settings.criSocket ?? settings.criSocket, signal);
-    node.machine = parseMachine(sections, node.settings.label);
-    node.facts = parseFacts(sections, node.settings.label);
-}
-async function planImages(node, images, sandboxes, settings, run) {
-    const wanted = [...images, ...sandboxes].flatMap(image => referencesOf(image).map(reference => ({ ...image, reference })));
-    const held = await steps_inspect(node, wanted.map(image => image.reference), run.signal);
-    const plans = planNode(wanted, node_ready(node).facts, held);
-    const imageIds = [...new Set(plans.map(({ image }) => image.imageId))];
-    node.images = plans.map(({ reference, image, action }) => ({
-        reference,
-        image,
-        isSandbox: sandboxes.some(sandbox => sandbox.reference === reference),
-        stage: action === 'send' ? stageReference(run.id, imageIds.indexOf(image.imageId)) : undefined,
-        held: [],
-        isWhole: false,
-        estimate: { bytes: 0, isExact: true },
-        hasMoved: false,
-        isPinned: false,
-        outcome: action === 'send' ? 'none' : 'present',
-        bytesSent: 0,
-        smoke: undefined,
-    }));
-    await askLayers(node, node.images.filter(({ stage }) => stage !== undefined), settings, run);
-}
-async function planAgain(node, away, settings, run) {
-    const imageIds = [...new Set(node.images.map(({ image }) => image.imageId))];
-    node.images = node.images.map(image => away.includes(image)
-        ? { ...image, stage: stageReference(run.id, imageIds.indexOf(image.image.imageId)), outcome: 'none' }
-        : image);
-    const isNew = ({ stage, hasMoved }) => stage !== undefined && !hasMoved;
-    await askLayers(node, node.images.filter(isNew), settings, run);
-}
-async function leaveNode(node, settings, ssh, runId) {
-    try {
-        const hasLeases = settings.mode === 'push' && node.error === undefined && node.facts !== undefined && node.facts.leases.length > 0;
-        if (node.staged.size > 0 || node.kept.length > 0 || node.lock !== undefined || hasLeases) {
-            const signal = AbortSignal.timeout(CLEAN_UP_MS);
-            await insistOn(node, settings, ssh, signal, async () => {
-                if (node.staged.size > 0 || node.kept.length > 0 || hasLeases) {
-                    await steps_removeStaged(node, runId, signal);
-                    await steps_forgetKept(node, signal);
-                }
-                await lock_releaseLocks(node, runId, signal);
-            });
-        }
-    }
-    finally {
-        await node.connection?.close();
-    }
-}
-async function insistOn(node, settings, ssh, signal, act) {
-    for (let failures = 0;; failures += 1) {
-        try {
-            if (failures > 0) {
-                await node.connection?.close();
-                await steps_prepareNode(node, settings, ssh, signal);
-            }
-            return await act();
-        }
-        catch (thrown) {
-            if (signal.aborted || failures > settings.retries) {
-                throw thrown;
-            }
-            if (failures > 0) {
-                await (0,external_node_timers_promises_namespaceObject.setTimeout)(retryAfterMs(failures - 1), undefined, { signal }).catch(() => {
-                    throw thrown;
-                });
-            }
-        }
-    }
-}
-async function steps_removeStaged(node, runId, signal) {
-    const { connection, facts } = node_ready(node);
-    const runtime = runtimeOf(facts.runtime.name);
-    const references = [...new Set([...node.staged, ...abandonedReferences(facts.staged, runId, Date.now())])];
-    const staged = references.filter(reference => parseKept(reference) === undefined);
-    if (staged.length > 0 || facts.leases.length > 0) {
-        await runScript(connection, runtime.remove(facts, staged), signal);
-        node.facts = { ...facts, leases: [] };
-    }
-    await freeNamesOn(node, references.filter(reference => !staged.includes(reference)), signal);
-    node.staged.clear();
-}
-async function steps_forgetKept(node, signal) {
-    await freeNamesOn(node, node.kept.flatMap(({ before, absent }) => [before, absent]), signal);
-    node.kept = [];
-}
-async function freeNamesOn(node, references, signal) {
-    const { connection, facts } = node_ready(node);
-    const names = runtimeOf(facts.runtime.name).names(facts);
-    if (references.length > 0 && names !== undefined) {
-        await runScript(connection, freeNames(names, facts, references), signal);
-    }
-}
-async function steps_inspect(node, references, signal) {
-    const { connection, facts } = node_ready(node);
-    const runtime = runtimeOf(facts.runtime.name);
-    return runtime.held(await runScript(connection, runtime.inspect(facts, references), signal), references);
-}
-
-;// CONCATENATED MODULE: ./lib/check.js
-
-
-
-
-
-
-
-
-function driftOf({ variants }, platform, held, mustBePinned) {
-    const wanted = bestMatch(variants, platform);
-    if (wanted === undefined) {
-        const built = variants.map(variant => formatPlatform(variant.platform)).join(', ');
-        const says = `it is there for ${built}, and the node is ${formatPlatform(platform)}`;
-        return { drift: 'no-platform', says, imageId: variants[0]?.imageId ?? '' };
-    }
-    const { imageId } = wanted;
-    const difference = differenceOf(held, wanted);
-    if (difference !== undefined) {
-        return { drift: difference.kind, says: difference.says, imageId };
-    }
-    return held?.isPinned === false && mustBePinned(imageId)
-        ? { drift: 'not-pinned', says: 'it was pinned, and is not any more', imageId }
-        : undefined;
-}
-function saying({ says, drift, imageId }) {
-    return drift === 'missing' || drift === 'not-unpacked' ? `${says}; it should be ${imageId}` : says;
-}
-async function checkNode(node, expectations, code, run) {
-    node.seen = [];
-    const { connection, facts } = node_ready(node);
-    const wanted = expectations.filter(({ reference, isSandbox }) => !isSandbox || facts.sandbox?.reference === reference);
-    const references = wanted.map(({ reference }) => reference);
-    const held = await steps_inspect(node, references, run.signal);
-    const isRecordAsked = wanted.some(({ isPinned }) => isPinned === undefined) && facts.privilege !== 'user';
-    const recorded = isRecordAsked ? readRecord(await runScript(connection, READ_RECORD, run.signal)) : [];
-    node.seen = wanted.map(expectation => {
-        const { reference, isPinned } = expectation;
-        const wasPinned = (imageId) => recorded.some(one => one.reference === reference && one.imageId === imageId && one.isPinned === true);
-        const found = driftOf(expectation, facts.platform, held.get(reference), id => isPinned ?? wasPinned(id));
-        return {
-            reference,
-            imageId: found?.imageId ?? held.get(reference)?.imageId ?? '',
-            drift: found?.drift,
-            error: found === undefined
-                ? undefined
-                : (0,report/* errorReport */.ZV)(new errors/* SideloadError */.wR(code, `${reference}: ${saying(found)}`, { node: node.settings.label })),
-        };
-    });
-    const faults = node.seen.flatMap(({ error }) => error?.message ?? []);
-    if (faults.length > 0) {
-        throw new errors/* SideloadError */.wR(code, faults.join('\n'));
-    }
-}
-async function lookLast(node, run) {
-    const expectations = node.images.map(({ reference, image, isSandbox }) => ({
-        reference,
-        variants: [image],
-        isSandbox: false,
-        isPinned: node.hasPinned && !isSandbox,
-    }));
-    try {
-        await checkNode(node, expectations, 'CHANGED_SINCE', run);
-    }
-    finally {
-        for (const image of node.images) {
-            const { drift, error } = node.seen.find(({ reference }) => reference === image.reference) ?? {};
-            if (error !== undefined) {
-                image.error ??= new errors/* SideloadError */.wR(error.code, error.message, { node: node.settings.label });
-            }
-            if (drift !== undefined && drift !== 'not-pinned') {
-                image.outcome = 'changed';
-            }
-        }
-    }
-}
-
-;// CONCATENATED MODULE: ./lib/smoke/verdict.js
-const FINAL_REASONS = {
-    ErrImageNeverPull: 'SMOKE_IMAGE_NEVER_PULL',
-    ErrImagePull: 'PULL_FORCED',
-    ImagePullBackOff: 'PULL_FORCED',
-    RegistryUnavailable: 'PULL_FORCED',
-    ImageInspectError: 'SMOKE_IMAGE_INSPECT',
-    InvalidImageName: 'SMOKE_IMAGE_NAME',
-    CreateContainerConfigError: 'SMOKE_CONFIG',
-    CreateContainerError: 'SMOKE_START',
-    RunContainerError: 'SMOKE_START',
-};
-const RUNTIME_AWAY = /transport: Error while dialing|error reading from server|Cannot connect to the Docker daemon/;
-const EVICTION_REASONS = new Set(['Evicted', 'Preempting', 'Terminated', 'NodeShutdown']);
-function judge(pod, imageId, expectation = { expect: 'started' }) {
-    const status = pod.status ?? {};
-    const { expect, containers } = expectation;
-    const main = status.containerStatuses ?? [];
-    const all = [...(status.initContainerStatuses ?? []), ...main];
-    const disruption = status.conditions?.find(({ type, status: is }) => type === 'DisruptionTarget' && is === 'True');
-    if (disruption !== undefined) {
-        return fail('SMOKE_EVICTED', verdict_join(disruption.reason, disruption.message));
-    }
-    if (pod.metadata.deletionTimestamp !== undefined) {
-        return fail('SMOKE_DELETED', 'the pod is being deleted');
-    }
-    for (const container of all) {
-        const isOurs = containers === undefined || containers.includes(container.name ?? '');
-        const other = isOurs ? otherImage(container, imageId) : undefined;
-        if (other !== undefined) {
-            return fail('SMOKE_OTHER_IMAGE', `the kubelet started image ${other}, CI built ${imageId}`);
-        }
-    }
-    if (status.phase === 'Failed' && status.reason !== undefined) {
-        return ended(status.reason, status.message);
-    }
-    for (const container of all) {
-        const failure = failureOf(container);
-        if (failure !== undefined) {
-            return all.length > 1
-                ? { ...failure, message: `container ${container.name ?? '?'}: ${failure.message}` }
-                : failure;
-        }
-    }
-    if (status.phase === 'Failed') {
-        return ended(status.reason, status.message);
-    }
-    const isOver = (container) => container.state?.terminated?.exitCode === 0;
-    if (main.length > 0 && main.every(isOver)) {
-        return expect === 'running' || expect === 'ready'
-            ? fail('SMOKE_ENDED', `ended with exit code 0, and \`smoke-expect: ${expect}\` wants it to go on`)
-            : { state: 'passed', message: 'Completed with exit code 0' };
-    }
-    const runs = (container) => container.state?.running !== undefined || isOver(container);
-    if (status.phase === 'Running' && main.length > 0 && main.every(runs)) {
-        if (expect === 'completed') {
-            return { state: 'pending', message: 'Running, and not completed' };
-        }
-        if (expect === 'ready' && !main.every(container => container.ready === true || isOver(container))) {
-            return { state: 'pending', message: 'Running, and not ready' };
-        }
-        return { state: 'running', message: expect === 'ready' ? 'Running and ready' : 'Running' };
-    }
-    const waiting = all.find(container => container.state?.waiting !== undefined)?.state?.waiting;
-    return { state: 'pending', message: verdict_join(waiting?.reason ?? status.phase ?? 'no status yet', waiting?.message) };
-}
-function ended(reason, message) {
-    const said = verdict_join(reason, message);
-    if (reason === 'DeadlineExceeded') {
-        return fail('SMOKE_TIMEOUT', said);
-    }
-    return fail(EVICTION_REASONS.has(reason ?? '') ? 'SMOKE_EVICTED' : 'SMOKE_REJECTED', said);
-}
-function failureOf({ state }) {
-    const terminated = state?.terminated;
-    if (terminated !== undefined && terminated.reason !== 'ContainerStatusUnknown' && terminated.exitCode !== 0) {
-        const said = verdict_join(terminated.reason, terminated.message);
-        if (terminated.reason === 'OOMKilled') {
-            return fail('SMOKE_OOM', said);
-        }
-        if (terminated.reason === 'StartError' || terminated.reason === 'ContainerCannotRun') {
-            return fail(startCode(said), said);
-        }
-        return fail('SMOKE_CRASHED', `exit code ${terminated.exitCode ?? 'unknown'} (${said})`);
-    }
-    const waiting = state?.waiting;
-    const code = FINAL_REASONS[waiting?.reason ?? ''];
-    if (code === undefined) {
-        return undefined;
-    }
-    const said = verdict_join(waiting?.reason, waiting?.message);
-    if (RUNTIME_AWAY.test(said)) {
-        return undefined;
-    }
-    if (code === 'SMOKE_START') {
-        return fail(startCode(said), said);
-    }
-    return fail(code === 'SMOKE_CONFIG' && /runAsNonRoot/.test(said) ? 'SMOKE_RUN_AS_NON_ROOT' : code, said);
-}
-function startCode(said) {
-    return /exec format error/i.test(said) ? 'SMOKE_EXEC_FORMAT' : 'SMOKE_START';
-}
-function sandboxCode(said) {
-    if (/sandbox image|failed to (get|pull) image|pulling image|pause/i.test(said)) {
-        return 'SMOKE_SANDBOX_IMAGE';
-    }
-    return /network|\bcni\b/i.test(said) ? 'SMOKE_NETWORK' : 'SMOKE_SANDBOX';
-}
-function judgeTimeout(last, { events, node }) {
-    const unready = unreadyNode(node);
-    if (unready !== undefined) {
-        return fail('SMOKE_NODE_NOT_READY', unready);
-    }
-    if (last.state === 'pending' && !last.message.startsWith('Running')) {
-        const sandbox = events.findLast(event => event.reason === 'FailedCreatePodSandBox');
-        if (sandbox !== undefined) {
-            return fail(sandboxCode(sandbox.message ?? ''), verdict_join(sandbox.reason, sandbox.message));
-        }
-        const network = events.findLast(event => event.reason === 'NetworkNotReady');
-        if (network !== undefined) {
-            return fail('SMOKE_NETWORK', verdict_join(network.reason, network.message));
-        }
-        const volume = events.findLast(({ reason }) => reason === 'FailedMount' || reason === 'FailedAttachVolume');
-        if (volume !== undefined) {
-            return fail('SMOKE_VOLUME', verdict_join(volume.reason, volume.message));
-        }
-        if (events.length === 0 && last.message === 'Pending') {
-            return fail('SMOKE_NODE_NOT_READY', 'the kubelet has not looked at the pod');
-        }
-    }
-    const unhealthy = events.findLast(event => event.reason === 'Unhealthy');
-    if (unhealthy !== undefined) {
-        return fail('SMOKE_PROBE', `last seen: ${last.message}; ${verdict_join(unhealthy.reason, unhealthy.message)}`);
-    }
-    return fail('SMOKE_TIMEOUT', `last seen: ${last.message}`);
-}
-function unreadyNode(node) {
-    if (node === 'absent') {
-        return 'the cluster no longer has the node';
-    }
-    const ready = node?.status?.conditions?.find(({ type }) => type === 'Ready');
-    return ready === undefined || ready.status === 'True'
-        ? undefined
-        : `the cluster says that the node is not ready: ${verdict_join(ready.reason ?? ready.status, ready.message)}`;
-}
-function describeEvent({ type, reason, message, count }) {
-    return `${type ?? ''} ${reason ?? ''}${(count ?? 1) > 1 ? ` (x${count})` : ''}: ${(message ?? '').trim()}`.trim();
-}
-function otherImage(container, imageId) {
-    const reported = /^(?:docker:\/\/)?(sha256:[0-9a-f]{64})$/.exec(container.imageID ?? '')?.[1];
-    return reported === undefined || reported === imageId ? undefined : reported;
-}
-function fail(code, message) {
-    return { state: 'failed', code, message };
-}
-function verdict_join(reason, message) {
-    const parts = [reason, message?.trim()].filter(part => part !== undefined && part !== '');
-    return parts.length > 0 ? parts.join(': ') : 'without a reason';
-}
-
-;// CONCATENATED MODULE: ./lib/smoke/diagnosis.js
-
-
-
-const CONFINED = new Set(['SMOKE_CRASHED', 'SMOKE_START', 'SMOKE_CONFIG', 'SMOKE_TIMEOUT']);
-const REJECTIONS = [
-    [/^OutOfpods/, 'The node runs as many pods as its kubelet takes (`maxPods`): make room on it.'],
-    [
-        /^OutOf/,
-        'The pods on the node have asked for all of it: make room on the node, or ask for less with `smoke-resources`.',
-    ],
-    [
-        /^(NodeAffinity|NodeName|NodePorts|PodOSNotSupported|PodOSSelector)/,
-        'The manifest does not fit the node: compare its node selector, affinity and host ports with `kubectl get node --show-labels`.',
-    ],
-    [
-        /Taint/,
-        'The node has a `NoExecute` taint that the manifest does not tolerate: add the toleration, or leave the node out with `node-selector`.',
-    ],
-];
-function diagnose(verdict, evidence) {
-    const { code, cause, hint } = refine(verdict, evidence);
-    const { node, reference, pod, events, log } = evidence;
-    const confinement = CONFINED.has(code) ? evidence.confinement : undefined;
-    const details = [
-        ...(cause === undefined ? [] : [`  ${cause}`]),
-        ...(confinement === undefined ? [] : [`  ${confinement.says}`]),
-        ...(pod === undefined ? [] : [`  pod phase: ${pod.status?.phase ?? 'unknown'}`]),
-        ...events.map(event => `  event: ${describeEvent(event)}`),
-        ...(log === '' ? [] : log.split('\n').map(line => `  log: ${line}`)),
-    ];
-    return new errors/* SideloadError */.wR(code, [`${reference}: ${verdict.message}`, ...details].join('\n'), {
-        node,
-        hint: [hint ?? verdict.hint ?? errors/* ERRORS */.Sr[code].hint, ...ifConfined(confinement)].join(' '),
-    });
-}
-function ifConfined(confinement) {
-    return confinement === undefined ? [] : [`If it is rights that it lacks: ${confinement.hint}.`];
-}
-function refine({ code, message }, evidence) {
-    const { reference, events, log, object, held } = evidence;
-    switch (code) {
-        case 'SMOKE_IMAGE_NEVER_PULL':
-        case 'SMOKE_IMAGE_INSPECT': {
-            const [near] = nearMisses(reference, held);
-            return near === undefined
-                ? { code }
-                : {
-                    code,
-                    cause: `the node has ${near}, the pod asks for ${reference}`,
-                    hint: `Write the same name in \`images\` and in the pods, or add the other one with \`aliases\`.`,
-                };
-        }
-        case 'SMOKE_CRASHED': {
-            if (/exec format error/i.test(log)) {
-                return { code: 'SMOKE_EXEC_FORMAT' };
-            }
-            const isKilled = /exit code (137|143)\b/.test(message);
-            const probe = events.findLast(({ reason, message: said = '' }) => (reason === 'Killing' && /probe/.test(said)) ||
-                (isKilled && reason === 'Unhealthy' && /^(Liveness|Startup) probe/.test(said)));
-            return probe === undefined ? { code } : { code: 'SMOKE_PROBE', cause: `the kubelet ended it: ${probe.message}` };
-        }
-        case 'SMOKE_REJECTED':
-            return { code, hint: REJECTIONS.find(([reason]) => reason.test(message))?.[1] };
-        case 'SMOKE_DELETED': {
-            const unready = unreadyNode(object);
-            return unready === undefined ? { code } : { code: 'SMOKE_NODE_NOT_READY', cause: unready };
-        }
-        default:
-            return { code };
-    }
-}
-function nearMisses(reference, held) {
-    const wanted = parts(reference);
-    const others = held.filter(name => name !== reference).map(name => ({ name, parts: parts(name) }));
-    if (wanted === undefined) {
-        return [];
-    }
-    const renamed = others.filter(({ parts: has }) => has?.base === wanted.base && has.tag === wanted.tag);
-    const retagged = others.filter(({ parts: has }) => has?.path === wanted.path && has.tag !== wanted.tag);
-    return [...renamed, ...retagged].map(({ name }) => name);
-}
-function parts(name) {
-    try {
-        const { registry, repository, tag = 'latest' } = reference_parseReference(normalise(name));
-        return { path: `${registry}/${repository}`, base: repository.slice(repository.lastIndexOf('/') + 1), tag };
+            .filter(line => line !== '')
+            .map(line => line.split(':'));
     }
     catch {
-        return undefined;
+        return [];
     }
 }
 
-;// CONCATENATED MODULE: ./lib/smoke/held.js
+;// CONCATENATED MODULE: ./lib/process.js
 
 
-const LIST = `
-section names
-if [ -n "$CTR" ]; then
-  as_root $CTR --address "$SOCKET" --namespace k8s.io images ls -q 2>/dev/null
-elif [ -n "$DOCKER" ]; then
-  as_root $DOCKER image ls --format '{{.Repository}}:{{.Tag}}' 2>/dev/null
-elif [ -n "$CRICTL" ]; then
-  as_root $CRICTL --timeout 5s --runtime-endpoint "unix://$SOCKET" --image-endpoint "unix://$SOCKET" images -o json 2>/dev/null |
-    tr ',[]' '\\n\\n\\n' | sed -n 's/^[^"]*"\\([^"]*[:@][^"]*\\)" *$/\\1/p'
-fi
-`;
-async function namesOnNode(connection, { tools, criSocket }, signal) {
-    const command = (name) => tools[name]?.join(' ') ?? '';
-    const variables = {
-        CRICTL: command('crictl'),
-        CTR: command('ctr'),
-        DOCKER: command('docker'),
-        SOCKET: criSocket,
-    };
-    const sections = await runScript(connection, { body: LIST, variables }, signal);
-    return (sections.get('names') ?? '')
-        .split('\n')
-        .filter(name => /[^:@]+[:@]/.test(name) && !name.startsWith('sha256:') && !name.startsWith(STAGE_PREFIX));
+
+const PROCESS = String.raw `[0-9a-f]{16}-\d+-\d+`;
+function thisProcess() {
+    return `${machineId()}-${process.pid}-${startOf(process.pid)}`;
 }
-
-;// CONCATENATED MODULE: ./lib/smoke/pod.js
-const RUN_LABEL = 'kube-sideload/run';
-const CONTAINER = 'smoke';
-function smokePodManifest(pod) {
-    const { name, nodeName, runId, deadlineSeconds, template } = pod;
-    const own = { 'app.kubernetes.io/managed-by': 'kube-sideload', [RUN_LABEL]: runId };
-    return {
-        apiVersion: 'v1',
-        kind: 'Pod',
-        metadata: {
-            name,
-            labels: { ...template?.labels, ...own },
-            ...(template === undefined ? {} : { annotations: template.annotations }),
-        },
-        spec: {
-            ...(template === undefined ? ownSpec(pod) : specOf(template)),
-            nodeName,
-            restartPolicy: 'Never',
-            terminationGracePeriodSeconds: 1,
-            activeDeadlineSeconds: deadlineSeconds,
-        },
-    };
+function hasEnded(name) {
+    const [machine, pid, started] = name.split('-');
+    return machine === machineId() ? startOf(Number(pid)) !== started : undefined;
 }
-function ownSpec({ image, command, security, resources }) {
-    return {
-        automountServiceAccountToken: false,
-        enableServiceLinks: false,
-        dnsPolicy: 'Default',
-        tolerations: [{ operator: 'Exists' }],
-        containers: [
-            {
-                name: CONTAINER,
-                image,
-                imagePullPolicy: 'Never',
-                ...(command.length > 0 ? { command } : {}),
-                resources: Object.fromEntries(Object.entries(resources).filter(([, values]) => Object.keys(values).length > 0)),
-                ...(security.level === 'restricted' ? { securityContext: restricted(security.runAsUser) } : {}),
-            },
-        ],
-    };
+function machineId() {
+    const namespace = orEmpty(() => (0,external_node_fs_.readlinkSync)('/proc/self/ns/pid'));
+    const parts = [(0,external_node_os_.hostname)(), orEmpty(() => (0,external_node_fs_.readFileSync)('/proc/sys/kernel/random/boot_id', 'utf8')), namespace];
+    return (0,external_node_crypto_namespaceObject.createHash)('sha256').update(parts.join('\0')).digest('hex').slice(0, 16);
 }
-function restricted(runAsUser) {
-    return {
-        runAsNonRoot: true,
-        ...(runAsUser === undefined ? {} : { runAsUser }),
-        allowPrivilegeEscalation: false,
-        capabilities: { drop: ['ALL'] },
-        seccompProfile: { type: 'RuntimeDefault' },
-    };
-}
-function specOf({ spec }) {
-    const unpulled = (containers) => Array.isArray(containers) ? containers.map(container => ({ ...container, imagePullPolicy: 'Never' })) : [];
-    const { schedulerName: _scheduler, initContainers, containers, ...rest } = spec;
-    return {
-        ...rest,
-        ...(initContainers === undefined ? {} : { initContainers: unpulled(initContainers) }),
-        containers: unpulled(containers),
-    };
-}
-
-;// CONCATENATED MODULE: ./lib/smoke/cri.js
-
-
-
-
-
-
-const cri_CLEAN_UP_MS = 60_000;
-const MARGIN_MS = 60_000;
-const WORD = 'by the runtime’s word, no kubelet was asked';
-const FUNCTIONS = `
-cri() { as_root $CRICTL --timeout 30s --runtime-endpoint "unix://$SOCKET" --image-endpoint "unix://$SOCKET" "$@"; }
-take_away() { # take_away LABEL: the sandboxes that have it; a kubelet that is at it too makes a removal fail
-  for container in $(cri ps -q --label "$1" 2>/dev/null); do
-    cri stop --timeout 1 "$container" >/dev/null 2>&1 # CRI-O waits for half a minute otherwise
-  done
-  for attempt in 1 2 3 4 5 6 7 8 9 10; do
-    left=$(cri pods -q --label "$1" 2>/dev/null) && [ -z "$left" ] && return
-    for pod in $left; do
-      cri stopp "$pod" >/dev/null 2>&1
-      cri rmp -f "$pod" >/dev/null 2>&1
-    done
-    sleep 0.2
-  done
-  left=$(cri pods -q --label "$1")
-}
-`;
-const SMOKE = `${FUNCTIONS}
-now() { read -r up rest </proc/uptime; printf '%s' "\${up%.*}\${up#*.}"; }
-state_of() { sed -n "s/.*\\"state\\": *\\"\\($1_[A-Z]*\\)\\".*/\\1/p" | head -n 1; }
-is_ready() { [ "$(cri inspectp -o json "$pod" 2>/dev/null | state_of SANDBOX)" = SANDBOX_READY ]; }
-stays_ready() { # for a second: a sandbox that is being killed is ready for a while yet
-  looks=0
-  while is_ready; do looks=$((looks + 1)); [ $looks -lt 6 ] || return 0; sleep 0.2; done
-  return 1
-}
-is_final() { # is_final SAID: of the image or the program, and not of a sandbox that is being killed
-  case $1 in
-  *exec:* | *'exec format'* | *'executable file'*) return 0 ;;
-  *'no such image'* | *'image not known'* | *image*'not found'* | *'not present locally'*) return 0 ;;
-  esac
-  again && stays_ready
-}
-again() { refusals=$((refusals + 1)); [ $refusals -gt 2 ]; } # what is said once or twice may be the kubelet's doing
-tell() { section outcome; printf '%s' "$1"; }
-directory=/var/log/$NAME # below pods/ there, a kubelet takes away what it does not know
-left=
-clean() {
-  trap - EXIT; trap '' HUP INT TERM PIPE
-  take_away "kube-sideload/pod=$NAME"
-  as_root rm -rf "$directory"
-  section left; printf '%s' "$left"
-}
-trap clean EXIT; trap 'exit 1' HUP INT TERM PIPE
-as_root mkdir -p "$directory"
-printf '%s' "$CONTAINER_CONFIG" | as_root tee "$directory/container.json" >/dev/null
-no_pull=
-case $(cri create --help 2>&1) in *--no-pull*) no_pull=--no-pull ;; esac
-begun=$(now) settle=200 attempt=0 quiet=0 refusals=0
-while :; do
-  attempt=$((attempt + 1)) running= last= status= container=
-  printf '%s' "$POD_CONFIG" | sed "s/@ATTEMPT@/$attempt/" | as_root tee "$directory/pod.json" >/dev/null
-  said=$(cri runp "$directory/pod.json" 2>&1) || { again || continue; tell sandbox; section said; printf '%s' "$said"; break; }
-  pod=$(printf '%s\\n' "$said" | tail -n 1)
-  if ! said=$(cri create $no_pull "$pod" "$directory/container.json" "$directory/pod.json" 2>&1); then
-    if is_final "$said"; then tell create; section said; printf '%s' "$said"; break; fi
-  else
-    container=$(printf '%s\\n' "$said" | tail -n 1)
-    if ! said=$(cri start "$container" 2>&1); then
-      if is_final "$said"; then tell start; section said; printf '%s' "$said"; break; fi
-      container=
-    fi
-    while [ -n "$container" ]; do
-      echo # to a runner that has gone, it ends this script
-      status=$(cri inspect -o json "$container" 2>/dev/null)
-      state=$(printf '%s\\n' "$status" | state_of CONTAINER)
-      now=$(now)
-      [ -z "$state" ] || seen=$status
-      case $state in
-      CONTAINER_RUNNING)
-        last=$now running=\${running:-$now}
-        if [ "$EXPECT" != completed ] && [ $((now - running)) -ge $settle ]; then tell running; break 2; fi ;;
-      CONTAINER_EXITED)
-        code=$(printf '%s\\n' "$status" | sed -n 's/.*"exitCode": *\\([0-9]*\\).*/\\1/p' | head -n 1)
-        case $code in 0|137|143) ;; *) tell exited; break 2 ;; esac
-        case $status in *OOMKilled*) tell exited; break 2 ;; esac
-        if [ "$now" -lt $quiet ]; then tell exited; break 2; fi
-        if stays_ready; then tell exited; break 2; fi
-        # Whoever does not heed the first signal is killed a second later.
-        quiet=$(($(now) + 100)); [ "$code" != 137 ] || quiet=$(($(now) + 50))
-        break ;;
-      '') break ;;
-      esac
-      if [ $((now - begun)) -ge "$LIMIT" ]; then tell timeout; break 2; fi
-      sleep 0.2
-    done
-    if [ "$EXPECT" != completed ] && [ -n "$running" ] && [ $((last - running)) -ge 100 ]; then tell running; break; fi
-  fi
-  settle=100
-  if [ $attempt -ge 8 ] || [ $(($(now) - begun)) -ge "$LIMIT" ]; then tell taken; section said; printf '%s' "$said"; break; fi
-done
-section attempts; printf '%s' "$attempt"
-section status; printf '%s' "$seen"
-section log; [ -z "$container" ] || cri logs --tail 20 "$container" 2>&1
-trap - EXIT
-clean
-`;
-const REMOVE = `${FUNCTIONS}
-left=
-take_away "$LABEL"
-as_root find /var/log -maxdepth 1 -name "$NAME-*" -exec rm -rf {} +
-section left; printf '%s' "$left"
-`;
-async function runByCri(connection, facts, targets, options) {
-    assertCrictl(facts);
+function startOf(pid) {
+    const text = orEmpty(() => (0,external_node_fs_.readFileSync)(`/proc/${pid}/stat`, 'utf8'));
+    if (text !== '')
+        return text.slice(text.lastIndexOf(')') + 2).split(' ')[19];
     try {
-        for (const [index, target] of targets.entries()) {
-            options.onResult(await runOne(connection, facts, target, index, options));
-        }
+        process.kill(pid, 0);
+        return '0';
     }
-    catch (thrown) {
-        await cri_removeByCri(connection, facts, options.runId, AbortSignal.timeout(cri_CLEAN_UP_MS)).catch(() => { });
-        throw thrown;
+    catch (error) {
+        return error.code === 'EPERM' ? '0' : undefined;
     }
 }
-function assertCrictl({ tools }) {
-    if (tools.crictl === undefined) {
-        throw new errors/* SideloadError */.wR('CRICTL_NOT_FOUND', '`smoke: cri` starts images with crictl, and the node has none');
-    }
-}
-async function cri_removeByCri(connection, facts, runId, signal) {
-    if (facts.tools.crictl !== undefined) {
-        const variables = { ...place(facts), LABEL: `${RUN_LABEL}=${runId}`, NAME: podName(runId) };
-        assertGone(await runScript(connection, { body: REMOVE, variables }, signal));
-    }
-}
-async function runOne(connection, facts, target, index, options) {
-    const startedAt = Date.now();
-    const signal = AbortSignal.any([options.signal, AbortSignal.timeout(options.timeoutMs + MARGIN_MS)]);
-    const sections = await runScript(connection, smokeScript(facts, target, index, options), signal);
-    assertGone(sections);
-    const verdict = judgeCri(sections, target.imageId, options.expect);
-    const isAboutName = verdict.state === 'failed' && verdict.code === 'SMOKE_IMAGE_NEVER_PULL';
-    const error = verdict.state === 'failed'
-        ? diagnose(verdict, {
-            node: target.node,
-            reference: target.reference,
-            pod: undefined,
-            events: [],
-            log: (sections.get('outcome') === 'exited' && sections.get('log')) || '',
-            object: undefined,
-            held: isAboutName ? await namesOnNode(connection, facts, signal).catch(() => []) : [],
-        })
-        : undefined;
-    return { target, error, message: verdict.message, durationMs: Date.now() - startedAt };
-}
-function assertGone(sections) {
-    const left = sections.get('left') ?? '';
-    if (left !== '') {
-        throw new errors/* SideloadError */.wR('REMOTE_COMMAND_FAILED', `crictl cannot remove the sandbox ${left}`, {
-            hint: `Remove it on the node: \`crictl stopp ${left}; crictl rmp ${left}\`.`,
-        });
-    }
-}
-function smokeScript(facts, { reference }, index, { runId, timeoutMs, command, expect }) {
-    const name = `${podName(runId)}-${index}`;
-    const labels = { 'app.kubernetes.io/managed-by': 'kube-sideload', [RUN_LABEL]: runId, 'kube-sideload/pod': name };
-    const pod = {
-        metadata: { name, namespace: 'kube-sideload', uid: `${name}-@ATTEMPT@`, attempt: 0 },
-        labels,
-        log_directory: `/var/log/${name}`,
-        linux: { security_context: { namespace_options: { network: 0, pid: 1, ipc: 0 } } },
-    };
-    const container = {
-        metadata: { name: CONTAINER, attempt: 0 },
-        image: { image: reference },
-        ...(command.length > 0 ? { command } : {}),
-        labels,
-        log_path: 'smoke.log',
-        linux: { security_context: { namespace_options: { network: 0, pid: 1, ipc: 0 } } },
-    };
-    return {
-        body: SMOKE,
-        variables: {
-            ...place(facts),
-            NAME: name,
-            POD_CONFIG: JSON.stringify(pod),
-            CONTAINER_CONFIG: JSON.stringify(container),
-            EXPECT: expect,
-            LIMIT: String(Math.ceil(timeoutMs / 10)),
-        },
-    };
-}
-function judgeCri(sections, imageId, expect) {
-    const said = clean(sections.get('said') ?? '');
-    const outcome = sections.get('outcome') ?? '';
-    if (outcome === 'sandbox') {
-        return fail(sandboxCode(said), `RunPodSandbox: ${said}`);
-    }
-    if (outcome === 'create' || outcome === 'start') {
-        const isMissing = outcome === 'create' && /no such image|image not known|image .*not found|not present locally/i.test(said);
-        const call = outcome === 'create' ? 'CreateContainer' : 'StartContainer';
-        return fail(isMissing ? 'SMOKE_IMAGE_NEVER_PULL' : startCode(said), `${call}: ${said}`);
-    }
-    const { imageRef, exitCode, reason, message } = statusOf(sections.get('status') ?? '');
-    const id = /^(?:docker:\/\/)?(?:sha256:)?([0-9a-f]{64})$/.exec(imageRef)?.[1];
-    if (id !== undefined && `sha256:${id}` !== imageId) {
-        return fail('SMOKE_OTHER_IMAGE', `the runtime started image sha256:${id}, CI built ${imageId}`);
-    }
-    if (outcome === 'running' && expect !== 'completed') {
-        return { state: 'passed', message: `Running, ${WORD}` };
-    }
-    if (outcome === 'exited' && exitCode === 0) {
-        return expect === 'running'
-            ? fail('SMOKE_ENDED', 'ended with exit code 0, and `smoke-expect: running` wants it to go on')
-            : { state: 'passed', message: `Completed with exit code 0, ${WORD}` };
-    }
-    if (outcome === 'exited' && (reason === 'StartError' || reason === 'ContainerCannotRun')) {
-        return fail(startCode(message ?? ''), verdict_join(reason, message));
-    }
-    if (outcome === 'exited') {
-        return reason === 'OOMKilled'
-            ? fail('SMOKE_OOM', verdict_join(reason, message))
-            : fail('SMOKE_CRASHED', `exit code ${exitCode ?? 'unknown'} (${verdict_join(reason, message)})`);
-    }
-    if (outcome === 'taken') {
-        const often = `${sections.get('attempts') ?? 'several'} times`;
-        return {
-            ...fail('SMOKE_TIMEOUT', `the sandbox was taken away ${often} before the container could be judged; crictl said at last: ${said}`),
-            hint: 'A kubelet kills within two seconds what it has not started itself: use `smoke: pod` on nodes of a cluster that can be reached, or `smoke-expect: started`.',
-        };
-    }
-    return fail('SMOKE_TIMEOUT', outcome === 'timeout' || outcome === 'running'
-        ? 'last seen: Running'
-        : `crictl said nothing that can be judged: ${said}`);
-}
-function statusOf(json) {
-    const { status = {} } = (json === '' ? {} : JSON.parse(json));
-    const text = (value) => (typeof value === 'string' && value !== '' ? value : undefined);
-    return {
-        imageRef: text(status.imageRef) ?? '',
-        exitCode: typeof status.exitCode === 'number' ? status.exitCode : undefined,
-        reason: text(status.reason),
-        message: text(status.message),
-    };
-}
-function clean(said) {
-    const fatal = /level=fatal msg="((?:[^"\\]|\\.)*)"/.exec(said)?.[1];
-    return ((fatal ?? said).replaceAll('\\n', ' ').replaceAll('\\"', '"').replaceAll(/\s+/g, ' ').trim() ||
-        errors/* ERRORS */.Sr.SMOKE_START.title);
-}
-function place({ tools, criSocket }) {
-    return { CRICTL: tools.crictl?.join(' ') ?? '', SOCKET: criSocket };
-}
-function podName(runId) {
-    return `kube-sideload-${runId}`;
-}
-
-;// CONCATENATED MODULE: ./lib/runtime/pin.js
-const FIRST_PATCHES = { '1.6': 25, '1.7': 10 };
-function pinFault({ runtime: { name, version }, privilege, }) {
-    if (name === 'docker') {
-        return 'cri-dockerd has no pinning';
-    }
-    if (privilege === 'user') {
-        return 'the user may load images there, and pin none';
-    }
-    const [, line = '', patch = ''] = /^v?(\d+\.\d+)\.(\d+)/.exec(version) ?? [];
-    const first = name === 'containerd' ? FIRST_PATCHES[line] : undefined;
-    return first !== undefined && Number(patch) < first
-        ? `containerd ${version} has no pinning, which came with ${line}.${first}`
-        : undefined;
-}
-
-;// CONCATENATED MODULE: ./lib/privileges.js
-
-
-
-
-
-
-const privileges_CRI = '--runtime-endpoint unix://{socket} --image-endpoint unix://{socket}';
-const privileges_CTR = '--address {socket} --namespace k8s.io';
-const FIRST = [
-    { purpose: 'see that sudo lets the user pass', commands: [['true', '']] },
-    {
-        purpose: 'find the runtime',
-        commands: [
-            ['test', '-S {any-socket}'],
-            ['test', '-f {kubelet-settings}'],
-            ['cat', '{kubelet-settings}'],
-            ['cat', '{kubelet-config}'],
-            ['ls', '{kubelet-drop-ins}'],
-            ['cat', '{kubelet-drop-in}'],
-        ],
-    },
-    {
-        purpose: 'ask the CRI what it is, and what it holds',
-        commands: [
-            ['crictl', `--timeout 5s ${privileges_CRI} version`],
-            ['crictl', `--timeout 5s ${privileges_CRI} imagefsinfo`],
-            ['crictl', `${privileges_CRI} inspecti -o json {reference}`],
-        ],
-    },
-];
-const LAST = [
-    {
-        purpose: 'ask about the image of sandboxes',
-        commands: [
-            ['crictl', `--timeout 5s ${privileges_CRI} info`],
-            ['crictl', `--timeout 5s ${privileges_CRI} inspecti -q {reference}`],
-            ['cat', '{containerd-config}'],
-        ],
-        without: 'a missing pause image is not noticed before pods fail',
-    },
-    {
-        purpose: 'see how much room there is for images',
-        commands: [['df', '-Pk {image-root}']],
-        without: 'the room is that of the nearest directory that the user may see',
-    },
-    {
-        purpose: 'lock references while they move',
-        commands: [
-            ['mkdir', '-p -m 755 /run/kube-sideload'],
-            ['ln', '-sT {lock-text} {lock}'],
-            ['ln', '-sT {lock-text} {next-lock}'],
-            ['mv', '-f {next-lock} {lock}'],
-            ['rm', '-f {next-lock}'],
-            ['rm', '-f {lock} {next-lock}'],
-        ],
-        without: 'another job may move the same references meanwhile, or pin images',
-    },
-    {
-        purpose: 'write down which images are ours',
-        commands: [
-            ['mkdir', '-p /var/lib/kube-sideload'],
-            ['tee', '/var/lib/kube-sideload/images.new'],
-            ['mv', '-f /var/lib/kube-sideload/images.new /var/lib/kube-sideload/images'],
-        ],
-        without: 'nothing that the run brings will ever be removed by `keep` or `mode: prune`',
-    },
-    {
-        purpose: 'see which images containers were made from',
-        commands: [['crictl', '--timeout 20s --runtime-endpoint unix://{socket} ps -a -o json']],
-        isFor: 'keep',
-    },
-];
-const RIGHTS = {
-    containerd: [
-        ...FIRST,
-        {
-            purpose: 'ask containerd about names, manifests and configs',
-            commands: [
-                ['ctr', '--connect-timeout 5s --timeout 5s --address {socket} version'],
-                ['ctr', `${privileges_CTR} images ls -q`],
-                ['ctr', `${privileges_CTR} images ls name=={reference}`],
-                ['ctr', `${privileges_CTR} images ls -q name=={reference}`],
-                ['ctr', `${privileges_CTR} images check --snapshotter {snapshotter} name=={reference}`],
-                ['ctr', `${privileges_CTR} content get {digest}`],
-            ],
-        },
-        {
-            purpose: 'bring an image under a name of the run',
-            commands: [['ctr', `${privileges_CTR} images import --base-name {stage-name} --platform {platform} {unpack-flags}-`]],
-        },
-        { purpose: 'move a name', commands: [['ctr', `${privileges_CTR} images tag --force {reference} {reference}`]] },
-        { purpose: 'take a name away', commands: [['ctr', `${privileges_CTR} images rm {reference}`]] },
-        {
-            purpose: 'see which layers are there',
-            commands: [
-                ['ctr', `${privileges_CTR} content ls`],
-                ['ctr', `${privileges_CTR} snapshots --snapshotter {snapshotter} ls`],
-            ],
-            without: 'all layers are sent, also those that the node has',
-        },
-        {
-            purpose: 'look into layers that others have brought',
-            commands: [
-                ['test', '-f {blob}'],
-                ['cat', '{blob}'],
-            ],
-            without: 'containerd reads them out, which takes longer',
-        },
-        {
-            purpose: 'find the lease of an import, and delete it when the import could not',
-            commands: [
-                ['ctr', `${privileges_CTR} leases ls`],
-                ['ctr', `${privileges_CTR} leases delete {lease}`],
-                ['mkdir', '-p /var/lib/kube-sideload'],
-                ['ln', '-sT {run}.{process} /var/lib/kube-sideload/lease-{lease}'],
-                ['rm', '-f /var/lib/kube-sideload/lease-{lease}'],
-            ],
-            without: 'what has arrived of an image stays for a day when the runtime or the node dies meanwhile',
-        },
-        {
-            purpose: 'end an import that does not end with its input',
-            commands: [['pkill', `-{signal} -u 0 --ns 1 --nslist pid,user -f ${OURS_BY_SUDO}[k]ube-sideload.invalid/{run}`]],
-            without: 'one that hangs may leave its stage name on the node, until a run five days later',
-        },
-        ...LAST,
-        {
-            purpose: 'see which images containers of containerd were made from, and whether a name was the last one',
-            commands: [
-                ['ctr', `${privileges_CTR} containers ls`],
-                ['ctr', `${privileges_CTR} images ls -q target.digest=={digest}`],
-            ],
-            isFor: 'keep',
-        },
-        {
-            purpose: 'pin images, and let go of them',
-            commands: [
-                ['ctr', `${privileges_CTR} images ls -q name=={reference},labels."{pin-label}"`],
-                ['ctr', `${privileges_CTR} images ls -q labels."kube-sideload.pinned-by"=={run}`],
-                ['ctr', `${privileges_CTR} images label {reference} {pin-labels}`],
-            ],
-            isFor: 'pin',
-        },
-    ],
-    'cri-o': [
-        ...FIRST,
-        { purpose: 'list the names that there are', commands: [['crictl', `--timeout 5s ${privileges_CRI} images -o json`]] },
-        {
-            purpose: 'read the config of an image',
-            commands: [['skopeo', 'inspect --config containers-storage:{reference}']],
-            clients: ['skopeo and podman', 'skopeo'],
-        },
-        {
-            purpose: 'bring an image under a name of the run',
-            commands: [['skopeo', '--tmpdir {unpacked} copy --quiet oci:{unpacked}/oci containers-storage:{stage}']],
-            clients: ['skopeo and podman', 'skopeo'],
-        },
-        {
-            purpose: 'read the config of an image',
-            commands: [
-                [
-                    'podman',
-                    'image inspect --format {"os":"{{.Os}}","architecture":"{{.Architecture}}","id":"{{.Id}}"} {reference}',
-                ],
-            ],
-            clients: ['podman'],
-        },
-        {
-            purpose: 'bring an image, which gets a name of the run next',
-            commands: [['env', 'TMPDIR={unpacked} {podman} pull --quiet oci:{unpacked}/oci']],
-            clients: ['podman'],
-        },
-        {
-            purpose: 'move a name, and take it away',
-            commands: [
-                ['podman', 'image exists {reference}'],
-                ['podman', 'tag {reference} {reference}'],
-                ['podman', 'image rm {reference}'],
-            ],
-            clients: ['skopeo and podman', 'podman'],
-        },
-        {
-            purpose: 'move a name, and take it away',
-            commands: [
-                ['crictl', '--image-endpoint unix://{socket} inspecti {reference}'],
-                ['skopeo', 'copy --quiet containers-storage:{reference} containers-storage:{reference}'],
-                ['crictl', '--image-endpoint unix://{socket} rmi {reference}'],
-            ],
-            clients: ['skopeo'],
-        },
-        {
-            purpose: 'take away the last name of an image that a container was made from',
-            commands: [['podman', 'untag {reference} {reference}']],
-            without: 'after a failed job such a name stays',
-            clients: ['skopeo and podman', 'podman'],
-        },
-        {
-            purpose: 'see which layers are there',
-            commands: [['cat', '{layers}']],
-            without: 'all layers are sent, also those that the node has',
-        },
-        {
-            purpose: 'remove what a killed skopeo or podman has left below /var/tmp',
-            commands: [['rm', '-rf {unpacked}']],
-            without: 'it stays there',
-        },
-        ...LAST,
-        {
-            purpose: 'see which images containers of podman were made from',
-            commands: [['podman', 'ps --all --external --no-trunc --format {{.ImageID}} {{.Image}}']],
-            isFor: 'keep',
-            clients: ['skopeo and podman', 'podman'],
-        },
-        {
-            purpose: 'see which images others have pinned',
-            commands: [
-                ['ls', '/etc/crio/crio.conf.d'],
-                ['cat', '/etc/crio/{crio-config}'],
-            ],
-            isFor: 'pin',
-        },
-        {
-            purpose: 'pin images, and let go of them',
-            commands: [
-                ['mkdir', '-p /etc/crio/crio.conf.d'],
-                ['find', '/ -maxdepth 0 -fprintf /etc/crio/.kube-sideload {pin-file}'],
-                ['mv', '-f /etc/crio/.kube-sideload /etc/crio/crio.conf.d/99-kube-sideload.conf'],
-                ['rm', '-f /etc/crio/crio.conf.d/99-kube-sideload.conf'],
-                ['pkill', '-HUP -x crio'],
-            ],
-            isFor: 'pin',
-        },
-    ],
-    docker: [
-        ...FIRST,
-        {
-            purpose: 'ask Docker about itself, images and names',
-            commands: [
-                ['docker', 'version'],
-                ['docker', 'info --format {{.DockerRootDir}}'],
-                ['docker', 'image ls --format {{.Repository}}:{{.Tag}}'],
-                ['docker', 'image inspect {reference}'],
-            ],
-        },
-        { purpose: 'bring an image', commands: [['docker', 'load --quiet']] },
-        { purpose: 'move a name', commands: [['docker', 'image tag {reference} {reference}']] },
-        { purpose: 'take a name away', commands: [['docker', 'image rm {reference}']] },
-        {
-            purpose: 'take away the last name of an image that a container was made from',
-            commands: [['docker', 'image rm --force {reference}']],
-            without: 'after a failed job such a name stays',
-        },
-        {
-            purpose: 'see which layers are there',
-            commands: [
-                ['docker', 'info --format {{json .DriverStatus}}'],
-                ['docker', 'image ls --all --quiet --no-trunc'],
-                ['docker', 'image inspect --format {{json .RootFS.Layers}} {digests}'],
-            ],
-            without: 'all layers are sent, also those that the node has',
-        },
-        ...LAST,
-        {
-            purpose: 'see which images containers of Docker were made from',
-            commands: [['docker', 'ps --all --no-trunc --format {{.Image}}']],
-            isFor: 'keep',
-        },
-    ],
-};
-const SMOKE_RIGHTS = [
-    { resource: 'pods', verbs: ['create', 'list', 'watch', 'delete'] },
-    { resource: 'pods/log', verbs: ['get'], without: 'an error of a pod comes without its log' },
-    { resource: 'events', verbs: ['list'], without: 'an error of a pod comes without its events' },
-];
-const NODE_RIGHTS = [
-    {
-        resource: 'nodes',
-        verbs: ['list'],
-        without: 'whether the list has every node that could run it is not checked, and `nodes-from-cluster` is not possible',
-    },
-    { resource: 'nodes', verbs: ['get'], without: 'an error of a pod comes without the state of its node' },
-];
-const PODMAN_LOAD = [
-    `/usr/bin/podman load --quiet --input ${UNPACKED}*`,
-    '/usr/bin/podman image inspect *',
-];
-function askedRights(facts, extras) {
-    const { runtime, tools, criSocket, imageRoot, platform, snapshotter = 'overlayfs' } = facts;
-    const clients = [tools.skopeo && 'skopeo', tools.podman && 'podman'].filter(one => one !== undefined).join(' and ');
-    const zeros = '0'.repeat(64);
-    const wanted = { ...extras, pin: extras.pin && pinFault(facts) === undefined };
-    const lock = `/run/kube-sideload/${zeros}`;
-    const samples = {
-        '{socket}': criSocket,
-        '{any-socket}': criSocket,
-        '{image-root}': imageRoot,
-        '{blob}': `${contentOf(facts)}/blobs/sha256/${zeros}`,
-        '{layers}': layerListOf(facts),
-        '{reference}': `${STAGE_PREFIX}0:0`,
-        '{digest}': `sha256:${zeros}`,
-        '{digests}': `sha256:${zeros}`,
-        '{stage}': `${STAGE_PREFIX}0:0`,
-        '{stage-name}': `${STAGE_PREFIX}0`,
-        '{run}': '0',
-        '{platform}': `${platform.os}/${platform.architecture}`,
-        '{snapshotter}': snapshotter,
-        '{unpack-flags}': unpackFlags(facts)
-            .map(flag => `${flag} `)
-            .join(''),
-        '{signal}': 'TERM',
-        '{lease}': '0-0000',
-        '{process}': '0',
-        '{unpacked}': `${UNPACKED}0.0`,
-        '{lock}': lock,
-        '{next-lock}': `${lock}.0.0`,
-        '{lock-text}': `0:0:0:${STAGE_PREFIX}0:0`,
-        '{pin-label}': 'kube-sideload.pinned-by',
-        '{pin-labels}': 'kube-sideload.pinned-by=',
-        '{crio-config}': 'crio.conf',
-        '{pin-file}': formatOf([...PINS_HEAD, ']']),
-        '{podman}': (tools.podman ?? ['podman']).join(' '),
-    };
-    return RIGHTS[runtime.name]
-        .filter(right => right.clients === undefined || right.clients.some(one => one === clients))
-        .filter(({ isFor }) => isFor === undefined || wanted[isFor])
-        .flatMap(right => right.commands
-        .filter(([program]) => program !== 'crictl' || tools.crictl !== undefined)
-        .map(([program, args]) => [...(tools[program] ?? [program]), args].join(' ').trim())
-        .map(command => command.replaceAll(/\{[a-z-]+\}/g, word => samples[word] ?? word))
-        .filter(command => !/\{[a-z-]+\}/.test(command))
-        .map(command => ({ right, command })));
-}
-
-;// CONCATENATED MODULE: ./lib/smoke/fit.js
-
-const NOBODY = 65_534;
-const LIMITS = { cpu: '500m', memory: '128Mi' };
-function firstFit(user, { security, resources }) {
-    const isNumbered = /^0*[1-9]\d*(:|$)/.test(user);
-    const level = security === 'restricted' || (security === 'auto' && isNumbered)
-        ? { level: 'restricted', runAsUser: isNumbered ? undefined : NOBODY }
-        : { level: 'image' };
-    return { security: level, resources };
-}
-async function fitPod(kubectl, first, settings, manifestOf) {
-    const changes = [];
-    let fit = first;
-    for (;;) {
-        try {
-            const pod = await kubectl.createPod(manifestOf(fit), { dryRun: true });
-            const pulled = pod.spec?.containers?.find(({ imagePullPolicy = 'Never' }) => imagePullPolicy !== 'Never');
-            if (pulled !== undefined) {
-                throw new errors/* SideloadError */.wR('PULL_FORCED', `the pod was sent with \`imagePullPolicy: Never\`, and the API server makes it ${pulled.imagePullPolicy}`);
-            }
-            return { fit, changes };
-        }
-        catch (thrown) {
-            const { code, message } = (0,errors/* toSideloadError */.Lq)(thrown);
-            const { security, resources } = fit;
-            if (code === 'POD_SECURITY' && settings.security === 'auto' && security.level === 'image') {
-                fit = { resources, security: { level: 'restricted', runAsUser: NOBODY } };
-                changes.push(`as user ${NOBODY} under Pod Security \`restricted\`, since the namespace wants it`);
-            }
-            else if (code === 'QUOTA_EXCEEDED' && /must specify [^;]*limits\./.test(message) && !hasAny(resources.limits)) {
-                fit = { security, resources: { ...resources, limits: LIMITS } };
-                changes.push(`with limits of ${LIMITS.cpu} CPU and ${LIMITS.memory}, since a quota of the namespace wants some`);
-            }
-            else {
-                throw code === 'POD_SECURITY' && security.level === 'restricted' ? refusedEvenSo(message) : thrown;
-            }
-        }
-    }
-}
-function confinementOf({ security }, settings) {
-    if (security.level === 'image') {
-        return undefined;
-    }
-    const as = security.runAsUser === undefined ? 'without capabilities' : `as user ${security.runAsUser}`;
-    if (settings.security === 'restricted') {
-        return {
-            says: `the pod ran ${as}, under Pod Security \`restricted\`, as \`smoke-security: restricted\` wants it`,
-            hint: 'set `smoke-security: image`, and it runs as the image says',
-        };
-    }
-    return security.runAsUser === undefined
-        ? {
-            says: `the pod ran ${as}, under Pod Security \`restricted\`, as the image has a user of its own`,
-            hint: 'set `smoke-security: image`, and it has what the image asks for',
-        }
-        : {
-            says: `the pod ran ${as}, under Pod Security \`restricted\`, since the namespace wants it, and not as root`,
-            hint: 'name a `namespace` that lets it run as root, or a user by number in the image (`USER 10001`)',
-        };
-}
-function refusedEvenSo(message) {
-    const constraint = /security context constraint/.test(message)
-        ? 'let the service account of the namespace use an SCC that admits it, such as `restricted-v2`, '
-        : '';
-    return new errors/* SideloadError */.wR('POD_SECURITY', message, {
-        hint: `This was said of a \`restricted\` pod already: ${constraint}use another \`namespace\`, or give the pod that it admits with \`smoke-manifest\`.`,
-    });
-}
-function hasAny(quantities) {
-    return Object.keys(quantities).length > 0;
-}
-
-;// CONCATENATED MODULE: ./lib/smoke/refusal.js
-
-function refusal_refusal(stderr) {
-    const said = stderr
-        .split('\n')
-        .filter(line => !/^[EWI]\d{4} /.test(line))
-        .join('\n')
-        .trim();
-    const message = said === '' ? stderr : said;
-    for (const [words, code, hintOf] of REFUSALS) {
-        const match = words.exec(message);
-        if (match !== null) {
-            return new errors/* SideloadError */.wR(code, message, { hint: hintOf?.(match) });
-        }
-    }
-    return new errors/* SideloadError */.wR('CLUSTER_REFUSED', message);
-}
-function isForbidden({ code, message }) {
-    return (code === 'CLUSTER_REFUSED' && /\(Forbidden\)|\(Unauthorized\)|must be logged in|provide credentials/i.test(message));
-}
-const REFUSALS = [
-    [/namespaces? "[^"]*" not found/, 'NAMESPACE_NOT_FOUND'],
-    [/violates PodSecurity/, 'POD_SECURITY'],
-    [/unable to validate against any security context constraint/, 'POD_SECURITY', () => SCC_HINT],
-    [
-        /exceeded quota|failed quota|(minimum|maximum) (cpu|memory|[a-z-]+) usage per|limit to request ratio/,
-        'QUOTA_EXCEEDED',
-    ],
-    [
-        /failed calling webhook "([^"]+)"/,
-        'CLUSTER_UNREACHABLE',
-        match => `The webhook ${match[1]} does not answer the API server: look at the service behind it.`,
-    ],
-    [/admission webhook "[^"]+" denied|ValidatingAdmissionPolicy .* denied|denied request/, 'ADMISSION_DENIED'],
-    [
-        /error looking up service account ([^ :]+)/,
-        'ADMISSION_DENIED',
-        match => `Create the service account ${match[1]}, or use another namespace.`,
-    ],
-    [
-        /cannot (\w+) resource "([^"]+)"(?: in API group "[^"]*")?(?: in the namespace "([^"]+)")?/,
-        'CLUSTER_REFUSED',
-        match => match[3] === undefined
-            ? `Let the credentials \`${match[1]}\` ${match[2]} (a ClusterRole).`
-            : `Let the credentials \`${match[1]}\` ${match[2]} in the namespace ${match[3]}; docs/privileges/rbac.yaml has all rights that are needed.`,
-    ],
-    [/\(Unauthorized\)|must be logged in|provide credentials/i, 'CLUSTER_REFUSED'],
-    [/\(Forbidden\): pods "[^"]*" is forbidden/, 'ADMISSION_DENIED'],
-    [/\(Forbidden\)/, 'CLUSTER_REFUSED'],
-    [
-        /server localhost:8080 was refused/,
-        'KUBECONFIG_INVALID',
-        () => 'Without a kubeconfig kubectl tries localhost:8080: pass a path or the content in `kubeconfig`.',
-    ],
-    [
-        /error loading config file|error in configuration|invalid configuration|no configuration has been provided|unable to (read|load)|getting credentials|context .* does not exist|yaml:|stat .*no such file/i,
-        'KUBECONFIG_INVALID',
-    ],
-    [
-        /was refused|no route to host|http2:|stream error|closed network connection|connection reset|EOF$|i\/o timeout|timed out|deadline exceeded|no such host|unable to connect|\((ServiceUnavailable|Timeout|ServerTimeout|TooManyRequests|InternalError|BadGateway)\)|internal error|bad gateway|x509|TLS/i,
-        'CLUSTER_UNREACHABLE',
-    ],
-];
-const SCC_HINT = 'Let the service account of the namespace use an SCC that admits the pod, such as `restricted-v2`, or set `smoke-security: restricted`.';
-
-;// CONCATENATED MODULE: ./lib/smoke/follow.js
-
-
-
-const RETRY_MS = 1000;
-const MAX_REFUSALS = 5;
-async function followPods(kubectl, options) {
-    const { labelSelector, until } = options;
-    let refusals = 0;
-    while (!until.aborted) {
-        try {
-            options.onListing?.();
-            const list = await kubectl.listPods(labelSelector);
-            if (until.aborted) {
-                return;
-            }
-            for (const pod of list.items) {
-                options.onPod(pod);
-            }
-            options.onList?.(new Set(list.items.map(pod => pod.metadata.name)));
-            if (until.aborted) {
-                return;
-            }
-            const openedAt = Date.now();
-            await kubectl.watchPods(labelSelector, list.metadata.resourceVersion, event => {
-                if (until.aborted || event.type === 'BOOKMARK' || event.type === 'ERROR') {
-                    return;
-                }
-                (event.type === 'DELETED' ? options.onDeleted : options.onPod)(event.object);
-            }, until);
-            refusals = 0;
-            await pause(RETRY_MS - (Date.now() - openedAt), until);
-        }
-        catch (error) {
-            if (until.aborted) {
-                return;
-            }
-            const trouble = (0,errors/* toSideloadError */.Lq)(error);
-            refusals = isForbidden(trouble) ? refusals + 1 : 0;
-            if (refusals >= MAX_REFUSALS) {
-                throw trouble;
-            }
-            options.onTrouble?.(trouble.message);
-            await pause(RETRY_MS, until);
-        }
-    }
-}
-async function pause(milliseconds, until) {
-    if (milliseconds > 0) {
-        await (0,external_node_timers_promises_namespaceObject.setTimeout)(milliseconds, undefined, { signal: until }).catch(() => { });
-    }
-}
-
-;// CONCATENATED MODULE: ./lib/smoke/slots.js
-function slotsFor(count) {
-    let free = count;
-    const waiting = [];
-    return async (act) => {
-        if (free > 0) {
-            free--;
-        }
-        else {
-            await new Promise(resolve => waiting.push(resolve));
-        }
-        try {
-            return await act();
-        }
-        finally {
-            const next = waiting.shift();
-            if (next === undefined) {
-                free++;
-            }
-            else {
-                next();
-            }
-        }
-    };
-}
-
-;// CONCATENATED MODULE: ./lib/smoke/smoke.js
-
-
-
-
-
-
-
-
-
-
-const SETTLE_MS = 2000;
-const DELETE_MS = 15_000;
-const DELETE_RETRY_MS = 1000;
-const CREATE_RETRY_MS = 1000;
-const DEADLINE_MARGIN_SECONDS = 60;
-async function checkCluster(kubectl, targets, options, log) {
-    const { template } = options;
-    if (template !== undefined && targets.length > 0) {
-        assertUsed(template, targets.map(({ reference }) => reference));
-    }
-    const rights = targets.length > 0 ? [...SMOKE_RIGHTS, ...NODE_RIGHTS.filter(({ verbs }) => verbs[0] === 'get')] : [];
-    const asked = rights.map(async (right) => ({ ...right, missing: await kubectl.missingVerbs(right) }));
-    for (const { resource, missing, without } of await Promise.all(asked)) {
-        const faults = missing.map(verb => `cannot ${verb} resource "${resource}"`).join(', ');
-        if (missing.length > 0 && without === undefined) {
-            throw new errors/* SideloadError */.wR('CLUSTER_REFUSED', `the credentials ${faults} in the namespace of the smoke pods`, {
-                hint: `Let them ${missing.map(verb => `\`${verb}\``).join(', ')} pods there; docs/privileges/rbac.yaml has all rights that are needed.`,
-            });
-        }
-        if (missing.length > 0) {
-            log(`the credentials ${faults}: ${without}`);
-        }
-    }
-    const fits = new Map();
-    for (const target of targets) {
-        if (!fits.has(fitKey(target))) {
-            const first = firstFit(target.user, options);
-            const { fit, changes } = await fitPod(kubectl, first, options, one => manifest(target, 0, one, options));
-            for (const change of changes) {
-                log(`the smoke pods of ${target.reference} run ${change}`);
-            }
-            fits.set(fitKey(target), fit);
-        }
-    }
-    return fits;
-}
-function fitKey({ reference, user }) {
-    return `${reference} ${user}`;
-}
-async function runSmokePods(kubectl, targets, fits, options) {
+function orEmpty(read) {
     try {
-        return await judgeAll(kubectl, targets, fits, options);
+        return read();
     }
-    finally {
-        await smoke_deletePods(kubectl, options.runId);
+    catch {
+        return '';
     }
-}
-async function smoke_deletePods(kubectl, runId) {
-    const deadline = AbortSignal.timeout(DELETE_MS);
-    for (;;) {
-        try {
-            return await deleteOnce(kubectl, runId);
-        }
-        catch (thrown) {
-            if (!isTemporary(thrown) || deadline.aborted) {
-                throw thrown;
-            }
-            await (0,external_node_timers_promises_namespaceObject.setTimeout)(DELETE_RETRY_MS);
-        }
-    }
-}
-async function deleteOnce(kubectl, runId) {
-    const labelSelector = selector(runId);
-    const left = new Set((await kubectl.listPods(labelSelector)).items.map(pod => pod.metadata.name));
-    if (left.size === 0) {
-        return;
-    }
-    await Promise.all([...left].map(name => kubectl.deletePod(name, 1)));
-    const gone = new AbortController();
-    const stopWhenEmpty = () => {
-        if (left.size === 0) {
-            gone.abort();
-        }
-    };
-    await followPods(kubectl, {
-        labelSelector,
-        onPod: () => { },
-        onList: names => {
-            for (const name of left) {
-                if (!names.has(name)) {
-                    left.delete(name);
-                }
-            }
-            stopWhenEmpty();
-        },
-        onDeleted: pod => {
-            left.delete(pod.metadata.name);
-            stopWhenEmpty();
-        },
-        until: AbortSignal.any([gone.signal, AbortSignal.timeout(DELETE_MS)]),
-    });
-    await Promise.all([...left].map(name => kubectl.deletePod(name, 0)));
-}
-async function judgeAll(kubectl, targets, fits, options) {
-    const { signal, expect, template } = options;
-    const pods = targets.map((target, index) => ({
-        target,
-        index,
-        name: smoke_podName(options.runId, index),
-        startedAt: 0,
-        isCreated: false,
-        isListable: false,
-        pod: undefined,
-        verdict: { state: 'pending', message: 'nothing' },
-        settling: undefined,
-        conclusion: undefined,
-        concluded: () => { },
-    }));
-    const byName = new Map(pods.map(pod => [pod.name, pod]));
-    const conclude = (watched, verdict) => {
-        if (watched.conclusion === undefined) {
-            unsettle(watched);
-            watched.conclusion = verdict;
-            watched.concluded();
-        }
-    };
-    const look = (pod) => {
-        const watched = byName.get(pod.metadata.name);
-        if (watched === undefined || watched.conclusion !== undefined) {
-            return;
-        }
-        const { imageId, reference } = watched.target;
-        const containers = template === undefined ? [] : containersOf(template, reference);
-        const verdict = judge(pod, imageId, containers.length > 0 ? { expect, containers } : { expect });
-        watched.isCreated = true;
-        watched.pod = pod;
-        watched.verdict = verdict;
-        if (verdict.state === 'running') {
-            watched.settling ??= setTimeout(() => conclude(watched, verdict), SETTLE_MS);
-        }
-        else {
-            unsettle(watched);
-            if (verdict.state !== 'pending') {
-                conclude(watched, verdict);
-            }
-        }
-    };
-    const miss = (watched) => {
-        if (watched !== undefined) {
-            conclude(watched, fail('SMOKE_DELETED', 'the pod is gone'));
-        }
-    };
-    const report = async (watched) => {
-        const { template, security } = options;
-        const isOwn = template === undefined || containersOf(template, watched.target.reference).length === 0;
-        const fit = fits.get(fitKey(watched.target));
-        const confinement = isOwn && fit !== undefined ? confinementOf(fit, { security }) : undefined;
-        const result = await explain(kubectl, watched, options, confinement);
-        options.onResult(result);
-        return result;
-    };
-    const run = async (watched) => {
-        signal.throwIfAborted();
-        watched.startedAt = Date.now();
-        if (watched.conclusion !== undefined) {
-            return await report(watched);
-        }
-        const concluded = new Promise(resolve => {
-            watched.concluded = resolve;
-        });
-        const over = AbortSignal.any([AbortSignal.timeout(options.timeoutMs), signal]);
-        const timeout = new Promise(resolve => over.addEventListener('abort', () => resolve(), { once: true }));
-        const fit = fits.get(fitKey(watched.target)) ?? firstFit(watched.target.user, options);
-        try {
-            const pod = await create(kubectl, manifest(watched.target, watched.index, fit, options), over, options.onTrouble);
-            if (pod !== undefined) {
-                look(pod);
-            }
-        }
-        catch (thrown) {
-            const { code, message, hint } = (0,errors/* toSideloadError */.Lq)(thrown);
-            conclude(watched, { ...fail(code, message), hint });
-        }
-        await Promise.race([concluded, timeout]);
-        signal.throwIfAborted();
-        const result = await report(watched);
-        if (targets.length > options.parallel) {
-            await kubectl.deletePod(watched.name, 1).catch(() => { });
-        }
-        return result;
-    };
-    const finished = new AbortController();
-    const slots = slotsFor(options.parallel);
-    const running = Promise.allSettled(pods.map(watched => slots(() => run(watched)))).finally(() => finished.abort());
-    const following = followPods(kubectl, {
-        labelSelector: selector(options.runId),
-        onListing: () => {
-            for (const watched of pods) {
-                watched.isListable = watched.isCreated;
-            }
-        },
-        onPod: look,
-        onList: names => {
-            for (const watched of pods.filter(({ name, isListable }) => isListable && !names.has(name))) {
-                miss(watched);
-            }
-        },
-        onDeleted: pod => miss(byName.get(pod.metadata.name)),
-        onTrouble: message => {
-            pods.forEach(unsettle);
-            options.onTrouble(message);
-        },
-        until: AbortSignal.any([finished.signal, signal]),
-    }).catch((thrown) => {
-        const { code, message, hint } = (0,errors/* toSideloadError */.Lq)(thrown);
-        for (const watched of pods) {
-            conclude(watched, { ...fail(code, message), hint });
-        }
-    });
-    const settled = await running;
-    pods.forEach(unsettle);
-    await following;
-    return settled.map(one => {
-        if (one.status === 'rejected') {
-            throw one.reason;
-        }
-        return one.value;
-    });
-}
-function unsettle(watched) {
-    clearTimeout(watched.settling);
-    watched.settling = undefined;
-}
-async function create(kubectl, pod, over, onTrouble) {
-    for (let attempt = 1;; attempt++) {
-        try {
-            return await kubectl.createPod(pod);
-        }
-        catch (thrown) {
-            const { message } = (0,errors/* toSideloadError */.Lq)(thrown);
-            if (attempt > 1 && /\(AlreadyExists\)/.test(message)) {
-                return undefined;
-            }
-            if (!isTemporary(thrown) || over.aborted) {
-                throw thrown;
-            }
-            onTrouble(message);
-            await (0,external_node_timers_promises_namespaceObject.setTimeout)(CREATE_RETRY_MS, undefined, { signal: over }).catch(() => { });
-        }
-    }
-}
-function isTemporary(thrown) {
-    return (0,errors/* toSideloadError */.Lq)(thrown).code === 'CLUSTER_UNREACHABLE';
-}
-async function explain(kubectl, watched, { heldOn }, confinement) {
-    const { target, pod, conclusion } = watched;
-    const result = (verdict, error) => ({
-        target,
-        error,
-        message: verdict.message,
-        durationMs: Date.now() - watched.startedAt,
-    });
-    if (conclusion !== undefined && conclusion.state !== 'failed') {
-        return result(conclusion);
-    }
-    const [events, object] = await Promise.all([
-        pod === undefined ? [] : kubectl.eventsOf(pod.metadata.uid).catch(() => []),
-        kubectl.getNode(target.nodeName).catch(() => undefined),
-    ]);
-    const verdict = conclusion ?? judgeTimeout(watched.verdict, { events, node: object });
-    const isAboutName = verdict.code === 'SMOKE_IMAGE_NEVER_PULL' || verdict.code === 'SMOKE_IMAGE_INSPECT';
-    const held = isAboutName ? await heldOn(target).catch(() => namesOf(object)) : [];
-    const hasRun = ['SMOKE_CRASHED', 'SMOKE_PROBE', 'SMOKE_TIMEOUT', 'SMOKE_ENDED'].includes(verdict.code);
-    const container = failedContainer(pod);
-    const log = hasRun && container !== undefined && pod !== undefined
-        ? await kubectl.logTail(pod.metadata.name, container).catch(() => '')
-        : '';
-    const evidence = { node: target.node, reference: target.reference, pod, events, log, object, held, confinement };
-    return result(verdict, diagnose(verdict, evidence));
-}
-function failedContainer(pod) {
-    const all = [...(pod?.status?.initContainerStatuses ?? []), ...(pod?.status?.containerStatuses ?? [])];
-    const failed = all.find(({ state }) => state?.terminated !== undefined && state.terminated.exitCode !== 0);
-    const begun = all.find(({ state }) => state?.running !== undefined || state?.terminated !== undefined);
-    const one = failed ?? begun;
-    return one === undefined ? undefined : (one.name ?? CONTAINER);
-}
-function namesOf(object) {
-    return object === undefined || object === 'absent'
-        ? []
-        : (object.status?.images ?? []).flatMap(({ names }) => names ?? []);
-}
-function manifest(target, index, fit, { runId, timeoutMs, command, template }) {
-    return smokePodManifest({
-        name: smoke_podName(runId, index),
-        nodeName: target.nodeName,
-        image: target.reference,
-        command,
-        runId,
-        deadlineSeconds: Math.ceil(timeoutMs / 1000) + DEADLINE_MARGIN_SECONDS,
-        template: template !== undefined && containersOf(template, target.reference).length > 0 ? template : undefined,
-        ...fit,
-    });
-}
-function smoke_podName(runId, index) {
-    return `kube-sideload-${runId}-${index}`;
-}
-function selector(runId) {
-    return `${RUN_LABEL}=${runId}`;
-}
-
-;// CONCATENATED MODULE: ./lib/gate.js
-
-
-
-
-
-
-async function smokeByKubelet(nodes, { kubectl, fits }, settings, run, host) {
-    await runSmokePods(kubectl, smokeTargets(nodes), fits, smokeOptions(nodes, settings, run, host));
-}
-async function smokeByCri(nodes, settings, run, host) {
-    const { runId, timeoutMs, command, expect, signal, onResult } = smokeOptions(nodes, settings, run, host);
-    await node_onEach(nodes, async (node) => {
-        const { connection, facts } = node_ready(node);
-        const options = { runId, timeoutMs, command, expect, signal, onResult };
-        await runByCri(connection, facts, smokeTargets([node]), options);
-    });
-}
-function smokeTargets(nodes) {
-    return nodes.flatMap(node => node.images
-        .filter(({ isSandbox }) => !isSandbox)
-        .map(({ reference, image }) => ({
-        node: node.settings.label,
-        nodeName: kubernetesName(node) ?? node.settings.label,
-        reference,
-        imageId: image.imageId,
-        user: image.user,
-    })));
-}
-function smokeOptions(nodes, settings, run, host) {
-    const nodeOf = (target) => nodes.find(({ settings: { label } }) => label === target.node);
-    return {
-        ...settings,
-        runId: run.id,
-        signal: run.signal,
-        onResult: (result) => {
-            const { target, error, message, durationMs } = result;
-            host.info(`${target.node}: ${target.reference} ${error === undefined ? '✔' : '✘'} ${message} (${(0,units/* formatDuration */.a)(durationMs)})`);
-            const node = nodeOf(target);
-            const image = node?.images.find(({ reference }) => reference === target.reference);
-            if (node === undefined || image === undefined) {
-                throw new errors/* SideloadError */.wR('INTERNAL', `a verdict on ${target.reference}, which nobody asked for`);
-            }
-            node.error ??= error;
-            node.endedAtMs = Date.now();
-            image.error ??= error;
-            image.smoke = message;
-        },
-        onTrouble: message => host.info(`the Kubernetes API does not answer, trying again: ${message}`),
-        heldOn: async (target) => {
-            const node = nodeOf(target);
-            if (node === undefined) {
-                return [];
-            }
-            const { connection, facts } = node_ready(node);
-            return await namesOnNode(connection, facts, run.signal);
-        },
-    };
-}
-
-;// CONCATENATED MODULE: ./lib/node/cluster.js
-
-const ADDRESS_TYPES = ['InternalIP', 'ExternalIP', 'InternalDNS', 'ExternalDNS', 'Hostname'];
-function nodesOfCluster(objects, entries, { user, port, given, jump, sudo }) {
-    const linux = objects.filter(object => (systemOf(object) ?? 'linux') === 'linux');
-    if (linux.length === 0) {
-        throw new errors/* SideloadError */.wR('INPUT_INVALID', 'the cluster has no Linux node that `node-selector` takes', {
-            hint: 'Compare with `kubectl get nodes --show-labels`.',
-        });
-    }
-    const used = new Set();
-    const nodes = linux.map((object) => {
-        const { name } = object.metadata;
-        const [entry, other] = entries.filter(candidate => isFor(candidate, object));
-        if (entry === undefined) {
-            return {
-                label: name,
-                host: addressOf(object),
-                port,
-                user,
-                given,
-                jump,
-                sudo,
-                kubernetesName: name,
-                criSocket: undefined,
-            };
-        }
-        if (other !== undefined) {
-            throw new errors/* SideloadError */.wR('INPUT_INVALID', `${entry.label} and ${other.label} are both for the node ${name}`, {
-                hint: 'Keep one of the two.',
-            });
-        }
-        used.add(entry);
-        return { ...entry, label: name, kubernetesName: name };
-    });
-    return { nodes, unused: entries.filter(entry => !used.has(entry)) };
-}
-function isFor({ kubernetesName, host }, { metadata, status }) {
-    if (kubernetesName !== undefined) {
-        return kubernetesName === metadata.name;
-    }
-    const address = host.toLowerCase();
-    return address === metadata.name || (status?.addresses ?? []).some(one => one.address.toLowerCase() === address);
-}
-function addressOf({ metadata, status }) {
-    const addresses = status?.addresses ?? [];
-    const best = ADDRESS_TYPES.flatMap(type => addresses.find(address => address.type === type) ?? [])[0];
-    return best?.address ?? metadata.name;
-}
-function takesPods(object, platforms) {
-    const { metadata, spec, status } = object;
-    const architecture = metadata.labels?.['kubernetes.io/arch'] || status?.nodeInfo?.architecture;
-    const system = systemOf(object);
-    return (spec?.unschedulable !== true &&
-        !(spec?.taints ?? []).some(({ effect }) => effect === 'NoSchedule' || effect === 'NoExecute') &&
-        platforms.some(platform => (!system || platform.os === system) && (!architecture || platform.architecture === architecture)));
-}
-function systemOf({ metadata, status }) {
-    return metadata.labels?.['kubernetes.io/os'] || status?.nodeInfo?.operatingSystem || undefined;
-}
-function unreadiness({ status }) {
-    const ready = status?.conditions?.find(({ type }) => type === 'Ready');
-    if (ready === undefined || ready.status === 'True') {
-        return undefined;
-    }
-    return [ready.reason, ready.message].filter(text => text !== undefined && text !== '').join(': ') || ready.status;
 }
 
 ;// CONCATENATED MODULE: external "node:child_process"
 const external_node_child_process_namespaceObject = require("node:child_process");
-;// CONCATENATED MODULE: external "node:events"
-const external_node_events_namespaceObject = require("node:events");
-;// CONCATENATED MODULE: external "node:readline"
-const external_node_readline_namespaceObject = require("node:readline");
 ;// CONCATENATED MODULE: ./lib/child-environment.js
 const OURS = /^(?:INPUT|KUBE_SIDELOAD)_/;
 function childEnvironment(changes = {}) {
     const inherited = Object.entries(process.env).filter(([name]) => !OURS.test(name));
     return { ...Object.fromEntries(inherited), ...changes };
-}
-
-;// CONCATENATED MODULE: ./lib/smoke/program.js
-
-
-
-
-
-
-
-const STDERR_CHARACTERS = 4096;
-const MAX_OUTPUT_BYTES = 256 << 20;
-async function localKubectl(program, kubeconfig) {
-    const path = await pathOf(program);
-    if (path === undefined) {
-        throw new errors/* SideloadError */.wR('KUBECTL_NOT_FOUND', `there is no program ${JSON.stringify(program)} on the runner`);
-    }
-    const global = kubeconfig === undefined ? [] : [`--kubeconfig=${kubeconfig}`];
-    return {
-        run: (args, input) => run(path, [...global, ...args], input),
-        stream: async (args, onLine, signal) => {
-            const stdio = ['ignore', 'pipe', 'pipe'];
-            const child = (0,external_node_child_process_namespaceObject.spawn)(path, [...global, ...args], { stdio, env: childEnvironment(), signal });
-            const ended = (0,external_node_events_namespaceObject.once)(child, 'close');
-            let stderr = '';
-            child.stderr.on('data', (chunk) => {
-                stderr = (stderr + chunk.toString()).slice(-STDERR_CHARACTERS);
-            });
-            const lines = (0,external_node_readline_namespaceObject.createInterface)({ input: child.stdout });
-            let broken;
-            lines.on('line', line => {
-                try {
-                    onLine(line);
-                }
-                catch (thrown) {
-                    broken ??= { thrown };
-                    child.kill();
-                }
-            });
-            const [code] = (await ended.catch(cause => {
-                throw signal.aborted ? signal.reason : cause;
-            }));
-            if (broken !== undefined) {
-                throw broken.thrown;
-            }
-            return { code: code ?? -1, stderr };
-        },
-        close: async () => { },
-    };
-}
-async function pathOf(program) {
-    const directories = (process.env.PATH ?? '').split(external_node_path_.delimiter).filter(directory => directory !== '');
-    const paths = program.includes('/') ? [program] : directories.map(directory => (0,external_node_path_.join)(directory, program));
-    for (const path of paths.map(one => (0,external_node_path_.resolve)(one))) {
-        try {
-            await (0,promises_.access)(path, promises_.constants.X_OK);
-            if ((await (0,promises_.stat)(path)).isFile())
-                return path;
-        }
-        catch {
-        }
-    }
-    return undefined;
-}
-function run(path, args, input) {
-    return new Promise((done, reject) => {
-        const options = { maxBuffer: MAX_OUTPUT_BYTES, env: childEnvironment() };
-        const child = (0,external_node_child_process_namespaceObject.execFile)(path, args, options, (error, stdout, stderr) => {
-            if (typeof error?.code === 'string')
-                reject(error);
-            else
-                done({ code: error === null ? 0 : (error.code ?? -1), stdout, stderr });
-        });
-        child.stdin?.on('error', () => { }).end(input);
-    });
-}
-
-;// CONCATENATED MODULE: ./lib/smoke/kubectl.js
-
-
-
-
-const REQUEST_TIMEOUT_SECONDS = 60;
-const MAX_REQUESTS = 6;
-async function findKubectl({ program, kubeconfig, namespace }) {
-    return kubectlWith(await localKubectl(program, kubeconfig), namespace);
-}
-function kubectlWith(program, namespace) {
-    const pods = `/api/v1/namespaces/${namespace}/pods`;
-    const slots = slotsFor(MAX_REQUESTS);
-    async function request(args, input = '') {
-        const result = await slots(() => program.run([`--request-timeout=${REQUEST_TIMEOUT_SECONDS}s`, ...args], input));
-        if (result.code !== 0) {
-            throw refusal_refusal(result.stderr.trim() || `kubectl ended with exit code ${result.code}`);
-        }
-        return result.stdout;
-    }
-    return {
-        createPod: async (pod, { dryRun = false } = {}) => parse(await request(['create', `--raw=${pods}${dryRun ? '?dryRun=All' : ''}`, '-f', '-'], JSON.stringify(pod))),
-        missingVerbs: async ({ resource: full, verbs }) => {
-            const [resource, subresource] = full.split('/');
-            const where = full === 'nodes' ? {} : { namespace };
-            const answers = await Promise.all(verbs.map(async (verb) => {
-                const spec = { resourceAttributes: { ...where, verb, resource, ...(subresource && { subresource }) } };
-                const review = { apiVersion: 'authorization.k8s.io/v1', kind: 'SelfSubjectAccessReview', spec };
-                const uri = '/apis/authorization.k8s.io/v1/selfsubjectaccessreviews';
-                return await request(['create', `--raw=${uri}`, '-f', '-'], JSON.stringify(review)).then(answer => parse(answer).status?.allowed !== false, () => true);
-            }));
-            return verbs.filter((_, index) => answers[index] === false);
-        },
-        listPods: async (labelSelector) => parse(await request(['get', `--raw=${pods}?${query({ labelSelector })}`])),
-        watchPods: async (labelSelector, resourceVersion, onEvent, signal) => {
-            const uri = `${pods}?${query({ watch: 'true', labelSelector, resourceVersion, timeoutSeconds: String(REQUEST_TIMEOUT_SECONDS) })}`;
-            const { code, stderr } = await program.stream(['get', `--raw=${uri}`], line => onEvent(parse(line)), signal);
-            if (code !== 0) {
-                throw refusal_refusal(stderr.trim() || `kubectl ended with exit code ${code}`);
-            }
-        },
-        deletePod: async (name, gracePeriodSeconds) => {
-            const body = JSON.stringify({ apiVersion: 'v1', kind: 'DeleteOptions', gracePeriodSeconds });
-            await request(['delete', `--raw=${pods}/${name}`, '-f', '-'], body).catch(error => {
-                if (!/\(NotFound\)/.test((0,errors/* messageOf */.bD)(error))) {
-                    throw error;
-                }
-            });
-        },
-        eventsOf: async (podUid) => {
-            const uri = `/api/v1/namespaces/${namespace}/events?${query({ fieldSelector: `involvedObject.uid=${podUid}` })}`;
-            return parse(await request(['get', `--raw=${uri}`])).items;
-        },
-        getNode: async (name) => {
-            try {
-                return parse(await request(['get', `--raw=/api/v1/nodes/${encodeURIComponent(name)}`]));
-            }
-            catch (error) {
-                if (/\(NotFound\)/.test((0,errors/* messageOf */.bD)(error))) {
-                    return 'absent';
-                }
-                if (/\(Forbidden\)/.test((0,errors/* messageOf */.bD)(error))) {
-                    return undefined;
-                }
-                throw error;
-            }
-        },
-        listNodes: async (labelSelector) => {
-            const selected = labelSelector === '' ? '' : `?${query({ labelSelector })}`;
-            try {
-                return parse(await request(['get', `--raw=/api/v1/nodes${selected}`])).items;
-            }
-            catch (error) {
-                if (/\(Forbidden\)/.test((0,errors/* messageOf */.bD)(error))) {
-                    throw new errors/* SideloadError */.wR('CLUSTER_REFUSED', (0,errors/* messageOf */.bD)(error), {
-                        hint: 'Let the credentials `list` nodes (a ClusterRole), or name the nodes in `nodes`.',
-                        cause: error,
-                    });
-                }
-                if (/\(BadRequest\)|unable to parse requirement/.test((0,errors/* messageOf */.bD)(error))) {
-                    throw new errors/* SideloadError */.wR('INPUT_INVALID', `\`node-selector\`: ${(0,errors/* messageOf */.bD)(error)}`, {
-                        hint: 'Write it as for `kubectl get nodes --selector`, as in `pool=ci,!node-role.kubernetes.io/control-plane`.',
-                        cause: error,
-                    });
-                }
-                throw error;
-            }
-        },
-        logTail: async (name, container) => {
-            const asked = query({ ...(container === undefined ? {} : { container }), tailLines: '20', limitBytes: '8192' });
-            return (await request(['get', `--raw=${pods}/${name}/log?${asked}`]).catch(() => '')).trim();
-        },
-        close: () => program.close(),
-    };
-}
-function query(parameters) {
-    return new URLSearchParams(parameters).toString();
-}
-function parse(json) {
-    try {
-        return JSON.parse(json);
-    }
-    catch (cause) {
-        throw new errors/* SideloadError */.wR('CLUSTER_UNREACHABLE', `the answer of the API is not JSON: ${json.slice(0, 200)}`, {
-            cause,
-        });
-    }
-}
-
-;// CONCATENATED MODULE: ./lib/smoke/remote-kubectl.js
-
-
-
-const CONTROL_PLANES = [
-    { name: 'k3s', kubeconfig: '/etc/rancher/k3s/k3s.yaml', program: 'k3s kubectl' },
-    { name: 'RKE2', kubeconfig: '/etc/rancher/rke2/rke2.yaml', program: '/var/lib/rancher/rke2/bin/kubectl' },
-    { name: 'k0s', kubeconfig: '/var/lib/k0s/pki/admin.conf', program: 'k0s kubectl' },
-    {
-        name: 'MicroK8s',
-        kubeconfig: '/var/snap/microk8s/current/credentials/client.config',
-        program: 'microk8s kubectl',
-    },
-    {
-        name: 'OpenShift',
-        kubeconfig: '/etc/kubernetes/static-pod-resources/kube-apiserver-certs/secrets/node-kubeconfigs/lb-ext.kubeconfig',
-        program: 'oc',
-    },
-    {
-        name: 'OpenShift',
-        kubeconfig: '/etc/kubernetes/static-pod-resources/kube-apiserver-certs/secrets/node-kubeconfigs/localhost.kubeconfig',
-        program: 'oc',
-    },
-    { name: 'MicroShift', kubeconfig: '/var/lib/microshift/resources/kubeadmin/kubeconfig', program: 'oc' },
-    { name: 'kubeadm', kubeconfig: '/etc/kubernetes/admin.conf', program: 'kubectl' },
-];
-const PROGRAMS = ['kubectl', 'oc', 'k3s kubectl', 'k0s kubectl', 'microk8s kubectl'];
-const FIND = `
-section as-root; printf '%s' "$AS_ROOT"
-if ! refusal=$(as_root true 2>&1); then section sudo-refused; printf '%s' "$refusal"; section end; exit 0; fi
-program_of() { # the first of the lines on standard input that is there, its program as an absolute path
-  while read -r candidate; do
-    set -- $candidate
-    [ $# -gt 0 ] && path=$(command -v "$1") || continue
-    shift
-    printf '%s' "$path\${*:+ $*}"
-    return
-  done
-}
-name= kubeconfig=$KUBECONFIG_GIVEN preferred=
-if [ -z "$kubeconfig" ]; then
-  while IFS='|' read -r row_name row_kubeconfig row_program; do
-    if as_root test -s "$row_kubeconfig"; then
-      name=$row_name kubeconfig=$row_kubeconfig preferred=$row_program
-      break
-    fi
-  done <<END
-$ROWS
-END
-elif ! as_root test -s "$kubeconfig"; then
-  kubeconfig=
-fi
-section name; printf '%s' "$name"
-section kubeconfig; printf '%s' "$kubeconfig"
-section program
-program_of <<END
-$preferred
-$PROGRAMS
-END
-`;
-const WHILE_OPEN = 'exec 3<&0; "$@" </dev/null 3<&- & child=$!; { cat <&3; kill "$child"; } >/dev/null 2>&1 & guard=$!; exec 3<&-; ' +
-    'wait "$child"; code=$?; kill "$guard" 2>/dev/null; exit "$code"';
-const remote_kubectl_MAX_OUTPUT_BYTES = 256 * 1024 * 1024;
-async function remoteKubectl(open, kubeconfig, signal) {
-    let connection = open();
-    const { target } = await connection;
-    const command = await connection
-        .then(opened => find(opened, kubeconfig, signal))
-        .catch(async (thrown) => {
-        await (await connection)?.close();
-        throw (0,errors/* toSideloadError */.Lq)(thrown, target.label);
-    });
-    async function over(act) {
-        connection ??= open();
-        const used = connection;
-        try {
-            return await act(await used);
-        }
-        catch (thrown) {
-            const { code, message } = (0,errors/* toSideloadError */.Lq)(thrown);
-            if (code !== 'SSH_LOST' && code !== 'SSH_UNREACHABLE') {
-                throw thrown;
-            }
-            if (connection === used) {
-                connection = undefined;
-            }
-            throw new errors/* SideloadError */.wR('CLUSTER_UNREACHABLE', `${target.label}: ${message}`, { cause: thrown });
-        }
-    }
-    return {
-        run: (args, input) => over(one => one.run([...command.asRoot, ...command.argv, ...args], { stdin: input, maxOutputBytes: remote_kubectl_MAX_OUTPUT_BYTES })),
-        stream: (args, onLine, watchSignal) => over(one => {
-            const lines = splitLines(onLine);
-            return one.run([...command.asRoot, 'sh', '-c', WHILE_OPEN, 'sh', ...command.argv, ...args], {
-                stdin: new external_node_stream_namespaceObject.PassThrough(),
-                onStdout: lines,
-                signal: watchSignal,
-            });
-        }),
-        close: async () => {
-            const last = connection;
-            connection = undefined;
-            await (await last?.catch(() => undefined))?.close();
-        },
-    };
-}
-async function find(connection, kubeconfig, signal) {
-    const rows = CONTROL_PLANES.map(({ name, kubeconfig: file, program }) => `${name}|${file}|${program}`).join('\n');
-    const variables = { KUBECONFIG_GIVEN: kubeconfig ?? '', ROWS: rows, PROGRAMS: PROGRAMS.join('\n') };
-    const sections = await runScript(connection, { body: FIND, variables }, signal);
-    const refused = sections.get('sudo-refused');
-    if (refused !== undefined) {
-        const words = sections.get('as-root');
-        throw new errors/* SideloadError */.wR('SUDO_REFUSED', `\`${words}\` refused: ${refused || 'without a word'}`);
-    }
-    const file = sections.get('kubeconfig') ?? '';
-    if (file === '') {
-        const looked = kubeconfig ?? `one at ${CONTROL_PLANES.map(row => row.kubeconfig).join(', ')}`;
-        throw new errors/* SideloadError */.wR('KUBECONFIG_INVALID', `${connection.target.label} has no kubeconfig: ${looked}`, {
-            hint: 'Name a control-plane node in `kubectl`, or the path of a kubeconfig there in `kubeconfig`.',
-        });
-    }
-    const program = sections.get('program') ?? '';
-    if (program === '') {
-        throw new errors/* SideloadError */.wR('KUBECTL_NOT_FOUND', `${connection.target.label} has none of ${PROGRAMS.join(', ')}`);
-    }
-    const asRoot = (sections.get('as-root') ?? '').split(' ').filter(word => word !== '');
-    return { asRoot, argv: [...program.split(' '), `--kubeconfig=${file}`] };
-}
-function splitLines(onLine) {
-    const decoder = new TextDecoder();
-    let rest = '';
-    return chunk => {
-        const lines = (rest + decoder.decode(chunk, { stream: true })).split('\n');
-        rest = lines.pop() ?? '';
-        for (const line of lines) {
-            onLine(line);
-        }
-    };
 }
 
 ;// CONCATENATED MODULE: external "node:net"
@@ -6565,6 +1286,9 @@ async function scanDirectory(path, { recursive = true, validate = null, concurre
 
 // EXTERNAL MODULE: ./node_modules/shell-escape/shell-escape.js
 var shell_escape = __nccwpck_require__(4646);
+// EXTERNAL MODULE: ./node_modules/ssh2/lib/index.js
+var lib = __nccwpck_require__(5472);
+var lib_default = /*#__PURE__*/__nccwpck_require__.n(lib);
 ;// CONCATENATED MODULE: ./node_modules/node-ssh/lib/esm/index.mjs
 
 
@@ -7354,6 +2078,7 @@ const REASONS = {
     EPIPE: 'the connection was reset',
 };
 const PHASES = {
+    agent: 'the ssh-agent on the runner has not answered',
     lookup: 'the name server has not answered',
     tcp: 'no TCP connection',
     banner: 'TCP connected, but no SSH banner came',
@@ -7375,8 +2100,13 @@ function connectError(error, attempt) {
     }
     return new errors/* SideloadError */.wR('SSH_UNREACHABLE', `${address} cannot be reached: ${unreachable(error, attempt)}`, {
         node,
+        hint: isUnknownName(error) ? NAME_HINT : undefined,
         cause: error,
     });
+}
+const NAME_HINT = 'The runner cannot resolve this name: write the node’s address before it, as in `10.0.0.12=worker-2` (`kubectl get nodes -o wide`).';
+function isUnknownName(error) {
+    return codeOf(error) === 'ENOTFOUND' || codeOf(error) === 'EAI_AGAIN';
 }
 function timeoutError(timeoutMs, { label: node, address, phase }) {
     const message = `${address} cannot be reached: ${PHASES[phase]} within ${timeoutMs / 1000} s`;
@@ -7508,7 +2238,7 @@ function drained(socket) {
 
 const KEEPALIVE_COUNT = 3;
 const CLOSE_TIMEOUT_MS = 2000;
-function session_addressOf({ host, port }) {
+function addressOf({ host, port }) {
     return host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`;
 }
 async function openSession(peer, options, via) {
@@ -7516,9 +2246,9 @@ async function openSession(peer, options, via) {
     const { label, host, port, user } = peer;
     const isJump = label === undefined;
     signal.throwIfAborted();
-    const address = `${isJump ? 'the jump host ' : ''}${session_addressOf(peer)}`;
+    const address = `${isJump ? 'the jump host ' : ''}${addressOf(peer)}`;
     let stream;
-    let phase = via === undefined && (0,external_node_net_namespaceObject.isIP)(host) === 0 ? 'lookup' : 'tcp';
+    let phase = 'agent';
     let wasAnswered = false;
     let hostKeyError;
     const auth = authenticator(user, authentication);
@@ -7549,7 +2279,8 @@ async function openSession(peer, options, via) {
         });
     };
     const logIn = async () => {
-        await agentKeys(authentication, label);
+        await Promise.race([agentKeys(authentication, label), interrupted]);
+        phase = via === undefined && (0,external_node_net_namespaceObject.isIP)(host) === 0 ? 'lookup' : 'tcp';
         if (via === undefined) {
             const socket = coalescingSocket(host, port);
             socket.on('lookup', (error) => {
@@ -7672,308 +2403,6 @@ function lossReason(error, keepaliveIntervalMs) {
     return systemReason(error) ?? reason;
 }
 
-;// CONCATENATED MODULE: ./lib/ssh/jump.js
-
-
-function jumpHosts(options) {
-    const open = new Map();
-    function share(chain, key) {
-        const last = chain.at(-1);
-        if (last === undefined)
-            throw new errors/* SideloadError */.wR('INTERNAL', 'a chain of no jump hosts');
-        const abort = new AbortController();
-        let before;
-        const session = (async () => {
-            if (chain.length > 1)
-                before = await borrow(chain.slice(0, -1), abort.signal);
-            return await openSession({ ...last, label: undefined }, { ...options, signal: abort.signal }, before?.session);
-        })();
-        const shared = {
-            users: 0,
-            session,
-            end: async () => {
-                abort.abort(new errors/* SideloadError */.wR('SSH_LOST', `The connection to the jump host ${session_addressOf(last)} was closed here`));
-                await session.then(one => one.close()).catch(() => { });
-                await before?.giveBack();
-            },
-        };
-        const forget = () => {
-            if (open.get(key) === shared)
-                open.delete(key);
-        };
-        session.then(({ ended }) => ended.addEventListener('abort', forget, { once: true })).catch(forget);
-        open.set(key, shared);
-        return shared;
-    }
-    async function borrow(chain, signal) {
-        signal.throwIfAborted();
-        const key = chain.map(host => `${host.user}@${session_addressOf(host)}`).join(',');
-        const shared = open.get(key) ?? share(chain, key);
-        shared.users += 1;
-        let isBorrowed = true;
-        const giveBack = async () => {
-            if (!isBorrowed)
-                return;
-            isBorrowed = false;
-            shared.users -= 1;
-            if (shared.users > 0)
-                return;
-            if (open.get(key) === shared)
-                open.delete(key);
-            await shared.end();
-        };
-        let onAbort = () => { };
-        const aborted = new Promise((_, reject) => {
-            onAbort = () => reject(signal.reason);
-        });
-        signal.addEventListener('abort', onAbort);
-        try {
-            return { session: await Promise.race([shared.session, aborted]), giveBack };
-        }
-        catch (error) {
-            void giveBack();
-            throw error;
-        }
-        finally {
-            signal.removeEventListener('abort', onAbort);
-        }
-    }
-    return { borrow };
-}
-
-;// CONCATENATED MODULE: external "node:stream/promises"
-const external_node_stream_promises_namespaceObject = require("node:stream/promises");
-;// CONCATENATED MODULE: ./lib/ssh/output.js
-
-const output_MAX_OUTPUT_BYTES = 16 * 1024 * 1024;
-function commandOutput(program, label, { maxOutputBytes = output_MAX_OUTPUT_BYTES, onStdout }, fail) {
-    let outputBytes = 0;
-    const keepIn = (parts) => (chunk) => {
-        outputBytes += chunk.length;
-        if (outputBytes <= maxOutputBytes)
-            parts.push(chunk);
-        else {
-            const message = `${program} printed more than ${maxOutputBytes} bytes`;
-            fail(new errors/* SideloadError */.wR('REMOTE_COMMAND_FAILED', message, { node: label }));
-        }
-    };
-    const handOver = (chunk) => {
-        try {
-            onStdout?.(chunk);
-        }
-        catch (error) {
-            fail(error);
-        }
-    };
-    const stdout = [];
-    const stderr = [];
-    return {
-        stdout: onStdout === undefined ? keepIn(stdout) : handOver,
-        stderr: keepIn(stderr),
-        texts: () => ({ stdout: Buffer.concat(stdout).toString(), stderr: Buffer.concat(stderr).toString() }),
-    };
-}
-
-;// CONCATENATED MODULE: ./lib/ssh/quote.js
-
-const BARE = /^[A-Za-z0-9_@+:,./-][A-Za-z0-9_@%+=:,./-]*$/;
-function commandLine(argv) {
-    if (argv.length === 0)
-        throw new errors/* SideloadError */.wR('INPUT_INVALID', 'A remote command needs at least a program');
-    return argv.map((argument, index) => quoted(argument, index === 0)).join(' ');
-}
-function quoted(argument, isProgram) {
-    if (/[\0\r\n]/.test(argument)) {
-        throw new errors/* SideloadError */.wR('INPUT_INVALID', `An argument of a remote command has a line break or NUL in it: ${JSON.stringify(argument.slice(0, 80))}`, { hint: 'Take the line break out of the input that this value comes from.' });
-    }
-    if (BARE.test(argument) && !(isProgram && argument.includes('=')))
-        return argument;
-    if (argument === '')
-        return "''";
-    return argument.replace(/[!'\\]|[^!'\\]+/g, run => (/^[!'\\]$/.test(run) ? `\\${run}` : `'${run}'`));
-}
-
-;// CONCATENATED MODULE: ./lib/ssh/run.js
-
-
-
-
-
-
-
-function runCommand(session, argv, options) {
-    const { client, label, ended } = session;
-    const { stdin, preamble, signal, endsWithInput = false, onStdinBytes } = options;
-    const source = stdin instanceof external_node_stream_namespaceObject.Readable
-        ? stdin
-        : external_node_stream_namespaceObject.Readable.from(stdin === undefined || stdin.length === 0 ? [] : [Buffer.from(stdin)]);
-    const running = new Promise((resolve, reject) => {
-        let channel;
-        let exit;
-        let isSettled = false;
-        const input = new AbortController();
-        const settle = (failure) => {
-            if (isSettled)
-                return;
-            isSettled = true;
-            signal?.removeEventListener('abort', onAbort);
-            ended.removeEventListener('abort', onEnded);
-            if (failure !== undefined && channel !== undefined && session.isOpen())
-                cut(channel, endsWithInput);
-            input.abort();
-            source.destroy();
-            if (failure !== undefined)
-                reject(failure.error);
-            else if (exit !== undefined) {
-                resolve({ ...exit, ...output.texts() });
-            }
-        };
-        const fail = (error) => settle({ error });
-        const onAbort = () => fail(signal?.reason);
-        const onEnded = () => fail(ended.reason);
-        const output = commandOutput(argv[0], label, options, fail);
-        source.on('error', fail);
-        if (ended.aborted)
-            return onEnded();
-        if (signal?.aborted)
-            return onAbort();
-        ended.addEventListener('abort', onEnded);
-        signal?.addEventListener('abort', onAbort);
-        let line;
-        try {
-            line = commandLine(argv);
-        }
-        catch (error) {
-            return fail(error);
-        }
-        const onOpen = (error, opened) => {
-            if (error !== undefined) {
-                const message = `The node refused to start ${argv[0]}: ${(0,errors/* messageOf */.bD)(error)}`;
-                return fail(new errors/* SideloadError */.wR('REMOTE_COMMAND_FAILED', message, { node: label, cause: error }));
-            }
-            channel = opened;
-            opened.on('error', fail);
-            opened.on('data', (chunk) => {
-                if (!isSettled)
-                    output.stdout(chunk);
-            });
-            opened.stderr.on('data', output.stderr);
-            opened.on('exit', (code, name) => {
-                exit = code === null ? { code: signalCode(name), signal: name ?? 'unknown' } : { code };
-            });
-            opened.on('close', () => {
-                if (exit !== undefined)
-                    return settle();
-                const message = `The node closed the channel of ${argv[0]} without an exit status`;
-                fail(new errors/* SideloadError */.wR('SSH_LOST', message, { node: label }));
-            });
-            if (isSettled)
-                return cut(opened, endsWithInput);
-            if (preamble !== undefined)
-                opened.write(preamble);
-            (0,external_node_stream_promises_namespaceObject.pipeline)(source, stdinOf(opened, session, onStdinBytes), { signal: input.signal }).catch(fail);
-        };
-        const start = (retries) => {
-            if (isSettled)
-                return;
-            try {
-                client.exec(line, (error, opened) => {
-                    const others = [...session.running].filter(other => other !== running);
-                    if (!isOpenFailure(error))
-                        onOpen(error === true ? new Error('the request was refused') : error, opened);
-                    else if (others.length > 0)
-                        void Promise.race(others.map(settled)).then(() => start(RETRIES));
-                    else if (retries > 0)
-                        start(retries - 1);
-                    else
-                        onOpen(error, opened);
-                });
-            }
-            catch (error) {
-                const message = `The connection is closed: ${(0,errors/* messageOf */.bD)(error)}`;
-                fail(new errors/* SideloadError */.wR('SSH_LOST', message, { node: label, cause: error }));
-            }
-        };
-        start(RETRIES);
-    });
-    session.running.add(running);
-    const forget = () => void session.running.delete(running);
-    running.then(forget, forget);
-    return running;
-}
-function isOpenFailure(error) {
-    return error instanceof Error && 'reason' in error;
-}
-const RETRIES = 2;
-function settled(promise) {
-    return promise.then(() => { }, () => { });
-}
-function stdinOf(channel, session, onStdinBytes) {
-    let sentBytes = 0;
-    return new external_node_stream_namespaceObject.Writable({
-        highWaterMark: 256 * 1024,
-        async write(chunk, _encoding, callback) {
-            await session.drained();
-            channel.write(chunk, error => {
-                if (!error) {
-                    sentBytes += chunk.length;
-                    onStdinBytes?.(sentBytes);
-                    free(chunk);
-                }
-                callback(error);
-            });
-        },
-        final(callback) {
-            channel.eof();
-            callback();
-        },
-    });
-}
-function cut(channel, endsWithInput) {
-    if (!endsWithInput) {
-        const outgoing = channel.outgoing;
-        if (outgoing.state === 'eof')
-            outgoing.state = 'open';
-        channel.signal('TERM');
-    }
-    channel.close();
-}
-function signalCode(name) {
-    const number = Object.entries(external_node_os_.constants.signals).find(([known]) => known === name)?.[1];
-    return number === undefined ? 255 : 128 + number;
-}
-
-;// CONCATENATED MODULE: ./lib/ssh/connect.js
-
-
-
-
-async function connect(target, options) {
-    const { jump = [], label } = target;
-    const { jumps = jumpHosts(options), signal } = options;
-    const borrowed = jump.length === 0
-        ? undefined
-        : await jumps.borrow(jump, signal).catch((error) => {
-            throw signal.aborted ? error : (0,errors/* toSideloadError */.Lq)(error, label);
-        });
-    try {
-        const session = await openSession(target, options, borrowed?.session);
-        session.ended.addEventListener('abort', () => void borrowed?.giveBack(), { once: true });
-        return {
-            target,
-            run: (argv, runOptions = {}) => runCommand({ ...session, label }, argv, runOptions),
-            close: async () => {
-                await session.close();
-                await borrowed?.giveBack();
-            },
-        };
-    }
-    catch (error) {
-        await borrowed?.giveBack();
-        throw error;
-    }
-}
-
 ;// CONCATENATED MODULE: ./lib/ssh/openssh-error.js
 
 
@@ -8008,10 +2437,68 @@ function opensshError(stderr, target) {
         'it cannot be reached',
     ];
     const { label, jump = [] } = target;
-    const way = jump.length === 0 ? '' : ` through ${jump.map(session_addressOf).join(', ')}`;
-    return new errors/* SideloadError */.wR(code, `${session_addressOf(target)}${way}: ${what}: ${said || 'ssh said nothing'}`, {
+    const way = jump.length === 0 ? '' : ` through ${jump.map(addressOf).join(', ')}`;
+    return new errors/* SideloadError */.wR(code, `${addressOf(target)}${way}: ${what}: ${said || 'ssh said nothing'}`, {
         node: label,
     });
+}
+
+;// CONCATENATED MODULE: external "node:events"
+const external_node_events_namespaceObject = require("node:events");
+;// CONCATENATED MODULE: external "node:stream"
+const external_node_stream_namespaceObject = require("node:stream");
+;// CONCATENATED MODULE: ./lib/ssh/output.js
+
+const MAX_OUTPUT_BYTES = 16 * 1024 * 1024;
+function commandOutput(program, label, { maxOutputBytes = MAX_OUTPUT_BYTES, onStdout, onPrinted }, fail) {
+    let outputBytes = 0;
+    const keepIn = (parts) => (chunk) => {
+        outputBytes += chunk.length;
+        if (outputBytes <= maxOutputBytes)
+            parts.push(chunk);
+        else {
+            const message = `${program} printed more than ${maxOutputBytes} bytes`;
+            fail(new errors/* SideloadError */.wR('REMOTE_COMMAND_FAILED', message, { node: label }));
+        }
+    };
+    const handOver = (chunk) => {
+        try {
+            onStdout?.(chunk);
+        }
+        catch (error) {
+            fail(error);
+        }
+    };
+    const seen = (take) => (chunk) => {
+        onPrinted?.(chunk);
+        take(chunk);
+    };
+    const stdout = [];
+    const stderr = [];
+    return {
+        stdout: seen(onStdout === undefined ? keepIn(stdout) : handOver),
+        stderr: seen(keepIn(stderr)),
+        texts: () => ({ stdout: Buffer.concat(stdout).toString(), stderr: Buffer.concat(stderr).toString() }),
+    };
+}
+
+;// CONCATENATED MODULE: ./lib/ssh/quote.js
+
+const BARE = /^[A-Za-z0-9_@+:,./-][A-Za-z0-9_@%+=:,./-]*$/;
+function commandLine(argv) {
+    if (argv.length === 0)
+        throw new errors/* SideloadError */.wR('INPUT_INVALID', 'A remote command needs at least a program');
+    return argv.map((argument, index) => quoted(argument, index === 0)).join(' ');
+}
+function quoted(argument, isProgram) {
+    if (/[\0\r\n]/.test(argument)) {
+        throw new errors/* SideloadError */.wR('INPUT_INVALID', `An argument of a remote command has a line break or NUL in it: ${JSON.stringify(argument.slice(0, 80))}`, { hint: 'Take the line break out of the input that this value comes from.' });
+    }
+    if (BARE.test(argument) && !(isProgram && argument.includes('=')))
+        return argument;
+    if (argument === '')
+        return "''";
+    return argument.replace(/[!'\\]|[^!'\\]+/g, run => (/^[!'\\]$/.test(run) ? `\\${run}` : `'${run}'`));
 }
 
 ;// CONCATENATED MODULE: ./lib/ssh/openssh-run.js
@@ -8021,8 +2508,9 @@ function opensshError(stderr, target) {
 
 
 
+
 const FAILED = 255;
-const openssh_run_RETRIES = 2;
+const RETRIES = 2;
 const LAST_WORDS_MS = 250;
 const KEPT_BYTES = 2 * 1024 * 1024;
 function runByClient(client, argv, options) {
@@ -8034,7 +2522,7 @@ function runByClient(client, argv, options) {
     const input = rereadable(source);
     const running = (async () => {
         const line = commandLine(argv);
-        for (let retries = openssh_run_RETRIES;;) {
+        for (let retries = RETRIES;;) {
             const result = await runOnce(client, argv, line, input, options);
             if (result !== 'refused')
                 return result;
@@ -8069,10 +2557,7 @@ function runOnce(client, argv, line, input, options) {
             failure ??= { error };
             child.kill('SIGKILL');
         };
-        const onAbort = () => fail(signal?.reason);
-        const onEnded = () => fail(ended.reason);
-        ended.addEventListener('abort', onEnded);
-        signal?.addEventListener('abort', onAbort);
+        const stops = [ended, ...(signal === undefined ? [] : [signal])].map(one => onAbort(one, () => fail(one.reason)));
         const output = commandOutput(argv[0], label, options, fail);
         child.stdout?.on('data', (chunk) => {
             if (failure === undefined)
@@ -8094,8 +2579,8 @@ function runOnce(client, argv, line, input, options) {
             if (isOver)
                 return;
             isOver = true;
-            ended.removeEventListener('abort', onEnded);
-            signal?.removeEventListener('abort', onAbort);
+            for (const stop of stops)
+                stop();
             for (const stream of child.stdio)
                 stream?.destroy();
             const { stdout, stderr: said } = output.texts();
@@ -8259,26 +2744,30 @@ async function connectByClient(target, options) {
     const { place, socket, signal, connectTimeoutMs } = options;
     const { label, jump = [] } = target;
     signal.throwIfAborted();
-    const address = session_addressOf(target);
+    const address = addressOf(target);
     const argv = [
         ...['-F', 'config', '-M', '-S', socket, '-N', '-T'],
         ...(jump.length === 0 ? [] : ['-J', jump.map(hopText).join(',')]),
         ...destination(target),
     ];
-    const master = startClient(argv, place, ['ignore', 'ignore', 'pipe']);
+    const master = startGuarded(argv, place);
     let stderr = '';
     master.stderr?.on('data', (chunk) => {
         stderr = (stderr + chunk.toString()).slice(-8000);
     });
     const ended = new AbortController();
     const exited = new Promise(resolve => {
-        master.once('error', error => {
-            const message = `the program \`ssh\` cannot be started on the runner: ${(0,errors/* messageOf */.bD)(error)}`;
+        const notStarted = (why) => {
+            const message = `the program \`ssh\` cannot be started on the runner: ${why}`;
             const hint = 'Install OpenSSH’s client there, or leave out `ssh-transport`.';
-            ended.abort(new errors/* SideloadError */.wR('INPUT_INVALID', message, { hint, cause: error }));
+            ended.abort(new errors/* SideloadError */.wR('INPUT_INVALID', message, { hint }));
             resolve();
-        });
-        master.once('close', () => {
+        };
+        master.stderr?.once('end', () => master.stdin?.end());
+        master.once('error', error => notStarted((0,errors/* messageOf */.bD)(error)));
+        master.once('close', code => {
+            if (code === NO_SUCH_PROGRAM)
+                return notStarted('it is not there');
             const said = stderr.trim() || 'it was closed at the other end';
             const message = `The connection to ${address} broke off: ${said.slice(-500)}`;
             ended.abort(new errors/* SideloadError */.wR('SSH_LOST', message, { node: label }));
@@ -8286,8 +2775,8 @@ async function connectByClient(target, options) {
         });
     });
     const stop = async () => {
-        master.kill('SIGTERM');
-        const timer = setTimeout(() => master.kill('SIGKILL'), openssh_CLOSE_TIMEOUT_MS);
+        master.stdin?.end();
+        const timer = setTimeout(() => killGroup(master), openssh_CLOSE_TIMEOUT_MS);
         await exited;
         clearTimeout(timer);
     };
@@ -8305,13 +2794,14 @@ async function connectByClient(target, options) {
         });
         const isThere = () => (0,promises_.access)((0,external_node_path_.join)(place, socket)).then(() => finish(), () => { });
         const watcher = (0,external_node_fs_.watch)(place, () => void isThere());
-        const late = () => finish({ error: opensshError(`${stderr}\nno login within ${connectTimeoutMs / 1000} s`, target) });
+        const said = () => stderr.replaceAll((0,external_node_path_.join)(place, 'known_hosts'), '`ssh-known-hosts`');
+        const late = () => finish({ error: opensshError(`${said()}\nno login within ${connectTimeoutMs / 1000} s`, target) });
         const timer = setTimeout(late, connectTimeoutMs * (jump.length + 1));
         const onAbort = () => finish({ error: signal.reason });
         signal.addEventListener('abort', onAbort);
         const onEnded = () => {
             const { reason } = ended.signal;
-            finish({ error: reason.code === 'INPUT_INVALID' ? reason : opensshError(stderr, target) });
+            finish({ error: reason.code === 'INPUT_INVALID' ? reason : opensshError(said(), target) });
         };
         ended.signal.addEventListener('abort', onEnded);
         try {
@@ -8343,37 +2833,59 @@ async function connectByClient(target, options) {
         ended: ended.signal,
         running: new Set(),
         start: line => startClient([...through, ...ONLY_THROUGH_IT, ...destination(target), line], place, ['pipe', 'pipe', 'pipe']),
-        isAlive: () => new Promise(resolve => {
-            const check = startClient([...through, '-O', 'check', ...destination(target)], place, []);
-            check.once('error', () => resolve(false));
-            check.once('close', code => resolve(code === 0));
-        }),
+        isAlive: async () => (await openssh_codeOf(startClient([...through, '-O', 'check', ...destination(target)], place, []))) === 0,
     };
     return {
         target,
+        prompt: { withinMs: connectTimeoutMs, isSeen: false },
         run: (command, runOptions = {}) => runByClient(client, command, runOptions),
         close: () => end(new errors/* SideloadError */.wR('SSH_LOST', `The connection to ${address} was closed here`, { node: label })),
     };
 }
 async function openssh_endLeftClients(directory) {
-    const place = join(directory, 'ssh');
-    const names = await readdir(place).catch(() => []);
+    const place = (0,external_node_path_.join)(directory, 'ssh');
+    const names = await (0,promises_.readdir)(place).catch(() => []);
     await Promise.all(names
         .filter(name => name.startsWith(SOCKET))
         .map(async (name) => {
         const client = startClient(['-F', 'none', '-S', name, '-O', 'exit', '--', 'node'], place, []);
-        await new Promise(resolve => client.once('close', resolve).once('error', resolve));
+        await openssh_codeOf(client);
     }));
 }
 const SOCKET = 'node-';
 const ONLY_THROUGH_IT = ['-T', '-o', 'ControlMaster=no', '-o', 'ProxyCommand=false'];
 function startClient(argv, place, stdio) {
-    return (0,external_node_child_process_namespaceObject.spawn)('ssh', argv, {
-        cwd: place,
-        stdio: stdio.length === 0 ? 'ignore' : stdio,
-        detached: true,
-        env: childEnvironment({ SSH_ASKPASS_REQUIRE: 'never' }),
+    return (0,external_node_child_process_namespaceObject.spawn)('ssh', argv, { ...clientOptions(place), stdio: stdio.length === 0 ? 'ignore' : stdio });
+}
+async function openssh_codeOf(client) {
+    const timer = setTimeout(() => client.kill('SIGKILL'), openssh_CLOSE_TIMEOUT_MS);
+    const code = await new Promise(resolve => {
+        client.once('error', () => resolve(undefined));
+        client.once('close', ended => resolve(ended ?? undefined));
     });
+    clearTimeout(timer);
+    return code;
+}
+function clientOptions(place) {
+    return { cwd: place, detached: true, env: childEnvironment({ SSH_ASKPASS_REQUIRE: 'never' }) };
+}
+const WHILE_OPEN = 'command -v "$1" >/dev/null || exit 127; "$@" </dev/null & exec 2>/dev/null; read -r line; kill $!; wait $!';
+const NO_SUCH_PROGRAM = 127;
+function startGuarded(argv, place) {
+    const child = (0,external_node_child_process_namespaceObject.spawn)('/bin/sh', ['-c', WHILE_OPEN, 'sh', 'ssh', ...argv], {
+        ...clientOptions(place),
+        stdio: ['pipe', 'ignore', 'pipe'],
+    });
+    child.stdin?.on('error', () => { });
+    return child;
+}
+function killGroup({ pid }) {
+    try {
+        if (pid !== undefined)
+            process.kill(-pid, 'SIGKILL');
+    }
+    catch {
+    }
 }
 function destination({ host, user, port, given = { user, port } }) {
     return [
@@ -8388,11 +2900,8578 @@ function hopText({ host, user, port, given = { user, port } }) {
     return `${given.user === undefined ? '' : `${given.user}@`}${name}${given.port === undefined ? '' : `:${given.port}`}`;
 }
 
+;// CONCATENATED MODULE: ./lib/run.js
+
+
+
+
+
+
+
+
+
+async function run_startRun(host, signal) {
+    const id = `${Math.floor(Date.now() / 1000).toString(36)}${(0,external_node_crypto_namespaceObject.randomBytes)(3).toString('hex')}`;
+    const scratch = await (0,promises_.mkdtemp)((0,external_node_path_.join)(temporaryDirectory(host), `kube-sideload-${id}-${thisProcess()}-`));
+    host.saveState('run', id);
+    host.saveState('scratch', scratch);
+    return { id, scratch, signal };
+}
+const SCRATCH_NAME = new RegExp(`^kube-sideload-[0-9a-z]+-(${PROCESS})-`);
+const LEFT_AFTER_MS = 24 * 3600 * 1000;
+async function sweepLeftRuns(host) {
+    for (const place of placesOf(host))
+        await sweep(place);
+}
+async function sweep(place) {
+    for (const name of await (0,promises_.readdir)(place).catch(() => [])) {
+        const owner = SCRATCH_NAME.exec(name)?.[1];
+        const path = (0,external_node_path_.join)(place, name);
+        const info = owner === undefined ? undefined : await (0,promises_.lstat)(path).catch(() => undefined);
+        if (owner === undefined || info?.isDirectory() !== true || info.uid !== process.getuid?.()) {
+            continue;
+        }
+        if (hasEnded(owner) ?? Date.now() - info.mtimeMs > LEFT_AFTER_MS) {
+            await openssh_endLeftClients(path);
+            await run_endRun({ scratch: path }).catch(() => { });
+        }
+    }
+}
+function temporaryDirectory(host) {
+    const judged = placesOf(host).map(place => judgePath(place, { mayBeSticky: true }));
+    const safe = judged.find(({ exposure }) => exposure === undefined);
+    const why = judged[0]?.exposure;
+    if (safe === undefined) {
+        throw new errors/* SideloadError */.wR('INPUT_INVALID', `there is no safe place for the files of this run: ${why}`, {
+            hint: 'Set TMPDIR (on GitHub: RUNNER_TEMP) to a directory that only this user can write to, and whose parents only this user or root can.',
+        });
+    }
+    if (why !== undefined)
+        host.warning(`the files of this run lie in ${safe.path}: ${why}`);
+    return safe.path;
+}
+function placesOf({ temporaryDirectory }) {
+    return [...new Set([temporaryDirectory, (0,external_node_os_.tmpdir)(), '/var/tmp'])];
+}
+async function run_endRun(run) {
+    await rmRF(run.scratch);
+}
+function startOfRun(id) {
+    return /^[0-9a-z]{12,13}$/.test(id) ? new Date(Number.parseInt(id.slice(0, -6), 36) * 1000) : undefined;
+}
+async function writeSecret(run, name, content) {
+    const file = (0,external_node_path_.join)(run.scratch, name);
+    await (0,promises_.writeFile)(file, content, { mode: 0o600, flag: 'wx' });
+    return file;
+}
+
+// EXTERNAL MODULE: ./lib/directory.js
+var lib_directory = __nccwpck_require__(2779);
+// EXTERNAL MODULE: ./node_modules/valibot/dist/index.mjs
+var dist = __nccwpck_require__(7934);
+;// CONCATENATED MODULE: ./lib/image/platform.js
+const BY_MACHINE = {
+    x86_64: { architecture: 'amd64' },
+    amd64: { architecture: 'amd64' },
+    i386: { architecture: '386' },
+    i486: { architecture: '386' },
+    i586: { architecture: '386' },
+    i686: { architecture: '386' },
+    aarch64: { architecture: 'arm64', variant: 'v8' },
+    arm64: { architecture: 'arm64', variant: 'v8' },
+    armv8l: { architecture: 'arm', variant: 'v8' },
+    armv7l: { architecture: 'arm', variant: 'v7' },
+    armv6l: { architecture: 'arm', variant: 'v6' },
+    armv5tel: { architecture: 'arm', variant: 'v5' },
+    armv5tejl: { architecture: 'arm', variant: 'v5' },
+    ppc64le: { architecture: 'ppc64le' },
+    s390x: { architecture: 's390x' },
+    riscv64: { architecture: 'riscv64' },
+    loongarch64: { architecture: 'loong64' },
+};
+function fromUname(machine) {
+    const known = Object.hasOwn(BY_MACHINE, machine) ? BY_MACHINE[machine] : undefined;
+    return known === undefined ? undefined : { os: 'linux', ...known };
+}
+function isPlatformWord(text) {
+    return /^[A-Za-z0-9][A-Za-z0-9._-]{0,31}$/.test(text);
+}
+function formatPlatform({ os, architecture, variant }) {
+    return variant === undefined ? `${os}/${architecture}` : `${os}/${architecture}/${variant}`;
+}
+function parsePlatform(text) {
+    const [os = '', architecture = '', variant] = text.split('/');
+    return { os, architecture, ...(variant !== undefined && { variant }) };
+}
+function matches(image, node) {
+    return image.os === node.os && image.architecture === node.architecture && variantOrder(image) <= variantOrder(node);
+}
+function bestMatch(candidates, node) {
+    return candidates
+        .filter(candidate => matches(candidate.platform, node))
+        .reduce((best, next) => (best === undefined || variantOrder(next.platform) > variantOrder(best.platform) ? next : best), undefined);
+}
+const DEFAULT_VARIANT = { amd64: 'v1', arm64: 'v8', arm: 'v7' };
+function variantOrder({ architecture, variant }) {
+    const text = variant === undefined || variant === '' ? (DEFAULT_VARIANT[architecture] ?? 'v0') : variant;
+    const number = /^v?(\d+(?:\.\d+)?)$/.exec(text)?.[1];
+    return number === undefined ? Number.POSITIVE_INFINITY : Number(number);
+}
+
+;// CONCATENATED MODULE: ./lib/image/reference.js
+
+const DOMAIN_COMPONENT = '(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])';
+const REGISTRY = new RegExp(`^(?:${DOMAIN_COMPONENT}(?:\\.${DOMAIN_COMPONENT})*|\\[[a-fA-F0-9:]+\\])(?::[0-9]+)?$`);
+const PATH_COMPONENT = '[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*';
+const REPOSITORY = new RegExp(`^${PATH_COMPONENT}(?:/${PATH_COMPONENT})*$`);
+const TAG = /^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$/;
+const DIGEST = /^sha256:[0-9a-f]{64}$/;
+const NAME_MAX_LENGTH = 255;
+const TEXT_MAX_LENGTH = NAME_MAX_LENGTH + 1 + 128 + 1 + 71;
+const DEFAULT_REGISTRY = 'docker.io';
+const LEGACY_REGISTRY = 'index.docker.io';
+function reference_parseReference(text) {
+    const refuse = (why) => {
+        throw new errors/* SideloadError */.wR('INPUT_INVALID', `${JSON.stringify(text.slice(0, TEXT_MAX_LENGTH))} is not an image reference: ${why}`, {
+            hint: 'Write it as for `docker pull`, as in `app:1.2` or `registry.example/team/app:1.2`.',
+        });
+    };
+    if (text === '')
+        refuse('it is empty');
+    if (text.length > TEXT_MAX_LENGTH)
+        refuse(`it is longer than ${TEXT_MAX_LENGTH} characters`);
+    const stray = /[^A-Za-z0-9_.:/@[\]-]/u.exec(text);
+    if (stray !== null)
+        refuse(`the character ${JSON.stringify(stray[0])} cannot be part of one`);
+    const at = text.indexOf('@');
+    const digest = at < 0 ? undefined : text.slice(at + 1);
+    const named = at < 0 ? text : text.slice(0, at);
+    const colon = named.indexOf(':', named.lastIndexOf('/') + 1);
+    const tag = colon < 0 ? undefined : named.slice(colon + 1);
+    const name = colon < 0 ? named : named.slice(0, colon);
+    const slash = registryEnd(name);
+    const registry = slash < 0 ? undefined : name.slice(0, slash);
+    const repository = name.slice(slash + 1);
+    if (digest !== undefined && !DIGEST.test(digest))
+        refuse('the digest is not sha256: and 64 hexadecimal digits');
+    if (tag !== undefined && !TAG.test(tag))
+        refuse(`the tag ${JSON.stringify(tag)} is not valid`);
+    if (registry !== undefined && !REGISTRY.test(registry)) {
+        refuse(`the registry ${JSON.stringify(registry)} is not a host name`);
+    }
+    if (repository !== repository.toLowerCase())
+        refuse('the repository must be lowercase');
+    if (!REPOSITORY.test(repository))
+        refuse(`the repository ${JSON.stringify(repository)} is not valid`);
+    if (name.length > NAME_MAX_LENGTH)
+        refuse(`the name is longer than ${NAME_MAX_LENGTH} characters`);
+    if (/^[0-9a-f]{64}$/.test(name))
+        refuse('64 hexadecimal digits are an image ID, not a name');
+    return {
+        ...(registry === undefined ? {} : { registry }),
+        repository,
+        ...(tag === undefined ? {} : { tag }),
+        ...(digest === undefined ? {} : { digest }),
+    };
+}
+function registryEnd(name) {
+    const slash = name.indexOf('/');
+    const first = name.slice(0, Math.max(slash, 0));
+    return slash >= 0 && (/[.:A-Z]/.test(first) || first === 'localhost') ? slash : -1;
+}
+function formatReference({ registry, repository, tag, digest }) {
+    const name = registry === undefined ? repository : `${registry}/${repository}`;
+    return `${name}${tag === undefined ? '' : `:${tag}`}${digest === undefined ? '' : `@${digest}`}`;
+}
+function normalise(text) {
+    const { registry: written = DEFAULT_REGISTRY, repository, tag, digest } = reference_parseReference(text);
+    const registry = written === LEGACY_REGISTRY ? DEFAULT_REGISTRY : written;
+    const official = registry === DEFAULT_REGISTRY && !repository.includes('/');
+    return formatReference({
+        registry,
+        repository: official ? `library/${repository}` : repository,
+        ...(digest === undefined ? { tag: tag ?? 'latest' } : { digest }),
+    });
+}
+function repositoryOf(reference) {
+    return reference.replace(/@.*$/, '').replace(/:[^/:]*$/, '');
+}
+
+;// CONCATENATED MODULE: ./lib/expected.js
+
+
+
+
+
+function parseExpected(text, file) {
+    const refuse = (why) => {
+        throw new errors/* SideloadError */.wR('INPUT_INVALID', `\`expected\`: ${file} ${why}`, {
+            hint: 'name the file that `report-json` of a push has written',
+        });
+    };
+    let json;
+    try {
+        json = JSON.parse(text);
+    }
+    catch {
+        return refuse('is not JSON');
+    }
+    const parsed = dist/* safeParse */.xLC(report/* DocumentSchema */.xr, json);
+    if (!parsed.success) {
+        const [issue] = parsed.issues;
+        return refuse(`is not a report: ${dist/* getDotPath */.BuJ(issue) ?? 'the whole'}: ${issue.message}`);
+    }
+    const { mode, succeeded, images, nodes } = parsed.output;
+    if (mode !== 'push' || !succeeded) {
+        return refuse(`is the report of a ${mode} that ${succeeded ? 'put nothing on nodes' : 'failed'}`);
+    }
+    const listed = nodes.flatMap(node => node.images);
+    const spellings = listed.map(({ spelling }) => spelling).filter(spelling => spelling !== undefined);
+    const expectations = Object.entries(images).map(([reference, ids]) => ({
+        reference,
+        spellings: [...new Set(spellings.filter(spelling => stands(spelling) === reference))],
+        variants: Object.entries(ids).map(([platform, imageId]) => ({ platform: parsePlatform(platform), imageId })),
+        isSandbox: listed.some(image => image.reference === reference && image.isSandbox === true),
+    }));
+    return expectations.length > 0 ? expectations : refuse('names no image');
+}
+function stands(spelling) {
+    try {
+        return normalise(spelling);
+    }
+    catch {
+        return undefined;
+    }
+}
+function mergeExpected(lists) {
+    const merged = new Map();
+    for (const expectation of lists.flat()) {
+        const other = merged.get(expectation.reference);
+        if (other !== undefined && JSON.stringify(other.variants) !== JSON.stringify(expectation.variants)) {
+            throw new errors/* SideloadError */.wR('INPUT_INVALID', `\`expected\`: the files have different images ${expectation.reference}`, {
+                hint: 'name the report of the latest push only',
+            });
+        }
+        const spellings = new Set([...(other?.spellings ?? []), ...(expectation.spellings ?? [])]);
+        merged.set(expectation.reference, { ...(other ?? expectation), spellings: [...spellings] });
+    }
+    return [...merged.values()];
+}
+
+;// CONCATENATED MODULE: ./lib/image/aliases.js
+
+
+function parseAlias(text) {
+    const [alias = '', image, ...more] = text.split('=');
+    if (more.length > 0) {
+        throw new errors/* SideloadError */.wR('INPUT_INVALID', `${JSON.stringify(text)} in \`aliases\` has more than one \`=\``, {
+            hint: 'Write `ALIAS=IMAGE`, as in `app:1=registry.example/team/app:1`.',
+        });
+    }
+    return { alias: normalise(alias), spelling: alias, image: image === undefined ? undefined : normalise(image) };
+}
+function withAliases(images, texts) {
+    if (texts.length === 0)
+        return images;
+    const taken = new Set(images.map(({ reference }) => reference));
+    const bound = texts.map(parseAlias).map(({ alias, spelling, image }) => {
+        if (taken.has(alias))
+            throw refused(`names ${alias} more than once`, 'Remove one of them.');
+        taken.add(alias);
+        const [only] = images;
+        const reference = image ?? (images.length === 1 ? only?.reference : undefined);
+        const there = images.map(each => each.reference).join(', ');
+        if (reference === undefined)
+            throw refused(`does not say which image ${alias} is for: ${there}`, HOW);
+        if (images.every(each => each.reference !== reference)) {
+            throw refused(`is for ${reference}, which is not among the images: ${there}`, HOW);
+        }
+        return { alias, spelling, reference };
+    });
+    return images.map(image => {
+        const own = bound.filter(({ reference }) => reference === image.reference);
+        const spellings = new Map([...(image.spellings ?? []), ...own.map(one => [one.alias, one.spelling])]);
+        return own.length === 0 ? image : { ...image, aliases: own.map(({ alias }) => alias), spellings };
+    });
+}
+const HOW = 'Write `ALIAS=IMAGE`, with the image as it is in `images`.';
+function refused(what, hint) {
+    return new errors/* SideloadError */.wR('INPUT_INVALID', `\`aliases\` ${what}`, { hint });
+}
+
+// EXTERNAL MODULE: ./lib/inputs.js
+var lib_inputs = __nccwpck_require__(6107);
+;// CONCATENATED MODULE: ./lib/image/json.js
+
+function parseJson(bytes, what) {
+    try {
+        return JSON.parse(bytes.toString('utf8'));
+    }
+    catch {
+        throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${what} is not JSON`);
+    }
+}
+function asObject(value) {
+    return isMapping(value) ? value : {};
+}
+function isMapping(value) {
+    return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+function asList(value) {
+    return Array.isArray(value) ? value : [];
+}
+function asText(value) {
+    return typeof value === 'string' && value !== '' ? value : undefined;
+}
+const SHOWN_CHARACTERS = 80;
+function kindOf(value) {
+    if (typeof value === 'string') {
+        return JSON.stringify(value.slice(0, SHOWN_CHARACTERS)) + (value.length > SHOWN_CHARACTERS ? '…' : '');
+    }
+    if (Array.isArray(value))
+        return 'a list';
+    return typeof value === 'object' && value !== null ? 'an object' : String(value);
+}
+function shownName(name) {
+    const shown = kindOf(name);
+    return shown === `"${name}"` ? name : shown;
+}
+
+// EXTERNAL MODULE: ./node_modules/yaml/dist/index.js
+var yaml_dist = __nccwpck_require__(8815);
+;// CONCATENATED MODULE: ./lib/yaml.js
+
+
+const USER_FILE = { maxCharacters: 1 << 20 };
+const FROM_NODE = { maxCharacters: 64 << 10 };
+const MAX_DEPTH = 64;
+const MAX_VALUES = 200_000;
+const MAX_GROWTH = 4;
+const FAULTS_TOLD = 20;
+const MESSAGE_MAX_CHARACTERS = 200;
+const OPTIONS = { schema: 'core', merge: false, uniqueKeys: false, logLevel: 'silent', prettyErrors: false };
+function readYaml(text, { maxCharacters } = USER_FILE) {
+    if (text.length > maxCharacters)
+        return [fault(1, `it is longer than ${maxCharacters} characters`)];
+    const lines = new yaml_dist/* LineCounter */.HN();
+    const lineOf = (offset) => lines.linePos(offset).line;
+    try {
+        const tokens = [...new yaml_dist/* Parser */.iX(lines.addNewLine).parse(text)];
+        const tooDeep = tokens.find(token => depthOf(token) > MAX_DEPTH);
+        if (tooDeep !== undefined)
+            return [fault(lineOf(tooDeep.offset), `it nests deeper than ${MAX_DEPTH}`)];
+        const budget = { values: MAX_VALUES, characters: MAX_GROWTH * maxCharacters };
+        return [...new yaml_dist/* Composer */.Dk(OPTIONS).compose(tokens)]
+            .flatMap(document => {
+            const faults = document.errors.map(({ pos, message }) => ({ line: lineOf(pos[0]), message: yaml_short(message) }));
+            if (faults.length > 0)
+                return [{ value: undefined, faults: faults.slice(0, FAULTS_TOLD), lineAt: () => 1 }];
+            return document.contents === null ? [] : [documentOf(document.contents, lineOf, budget)];
+        })
+            .filter(({ value }) => value !== null);
+    }
+    catch (error) {
+        return [fault(1, yaml_short((0,errors/* messageOf */.bD)(error)))];
+    }
+}
+function fault(line, message) {
+    return { value: undefined, faults: [{ line, message }], lineAt: () => 1 };
+}
+function yaml_short(message) {
+    return (message.split('\n')[0] ?? '').slice(0, MESSAGE_MAX_CHARACTERS);
+}
+function depthOf(root) {
+    let deepest = 0;
+    const waiting = [{ token: root, depth: 0 }];
+    for (let next = waiting.pop(); next !== undefined; next = waiting.pop()) {
+        const { token, depth } = next;
+        if (typeof token !== 'object' || token === null)
+            continue;
+        const { items, value } = token;
+        if (depth > deepest)
+            deepest = depth;
+        for (const item of items ?? []) {
+            waiting.push({ token: item.key, depth: depth + 1 }, { token: item.value, depth: depth + 1 });
+        }
+        waiting.push({ token: value, depth });
+    }
+    return deepest;
+}
+function documentOf(root, lineOf, budget) {
+    const faults = [];
+    const anchors = new Map();
+    const places = new Map();
+    const offsetOf = (node) => node?.range?.[0] ?? 0;
+    const complain = (node, message) => {
+        if (faults.length < FAULTS_TOLD)
+            faults.push({ line: lineOf(offsetOf(node)), message });
+    };
+    const valueIn = (node, depth) => {
+        budget.values -= 1;
+        if (budget.values < 0)
+            throw new Error(`it has more than ${MAX_VALUES} values, aliases followed`);
+        if (depth > MAX_DEPTH)
+            throw new Error(`it nests deeper than ${MAX_DEPTH}, aliases followed`);
+        if ((0,yaml_dist/* isAlias */.Vj)(node)) {
+            const target = anchors.get(node.source);
+            if (target === undefined)
+                complain(node, `the alias ${yaml_short(JSON.stringify(node.source))} names nothing before it`);
+            return target === undefined ? undefined : valueIn(target, depth + 1);
+        }
+        const { anchor } = (node ?? {});
+        if (anchor !== undefined)
+            anchors.set(anchor, node);
+        if ((0,yaml_dist/* isScalar */.jn)(node)) {
+            if (typeof node.value === 'string')
+                budget.characters -= node.value.length;
+            if (budget.characters < 0)
+                throw new Error('it grows too long, aliases followed');
+            return node.value;
+        }
+        if ((0,yaml_dist/* isSeq */.oP)(node)) {
+            const place = new Map();
+            const list = node.items.map((item, index) => {
+                place.set(String(index), offsetOf(item));
+                return valueIn(item, depth + 1);
+            });
+            places.set(list, place);
+            return list;
+        }
+        return (0,yaml_dist/* isMap */.jh)(node) ? mappingOf(node.items, depth) : undefined;
+    };
+    const mappingOf = (pairs, depth) => {
+        const mapping = Object.create(null);
+        const place = new Map();
+        for (const { key, value } of pairs) {
+            if (!(0,yaml_dist/* isScalar */.jn)(key) && !(0,yaml_dist/* isAlias */.Vj)(key)) {
+                complain(key ?? value, 'a key must be a text');
+                continue;
+            }
+            const name = valueIn(key, depth + 1) ?? '';
+            if (typeof name === 'object') {
+                complain(key, 'a key must be a text');
+                continue;
+            }
+            if (place.has(String(name)))
+                complain(key, `the key ${yaml_short(JSON.stringify(String(name)))} is there twice`);
+            place.set(String(name), offsetOf(value ?? key));
+            mapping[String(name)] = value === null || value === undefined ? null : valueIn(value, depth + 1);
+        }
+        places.set(mapping, place);
+        return mapping;
+    };
+    const lineAt = (value) => (path) => {
+        let offset = offsetOf(root);
+        let part = value;
+        for (const key of path) {
+            const found = typeof part === 'object' && part !== null ? places.get(part)?.get(String(key)) : undefined;
+            if (found === undefined)
+                break;
+            offset = found;
+            part = part[String(key)];
+        }
+        return lineOf(offset);
+    };
+    const value = valueIn(root, 0);
+    return { value: faults.length > 0 ? undefined : value, faults, lineAt: lineAt(value) };
+}
+
+;// CONCATENATED MODULE: ./lib/node/inventory.js
+
+
+
+
+
+const NODE = /^(?:(?<user>[a-z_][a-z0-9_.-]*\$?)@)?(?:\[(?<ipv6>[0-9a-f:.]+(?:%[\w.-]+)?)\]|(?<host>[\w](?:[\w.-]*[\w])?))(?::(?<port>\d{1,5}))?(?:=(?<name>[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?))?$/i;
+function parseNode(text) {
+    const groups = NODE.exec(text)?.groups;
+    const host = groups?.ipv6 ?? groups?.host;
+    const port = groups?.port === undefined ? undefined : Number(groups.port);
+    if (groups === undefined || host === undefined || (port !== undefined && (port < 1 || port > 65535))) {
+        throw new errors/* SideloadError */.wR('INPUT_INVALID', `${JSON.stringify(text)} is not a node`, {
+            hint: 'write nodes as `[user@]host[:port][=kubernetes-name]`, IPv6 addresses in brackets',
+        });
+    }
+    return { host, user: groups.user, port, kubernetesName: groups.name?.toLowerCase() };
+}
+function parseJump(texts) {
+    if (texts.length === 1 && texts[0] === 'none') {
+        return [];
+    }
+    return texts.map(text => {
+        const groups = NODE.exec(text)?.groups;
+        if (groups === undefined || groups.name !== undefined || text === 'none') {
+            throw new errors/* SideloadError */.wR('INPUT_INVALID', `${JSON.stringify(text)} is not a jump host`, {
+                hint: 'write jump hosts as `[user@]host[:port]`, separated by commas, IPv6 addresses in brackets; `none` stands alone',
+            });
+        }
+        const { host, user, port } = parseNode(text);
+        return { host, user, port };
+    });
+}
+function parseCriSocket(text) {
+    if (!/^(unix:\/\/)?\/[\w./-]+$/.test(text)) {
+        throw new errors/* SideloadError */.wR('INPUT_INVALID', `\`cri-socket\` must be an absolute path, not ${JSON.stringify(text)}`);
+    }
+    return text.replace(/^unix:\/\//, '');
+}
+function labelOf(node) {
+    return node.kubernetesName ?? (node.port === undefined ? node.host : `${node.host}:${node.port}`);
+}
+const Port = dist/* pipe */.FsL(dist/* number */.aig(), dist/* integer */.ndf(), dist/* minValue */.Wwf(1), dist/* maxValue */.cGV(65535));
+const Text = dist/* pipe */.FsL(dist/* string */.YjP(), dist/* nonEmpty */.hq());
+const Setting = dist/* union */.KCZ([dist/* string */.YjP(), dist/* number */.aig(), dist/* boolean */.zMY(), dist/* array */.YOg(dist/* string */.YjP())]);
+function mapping(entries) {
+    return dist/* pipe */.FsL(dist/* unknown */.L5J(), dist/* check */.z6Y(isMapping, 'write `key: value` here'), dist/* strictObject */.rej(entries, issue => (issue.expected === 'never' ? 'there is no such key' : issue.message)));
+}
+const NodeText = dist/* string */.YjP('write a text as in the `nodes` input, or `host: ADDRESS` and other keys');
+const NodeMapping = mapping({
+    host: Text,
+    name: dist/* optional */.lqM(Text),
+    user: dist/* optional */.lqM(Text),
+    port: dist/* optional */.lqM(Port),
+    'cri-socket': dist/* optional */.lqM(Text),
+    jump: dist/* optional */.lqM(dist/* union */.KCZ([Text, dist/* array */.YOg(Text)], 'write jump hosts as in the `ssh-jump` input, or `none`')),
+    sudo: dist/* optional */.lqM(dist/* picklist */.KIO(lib_inputs/* INPUTS */.mc.sudo.type.oneOf)),
+});
+const InventoryFile = mapping({
+    nodes: dist/* optional */.lqM(dist/* array */.YOg(dist/* lazy */.RZV((node) => (typeof node === 'object' ? NodeMapping : NodeText))), []),
+    settings: dist/* optional */.lqM(dist/* pipe */.FsL(dist/* unknown */.L5J(), dist/* check */.z6Y(isMapping, 'write inputs here, each as `name: value`'), dist/* record */.g1P(dist/* string */.YjP(), Setting)), {}),
+});
+const PROBLEMS_TOLD = 50;
+const NOT_A_SETTING = {
+    inventory: new Set(['mode', 'images', 'archive', 'bundle', 'nodes', 'shard', 'inventory', 'config']),
+    config: new Set(['mode', 'bundle', 'nodes', 'shard', 'config']),
+};
+function parseInventory(text, file, owner = 'inventory') {
+    const documents = readYaml(text);
+    const problems = documents.flatMap(document => document.faults.map(({ line, message }) => `${file}:${line}: ${message}`));
+    if (documents.length > 1)
+        problems.push(`${file}: it has ${documents.length} documents, and only one is read`);
+    const [document] = documents;
+    const atPath = (path) => (document === undefined ? file : `${file}:${document.lineAt(path)}`);
+    const inventory = { nodes: [], settings: {} };
+    if (problems.length === 0) {
+        const parsed = dist/* safeParse */.xLC(InventoryFile, document?.value ?? {});
+        if (!parsed.success) {
+            for (const issue of parsed.issues) {
+                const path = issue.path?.map(item => item.key) ?? [];
+                problems.push(`${atPath(path)}: ${path.join('.') || 'the file'}: ${issue.message}`);
+            }
+        }
+        const { nodes, settings } = parsed.success ? parsed.output : soundParts(parsed.output, parsed.issues);
+        nodes.forEach((node, index) => {
+            try {
+                inventory.nodes.push(...(node === undefined ? [] : [nodeOf(node)]));
+            }
+            catch (error) {
+                problems.push(`${atPath(['nodes', index])}: ${(0,errors/* messageOf */.bD)(error)}`);
+            }
+        });
+        for (const [name, value] of Object.entries(settings)) {
+            const fault = faultOfSetting(name, value, owner);
+            if (fault !== undefined) {
+                problems.push(`${atPath(['settings', name])}: ${fault}`);
+            }
+            else if ((0,lib_inputs/* isInputName */.wp)(name)) {
+                inventory.settings[name] = textOf(value);
+            }
+        }
+    }
+    if (problems.length > 0) {
+        const more = problems.length - PROBLEMS_TOLD;
+        const told = [...problems.slice(0, PROBLEMS_TOLD), ...(more > 0 ? [`${file}: ${more} more`] : [])];
+        throw new errors/* SideloadError */.wR('INVENTORY_INVALID', told.join('\n'));
+    }
+    return inventory;
+}
+function soundParts(file, issues) {
+    const { nodes, settings } = (isMapping(file) ? file : {});
+    const faulty = new Set(issues.map(({ path = [] }) => placeOf(...path.map(({ key }) => key))));
+    const isFaulty = (...place) => faulty.has(placeOf(...place));
+    const entries = isMapping(settings) ? Object.entries(settings) : [];
+    return {
+        nodes: Array.isArray(nodes) ? nodes.map((node, index) => (isFaulty('nodes', index) ? undefined : node)) : [],
+        settings: Object.fromEntries(entries.filter(([name]) => !isFaulty('settings', name))),
+    };
+}
+function placeOf(kind, name) {
+    return JSON.stringify([kind, name]);
+}
+function textOf(value) {
+    return Array.isArray(value) ? value.join('\n') : String(value);
+}
+function nodeOf(node) {
+    if (typeof node === 'string') {
+        return parseNode(node);
+    }
+    const host = node.host.includes(':') ? `[${node.host}]` : node.host;
+    const { user, port, 'cri-socket': criSocket, jump, sudo } = node;
+    const entry = parseNode(`${user === undefined ? '' : `${user}@`}${host}${port === undefined ? '' : `:${port}`}${node.name === undefined ? '' : `=${node.name}`}`);
+    const hops = typeof jump === 'string' ? jump.split(',').map(hop => hop.trim()) : jump;
+    return {
+        ...entry,
+        ...(criSocket !== undefined && { criSocket: parseCriSocket(criSocket) }),
+        ...(hops !== undefined && { jump: parseJump(hops) }),
+        ...(sudo !== undefined && { sudo }),
+    };
+}
+function isSetting(name, owner) {
+    return (0,lib_inputs/* inputSpec */.mm)(name).type !== 'secret' && !NOT_A_SETTING[owner].has(name);
+}
+function faultOfSetting(name, value, owner) {
+    if (!(0,lib_inputs/* isInputName */.wp)(name)) {
+        return `there is no setting \`${name}\``;
+    }
+    const { type } = (0,lib_inputs/* inputSpec */.mm)(name);
+    if (typeof value === 'boolean' && !(typeof type === 'object' && type.oneOf.includes(String(value)))) {
+        return `settings.${name}: \`${value}\` is no value of it`;
+    }
+    if (type === 'secret') {
+        return `\`${name}\` is a secret and does not belong in this file; name a file that only the runner’s user can read (\`ssh-private-key-file\`)`;
+    }
+    if (isSetting(name, owner)) {
+        return (0,lib_inputs/* parseInputs */.TL)(one => (one === name ? textOf(value) : undefined)).problems[0]?.message;
+    }
+    return name === 'nodes' && owner === 'config'
+        ? '`nodes` stands beside `settings`, not in it'
+        : `\`${name}\` is given by the job, not by ${owner === 'config' ? 'this file' : 'the inventory'}`;
+}
+
+;// CONCATENATED MODULE: ./lib/node/shard.js
+
+const MOST = 1000;
+function parseShard(text) {
+    const match = /^(\d{1,4})\/(\d{1,4})$/.exec(text);
+    const [index, count] = [Number(match?.[1]), Number(match?.[2])];
+    if (match === null || index < 1 || index > count || count > MOST) {
+        throw new errors/* SideloadError */.wR('INPUT_INVALID', `\`shard\` must be \`i/N\` with i from 1 to N, not ${JSON.stringify(text)}`, {
+            hint: 'write `2/4` for the second of four runners that share the nodes',
+        });
+    }
+    return count === 1 ? undefined : { index, count };
+}
+function takeShard(nodes, shard) {
+    if (shard === undefined) {
+        return nodes;
+    }
+    const taken = nodes.filter((_, place) => place % shard.count === shard.index - 1);
+    if (taken.length === 0 && nodes.length > 0) {
+        throw new errors/* SideloadError */.wR('INPUT_INVALID', `\`shard\`: there is no node for ${shard.index}/${shard.count}, the list has ${nodes.length}`, { hint: 'start as many shards as there are nodes, or fewer' });
+    }
+    return taken;
+}
+
+// EXTERNAL MODULE: ./lib/problems.js
+var lib_problems = __nccwpck_require__(8834);
+// EXTERNAL MODULE: ./lib/report/files.js + 2 modules
+var report_files = __nccwpck_require__(6893);
+;// CONCATENATED MODULE: ./lib/smoke/credentials.js
+
+
+const SECRET = /token|password|passphrase|secret|key-data|credential/i;
+const FILE = /file$|path$/i;
+function credentialsOf(kubeconfig) {
+    const documents = readYaml(kubeconfig);
+    if (documents.some(({ faults }) => faults.length > 0)) {
+        return [kubeconfig];
+    }
+    const secrets = documents.flatMap(({ value }) => secretsIn(value, ''));
+    return [...new Set([...secrets, ...secrets.flatMap(credentials_linesOf), ...secrets.flatMap(decoded)])];
+}
+function secretsIn(value, field) {
+    if (typeof value === 'string') {
+        return SECRET.test(field) && !FILE.test(field) ? [value] : inAddress(value);
+    }
+    if (Array.isArray(value)) {
+        return value.flatMap(item => secretsIn(item, field));
+    }
+    const { name, ...rest } = asObject(value);
+    return Object.entries(rest).flatMap(([key, item]) => secretsIn(item, key === 'value' && typeof name === 'string' ? name : key));
+}
+function credentials_linesOf(secret) {
+    return secret.split(/\s+/).filter(word => word.length >= 8);
+}
+function inAddress(value) {
+    const password = URL.canParse(value) ? new URL(value).password : '';
+    return password === '' ? [] : [password, decodeURIComponent(password)];
+}
+function decoded(secret) {
+    const text = /^LS0tLS/.test(secret) ? Buffer.from(secret, 'base64').toString() : '';
+    return text.startsWith('-----BEGIN') ? [text] : [];
+}
+
+;// CONCATENATED MODULE: ./lib/smoke/manifest.js
+
+
+
+
+const POD_PATHS = {
+    Pod: [],
+    PodTemplate: ['template'],
+    Deployment: ['spec', 'template'],
+    StatefulSet: ['spec', 'template'],
+    DaemonSet: ['spec', 'template'],
+    ReplicaSet: ['spec', 'template'],
+    ReplicationController: ['spec', 'template'],
+    Job: ['spec', 'template'],
+    CronJob: ['spec', 'jobTemplate', 'spec', 'template'],
+};
+function parsePodManifest(text, namespace) {
+    const documents = readYaml(text);
+    const faults = documents.flatMap(document => document.faults.map(({ line, message }) => `line ${line}: ${message}`));
+    const [document] = documents;
+    if (faults.length > 0 || document === undefined) {
+        throw invalid(faults.length > 0 ? faults : ['it is empty']);
+    }
+    if (documents.length > 1 || !isMapping(document.value)) {
+        throw invalid([documents.length > 1 ? `it has ${documents.length} documents` : 'it is not an object']);
+    }
+    const object = document.value;
+    const kind = asText(object.kind);
+    const path = POD_PATHS[kind ?? ''];
+    if (path === undefined) {
+        throw invalid([`its kind is ${JSON.stringify(kind ?? null)}, not one of ${Object.keys(POD_PATHS).join(', ')}`]);
+    }
+    const pod = path.reduce((parent, key) => asObject(parent[key]), object);
+    const metadata = asObject(pod.metadata);
+    const spec = asObject(pod.spec);
+    const own = asText(asObject(object.metadata).namespace);
+    const containers = asList(spec.containers).map(container => containerOf(asObject(container)));
+    faults.push(...(own === undefined || own === namespace
+        ? []
+        : [`its namespace is ${own}, and that of the smoke pods ${namespace}`]), ...(containers.length > 0 ? [] : ['it has no `spec.containers`']), ...containers.flatMap(container => ('fault' in container ? [container.fault] : [])));
+    if (faults.length > 0) {
+        throw invalid(faults);
+    }
+    return {
+        labels: texts(metadata.labels),
+        annotations: texts(metadata.annotations),
+        spec,
+        containers: containers.flatMap(container => ('fault' in container ? [] : [container])),
+    };
+}
+function containersOf({ containers }, reference) {
+    return containers.filter(container => container.reference === reference).map(({ name }) => name);
+}
+function withSpelling(template, spelling) {
+    const names = containersOf(template, normalise(spelling));
+    const containers = asList(template.spec.containers).map(container => {
+        const own = asObject(container);
+        return names.includes(asText(own.name) ?? '') ? { ...own, image: spelling } : container;
+    });
+    return names.length === 0 ? undefined : { ...template, spec: { ...template.spec, containers } };
+}
+function assertUsed(template, references) {
+    if (!template.containers.some(({ reference }) => references.includes(reference))) {
+        const names = template.containers.map(({ reference }) => reference).join(', ');
+        throw invalid([`its containers run ${names}, and none of ${references.join(', ')}`]);
+    }
+}
+function containerOf({ name, image }) {
+    const label = asText(name);
+    const text = asText(image);
+    if (label === undefined || text === undefined) {
+        return { fault: `a container lacks its ${label === undefined ? 'name' : 'image'}` };
+    }
+    try {
+        return { name: label, reference: normalise(text), spelling: text };
+    }
+    catch (thrown) {
+        return { fault: `container ${label}: ${thrown.message}` };
+    }
+}
+function texts(value) {
+    return Object.fromEntries(Object.entries(asObject(value)).flatMap(([key, text]) => (typeof text === 'string' ? [[key, text]] : [])));
+}
+function invalid(faults) {
+    return new errors/* SideloadError */.wR('INPUT_INVALID', `\`smoke-manifest\`: ${faults.join('; ')}`, {
+        hint: 'pass a Pod, or one object that makes pods, such as a Deployment, whose containers run the images of the job',
+    });
+}
+
+;// CONCATENATED MODULE: ./lib/smoke/resources.js
+
+const DEFAULT_REQUESTS = { cpu: '10m', memory: '16Mi' };
+function parseResources(items) {
+    const requests = {};
+    const limits = {};
+    const faults = [];
+    for (const item of items) {
+        const match = /^(?:(limits|requests)\.)?(cpu|memory|ephemeral-storage)=(\d+(?:\.\d+)?(?:m|[kMGTPE]|[KMGTPE]i)?)$/.exec(item);
+        const [, which = 'requests', name = '', quantity = ''] = match ?? [];
+        if (match === null) {
+            faults.push(JSON.stringify(item));
+        }
+        else if (which === 'limits') {
+            limits[name] = quantity;
+        }
+        else {
+            requests[name] = quantity;
+        }
+    }
+    if (faults.length > 0) {
+        throw new errors/* SideloadError */.wR('INPUT_INVALID', `\`smoke-resources\` has ${faults.join(', ')}`, {
+            hint: 'write `cpu`, `memory` or `ephemeral-storage`, with `limits.` in front for a limit, as in `cpu=50m,limits.memory=256Mi`',
+        });
+    }
+    return { requests: { ...DEFAULT_REQUESTS, ...requests }, limits };
+}
+
+;// CONCATENATED MODULE: ./lib/ssh/fingerprint.js
+
+function fingerprint(publicKey) {
+    return `SHA256:${(0,external_node_crypto_namespaceObject.createHash)('sha256').update(publicKey).digest('base64').replace(/=+$/, '')}`;
+}
+function keyType(publicKey) {
+    let type;
+    let position = 0;
+    while (position + 4 <= publicKey.length) {
+        const end = position + 4 + publicKey.readUInt32BE(position);
+        type ??= publicKey.toString('latin1', 4, end);
+        position = end;
+    }
+    return position === publicKey.length ? (type ?? '') : '';
+}
+
+;// CONCATENATED MODULE: ./lib/ssh/known-hosts.js
+
+
+
+function parseKnownHosts(text, file = 'known_hosts', onFault) {
+    const entries = [];
+    const faults = [];
+    for (const [index, raw] of text.split(/\r?\n/).entries()) {
+        const content = raw.trim();
+        if (content === '' || content.startsWith('#'))
+            continue;
+        const entry = parseLine(content, file, index + 1);
+        if (typeof entry === 'string')
+            faults.push(`line ${index + 1}: ${entry}`);
+        else
+            entries.push(entry);
+    }
+    for (const fault of onFault === undefined ? [] : faults)
+        onFault?.(fault);
+    if (onFault === undefined && faults.length > 0) {
+        throw new errors/* SideloadError */.wR('INPUT_INVALID', `known_hosts cannot be read: ${faults.join('; ')} (in ${file})`, {
+            hint: 'Take the lines from `ssh-keyscan -p PORT HOST`, each as one line `HOST TYPE KEY`.',
+        });
+    }
+    return entries;
+}
+function parseLine(content, file, line) {
+    const fields = content.split(/[ \t]+/);
+    const marker = fields[0]?.startsWith('@') ? fields.shift() : undefined;
+    if (marker !== undefined && marker !== '@revoked' && marker !== '@cert-authority')
+        return `unknown marker ${marker}`;
+    const [hosts, type, key] = fields;
+    if (hosts === undefined || type === undefined || key === undefined)
+        return 'host, key type and key are expected';
+    if (hosts.startsWith('|') && !/^\|1\|[A-Za-z0-9+/]+=*\|[A-Za-z0-9+/]+=*$/.test(hosts)) {
+        return 'the hashed host name is not of the form |1|salt|hash';
+    }
+    const blob = Buffer.from(key, 'base64');
+    if (blob.toString('base64').replace(/=+$/, '') !== key.replace(/=+$/, ''))
+        return 'the key is not base64';
+    if (keyType(blob) !== type)
+        return `the key is not of the type ${type}, or is cut off`;
+    const entry = { file, line, hosts, type, key: blob.toString('base64') };
+    if (marker === undefined)
+        return entry;
+    return { ...entry, marker: marker === '@revoked' ? 'revoked' : 'cert-authority' };
+}
+function lookup(entries, host, port) {
+    const bare = entries.filter(entry => known_hosts_matches(entry.hosts, host));
+    const exact = port === 22 ? bare : entries.filter(entry => known_hosts_matches(entry.hosts, `[${host}]:${port}`));
+    const plain = (entry) => entry.marker === undefined;
+    const withoutPort = port !== 22 && !exact.some(plain);
+    const both = [...new Set([...exact, ...bare])];
+    return {
+        keys: (withoutPort ? bare : exact).filter(plain),
+        withoutPort,
+        revoked: both.filter(entry => entry.marker === 'revoked'),
+        authorities: both.filter(entry => entry.marker === 'cert-authority'),
+    };
+}
+function known_hosts_matches(hosts, name) {
+    const host = name.toLowerCase();
+    if (hosts.startsWith('|')) {
+        const [, , salt = '', hash] = hosts.split('|');
+        return (0,external_node_crypto_namespaceObject.createHmac)('sha1', Buffer.from(salt, 'base64')).update(host).digest('base64') === hash;
+    }
+    let found = false;
+    for (const pattern of hosts.toLowerCase().split(',')) {
+        const negated = pattern.startsWith('!');
+        if (!fits(negated ? pattern.slice(1) : pattern, host))
+            continue;
+        if (negated)
+            return false;
+        found = true;
+    }
+    return found;
+}
+const PATTERN_MAX_CHARACTERS = 1023;
+function fits(pattern, name) {
+    if (pattern.length > PATTERN_MAX_CHARACTERS)
+        return false;
+    let star;
+    let at = 0;
+    for (let index = 0; index < name.length;) {
+        if (pattern[at] === '*') {
+            star = { at, from: index };
+            at += 1;
+        }
+        else if (pattern[at] === '?' || pattern[at] === name[index]) {
+            at += 1;
+            index += 1;
+        }
+        else if (star === undefined)
+            return false;
+        else {
+            star.from += 1;
+            at = star.at + 1;
+            index = star.from;
+        }
+    }
+    return /^\**$/.test(pattern.slice(at));
+}
+
+;// CONCATENATED MODULE: ./lib/ssh/host-keys.js
+
+
+
+const ALGORITHMS = [
+    'ssh-ed25519',
+    'ecdsa-sha2-nistp256',
+    'ecdsa-sha2-nistp384',
+    'ecdsa-sha2-nistp521',
+    'rsa-sha2-512',
+    'rsa-sha2-256',
+];
+function hostKeyPolicy(known) {
+    const { knownHosts = '' } = known;
+    const entries = typeof knownHosts === 'string' ? parseKnownHosts(knownHosts) : knownHosts;
+    const fingerprints = parseFingerprints(known.fingerprints ?? []);
+    return {
+        algorithms({ host, port }) {
+            const types = new Set(lookup(entries, host, port).keys.map(key => key.type));
+            const isKnown = (name) => types.has(name.startsWith('rsa-') ? 'ssh-rsa' : name);
+            return [...ALGORITHMS.filter(isKnown), ...ALGORITHMS.filter(name => !isKnown(name))];
+        },
+        verify: (node, presented) => verify(node, presented, entries, fingerprints),
+    };
+}
+function verify(node, presented, entries, fingerprints) {
+    const found = lookup(entries, node.host, node.port);
+    const key = presented.toString('base64');
+    const shown = `${keyType(presented)} ${fingerprint(presented)}`;
+    const address = `${node.label === undefined ? 'the jump host ' : ''}${node.port === 22 ? node.host : `[${node.host}]:${node.port}`}`;
+    const isPresented = (entry) => entry.key === key;
+    const revoked = found.revoked.find(isPresented);
+    if (revoked !== undefined) {
+        throw new errors/* SideloadError */.wR('SSH_HOST_KEY_CHANGED', `${address} shows the host key ${shown}, which line ${revoked.line} of ${revoked.file} revokes`, { node: node.label, hint: 'Do not connect: a revoked key is in the hands of others. Give the node a new one.' });
+    }
+    if (found.keys.some(isPresented))
+        return;
+    const names = [node.host, `${node.host}:${node.port}`, `[${node.host}]:${node.port}`].map(name => name.toLowerCase());
+    const own = fingerprints.filter(({ host }) => host === undefined || names.includes(host));
+    if (own.some(entry => entry.fingerprint === fingerprint(presented)))
+        return;
+    const named = own.filter(({ host }) => host !== undefined);
+    if ((found.keys.length > 0 && !found.withoutPort) || named.length > 0) {
+        const known = [
+            ...(found.withoutPort ? [] : found.keys).map(entry => `${entry.type} ${fingerprint(Buffer.from(entry.key, 'base64'))} (line ${entry.line} of ${entry.file})`),
+            ...named.map(entry => entry.fingerprint),
+        ];
+        throw new errors/* SideloadError */.wR('SSH_HOST_KEY_CHANGED', `${address} shows the host key ${shown}, but is known by ${known.join(', ')}`, { node: node.label, hint: changedHint(node, named.length > 0 ? undefined : found.keys[0]) });
+    }
+    const unknown = `${address} shows an unknown host key: ${shown}`;
+    const authority = found.authorities[0];
+    if (authority !== undefined) {
+        throw new errors/* SideloadError */.wR('SSH_HOST_KEY_UNKNOWN', `${unknown}; line ${authority.line} of ${authority.file} trusts a certificate authority for it, and host certificates can be checked by \`ssh-transport: openssh\` alone`, {
+            node: node.label,
+            hint: `Set \`ssh-transport: openssh\`, or add the line of the host’s own key (\`ssh-keyscan -p ${node.port} ${node.host}\`) after comparing its fingerprint.`,
+        });
+    }
+    throw new errors/* SideloadError */.wR('SSH_HOST_KEY_UNKNOWN', unknown, {
+        node: node.label,
+        hint: `Run \`ssh-keyscan -p ${node.port} ${node.host}\`, add its output to \`ssh-known-hosts\`, and compare the fingerprint above with \`ssh-keygen -lf\` of the key file in /etc/ssh on the node itself.`,
+    });
+}
+function changedHint({ host, port }, entry) {
+    const place = entry === undefined ? '`ssh-host-key-fingerprints`' : `line ${entry.line} of ${entry.file}`;
+    return `Find out why before anything else: a reinstalled node, or somebody in between. If it is the node’s own (\`ssh-keygen -lf\` of the key file in /etc/ssh there), correct ${place}, for a line with the output of \`ssh-keyscan -p ${port} ${host}\`.`;
+}
+function parseFingerprints(lines) {
+    return lines.map(line => {
+        const content = line.trim().replace(/^\d+ (SHA256:\S+) .*\([A-Z0-9-]+\)$/, '$1');
+        const [, host, sha256] = /^(?:(\S+)[ \t]+)?(SHA256:[A-Za-z0-9+/]{43})=?$/.exec(content) ?? [];
+        if (sha256 === undefined) {
+            throw new errors/* SideloadError */.wR('INPUT_INVALID', `Not a host key fingerprint: ${JSON.stringify(line)}`, {
+                hint: 'Write `SHA256:…` or `HOST SHA256:…`, as `ssh-keygen -lf` of a key file in /etc/ssh on the node prints it.',
+            });
+        }
+        return host === undefined ? { fingerprint: sha256 } : { host: host.toLowerCase(), fingerprint: sha256 };
+    });
+}
+
+;// CONCATENATED MODULE: ./lib/ssh/key.js
+
+
+
+const STORE = 'Store the key file whole and unchanged, with its line breaks, in the secret';
+const ONE_LINE = 'the secret must have as many lines as the file. Do not pass it through `echo`, an unquoted variable or JSON';
+function parsePrivateKey(text, passphrase) {
+    const trimmed = text.trim();
+    const fault = accident(trimmed);
+    if (fault !== undefined)
+        throw key_invalid(...fault);
+    const privateKey = repaired(trimmed);
+    const rounds = roundsOf(privateKey);
+    if (rounds > ROUNDS_MAX) {
+        throw key_invalid(`its passphrase is derived in ${rounds} rounds, more than ${ROUNDS_MAX}`, 'Write a copy with fewer: `ssh-keygen -p -a 100 -f FILE`.');
+    }
+    const parsed = lib_default().utils.parseKey(privateKey, passphrase === '' ? undefined : passphrase);
+    if (parsed instanceof Error)
+        throw key_invalid(...refusal(parsed, privateKey, passphrase));
+    const key = parsed;
+    if (key === undefined)
+        throw key_invalid('there is no key in the file', `${STORE}.`);
+    if (!key.isPrivateKey())
+        throw key_invalid(...PUBLIC);
+    return {
+        privateKey,
+        ...(passphrase === undefined || passphrase === '' ? {} : { passphrase }),
+        key,
+        fingerprint: fingerprint(key.getPublicSSH()),
+    };
+}
+function opensshKey(text) {
+    const trimmed = text.trim();
+    const body = Buffer.from(trimmed.replace(/-----[^-]+-----/g, ''), 'base64');
+    const isOfDevice = ['sk-ssh-ed25519@openssh.com', 'sk-ecdsa-sha2-nistp256@openssh.com'].some(type => body.includes(type));
+    return isOfDevice && accident(trimmed) === undefined ? repaired(trimmed) : parsePrivateKey(text).privateKey;
+}
+const ROUNDS_MAX = 500;
+function roundsOf(privateKey) {
+    const body = Buffer.from(privateKey.replace(/-----[^-]+-----/g, ''), 'base64');
+    const magic = 'openssh-key-v1\0';
+    if (body.toString('latin1', 0, magic.length) !== magic)
+        return 0;
+    let offset = magic.length;
+    const next = () => {
+        const sizeBytes = offset + 4 <= body.length ? body.readUInt32BE(offset) : 0;
+        const field = body.subarray(offset + 4, offset + 4 + sizeBytes);
+        offset += 4 + sizeBytes;
+        return field;
+    };
+    next();
+    const kdf = next().toString('latin1');
+    const options = next();
+    return kdf === 'bcrypt' && options.length >= 4 ? options.readUInt32BE(options.length - 4) : 0;
+}
+const PUBLIC = [
+    'it is a public key, and the private one is needed',
+    'Store the file without `.pub` at the end of its name.',
+];
+function repaired(trimmed) {
+    return `${isPutty(trimmed) ? trimmed : trimmed.replace(/[ \t\r]*\n[ \t]*/g, '\n')}\n`;
+}
+function accident(text) {
+    if (text === '')
+        return ['it is empty', 'Check the name of the secret, and that this job may read it.'];
+    if (/^["']/.test(text))
+        return ['it has quotes around it', `${STORE}, without quotes.`];
+    if (/^(ssh-|ecdsa-|sk-)\S+\s+AAAA/.test(text) || /^-{4,5} ?BEGIN (\S+ )*PUBLIC KEY/.test(text))
+        return PUBLIC;
+    if (text.startsWith('LS0tLS1CRUdJTi'))
+        return ['it is base64 of a key file', `${STORE}, not encoded.`];
+    if (isPutty(text))
+        return undefined;
+    const begin = text.indexOf('-----BEGIN ');
+    if (begin < 0) {
+        if (/^[~./]\S*$/.test(text) && text.length < 256) {
+            return ['it is a path, and the content of the file is needed', `${STORE}.`];
+        }
+        if (text.includes('-----END '))
+            return ['its beginning is cut off: there is no BEGIN line', `${STORE}.`];
+        return ['it is not a private key', `${STORE}: its first line is \`-----BEGIN OPENSSH PRIVATE KEY-----\`.`];
+    }
+    if (begin > 0)
+        return ['there is other text before its BEGIN line', `${STORE}, and nothing else.`];
+    if (text.includes('\\n'))
+        return ['its line breaks have become the two characters `\\n`', `${STORE}: ${ONE_LINE}.`];
+    if (/^-----BEGIN [A-Z0-9 ]+-----[^\r\n]/.test(text)) {
+        return ['its line breaks have become spaces, or are gone', `${STORE}: ${ONE_LINE}.`];
+    }
+    if (!/-----END [A-Z0-9 ]+-----/.test(text)) {
+        return [
+            'its end is cut off: there is no END line',
+            `${STORE}; a shell variable or a form may have kept only a part.`,
+        ];
+    }
+    if (!/-----END [A-Z0-9 ]+-----$/.test(text))
+        return ['there is other text after its END line', `${STORE}, and nothing else.`];
+    if (/^-----BEGIN (ENCRYPTED )?PRIVATE KEY-----/.test(text)) {
+        return [
+            'it is in PKCS#8 format',
+            'Convert a copy with `ssh-keygen -p -f FILE`, which writes OpenSSH’s own format.',
+        ];
+    }
+    return undefined;
+}
+function isPutty(text) {
+    return text.startsWith('PuTTY-User-Key-File-');
+}
+function refusal(error, text, passphrase) {
+    const reason = error.message;
+    if (/no passphrase given/.test(reason)) {
+        return ['it is encrypted, and no passphrase was given', 'Pass the passphrase in `ssh-key-passphrase`.'];
+    }
+    if (/Unsupported (OpenSSH private )?key type/.test(reason)) {
+        return [
+            'keys of this type cannot be used; a security key (FIDO) needs its device',
+            'Use an ed25519, ecdsa or rsa key: `ssh-keygen -t ed25519`.',
+        ];
+    }
+    if (isPutty(text) && reason === 'Unsupported key format') {
+        return [
+            'it is a PuTTY key of a kind that cannot be read',
+            'Convert it with `puttygen KEY.ppk -O private-openssh -o KEY`.',
+        ];
+    }
+    const isEncrypted = /passphrase/.test(reason) || /^(DEK-Info:|Encryption: aes)/m.test(text) || /decrypt/i.test(reason);
+    if (isEncrypted && passphrase !== undefined) {
+        return [
+            'the passphrase is wrong',
+            /\s$/.test(passphrase)
+                ? 'The passphrase given ends in a blank or a line break, which may not belong to it.'
+                : 'Try it with `ssh-keygen -y -f FILE`.',
+        ];
+    }
+    if (/[Cc]ipher|kdf/.test(reason)) {
+        return ['its encryption is not supported', 'Convert a copy with `ssh-keygen -p -Z aes256-ctr -f FILE`.'];
+    }
+    return [
+        'it is damaged or cut off between its first and last line',
+        `${STORE}, and try it with \`ssh-keygen -y -f FILE\`.`,
+    ];
+}
+function key_invalid(what, hint) {
+    return new errors/* SideloadError */.wR('SSH_KEY_INVALID', `The SSH private key cannot be used: ${what}`, { hint });
+}
+
+;// CONCATENATED MODULE: ./lib/settings.js
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+function readLayers(host, env, problems) {
+    const config = (0,lib_problems/* collect */.Fo)(problems, () => readConfig(host));
+    const inventory = (0,lib_problems/* collect */.Fo)(problems, () => readInventory(host, config, env));
+    const files = [config, inventory];
+    return {
+        textOf: name => [host.input(name), ...files.map(file => file?.settings[name])].find(text => text?.trim()),
+        nodes: files.map(file => file?.nodes ?? []).find(nodes => nodes.length > 0) ?? [],
+        isComplete: files.every(file => file !== undefined),
+    };
+}
+function readReportFiles(host, env = process.env) {
+    const files = reportFiles((0,lib_inputs/* parseInputs */.TL)(readLayers(host, env, []).textOf).inputs);
+    return (0,report_files/* reportProblems */.Tw)(files).length === 0 ? files : {};
+}
+function reportFiles(inputs) {
+    const entries = report_files/* REPORT_KINDS */.tR.map(kind => [kind, inputs[`report-${kind}`]]);
+    return Object.fromEntries(entries.filter(([, file]) => file !== undefined));
+}
+function settings_readSettings(host, env = process.env) {
+    const problems = [];
+    const found = foundConfig(host);
+    if (found !== undefined && !host.input('config')?.trim()) {
+        host.info(`settings of ${found} in the working directory apply`);
+    }
+    const layers = readLayers(host, env, problems);
+    const parsed = (0,lib_inputs/* parseInputs */.TL)(layers.textOf);
+    problems.push(...parsed.problems);
+    const { inputs } = parsed;
+    for (const name of lib_inputs/* INPUT_NAMES */.Qh) {
+        const secret = inputs[name];
+        if ((0,lib_inputs/* inputSpec */.mm)(name).type === 'secret' && typeof secret === 'string') {
+            host.mask(secret, 'job');
+        }
+    }
+    if (!/^(?!-)[^\s\p{C}'`";&<>|(){}]{1,255}$/u.test(inputs['ssh-user'])) {
+        problems.push((0,lib_problems/* problem */.CC)(`\`ssh-user\` ${(0,lib_problems/* shown */.SP)(inputs['ssh-user'])} is not a name of a user`));
+    }
+    const isSet = (name) => layers.textOf(name) !== undefined;
+    const references = inputs.images.flatMap(reference => (0,lib_problems/* collect */.Fo)(problems, () => normalise(reference)) ?? []);
+    problems.push(...duplicates('images', references));
+    const isSending = inputs.mode === 'push' || inputs.mode === 'plan';
+    const expected = inputs.mode === 'check' ? readExpected(inputs, references, problems) : undefined;
+    problems.push(...modeProblems(inputs, isSet));
+    const needsImages = inputs.mode !== 'prune' && inputs.expected.length === 0;
+    if (needsImages && inputs.images.length === 0 && inputs.archive === undefined) {
+        problems.push((0,lib_problems/* problem */.CC)('`images` is empty', 'name at least one image, or an `archive`'));
+    }
+    if (inputs.source === 'archive' && inputs.archive === undefined) {
+        problems.push((0,lib_problems/* problem */.CC)('`source: archive` needs `archive`', 'name the tar file or the directory'));
+    }
+    const aliases = inputs.aliases.flatMap(alias => (0,lib_problems/* collect */.Fo)(problems, () => parseAlias(alias)) ?? []);
+    problems.push(...duplicates('aliases', aliases.map(({ alias }) => alias)));
+    if (references.length > 0 && references.length === inputs.images.length) {
+        problems.push(...aliases.flatMap(alias => aliasProblems(alias, references)));
+    }
+    const namespace = inputs['containerd-namespace'];
+    if (namespace !== undefined && !/^(?=.{1,76}$)[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*$/.test(namespace)) {
+        problems.push((0,lib_problems/* problem */.CC)(`\`containerd-namespace\` ${JSON.stringify(namespace)} is not a name of a namespace`));
+    }
+    if (inputs.archive !== undefined && inputs.source !== 'auto' && inputs.source !== 'archive') {
+        problems.push((0,lib_problems/* problem */.CC)(`\`archive\` and \`source: ${inputs.source}\` exclude each other`, 'set one of them'));
+    }
+    problems.push(...bundleProblems(inputs), ...directoryProblems(inputs, host, env));
+    const isBundle = inputs.mode === 'bundle';
+    const jump = (0,lib_problems/* collect */.Fo)(problems, () => parseJump(inputs['ssh-jump'])) ?? [];
+    const isOpenssh = inputs['ssh-transport'] === 'openssh';
+    const complete = ({ host: name, user, port }, of) => ({
+        host: name,
+        user: user ?? inputs['ssh-user'],
+        port: port ?? (of.isJump ? 22 : inputs['ssh-port']),
+        given: {
+            user: user ?? (isSet('ssh-user') ? inputs['ssh-user'] : undefined),
+            port: port ?? (!of.isJump && isSet('ssh-port') ? inputs['ssh-port'] : undefined),
+        },
+    });
+    const hop = (entry) => complete(entry, { isJump: true });
+    const defaults = { jump: jump.map(hop), sudo: inputs.sudo };
+    const listed = isBundle
+        ? []
+        : readNodes(inputs, layers, problems, entry => ({
+            label: labelOf(entry),
+            ...complete(entry, { isJump: false }),
+            jump: entry.jump?.map(hop) ?? defaults.jump,
+            sudo: entry.sudo ?? defaults.sudo,
+            kubernetesName: entry.kubernetesName,
+            criSocket: entry.criSocket,
+        }));
+    const shard = inputs.shard === undefined ? undefined : (0,lib_problems/* collect */.Fo)(problems, () => parseShard(inputs.shard ?? ''));
+    const nodesFromCluster = !isBundle && inputs['nodes-from-cluster'] === 'true';
+    const nodes = nodesFromCluster ? listed : ((0,lib_problems/* collect */.Fo)(problems, () => takeShard(listed, shard)) ?? []);
+    const mayLack = (...names) => !layers.isComplete && names.every(name => inputs[name] === undefined);
+    const authentication = mayLack('ssh-private-key', 'ssh-private-key-file', 'ssh-password')
+        ? undefined
+        : (0,lib_problems/* collect */.Fo)(problems, () => (isOpenssh || isBundle ? {} : readAuthentication(inputs, host, env)));
+    const sudoPassword = (0,lib_problems/* collect */.Fo)(problems, () => readPassword('sudo-password', inputs['sudo-password']));
+    const hostKeys = mayLack('ssh-known-hosts', 'ssh-known-hosts-file')
+        ? undefined
+        : (0,lib_problems/* collect */.Fo)(problems, () => (isBundle ? hostKeyPolicy({}) : readHostKeys(inputs, isOpenssh, host)));
+    const openssh = isOpenssh && !isBundle ? readOpenssh(inputs, host, problems) : undefined;
+    const given = inputs['cri-socket'];
+    const criSocket = given === undefined ? undefined : (0,lib_problems/* collect */.Fo)(problems, () => parseCriSocket(given));
+    const cluster = isBundle || ((inputs.smoke !== 'pod' || !isSending) && !nodesFromCluster)
+        ? undefined
+        : (0,lib_problems/* collect */.Fo)(problems, () => readCluster(inputs, host));
+    const smoke = inputs.smoke === 'none' || !isSending ? undefined : readSmoke(inputs, problems);
+    const reports = reportFiles(inputs);
+    problems.push(...(0,report_files/* reportProblems */.Tw)(reports), ...cacheProblems(inputs));
+    (0,lib_problems/* throwProblems */.Jh)(problems);
+    if (authentication === undefined || hostKeys === undefined) {
+        throw new errors/* SideloadError */.wR('INTERNAL', 'settings without a problem lack a part');
+    }
+    if (authentication.password !== undefined) {
+        host.warning('`ssh-password` is set: a key (`ssh-private-key`) is better, as nodes and jump hosts never get to see it');
+    }
+    return {
+        mode: inputs.mode,
+        images: inputs.images,
+        source: inputs.source,
+        archive: inputs.archive,
+        bundle: inputs.bundle,
+        aliases: inputs.aliases,
+        compression: inputs.compression,
+        cache: { directory: inputs['cache-dir'] ?? cacheDirectory(env), maxBytes: inputs['cache-size'] },
+        containerdNamespace: namespace,
+        nodes,
+        nodesOrigin: inputs.nodes.length > 0 ? 'input' : 'inventory',
+        nodesFromCluster,
+        nodeSelector: inputs['node-selector'] ?? '',
+        shard,
+        ssh: {
+            user: inputs['ssh-user'],
+            port: inputs['ssh-port'],
+            given: complete({ host: '', user: undefined, port: undefined }, { isJump: false }).given,
+            ...defaults,
+            sudoPassword,
+            openssh,
+            authentication,
+            hostKeys,
+            connectTimeoutMs: inputs['connect-timeout'] * 1000,
+        },
+        criSocket,
+        delta: inputs.delta === 'true',
+        atomic: inputs.atomic === 'true',
+        pin: inputs.pin === 'true',
+        lockTimeoutMs: inputs['lock-timeout'] * 1000,
+        parallel: inputs.parallel === 0 ? Number.POSITIVE_INFINITY : inputs.parallel,
+        bandwidth: inputs.bandwidth,
+        retries: inputs.retries,
+        cluster,
+        sandboxImage: inputs['sandbox-image'],
+        smoke,
+        expected,
+        keep: inputs.keep,
+        isDryRun: inputs['dry-run'] === 'true',
+        reports,
+    };
+}
+function bundleProblems(inputs) {
+    const { mode, bundle, archive } = inputs;
+    if (mode !== 'bundle') {
+        return bundle === undefined ? [] : [(0,lib_problems/* problem */.CC)(`\`bundle\` is for \`mode: bundle\`, and the mode is \`${mode}\``)];
+    }
+    if (bundle === undefined) {
+        return [(0,lib_problems/* problem */.CC)('`mode: bundle` needs `bundle`', 'name the file to write')];
+    }
+    const path = (0,external_node_path_.resolve)(bundle);
+    const others = {
+        archive,
+        ...Object.fromEntries(report_files/* REPORT_KINDS */.tR.map(kind => [`report-${kind}`, inputs[`report-${kind}`]])),
+    };
+    const twice = Object.entries(others).filter(([, file]) => file !== undefined && (0,external_node_path_.resolve)(file) === path);
+    const fault = (0,report_files/* faultOf */.Kl)(path);
+    return [
+        ...twice.map(([name]) => (0,lib_problems/* problem */.CC)(`\`${name}\` and \`bundle\` name the same file`, 'give each a file of its own')),
+        ...(fault === undefined ? [] : [(0,lib_problems/* problem */.CC)(`\`bundle\`: ${(0,lib_problems/* shown */.SP)(bundle)} ${fault}`)]),
+    ];
+}
+function directoryProblems(inputs, host, env) {
+    const cache = inputs['cache-size'] === 0 ? undefined : inputs['cache-dir'];
+    const cacheFault = cache === undefined ? undefined : (0,lib_directory/* directoryFault */.sl)(cache);
+    const temporary = host.temporaryDirectory;
+    const isThere = (0,external_node_fs_.existsSync)(temporary);
+    const temporaryFault = isThere ? (0,lib_directory/* directoryFault */.sl)(temporary) : 'is not there';
+    const variable = env.RUNNER_TEMP === temporary ? 'RUNNER_TEMP' : 'TMPDIR';
+    return [
+        ...(cacheFault === undefined ? [] : [(0,lib_problems/* problem */.CC)(`\`cache-dir\`: ${(0,lib_problems/* shown */.SP)(cache ?? '')} ${cacheFault}`)]),
+        ...(temporaryFault === undefined
+            ? []
+            : [(0,lib_problems/* problem */.CC)(`the directory for temporary files, ${(0,lib_problems/* shown */.SP)(temporary)}, ${temporaryFault}`, `set ${variable}`)]),
+    ];
+}
+function modeProblems(inputs, isSet) {
+    const { mode } = inputs;
+    return [
+        ...(mode === 'prune' && !isSet('keep')
+            ? [(0,lib_problems/* problem */.CC)('`mode: prune` needs `keep`', 'say how many releases of each repository stay')]
+            : []),
+        ...(mode !== 'prune' && inputs['dry-run'] === 'true'
+            ? [(0,lib_problems/* problem */.CC)(`\`dry-run\` is for \`mode: prune\`, not for \`${mode}\``, 'the dry run of a push is `mode: plan`')]
+            : []),
+        ...(mode !== 'check' && inputs.expected.length > 0
+            ? [(0,lib_problems/* problem */.CC)(`\`expected\` is for \`mode: check\`, not for \`${mode}\``, 'leave it out')]
+            : []),
+    ];
+}
+function readExpected(inputs, references, problems) {
+    if (inputs.expected.length === 0) {
+        return undefined;
+    }
+    return (0,lib_problems/* collect */.Fo)(problems, () => {
+        const all = mergeExpected(inputs.expected.map(file => parseExpected(readText('expected', file), (0,lib_problems/* shown */.SP)(file))));
+        const unknown = references.filter(reference => all.every(one => one.reference !== reference));
+        if (unknown.length > 0) {
+            throw new errors/* SideloadError */.wR('INPUT_INVALID', `\`expected\` does not have ${unknown.join(', ')} of \`images\``, {
+                hint: `it has ${all.map(({ reference }) => reference).join(', ')}`,
+            });
+        }
+        return references.length === 0 ? all : all.filter(one => one.isSandbox || references.includes(one.reference));
+    });
+}
+function aliasProblems({ alias, image }, references) {
+    const how = 'write `ALIAS=IMAGE`, with the image as it is in `images`';
+    if (references.includes(alias))
+        return [(0,lib_problems/* problem */.CC)(`\`aliases\` names ${JSON.stringify(alias)}, as \`images\` does`)];
+    if (image !== undefined && !references.includes(image)) {
+        return [(0,lib_problems/* problem */.CC)(`\`aliases\`: ${JSON.stringify(image)} is not in \`images\``, how)];
+    }
+    if (image === undefined && references.length > 1) {
+        return [(0,lib_problems/* problem */.CC)(`\`aliases\` does not say which image ${JSON.stringify(alias)} is for`, how)];
+    }
+    return [];
+}
+function inHome(...names) {
+    try {
+        return [(0,external_node_path_.join)((0,external_node_os_.homedir)(), ...names)];
+    }
+    catch {
+        return [];
+    }
+}
+function cacheProblems(inputs) {
+    const { 'cache-dir': directory, 'cache-size': maxBytes } = inputs;
+    const exposure = directory === undefined || maxBytes === 0 ? undefined : judgePath(directory).exposure;
+    if (exposure === undefined)
+        return [];
+    const hint = 'name a directory of this user alone (`chmod go-w`), below such directories or root’s; each user has a cache';
+    return [(0,lib_problems/* problem */.CC)(`\`cache-dir\`: others could put layers into it: ${exposure}`, hint)];
+}
+function cacheDirectory(env) {
+    const given = env.XDG_CACHE_HOME;
+    const homes = inHome('.cache').filter(path => (0,external_node_fs_.existsSync)((0,external_node_path_.dirname)(path)));
+    const [base] = given !== undefined && (0,external_node_path_.isAbsolute)(given) ? [given] : homes;
+    return base === undefined ? undefined : (0,external_node_path_.join)(base, 'kube-sideload', 'layers');
+}
+function readInventory(host, config, env) {
+    const named = host.input('inventory')?.trim() || config?.settings.inventory?.trim() || env.KUBE_SIDELOAD_INVENTORY?.trim();
+    const configuration = env.XDG_CONFIG_HOME ? [env.XDG_CONFIG_HOME] : inHome('.config');
+    const places = [
+        '/etc/kube-sideload/inventory.yaml',
+        ...configuration.map(directory => (0,external_node_path_.join)(directory, 'kube-sideload', 'inventory.yaml')),
+    ];
+    const file = named || places.find(place => (0,external_node_fs_.existsSync)(place));
+    return readSettingsFile('inventory', file);
+}
+function readConfig(host) {
+    return readSettingsFile('config', host.input('config')?.trim() || foundConfig(host));
+}
+function foundConfig({ defaultConfig }) {
+    return defaultConfig !== undefined && (0,external_node_fs_.existsSync)(defaultConfig) ? defaultConfig : undefined;
+}
+function readSettingsFile(owner, file) {
+    return file === undefined ? { nodes: [], settings: {} } : parseInventory(readText(owner, file), file, owner);
+}
+function readNodes(inputs, layers, problems, nodeOf) {
+    const listed = inputs.nodes.map(text => (0,lib_problems/* collect */.Fo)(problems, () => parseNode(text)));
+    const entries = listed.length > 0 ? listed : layers.nodes;
+    if (entries.length === 0 && layers.isComplete && inputs['nodes-from-cluster'] !== 'true') {
+        problems.push((0,lib_problems/* problem */.CC)('`nodes` is empty', 'list the nodes in `nodes`, or in an inventory file on the runner (see `inventory` and `config`), or set `nodes-from-cluster`'));
+    }
+    const nodes = entries.filter(entry => entry !== undefined).map(nodeOf);
+    const addresses = nodes.map(({ host, port, jump }) => [...jump.map(one => `${one.host}:${one.port}`), `${host}:${port}`].join(' → ').toLowerCase());
+    const labels = nodes
+        .filter((_, index) => addresses.indexOf(addresses[index] ?? '') === index)
+        .map(node => node.label);
+    problems.push(...duplicates('nodes', addresses), ...duplicates('nodes', labels));
+    return nodes;
+}
+function readAuthentication(inputs, host, env) {
+    const passphrase = inputs['ssh-key-passphrase'];
+    const password = readPassword('ssh-password', inputs['ssh-password']);
+    const given = inputs['ssh-private-key'];
+    if (given !== undefined) {
+        return { key: parsePrivateKey(given, passphrase), password };
+    }
+    const read = (file) => {
+        const text = readText('ssh-private-key-file', file);
+        host.mask(text, 'runner');
+        return parsePrivateKey(text, passphrase);
+    };
+    const named = inputs['ssh-private-key-file'];
+    if (named !== undefined) {
+        return { key: read(named), password };
+    }
+    const setting = agentSetting(inputs);
+    const agent = setting === 'auto' ? env.SSH_AUTH_SOCK || undefined : setting === 'off' ? undefined : setting;
+    if (password !== undefined) {
+        return { agent: setting === 'auto' ? undefined : agent, password };
+    }
+    const file = ['id_ed25519', 'id_ecdsa', 'id_rsa']
+        .flatMap(name => inHome('.ssh', name))
+        .find(place => (0,external_node_fs_.existsSync)(place));
+    if (agent === undefined && file === undefined) {
+        throw new errors/* SideloadError */.wR('INPUT_INVALID', 'no SSH key: neither `ssh-private-key` nor `ssh-private-key-file` is set, there is none in `~/.ssh`, and no ssh-agent', {
+            hint: 'pass the key that the nodes know in `ssh-private-key`',
+        });
+    }
+    if (agent === undefined || file === undefined) {
+        return { agent, key: file === undefined ? undefined : read(file) };
+    }
+    const faults = [];
+    return { agent, key: (0,lib_problems/* collect */.Fo)(faults, () => read(file)) };
+}
+function readPassword(name, given) {
+    const password = given?.replace(/\r?\n$/, '');
+    if (password !== undefined && /[\0\r\n]/.test(password)) {
+        throw new errors/* SideloadError */.wR('INPUT_INVALID', `\`${name}\` has more than one line`, {
+            hint: 'store the password alone in the secret',
+        });
+    }
+    return password;
+}
+function readOpenssh(inputs, host, problems) {
+    const foreign = ['ssh-password', 'ssh-key-passphrase', 'ssh-host-key-fingerprints'];
+    for (const name of foreign.filter(one => inputs[one] !== undefined && inputs[one].length > 0)) {
+        const hint = {
+            'ssh-password': 'give the user a key; the client is never let to ask for anything',
+            'ssh-key-passphrase': 'load the key into an ssh-agent, or store it without a passphrase in the secret',
+            'ssh-host-key-fingerprints': 'use `ssh-known-hosts`',
+        }[name];
+        problems.push((0,lib_problems/* problem */.CC)(`\`${name}\` cannot be used with \`ssh-transport: openssh\``, hint));
+    }
+    const text = inputs['ssh-private-key'];
+    const file = inputs['ssh-private-key-file'];
+    const key = (0,lib_problems/* collect */.Fo)(problems, () => {
+        if (text !== undefined) {
+            return { text: opensshKey(text) };
+        }
+        if (file !== undefined) {
+            host.mask(readText('ssh-private-key-file', file), 'runner');
+            return { file: (0,external_node_path_.resolve)(file) };
+        }
+        return undefined;
+    });
+    const knownHosts = inputs['ssh-known-hosts'];
+    const knownHostsFile = inputs['ssh-known-hosts-file'];
+    const setting = (0,lib_problems/* collect */.Fo)(problems, () => agentSetting(inputs));
+    return {
+        key,
+        agent: setting === 'off' ? 'none' : setting === 'auto' ? undefined : setting,
+        knownHosts: knownHosts !== undefined
+            ? { text: `${knownHosts}\n` }
+            : knownHostsFile === undefined
+                ? undefined
+                : { file: (0,external_node_path_.resolve)(knownHostsFile) },
+        connectTimeoutMs: inputs['connect-timeout'] * 1000,
+    };
+}
+function agentSetting({ 'ssh-agent': setting }) {
+    if (setting !== 'auto' && setting !== 'off' && !setting.startsWith('/')) {
+        throw new errors/* SideloadError */.wR('INPUT_INVALID', `\`ssh-agent\` must be \`auto\`, \`off\` or an absolute path, not ${(0,lib_problems/* shown */.SP)(setting)}`);
+    }
+    return setting;
+}
+function readHostKeys(inputs, isOpenssh, host) {
+    const given = inputs['ssh-known-hosts'];
+    const fingerprints = inputs['ssh-host-key-fingerprints'];
+    if (given !== undefined) {
+        return hostKeyPolicy({ knownHosts: parseKnownHosts(given, '`ssh-known-hosts`'), fingerprints });
+    }
+    const named = inputs['ssh-known-hosts-file'];
+    const files = [...inHome('.ssh', 'known_hosts'), '/etc/ssh/ssh_known_hosts'].filter(file => (0,external_node_fs_.existsSync)(file));
+    const knownHosts = named !== undefined
+        ? parseKnownHosts(readText('ssh-known-hosts-file', named), named)
+        : files.flatMap(file => {
+            const leftOut = (fault) => host.warning(`${file}, ${fault}; it is left out`);
+            try {
+                return parseKnownHosts((0,external_node_fs_.readFileSync)(file, 'utf8'), file, leftOut);
+            }
+            catch (error) {
+                leftOut((0,errors/* messageOf */.bD)(error));
+                return [];
+            }
+        });
+    if (knownHosts.length === 0 && fingerprints.length === 0 && !isOpenssh) {
+        throw new errors/* SideloadError */.wR('INPUT_INVALID', 'no host keys: `ssh-known-hosts` is empty', {
+            hint: 'pass the output of `ssh-keyscan NODE…` in `ssh-known-hosts`, after comparing the fingerprints on the nodes',
+        });
+    }
+    return hostKeyPolicy({ knownHosts, fingerprints });
+}
+function readCluster(inputs, host) {
+    if (!/^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$/.test(inputs.namespace)) {
+        throw new errors/* SideloadError */.wR('INPUT_INVALID', `\`namespace\` ${JSON.stringify(inputs.namespace)} is not a name of a namespace`, {
+            hint: 'lower case letters, digits and `-`, 63 at most (RFC 1123)',
+        });
+    }
+    const { kubectl, kubeconfig, namespace } = inputs;
+    if (!kubectl.startsWith('ssh://')) {
+        return { kubectl, kubeconfig: readKubeconfig(kubeconfig, host), namespace };
+    }
+    const { host: address, port, user, kubernetesName } = parseNode(kubectl.slice('ssh://'.length).replace(/\/$/, ''));
+    if (kubernetesName !== undefined) {
+        throw new errors/* SideloadError */.wR('INPUT_INVALID', `\`kubectl\` ${(0,lib_problems/* shown */.SP)(kubectl)} has more than an address`, {
+            hint: 'write `ssh://user@host:port`',
+        });
+    }
+    if (kubeconfig !== undefined && !/^\/\S*$/.test(kubeconfig)) {
+        throw new errors/* SideloadError */.wR('INPUT_INVALID', '`kubeconfig` must be an absolute path on the node that `kubectl` names', {
+            hint: 'leave it out, and the administrator’s kubeconfig of the node is used',
+        });
+    }
+    return {
+        kubectl: {
+            label: `the control plane ${address}`,
+            host: address,
+            port: port ?? inputs['ssh-port'],
+            user: user ?? inputs['ssh-user'],
+        },
+        kubeconfig: kubeconfig === undefined ? undefined : { path: kubeconfig },
+        namespace,
+    };
+}
+function readSmoke(inputs, problems) {
+    const given = inputs['smoke-manifest'];
+    const manifest = given === undefined ? undefined : (0,lib_problems/* collect */.Fo)(problems, () => readManifest(given, inputs.namespace));
+    const resources = (0,lib_problems/* collect */.Fo)(problems, () => parseResources(inputs['smoke-resources']));
+    const clash = (a, b) => (0,lib_problems/* problem */.CC)(`\`${a}\` and \`${b}\` exclude each other`, 'set one of them');
+    if (given !== undefined) {
+        problems.push(...(inputs.smoke === 'cri' ? [clash('smoke-manifest', 'smoke: cri')] : []), ...(inputs['smoke-command'].length > 0 ? [clash('smoke-manifest', 'smoke-command')] : []));
+    }
+    if (inputs['smoke-expect'] === 'ready' && given === undefined) {
+        problems.push((0,lib_problems/* problem */.CC)('`smoke-expect: ready` needs a `smoke-manifest`', 'without readiness probes `running` says as much'));
+    }
+    if (resources === undefined || inputs.smoke === 'none') {
+        return undefined;
+    }
+    return {
+        by: inputs.smoke,
+        timeoutMs: inputs['smoke-timeout'] * 1000,
+        command: inputs['smoke-command'],
+        expect: inputs['smoke-expect'],
+        parallel: inputs['smoke-parallel'],
+        security: inputs['smoke-security'],
+        resources,
+        template: manifest,
+    };
+}
+function readManifest(given, namespace) {
+    const isContent = given.includes('\n') || given.startsWith('{');
+    return parsePodManifest(isContent ? given : readText('smoke-manifest', given), namespace);
+}
+function readKubeconfig(given, host) {
+    if (given === undefined) {
+        return undefined;
+    }
+    if (given.includes('\n') || given.trimStart().startsWith('{')) {
+        maskCredentials(given, 'job', host);
+        return { content: given };
+    }
+    if (!(0,external_node_fs_.existsSync)(given)) {
+        if (/\bapiVersion\b/.test(given) || /^[A-Za-z0-9+/]{100,}=*$/.test(given)) {
+            throw new errors/* SideloadError */.wR('KUBECONFIG_INVALID', '`kubeconfig` is neither a path nor the content of a kubeconfig: its line breaks are lost, or it is encoded', { hint: 'Store the file whole and unchanged, with its line breaks, in the secret.' });
+        }
+        throw new errors/* SideloadError */.wR('KUBECONFIG_INVALID', `\`kubeconfig\`: there is no file ${(0,lib_problems/* shown */.SP)(given)}`, {
+            hint: `Give the path from ${process.cwd()} or an absolute one, or the content of the file.`,
+        });
+    }
+    maskCredentials((0,lib_problems/* collect */.Fo)([], () => readText('kubeconfig', given)) ?? '', 'runner', host);
+    return { path: given };
+}
+function maskCredentials(kubeconfig, origin, host) {
+    for (const secret of credentialsOf(kubeconfig)) {
+        host.mask(secret, origin);
+    }
+}
+function readText(input, file) {
+    try {
+        return (0,external_node_fs_.readFileSync)(file, 'utf8');
+    }
+    catch (cause) {
+        const reason = cause.code;
+        throw new errors/* SideloadError */.wR('INPUT_INVALID', `\`${input}\`: cannot read ${(0,lib_problems/* shown */.SP)(file)} (${reason})`, {
+            hint: fileHint(file, reason),
+            cause,
+        });
+    }
+}
+function fileHint(file, reason) {
+    const place = (0,external_node_path_.isAbsolute)(file) ? 'on this machine' : `from ${process.cwd()}`;
+    switch (reason) {
+        case 'ENOENT':
+        case 'ENOTDIR':
+            return file.startsWith('~')
+                ? 'write the whole path: only a shell knows `~`'
+                : `correct the path, which is looked for ${place}, or have an earlier step write the file`;
+        case 'EISDIR':
+            return 'name a file in that directory';
+        case 'EACCES':
+        case 'EPERM':
+            return `let the job’s user (${process.getuid?.() ?? 'as the system names it'}) read it, or run the job as one who may`;
+        default:
+            return 'look at it on this machine, as the user of the job';
+    }
+}
+function duplicates(input, items) {
+    const twice = new Set(items.filter((item, index) => items.indexOf(item) !== index));
+    return [...twice].map(item => (0,lib_problems/* problem */.CC)(`\`${input}\` names ${JSON.stringify(item)} more than once`, 'remove the second one'));
+}
+
+// EXTERNAL MODULE: ./lib/report/units.js
+var units = __nccwpck_require__(8492);
+;// CONCATENATED MODULE: ./lib/node/node.js
+
+
+
+
+
+function node_newNode(settings) {
+    const now = Date.now();
+    return {
+        settings,
+        startedAtMs: now,
+        endedAtMs: now,
+        connection: undefined,
+        machine: undefined,
+        facts: undefined,
+        object: undefined,
+        missing: [],
+        images: [],
+        nameFaults: [],
+        staged: new Map(),
+        lostRuns: new Set(),
+        kept: [],
+        hasPinned: false,
+        noted: undefined,
+        lock: undefined,
+        findings: [],
+        seen: [],
+        retention: undefined,
+        error: undefined,
+        otherErrors: [],
+    };
+}
+function noteError(node, error) {
+    if (node.error === undefined) {
+        node.error = error;
+    }
+    else if ([node.error, ...node.otherErrors].every(({ code, message }) => code !== error.code || message !== error.message)) {
+        node.otherErrors = [...node.otherErrors, error];
+    }
+}
+function node_ready({ settings, connection, facts }) {
+    if (connection === undefined || facts === undefined) {
+        throw new errors/* SideloadError */.wR('INTERNAL', 'the node is not connected', { node: settings.label });
+    }
+    return { connection, facts };
+}
+function kubernetesName(node) {
+    return node.settings.kubernetesName ?? node.machine?.kubernetesName;
+}
+async function node_onEach(nodes, act, parallel = Number.POSITIVE_INFINITY) {
+    const waiting = nodes.values();
+    const workers = Array.from({ length: Math.min(parallel, nodes.length) }, async () => {
+        for (const node of waiting) {
+            if (node.error !== undefined) {
+                continue;
+            }
+            try {
+                await act(node);
+            }
+            catch (thrown) {
+                node.error = (0,errors/* toSideloadError */.Lq)(thrown, node.settings.label);
+            }
+            node.endedAtMs = Date.now();
+        }
+    });
+    await Promise.all(workers);
+}
+async function notingError(node, image, act) {
+    try {
+        await act();
+    }
+    catch (thrown) {
+        image.error = (0,errors/* toSideloadError */.Lq)(thrown, node.settings.label);
+        throw image.error;
+    }
+}
+function isControlPlane({ object }) {
+    const labels = object === undefined || object === 'absent' ? undefined : object.metadata.labels;
+    return labels !== undefined && CONTROL_PLANE_LABELS.some(label => label in labels);
+}
+const CONTROL_PLANE_LABELS = ['node-role.kubernetes.io/control-plane', 'node-role.kubernetes.io/master'];
+function isSent({ images }, { reference, stage }) {
+    return stage !== undefined && images.findLast(image => image.stage === stage)?.reference === reference;
+}
+function nameOf({ reference, spelling }) {
+    return normalise(spelling) === reference ? reference : `${reference} (${spelling} there)`;
+}
+function describeImage({ reference, spelling, image, stage, held }) {
+    const name = nameOf({ reference, spelling });
+    if (stage === undefined) {
+        return `has ${name}`;
+    }
+    const there = held.filter(blob => blob !== undefined).length;
+    return `needs ${name}${there === 0 ? '' : `, and has ${there} of its ${image.layers.length} layers`}`;
+}
+function nodeReport(node) {
+    const { settings, machine, facts, images, findings, seen, retention, error, otherErrors } = node;
+    return {
+        node: settings.label,
+        address: `${settings.host}:${settings.port}`,
+        kubernetesName: kubernetesName(node),
+        platform: machine === undefined ? undefined : formatPlatform(machine.platform),
+        runtime: facts === undefined ? undefined : `${facts.runtime.name} ${facts.runtime.version}`,
+        images: images.length > 0 ? images.map(image => imageReport(node, image)) : seen.map(checkReport),
+        bytesSent: images.reduce((sum, image) => sum + image.bytesSent, 0),
+        startedAt: new Date(node.startedAtMs).toISOString(),
+        endedAt: new Date(node.endedAtMs).toISOString(),
+        durationMs: Math.max(0, node.endedAtMs - node.startedAtMs),
+        findings,
+        retention,
+        error: error === undefined ? undefined : (0,report/* errorReport */.ZV)(error),
+        ...(otherErrors.length > 0 && { otherErrors: otherErrors.map(report/* errorReport */.ZV) }),
+    };
+}
+function imageReport(node, image) {
+    const { reference, spelling, isSandbox, stage, estimate, outcome, bytesSent, smoke, error } = image;
+    const last = node.seen.find(one => one.reference === reference);
+    return {
+        reference,
+        ...(spelling !== reference && { spelling }),
+        imageId: image.image.imageId,
+        ...(isSandbox && { isSandbox }),
+        outcome,
+        isHeld: last !== undefined && last.drift === undefined && outcome !== 'restored',
+        estimatedBytes: isSent(node, { reference, stage }) ? estimate.bytes : 0,
+        isEstimateExact: estimate.isExact,
+        bytesSent,
+        smoke,
+        drift: last?.drift,
+        error: error === undefined ? undefined : (0,report/* errorReport */.ZV)(error),
+    };
+}
+function checkReport({ reference, spelling, imageId, drift, error }) {
+    const isHeld = drift === undefined;
+    return {
+        reference,
+        ...(spelling !== reference && { spelling }),
+        imageId,
+        outcome: isHeld ? 'present' : 'none',
+        isHeld,
+        estimatedBytes: 0,
+        isEstimateExact: true,
+        bytesSent: 0,
+        drift,
+        error,
+    };
+}
+function shortId(imageId) {
+    return imageId.slice(0, 'sha256:'.length + 12);
+}
+function describeNode({ facts, settings: { label }, connection }) {
+    if (facts === undefined) {
+        return `${label}: unknown`;
+    }
+    const { runtime, criSocket, criSocketOrigin, distribution, platform, privilege, disk } = facts;
+    const as = connection?.becomesRootBy === 'password' ? 'root by sudo with a password' : privilege;
+    return [
+        `${label}: ${runtime.name} ${runtime.version} at ${criSocket} (from: ${criSocketOrigin})`,
+        ...(distribution === 'unknown' ? [] : [`laid out as ${distribution}`]),
+        formatPlatform(platform),
+        privilege === 'user'
+            ? 'as a user who may load images by podman and ask for them'
+            : `as ${as}${facts.isNarrow ? ' for some commands' : ''}`,
+        `${(0,units/* formatBytes */.z)(disk.freeBytes)} free on ${disk.path}`,
+    ].join(', ');
+}
+
+;// CONCATENATED MODULE: ./lib/node/record.js
+const DIRECTORY = '/var/lib/kube-sideload';
+function formatEntry({ reference, imageId, placedAt, run, isPinned = false }) {
+    return [reference, imageId, placedAt, run, ...(isPinned ? ['pinned'] : [])].join(' ');
+}
+function parseRecord(text) {
+    return text.split('\n').flatMap(line => {
+        const [, reference = '', imageId = '', placedAt = '', run = '', pinned] = /^([A-Za-z0-9][\w.:/@-]{0,511}) (sha256:[0-9a-f]{64}) (\d{1,12}) ([0-9a-z]+)( pinned)?$/.exec(line) ?? [];
+        const entry = { reference, imageId, placedAt: Number(placedAt), run };
+        return reference === '' ? [] : [{ ...entry, ...(pinned !== undefined && { isPinned: true }) }];
+    });
+}
+const READ_RECORD = {
+    body: `section record
+[ ! -e ${DIRECTORY}/images ] || cat ${DIRECTORY}/images 2>/dev/null || as_root cat ${DIRECTORY}/images || exit 1`,
+};
+function readRecord(sections) {
+    return parseRecord(sections.get('record') ?? '');
+}
+function changeRecord(added, dropped = []) {
+    return {
+        body: CHANGE,
+        variables: {
+            ADDED: added.map(formatEntry).join('\n'),
+            REPLACED: added.map(({ reference }) => reference).join('\n'),
+            DROPPED: dropped.map(formatEntry).join('\n'),
+        },
+    };
+}
+const CHANGE = `umask 022
+[ -d ${DIRECTORY} ] || as_root mkdir -p ${DIRECTORY} || exit 1
+if command -v flock >/dev/null; then exec 9<${DIRECTORY} && flock -w 30 9 || exit 1; fi
+nl='
+'
+old=
+[ ! -e ${DIRECTORY}/images ] || old=$(cat ${DIRECTORY}/images 2>/dev/null || as_root cat ${DIRECTORY}/images) || exit 1
+{
+  [ -z "$old" ] || while read -r line; do
+    case "$nl$REPLACED$nl" in *"$nl\${line%% *}$nl"*) continue ;; esac
+    case "$nl$DROPPED$nl" in *"$nl$line$nl"*) continue ;; esac
+    printf '%s\\n' "$line"
+  done <<END
+$old
+END
+  [ -z "$ADDED" ] || printf '%s\\n' "$ADDED"
+} | as_root tee ${DIRECTORY}/images.new >/dev/null && as_root mv -f ${DIRECTORY}/images.new ${DIRECTORY}/images || exit 1
+`;
+
+;// CONCATENATED MODULE: ./lib/runtime/fault.js
+
+const REFUSED = 'connect: permission denied|permission denied while trying to connect|^(sudo|doas): .*(password is required|not allowed|may not|not permitted|have a tty)';
+const SILENT = 'Unavailable|[Dd]eadline ?[Ee]xceeded|while dialing|error reading from server|transport is closing|[Cc]onnection (refused|reset)|broken pipe|connect to the Docker daemon|during connect|i/o timeout|EOF$|not initialized|unknown service|sock: (connect: )?no such file|not known';
+const SECTIONS = { refused: 'runtime-refused', silent: 'runtime-silent', error: 'runtime-error' };
+const FAULT = `
+kind_of() {
+  if printf '%s\\n' "$1" | grep -Eq '${REFUSED}'; then echo refused
+  elif printf '%s\\n' "$1" | grep -Eq '${SILENT}'; then echo silent
+  else echo error
+  fi
+}
+give_up() {
+  case $1 in
+    refused) section ${SECTIONS.refused}; id -un ;;
+    silent) section ${SECTIONS.silent} ;;
+    *) section ${SECTIONS.error} ;;
+  esac
+  printf '%s' "$2"
+  exit 1
+}`;
+function fault_kindOf(said) {
+    return new RegExp(REFUSED, 'm').test(said) ? 'refused' : new RegExp(SILENT, 'm').test(said) ? 'silent' : 'error';
+}
+function runtimeFault(sections, node) {
+    const kind = Object.keys(SECTIONS).find(one => sections.has(SECTIONS[one]));
+    if (kind === undefined) {
+        return undefined;
+    }
+    const text = sections.get(SECTIONS[kind]) ?? '';
+    const [user = '', ...rest] = kind === 'refused' ? text.split('\n') : ['', text];
+    return faultOf(kind, rest.join('\n'), { node, user });
+}
+function faultOf(kind, said, { node, user, runtime = 'the runtime' }) {
+    const words = said.trim().slice(-LONGEST);
+    const of = (code, message, hint) => new errors/* SideloadError */.wR(code, message, { node, hint });
+    switch (kind) {
+        case 'refused':
+            return /^(sudo|doas): /m.test(words)
+                ? of('SUDO_RIGHT_MISSING', `${user} may not ask ${runtime}: ${words}`)
+                : of('RUNTIME_REFUSED', `${runtime} does not let ${user} in: ${deniedIn(words)}`, user === 'root' ? ROOT_REFUSED : undefined);
+        case 'silent':
+            return of('RUNTIME_NOT_RUNNING', `${runtime} does not answer${words === '' ? '' : `: ${words}`}`);
+        case 'error':
+            return of('RUNTIME_ERROR', `${runtime} answers with an error: ${words}`, NO_DATE.test(words) ? DATE_HINT : undefined);
+    }
+}
+const LONGEST = 1500;
+function deniedIn(words) {
+    return /dial unix \S+: connect: permission denied/.exec(words)?.[0] ?? words;
+}
+const ROOT_REFUSED = 'Not even root may: look for a security module that keeps it from the socket (`ausearch -m avc -ts recent`, `dmesg`).';
+const NO_DATE = /parsing time \\?"\\?" as/;
+const DATE_HINT = 'The image’s config has no `created`, and cri-dockerd describes no such image, to the kubelet neither: build it with a date.';
+
+;// CONCATENATED MODULE: ./lib/node/script.js
+
+
+
+
+
+const SEARCH_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/snap/bin';
+const ASK_MS = 2 * 60_000;
+const CHANGE_MS = 5 * 60_000;
+async function runScript(connection, script, signal, purpose, limitMs = ASK_MS) {
+    const { target, prompt, waiting = (_, act) => act } = connection;
+    const mark = `@@${(0,external_node_crypto_namespaceObject.randomBytes)(6).toString('hex')}`;
+    const stdin = composeScript(script, mark, connection.becomesRootBy);
+    let printed = '';
+    const silent = () => silence(purpose, limitMs, [...parseSections(printed, mark).keys()].at(-1), target);
+    const running = abort_within(prompt?.isSeen === false ? Math.min(prompt.withinMs, limitMs) : limitMs, signal, (limit, again) => connection.run(['/bin/sh'], {
+        stdin,
+        signal: limit,
+        onPrinted: chunk => {
+            printed = (printed + chunk.toString()).slice(-PRINTED_CHARACTERS);
+            if (prompt?.isSeen === false && printed.includes(`\n${mark} ${BEGUN}\n`)) {
+                prompt.isSeen = true;
+                again(limitMs, silent);
+            }
+        },
+    }), () => (prompt?.isSeen === false ? noPrompt(prompt, printed, target) : silent()));
+    const result = await waiting(purpose, running);
+    const sections = parseSections(result.stdout, mark);
+    if (result.code !== 0 || !sections.has('end')) {
+        const fault = runtimeFault(sections, target.label);
+        if (fault !== undefined) {
+            throw fault;
+        }
+        const said = `${result.stderr}\n${result.stdout.split(mark)[0] ?? ''}`.trim().slice(-2000);
+        if (prompt?.isSeen === false && !NOT_STARTED.has(result.code)) {
+            throw shellEnded(result.code, said, target);
+        }
+        throw new errors/* SideloadError */.wR('REMOTE_COMMAND_FAILED', `a script on the node ended with exit code ${result.code}${said === '' ? '' : `: ${said}`}`, { node: target.label });
+    }
+    return sections;
+}
+const BEGUN = 'begun';
+const NOT_STARTED = new Set([126, 127]);
+const PRINTED_CHARACTERS = 64 * 1024;
+function silence(purpose, limitMs, last, { label }) {
+    const place = last === undefined || last === BEGUN ? '' : `; it got as far as \`${last}\``;
+    return new errors/* SideloadError */.wR('NODE_SILENT', `${purpose}: not done within ${(0,units/* formatDuration */.a)(limitMs, 0)}${place}`, {
+        node: label,
+    });
+}
+function noPrompt({ withinMs }, printed, { label, user }) {
+    const said = printed.trim() === '' ? 'and prints nothing' : `and has printed: ${printed.trim().slice(-500)}`;
+    return new errors/* SideloadError */.wR('NODE_SILENT', `the login of ${user} came through, but its shell has run no command within ${withinMs / 1000} s, ${said}`, {
+        node: label,
+        hint: `Log in as ${user} and see what hangs before the first command: \`~/.bashrc\`, \`~/.ssh/rc\`, \`/etc/ssh/sshrc\`, PAM, or a home directory on a server that is away; raise \`connect-timeout\` for a node that is slow.`,
+    });
+}
+function shellEnded(code, said, { label, user }) {
+    return new errors/* SideloadError */.wR('LOGIN_SHELL_ENDED', `the login shell of ${user} ended with exit code ${code} before it ran a command, ${said === '' ? 'and printed nothing' : `and printed: ${said}`}`, { node: label });
+}
+const ROOT_WORDS = {
+    auto: `AS_ROOT='sudo -n'; command -v sudo >/dev/null || ! command -v doas >/dev/null || AS_ROOT='doas -n'`,
+    sudo: `AS_ROOT='sudo -n'`,
+    doas: `AS_ROOT='doas -n'`,
+    none: 'AS_ROOT=',
+    password: 'AS_ROOT=',
+};
+function composeScript({ body, variables = {} }, mark, rootBy = 'auto') {
+    const assignments = Object.entries(variables).map(([name, value]) => `${name}=${quoteForSh(value)}`);
+    return `{
+export LC_ALL=C PATH="$PATH:${SEARCH_PATH}"
+section() { printf '\\n${mark} %s\\n' "$1"; }
+section ${BEGUN}
+if [ "$(id -u)" = 0 ]; then AS_ROOT=; else ${ROOT_WORDS[rootBy]}; fi
+as_root() { $AS_ROOT "$@"; }
+${assignments.join('\n')}
+${body}
+section end
+exit 0
+} </dev/null
+`;
+}
+function quoteForSh(value) {
+    return `'${value.replaceAll("'", String.raw `'\''`)}'`;
+}
+function parseSections(stdout, mark) {
+    const sections = new Map();
+    for (const part of stdout.split(`\n${mark} `).slice(1)) {
+        const newline = part.indexOf('\n');
+        sections.set(part.slice(0, newline), part.slice(newline + 1).trim());
+    }
+    return sections;
+}
+
+;// CONCATENATED MODULE: ./node_modules/smol-toml/dist/error.js
+/*!
+ * Copyright (c) Squirrel Chat et al., All rights reserved.
+ * SPDX-License-Identifier: BSD-3-Clause
+ *
+ * Redistribution and use in source and binary forms, with or without
+ * modification, are permitted provided that the following conditions are met:
+ *
+ * 1. Redistributions of source code must retain the above copyright notice, this
+ *    list of conditions and the following disclaimer.
+ * 2. Redistributions in binary form must reproduce the above copyright notice,
+ *    this list of conditions and the following disclaimer in the
+ *    documentation and/or other materials provided with the distribution.
+ * 3. Neither the name of the copyright holder nor the names of its contributors
+ *    may be used to endorse or promote products derived from this software without
+ *    specific prior written permission.
+ *
+ * THIS SOFTWARE IS PROVIDED BY THE COPYRIGHT HOLDERS AND CONTRIBUTORS "AS IS" AND
+ * ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO, THE IMPLIED
+ * WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A PARTICULAR PURPOSE ARE
+ * DISCLAIMED. IN NO EVENT SHALL THE COPYRIGHT HOLDER OR CONTRIBUTORS BE LIABLE
+ * FOR ANY DIRECT, INDIRECT, INCIDENTAL, SPECIAL, EXEMPLARY, OR CONSEQUENTIAL
+ * DAMAGES (INCLUDING, BUT NOT LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR
+ * SERVICES; LOSS OF USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER
+ * CAUSED AND ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+ * OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT OF THE USE
+ * OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF SUCH DAMAGE.
+ */
+function getLineColFromPtr(string, ptr) {
+    let lines = string.slice(0, ptr).split(/\r?\n/);
+    return [lines.length, lines.pop().length + 1];
+}
+function makeCodeBlock(string, line, column) {
+    let lines = string.split(/\r?\n/);
+    let codeblock = '';
+    let numberLen = (Math.log10(line + 1) | 0) + 1;
+    for (let i = line - 1; i <= line + 1; i++) {
+        let l = lines[i - 1];
+        if (!l)
+            continue;
+        codeblock += i.toString().padEnd(numberLen, ' ');
+        codeblock += ':  ';
+        codeblock += l;
+        codeblock += '\n';
+        if (i === line) {
+            codeblock += ' '.repeat(numberLen + column + 2);
+            codeblock += '^\n';
+        }
+    }
+    return codeblock;
+}
+class TomlError extends Error {
+    line;
+    column;
+    codeblock;
+    constructor(message, options) {
+        const [line, column] = getLineColFromPtr(options.toml, options.ptr);
+        const codeblock = makeCodeBlock(options.toml, line, column);
+        super(`Invalid TOML document: ${message}\n\n${codeblock}`, options);
+        this.line = line;
+        this.column = column;
+        this.codeblock = codeblock;
+    }
+    /** @internal */
+    static x(message, ctx, ptr) {
+        throw new TomlError(message, { toml: ctx.s, ptr: ptr ?? ctx.p });
+    }
+}
+
+;// CONCATENATED MODULE: ./node_modules/smol-toml/dist/primitive.js
+/*!
+ * Copyright (c) Squirrel Chat et al., All rights reserved.
+ * SPDX-License-Identifier: BSD-3-Clause
+ *
+ * Redistribution and use in source and binary forms, with or without
+ * modification, are permitted provided that the following conditions are met:
+ *
+ * 1. Redistributions of source code must retain the above copyright notice, this
+ *    list of conditions and the following disclaimer.
+ * 2. Redistributions in binary form must reproduce the above copyright notice,
+ *    this list of conditions and the following disclaimer in the
+ *    documentation and/or other materials provided with the distribution.
+ * 3. Neither the name of the copyright holder nor the names of its contributors
+ *    may be used to endorse or promote products derived from this software without
+ *    specific prior written permission.
+ *
+ * THIS SOFTWARE IS PROVIDED BY THE COPYRIGHT HOLDERS AND CONTRIBUTORS "AS IS" AND
+ * ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO, THE IMPLIED
+ * WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A PARTICULAR PURPOSE ARE
+ * DISCLAIMED. IN NO EVENT SHALL THE COPYRIGHT HOLDER OR CONTRIBUTORS BE LIABLE
+ * FOR ANY DIRECT, INDIRECT, INCIDENTAL, SPECIAL, EXEMPLARY, OR CONSEQUENTIAL
+ * DAMAGES (INCLUDING, BUT NOT LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR
+ * SERVICES; LOSS OF USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER
+ * CAUSED AND ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+ * OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT OF THE USE
+ * OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF SUCH DAMAGE.
+ */
+
+/** @internal */
+function parseString(ctx) {
+    let startPtr = ctx.p;
+    let c = ctx.s.charCodeAt(ctx.p++);
+    let first = c;
+    let isLiteral = c === 0x27; /* ' */
+    let isMultiline = c === ctx.s.charCodeAt(ctx.p) && c === ctx.s.charCodeAt(ctx.p + 1);
+    if (isMultiline) {
+        // Trim initial newline
+        if ((c = ctx.s.charCodeAt(ctx.p += 2)) === 0xa /* \n */)
+            ctx.p++;
+        else if (c === 0xd /* \r */ && ctx.s.charCodeAt(ctx.p + 1) === 0xa /* \n */)
+            ctx.p += 2;
+    }
+    // For the record: it is not worth it to use a fast-path for literal strings using `indexOf`.
+    // Doing a char-by-char iteration ends up dispatching less instructions, for the same wall-clock runtime.
+    let parsed = '';
+    let sliceStart = ctx.p;
+    // states:
+    //   0 - decoding
+    //   1 - decoding escape
+    //   2 - whitespace escape (no newline encountered yet, must fail on non-whitespace)
+    //   3 - whitespace escape (newline encountered, allowed to transition back to normal decode)
+    let state = 0;
+    for (; ctx.p < ctx.s.length; ctx.p++) {
+        c = ctx.s.charCodeAt(ctx.p);
+        // Deal with newlines first, since that simplifies control character checking and handling across all states
+        if (isMultiline && (c === 0xa /* \n */ || (c === 0xd /* \r */ && ctx.s.charCodeAt(ctx.p + 1) === 0xa /* \n */))) {
+            state = state && 3;
+        }
+        // Control characters are banned in TOML, so we throw an error if we encounter them
+        else if ((c < 0x20 && c !== 0x9 /* \t */) || c === 0x7f) {
+            TomlError.x('control characters are not allowed in strings', ctx);
+        }
+        // The string might terminate while we're parsing through a newline escape.
+        // It must have encountered a newline; otherwise, it'll simply fail in another branch.
+        else if ((!state || state === 3) && c === first && (!isMultiline || (ctx.s.charCodeAt(ctx.p + 1) === first && ctx.s.charCodeAt(ctx.p + 2) === first))) {
+            if (isMultiline) {
+                // If the string ends with 4-5 quotes, then the first 1-2 are part of the string
+                if (ctx.s.charCodeAt(ctx.p + 3) === first)
+                    ctx.p++;
+                if (ctx.s.charCodeAt(ctx.p + 3) === first)
+                    ctx.p++;
+            }
+            // If we're in a newline escape still, then there's nothing to add.
+            if (!state) {
+                // Avoid a useless concat operation if the string can be used as-is.
+                let s = ctx.s.slice(sliceStart, ctx.p);
+                parsed = parsed ? parsed + s : s;
+            }
+            ctx.p += isMultiline ? 3 : 1;
+            return parsed;
+        }
+        // Baseline state; keep moving forward unless an escape sequence starts
+        else if (!state) {
+            if (!isLiteral && c === 0x5c /* \ */) {
+                parsed += ctx.s.slice(sliceStart, (sliceStart = ctx.p));
+                state = 1;
+            }
+        }
+        else if (state === 1) {
+            if (c === 0x78 /* x */ || c === 0x75 /* u */ || c === 0x55 /* U */) { // Unicode escape
+                let errPtr = ctx.p++ - 1;
+                let value = 0;
+                let len = c === 0x78 /* x */ ? 2 : c === 0x75 /* u */ ? 4 : 8;
+                for (let j = 0; j < len; j++, ctx.p++) {
+                    let hex = ctx.s.charCodeAt(ctx.p);
+                    let digit = 
+                    /* 0-9 */ hex >= 0x30 && hex <= 0x39 ? hex - 0x30 :
+                        /* A-F */ hex >= 0x41 && hex <= 0x46 ? hex - 0x41 + 10 :
+                            /* a-f */ hex >= 0x61 && hex <= 0x66 ? hex - 0x61 + 10 : -1;
+                    if (digit < 0)
+                        TomlError.x('invalid non-hex character in unicode escape', ctx);
+                    value = (value << 4) | digit;
+                }
+                // Because JS does bitwise on signed 32bit integers, all 0xfzzzzzzz values are actually seen as negative
+                if (value < 0 || value > 0x10ffff || (value >= 0xd800 && value <= 0xdfff)) {
+                    TomlError.x('invalid unicode escape', ctx, errPtr);
+                }
+                parsed += String.fromCodePoint(value);
+                sliceStart = ctx.p--;
+                state = 0;
+            }
+            // Newline escape sequence. We only need to care about spaces and tabs; newlines are dealt with earlier
+            else if (isMultiline && (c === 0x20 || c === 0x9 /* \t */)) {
+                state = 2;
+            }
+            // Basic escape sequence
+            else {
+                if (c === 0x62 /* b */)
+                    parsed += '\b';
+                else if (c === 0x74 /* t */)
+                    parsed += '\t';
+                else if (c === 0x6e /* n */)
+                    parsed += '\n';
+                else if (c === 0x66 /* f */)
+                    parsed += '\f';
+                else if (c === 0x72 /* r */)
+                    parsed += '\r';
+                else if (c === 0x65 /* e */)
+                    parsed += '\x1b';
+                else if (c === 0x22 /* " */)
+                    parsed += '"';
+                else if (c === 0x5c /* \ */)
+                    parsed += '\\';
+                else
+                    TomlError.x('unrecognised escape sequence', ctx);
+                sliceStart = ctx.p + 1;
+                state = 0;
+            }
+        }
+        // Newline escape continuation: keep moving forward until the first non-whitespace char
+        else if (c !== 0x20 && c !== 0x9 /* \t */) {
+            if (state === 2)
+                TomlError.x('invalid escape: only line-ending whitespace may be escaped', ctx, sliceStart);
+            // State cannot be zero, or we'd have branched earlier already.
+            // If it's a backslash, immediately transition to the escape state so it can be processed.
+            state = !isLiteral && c === 0x5c /* \ */ ? 1 : 0;
+            sliceStart = ctx.p;
+        }
+    }
+    TomlError.x('unfinished string', ctx, startPtr);
+}
+
+;// CONCATENATED MODULE: ./node_modules/smol-toml/dist/date.js
+/*!
+ * Copyright (c) Squirrel Chat et al., All rights reserved.
+ * SPDX-License-Identifier: BSD-3-Clause
+ *
+ * Redistribution and use in source and binary forms, with or without
+ * modification, are permitted provided that the following conditions are met:
+ *
+ * 1. Redistributions of source code must retain the above copyright notice, this
+ *    list of conditions and the following disclaimer.
+ * 2. Redistributions in binary form must reproduce the above copyright notice,
+ *    this list of conditions and the following disclaimer in the
+ *    documentation and/or other materials provided with the distribution.
+ * 3. Neither the name of the copyright holder nor the names of its contributors
+ *    may be used to endorse or promote products derived from this software without
+ *    specific prior written permission.
+ *
+ * THIS SOFTWARE IS PROVIDED BY THE COPYRIGHT HOLDERS AND CONTRIBUTORS "AS IS" AND
+ * ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO, THE IMPLIED
+ * WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A PARTICULAR PURPOSE ARE
+ * DISCLAIMED. IN NO EVENT SHALL THE COPYRIGHT HOLDER OR CONTRIBUTORS BE LIABLE
+ * FOR ANY DIRECT, INDIRECT, INCIDENTAL, SPECIAL, EXEMPLARY, OR CONSEQUENTIAL
+ * DAMAGES (INCLUDING, BUT NOT LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR
+ * SERVICES; LOSS OF USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER
+ * CAUSED AND ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+ * OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT OF THE USE
+ * OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF SUCH DAMAGE.
+ */
+let DATE_TIME_RE = /^(\d{4}-\d{2}-\d{2})?[Tt ]?(?:(\d{2}):\d{2}(?::\d{2}(?:\.\d+)?)?)?(Z|z|[-+]\d{2}:\d{2})?$/i;
+class TomlDate extends Date {
+    #hasDate = false;
+    #hasTime = false;
+    #offset = null;
+    constructor(date, fasttype, unsafeDelim) {
+        let hasDate = true;
+        let hasTime = true;
+        let offset = 'Z';
+        let c;
+        if (typeof date === 'string') {
+            if (fasttype)
+                prep: {
+                    // Date-time
+                    if (fasttype < 3) {
+                        if (+date.slice(11, 13) > 23) {
+                            date = '';
+                            break prep;
+                        }
+                        // Local
+                        if (fasttype === 2) {
+                            offset = null;
+                            date += 'Z';
+                        }
+                        // Offset; keep track of offset if not Z
+                        else if ((c = date.charCodeAt(date.length - 1)) !== 0x5a /* Z */ && c !== 0x7a /* z */) {
+                            offset = date.slice(date.length - 6);
+                        }
+                        if (unsafeDelim)
+                            date = date.slice(0, 10) + 'T' + date.slice(11);
+                    }
+                    // Time
+                    else if (fasttype === 4) {
+                        date = +date.slice(0, 2) > 23 ? '' : `0000-01-01T${date}Z`;
+                    }
+                    hasDate = fasttype !== 4;
+                    hasTime = fasttype !== 3;
+                }
+            else {
+                let match = date.match(DATE_TIME_RE);
+                if (match) {
+                    if (!match[1]) {
+                        hasDate = false;
+                        date = `0000-01-01T${date}`;
+                    }
+                    hasTime = !!match[2];
+                    // Make sure to use T instead of a space. Breaks in case of extreme values otherwise.
+                    hasTime && date[10] === ' ' && (date = date.replace(' ', 'T'));
+                    // Do not allow rollover hours.
+                    if (match[2] && +match[2] > 23) {
+                        date = '';
+                    }
+                    else {
+                        offset = match[3] || null;
+                        if (!offset && hasTime)
+                            date += 'Z';
+                    }
+                }
+                else {
+                    date = '';
+                }
+            }
+        }
+        super(date);
+        if (!isNaN(this.getTime())) {
+            this.#hasDate = hasDate;
+            this.#hasTime = hasTime;
+            this.#offset = offset;
+        }
+    }
+    isDateTime() {
+        return this.#hasDate && this.#hasTime;
+    }
+    isLocal() {
+        return !this.#hasDate || !this.#hasTime || !this.#offset;
+    }
+    isDate() {
+        return this.#hasDate && !this.#hasTime;
+    }
+    isTime() {
+        return this.#hasTime && !this.#hasDate;
+    }
+    isValid() {
+        return this.#hasDate || this.#hasTime;
+    }
+    toISOString() {
+        let iso = super.toISOString();
+        // Local Date
+        if (this.isDate())
+            return iso.slice(0, 10);
+        // Local Time
+        if (this.isTime())
+            return iso.slice(11, 23);
+        // Local DateTime
+        if (this.#offset === null)
+            return iso.slice(0, -1);
+        // Offset DateTime
+        if (this.#offset === 'Z' || this.#offset === 'z')
+            return iso;
+        // This part is quite annoying: JS strips the original timezone from the ISO string representation
+        // Instead of using a "modified" date and "Z", we restore the representation "as authored"
+        let offset = (+(this.#offset.slice(1, 3)) * 60) + +(this.#offset.slice(4, 6));
+        offset = this.#offset[0] === '-' ? offset : -offset;
+        let offsetDate = new Date(this.getTime() - (offset * 60e3));
+        return offsetDate.toISOString().slice(0, -1) + this.#offset;
+    }
+    static wrapAsOffsetDateTime(jsDate, offset = 'Z') {
+        let date = new TomlDate(jsDate);
+        date.#offset = offset;
+        return date;
+    }
+    static wrapAsLocalDateTime(jsDate) {
+        let date = new TomlDate(jsDate);
+        date.#offset = null;
+        return date;
+    }
+    static wrapAsLocalDate(jsDate) {
+        let date = new TomlDate(jsDate);
+        date.#hasTime = false;
+        date.#offset = null;
+        return date;
+    }
+    static wrapAsLocalTime(jsDate) {
+        let date = new TomlDate(jsDate);
+        date.#hasDate = false;
+        date.#offset = null;
+        return date;
+    }
+}
+
+;// CONCATENATED MODULE: ./node_modules/smol-toml/dist/extract.js
+/*!
+ * Copyright (c) Squirrel Chat et al., All rights reserved.
+ * SPDX-License-Identifier: BSD-3-Clause
+ *
+ * Redistribution and use in source and binary forms, with or without
+ * modification, are permitted provided that the following conditions are met:
+ *
+ * 1. Redistributions of source code must retain the above copyright notice, this
+ *    list of conditions and the following disclaimer.
+ * 2. Redistributions in binary form must reproduce the above copyright notice,
+ *    this list of conditions and the following disclaimer in the
+ *    documentation and/or other materials provided with the distribution.
+ * 3. Neither the name of the copyright holder nor the names of its contributors
+ *    may be used to endorse or promote products derived from this software without
+ *    specific prior written permission.
+ *
+ * THIS SOFTWARE IS PROVIDED BY THE COPYRIGHT HOLDERS AND CONTRIBUTORS "AS IS" AND
+ * ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO, THE IMPLIED
+ * WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A PARTICULAR PURPOSE ARE
+ * DISCLAIMED. IN NO EVENT SHALL THE COPYRIGHT HOLDER OR CONTRIBUTORS BE LIABLE
+ * FOR ANY DIRECT, INDIRECT, INCIDENTAL, SPECIAL, EXEMPLARY, OR CONSEQUENTIAL
+ * DAMAGES (INCLUDING, BUT NOT LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR
+ * SERVICES; LOSS OF USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER
+ * CAUSED AND ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+ * OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT OF THE USE
+ * OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF SUCH DAMAGE.
+ */
+
+
+
+
+function isDigit(char, base = 10) {
+    return base === 16
+        ? (char > 0x2f && char < 0x3a) || (char > 0x40 && char < 0x47) || (char > 0x60 && char < 0x67)
+        : (char > 0x2f && char < 0x30 + base);
+}
+function isEndOfValue(char, delim) {
+    // Whitespace -- we're permissive on `\r` for performance; it'll be dealt with later anyway
+    return char === 0x20 || char === 0x9 /* \t */ || char === 0xa /* \n */ || char === 0xd /* \r */ ||
+        // Structure end or next value delimiter
+        (delim && (char === delim || char === 0x2c /* , */)) ||
+        // Comment
+        char === 0x23; /* # */
+}
+/** @internal */
+function extractValue(ctx, end) {
+    let errPtr = ctx.p;
+    let c = ctx.s.charCodeAt(ctx.p);
+    // Structs
+    if (c === 0x5b /* [ */ || c === 0x7b /* { */) {
+        ctx.d-- || TomlError.x('document contains excessively nested structures. aborting.', ctx);
+        let value = c === 0x5b /* [ */
+            ? parseArray(ctx)
+            : parseInlineTable(ctx);
+        ctx.d++;
+        return value;
+    }
+    // Strings
+    if (c === 0x22 /* " */ || c === 0x27 /* ' */) {
+        return parseString(ctx);
+    }
+    // Booleans
+    // We can fast-path because the first character is enough to know the only possible value
+    if (c === 0x74 /* t */) { // Only possible valid value is `true`
+        if (ctx.s.charCodeAt(++ctx.p) !== 0x72 || ctx.s.charCodeAt(++ctx.p) !== 0x75 || ctx.s.charCodeAt(++ctx.p) !== 0x65)
+            TomlError.x('invalid value', ctx, errPtr);
+        return ctx.p++, true;
+    }
+    if (c === 0x66 /* f */) { // Only possible valid value is `false`
+        if (ctx.s.charCodeAt(++ctx.p) !== 0x61 || ctx.s.charCodeAt(++ctx.p) !== 0x6c || ctx.s.charCodeAt(++ctx.p) !== 0x73 || ctx.s.charCodeAt(++ctx.p) !== 0x65)
+            TomlError.x('invalid value', ctx, errPtr);
+        return ctx.p++, false;
+    }
+    if (c === 0x2b /* + */ || c === 0x2d /* - */) {
+        return parseNumber(ctx, ctx.p, ctx.s.charCodeAt(++ctx.p), 0x2c - c, end);
+    }
+    // Rough heuristic, but `parseDate` falls back to number parsing if it's a false positive.
+    // e.g.: `a = 1\n-------------- = 1` would match this heuristic, but gracefully fallback to numbers.
+    if (ctx.s.charCodeAt(ctx.p + 4) === 0x2d /* - */ && ctx.s.charCodeAt(ctx.p + 7) === 0x2d /* - */) {
+        return parseDate(ctx, c, end);
+    }
+    // Same logic as above; `parseTime` falls back to number parsing if it's a false positive.
+    if (ctx.s.charCodeAt(ctx.p + 2) === 0x3a /* : */) {
+        return parseTime(ctx, c, end);
+    }
+    return parseNumber(ctx, ctx.p, c, 0, end);
+}
+// State:
+// 0: init
+// 1: integer
+// 2: fractional dot
+// 3: fractional
+// 4: exponent letter
+// 5: exponent
+// 6: exponent sign
+// 7: exponent with sign
+// >9: underscore; see below
+//     -> 12: was integer
+//     -> 14: was fractional
+//     -> 16: was exponent
+// states 2-5, 14, 16 are ONLY permitted iif base === 10
+function parseNumber(ctx, startPtr, startChr, sign, endChr) {
+    let c = startChr;
+    let state = 0;
+    let hasUnderscores = false;
+    // (+/-)inf
+    if (c === 0x69 /* i */) {
+        if (ctx.s.charCodeAt(++ctx.p) !== 0x6e || ctx.s.charCodeAt(++ctx.p) !== 0x66)
+            TomlError.x('invalid value', ctx, startPtr);
+        return ctx.p++, (sign || 1) / 0;
+    }
+    // (+/-)nan
+    if (c === 0x6e /* n */) {
+        if (ctx.s.charCodeAt(++ctx.p) !== 0x61 || ctx.s.charCodeAt(++ctx.p) !== 0x6e)
+            TomlError.x('invalid value', ctx, startPtr);
+        return ctx.p++, NaN;
+    }
+    // Leading zero
+    // Only allowed cases: `0<EOV>`, `0.(...)`, `0e(...)`, `0x(...)`, `0b(...)`, `0o(...)`
+    // FWIW, `0e(...)` is a stupid case, but it's not banned per-se so we have to parse it
+    if (c === 0x30 /* 0 */) {
+        if (++ctx.p >= ctx.s.length || isEndOfValue(c = ctx.s.charCodeAt(ctx.p), endChr))
+            return ctx.bi === true ? 0n : 0; // note: conveniently deals with `-0`
+        if (!sign) {
+            if (c === 0x78 /* x */)
+                return parseIntegerBaseN(ctx, startPtr, 16, endChr);
+            else if (c === 0x62 /* b */)
+                return parseIntegerBaseN(ctx, startPtr, 2, endChr);
+            else if (c === 0x6f /* o */)
+                return parseIntegerBaseN(ctx, startPtr, 8, endChr);
+        }
+        if (c === 0x2e /* . */)
+            state = 2;
+        else if (c === 0x65 /* e */ || c === 0x45 /* E */)
+            state = 4;
+        else
+            TomlError.x('illegal leading zero', ctx, startPtr);
+    }
+    // If the 1st char is not a digit by now, then it's not a valid TOML value at all
+    else if (!isDigit(c))
+        TomlError.x('invalid value', ctx, startPtr);
+    while (++ctx.p < ctx.s.length && (c = ctx.s.charCodeAt(ctx.p), !isEndOfValue(c, endChr))) {
+        if (!state)
+            state = 1; // Detects single-digit numbers we can use a fast parse path for
+        // The way the states are numbered is not random: underscores are always permitted in odd-numbered states and
+        // never permitted in even-numbered ones.
+        if (c === 0x5f /* _ */) {
+            if (!(state & 1))
+                TomlError.x('illegal underscore', ctx);
+            state += 11; // 11 is a marker that makes the state even and greater than 9; see the numbering + rationale above
+            hasUnderscores = true;
+        }
+        // Transition to fractional part.
+        else if (state === 1 && c === 0x2e /* . */)
+            state = 2;
+        // Transition to exponent part.
+        else if ((state === 1 || state === 3) && (c === 0x65 /* e */ || c === 0x45 /* E */))
+            state = 4;
+        // + and - are permitted in state 4 only (handled before entering the function for state 0)
+        else if (state === 4 && (c === 0x2b /* + */ || c === 0x2d /* - */)) {
+            state = 6;
+        }
+        // All special cases have been handled; only digits are allowed here
+        else if (!isDigit(c))
+            TomlError.x(`illegal character in numeric literal`, ctx);
+        // Clear state flags
+        else if (state > 9)
+            state -= 11;
+        else if (!(state & 1))
+            state++;
+    }
+    // Single-char number; we can fast-path these very easily.
+    if (!state) {
+        let val = (startChr - 0x30 /* 0 */) * (sign || 1);
+        return ctx.bi === true ? BigInt(val) : val;
+    }
+    // Even-numbered states absolutely require a digit next; not even end of value is permitted
+    if (!(state & 1))
+        TomlError.x('unfinished numeric value', ctx, startPtr);
+    let str = ctx.s.slice(startPtr, ctx.p);
+    if (hasUnderscores)
+        str = str.replaceAll('_', ''); // perf: replaceAll 1.25x faster than replace with a regex
+    return state > 1
+        ? parseFloat(str)
+        : parseInteger(ctx, str, 10, startPtr);
+}
+function parseIntegerBaseN(ctx, startPtr, base, endChr) {
+    let c, underscore = 1;
+    while (++ctx.p < ctx.s.length && (c = ctx.s.charCodeAt(ctx.p), !isEndOfValue(c, endChr))) {
+        if (c === 0x5f /* _ */) {
+            if (underscore & 1)
+                TomlError.x('illegal underscore', ctx);
+            underscore = 3;
+        }
+        // We only need to check if the number is a valid digit, nothing else is permitted
+        else if (!isDigit(c, base))
+            TomlError.x(`illegal character in numeric literal`, ctx);
+        // Clear underscore flag
+        else if (underscore & 1)
+            underscore--;
+    }
+    // Trailing underscore is not allowed
+    if (underscore & 1)
+        TomlError.x('unfinished numeric value', ctx);
+    let str = ctx.s.slice(startPtr + 2, ctx.p);
+    if (underscore)
+        str = str.replaceAll('_', ''); // perf: replaceAll 1.25x faster than replace with a regex
+    return parseInteger(ctx, str, base, startPtr);
+}
+function parseInteger(ctx, str, base, startPtr) {
+    if (ctx.bi !== true)
+        int: {
+            let val = parseInt(str, base);
+            if (!Number.isSafeInteger(val)) {
+                if (ctx.bi)
+                    break int;
+                TomlError.x('integer value cannot be represented losslessly', ctx, startPtr);
+            }
+            return val;
+        }
+    return base === 10 ? BigInt(str) : BigInt((base === 2 ? '0b' : base === 8 ? '0o' : '0x') + str);
+}
+function parseDate(ctx, c, endChr) {
+    let startPtr = ctx.p++, unsafeSeparator;
+    if (!isDigit(c) ||
+        !isDigit(ctx.s.charCodeAt(ctx.p++)) ||
+        !isDigit(ctx.s.charCodeAt(ctx.p++)) ||
+        !isDigit(ctx.s.charCodeAt(ctx.p++))) {
+        return parseNumber(ctx, ctx.p = startPtr, c, 0, endChr);
+    }
+    ctx.p += 5;
+    if (!isDigit(ctx.s.charCodeAt(ctx.p++)))
+        TomlError.x('invalid date-time: date part is malformed', ctx, startPtr);
+    if (ctx.p >= ctx.s.length || (((c = ctx.s.charCodeAt(ctx.p)) !== 0x20 || (unsafeSeparator = true, !isDigit(ctx.s.charCodeAt(ctx.p + 1)))) && c !== 0x54 /* T */ && c !== 0x74 /* t */)) {
+        let t = ctx.s.slice(startPtr, ctx.p);
+        return readDate(ctx, t, 3, false, startPtr);
+    }
+    if (ctx.s.charCodeAt(ctx.p += 3) !== 0x3a /* : */)
+        TomlError.x('invalid date-time: time part is malformed', ctx, startPtr);
+    if (ctx.s.charCodeAt(ctx.p += 3) === 0x3a /* : */)
+        ctx.p += 3;
+    if (ctx.s.charCodeAt(ctx.p) === 0x2e /* . */)
+        while (isDigit(ctx.s.charCodeAt(++ctx.p)))
+            ;
+    if (c = ctx.s.charCodeAt(ctx.p)) {
+        if (c === 0x5a /* Z */ || c === 0x7a /* z */) {
+            let t = ctx.s.slice(startPtr, ++ctx.p);
+            return readDate(ctx, t, 1, unsafeSeparator, startPtr, '[+00:00]');
+        }
+        if (c === 0x2b /* + */ || c === 0x2d /* - */) {
+            // Temporal's ZonedDateTime is weird asf when it comes to dealing with traditional offsets...
+            // It's 1.2x faster to allocate a new string to pass to ZDT than use Instant.toZonedDateTimeISO
+            let t = ctx.s.slice(startPtr, ctx.p += 6);
+            return readDate(ctx, t, 1, unsafeSeparator, startPtr, !ctx.ld && ('[' + ctx.s.slice(ctx.p - 6, ctx.p) + ']'));
+        }
+    }
+    let t = ctx.s.slice(startPtr, ctx.p);
+    return readDate(ctx, t, 2, unsafeSeparator, startPtr);
+}
+function parseTime(ctx, c, endChr) {
+    let start = ctx.p;
+    if (!isDigit(c) || !isDigit(ctx.s.charCodeAt(++ctx.p))) {
+        return parseNumber(ctx, --ctx.p, c, 0, endChr);
+    }
+    if (ctx.s.charCodeAt(ctx.p += 4) === 0x3a /* : */)
+        ctx.p += 3;
+    if (ctx.s.charCodeAt(ctx.p) === 0x2e /* . */)
+        while (isDigit(ctx.s.charCodeAt(++ctx.p)))
+            ;
+    let t = ctx.s.slice(start, ctx.p);
+    return readDate(ctx, t, 4, false, start);
+}
+function readDate(ctx, str, type, unsafeDelim, errPtr, temporalSuffix) {
+    if (ctx.ld) {
+        let date = new TomlDate(str, type, unsafeDelim);
+        if (!date.isValid())
+            TomlError.x('invalid date', ctx, errPtr);
+        return date;
+    }
+    try {
+        if (temporalSuffix)
+            str += temporalSuffix;
+        switch (type) {
+            case 1: return Temporal.ZonedDateTime.from(str);
+            case 2: return Temporal.PlainDateTime.from(str);
+            case 3: return Temporal.PlainDate.from(str);
+            case 4: return Temporal.PlainTime.from(str);
+        }
+    }
+    catch (e) {
+        TomlError.x(e instanceof Error ? e.message : '' + e, ctx, errPtr);
+    }
+}
+
+;// CONCATENATED MODULE: ./node_modules/smol-toml/dist/util.js
+/*!
+ * Copyright (c) Squirrel Chat et al., All rights reserved.
+ * SPDX-License-Identifier: BSD-3-Clause
+ *
+ * Redistribution and use in source and binary forms, with or without
+ * modification, are permitted provided that the following conditions are met:
+ *
+ * 1. Redistributions of source code must retain the above copyright notice, this
+ *    list of conditions and the following disclaimer.
+ * 2. Redistributions in binary form must reproduce the above copyright notice,
+ *    this list of conditions and the following disclaimer in the
+ *    documentation and/or other materials provided with the distribution.
+ * 3. Neither the name of the copyright holder nor the names of its contributors
+ *    may be used to endorse or promote products derived from this software without
+ *    specific prior written permission.
+ *
+ * THIS SOFTWARE IS PROVIDED BY THE COPYRIGHT HOLDERS AND CONTRIBUTORS "AS IS" AND
+ * ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO, THE IMPLIED
+ * WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A PARTICULAR PURPOSE ARE
+ * DISCLAIMED. IN NO EVENT SHALL THE COPYRIGHT HOLDER OR CONTRIBUTORS BE LIABLE
+ * FOR ANY DIRECT, INDIRECT, INCIDENTAL, SPECIAL, EXEMPLARY, OR CONSEQUENTIAL
+ * DAMAGES (INCLUDING, BUT NOT LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR
+ * SERVICES; LOSS OF USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER
+ * CAUSED AND ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+ * OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT OF THE USE
+ * OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF SUCH DAMAGE.
+ */
+
+/** @internal */
+function skipComment(ctx) {
+    for (; ctx.p < ctx.s.length; ctx.p++) {
+        let c = ctx.s.charCodeAt(ctx.p);
+        if (c === 0xa /* \n */)
+            break;
+        if (c === 0xd /* \r */ && ctx.s.charCodeAt(ctx.p + 1) === 0xa /* \n */) {
+            ctx.p++;
+            break;
+        }
+        if ((c < 0x20 && c !== 0x9 /* \t */) || c === 0x7f) {
+            TomlError.x('control characters are not allowed in comments', ctx);
+        }
+    }
+}
+/** @internal */
+function skipVoid(ctx, banNewLines, banComments) {
+    let c;
+    while (ctx.p < ctx.s.length) {
+        while (ctx.p < ctx.s.length && ((c = ctx.s.charCodeAt(ctx.p)) === 0x20 ||
+            c === 0x9 /* \t */ ||
+            (!banNewLines &&
+                (c === 0xa /* \n */ || (c === 0xd /* \r */ && ctx.s.charCodeAt(ctx.p + 1) === 0xa /* \n */)))))
+            ctx.p++;
+        if (banComments || c !== 0x23 /* # */)
+            break;
+        skipComment(ctx);
+    }
+}
+
+;// CONCATENATED MODULE: ./node_modules/smol-toml/dist/struct.js
+/*!
+ * Copyright (c) Squirrel Chat et al., All rights reserved.
+ * SPDX-License-Identifier: BSD-3-Clause
+ *
+ * Redistribution and use in source and binary forms, with or without
+ * modification, are permitted provided that the following conditions are met:
+ *
+ * 1. Redistributions of source code must retain the above copyright notice, this
+ *    list of conditions and the following disclaimer.
+ * 2. Redistributions in binary form must reproduce the above copyright notice,
+ *    this list of conditions and the following disclaimer in the
+ *    documentation and/or other materials provided with the distribution.
+ * 3. Neither the name of the copyright holder nor the names of its contributors
+ *    may be used to endorse or promote products derived from this software without
+ *    specific prior written permission.
+ *
+ * THIS SOFTWARE IS PROVIDED BY THE COPYRIGHT HOLDERS AND CONTRIBUTORS "AS IS" AND
+ * ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO, THE IMPLIED
+ * WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A PARTICULAR PURPOSE ARE
+ * DISCLAIMED. IN NO EVENT SHALL THE COPYRIGHT HOLDER OR CONTRIBUTORS BE LIABLE
+ * FOR ANY DIRECT, INDIRECT, INCIDENTAL, SPECIAL, EXEMPLARY, OR CONSEQUENTIAL
+ * DAMAGES (INCLUDING, BUT NOT LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR
+ * SERVICES; LOSS OF USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER
+ * CAUSED AND ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+ * OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT OF THE USE
+ * OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF SUCH DAMAGE.
+ */
+
+
+
+
+/** @internal */
+function parseKey(ctx, end = 0x3d /* = */) {
+    // States:
+    // 0: before first char
+    // 1: parsing bare key
+    // 2: after key component
+    let startPtr;
+    let state = 0;
+    let parsed = [];
+    let sliceStart;
+    let c = ctx.s.charCodeAt(startPtr = ctx.p);
+    do {
+        // End of key
+        if (c === end) {
+            if (!state)
+                TomlError.x('unexpected end of key', ctx);
+            if (state === 1)
+                parsed.push(ctx.s.slice(sliceStart, ctx.p));
+            return ctx.p++, parsed;
+        }
+        // Dotted key separator
+        else if (c === 0x2e /* . */) {
+            if (!state)
+                TomlError.x('illegal empty bare key', ctx);
+            if (state === 1)
+                parsed.push(ctx.s.slice(sliceStart, ctx.p));
+            state = 0;
+        }
+        // Quoted key
+        else if (!state && (c === 0x22 /* " */ || c === 0x27 /* ' */)) {
+            if (c === ctx.s.charCodeAt(ctx.p + 1) && c === ctx.s.charCodeAt(ctx.p + 2))
+                TomlError.x('illegal quoted key: multiline strings are not allowed', ctx);
+            parsed.push(parseString(ctx));
+            state = 2;
+            ctx.p--;
+        }
+        // Whitespace; no-op in state 0 and 2, end of bare key in state 1
+        else if (c === 0x20 || c === 0x9 /* \t */) {
+            if (state === 1) {
+                parsed.push(ctx.s.slice(sliceStart, ctx.p));
+                state = 2;
+            }
+        }
+        // If state is post-key, no character is allowed; otherwise ensure it's a bare-key component
+        else if (state === 2 || (c < 0x30 && c !== 0x2d /* - */) || (c > 0x39 && c < 0x41) || (c > 0x5a && c < 0x61 && c !== 0x5f /* _ */) || c > 0x7a) {
+            TomlError.x('illegal character in key', ctx);
+        }
+        // Illegal character
+        else if (!state) {
+            state = 1;
+            sliceStart = ctx.p;
+        }
+    } while (c = ctx.s.charCodeAt(++ctx.p));
+    TomlError.x('incomplete key-value: cannot find end of key', ctx, startPtr);
+}
+/** @internal */
+function parseInlineTable(ctx) {
+    let startPtr = ctx.p++;
+    let res = Object.create(null);
+    let seen = new Set();
+    let c;
+    while (ctx.p < ctx.s.length) {
+        skipVoid(ctx);
+        if ((c = ctx.s.charCodeAt(ctx.p)) === 0x7d /* } */) {
+            ctx.p++;
+            return res;
+        }
+        let k;
+        let t = res;
+        let hasOwn = false;
+        let errPtr = ctx.p;
+        let key = parseKey(ctx);
+        for (let i = 0; i < key.length; i++) {
+            if (i)
+                t = hasOwn ? t[k] : (t[k] = Object.create(null));
+            k = key[i];
+            if ((hasOwn = Object.hasOwn(t, k)) && (typeof t[k] !== 'object' || seen.has(t[k]))) {
+                TomlError.x('trying to redefine an already defined value', ctx, errPtr);
+            }
+            let unsafe = k === '__proto__';
+            if (ctx.uk && (unsafe || k === 'constructor')) {
+                t = ctx.uk !== 1 && TomlError.x('document contains an unsafe property', ctx, errPtr);
+                break;
+            }
+            if (!hasOwn && unsafe) {
+                Object.defineProperty(t, k, { enumerable: true, configurable: true, writable: true });
+            }
+        }
+        if (hasOwn) {
+            TomlError.x('trying to redefine an already defined value', ctx, errPtr);
+        }
+        skipVoid(ctx, true, true);
+        let value = extractValue(ctx, 0x7d /* } */);
+        if (t && typeof (t[k] = value) === 'object')
+            seen.add(value);
+        skipVoid(ctx);
+        if ((c = ctx.s.charCodeAt(ctx.p++)) === 0x7d /* } */) {
+            return res;
+        }
+        if (c !== 0x2c /* , */)
+            TomlError.x('expected comma or end of structure', ctx, ctx.p - 1);
+    }
+    TomlError.x('unfinished table', ctx, startPtr);
+}
+/** @internal */
+function parseArray(ctx) {
+    let startPtr = ctx.p++;
+    let res = [];
+    let c;
+    while (ctx.p < ctx.s.length) {
+        skipVoid(ctx);
+        if ((c = ctx.s.charCodeAt(ctx.p)) === 0x5d /* ] */) {
+            ctx.p++;
+            return res;
+        }
+        res.push(extractValue(ctx, 0x5d /* ] */));
+        skipVoid(ctx);
+        if ((c = ctx.s.charCodeAt(ctx.p++)) === 0x5d /* ] */) {
+            return res;
+        }
+        if (c !== 0x2c /* , */)
+            TomlError.x('expected comma or end of structure', ctx, ctx.p - 1);
+    }
+    TomlError.x('unfinished array', ctx, startPtr);
+}
+
+;// CONCATENATED MODULE: ./node_modules/smol-toml/dist/parse.js
+/*!
+ * Copyright (c) Squirrel Chat et al., All rights reserved.
+ * SPDX-License-Identifier: BSD-3-Clause
+ *
+ * Redistribution and use in source and binary forms, with or without
+ * modification, are permitted provided that the following conditions are met:
+ *
+ * 1. Redistributions of source code must retain the above copyright notice, this
+ *    list of conditions and the following disclaimer.
+ * 2. Redistributions in binary form must reproduce the above copyright notice,
+ *    this list of conditions and the following disclaimer in the
+ *    documentation and/or other materials provided with the distribution.
+ * 3. Neither the name of the copyright holder nor the names of its contributors
+ *    may be used to endorse or promote products derived from this software without
+ *    specific prior written permission.
+ *
+ * THIS SOFTWARE IS PROVIDED BY THE COPYRIGHT HOLDERS AND CONTRIBUTORS "AS IS" AND
+ * ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO, THE IMPLIED
+ * WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A PARTICULAR PURPOSE ARE
+ * DISCLAIMED. IN NO EVENT SHALL THE COPYRIGHT HOLDER OR CONTRIBUTORS BE LIABLE
+ * FOR ANY DIRECT, INDIRECT, INCIDENTAL, SPECIAL, EXEMPLARY, OR CONSEQUENTIAL
+ * DAMAGES (INCLUDING, BUT NOT LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR
+ * SERVICES; LOSS OF USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER
+ * CAUSED AND ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+ * OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT OF THE USE
+ * OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF SUCH DAMAGE.
+ */
+
+
+
+
+function peekTable(ctx, key, table, meta, type) {
+    let t = table;
+    let m = meta;
+    let k;
+    let hasOwn = false;
+    let state;
+    for (let i = 0; i < key.length; i++) {
+        if (i) {
+            t = hasOwn ? t[k] : (t[k] = Object.create(null));
+            m = (state = m[k]).c;
+            if (type === 0 /* Type.DOTTED */ && (state.t === 1 /* Type.EXPLICIT */ || state.t === 2 /* Type.ARRAY */)) {
+                return null;
+            }
+            if (state.t === 2 /* Type.ARRAY */) {
+                let l = t.length - 1;
+                t = t[l];
+                m = m[l].c;
+            }
+        }
+        k = key[i];
+        if ((hasOwn = Object.hasOwn(t, k)) && m[k]?.t === 0 /* Type.DOTTED */ && m[k]?.d) {
+            return null;
+        }
+        if (!hasOwn) {
+            let unsafe = k === '__proto__';
+            if (ctx.uk && (unsafe || k === 'constructor'))
+                return false;
+            if (unsafe) {
+                Object.defineProperty(t, k, { enumerable: true, configurable: true, writable: true });
+                Object.defineProperty(m, k, { enumerable: true, configurable: true, writable: true });
+            }
+            m[k] = {
+                t: i < key.length - 1 && type === 2 /* Type.ARRAY */
+                    ? 3 /* Type.ARRAY_DOTTED */ : type,
+                d: false,
+                i: 0,
+                c: Object.create(null),
+            };
+        }
+    }
+    state = m[k];
+    if (state.t !== type && !(type === 1 /* Type.EXPLICIT */ && state.t === 3 /* Type.ARRAY_DOTTED */)) {
+        // Bad key type!
+        return null;
+    }
+    if (type === 2 /* Type.ARRAY */) {
+        if (!state.d) {
+            state.d = true;
+            t[k] = [];
+        }
+        t[k].push(t = Object.create(null));
+        state.c[state.i++] = (state = { t: 1 /* Type.EXPLICIT */, d: false, i: 0, c: Object.create(null) });
+    }
+    if (state.d) {
+        // Redefining a table!
+        return null;
+    }
+    state.d = true;
+    if (type === 1 /* Type.EXPLICIT */) {
+        t = hasOwn ? t[k] : (t[k] = Object.create(null));
+    }
+    else if (type === 0 /* Type.DOTTED */ && hasOwn) {
+        return null;
+    }
+    return [k, t, state.c];
+}
+function validateTablePeek(ctx, peek, ptr) {
+    if (peek === null || ctx.uk === 2)
+        TomlError.x(peek === null
+            ? 'trying to redefine an already defined table or value'
+            : 'document contains an unsafe property', ctx, ptr);
+}
+function parse(toml, options = {}) {
+    let ctx = {
+        s: toml,
+        p: 0,
+        d: options.maxDepth ?? 1000,
+        bi: options.integersAsBigInt ?? false,
+        ld: options.useLegacyDate ?? true,
+        uk: options.unsafeKeyBehaviour === 'throw' ? 2 : options.unsafeKeyBehaviour === 'drop' ? 1 : 0,
+    };
+    let res = Object.create(null);
+    let meta = Object.create(null);
+    let tmp;
+    let skipping = false;
+    let tbl = res;
+    let m = meta;
+    // BOM is allowed, skip.
+    // JS is UTF-16, so we have to check for the UTF-16 BOM instead of the UTF-8 BOM sequence!
+    if (toml.charCodeAt(0) === 0xfeff)
+        ctx.p++;
+    skipVoid(ctx);
+    while (ctx.p < toml.length) {
+        if (toml.charCodeAt(ctx.p) === 0x5b /* [ */) {
+            let isTableArray = toml.charCodeAt(++ctx.p) === 0x5b; /* [ */
+            tmp = ctx.p += +isTableArray;
+            skipping = false;
+            let k = parseKey(ctx, 0x5d /* ] */);
+            if (isTableArray) {
+                if (toml.charCodeAt(ctx.p) !== 0x5d /* ] */) {
+                    TomlError.x('expected end of table array declaration', ctx);
+                }
+                ctx.p++;
+            }
+            let p = peekTable(ctx, k, res, meta, isTableArray ? 2 /* Type.ARRAY */ : 1 /* Type.EXPLICIT */);
+            if (!p) {
+                validateTablePeek(ctx, p, tmp);
+                skipping = true;
+            }
+            else {
+                m = p[2];
+                tbl = p[1];
+            }
+        }
+        else {
+            tmp = ctx.p;
+            let k = parseKey(ctx);
+            let p = peekTable(ctx, k, tbl, m, 0 /* Type.DOTTED */);
+            if (!p && !skipping)
+                validateTablePeek(ctx, p, tmp);
+            skipVoid(ctx, true, true);
+            let v = extractValue(ctx, void 0);
+            if (p && !skipping)
+                p[1][p[0]] = v;
+        }
+        skipVoid(ctx, true);
+        if (ctx.p < toml.length && (tmp = toml.charCodeAt(ctx.p)) !== 0xa /* \n */ && (tmp !== 0xd /* \r */ || toml.charCodeAt(ctx.p + 1) !== 0xa /* \n */)) {
+            TomlError.x('each key-value declaration must be followed by an end-of-line', ctx);
+        }
+        skipVoid(ctx);
+    }
+    return res;
+}
+
+;// CONCATENATED MODULE: ./node_modules/smol-toml/dist/stringify.js
+/*!
+ * Copyright (c) Squirrel Chat et al., All rights reserved.
+ * SPDX-License-Identifier: BSD-3-Clause
+ *
+ * Redistribution and use in source and binary forms, with or without
+ * modification, are permitted provided that the following conditions are met:
+ *
+ * 1. Redistributions of source code must retain the above copyright notice, this
+ *    list of conditions and the following disclaimer.
+ * 2. Redistributions in binary form must reproduce the above copyright notice,
+ *    this list of conditions and the following disclaimer in the
+ *    documentation and/or other materials provided with the distribution.
+ * 3. Neither the name of the copyright holder nor the names of its contributors
+ *    may be used to endorse or promote products derived from this software without
+ *    specific prior written permission.
+ *
+ * THIS SOFTWARE IS PROVIDED BY THE COPYRIGHT HOLDERS AND CONTRIBUTORS "AS IS" AND
+ * ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO, THE IMPLIED
+ * WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A PARTICULAR PURPOSE ARE
+ * DISCLAIMED. IN NO EVENT SHALL THE COPYRIGHT HOLDER OR CONTRIBUTORS BE LIABLE
+ * FOR ANY DIRECT, INDIRECT, INCIDENTAL, SPECIAL, EXEMPLARY, OR CONSEQUENTIAL
+ * DAMAGES (INCLUDING, BUT NOT LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR
+ * SERVICES; LOSS OF USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER
+ * CAUSED AND ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+ * OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT OF THE USE
+ * OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF SUCH DAMAGE.
+ */
+let BARE_KEY = /^[a-z0-9-_]+$/i;
+let HAS_WELLFORMED = !!(''.isWellFormed);
+function extendedTypeOf(obj) {
+    let type = typeof obj;
+    if (type === 'object') {
+        if (Array.isArray(obj))
+            return 'array';
+        if (typeof obj.getUTCDate === 'function' && obj instanceof Date)
+            return 'date';
+        if (globalThis.Temporal) {
+            if (obj.until) {
+                if (obj instanceof Temporal.ZonedDateTime)
+                    return 'temporal/tz+uc';
+                if (obj instanceof Temporal.PlainDateTime || obj instanceof Temporal.PlainDate)
+                    return 'temporal/uc';
+                if (obj instanceof Temporal.PlainTime || obj instanceof Temporal.Instant)
+                    return 'temporal';
+                if (obj instanceof Temporal.PlainYearMonth)
+                    return 'temporal/x';
+            }
+            else if ((obj.toPlainDate && obj instanceof Temporal.PlainMonthDay) ||
+                (obj.negated && obj instanceof Temporal.Duration)) {
+                return 'temporal/x';
+            }
+        }
+    }
+    return type;
+}
+function isArrayOfTables(obj) {
+    for (let i = 0; i < obj.length; i++) {
+        if (extendedTypeOf(obj[i]) !== 'object')
+            return false;
+    }
+    return obj.length != 0;
+}
+function formatWellFormedStringUnchecked(s) {
+    return JSON.stringify(s).replaceAll('\x7f', '\\u007f');
+}
+function formatString(s) {
+    return formatWellFormedStringUnchecked(HAS_WELLFORMED ? s.toWellFormed() : s);
+}
+function formatKey(s) {
+    if (BARE_KEY.test(s))
+        return s;
+    if (HAS_WELLFORMED && !s.isWellFormed())
+        throw new RangeError('key contains illegal lone surrogates');
+    return formatWellFormedStringUnchecked(s);
+}
+function stringifyValue(val, type, depth, numberAsFloat, strictTemporal) {
+    if (depth === 0) {
+        throw new Error('Could not stringify the object: maximum object depth exceeded');
+    }
+    switch (type) {
+        // @ts-expect-error -- intentional fallthrough case
+        case 'number':
+            if (isNaN(val))
+                return 'nan';
+            if (val === Infinity)
+                return 'inf';
+            if (val === -Infinity)
+                return '-inf';
+            if (Number.isInteger(val) && (numberAsFloat || !Number.isSafeInteger(val)))
+                return val.toFixed(1);
+        case 'bigint':
+        case 'boolean':
+        case 'temporal':
+            return val.toString();
+        case 'string':
+            return formatString(val);
+        case 'date':
+            if (isNaN(val.getTime()))
+                throw new TypeError('cannot serialize invalid date');
+            return val.toISOString();
+        case 'object':
+            return stringifyInlineTable(val, depth, numberAsFloat, strictTemporal);
+        case 'array':
+            return stringifyArray(val, depth, numberAsFloat, strictTemporal);
+        // @ts-expect-error -- intentional fallthrough case
+        case 'temporal/tz+uc':
+            if (strictTemporal) {
+                let tz = val.timeZoneId;
+                let tzc = tz.charCodeAt(0);
+                if (
+                // Classic offset
+                tzc !== 0x2b /* + */ && tzc !== 0x2d /* - */ &&
+                    (
+                    // Fast pre-check pass; see below for the actually accepted values
+                    (tzc !== 0x55 /* U */ && tzc !== 0x47 /* G */ && tzc !== 0x5a /* Z */ && tzc !== 0x45 /* E */) ||
+                        (
+                        // UTC and its aliases; Temporal implementations don't all canonicalise unfortunately
+                        tz !== 'UTC' && tz !== 'UCT' && tz !== 'Universal' && tz !== 'Zulu' &&
+                            // GMT is a TZ but it's for all intents and purposes equivalent to UTC. Safe to downgrade.
+                            !tz.startsWith('GMT') && tz !== 'Greenwich' &&
+                            // Etc/* are all safe to downgrade to offset (either UTC, GMT, or offset)
+                            !tz.startsWith('Etc/')))) {
+                    throw new TypeError('Temporal objects with an IANA timezone are not allowed in Temporal strict mode');
+                }
+            }
+        case 'temporal/uc':
+            if (strictTemporal && val.calendarId !== 'iso8601')
+                throw new TypeError('Temporal objects with a non-default calendar are not allowed in Temporal strict mode');
+            return val.toString({
+                calendarName: 'never',
+                timeZoneName: 'never',
+            });
+        case 'temporal/x':
+            throw new TypeError('Unsupported ' + val[Symbol.toStringTag]);
+    }
+}
+function stringifyInlineTable(obj, depth, numberAsFloat, strictTemporal) {
+    let keys = Object.keys(obj);
+    if (keys.length === 0)
+        return '{}';
+    let res = '{ ';
+    for (let i = 0; i < keys.length; i++) {
+        let k = keys[i];
+        if (i)
+            res += ', ';
+        res += formatKey(k) + ' = ' + stringifyValue(obj[k], extendedTypeOf(obj[k]), depth - 1, numberAsFloat, strictTemporal);
+    }
+    return res + ' }';
+}
+function stringifyArray(array, depth, numberAsFloat, strictTemporal) {
+    if (array.length === 0)
+        return '[]';
+    let res = '[ ';
+    for (let i = 0; i < array.length; i++) {
+        if (i)
+            res += ', ';
+        if (array[i] === null || array[i] === void 0) {
+            throw new TypeError('arrays cannot contain null or undefined values');
+        }
+        res += stringifyValue(array[i], extendedTypeOf(array[i]), depth - 1, numberAsFloat, strictTemporal);
+    }
+    return res + ' ]';
+}
+function stringifyArrayTable(array, key, depth, numberAsFloat, strictTemporal) {
+    if (depth === 0) {
+        throw new Error('Could not stringify the object: maximum object depth exceeded');
+    }
+    let res = '';
+    for (let i = 0; i < array.length; i++) {
+        res += `${res && '\n'}[[${key}]]\n`;
+        res += stringifyTable(0, array[i], key, depth, numberAsFloat, strictTemporal);
+    }
+    return res;
+}
+function stringifyTable(tableKey, obj, prefix, depth, numberAsFloat, strictTemporal) {
+    if (depth === 0) {
+        throw new Error('Could not stringify the object: maximum object depth exceeded');
+    }
+    let preamble = '';
+    let tables = '';
+    let keys = Object.keys(obj);
+    for (let i = 0; i < keys.length; i++) {
+        let k = keys[i];
+        if (obj[k] !== null && obj[k] !== void 0) {
+            let type = extendedTypeOf(obj[k]);
+            if (type === 'symbol' || type === 'function') {
+                throw new TypeError(`cannot serialize values of type '${type}'`);
+            }
+            let key = formatKey(k);
+            if (type === 'array' && isArrayOfTables(obj[k])) {
+                tables += (tables && '\n') + stringifyArrayTable(obj[k], prefix ? `${prefix}.${key}` : key, depth - 1, numberAsFloat, strictTemporal);
+            }
+            else if (type === 'object') {
+                let tblKey = prefix ? `${prefix}.${key}` : key;
+                tables += (tables && '\n') + stringifyTable(tblKey, obj[k], tblKey, depth - 1, numberAsFloat, strictTemporal);
+            }
+            else {
+                preamble += key;
+                preamble += ' = ';
+                preamble += stringifyValue(obj[k], type, depth, numberAsFloat, strictTemporal);
+                preamble += '\n';
+            }
+        }
+    }
+    if (tableKey && (preamble || !tables)) // Create table only if necessary
+        preamble = preamble ? `[${tableKey}]\n${preamble}` : `[${tableKey}]`;
+    return preamble && tables
+        ? `${preamble}\n${tables}`
+        : preamble || tables;
+}
+function stringify(obj, { maxDepth = 1000, numbersAsFloat = false, strictTemporal = false } = {}) {
+    if (extendedTypeOf(obj) !== 'object') {
+        throw new TypeError('stringify can only be called with an object');
+    }
+    let str = stringifyTable(0, obj, '', maxDepth, numbersAsFloat, strictTemporal);
+    if (str[str.length - 1] !== '\n')
+        return str + '\n';
+    return str;
+}
+
+;// CONCATENATED MODULE: ./node_modules/smol-toml/dist/index.js
+/*!
+ * Copyright (c) Squirrel Chat et al., All rights reserved.
+ * SPDX-License-Identifier: BSD-3-Clause
+ *
+ * Redistribution and use in source and binary forms, with or without
+ * modification, are permitted provided that the following conditions are met:
+ *
+ * 1. Redistributions of source code must retain the above copyright notice, this
+ *    list of conditions and the following disclaimer.
+ * 2. Redistributions in binary form must reproduce the above copyright notice,
+ *    this list of conditions and the following disclaimer in the
+ *    documentation and/or other materials provided with the distribution.
+ * 3. Neither the name of the copyright holder nor the names of its contributors
+ *    may be used to endorse or promote products derived from this software without
+ *    specific prior written permission.
+ *
+ * THIS SOFTWARE IS PROVIDED BY THE COPYRIGHT HOLDERS AND CONTRIBUTORS "AS IS" AND
+ * ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO, THE IMPLIED
+ * WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A PARTICULAR PURPOSE ARE
+ * DISCLAIMED. IN NO EVENT SHALL THE COPYRIGHT HOLDER OR CONTRIBUTORS BE LIABLE
+ * FOR ANY DIRECT, INDIRECT, INCIDENTAL, SPECIAL, EXEMPLARY, OR CONSEQUENTIAL
+ * DAMAGES (INCLUDING, BUT NOT LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR
+ * SERVICES; LOSS OF USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER
+ * CAUSED AND ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY,
+ * OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT OF THE USE
+ * OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF SUCH DAMAGE.
+ */
+
+
+
+
+
+/** @deprecated use `import * as ... from 'smol-toml'` instead */
+/* harmony default export */ const smol_toml_dist = ({ parse: parse, stringify: stringify, TomlDate: TomlDate, TomlError: TomlError });
+
+;// CONCATENATED MODULE: ./lib/image/short-names.js
+
+function crioCandidates(text, rules) {
+    const { registry, repository, tag, digest } = reference_parseReference(text);
+    const rest = digest === undefined ? { tag: tag ?? 'latest' } : { digest };
+    if (!isShort(text)) {
+        return { short: false, candidates: [normalise(text)] };
+    }
+    const path = registry === undefined ? repository : `${registry}/${repository}`;
+    const alias = rules.aliases?.get(path) ?? '';
+    const meant = alias === '' ? rules.searchRegistries.map(search => `${search}/${path}`) : [alias];
+    const candidates = meant.map(name => fullName(name, rest));
+    const wrong = meant.filter((_, index) => candidates[index] === undefined);
+    if (wrong.length > 0) {
+        return short_names_refused(`it would be ${wrong.join(' or ')}, which is no name of an image`);
+    }
+    if (candidates.length === 0) {
+        return short_names_refused('it is short, and there are no unqualified-search-registries');
+    }
+    if (rules.mode === 'enforcing' && candidates.length > 1) {
+        return short_names_refused(`it is short, it could be ${candidates.join(' or ')}, and short-name-mode is enforcing`);
+    }
+    return { short: true, candidates: candidates.filter(name => name !== undefined) };
+}
+function isShort(text) {
+    const { registry } = reference_parseReference(text);
+    return registry === undefined || !(/[.:]/.test(registry) || registry === 'localhost');
+}
+function fullName(name, rest) {
+    try {
+        const { registry, repository, tag, digest } = reference_parseReference(name);
+        if (tag !== undefined || digest !== undefined)
+            return undefined;
+        return normalise(formatReference({ ...(registry === undefined ? {} : { registry }), repository, ...rest }));
+    }
+    catch {
+        return undefined;
+    }
+}
+function short_names_refused(why) {
+    return { short: true, candidates: [], refused: why };
+}
+
+;// CONCATENATED MODULE: ./lib/image/registries-conf.js
+
+
+
+
+const FILE_KINDS = ['system', 'system-drop-in', 'own', 'own-drop-in', 'answered', 'crio'];
+const FILE_MAX_BYTES = 128 * 1024;
+const ALL_MAX_BYTES = 4 * FILE_MAX_BYTES;
+const DEPTH_MAX = 16;
+const registries_conf_NAME_MAX_LENGTH = 255;
+const MODES = ['enforcing', 'permissive', 'disabled'];
+const FIRST_ENFORCING = [1, 34];
+function readRules(files, version) {
+    const unread = [];
+    let leftBytes = ALL_MAX_BYTES;
+    const said = (kinds) => kinds
+        .flatMap(kind => files.filter(file => file.kind === kind))
+        .flatMap(({ kind, path, text }) => {
+        leftBytes -= Buffer.byteLength(text ?? '');
+        const read = registries_conf_readFile(kind, text, leftBytes);
+        if (typeof read !== 'string')
+            return [read];
+        unread.push(`${path} ${read}`);
+        return [];
+    });
+    const hasOwn = files.some(({ kind, text }) => kind === 'own' && text !== undefined);
+    const registries = said(hasOwn ? ['own', 'own-drop-in'] : ['own', 'system', 'system-drop-in', 'own-drop-in']);
+    const answered = said(['answered']);
+    const ownMode = lastOf(said(['crio']).map(({ mode }) => mode));
+    const hasCrio = files.some(({ kind }) => kind === 'crio');
+    const aliases = new Map([...registries, ...answered].flatMap(one => one.aliases));
+    const searchRegistries = lastOf(registries.map(one => one.searchRegistries)) ?? [];
+    const mode = modeOf(hasCrio ? (ownMode ?? 'enforcing') : lastOf(registries.map(one => one.mode)), version);
+    return { rules: { searchRegistries, aliases, ...(mode === undefined ? {} : { mode }) }, unread };
+}
+function modeOf(mode, version) {
+    const [, major, minor] = /^v?(\d+)\.(\d+)/.exec(version) ?? [];
+    const [firstMajor, firstMinor] = FIRST_ENFORCING;
+    const isOlder = major !== undefined && (Number(major) - firstMajor || Number(minor) - firstMinor) < 0;
+    return isOlder ? 'disabled' : mode;
+}
+function registries_conf_readFile(kind, text, leftBytes) {
+    if (text === undefined)
+        return 'may not be read';
+    if (Buffer.byteLength(text) > FILE_MAX_BYTES)
+        return `has more than ${FILE_MAX_BYTES} bytes`;
+    if (leftBytes < 0)
+        return `comes after ${ALL_MAX_BYTES} bytes of other files`;
+    try {
+        const root = asObject(parse(text, { maxDepth: DEPTH_MAX }));
+        return kind === 'crio' ? saidByCrio(root) : saidByRegistries(root);
+    }
+    catch (thrown) {
+        return `cannot be understood: ${(0,errors/* messageOf */.bD)(thrown).split('\n')[0]}`;
+    }
+}
+function saidByCrio(root) {
+    const image = asObject(asObject(root.crio).image);
+    return { mode: modeIn(image.short_name_mode, 'short_name_mode'), aliases: [] };
+}
+function saidByRegistries(root) {
+    const search = asObject(asObject(root.registries).search).registries ?? root['unqualified-search-registries'];
+    return {
+        searchRegistries: search === undefined ? undefined : textsIn(search, 'unqualified-search-registries'),
+        mode: modeIn(root['short-name-mode'], 'short-name-mode'),
+        aliases: Object.entries(asObject(root.aliases)).map(([name, meant]) => aliasOf(name, meant)),
+    };
+}
+function aliasOf(name, meant) {
+    const isLong = name.length > registries_conf_NAME_MAX_LENGTH || String(meant).length > registries_conf_NAME_MAX_LENGTH;
+    if (isLong || typeof meant !== 'string' || !isShort(name) || (meant !== '' && isShort(meant))) {
+        throw new Error(`[aliases] has ${JSON.stringify(name).slice(0, 80)}, which is no short name of a full one`);
+    }
+    return [name, meant];
+}
+function textsIn(value, key) {
+    if (!Array.isArray(value) || !value.every(text => typeof text === 'string' && text.length <= registries_conf_NAME_MAX_LENGTH)) {
+        throw new Error(`${key} is no list of names`);
+    }
+    return value.map((text) => text.replace(/\/+$/, ''));
+}
+function modeIn(value, key) {
+    const mode = MODES.find(one => one === value);
+    if (mode === undefined && value !== undefined && value !== '') {
+        throw new Error(`${key} is none of ${MODES.join(', ')}`);
+    }
+    return mode;
+}
+function lastOf(values) {
+    return values.findLast(value => value !== undefined);
+}
+
+;// CONCATENATED MODULE: ./lib/runtime/processes.js
+const OF_THE_NODE = '-u 0 --ns 1 --nslist pid,user';
+const OURS_BY_SUDO = '^([^[:space:]]*/)?(sudo|sh|ctr|k3s|k0s|microk8s)[[:space:]].*';
+const PROCESSES = `
+containers_of() { sed -n -e 's/.*\\(kubepods\\).*/\\1/p' -e 's/.*\\([0-9a-f]\\{64\\}\\).*/\\1/p' "/proc/$1/cgroup" 2>/dev/null | sort -u; }
+about() {
+  name= uid= euid= inner=unknown
+  { while read -r field first second rest; do
+    case $field in Name:) name=$first ;; Uid:) uid=$first euid=$second ;; NSpid:) inner=$second; break ;; esac
+  done <"/proc/$1/status"; } 2>/dev/null
+  [ -n "$euid" ] && [ -z "$inner" ] && [ "$(containers_of "$1")" = "$(containers_of 1)" ]
+}
+login_of() {
+  login=
+  { read -r login <"/proc/$1/loginuid"; } 2>/dev/null # which ends without a line break
+  printf '%s' "\${login#4294967295}"
+}
+ours() {
+  me=$(id -u)
+  for process in $(printf '%s\\n' "$1" | grep -lsaFf - /proc/[0-9]*/cmdline); do
+    process=\${process#/proc/} process=\${process%/cmdline}
+    about "$process" || continue
+    case " 0 $me \${SUDO_UID:-0} " in *" $uid "*) ;; *) continue ;; esac
+    case " 0 $me " in *" $euid "*) ;; *) continue ;; esac
+    login=$(login_of "$process")
+    case " 0 $me \${SUDO_UID:-0} " in *" \${login:-0} "*) ;; *) continue ;; esac
+    case $name in sh | tar | skopeo | podman | ctr | docker | k3s | k0s | microk8s | sudo | doas | env | nice | ionice | timeout) printf '%s\\n' "$process" ;; esac
+  done
+}`;
+const ROOTS = `${PROCESSES}
+rights_of() { { sed -n 's/^CapEff://p' "/proc/$1/status"; cat "/proc/$1/uid_map"; } 2>/dev/null; }
+is_roots() {
+  about "$1" && [ "$uid $euid" = '0 0' ] && [ "$(rights_of "$1")" = "$(rights_of 1)" ] || return 1
+  if [ "$(id -u)" != 0 ]; then login=$(login_of "$1"); [ "\${login:-0}" = 0 ]; return; fi
+  for namespace in user pid; do
+    [ "$(readlink "/proc/$1/ns/$namespace")" = "$(readlink "/proc/self/ns/$namespace")" ] || return 1
+  done
+  [ "/proc/$1/root/." -ef /. ] && [ -f "/proc/$1/exe" ] && [ ! -u "/proc/$1/exe" ]
+}
+for process in $(grep -lsx -e "$1" /proc/[0-9]*/comm); do
+  process=\${process#/proc/} process=\${process%/comm}
+  if is_roots "$process"; then printf '%s\\n' "$process"; else echo -; fi
+done
+exit 0`;
+
+;// CONCATENATED MODULE: ./lib/runtime/cri.js
+
+
+
+const NO_SUCH_IMAGE = '[Nn]o such image';
+const NO_SUCH_NAME = 'short[- ]name|unqualified-search|invalid reference';
+const EXIT_CODE_1 = '^exit code 1$';
+const NEVER = '.^';
+function asRoot({ privilege }) {
+    return privilege === 'sudo' || privilege === 'doas' ? [privilege, '-n'] : [];
+}
+const CRI = `${FAULT}${PROCESSES}
+answer() {
+  nothing=$1
+  shift
+  attempt=0 errors=0 kind=silent
+  while [ $attempt -lt 40 ] && [ $errors -lt 5 ]; do
+    said=$("$@" 2>/dev/null) && return
+    code=0
+    why=$("$@" 2>&1 >/dev/null) || code=$?
+    if printf 'exit code %s\\n%s\\n' $code "$why" | grep -Eq "$nothing"; then said=; return 1; fi
+    kind=$(kind_of "$why")
+    case $code:$kind in
+      0:* | *:silent) errors=0 kind=silent ;;
+      *:refused) break ;;
+      *) errors=$((errors + 1)) ;;
+    esac
+    attempt=$((attempt + 1))
+    sleep 0.5
+  done
+  give_up $kind "$why"
+}
+ask_cri() {
+  answer '${NO_SUCH_IMAGE}|${NO_SUCH_NAME}' as_root $CRICTL --runtime-endpoint "unix://$SOCKET" --image-endpoint "unix://$SOCKET" inspecti -o json "$1"
+}
+inspect_by_cri() {
+  [ -n "$CRICTL" ] || return 0
+  for late in 1 2 3 4 5 6 7 8 9 10; do
+    ask_cri "$2" && break
+    sleep 0.3
+  done
+  section "cri $1"; printf '%s' "$said"
+}
+note_content() { :; }
+free_content() { :; }
+end_processes() { # end_processes SIGNAL NAME
+  left=
+  for process in $running; do kill "-$1" "$process" || left="$left $process"; done
+  [ -n "$left" ] || return 0
+  if [ -z "$NARROW" ]; then as_root kill "-$1" $left
+  else as_root pkill "-$1" ${OF_THE_NODE} -f "${OURS_BY_SUDO}[\${2%"\${2#?}"}]\${2#?}"
+  fi
+}
+end_input() {
+  wrappers=' ' importer=
+  for process in $running; do
+    { read -r name <"/proc/$process/comm"; } || continue
+    if [ "$name" = sh ]; then wrappers="$wrappers$process "; else importer=$process; fi
+  done
+  for stat in /proc/[0-9]*/stat; do
+    { read -r process name state parent rest <"$stat"; } || continue
+    case $name:$wrappers in '(cat):'*" $parent "* | '(dd):'*" $parent "*) kill "$process" ;; esac
+  done
+  kill $wrappers
+} 2>/dev/null
+end_imports() {
+  attempt=0 due=150
+  while [ $attempt -lt $((due + 25)) ]; do
+    running=$(ours "\${1%:*}")
+    [ -n "$running" ] || return 0
+    end_input
+    [ $attempt != 10 ] || [ -n "$importer" ] || due=10
+    case $((attempt - due)) in
+      0) end_processes TERM "\${1%:*}" 2>/dev/null ;;
+      15) end_processes KILL "\${1%:*}" 2>/dev/null ;;
+    esac
+    attempt=$((attempt + 1))
+    sleep 0.2
+  done
+}
+`;
+function eachReference(body) {
+    return `
+number=0
+for reference in $REFERENCES; do
+${body}
+  number=$((number + 1))
+done`;
+}
+function eachPair(body) {
+    return `
+set -e
+set -- $REFERENCES
+while [ $# -gt 1 ]; do
+${body}
+  shift 2
+done`;
+}
+function flatPairs(pairs) {
+    return pairs.flatMap(({ from, to }) => [from, to]);
+}
+function heldBy(heldAt) {
+    return (sections, references) => new Map(references.map((reference, number) => [reference, heldAt(sections, number)]));
+}
+function variables({ tools, criSocket, isNarrow, imageIds }, references) {
+    const command = (name) => tools[name]?.join(' ') ?? '';
+    return {
+        CRICTL: command('crictl'),
+        CTR: command('ctr'),
+        SKOPEO: command('skopeo'),
+        PODMAN: command('podman'),
+        DOCKER: command('docker'),
+        SOCKET: criSocket,
+        NARROW: isNarrow ? 'yes' : '',
+        IMAGE_IDS: imageIds.join(' '),
+        REFERENCES: references.join('\n'),
+    };
+}
+function criImageId(sections, number) {
+    const answer = sections.get(`cri ${number}`);
+    if (answer === undefined) {
+        return 'unasked';
+    }
+    const id = asText(asObject(parseObject(answer).status).id);
+    if (id === undefined) {
+        return 'absent';
+    }
+    return /^[0-9a-f]{64}$/.test(id) ? `sha256:${id}` : id;
+}
+function criPinned(sections, number) {
+    const { status } = parseObject(sections.get(`cri ${number}`));
+    return status === undefined ? undefined : asObject(status).pinned === true;
+}
+function builtFor(config) {
+    return { os: asText(config.os) ?? 'unknown', architecture: asText(config.architecture) ?? 'unknown' };
+}
+function parseObject(text) {
+    return asObject(cri_parseJson(text));
+}
+function cri_parseJson(text) {
+    try {
+        return JSON.parse(text ?? '');
+    }
+    catch {
+        return undefined;
+    }
+}
+
+;// CONCATENATED MODULE: ./lib/node/short-names.js
+
+
+
+
+
+const FILES_MAX = 32;
+const ASK = `${CRI}
+number=0
+may() { [ -z "$LIMITED" ] && { [ -z "$NARROW" ] || sudo -n -l "$@" >/dev/null 2>&1; }; }
+is_away() { # whether the user can tell that there is no such file
+  [ ! -e "$1" ] || return 1
+  parent=\${1%/*}
+  while [ -n "$parent" ] && [ ! -d "$parent" ]; do parent=\${parent%/*}; done
+  [ -x "\${parent:-/}" ]
+}
+peek() {
+  if is_away "$1"; then echo absent
+  elif [ -f "$1" ] && [ -r "$1" ]; then echo read; head -c "$LIMIT" "$1"
+  elif ! may cat "$1"; then echo unread
+  elif why=$(as_root cat "$1" 2>&1 >/dev/null); then echo read; as_root cat "$1" | head -c "$LIMIT"
+  else case $why in *'No such file'* | *'Not a directory'*) echo absent ;; *) echo unread ;; esac
+  fi
+}
+tell() { # tell KIND FILE
+  [ $number -lt $FILES_MAX ] || return 0
+  section "file $number"
+  printf '%s %s\\n' "$1" "$2"
+  number=$((number + 1))
+  [ $number -lt $FILES_MAX ] || { echo unread; return 0; }
+  peek "$2"
+}
+tell_all() { # tell_all KIND DIRECTORY SUFFIX
+  ! is_away "$2" || return 0
+  if [ -r "$2" ]; then files=$(ls "$2" 2>/dev/null)
+  elif ! may ls "$2"; then section "file $number"; printf '%s %s\\nunread' "$1" "$2"; number=$((number + 1)); return 0
+  else files=$(as_root ls "$2" 2>/dev/null)
+  fi
+  while IFS= read -r file; do
+    case $file in '') ;; *"$3") tell "$1" "$2/$file" </dev/null ;; esac
+  done <<END
+$files
+END
+}
+tell system /etc/containers/registries.conf
+tell own /root/.config/containers/registries.conf
+tell answered /var/cache/containers/short-name-aliases.conf
+tell crio /etc/crio/crio.conf
+tell_all crio /etc/crio/crio.conf.d ''
+tell_all own-drop-in /root/.config/containers/registries.conf.d .conf
+tell_all system-drop-in /etc/containers/registries.conf.d .conf
+[ -n "$CRICTL" ] || REFERENCES=
+${eachReference(`  section "name $number"
+  if ask_cri "$reference"; then echo held
+  elif printf '%s' "$why" | grep -q '${NO_SUCH_IMAGE}'; then echo absent
+  else printf 'refused %s' "$why"
+  fi`)}`;
+async function askShortNames(node, names, signal) {
+    const { connection, facts } = node_ready(node);
+    const short = [...new Set(names)].filter(isShort);
+    if (facts.runtime.name !== 'cri-o' || short.length === 0) {
+        return undefined;
+    }
+    const script = {
+        body: ASK,
+        variables: {
+            ...variables(facts, short),
+            LIMIT: String(FILE_MAX_BYTES + 1),
+            FILES_MAX: String(FILES_MAX),
+            NARROW: facts.isNarrow ? 'yes' : '',
+            LIMITED: facts.privilege === 'user' ? 'yes' : '',
+        },
+    };
+    return parseShortNames(await runScript(connection, script, signal, 'reading what short names are there'), short, facts);
+}
+function parseShortNames(sections, names, { runtime }) {
+    const files = [...sections].flatMap(([name, said]) => (name.startsWith('file ') ? (fileOf(said) ?? []) : []));
+    const answers = names.flatMap((name, number) => {
+        const said = sections.get(`name ${number}`);
+        const refusal = said?.startsWith('refused') ? clean(said.slice('refused'.length)) : undefined;
+        return said === undefined ? [] : [[name, { refusal }]];
+    });
+    return { ...readRules(files, runtime.version), answers: new Map(answers) };
+}
+function fileOf(said) {
+    const [head = '', state = '', ...text] = said.split('\n');
+    const kind = FILE_KINDS.find((one) => head.startsWith(`${one} `));
+    if (kind === undefined || state === 'absent') {
+        return undefined;
+    }
+    return { kind, path: head.slice(kind.length + 1), text: state === 'read' ? text.join('\n') : undefined };
+}
+function clean(said) {
+    const [line = ''] = said.trim().split('\n').slice(-1);
+    return line
+        .replace(/^.*desc = /, '')
+        .replace(/"$/, '')
+        .replaceAll('\\"', '"')
+        .slice(0, 300);
+}
+function meaningOf(name, { rules, unread, answers }) {
+    const answer = answers.get(name);
+    if (answer?.refusal !== undefined) {
+        return { refused: answer.refusal };
+    }
+    const { candidates, refused, short } = crioCandidates(name, answer === undefined ? rules : { ...rules, mode: 'disabled' });
+    const [first] = candidates;
+    if (first === undefined) {
+        const said = refused ?? 'nobody knows which image it is';
+        const beside = [
+            ...(answer === undefined ? [] : ['CRI-O itself takes it for a name, by rules that are not in its files']),
+            ...unread,
+        ];
+        return { refused: [said, ...beside].join('; ') };
+    }
+    const doubt = unread.join('; ');
+    return short && doubt !== '' ? { reference: first, doubt } : { reference: first };
+}
+function namesOn(written, shortNames) {
+    const names = new Map();
+    const faults = [];
+    for (const { image, reference, spellings } of written) {
+        const spelling = shortNames === undefined ? spellings[0] : spellings.find(one => !isShort(one));
+        names.set(reference, { image, reference, spelling: spelling ?? reference });
+    }
+    if (shortNames === undefined) {
+        return { names: [...names.values()], faults };
+    }
+    for (const { image, reference, spellings } of written) {
+        for (const spelling of spellings.filter(isShort)) {
+            const meaning = meaningOf(spelling, shortNames);
+            const other = meaning.refused === undefined ? names.get(meaning.reference)?.image : undefined;
+            if (meaning.refused !== undefined || (other !== undefined && idsOf(other) !== idsOf(image))) {
+                const why = meaning.refused ?? `it means ${meaning.reference} there, which is another image of this run`;
+                faults.push({ spelling, reference, why, kind: 'refused' });
+                continue;
+            }
+            names.set(meaning.reference, { image, reference: meaning.reference, spelling });
+            if (meaning.doubt !== undefined) {
+                const kind = shortNames.answers.has(spelling) ? 'doubtful' : 'unproven';
+                faults.push({ spelling, reference, why: meaning.doubt, kind });
+            }
+        }
+    }
+    return { names: [...names.values()], faults };
+}
+function idsOf({ variants }) {
+    return variants
+        .map(({ imageId }) => imageId)
+        .toSorted()
+        .join();
+}
+
+;// CONCATENATED MODULE: ./lib/image/image.js
+function referencesOf({ reference, aliases = [], }) {
+    return [reference, ...aliases];
+}
+
+;// CONCATENATED MODULE: ./lib/plan.js
+
+
+function planNode(images, { platform }, held) {
+    const chosen = images.map(({ reference, variants }) => ({
+        reference,
+        variants,
+        image: bestMatch(variants, platform),
+    }));
+    const unfit = chosen.filter(({ image }) => image === undefined);
+    if (unfit.length > 0) {
+        const faults = unfit.map(({ reference, variants }) => {
+            const built = variants.map(variant => formatPlatform(variant.platform)).join(', ');
+            return `${reference} is built for ${built}, and the node is ${formatPlatform(platform)}`;
+        });
+        throw new errors/* SideloadError */.wR('PLATFORM_MISMATCH', faults.join('\n'), {
+            hint: `Build it for the node’s architecture too (\`docker build --platform ${formatPlatform(platform)}\`), or take the node off the list (by \`node-selector\` with nodes from the cluster).`,
+        });
+    }
+    return chosen.flatMap(({ reference, image }) => image === undefined
+        ? []
+        : [{ reference, image, action: plan_faultOf(held.get(reference), image) === undefined ? 'keep' : 'send' }]);
+}
+function planLayers({ manifest, layers }, held) {
+    return layers.map((_, index) => held[index]?.find(({ digest }) => manifest === undefined || manifest.layerDigests[index] === digest));
+}
+function missingLayers({ image, held }) {
+    return image.layers.filter((_, index) => held[index] === undefined);
+}
+function unpackedBytes(images) {
+    const layers = new Map();
+    let wholeBytes = 0;
+    for (const image of images) {
+        const missing = missingLayers(image);
+        const isUnread = missing.some(({ sourceSizeBytes }) => sourceSizeBytes === undefined);
+        if (isUnread && missing.length === image.image.layers.length && missing.some(({ diffId }) => !layers.has(diffId))) {
+            wholeBytes += image.image.sizeBytes ?? 0;
+        }
+        for (const { diffId, sourceSizeBytes = 0 } of missing)
+            layers.set(diffId, sourceSizeBytes);
+    }
+    return [...layers.values()].reduce((sum, bytes) => sum + bytes, wholeBytes);
+}
+function sentBytes(image, blobs) {
+    const missing = missingLayers(image);
+    const known = missing.map(({ sourceSizeBytes }, index) => blobs[index]?.sizeBytes ?? sourceSizeBytes);
+    const sum = known.reduce((total, bytes) => total + (bytes ?? 0), 0);
+    return known.includes(undefined) ? Math.max(sum, image.image.sizeBytes ?? 0) : sum;
+}
+function differenceOf(held, { imageId, platform }) {
+    if (held === undefined) {
+        return { kind: 'missing', says: 'the runtime does not have it' };
+    }
+    if (held.imageId !== imageId) {
+        return { kind: 'other-image', says: `${held.witness} reports image ID ${held.imageId}, CI built ${imageId}` };
+    }
+    if (held.os !== platform.os || held.architecture !== platform.architecture) {
+        const says = `it is for ${held.os}/${held.architecture}, not for ${formatPlatform(platform)}`;
+        return { kind: 'other-image', says };
+    }
+    return held.unpacked ? undefined : { kind: 'not-unpacked', says: 'its layers are not unpacked' };
+}
+function plan_faultOf(held, image) {
+    return differenceOf(held, image)?.says;
+}
+
+;// CONCATENATED MODULE: ./lib/image/digest.js
+
+
+function parseDigest(text) {
+    return typeof text === 'string' && /^sha256:[0-9a-f]{64}$/.test(text) ? text : undefined;
+}
+function digestFromHex(hex) {
+    return parseDigest(`sha256:${hex}`);
+}
+function hexOf(digest) {
+    return digest.slice('sha256:'.length);
+}
+function digestOf(bytes) {
+    return `sha256:${(0,external_node_crypto_namespaceObject.createHash)('sha256').update(bytes).digest('hex')}`;
+}
+function createTally() {
+    const hash = (0,external_node_crypto_namespaceObject.createHash)('sha256');
+    let sizeBytes = 0;
+    return {
+        add(chunk) {
+            hash.update(chunk);
+            sizeBytes += chunk.length;
+        },
+        result: () => ({ digest: `sha256:${hash.digest('hex')}`, sizeBytes }),
+    };
+}
+function createMeter() {
+    const { add, result } = createTally();
+    const stream = new external_node_stream_namespaceObject.Transform({
+        transform(chunk, _encoding, done) {
+            add(chunk);
+            done(null, chunk);
+        },
+    });
+    return { stream, result };
+}
+
+;// CONCATENATED MODULE: ./lib/runtime/staging.js
+
+
+const STAGE_PREFIX = 'kube-sideload.invalid/';
+const STALE_AFTER_MS = 5 * 24 * 3600 * 1000;
+function stageReference(runId, number) {
+    return `${STAGE_PREFIX}${runId}:${number}`;
+}
+function partReference(stage, part) {
+    return `${stage}-${part}`;
+}
+function isPart(reference) {
+    return /:\d+-\d+$/.test(reference);
+}
+function stageName(reference) {
+    return reference.replace(/:\d+(?:-\d+)?$/, '');
+}
+function runOf(reference) {
+    return reference.slice(STAGE_PREFIX.length).replace(/[:/].*/, '');
+}
+const UNPACKED = '/var/tmp/kube-sideload.';
+function abandonedReferences(references, runId, nowMs) {
+    return references.filter(reference => {
+        if (!reference.startsWith(STAGE_PREFIX)) {
+            return false;
+        }
+        const owner = runOf(reference);
+        const start = startOfRun(owner);
+        const isKept = reference.startsWith(`${STAGE_PREFIX}${owner}/`);
+        return (owner === runId && !isKept) || (start !== undefined && nowMs - start.getTime() > STALE_AFTER_MS);
+    });
+}
+const LET_IMPORTS_END = `${PROCESSES}
+let_imports_end() {
+  for process in $(ours "$2"); do
+    about "$process" && [ "$name" = tar ] || continue
+    kill "$process" 2>/dev/null || as_root kill "$process" 2>/dev/null
+  done
+  attempt=0
+  while [ $attempt -lt 250 ]; do
+    [ -n "$(ours "\${1%:*}")" ] || return 0
+    attempt=$((attempt + 1))
+    sleep 0.2
+  done
+  echo 'an import of this run does not come to its end' >&2
+  exit 1
+}`;
+
+;// CONCATENATED MODULE: ./lib/runtime/leases.js
+
+const LEASES = '/var/lib/kube-sideload';
+const NOTE = `${LEASES}/lease-`;
+const PROVING_PAGES = 50;
+const FEED = [
+    'feed() { page=$(getconf PAGESIZE 2>/dev/null) || page=65536',
+    `said=$(dd bs="$page" count=${PROVING_PAGES} iflag=fullblock 2>&1 >&3)`,
+    `case $said in "${PROVING_PAGES}+0 records in"*) note "$@" ;; esac`,
+    'exec cat >&3; }',
+].join('; ');
+const NOTE_LEASE = [
+    `note() { set -- $("$@" leases ls 2>/dev/null </dev/null 3>&- | sed -n "s/^\\([0-9]*-[0-9A-Za-z_-]\\{4\\}\\) *\\([0-9]\\{4\\}\\)-\\(..\\)-\\(..\\)T\\(..\\):\\(..\\):\\(..\\).*/\\2\\3\\4\\5\\6\\7 \\1/p" |` +
+        ` while read -r created id; do [ "$created" -lt "$began" ] || [ -h "${NOTE}$id" ] || printf "%s " "$id"; done)`,
+    '[ $# = 1 ] || return 0',
+    `{ [ -d ${LEASES} ] || $root mkdir -p ${LEASES}; $root ln -sT "\${stage##*/}.$$" "${NOTE}$1"; } >/dev/null 2>&1 </dev/null 3>&-; }`,
+].join('; ');
+const IMPORT = [
+    'stage=$0 platform=$1 flags=$2 root=$3',
+    'shift 3',
+    'began=$(date +%Y%m%d%H%M%S)',
+    FEED,
+    NOTE_LEASE,
+    'feed "$@" 3>&1 | { "$@" images import --base-name "$stage" --platform "$platform" $flags -; code=$?',
+    '[ $code = 0 ] || { read -r self rest </proc/self/stat; for stat in /proc/[0-9]*/stat; do' +
+        ' { read -r process name state parent rest <"$stat"; } 2>/dev/null && [ "$parent" = $$ ] && [ "$process" != "$self" ] && kill -s PIPE "$process"; done; }' +
+        ' 2>/dev/null',
+    'exit $code; }',
+    'code=$?',
+    `for link in ${NOTE}*; do [ "$(readlink "$link" 2>/dev/null)" = "\${stage##*/}.$$" ] || continue` +
+        `; if [ $code = 0 ]; then $root rm -f "$link"` +
+        `; else { said=$("$@" leases delete "\${link#${NOTE}}" 2>&1) || case $said in *": not found"*) ;; *) false ;; esac && $root rm -f "$link"; }` +
+        ' >/dev/null 2>&1 </dev/null & fi; done',
+    'exit $code',
+].join('; ');
+function importWithLease(ctr, root, { stageName, platform, flags, }) {
+    return ['sh', '-c', IMPORT, stageName, platform, flags.join(' '), root.join(' '), ...ctr];
+}
+const NO_LEASE = ': not found$|^(sudo|doas): ';
+const SETTLE_LEASES = `
+settle_leases() {
+  for link in ${NOTE}*; do
+    owner=$(readlink "$link") && [ -r /proc/1/cmdline ] || continue
+    lease=\${link#${NOTE}}
+    case $lease:$owner in *[!0-9A-Za-z_-]*:* | *:*[!0-9a-z.]*) continue ;; esac
+    ! grep -qsaF "${STAGE_PREFIX}\${owner%.*}" "/proc/\${owner##*.}/cmdline" || continue
+    answer '${NO_LEASE}' ctr leases delete "$lease" || case $why in *': not found'*) ;; *) continue ;; esac
+    as_root rm -f "$link"
+  done
+}`;
+
+;// CONCATENATED MODULE: ./lib/runtime/names.js
+
+const LATE = 10;
+function freeEach(first = '') {
+    return `
+late=0${eachReference(`${first}  if has_name "$reference"; then
+    note_content "$reference"
+    case $reference in */absent/* | */absent-at/*)
+      until take_name "$reference" >&2; do
+        [ $late -lt ${LATE} ] && has_name "$reference" || break
+        late=$((late + 1))
+        sleep 0.5
+      done
+      ! has_name "$reference" || section "stays $number" ;;
+    esac
+    ! has_name "$reference" || free_name "$reference" >&2 || exit 1
+  fi`)}
+free_content >&2`;
+}
+function freeNames(names, facts, references) {
+    return { body: `${names}${freeEach()}`, variables: variables(facts, references) };
+}
+function stayingImages(sections, references) {
+    return references.filter((_, number) => sections.has(`stays ${number}`));
+}
+function findNames(names, facts, references) {
+    return {
+        body: `${names}${eachReference('  ! has_name "$reference" || section "name $number"')}`,
+        variables: variables(facts, references),
+    };
+}
+function foundNames(sections, references) {
+    return references.filter((_, number) => sections.has(`name ${number}`));
+}
+
+;// CONCATENATED MODULE: ./lib/runtime/containerd.js
+
+
+
+
+
+const NAMESPACE = 'k8s.io';
+const DEFAULT_SNAPSHOTTER = 'overlayfs';
+const containerd = {
+    importArchive,
+    inspect,
+    held: heldBy(heldAt),
+    layers: containerd_layers,
+    heldLayers,
+    removeOne: (facts, reference, imageId) => [reference, imageId].map(name => [...ctrOf(facts), 'images', 'rm', name]),
+    canOverlap: true,
+    lacksContent: said => /content digest sha256:[0-9a-f]+: not found/.test(said),
+    tag,
+    names: () => NAMES,
+    pins: () => PINS,
+    remove,
+};
+function importArchive(facts, stage, platform) {
+    return importWithLease(ctrOf(facts), asRoot(facts), {
+        stageName: stageName(stage),
+        platform: `${platform.os}/${platform.architecture}`,
+        flags: unpackFlags(facts),
+    });
+}
+function ctrOf(facts) {
+    const ctr = facts.tools.ctr ?? ['ctr'];
+    return [...asRoot(facts), ...ctr, '--address', facts.criSocket, '--namespace', NAMESPACE];
+}
+function unpackFlags({ snapshotter = DEFAULT_SNAPSHOTTER, importFlags, }) {
+    return [
+        ...(importFlags.has('--local') ? ['--local'] : []),
+        ...(snapshotter === DEFAULT_SNAPSHOTTER ? [] : ['--snapshotter', snapshotter]),
+    ];
+}
+const CTR = `${CRI}
+ctr() { as_root $CTR --address "$SOCKET" --namespace ${NAMESPACE} "$@"; }
+find_manifest() {
+  answer '${NEVER}' ctr images ls "name==$1"
+  manifest=$(printf '%s\\n' "$said" | sed -n '2s/^[^ ]* *[^ ]* *\\(sha256:[0-9a-f]*\\) .*/\\1/p')
+}`;
+const NOT_FOUND = ': not found$';
+const INSPECT = `${CTR}
+digest_of_config() { tr -d ' \\n\\t' | sed -n 's/.*"config":{[^}]*"digest":"\\(sha256:[0-9a-f]*\\)".*/\\1/p'; }
+${eachReference(`  find_manifest "$reference"
+  if [ -n "$manifest" ]; then
+    section "manifest $number"; printf '%s' "$manifest"
+    answer '${NOT_FOUND}' ctr images check --snapshotter "$SNAPSHOTTER" "name==$reference"
+    section "check $number"; printf '%s\\n' "$said" | sed -n 2p
+    answer '${NOT_FOUND}' ctr content get "$manifest"
+    config=$(printf '%s' "$said" | digest_of_config)
+    section "config-digest $number"; printf '%s' "$config"
+    if [ -n "$config" ]; then
+      answer '${NOT_FOUND}' ctr content get "$config"
+      section "config $number"; printf '%s' "$said"
+    fi
+    inspect_by_cri "$number" "$reference"
+  fi`)}`;
+function inspect(facts, references) {
+    const { snapshotter = DEFAULT_SNAPSHOTTER } = facts;
+    return { body: INSPECT, variables: { ...variables(facts, references), SNAPSHOTTER: snapshotter } };
+}
+function heldAt(sections, number) {
+    if (!sections.has(`manifest ${number}`)) {
+        return undefined;
+    }
+    const answer = criImageId(sections, number);
+    const imageId = answer === 'unasked' ? sections.get(`config-digest ${number}`) : answer;
+    if (imageId === undefined || imageId === '' || imageId === 'absent') {
+        return undefined;
+    }
+    return {
+        imageId,
+        ...builtFor(parseObject(sections.get(`config ${number}`))),
+        unpacked: /\strue\s*$/.test(sections.get(`check ${number}`) ?? ''),
+        isPinned: criPinned(sections, number),
+        witness: answer === 'unasked' ? 'ctr' : 'crictl',
+    };
+}
+const LAYERS = `${CTR}
+blob() { # its bytes, out of the store's own file where that is
+  if as_root test -f "$CONTENT/blobs/sha256/\${1#sha256:}"; then as_root cat "$CONTENT/blobs/sha256/\${1#sha256:}"
+  else ctr content get "$1" 2>/dev/null
+  fi
+}
+section content
+ctr content ls | grep -F "$WANTED" | while read -r digest labels; do
+  printf '%s' "$digest"
+  case " $BLOBS " in *" $digest "*) ;; *)
+    printf ' %s %s %s' "$(blob "$digest" | wc -c)" "$(blob "$digest" | head -c 4 | od -An -tx1 | tr -d ' \\n')" "$labels" ;;
+  esac
+  echo
+done
+section snapshots
+ctr snapshots --snapshotter "$SNAPSHOTTER" ls | grep -F "$CHAINS" | sed 's/ .*//'`;
+function contentOf({ imageRoot }) {
+    return `${imageRoot.replace(/\/io\.containerd\.snapshotter\.v1\.[^/]*$/, '')}/io.containerd.content.v1.content`;
+}
+function containerd_layers(facts, asked) {
+    const { snapshotter = DEFAULT_SNAPSHOTTER } = facts;
+    const blobs = asked.flatMap(({ blob }) => blob?.digest ?? []);
+    return {
+        body: asked.length === 0 ? '' : LAYERS,
+        variables: {
+            ...variables(facts, []),
+            SNAPSHOTTER: snapshotter,
+            CONTENT: contentOf(facts),
+            WANTED: [...new Set([...asked.map(({ diffId }) => diffId), ...blobs])].join('\n'),
+            BLOBS: blobs.join(' '),
+            CHAINS: asked.map(({ chainId }) => chainId).join('\n'),
+        },
+    };
+}
+const MAGICS = [
+    [/^28b52ffd/, 'zstd'],
+    [/^1f8b/, 'gzip'],
+];
+function heldLayers(sections, asked) {
+    const snapshots = new Set((sections.get('snapshots') ?? '').split('\n'));
+    const whole = new Set();
+    const foreign = new Map();
+    for (const line of (sections.get('content') ?? '').split('\n')) {
+        const [text = '', size = '', magic = ''] = line.split(' ');
+        whole.add(text);
+        const digest = parseDigest(text);
+        const diffId = /[\s,]containerd\.io\/uncompressed=(sha256:[0-9a-f]{64})/.exec(line)?.[1];
+        if (digest === undefined || diffId === undefined || !/^\d+$/.test(size))
+            continue;
+        const compression = digest === diffId ? 'none' : MAGICS.find(([pattern]) => pattern.test(magic))?.[1];
+        if (compression === undefined)
+            continue;
+        foreign.set(diffId, [...(foreign.get(diffId) ?? []), { digest, sizeBytes: Number(size), compression }]);
+    }
+    return asked.map(({ diffId, chainId, blob }) => [
+        ...(blob !== undefined && (whole.has(blob.digest) || snapshots.has(chainId)) ? [blob] : []),
+        ...(foreign.get(diffId) ?? []),
+    ]);
+}
+const PINNED = 'io.cri-containerd.pinned';
+const PINNED_BY = 'kube-sideload.pinned-by';
+const NAMES = `${CTR}
+has_name() { find_manifest "$1"; [ -n "$manifest" ]; }
+give_name() {
+  ctr images tag --force "$1" "$2" || return
+  answer '${NEVER}' ctr images ls "name==$1"
+  pins=$(printf '%s' "$said" | tr ', ' '\\n\\n' | grep -E '^(${PINNED}|${PINNED_BY})=[0-9A-Za-z]+$') || return 0
+  ctr images label "$2" $pins
+}
+take_name() { ctr images rm "$1"; }
+free_name() { take_name "$1"; }
+note_content() {
+  freed="$freed $manifest"
+  case $1 in */absent/* | */absent-at/*) dying="$dying $manifest" ;; esac
+}
+is_unused() {
+  [ -n "$users" ] || users=$(as_root $CRICTL --timeout 10s --runtime-endpoint "unix://$SOCKET" ps -a -o json 2>/dev/null)
+  case $users in *"$1"*) return 1 ;; *'"containers"'*) ;; *) return 1 ;; esac
+}
+free_content() {
+  freed=$(printf '%s\\n' $freed | sort -u) users=
+  [ -n "$freed" ] || return 0
+  set --
+  for one in $freed; do set -- "$@" "target.digest==$one"; done
+  said=$(ctr images ls "$@" 2>/dev/null) || return 0
+  for one in $freed; do
+    ids=$(printf '%s\\n' "$said" | grep " $one " | sed 's/ .*//')
+    [ -n "$ids" ] && ! printf '%s\\n' "$ids" | grep -qv '^sha256:' || continue
+    for id in $ids; do
+      case " $IMAGE_IDS " in *" $id "*)
+        [ -n "$CRICTL" ] || continue
+        until is_unused "$id"; do
+          case " $dying " in *" $one "*) [ $late -lt ${LATE} ] || continue 2 ;; *) continue 2 ;; esac
+          late=$((late + 1)) users=
+          sleep 0.5
+        done ;;
+      esac
+      take_name "$id" || :
+    done
+  done
+}
+freed= dying=`;
+const containerd_REFUSED = '^(sudo|doas): ';
+const PINS = `${CTR}
+has_label() { answer '${containerd_REFUSED}' ctr images ls -q "name==$1,labels.\\"$2\\""; [ -n "$said" ]; }
+pin() {
+  for name in "$@"; do
+    has_label "$name" ${PINNED} || ctr images label "$name" ${PINNED}=pinned "${PINNED_BY}=$RUN" >&2 || return
+  done
+}
+unpin() {
+  for name in "$@"; do
+    ! has_label "$name" ${PINNED_BY} || ctr images label "$name" ${PINNED}= ${PINNED_BY}= >&2 || return
+  done
+}
+unpin_of() {
+  answer '${containerd_REFUSED}' ctr images ls -q "labels.\\"${PINNED_BY}\\"==$1"
+  unpin $(printf '%s\\n' "$said" | grep -v '^${STAGE_PREFIX}' | grep -E '^[0-9A-Za-z][0-9A-Za-z._:/@-]*$')
+}`;
+function tag(facts, pairs) {
+    return {
+        body: `${CTR}${eachPair('  ctr images tag --force "$1" "$2" >&2')}`,
+        variables: variables(facts, flatPairs(pairs)),
+    };
+}
+function remove(facts, references) {
+    return {
+        body: `${NAMES}${SETTLE_LEASES}${freeEach('  end_imports "$reference"\n')}
+settle_leases`,
+        variables: variables(facts, references),
+    };
+}
+
+;// CONCATENATED MODULE: ./lib/runtime/crio-pins.js
+
+const crio_pins_DIRECTORY = '/etc/crio';
+const crio_pins_FILE = `${crio_pins_DIRECTORY}/crio.conf.d/99-kube-sideload.conf`;
+const PINS_HEAD = [
+    '# Images that kube-sideload has pinned, and by which run. It writes this file anew.',
+    '[crio.image]',
+    'pinned_images = [',
+];
+function formatOf(lines) {
+    return lines
+        .map(line => String.raw `${line.replaceAll(' ', String.raw `\040`).replaceAll('#', String.raw `\043`)}\n`)
+        .join('');
+}
+const CRIO_PINS = `${PROCESSES}
+nl='
+'
+our_pins() { as_root cat ${crio_pins_FILE} 2>/dev/null | sed -n 's/^  "\\([^"]*\\)", # \\([0-9a-z]*\\)$/\\1 \\2/p'; }
+theirs() {
+  { echo crio.conf; as_root ls ${crio_pins_DIRECTORY}/crio.conf.d 2>/dev/null | sed 's|^|crio.conf.d/|'; } | while read -r name; do
+    [ "${crio_pins_DIRECTORY}/$name" = ${crio_pins_FILE} ] || as_root cat "${crio_pins_DIRECTORY}/$name" 2>/dev/null </dev/null |
+      sed "s/#[^\\"']*$//" | { tr '\\n' ' '; echo; } | sed -n 's/.*pinned_images *= *\\[\\([^]]*\\)\\].*/\\1/p'
+  done | tail -n 1 | grep -oE "\\"[^\\"]*\\"|'[^']*'"
+}
+content() {
+  printf '%s\\n' ${PINS_HEAD.map(line => `'${line}'`).join(' ')}
+  theirs | sed 's/.*/  &,/'
+  sed 's/^\\([^ ]*\\) \\(.*\\)$/  "\\1", # \\2/'
+  echo ']'
+}
+format() { sed 's/[\\\\%]/&&/g; s/ /\\\\040/g; s/#/\\\\043/g; s/$/\\\\n/' | tr -d '\\n'; }
+reload() {
+  if command -v pkill >/dev/null; then as_root pkill -HUP ${OF_THE_NODE} -x crio; return; fi
+  for process in $(grep -lsx crio /proc/[0-9]*/comm); do
+    process=\${process#/proc/} process=\${process%/comm}
+    about "$process" && [ "$uid" = 0 ] || continue
+    as_root kill -HUP "$process" || return
+  done
+}
+change() {
+  wanted=$(cat) new=
+  [ -z "$wanted" ] || new=$(printf '%s\\n' "$wanted" | content)
+  [ "$new" != "$(as_root cat ${crio_pins_FILE} 2>/dev/null)" ] || return 0
+  if [ -z "$new" ]; then as_root rm -f ${crio_pins_FILE}
+  else
+    as_root mkdir -p ${crio_pins_DIRECTORY}/crio.conf.d &&
+      as_root find / -maxdepth 0 -fprintf ${crio_pins_DIRECTORY}/.kube-sideload "$(printf '%s\\n' "$new" | format)" &&
+      as_root mv -f ${crio_pins_DIRECTORY}/.kube-sideload ${crio_pins_FILE}
+  fi && reload >&2
+}
+pin() {
+  old=$(our_pins)
+  {
+    [ -z "$old" ] || printf '%s\\n' "$old"
+    for name in "$@"; do case $nl$old in *"$nl$name "*) ;; *) echo "$name $RUN" ;; esac; done
+  } | change
+}
+unpin() { our_pins | while read -r name run; do case " $* " in *" $name "*) ;; *) echo "$name $run" ;; esac; done | change; }
+unpin_of() { our_pins | grep -v " $1\\$" | change; }`;
+
+;// CONCATENATED MODULE: ./lib/runtime/podman-load.js
+
+
+
+const podmanLoad = {
+    importArchive: podman_load_importArchive,
+    inspect: podman_load_inspect,
+    tag: podman_load_tag,
+    remove: podman_load_remove,
+};
+const KEPT_BLOCKS = 4096;
+function unpackedAt(stage) {
+    return `${UNPACKED}${runOf(stage)}.${stage.slice(stage.lastIndexOf(':') + 1)}-`;
+}
+function podman_load_importArchive(facts, stage) {
+    const script = [
+        'umask 077',
+        `d=$(mktemp -d ${unpackedAt(stage)}XXXXXX) || exit`,
+        'kept=; trap "[ -n \\"\\$kept\\" ] || rm -rf $d" EXIT',
+        'trap "exit 1" HUP INT TERM',
+        `mkdir $d/oci && tar -xf - -C $d/oci && sudo -n "$@" load --quiet --input $d/oci >$d/loaded` +
+            ` && find $d/oci -type f -size +${KEPT_BLOCKS} -exec rm -f {} + && kept=yes`,
+    ];
+    return ['sh', '-c', script.join('; '), 'sh', ...(facts.tools.podman ?? ['podman'])];
+}
+const PODMAN_FORMAT = '{"os":"{{.Os}}","architecture":"{{.Architecture}}","id":"{{.Id}}"}';
+const CONFIG_BY_PODMAN = `as_root $PODMAN image inspect --format '${PODMAN_FORMAT}' "$reference" 2>/dev/null`;
+const podman_load_INSPECT = `${CRI}
+set -- $SPELLINGS
+${eachReference(`  spelling=$1
+  shift
+  case $reference in
+  "$STAGE_PREFIX"*)
+    run=\${reference#"$STAGE_PREFIX"}
+    for unpacked in "$UNPACKED\${run%:*}.\${run##*:}"-*; do
+      loaded=$(sed -n 's/.*sha256:\\([0-9a-f]\\{64\\}\\).*/\\1/p' "$unpacked/loaded" 2>/dev/null)
+      section "loaded $number"; printf '%s' "$loaded"
+      section "config $number"; cat "$unpacked/oci/blobs/sha256/$loaded" 2>/dev/null
+    done ;;
+  *)
+    config=$(${CONFIG_BY_PODMAN}) && {
+      section "config $number"; printf '%s' "$config"
+      inspect_by_cri "$number" "$spelling"
+    } ;;
+  esac`)}`;
+function podman_load_inspect(facts, references, spellings) {
+    return {
+        body: podman_load_INSPECT,
+        variables: { ...variables(facts, references), ...spelled(references, spellings), STAGE_PREFIX: STAGE_PREFIX, UNPACKED: UNPACKED },
+    };
+}
+function spelled(references, spellings = new Map()) {
+    return { SPELLINGS: references.map(reference => spellings.get(reference) ?? reference).join('\n') };
+}
+function heldByPodman(sections, number) {
+    const config = cri_parseJson(sections.get(`config ${number}`));
+    const id = sections.get(`loaded ${number}`) ?? asObject(config).id;
+    if (!isMapping(config) || typeof id !== 'string' || !/^[0-9a-f]{64}$/.test(id)) {
+        return undefined;
+    }
+    return {
+        imageId: `sha256:${id}`,
+        ...builtFor(config),
+        unpacked: true,
+        witness: 'podman',
+    };
+}
+function podman_load_tag(facts, pairs) {
+    return {
+        body: eachPair(`  run=\${1#"$STAGE_PREFIX"}
+  for unpacked in "$UNPACKED\${run%:*}.\${run##*:}"-*; do
+    [ -f "$unpacked/index.json" ] || mv "$unpacked/oci/index.json" "$unpacked/index.json"
+    sed "s|\\"$1\\"|\\"$2\\"|" "$unpacked/index.json" >"$unpacked/oci/index.json"
+    rm -f "$unpacked/oci/manifest.json"
+    tar -cf "$unpacked/named.tar" -C "$unpacked/oci" .
+    as_root $PODMAN load --quiet --input "$unpacked/named.tar" >&2
+  done`),
+        variables: { ...variables(facts, flatPairs(pairs)), STAGE_PREFIX: STAGE_PREFIX, UNPACKED: UNPACKED },
+    };
+}
+function podman_load_remove(facts, references) {
+    return {
+        body: `as_root() { "$@"; }
+${LET_IMPORTS_END}${eachReference(`  run=\${reference%:*}
+  unpacked=${UNPACKED}\${run##*/}.
+  let_imports_end "$unpacked" "$unpacked"
+  rm -rf "$unpacked"*`)}`,
+        variables: variables(facts, references),
+    };
+}
+
+;// CONCATENATED MODULE: ./lib/runtime/crio.js
+
+
+
+
+
+
+
+const crio = {
+    importArchive: (facts, ...rest) => commandsFor(facts).importArchive(facts, ...rest),
+    inspect: (facts, ...rest) => commandsFor(facts).inspect(facts, ...rest),
+    held: heldBy(crio_heldAt),
+    layers: crio_layers,
+    heldLayers: crio_heldLayers,
+    removeOne: (facts, reference) => [
+        [
+            ...asRoot(facts),
+            ...(facts.tools.podman === undefined
+                ? [...(facts.tools.crictl ?? ['crictl']), '--image-endpoint', `unix://${facts.criSocket}`, 'rmi']
+                : [...facts.tools.podman, 'image', 'rm']),
+            reference,
+        ],
+    ],
+    canOverlap: false,
+    lacksContent: said => /blobs\/sha256\/[0-9a-f]+: no such file/.test(said),
+    tag: (facts, pairs) => commandsFor(facts).tag(facts, pairs),
+    names: ({ privilege }) => (privilege === 'user' ? undefined : crio_NAMES),
+    pins: () => CRIO_PINS,
+    remove: (facts, references) => commandsFor(facts).remove(facts, references),
+};
+function commandsFor({ privilege }) {
+    return privilege === 'user' ? podmanLoad : { importArchive: crio_importArchive, inspect: crio_inspect, tag: crio_tag, remove: crio_remove };
+}
+function crio_importArchive(facts, stage) {
+    const { skopeo, podman = ['podman'] } = facts.tools;
+    const root = [...asRoot(facts), ''].join(' ');
+    const store = skopeo !== undefined
+        ? `${root}"$@" --tmpdir $d copy --quiet oci:$d/oci containers-storage:$0`
+        : `i=$(${root}env TMPDIR=$d "$@" pull --quiet oci:$d/oci) && ${root}"$@" tag $i $0`;
+    const script = [
+        `d=$(mktemp -d ${UNPACKED}${runOf(stage)}.XXXXXX) || exit`,
+        `trap "rm -rf $d 2>/dev/null || ${root}rm -rf $d" EXIT`,
+        'trap "exit 1" HUP INT TERM',
+        `mkdir $d/oci && tar -xf - -C $d/oci && { (trap "" HUP INT; ${store}) >$d/said 2>&1 || { cat $d/said >&2; exit 1; }; }`,
+    ];
+    return ['sh', '-c', script.join('; '), stage, ...(skopeo ?? podman)];
+}
+const crio_INSPECT = `${CRI}
+set -- $SPELLINGS
+${eachReference(`  spelling=$1
+  shift
+  if [ -n "$SKOPEO" ]; then config=$(as_root $SKOPEO inspect --config "containers-storage:$reference" 2>/dev/null)
+  else config=$(${CONFIG_BY_PODMAN})
+  fi
+  if [ -n "$config" ]; then
+    section "config $number"; printf '%s' "$config"
+    inspect_by_cri "$number" "$spelling"
+  fi`)}`;
+function crio_inspect(facts, references, spellings) {
+    return { body: crio_INSPECT, variables: { ...variables(facts, references), ...spelled(references, spellings) } };
+}
+function crio_heldAt(sections, number) {
+    const config = cri_parseJson(sections.get(`config ${number}`));
+    const imageId = criImageId(sections, number);
+    if (imageId === 'unasked') {
+        return heldByPodman(sections, number);
+    }
+    if (!isMapping(config) || imageId === 'absent') {
+        return undefined;
+    }
+    return {
+        imageId,
+        ...builtFor(config),
+        unpacked: true,
+        isPinned: criPinned(sections, number),
+        witness: 'crictl',
+    };
+}
+const crio_LAYERS = `
+section layers
+as_root cat "$LIST" 2>/dev/null | tr '{' '\\n' | grep -F "$WANTED"`;
+function layerListOf({ imageRoot }) {
+    return `${imageRoot.replace(/-images$/, '-layers')}/layers.json`;
+}
+function crio_layers(facts, asked) {
+    return {
+        body: asked.length === 0 || facts.privilege === 'user' ? '' : crio_LAYERS,
+        variables: {
+            LIST: layerListOf(facts),
+            WANTED: asked.map(({ diffId }) => diffId).join('\n'),
+        },
+    };
+}
+function crio_heldLayers(sections, asked) {
+    const held = new Map();
+    for (const line of (sections.get('layers') ?? '').split('\n')) {
+        const digest = parseDigest(/"diff-digest":"([^"]*)"/.exec(line)?.[1]);
+        const size = /"diff-size":(\d+)/.exec(line)?.[1];
+        if (digest !== undefined && size !== undefined) {
+            held.set(digest, { digest, sizeBytes: Number(size), compression: 'none' });
+        }
+    }
+    return asked.map(({ diffId }) => {
+        const layer = held.get(diffId);
+        return layer === undefined ? [] : [layer];
+    });
+}
+const crio_NAMES = `${CRI}
+cri() { as_root $CRICTL --image-endpoint "unix://$SOCKET" "$@"; }
+has_name() {
+  if [ -n "$PODMAN" ]; then answer '${EXIT_CODE_1}' as_root $PODMAN image exists "$1"
+  else answer '${NO_SUCH_IMAGE}' cri inspecti "$1"
+  fi
+}
+give_name() {
+  if [ -n "$PODMAN" ]; then as_root $PODMAN tag "$1" "$2"
+  else as_root $SKOPEO copy --quiet "containers-storage:$1" "containers-storage:$2"
+  fi
+}
+take_name() {
+  if [ -n "$PODMAN" ]; then as_root $PODMAN image rm "$1"
+  else cri rmi "$1"
+  fi
+}
+free_name() { take_name "$1" || { [ -n "$PODMAN" ] && as_root $PODMAN untag "$1" "$1"; }; }`;
+function crio_tag(facts, pairs) {
+    return {
+        body: `${crio_NAMES}${eachPair('  give_name "$1" "$2" >&2')}`,
+        variables: variables(facts, flatPairs(pairs)),
+    };
+}
+function crio_remove(facts, references) {
+    return {
+        body: `${LET_IMPORTS_END}${crio_NAMES}${freeEach(`  run=\${reference%:*}
+  unpacked=${UNPACKED}\${run##*/}.
+  let_imports_end "$reference" "$unpacked"
+  for directory in "$unpacked"*; do
+    [ ! -e "$directory" ] || rm -rf "$directory" 2>/dev/null || as_root rm -rf "$directory"
+  done
+`)}`,
+        variables: variables(facts, references),
+    };
+}
+
+;// CONCATENATED MODULE: ./lib/runtime/docker.js
+
+
+
+const docker = {
+    importArchive: docker_importArchive,
+    inspect: docker_inspect,
+    held: heldBy(docker_heldAt),
+    layers: docker_layers,
+    heldLayers: docker_heldLayers,
+    removeOne: (facts, reference) => [
+        [...asRoot(facts), ...(facts.tools.docker ?? ['docker']), 'image', 'rm', reference],
+    ],
+    canOverlap: false,
+    lacksContent: said => /no such file or directory/.test(said),
+    tag: docker_tag,
+    names: () => docker_NAMES,
+    pins: () => undefined,
+    remove: docker_remove,
+};
+function docker_importArchive(facts) {
+    return [...asRoot(facts), ...(facts.tools.docker ?? ['docker']), 'load', '--quiet'];
+}
+const HAS_NAME = `${CRI}
+has_name() { answer '${NO_SUCH_IMAGE}' as_root $DOCKER image inspect "$1"; }`;
+const docker_INSPECT = `${HAS_NAME}${eachReference(`  has_name "$reference" && {
+    section "image $number"; printf '%s' "$said"
+    inspect_by_cri "$number" "$reference"
+  }`)}`;
+function docker_inspect(facts, references) {
+    return { body: docker_INSPECT, variables: variables(facts, references) };
+}
+function docker_heldAt(sections, number) {
+    const images = cri_parseJson(sections.get(`image ${number}`));
+    const image = asObject(asList(images)[0]);
+    const answer = criImageId(sections, number);
+    const imageId = answer === 'unasked' ? image.Id : answer;
+    if (asList(images).length === 0 || typeof imageId !== 'string' || imageId === 'absent') {
+        return undefined;
+    }
+    return {
+        imageId,
+        ...builtFor({ os: image.Os, architecture: image.Architecture }),
+        unpacked: true,
+        witness: answer === 'unasked' ? 'docker' : 'crictl',
+    };
+}
+const docker_LAYERS = `
+section chains
+case $(as_root $DOCKER info --format '{{json .DriverStatus}}') in *io.containerd.snapshotter*) ;; *)
+  ids=$(as_root $DOCKER image ls --all --quiet --no-trunc | sort -u)
+  [ -z "$ids" ] || as_root $DOCKER image inspect --format '{{json .RootFS.Layers}}' $ids | grep -F "$WANTED" ;;
+esac`;
+function docker_layers(facts, asked) {
+    return {
+        body: asked.length === 0 ? '' : docker_LAYERS,
+        variables: { ...variables(facts, []), WANTED: asked.map(({ diffId }) => diffId).join('\n') },
+    };
+}
+function docker_heldLayers(sections, asked) {
+    const diffIds = asked.map(({ diffId }) => diffId);
+    const depths = (sections.get('chains') ?? '').split('\n').map(line => {
+        const chain = cri_parseJson(line);
+        const differs = diffIds.findIndex((diffId, index) => !Array.isArray(chain) || chain[index] !== diffId);
+        return differs < 0 ? diffIds.length : differs;
+    });
+    const depth = depths.reduce((deepest, one) => Math.max(deepest, one), 0);
+    return diffIds.map((digest, index) => (index < depth ? [{ digest, sizeBytes: 0, compression: 'none' }] : []));
+}
+const docker_NAMES = `${HAS_NAME}
+give_name() { as_root $DOCKER image tag "$1" "$2"; }
+take_name() { as_root $DOCKER image rm "$1"; }
+free_name() { take_name "$1" || as_root $DOCKER image rm --force "$1"; }`;
+function docker_tag(facts, pairs) {
+    return {
+        body: `${docker_NAMES}${eachPair('  give_name "$1" "$2" >&2')}`,
+        variables: variables(facts, flatPairs(pairs)),
+    };
+}
+function docker_remove(facts, references) {
+    return {
+        body: `${docker_NAMES}${freeEach('  end_imports "$reference"\n')}`,
+        variables: variables(facts, references),
+    };
+}
+
+;// CONCATENATED MODULE: ./lib/runtime/detect.js
+
+
+
+const RUNTIMES = { containerd: containerd, 'cri-o': crio, docker: docker };
+function runtimeOf(name) {
+    return RUNTIMES[name];
+}
+
+;// CONCATENATED MODULE: ./lib/runtime/kept.js
+
+
+const KEPT = /^kube-sideload\.invalid\/([0-9a-z]+)\/(?:before|absent)(-at)?\/([^/]+)(\/.+):([^:]+)$/;
+const kept_NAME_MAX_LENGTH = 255;
+const SIMPLE_REGISTRY = /^([a-z0-9.-]+)(?::(\d+))?$/;
+function keptNames(runId, reference) {
+    const at = reference.indexOf('@sha256:');
+    const colon = reference.lastIndexOf(':');
+    const named = at < 0 ? reference.slice(0, colon) : reference.slice(0, at);
+    const tag = reference.slice(colon + 1);
+    const slash = named.indexOf('/');
+    const path = `${encodeRegistry(named.slice(0, slash))}${named.slice(slash)}`;
+    const [before = '', absent = ''] = ['before', 'absent'].map(kind => `${STAGE_PREFIX}${runId}/${kind}${at < 0 ? '' : '-at'}/${path}`);
+    return before.length > kept_NAME_MAX_LENGTH
+        ? undefined
+        : { reference, before: `${before}:${tag}`, absent: `${absent}:${tag}` };
+}
+function parseKept(name) {
+    const match = KEPT.exec(name);
+    const [, runId = '', at, registry = '', path = '', tag = ''] = match ?? [];
+    const host = decodeRegistry(registry);
+    const reference = `${host}${path}${at === undefined ? ':' : '@sha256:'}${tag}`;
+    const kept = match === null ? undefined : keptNames(runId, reference);
+    return kept !== undefined &&
+        (host === 'localhost' || /[.:A-Z]/.test(host)) &&
+        [kept.before, kept.absent].includes(name)
+        ? { runId, kept }
+        : undefined;
+}
+function encodeRegistry(registry) {
+    const [, host, port] = SIMPLE_REGISTRY.exec(registry) ?? [];
+    if (host === undefined) {
+        return `0x${Buffer.from(registry).toString('hex')}`;
+    }
+    return port === undefined ? host : `${host}__${port}`;
+}
+function decodeRegistry(text) {
+    return /^0x[0-9a-f]+$/.test(text) ? Buffer.from(text.slice(2), 'hex').toString() : text.replace('__', ':');
+}
+function keepScript(names, facts, moves) {
+    return {
+        body: `${names}
+set -e
+set -- $REFERENCES
+while [ $# -gt 3 ]; do
+  if has_name "$2"; then give_name "$2" "$3" >&2; else give_name "$1" "$4" >&2; fi
+  shift 4
+done`,
+        variables: variables(facts, moves.flatMap(({ stage, reference, before, absent }) => [stage, reference, before, absent])),
+    };
+}
+function restoreScript(names, facts, kept) {
+    return {
+        body: `${names}
+number=0
+set -- $REFERENCES
+while [ $# -gt 2 ]; do
+  section "restored $number"
+  if has_name "$2"; then { ! has_name "$1" || has_name "$3" || give_name "$1" "$3"; give_name "$2" "$1"; } >&2 && printf before
+  elif has_name "$3"; then { ! has_name "$1" || free_name "$1"; } >&2 && printf absent
+  else printf unmarked
+  fi
+  number=$((number + 1))
+  shift 3
+done`,
+        variables: variables(facts, kept.flatMap(({ reference, before, absent }) => [reference, before, absent])),
+    };
+}
+
+;// CONCATENATED MODULE: ./lib/node/distributions.js
+const DISTRIBUTIONS = [
+    {
+        name: 'kubeadm',
+        runtime: 'containerd',
+        socket: '/run/containerd/containerd.sock',
+        client: 'ctr',
+        crictl: 'crictl',
+        root: '/var/lib/containerd',
+    },
+    {
+        name: 'k3s',
+        runtime: 'containerd',
+        socket: '/run/k3s/containerd/containerd.sock',
+        client: 'k3s ctr',
+        crictl: 'k3s crictl',
+        root: '/var/lib/rancher/k3s/agent/containerd',
+        kubelet: '/etc/rancher/k3s/config.yaml',
+    },
+    {
+        name: 'RKE2',
+        runtime: 'containerd',
+        socket: '/run/k3s/containerd/containerd.sock',
+        client: '/var/lib/rancher/rke2/bin/ctr',
+        crictl: '/var/lib/rancher/rke2/bin/crictl',
+        root: '/var/lib/rancher/rke2/agent/containerd',
+    },
+    {
+        name: 'k0s',
+        runtime: 'containerd',
+        socket: '/run/k0s/containerd.sock',
+        client: 'k0s ctr',
+        crictl: 'crictl',
+        root: '/var/lib/k0s/containerd',
+    },
+    {
+        name: 'MicroK8s',
+        runtime: 'containerd',
+        socket: '/var/snap/microk8s/common/run/containerd.sock',
+        client: 'microk8s ctr',
+        crictl: 'crictl',
+        root: '/var/snap/microk8s/common/var/lib/containerd',
+        kubelet: '/var/snap/microk8s/current/args/kubelet',
+    },
+    {
+        name: 'CRI-O',
+        runtime: 'cri-o',
+        socket: '/run/crio/crio.sock',
+        client: 'skopeo',
+        crictl: 'crictl',
+        root: '/var/lib/containers',
+    },
+    {
+        name: 'CRI-O',
+        runtime: 'cri-o',
+        socket: '/run/crio/crio.sock',
+        client: 'podman',
+        crictl: 'crictl',
+        root: '/var/lib/containers',
+    },
+    {
+        name: 'cri-dockerd',
+        runtime: 'docker',
+        socket: '/run/cri-dockerd.sock',
+        client: 'docker',
+        crictl: 'crictl',
+        root: '/var/lib/docker',
+    },
+];
+function distributionRows() {
+    return DISTRIBUTIONS.map(({ name, runtime, socket, client, crictl, root, kubelet = '' }) => [name, runtime, socket, client, crictl, root, kubelet].join('|')).join('\n');
+}
+
+;// CONCATENATED MODULE: ./lib/node/grammar.js
+
+const GRAMMARS = {
+    path: /^(?!.*\/\.\.(?:\/|$))\/[\w./+@-]{0,1023}$/,
+    word: /^[\w./+][\w./+-]{0,1023}$/,
+    'node name': /^[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?$/,
+    snapshotter: /^[a-z0-9][a-z0-9._-]{0,63}$/,
+    version: /^\w[\w.+~:-]{0,63}$/,
+    reference: /^[A-Za-z0-9][\w.:/@-]{0,511}$/,
+};
+function isA(grammar, text) {
+    return GRAMMARS[grammar].test(text);
+}
+const SHOWN = 100;
+function checked(grammar, text, what, node) {
+    if (!isA(grammar, text)) {
+        const shown = JSON.stringify(text.slice(0, SHOWN));
+        throw new errors/* SideloadError */.wR('PROBE_FAILED', `${what} is no ${grammar} that can be used: ${shown}`, {
+            node,
+            hint: 'Look at the node: somebody has given something a name that no distribution gives.',
+        });
+    }
+    return text;
+}
+
+;// CONCATENATED MODULE: ./lib/node/kubelet.js
+
+
+const DEFAULTS = {
+    imageGcHighThresholdPercent: 85,
+    credentialPolicy: 'NeverVerifyPreloadedImages',
+    credentialAllowlist: [],
+};
+function parseKubelet(text, gcThreshold) {
+    const settings = Object.fromEntries(readYaml(text, FROM_NODE).flatMap(({ value }) => Object.entries(asObject(value))));
+    const { imageGCHighThresholdPercent: percent, imagePullCredentialsVerificationPolicy: policy, preloadedImagesVerificationAllowlist: allowlist, } = settings;
+    const threshold = /^\d{1,3}$/.test(gcThreshold) ? Number(gcThreshold) : percent;
+    return {
+        imageGcHighThresholdPercent: typeof threshold === 'number' ? threshold : DEFAULTS.imageGcHighThresholdPercent,
+        credentialPolicy: typeof policy === 'string' && policy !== '' ? policy : DEFAULTS.credentialPolicy,
+        credentialAllowlist: Array.isArray(allowlist)
+            ? allowlist.filter(name => typeof name === 'string')
+            : DEFAULTS.credentialAllowlist,
+    };
+}
+
+;// CONCATENATED MODULE: ./lib/node/other-machine.js
+
+function otherMachine(machine, node) {
+    const { machineId } = machine;
+    const nodeId = node.status?.nodeInfo?.machineID?.toLowerCase();
+    const nodeAddresses = addressesOf(node);
+    if (machine.addresses.length === 0 || nodeAddresses.length === 0 || nodeAddresses.some(one => has(machine, one))) {
+        return undefined;
+    }
+    const isOtherId = machineId !== undefined && /^[0-9a-f]{32}$/.test(nodeId ?? '') && nodeId !== machineId;
+    const addresses = `it has ${listOf(machine.addresses)}, the node ${listOf(nodeAddresses)}`;
+    return {
+        isCertain: isOtherId,
+        says: isOtherId ? `${addresses}; its machine ID is ${machineId}, the node’s ${nodeId}` : addresses,
+    };
+}
+function nodeOfMachine(machine, nodes) {
+    return nodes.find(node => addressesOf(node).some(address => has(machine, address)));
+}
+function addressesOf({ status }) {
+    return (status?.addresses ?? [])
+        .filter(({ type, address }) => type === 'InternalIP' && (0,external_node_net_namespaceObject.isIP)(address) > 0)
+        .map(({ address }) => address);
+}
+function has({ addresses }, address) {
+    return addresses.some(one => canonical(one) === canonical(address));
+}
+function canonical(address) {
+    return (0,external_node_net_namespaceObject.isIP)(address) === 6 ? new external_node_net_namespaceObject.SocketAddress({ address, family: 'ipv6' }).address : address;
+}
+const other_machine_SHOWN = 4;
+function listOf(addresses) {
+    return `${addresses.slice(0, other_machine_SHOWN).join(', ')}${addresses.length > other_machine_SHOWN ? ' and others' : ''}`;
+}
+const other_machine_MOST = 4096;
+function parseAddresses(text) {
+    const addresses = text
+        .split(/\s+/)
+        .map(word => (/^[0-9a-f]{32}$/.test(word) ? word.replace(/(.{4})(?!$)/g, '$1:') : word));
+    const own = addresses.filter(word => (0,external_node_net_namespaceObject.isIP)(word) > 0 && !/^127\.|^0\.|^(0000:){7}0001$|^fe[89ab]/.test(word));
+    return own.length > other_machine_MOST ? [] : [...new Set(own)];
+}
+
+;// CONCATENATED MODULE: ./lib/node/root.js
+
+
+
+
+const root_ASK = `
+section uid; id -u
+section sudo; command -v sudo
+section without-password; sudo -n -k true >/dev/null 2>&1 && printf yes
+`;
+const SUDO = `export LC_ALL=C PATH="$PATH:${SEARCH_PATH}"; exec sudo -k -S -p "" -- /bin/sh -c "$0" "$@"`;
+const AFTER_MARK = 'IFS= read -r line; [ "$line" = "$0" ] && exec "$@"; echo "$0 is not what came" >&2; exit 97';
+const UNREAD = 97;
+const ANSWER_MS = 60_000;
+async function becomeRoot(connection, { sudo, password }, signal) {
+    const plain = { ...connection, becomesRootBy: sudo };
+    if (password === undefined || sudo === 'doas' || sudo === 'none') {
+        return plain;
+    }
+    const sections = await runScript({ ...connection, becomesRootBy: 'none' }, { body: root_ASK }, signal, 'reading who logs in');
+    if (sections.get('uid') === '0' || sections.get('sudo') === '' || sections.get('without-password') === 'yes') {
+        return plain;
+    }
+    const argv = ['/bin/sh', '-c', SUDO.replace('/bin/sh -c "$0" "$@"', 'true')];
+    const { code, stderr } = await abort_within(ANSWER_MS, signal, limit => connection.run(argv, { stdin: `${password}\n`, signal: limit }), () => silentSudo(connection));
+    if (code !== 0) {
+        throw root_refusal(connection, stderr.trim());
+    }
+    return {
+        ...connection,
+        becomesRootBy: 'password',
+        run: (command, options) => runByPassword(connection, password, command, options),
+    };
+}
+async function runByPassword(connection, password, command, options = {}) {
+    const mark = (0,external_node_crypto_namespaceObject.randomBytes)(12).toString('hex');
+    const result = await connection.run(['/bin/sh', '-c', SUDO, AFTER_MARK, mark, ...command], {
+        ...options,
+        preamble: `${password}\n${mark}\n`,
+    });
+    if (result.code === UNREAD && result.stderr.includes(mark)) {
+        throw new errors/* SideloadError */.wR('SUDO_REFUSED', 'sudo did not ask for its password this time; nothing was run', {
+            node: connection.target.label,
+            hint: 'The sudoers file asks for some commands and not for others: give the user `NOPASSWD` for all of them, and leave out `sudo-password`.',
+        });
+    }
+    return result;
+}
+function silentSudo({ target }) {
+    return new errors/* SideloadError */.wR('NODE_SILENT', `sudo has not said within ${ANSWER_MS / 1000} s whether it takes the password`, {
+        node: target.label,
+        hint: 'Try `sudo -k -v` on the node, as this user: PAM may be waiting for a server that is away.',
+    });
+}
+function root_refusal({ target }, said) {
+    const isWrong = /try again|incorrect password|no password was provided|authentication failure/i.test(said);
+    return new errors/* SideloadError */.wR('SUDO_REFUSED', isWrong
+        ? `sudo does not take the password of ${target.user}`
+        : `sudo refused ${target.user}: ${said || 'without a word'}`, {
+        node: target.label,
+        hint: isWrong
+            ? 'Correct the secret; try it on the node with `sudo -k -v`, as this user.'
+            : rootHint('sudo', said),
+    });
+}
+function rootHint(command, said) {
+    if (/(sudo|doas):( command)? not found/.test(said)) {
+        return 'Log in as root (`root@` before the address), or install sudo or doas on the node.';
+    }
+    if (command.startsWith('doas')) {
+        return 'Add `permit nopass USER as root` with the user’s name to /etc/doas.conf on the node, or log in as root; doas takes no password from a job.';
+    }
+    if (/must have a tty/.test(said)) {
+        return 'Its sudoers has `requiretty`, and a terminal would garble the image: add `Defaults:USER !requiretty`.';
+    }
+    if (/password is required/i.test(said)) {
+        return 'Give the user `NOPASSWD` rights (docs/privileges has a file for each runtime), or pass `sudo-password`.';
+    }
+    if (/not in the sudoers file|not allowed to (run sudo|execute)|may not run sudo/.test(said)) {
+        return 'Give the user rights on the node: docs/privileges has a file of sudoers for each runtime.';
+    }
+    return undefined;
+}
+
+;// CONCATENATED MODULE: ./lib/node/space.js
+
+
+function parseDisk(line) {
+    const [, sizeKib, freeKib, path] = /\s(\d+)\s+\d+\s+(\d+)\s+\d+%\s+(\S.*)$/.exec(line) ?? [];
+    return sizeKib === undefined || freeKib === undefined || path === undefined
+        ? undefined
+        : { path, sizeBytes: Number(sizeKib) * 1024, freeBytes: Number(freeKib) * 1024 };
+}
+function otherWorkDisk({ disk, workDisk }) {
+    return workDisk === undefined || workDisk.path === disk.path ? undefined : workDisk;
+}
+function assertRoom(facts, reference, { archiveBytes, layersBytes }) {
+    const work = otherWorkDisk(facts);
+    const needs = [
+        ...(work === undefined ? [] : [{ disk: work, bytes: archiveBytes }]),
+        { disk: facts.disk, bytes: archiveBytes + layersBytes },
+    ];
+    for (const { disk, bytes } of needs) {
+        if (bytes > disk.freeBytes) {
+            throw new errors/* SideloadError */.wR('DISK_FULL', `${reference} needs ${(0,units/* formatBytes */.z)(bytes)} on ${disk.path} of the node, and ${(0,units/* formatBytes */.z)(disk.freeBytes)} are free`);
+        }
+    }
+}
+
+;// CONCATENATED MODULE: ./lib/node/facts.js
+
+
+
+
+
+
+
+
+
+
+const ORIGINS = [
+    'input',
+    'kubelet command line',
+    'kubelet config file',
+    'kubelet settings of the distribution',
+    'well-known socket',
+];
+const RUNTIME_NAMES = ['containerd', 'cri-o', 'docker'];
+const TOOL_NAMES = ['ctr', 'crictl', 'skopeo', 'podman', 'docker'];
+const CLIENTS = {
+    containerd: ['ctr'],
+    'cri-o': ['skopeo', 'podman'],
+    docker: ['docker'],
+};
+const POLITENESS = [
+    ['nice', '-n', '10'],
+    ['ionice', '-c', '2', '-n', '7'],
+];
+const PRIVILEGES = { 'sudo -n': 'sudo', 'doas -n': 'doas' };
+const IDENTITY = /^[0-9a-f-]{36}\npid:\[\d+\]\n\S+$/;
+function parseMachine(sections, label) {
+    const fail = (code, message) => new errors/* SideloadError */.wR(code, message, { node: label });
+    const text = (name) => sections.get(name) ?? '';
+    const refusal = sections.get('sudo-refused');
+    const allowed = text('sudo-allows').split(/\s+/);
+    const mayLoad = allowed.includes('load') && allowed.includes('inspect');
+    if (refusal !== undefined && !mayLoad) {
+        const message = refusalText(text('as-root'), refusal, allowed);
+        throw new errors/* SideloadError */.wR('SUDO_REFUSED', message, { node: label, hint: rootHint(text('as-root'), refusal) });
+    }
+    const platform = fromUname(text('machine'));
+    if (platform === undefined) {
+        throw fail('PROBE_FAILED', `unknown machine ${JSON.stringify(text('machine'))} (uname -m)`);
+    }
+    const name = text('kubernetes-name').toLowerCase();
+    return {
+        platform,
+        kubernetesName: isA('node name', name) ? name : undefined,
+        identity: IDENTITY.test(text('identity').trim()) ? text('identity').trim() : undefined,
+        machineId: /^[0-9a-f]{32}$/.exec(text('machine-id'))?.[0],
+        addresses: parseAddresses(text('addresses')),
+        privilege: refusal !== undefined ? 'user' : text('uid') === '0' ? 'root' : (PRIVILEGES[text('as-root')] ?? 'none'),
+        kubelet: parseKubelet(text('kubelet-configuration'), text('kubelet-gc-threshold')),
+        isNarrow: text('narrow') === 'yes' && refusal === undefined,
+    };
+}
+function refusalText(command, refusal, allowed = []) {
+    const said = `\`${command}\` refused: ${refusal || 'without a word'}`;
+    return allowed.includes('load')
+        ? `${said}\nit allows \`podman load\`, but not \`podman image inspect\`, and nobody could say what the node has`
+        : said;
+}
+function parseFacts(sections, label) {
+    const fail = (code, message) => new errors/* SideloadError */.wR(code, message, { node: label });
+    const text = (name) => sections.get(name) ?? '';
+    const machine = parseMachine(sections, label);
+    const check = (grammar, value, what) => checked(grammar, value, what, label);
+    const candidates = lines(text('candidates'));
+    if (candidates.length > 0) {
+        throw fail('RUNTIME_AMBIGUOUS', ambiguity(candidates));
+    }
+    const criSocket = text('socket') && check('path', text('socket'), 'the CRI socket');
+    const unread = lines(text('kubelet-unread'))
+        .map(path => (isA('path', path) ? path : JSON.stringify(path.slice(0, 100))))
+        .join(', ');
+    if (machine.isNarrow && unread !== '') {
+        throw fail('SUDO_RIGHT_MISSING', `sudo does not let the user read how the kubelet is configured: ${unread}`);
+    }
+    if (text('socket-refused') === 'yes') {
+        throw fail('SUDO_RIGHT_MISSING', `sudo does not let the user look for the runtime: \`test -S ${criSocket}\``);
+    }
+    if (text('hidden') !== '') {
+        const what = criSocket === '' ? 'a runtime’s socket' : criSocket;
+        throw fail('RUNTIME_REFUSED', `${text('user')} may not look for ${what}: ${text('hidden')} is closed to it`);
+    }
+    if (criSocket === '') {
+        throw fail('RUNTIME_NOT_FOUND', `no kubelet runs, and none of the well-known CRI sockets exists${ignored(text('kubelets-ignored'))}`);
+    }
+    const origin = ORIGINS.find(one => one === text('socket-origin'));
+    if (origin === undefined) {
+        throw fail('PROBE_FAILED', 'the node does not say where it has the CRI socket from');
+    }
+    if (text('socket-state') !== 'present') {
+        throw fail('RUNTIME_NOT_RUNNING', `the CRI socket ${criSocket} (from: ${origin}) does not exist`);
+    }
+    const tools = Object.fromEntries(TOOL_NAMES.flatMap(name => {
+        const [program = '', ...words] = text(name).split(' ');
+        const whats = `the program ${name} of the node`;
+        return program === ''
+            ? []
+            : [[name, [check('path', program, whats), ...words.map(word => check('word', word, whats))]]];
+    }));
+    const criName = /^RuntimeName: *([\w.-]{1,64})$/m.exec(text('cri-version'))?.[1];
+    const runtime = RUNTIME_NAMES.find(name => name === (criName ?? text('runtime')));
+    if (runtime === undefined && criName !== undefined) {
+        throw fail('RUNTIME_UNSUPPORTED', `the runtime behind ${criSocket} is ${criName}`);
+    }
+    if (runtime === undefined && Object.keys(tools).length === 0) {
+        throw new errors/* SideloadError */.wR('RUNTIME_NOT_FOUND', `the node has no client program for the runtime behind ${criSocket}`, {
+            node: label,
+            hint: `Install what the runtime is spoken to with, in a directory of ${SEARCH_PATH}: ctr, skopeo or podman (and crictl), or docker.`,
+        });
+    }
+    const refusal = [text('client-version'), text('cri-version')].find(said => fault_kindOf(said) === 'refused');
+    if (refusal !== undefined && machine.privilege !== 'user' && !/^(sudo|doas): /m.test(refusal)) {
+        const user = machine.privilege === 'none' ? text('user') : 'root';
+        const runtime = `the runtime behind ${criSocket}`;
+        const { code, message, hint } = faultOf('refused', refusal, { node: label, user, runtime });
+        throw new errors/* SideloadError */.wR(code, `${message}\n${text('sockets')}`.trim(), { node: label, hint });
+    }
+    if (machine.privilege === 'user' && runtime !== 'cri-o') {
+        throw fail('SUDO_REFUSED', refusalText(text('as-root'), text('sudo-refused')));
+    }
+    if (runtime === 'cri-o' && tools.crictl === undefined && machine.privilege !== 'user') {
+        throw new errors/* SideloadError */.wR('RUNTIME_NOT_FOUND', 'the runtime is CRI-O, and the node has no crictl, which alone says what CRI-O holds', {
+            node: label,
+            hint: 'Install crictl on the node (package cri-tools), in a directory where the user’s PATH or /usr/local/bin has it.',
+        });
+    }
+    const unasked = machine.privilege === 'user' && tools.crictl === undefined ? 'of unknown version' : undefined;
+    const version = serverVersion(text('client-version')) ?? /^RuntimeVersion: *(\S+)/m.exec(text('cri-version'))?.[1] ?? unasked;
+    if (runtime === undefined || version === undefined) {
+        const said = text('client-version') || text('cri-version');
+        if (machine.isNarrow && /^sudo: /m.test(said)) {
+            throw fail('SUDO_RIGHT_MISSING', `the runtime behind ${criSocket} does not answer: ${said}`);
+        }
+        const kind = said !== '' && fault_kindOf(said) === 'error' ? 'error' : 'silent';
+        throw faultOf(kind, said, { node: label, user: text('user'), runtime: `the runtime behind ${criSocket}` });
+    }
+    const clients = CLIENTS[runtime];
+    if (!clients.some(client => tools[client] !== undefined)) {
+        throw new errors/* SideloadError */.wR('RUNTIME_NOT_FOUND', `${runtime} runs, but ${clients.join(' or ')} is not installed on the node`, { node: label, hint: `Install ${clients.join(' or ')} on the node, in a directory of ${SEARCH_PATH}.` });
+    }
+    const disk = parseDisk(text('disk'));
+    if (disk === undefined) {
+        throw fail('PROBE_FAILED', `cannot tell the free disk space: ${text('disk')}`);
+    }
+    return {
+        ...machine,
+        distribution: DISTRIBUTIONS.find(({ name }) => name === text('distribution'))?.name ?? 'unknown',
+        criSocket,
+        criSocketOrigin: origin,
+        runtime: {
+            name: runtime,
+            version: version === unasked ? version : check('version', version, `the version of ${runtime}`),
+        },
+        tools,
+        politeness: POLITENESS.flatMap(words => (` ${text('politeness')} `.includes(` ${words.join(' ')} `) ? words : [])),
+        importFlags: new Set(text('import-help').match(/--[a-z][a-z-]+/g) ?? []),
+        snapshotter: text('snapshotter') === '' ? undefined : check('snapshotter', text('snapshotter'), 'the snapshotter'),
+        instance: text('instance'),
+        staged: `${text('staged')}\n${text('staged-imports')}`
+            .split(/\s+/)
+            .filter(reference => isA('reference', reference)),
+        imageIds: text('image-ids')
+            .split('\n')
+            .filter(imageId => /^sha256:[0-9a-f]{64}$/.test(imageId)),
+        leases: text('leases')
+            .split('\n')
+            .filter(lease => /^lease-[0-9]+-[\w-]{4}$/.test(lease)),
+        imageRoot: check('path', text('image-root'), 'where the runtime keeps its images'),
+        disk,
+        workDisk: parseDisk(text('work-disk')),
+        sandbox: sandboxOf(text('sandbox-image'), text('sandbox-state')),
+    };
+}
+function lines(text) {
+    return text.split('\n').filter(line => line !== '');
+}
+function ambiguity(candidates) {
+    const shown = candidates.slice(0, 10).map(candidate => {
+        const [socket = '', name = ''] = candidate.trimStart().split(' ');
+        return [
+            isA('path', socket) ? socket : 'a default or nameless socket',
+            ...(isA('node name', name) ? [`of ${name}`] : []),
+        ].join(' ');
+    });
+    return `any of these could be the runtime of the kubelet: ${shown.join(', ')}`;
+}
+function ignored(count) {
+    return /^[1-9]\d*$/.test(count)
+        ? `; ${count} processes named kubelet are not believed, as they are not root’s of the node itself`
+        : '';
+}
+function sandboxOf(reference, state) {
+    const isHeld = state === 'held';
+    return !isA('reference', reference) || !(isHeld || /no such image|not found/i.test(state))
+        ? undefined
+        : { reference, isHeld };
+}
+function serverVersion(text) {
+    return /^Server:[\s\S]*?^\s*Version:\s*(\S+)/m.exec(text)?.[1];
+}
+
+;// CONCATENATED MODULE: ./lib/image/chain-id.js
+
+function chainIds(diffIds) {
+    const chain = [];
+    for (const diffId of diffIds) {
+        const below = chain.at(-1);
+        chain.push(below === undefined ? diffId : digestOf(`${below} ${diffId}`));
+    }
+    return chain;
+}
+
+;// CONCATENATED MODULE: ./lib/node/layers.js
+
+
+
+
+
+const METADATA_BYTES = 8 * 1024;
+async function askLayers(node, images, { delta }, run) {
+    if (images.length === 0) {
+        return;
+    }
+    const { connection, facts } = node_ready(node);
+    const runtime = runtimeOf(facts.runtime.name);
+    const asked = await Promise.all(images.map(({ image }) => askedLayers(image)));
+    const ask = () => runScript(connection, runtime.layers(facts, asked.flat()), run.signal, 'reading which layers it has');
+    const sections = delta ? await ask() : new Map();
+    for (const [index, target] of images.entries()) {
+        target.held = delta ? planLayers(target.image, runtime.heldLayers(sections, asked[index] ?? [])) : [];
+        const blobs = missingLayers(target).map(({ diffId }) => asked[index]?.find(layer => layer.diffId === diffId)?.blob);
+        target.estimate = {
+            bytes: METADATA_BYTES + sentBytes(target, blobs),
+            isExact: !blobs.includes(undefined),
+        };
+    }
+}
+async function askedLayers({ layers }) {
+    const chain = chainIds(layers.map(({ diffId }) => diffId));
+    const blobs = await Promise.all(layers.map(async (layer) => describe(await layer.known())));
+    return layers.map(({ diffId }, index) => ({ diffId, chainId: chain[index] ?? diffId, blob: blobs[index] }));
+}
+function describe(blob) {
+    return blob && { digest: blob.digest, sizeBytes: blob.sizeBytes, compression: blob.compression };
+}
+
+;// CONCATENATED MODULE: ./lib/node/lock.js
+
+
+
+const lock_DIRECTORY = '/run/kube-sideload';
+const LEASE_SECONDS = 120;
+const LOCKS = `
+read -r up rest </proc/uptime
+up=\${up%.*}
+parse() {
+  run=\${1%%:*}; rest=\${1#*:}; since=\${rest%%:*}; rest=\${rest#*:}; expires=\${rest%%:*}
+  case $run:$since$expires in *[!0-9a-z]*:* | *:*[!0-9]* | *:) run=unknown since=0 expires=0 ;; esac
+}
+is_over() { [ "$expires" -le "$up" ] || [ "$expires" -gt $((up + 30 * LEASE)) ]; }
+replace() {
+  parse "$2"
+  next=$1.$run.$expires
+  if ! said=$(as_root ln -sT "\${3:-$2}" "$next" 2>&1); then
+    parse "$(readlink "$next")"
+    ! is_over || as_root rm -f "$next"
+    return 1
+  fi
+  if [ "$(readlink "$1")" != "$2" ]; then as_root rm -f "$next"; return 1; fi
+  if [ -n "$3" ]; then as_root mv -f "$next" "$1"; else as_root rm -f "$1" "$next"; fi
+}
+`;
+const TAKING = `${LOCKS}
+take() {
+  for attempt in 1 2 3; do
+    held=$(readlink "$1")
+    parse "$held"
+    from= said= mine="$(date +%s):$((up + LEASE)):$2"
+    if [ -z "$held" ]; then said=$(as_root ln -sT "$RUN:$mine" "$1" 2>&1)
+    elif [ "$run" = "$RUN" ]; then replace "$1" "$held" "$RUN:$since:\${mine#*:}"
+    elif is_over; then from=$run; replace "$1" "$held" "$RUN:$mine"
+    else break
+    fi && { printf 'taken %s' "$from"; return; }
+  done
+  parse "$(readlink "$1")"
+  [ "$run" != "$RUN" ] || { printf taken; return; }
+  [ -n "$held" ] || case $said in *'File exists'*) ;; *) printf 'refused %s' "$said"; return ;; esac
+  printf 'held %s %s' "$run" "$since"
+}
+[ -d ${lock_DIRECTORY} ] || as_root mkdir -p -m 755 ${lock_DIRECTORY} 2>/dev/null`;
+const TAKE = `${TAKING}
+number=0
+set -- $LOCKED
+while [ $# -gt 1 ]; do
+  section "lock $number"; take "${lock_DIRECTORY}/$1" "$2"
+  number=$((number + 1))
+  shift 2
+done`;
+const RELEASE = `${LOCKS}
+for lock in ${lock_DIRECTORY}/*; do
+  case \${lock##*/} in *.*) continue ;; esac
+  held=$(readlink "$lock") || continue
+  case $held in "$RUN:"*) replace "$lock" "$held" '' ;; esac
+done`;
+const ALONE = `${TAKING}
+alone() {
+  for second in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
+    case $(take ${lock_DIRECTORY}/$1 "$1") in held*) sleep 1 ;; *) return 0 ;; esac
+  done
+  echo "another job changes the $1 of the node, and does not come to its end" >&2
+  return 1
+}
+together() { held=$(readlink ${lock_DIRECTORY}/$1) && replace ${lock_DIRECTORY}/$1 "$held" ''; }
+`;
+function scriptAlone(what, runId, { body, variables }) {
+    return {
+        body: `${ALONE}
+alone ${what} || exit 1
+${body}
+status=$?
+together ${what}
+[ $status = 0 ] || exit 1`,
+        variables: { ...variables, RUN: runId, LEASE: `${LEASE_SECONDS}` },
+    };
+}
+function takeScript(runId, references) {
+    const locked = references.map(reference => `${(0,external_node_crypto_namespaceObject.createHash)('sha256').update(reference).digest('hex')} ${reference}`);
+    return { body: TAKE, variables: { RUN: runId, LEASE: `${LEASE_SECONDS}`, LOCKED: locked.join('\n') } };
+}
+function releaseScript(runId) {
+    return { body: RELEASE, variables: { RUN: runId, LEASE: `${LEASE_SECONDS}` } };
+}
+function readAnswers(sections, references) {
+    const answers = references.map((reference, number) => {
+        const [state, run = '', since] = sections.get(`lock ${number}`)?.split(' ') ?? [];
+        const seconds = /^\d{1,11}$/.test(since ?? '') ? Number(since) : 0;
+        return { reference, state, run, since: new Date(seconds * 1000) };
+    });
+    const denied = answers.findIndex(({ state }) => state !== 'taken' && state !== 'held');
+    return {
+        taken: new Map(answers.flatMap(({ reference, state, run }) => (state === 'taken' ? [[reference, run || undefined]] : []))),
+        refusals: answers.flatMap(({ state, ...refusal }) => (state === 'held' ? [refusal] : [])),
+        denial: denied < 0 ? undefined : sections.get(`lock ${denied}`)?.replace(/^refused ?/, '') || 'without a word',
+    };
+}
+async function lock_takeLocks(node, references, runId, signal) {
+    const { connection } = node_ready(node);
+    return readAnswers(await runScript(connection, takeScript(runId, references), signal, 'locking the references'), references);
+}
+async function renewLocks(node, runId, signal) {
+    const references = node.lock?.references ?? [];
+    if (references.length === 0) {
+        return [];
+    }
+    const askedAtMs = Date.now();
+    const { refusals } = await lock_takeLocks(node, references, runId, signal);
+    node.lock = { references, askedAtMs };
+    return refusals;
+}
+async function lock_releaseLocks(node, runId, signal) {
+    const { connection } = node_ready(node);
+    node.lock = undefined;
+    await runScript(connection, releaseScript(runId), signal, 'letting go of the locks');
+}
+
+;// CONCATENATED MODULE: ./lib/runtime/instance.js
+const INSTANCE = `
+instance_of() {
+  case $1 in
+    docker) ls -id /var/run/docker.sock; cat /var/run/docker.pid ;;
+    *) ls -id "$2" ;;
+  esac 2>/dev/null
+}`;
+const CUT_OFF = /code = Unavailable|while dialing|error reading from server|transport is closing|connection (refused|reset)|broken pipe|connect to the Docker daemon|during connect|(?<!unexpected )\bEOF$/im;
+function isCutOff(said) {
+    return CUT_OFF.test(said);
+}
+
+;// CONCATENATED MODULE: ./lib/node/probe.js
+
+
+
+
+
+
+
+const PROBE = `${PROCESSES}
+section uid; id -u
+section user; id -un
+section as-root; printf '%s' "$AS_ROOT"
+limited=
+may() { sudo -n -l "$@" >/dev/null 2>&1; } # whether sudo lets the user run this command
+narrow=
+[ "$AS_ROOT" != 'sudo -n' ] || may /bin/sh -c : || narrow=yes
+section narrow; printf '%s' "$narrow"
+if ! refusal=$(as_root true 2>&1); then
+  section sudo-refused; printf '%s' "$refusal"
+  podman=$(command -v podman) || { section end; exit 0; }
+  # What one command needs of root, sudo may still allow; the rest is asked for as the user.
+  section sudo-allows
+  may "$podman" load --quiet --input "\${UNPACKED}0.0-000000/oci" && echo load
+  may "$podman" image inspect --format "$PODMAN_FORMAT" x && echo inspect
+  as_root() { case $1 in */crictl | */podman) sudo -n "$@" ;; *) "$@" ;; esac; }
+  limited=yes
+fi
+section machine; uname -m
+section identity; { cat /proc/sys/kernel/random/boot_id && readlink /proc/self/ns/pid && uname -n; } 2>/dev/null
+section machine-id; cat /etc/machine-id 2>/dev/null || cat /var/lib/dbus/machine-id 2>/dev/null
+section addresses
+{ sed -n '/|-- /{s/.*|-- //;h;};/host LOCAL/{g;p;}' /proc/net/fib_trie | sort -u; cut -d ' ' -f 1 /proc/net/if_inet6; } 2>/dev/null | head -n 8192
+
+look() { # look NAME: the processes of this name, as ROOTS has it, by root where that is possible: it sees all of each
+  { [ -z "$narrow$limited" ] && as_root /bin/sh -c "$ROOTS" sh "$1" 2>/dev/null; } || /bin/sh -c "$ROOTS" sh "$1"
+}
+command_line() { # command_line PID: an argument a line
+  { cat "/proc/$1/cmdline" || as_root cat "/proc/$1/cmdline"; } 2>/dev/null | head -c 131072 | tr '\\0' '\\n'
+}
+bounded() { # bounded FILE: what is in it, when it is a file and not too large
+  case $1 in /*) ;; *) return 1 ;; esac
+  as_root test -f "$1" </dev/null || return 1
+  { failed=$({ { as_root cat "$1" </dev/null || echo yes >&3; } | head -c 1048576 >&4; } 3>&1); } 4>&1
+  [ -z "$failed" ]
+}
+flag() { # flag NAME: its value on the kubelet's command line, as --name=value or --name value
+  printf '%s\\n' "$arguments" | sed -n -e "s/^--$1=//p" -e "/^--$1\\$/{n;p;}" | tail -n 1
+}
+configuration() { # the kubelet's configuration file and its drop-ins, in the order in which they apply
+  config=$(flag config) drop_ins=$(flag config-dir) unread=
+  [ -z "$config" ] || bounded "$config" || unread=yes
+  files=
+  case $drop_ins in '') ;; /*) files=$(as_root ls "$drop_ins" </dev/null) || unread=yes ;; *) unread=yes ;; esac
+  while IFS= read -r file; do
+    case $file in *.conf) printf '\\n---\\n'; bounded "$drop_ins/$file" || unread=yes ;; esac
+  done <<END
+$files
+END
+  [ -z "$unread" ]
+}
+settings() { # what the kubelet with these arguments goes by
+  hostname=$(flag hostname-override) endpoint=$(flag container-runtime-endpoint) unread=
+  configuration=$(configuration 2>/dev/null) || unread=yes
+  [ -z "$endpoint" ] || return 0
+  endpoint=$(printf '%s\\n' "$configuration" | tr '{,}' '\\n\\n\\n' |
+    sed -n 's/^ *"\\{0,1\\}containerRuntimeEndpoint"\\{0,1\\} *: *//p' | tr -d "\\"', " | tail -n 1)
+  origin='kubelet config file'
+}
+embedded() { # the command line of a kubelet that is part of another process, from the settings of its distribution
+  while IFS='|' read -r row_name row_runtime row_socket row_client row_crictl row_root row_kubelet; do
+    { [ -n "$row_kubelet" ] && as_root test -S "$row_socket" && as_root test -f "$row_kubelet"; } </dev/null || continue
+    case $row_kubelet in
+    *.yaml) # of k3s (docs.k3s.io: kubelet-arg, node-name)
+      bounded "$row_kubelet" | tr -d "[]\\"'" | sed -n -e 's/^node-name: */--hostname-override=/p' \
+        -e '/^kubelet-arg *:/,/^[^ #-]/{s/^kubelet-arg *: *//;s/^ *- *//;s/, */\\n--/g;s/^-*\\([a-z][a-z-]*=\\)/--\\1/p;}' ;;
+    *) # of MicroK8s: a flag a line, with variables of the snap
+      bounded "$row_kubelet" | sed -e 's|\${SNAP_COMMON}|/var/snap/microk8s/common|g' \
+        -e 's|\${SNAP_DATA}|/var/snap/microk8s/current|g' -e 's|\${SNAP}|/snap/microk8s/current|g' ;;
+    esac
+    break
+  done <<END
+$DISTRIBUTIONS
+END
+}
+is_asked() { [ -n "$CRI_SOCKET" ] && [ "\${1#/var}" = "\${CRI_SOCKET#/var}" ]; }
+endpoint= hostname= arguments= chosen= differ= others=0 kubelets=
+for pid in $(look kubelet); do
+  [ "$pid" != - ] || { others=$((others + 1)); continue; }
+  arguments=$(command_line "$pid") origin='kubelet command line'
+  [ -n "$arguments" ] || continue
+  settings
+  seen=$pid
+  kubelet="\${endpoint#unix://} $hostname"
+  [ -z "$chosen" ] || [ "$kubelet" = "$first" ] || differ=yes
+  if [ -z "$chosen" ] || is_asked "\${endpoint#unix://}"; then chosen=$pid first=$kubelet; fi
+  kubelets="$kubelets$kubelet
+"
+done
+section kubelets-ignored; echo $others
+if [ -n "$differ" ] && ! is_asked "\${first%% *}"; then
+  [ -n "$CRI_SOCKET" ] || { section candidates; printf '%s' "$kubelets"; section end; exit 0; }
+  arguments= endpoint= hostname=
+elif [ -n "$chosen" ]; then
+  [ "$seen" = "$chosen" ] || { arguments=$(command_line "$chosen") origin='kubelet command line'; settings; }
+else
+  arguments=$(embedded) origin='kubelet settings of the distribution'
+  [ -z "$arguments" ] || settings
+fi
+if [ -n "$arguments" ]; then
+  [ -z "$unread" ] || { section kubelet-unread; flag config; flag config-dir; }
+  section kubelet-configuration; printf '%s' "$configuration"
+  section kubelet-gc-threshold; flag image-gc-high-threshold
+fi
+if [ -n "$CRI_SOCKET" ]; then endpoint=$CRI_SOCKET origin=input; fi
+hidden=
+hidden_on() { # hidden_on PATH: the first directory on its way that the user may not look into
+  [ -z "$AS_ROOT" ] && [ -z "$hidden" ] || return 0
+  way= rest=\${1#/}
+  while [ "$rest" != "\${rest#*/}" ]; do
+    way=$way/\${rest%%/*} rest=\${rest#*/}
+    [ -x "$way" ] || { [ ! -d "$way" ] || hidden=$way; return 0; }
+  done
+}
+if [ -z "$endpoint" ]; then
+  sockets= origin='well-known socket'
+  while IFS='|' read -r row_name row_runtime row_socket row_client row_crictl row_root row_kubelet; do
+    case "
+$sockets" in *"
+$row_socket
+"*) continue ;; esac
+    ! as_root test -S "$row_socket" </dev/null || sockets="$sockets$row_socket
+" endpoint=$row_socket
+    hidden_on "$row_socket"
+  done <<END
+$DISTRIBUTIONS
+END
+  case $sockets in *"
+"?*) section candidates; printf '%s' "$sockets"; section end; exit 0 ;; esac
+fi
+socket=\${endpoint#unix://}
+[ -n "$hostname" ] || hostname=$(uname -n | tr '[:upper:]' '[:lower:]')
+section kubernetes-name; printf '%s' "$hostname"
+section socket; printf '%s' "$socket"
+section socket-origin; printf '%s' "$origin"
+if [ -z "$socket" ] || ! as_root test -S "$socket"; then
+  section socket-refused; [ -z "$narrow" ] || [ -z "$socket" ] || may test -S "$socket" || printf yes
+  if [ -n "$socket" ]; then hidden=; hidden_on "$socket"; fi
+  section hidden; printf '%s' "$hidden"
+  section end; exit 0
+fi
+section socket-state; printf present
+section sockets; ls -ld "$socket" /var/run/docker.sock 2>/dev/null
+
+command_of() { # the command with its program as an absolute path; nothing when the program is not there
+  set -- $1
+  program=$(command -v "$1") || return 0
+  shift
+  printf '%s' "$program\${*:+ $*}"
+}
+runtime= client= crictl= ctr= usual_root=
+while IFS='|' read -r row_name row_runtime row_socket row_client row_crictl row_root row_kubelet; do
+  [ "$row_socket" = "\${socket#/var}" ] || [ "$row_socket" = "$socket" ] || continue
+  client=$(command_of "$row_client")
+  [ -n "$client" ] || continue
+  runtime=$row_runtime crictl=$(command_of "$row_crictl") usual_root=$row_root
+  section distribution; printf '%s' "$row_name"
+  break
+done <<END
+$DISTRIBUTIONS
+END
+crictl=\${crictl:-$(command_of crictl)}
+[ -z "$limited" ] || may $crictl version || crictl=
+
+dump_of() { # as the user where that is enough
+  command -v containerd >/dev/null && { containerd --config "$1" config dump || as_root containerd --config "$1" config dump; } </dev/null
+}
+sandbox_of_containerd() { # of version 2, whose CRI does not tell: from the configuration of the one behind the socket, merged, else as it is written
+  for pid in $(look containerd); do
+    [ "$pid" != - ] || continue
+    arguments=$(command_line "$pid")
+    config=$(flag config)
+    [ -n "$config" ] || config=$(printf '%s\\n' "$arguments" | sed -n '/^-c$/{n;p;}')
+    config=\${config:-/etc/containerd/config.toml}
+    # What is no file containerd would wait for, or read to an end that it has not.
+    [ -f "$config" ] || [ ! -e "$config" ] || continue
+    text=$({ dump_of "$config" || bounded "$config"; } 2>/dev/null | head -c 1048576)
+    address=$(flag address)
+    [ -n "$address" ] || address=$(printf '%s\\n' "$arguments" | sed -n '/^-a$/{n;p;}')
+    [ -n "$address" ] || address=$(printf '%s\\n' "$text" | sed -n "/^ *\\[grpc\\]/,/^ *\\[/s/^ *address *= *['\\"]\\([^'\\"]*\\)['\\"].*/\\1/p")
+    [ "\${address:-/run/containerd/containerd.sock}" = "\${socket#/var}" ] || [ "$address" = "$socket" ] || continue
+    printf '%s\\n' "$text" | sed -n "s/^ *sandbox\\(_image\\)\\{0,1\\} *= *['\\"]\\([^'\\"]*\\)['\\"].*/\\2/p" | head -n 1
+  done | sort -u
+}
+
+${INSTANCE}
+root= answers=
+if [ -n "$crictl" ]; then
+  section crictl; printf '%s' "$crictl"
+  cri() { as_root $crictl --timeout 5s --runtime-endpoint "unix://$socket" --image-endpoint "unix://$socket" "$@"; }
+  version=$(cri version 2>&1) && {
+    root=$(cri imagefsinfo 2>/dev/null | sed -n 's/.*"mountpoint": *"\\([^"]*\\)".*/\\1/p' | head -n 1)
+    found=$(printf '%s\\n' "$version" | sed -n 's/^RuntimeName: *//p')
+    runtime=\${found:-$runtime} answers=yes
+  }
+  section cri-version; printf '%s' "$version"
+fi
+[ -n "$runtime" ] || runtime=containerd
+section runtime; printf '%s' "$runtime"
+
+case $runtime in
+containerd)
+  case $client in *ctr) ctr=$client ;; *) ctr=$(command_of ctr) ;; esac
+  snapshotter=$(printf '%s' "$root" | sed -n 's/.*io\\.containerd\\.snapshotter\\.v1\\.//p')
+  if [ -n "$ctr" ]; then
+    section ctr; printf '%s' "$ctr"
+    section instance; instance_of containerd "$socket"
+    section client-version; as_root $ctr --connect-timeout 5s --timeout 5s --address "$socket" version 2>&1
+    section import-help; $ctr images import --help 2>&1
+    names=$(as_root $ctr --address "$socket" --namespace k8s.io images ls -q 2>/dev/null)
+    section staged; printf '%s\\n' "$names" | grep "^$STAGE_PREFIX"
+    section image-ids; printf '%s\\n' "$names" | grep -x 'sha256:[0-9a-f]\\{64\\}'
+  fi
+  section snapshotter; printf '%s' "$snapshotter"
+  root=\${root:-\${usual_root:-/var/lib/containerd}}
+  ;;
+cri-o)
+  section podman; command_of podman
+  section instance; instance_of cri-o "$socket"
+  [ -n "$limited" ] || { section skopeo; command_of skopeo; }
+  section staged; cri images -o json 2>/dev/null | tr -d '", ' | grep "^$STAGE_PREFIX"
+  root=\${root:-/var/lib/containers}
+  section work-disk; df -Pk "\${UNPACKED%/*}" | sed -n 2p
+  ;;
+docker)
+  section docker; command_of docker
+  section instance; instance_of docker "$socket"
+  section client-version; as_root docker version 2>&1
+  section staged; as_root docker image ls --format '{{.Repository}}:{{.Tag}}' 2>/dev/null | grep "^$STAGE_PREFIX"
+  root=$(as_root docker info --format '{{.DockerRootDir}}' 2>/dev/null)
+  root=\${root:-/var/lib/docker}
+  ;;
+esac
+section leases; ls "$LEASES" 2>/dev/null | grep '^lease-'
+section staged-imports
+ls -d "$UNPACKED"* 2>/dev/null | sed -n "s|^$UNPACKED\\([0-9a-z]*\\)\\..*|$STAGE_PREFIX\\1:0|p"
+for process in $(ours "$STAGE_PREFIX"); do
+  { tr '\\0' '\\n' <"/proc/$process/cmdline"; } 2>/dev/null | sed -n "s|.*\\($STAGE_PREFIX[0-9a-z]*\\).*|\\1:0|p"
+done
+sandbox=
+if [ -n "$answers" ]; then
+  sandbox=$(cri info 2>/dev/null | sed -n 's/.*"sandboxImage": *"\\([^"]*\\)".*/\\1/p' | head -n 1)
+fi
+[ -n "$sandbox" ] || [ "$runtime" != containerd ] || sandbox=$(sandbox_of_containerd)
+[ "$(printf '%s\\n' "$sandbox" | wc -l)" -le 1 ] || sandbox= # of several none is guessed
+if [ -n "$sandbox" ]; then
+  section sandbox-image; printf '%s' "$sandbox"
+  section sandbox-state
+  if [ -n "$answers" ]; then
+    said=$(cri inspecti -q "$sandbox" 2>&1 >/dev/null) && said=held
+    printf '%s' "$said"
+  elif [ -n "$ctr" ]; then
+    # Without crictl: the CRI of containerd keeps its images here, under full names.
+    case $sandbox in *.*/*)
+      if held=$(as_root $ctr --address "$socket" --namespace k8s.io images ls "name==$sandbox" 2>/dev/null); then
+        if [ -n "$(printf '%s\\n' "$held" | sed -n 2p)" ]; then printf held; else printf 'not found'; fi
+      fi ;;
+    esac
+  fi
+fi
+section politeness
+! command -v nice >/dev/null || printf '%s' 'nice -n 10 '
+! command -v ionice >/dev/null || printf '%s' 'ionice -c 2 -n 7'
+section image-root; printf '%s' "$root"
+room_at() { as_root df -Pk "$1" || df -Pk "$1"; }
+while ! room=$(room_at "$root" 2>/dev/null) && [ "$root" != / ]; do root=\${root%/*}; root=\${root:-/}; done
+section disk; printf '%s\\n' "$room" | sed -n 2p
+`;
+async function probe(connection, criSocket, signal) {
+    return await runScript(connection, {
+        body: PROBE,
+        variables: {
+            CRI_SOCKET: criSocket ?? '',
+            DISTRIBUTIONS: distributionRows(),
+            PODMAN_FORMAT: PODMAN_FORMAT,
+            ROOTS: ROOTS,
+            STAGE_PREFIX: STAGE_PREFIX,
+            UNPACKED: UNPACKED,
+            LEASES: LEASES,
+        },
+    }, signal, 'reading what it is');
+}
+
+;// CONCATENATED MODULE: ./lib/node/steps.js
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+const CLEAN_UP_MS = 60_000;
+const LET_GO_MS = 10_000;
+const RETRY_AFTER_MS = { first: 1000, most: 30_000 };
+function retryAfterMs(failures) {
+    return Math.min(RETRY_AFTER_MS.most, RETRY_AFTER_MS.first * 2 ** failures);
+}
+async function steps_prepareNode(node, settings, ssh, signal) {
+    signal.throwIfAborted();
+    const lifetime = follow(signal);
+    try {
+        node.connection = await ssh.connect(node.settings, lifetime.signal);
+        const { sudo } = node.settings;
+        node.connection = await becomeRoot(node.connection, { sudo, password: settings.ssh.sudoPassword }, signal);
+    }
+    finally {
+        lifetime.release();
+    }
+    const sections = await probe(node.connection, node.settings.criSocket ?? settings.criSocket, signal);
+    node.machine = parseMachine(sections, node.settings.label);
+    const facts = parseFacts(sections, node.settings.label);
+    node.facts = { ...facts, imageIds: node.facts?.imageIds ?? facts.imageIds };
+}
+async function planImages(node, images, sandboxes, settings, run) {
+    const written = images.flatMap(image => writtenNames(image, settings));
+    const { names, faults } = namesOn(written, await askShortNames(node, written.flatMap(({ spellings }) => spellings), run.signal));
+    node.nameFaults = faults;
+    const spelled = new Map(names.map(({ reference, spelling }) => [reference, spelling]));
+    const wanted = [
+        ...names.map(({ image, reference }) => ({ ...image, reference })),
+        ...sandboxes.flatMap(image => referencesOf(image).map(reference => ({ ...image, reference }))),
+    ];
+    const held = await steps_inspect(node, wanted.map(image => image.reference), run.signal);
+    const plans = planNode(wanted, node_ready(node).facts, held);
+    const imageIds = [...new Set(plans.map(({ image }) => image.imageId))];
+    node.images = plans.map(({ reference, image, action }) => ({
+        reference,
+        spelling: spelled.get(reference) ?? reference,
+        image,
+        isSandbox: sandboxes.some(sandbox => sandbox.reference === reference),
+        stage: action === 'send' ? stageReference(run.id, imageIds.indexOf(image.imageId)) : undefined,
+        held: [],
+        isWhole: false,
+        estimate: { bytes: 0, isExact: true },
+        hasMoved: false,
+        isPinned: false,
+        outcome: action === 'send' ? 'none' : 'present',
+        bytesSent: 0,
+        smoke: undefined,
+    }));
+    await askLayers(node, node.images.filter(({ stage }) => stage !== undefined), settings, run);
+}
+async function planAgain(node, away, settings, run) {
+    const imageIds = [...new Set(node.images.map(({ image }) => image.imageId))];
+    node.images = node.images.map(image => away.includes(image)
+        ? { ...image, stage: stageReference(run.id, imageIds.indexOf(image.image.imageId)), outcome: 'none' }
+        : image);
+    const isNew = ({ stage, hasMoved }) => stage !== undefined && !hasMoved;
+    await askLayers(node, node.images.filter(isNew), settings, run);
+}
+async function leaveNode(node, settings, ssh, runId) {
+    try {
+        const hasLeases = settings.mode === 'push' && node.error === undefined && node.facts !== undefined && node.facts.leases.length > 0;
+        if (node.staged.size > 0 || node.kept.length > 0 || node.lock !== undefined || hasLeases) {
+            await insistOn(node, settings, ssh, async (signal) => {
+                if (node.staged.size > 0 || node.kept.length > 0 || hasLeases) {
+                    await steps_removeStaged(node, runId, signal);
+                    await steps_forgetKept(node, signal);
+                }
+                await lock_releaseLocks(node, runId, signal);
+            });
+        }
+    }
+    catch (thrown) {
+        if (node.facts !== undefined) {
+            await abort_within(LET_GO_MS, undefined, signal => lock_releaseLocks(node, runId, signal)).catch(() => { });
+        }
+        throw thrown;
+    }
+    finally {
+        await node.connection?.close();
+    }
+}
+async function insistOn(node, settings, ssh, act) {
+    const late = () => new errors/* SideloadError */.wR('NODE_SILENT', `it could not be put in order within ${CLEAN_UP_MS / 1000} s`);
+    const insist = async (signal) => {
+        for (let failures = 0;; failures += 1) {
+            try {
+                if (failures > 0) {
+                    await node.connection?.close();
+                    await steps_prepareNode(node, settings, ssh, signal);
+                }
+                return await act(signal);
+            }
+            catch (thrown) {
+                if (signal.aborted || failures > settings.retries) {
+                    throw thrown;
+                }
+                if (failures > 0) {
+                    await pause(retryAfterMs(failures - 1), signal).catch(() => {
+                        throw thrown;
+                    });
+                }
+            }
+        }
+    };
+    await abort_within(CLEAN_UP_MS, undefined, insist, late);
+}
+async function steps_removeStaged(node, runId, signal) {
+    const { connection, facts } = node_ready(node);
+    const runtime = runtimeOf(facts.runtime.name);
+    const references = [...new Set([...node.staged.keys(), ...abandonedReferences(facts.staged, runId, Date.now())])];
+    const staged = references.filter(reference => parseKept(reference) === undefined);
+    if (staged.length > 0 || facts.leases.length > 0) {
+        await runScript(connection, runtime.remove(facts, staged), signal, 'removing what was staged', CHANGE_MS);
+        node.facts = { ...facts, leases: [] };
+    }
+    await freeNamesOn(node, references.filter(reference => !staged.includes(reference)), signal);
+    node.staged.clear();
+}
+async function steps_forgetKept(node, signal) {
+    const { kept } = node;
+    const staying = await freeNamesOn(node, kept.flatMap(({ before, absent }) => [before, absent]), signal);
+    node.kept = [];
+    return kept.filter(({ absent }) => staying.includes(absent));
+}
+async function freeNamesOn(node, references, signal) {
+    const { connection, facts } = node_ready(node);
+    const names = runtimeOf(facts.runtime.name).names(facts);
+    if (references.length === 0 || names === undefined) {
+        return [];
+    }
+    const script = freeNames(names, facts, references);
+    return stayingImages(await runScript(connection, script, signal, 'taking away names', CHANGE_MS), references);
+}
+function writtenNames(image, { smoke }) {
+    const containers = smoke?.template?.containers ?? [];
+    return referencesOf(image).map(reference => {
+        const pods = containers.filter(container => container.reference === reference).map(({ spelling }) => spelling);
+        return { image, reference, spellings: [...new Set([...pods, image.spellings?.get(reference) ?? reference])] };
+    });
+}
+async function steps_inspect(node, references, signal, spellings = spellingsOn(node)) {
+    const { connection, facts } = node_ready(node);
+    const runtime = runtimeOf(facts.runtime.name);
+    const asked = runtime.inspect(facts, references, spellings);
+    return runtime.held(await runScript(connection, asked, signal, 'reading which images it holds'), references);
+}
+function spellingsOn({ images }) {
+    return new Map(images.map(({ reference, spelling }) => [reference, spelling]));
+}
+
+;// CONCATENATED MODULE: ./lib/node/cluster.js
+
+const ADDRESS_TYPES = ['InternalIP', 'ExternalIP', 'InternalDNS', 'ExternalDNS', 'Hostname'];
+function nodesOfCluster(objects, entries, { user, port, given, jump, sudo }) {
+    const linux = objects.filter(object => (systemOf(object) ?? 'linux') === 'linux');
+    if (linux.length === 0) {
+        throw new errors/* SideloadError */.wR('INPUT_INVALID', 'the cluster has no Linux node that `node-selector` takes', {
+            hint: 'Compare with `kubectl get nodes --show-labels`.',
+        });
+    }
+    const used = new Set();
+    const nodes = linux.map((object) => {
+        const { name } = object.metadata;
+        const [entry, other] = entries.filter(candidate => isFor(candidate, object));
+        if (entry === undefined) {
+            return {
+                label: name,
+                host: cluster_addressOf(object),
+                port,
+                user,
+                given,
+                jump,
+                sudo,
+                kubernetesName: name,
+                criSocket: undefined,
+            };
+        }
+        if (other !== undefined) {
+            throw new errors/* SideloadError */.wR('INPUT_INVALID', `${entry.label} and ${other.label} are both for the node ${name}`, {
+                hint: 'Keep one of the two.',
+            });
+        }
+        used.add(entry);
+        return { ...entry, label: name, kubernetesName: name };
+    });
+    return { nodes, unused: entries.filter(entry => !used.has(entry)) };
+}
+function isFor({ kubernetesName, host }, { metadata, status }) {
+    if (kubernetesName !== undefined) {
+        return kubernetesName === metadata.name;
+    }
+    const address = host.toLowerCase();
+    return address === metadata.name || (status?.addresses ?? []).some(one => one.address.toLowerCase() === address);
+}
+function cluster_addressOf({ metadata, status }) {
+    const addresses = status?.addresses ?? [];
+    const best = ADDRESS_TYPES.flatMap(type => addresses.find(address => address.type === type) ?? [])[0];
+    return best?.address ?? metadata.name;
+}
+function takesPods(object, platforms) {
+    const { metadata, spec, status } = object;
+    const architecture = metadata.labels?.['kubernetes.io/arch'] || status?.nodeInfo?.architecture;
+    const system = systemOf(object);
+    return (spec?.unschedulable !== true &&
+        !(spec?.taints ?? []).some(({ effect }) => effect === 'NoSchedule' || effect === 'NoExecute') &&
+        platforms.some(platform => (!system || platform.os === system) && (!architecture || platform.architecture === architecture)));
+}
+function systemOf({ metadata, status }) {
+    return metadata.labels?.['kubernetes.io/os'] || status?.nodeInfo?.operatingSystem || undefined;
+}
+function unreadiness({ status }) {
+    const ready = status?.conditions?.find(({ type }) => type === 'Ready');
+    if (ready === undefined || ready.status === 'True') {
+        return undefined;
+    }
+    return [ready.reason, ready.message].filter(text => text !== undefined && text !== '').join(': ') || ready.status;
+}
+
+;// CONCATENATED MODULE: ./lib/node/twins.js
+
+
+function twins(nodes, keyOf, what) {
+    const groups = new Map();
+    for (const node of nodes) {
+        const key = keyOf(node);
+        if (key !== undefined) {
+            groups.set(key, [...(groups.get(key) ?? []), node]);
+        }
+    }
+    return new Map([...groups].flatMap(([key, group]) => {
+        const message = `${(0,report/* listOf */.c3)(group.map(({ settings }) => settings.label))} are ${what(key)}`;
+        const hint = 'Keep one of these entries: what is done to a node is done once.';
+        return group
+            .slice(1)
+            .map(node => [node, new errors/* SideloadError */.wR('INPUT_INVALID', message, { node: node.settings.label, hint })]);
+    }));
+}
+function sameMachines(nodes) {
+    return twins(nodes, ({ machine }) => machine?.identity, () => 'addresses of one machine');
+}
+
+;// CONCATENATED MODULE: ./lib/runtime/pin.js
+const FIRST_PATCHES = { '1.6': 25, '1.7': 10 };
+function pinFault({ runtime: { name, version }, privilege, }) {
+    if (name === 'docker') {
+        return 'cri-dockerd has no pinning';
+    }
+    if (privilege === 'user') {
+        return 'the user may load images there, and pin none';
+    }
+    const [, line = '', patch = ''] = /^v?(\d+\.\d+)\.(\d+)/.exec(version) ?? [];
+    const first = name === 'containerd' ? FIRST_PATCHES[line] : undefined;
+    return first !== undefined && Number(patch) < first
+        ? `containerd ${version} has no pinning, which came with ${line}.${first}`
+        : undefined;
+}
+
+;// CONCATENATED MODULE: ./lib/preflight.js
+
+
+
+
+
+
+
+
+
+
+function preflight(nodes, images, options) {
+    const names = nodes.map(kubernetesName);
+    const named = options.isSmoked
+        ? twins(nodes, kubernetesName, name => `the same Kubernetes node, ${name}`)
+        : new Map();
+    const found = nodes.flatMap(node => {
+        const twin = node.error?.code === 'INPUT_INVALID' ? undefined : named.get(node);
+        return faultsOf(node, images, options)
+            .concat(twin === undefined ? [] : [asFault(twin)])
+            .map(fault => ({ node: node.settings.label, ...fault }));
+    });
+    const platforms = images.flatMap(({ variants }) => variants.map(({ platform }) => platform));
+    const missing = names.includes(undefined)
+        ? []
+        : (options.cluster ?? []).filter(object => takesPods(object, platforms) && !names.includes(object.metadata.name));
+    return [
+        ...found,
+        ...missing.map(object => ({
+            node: object.metadata.name,
+            ...warning('NODE_NOT_LISTED', 'the cluster may start pods there, and they would not find the image'),
+        })),
+    ];
+}
+function errorOf(findings) {
+    const [first, ...others] = findings.filter(({ severity }) => severity === 'error');
+    if (first === undefined) {
+        return undefined;
+    }
+    const also = others.map(({ code, message, hint }) => `also [${code}]: ${message}\n  ${hint}`);
+    return new errors/* SideloadError */.wR(first.code, [first.message, ...also].join('\n'), { node: first.node, hint: first.hint });
+}
+function faultsOf(node, images, { isSmoked, isPinning, isSendingSandbox = false, cluster = [] }) {
+    const { machine, facts, object, error } = node;
+    const faults = [];
+    if (error !== undefined) {
+        faults.push(asFault(error));
+    }
+    faults.push(...rights(node));
+    faults.push(...node.nameFaults.map(one => nameFinding(one, one.kind === 'unproven' && !isSmoked)));
+    if (machine !== undefined && error?.code !== 'PLATFORM_MISMATCH') {
+        faults.push(...mismatch(images, machine));
+    }
+    if (object === 'absent' && isSmoked) {
+        const name = JSON.stringify(kubernetesName(node));
+        faults.push(preflight_fault('NODE_NOT_IN_CLUSTER', `the cluster has no node ${name}`));
+    }
+    else if (object !== undefined && object !== 'absent') {
+        faults.push(...other(node, object, cluster).map(one => (isSmoked ? one : { ...one, severity: 'warning' })));
+        const reason = unreadiness(object);
+        if (reason !== undefined) {
+            faults.push(when(isSmoked, 'NODE_NOT_READY', reason));
+        }
+    }
+    if (machine !== undefined) {
+        faults.push(...credentials(node, machine.kubelet));
+    }
+    if (facts !== undefined) {
+        const unsent = sandbox(node, facts, isSmoked).map(one => (isSendingSandbox ? { ...one, hint: UNSENT } : one));
+        faults.push(...unsent, ...disk(node, facts));
+        const unpinnable = isPinning ? pinFault(facts) : undefined;
+        if (unpinnable !== undefined) {
+            faults.push(warning('PIN_UNSUPPORTED', `${unpinnable}: the images will be there unpinned`));
+        }
+    }
+    return faults;
+}
+function other({ settings, machine }, object, cluster) {
+    const differs = machine === undefined ? undefined : otherMachine(machine, object);
+    if (machine === undefined || differs?.isCertain !== true) {
+        return [];
+    }
+    const { name } = object.metadata;
+    const own = nodeOfMachine(machine, cluster)?.metadata.name;
+    const one = preflight_fault('NODE_OTHER_MACHINE', `${settings.host} is another machine than the node ${name}: ${differs.says}`);
+    const step = `The machine at ${settings.host} is the node ${own}: write \`${settings.host}=${own}\`, and before \`=${name}\` the address of ${name} (\`kubectl get nodes -o wide\`).`;
+    return [own === undefined ? one : { ...one, hint: step }];
+}
+function mismatch(images, machine) {
+    try {
+        planNode(images, machine, new Map());
+        return [];
+    }
+    catch (thrown) {
+        return [asFault((0,errors/* toSideloadError */.Lq)(thrown))];
+    }
+}
+function rights({ settings, missing }) {
+    return missing.map(({ right: { purpose, without }, commands }) => {
+        const refused = `sudo does not let ${settings.user} ${purpose}: ${commands.map(one => `\`${one}\``).join(', ')}`;
+        return without === undefined
+            ? preflight_fault('SUDO_RIGHT_MISSING', refused)
+            : warning('SUDO_RIGHT_MISSING', `${refused}; without it ${without}`);
+    });
+}
+function nameFinding({ spelling, reference, why, kind }, isCertain) {
+    if (kind === 'refused') {
+        const hint = `Write ${reference} in the pods and in \`images\`.`;
+        return { ...preflight_fault('SHORT_NAME_REFUSED', `no pod can start the image by the name ${spelling}: ${why}`), hint };
+    }
+    const message = `what ${spelling} is there depends on files that could not be read: ${why}`;
+    return when(isCertain, 'SHORT_NAME_DOUBTFUL', message);
+}
+function credentials({ images }, { credentialPolicy, credentialAllowlist }) {
+    if (credentialPolicy !== 'AlwaysVerify' && credentialPolicy !== 'NeverVerifyAllowlistedImages') {
+        return [];
+    }
+    const refused = images.filter(({ reference }) => credentialPolicy === 'AlwaysVerify' || !isAllowed(reference, credentialAllowlist));
+    if (refused.length === 0) {
+        return [];
+    }
+    const isCertain = refused.some(({ stage }) => stage !== undefined);
+    const names = refused.map(({ reference }) => reference).join(', ');
+    const message = `the kubelet’s imagePullCredentialsVerificationPolicy is ${credentialPolicy}, which does not let pods use ${names}`;
+    return [when(isCertain, 'IMAGE_CREDENTIALS_POLICY', message)];
+}
+function isAllowed(reference, allowlist) {
+    const { registry, repository } = reference_parseReference(reference);
+    const name = registry === undefined ? repository : `${registry}/${repository}`;
+    return allowlist.some(entry => (entry.endsWith('/*') ? name.startsWith(entry.slice(0, -1)) : name === entry));
+}
+const UNSENT = 'Pull it on the runner under this name (`docker pull`, `podman pull`), or put it into the `archive`: `sandbox-image: send` is set, and found it nowhere there; the log above says where it looked.';
+function sandbox({ images }, { sandbox }, isSmoked) {
+    if (sandbox === undefined || sandbox.isHeld || images.some(({ reference }) => isSame(reference, sandbox.reference))) {
+        return [];
+    }
+    const message = `the CRI does not have ${sandbox.reference}, from which the sandbox of every pod is made`;
+    return [when(isSmoked, 'SANDBOX_IMAGE_MISSING', message)];
+}
+function isSame(reference, configured) {
+    try {
+        return reference === normalise(configured);
+    }
+    catch {
+        return false;
+    }
+}
+function disk({ images }, facts) {
+    const { disk, kubelet } = facts;
+    const layers = unpackedBytes(images.filter(({ stage }) => stage !== undefined));
+    const { path, sizeBytes, freeBytes } = disk;
+    const free = `${(0,units/* formatBytes */.z)(freeBytes)} are free on ${path}`;
+    if (layers > freeBytes) {
+        return [preflight_fault('DISK_FULL', `the layers alone are ${(0,units/* formatBytes */.z)(layers)}; ${free}`)];
+    }
+    const faults = [];
+    if (2 * layers > freeBytes) {
+        faults.push(warning('DISK_TIGHT', `the layers are ${(0,units/* formatBytes */.z)(layers)} and their archive may be as much again; ${free}`));
+    }
+    const work = otherWorkDisk(facts);
+    if (work !== undefined && layers > work.freeBytes) {
+        faults.push(warning('DISK_TIGHT', `the archive, which may be up to ${(0,units/* formatBytes */.z)(layers)}, is unpacked below /var/tmp; ${(0,units/* formatBytes */.z)(work.freeBytes)} are free on ${work.path}`));
+    }
+    const threshold = kubelet.imageGcHighThresholdPercent;
+    const usedPercent = 100 - Math.floor((100 * Math.max(0, freeBytes - 2 * layers)) / sizeBytes);
+    if (threshold < 100 && usedPercent >= threshold) {
+        const state = layers === 0 ? 'is' : 'would be up to';
+        faults.push(warning('IMAGE_GC_LIKELY', `${path} ${state} ${usedPercent} % full, and the kubelet removes unused images from ${threshold} % on`));
+    }
+    return faults;
+}
+function asFault({ code, message, hint }) {
+    return { severity: 'error', code, message, hint };
+}
+function preflight_fault(code, message) {
+    return { severity: 'error', code, message, hint: errors/* ERRORS */.Sr[code].hint };
+}
+function warning(code, message) {
+    return { ...preflight_fault(code, message), severity: 'warning' };
+}
+function when(isCertain, code, message) {
+    return isCertain ? preflight_fault(code, message) : warning(code, message);
+}
+
+;// CONCATENATED MODULE: ./lib/check.js
+
+
+
+
+
+
+
+
+
+
+function driftOf({ variants }, platform, held, mustBePinned) {
+    const wanted = bestMatch(variants, platform);
+    if (wanted === undefined) {
+        const built = variants.map(variant => formatPlatform(variant.platform)).join(', ');
+        const says = `it is there for ${built}, and the node is ${formatPlatform(platform)}`;
+        return { drift: 'no-platform', says, imageId: variants[0]?.imageId ?? '' };
+    }
+    const { imageId } = wanted;
+    const difference = differenceOf(held, wanted);
+    if (difference !== undefined) {
+        return { drift: difference.kind, says: difference.says, imageId };
+    }
+    return held?.isPinned === false && mustBePinned(imageId)
+        ? { drift: 'not-pinned', says: 'it was pinned, and is not any more', imageId }
+        : undefined;
+}
+function saying({ says, drift, imageId }) {
+    return drift === 'missing' || drift === 'not-unpacked' ? `${says}; it should be ${imageId}` : says;
+}
+function unusableBy(fault, { variants }) {
+    return fault === undefined
+        ? undefined
+        : {
+            drift: 'missing',
+            says: `no pod can start it by the name ${fault.spelling}: ${fault.why}`,
+            imageId: variants[0]?.imageId ?? '',
+        };
+}
+async function checkNode(node, expectations, code, run) {
+    node.seen = [];
+    const { connection, facts } = node_ready(node);
+    const here = expectations.filter(({ reference, isSandbox }) => !isSandbox || facts.sandbox?.reference === reference);
+    const written = here.map(image => ({ image, reference: image.reference, spellings: image.spellings ?? [] }));
+    const asked = written.flatMap(({ spellings }) => spellings);
+    const { names, faults: nameFaults } = namesOn(written, await askShortNames(node, asked, run.signal));
+    const doubts = nameFaults.filter(({ kind }) => kind !== 'refused');
+    const label = node.settings.label;
+    node.findings = [...node.findings, ...doubts.map(fault => ({ node: label, ...nameFinding(fault, false) }))];
+    const own = new Map(node.images.map(({ reference, spelling }) => [reference, spelling]));
+    const wanted = names.map(one => ({
+        ...one.image,
+        reference: one.reference,
+        spelling: own.get(one.reference) ?? one.spelling,
+    }));
+    const references = wanted.map(({ reference }) => reference);
+    const spelled = new Map(wanted.map(({ reference, spelling }) => [reference, spelling]));
+    const held = await steps_inspect(node, references, run.signal, spelled);
+    const isRecordAsked = wanted.some(({ isPinned }) => isPinned === undefined) && facts.privilege !== 'user';
+    const recorded = isRecordAsked
+        ? readRecord(await runScript(connection, READ_RECORD, run.signal, 'reading what is ours'))
+        : [];
+    node.seen = wanted.map(expectation => {
+        const { reference, spelling, isPinned } = expectation;
+        const unusable = nameFaults.find(fault => fault.kind === 'refused' && fault.reference === reference);
+        const wasPinned = (imageId) => recorded.some(one => one.reference === reference && one.imageId === imageId && one.isPinned === true);
+        const found = driftOf(expectation, facts.platform, held.get(reference), id => isPinned ?? wasPinned(id)) ??
+            unusableBy(unusable, expectation);
+        return {
+            reference,
+            spelling,
+            imageId: found?.imageId ?? held.get(reference)?.imageId ?? '',
+            drift: found?.drift,
+            error: found === undefined
+                ? undefined
+                : (0,report/* errorReport */.ZV)(new errors/* SideloadError */.wR(code, `${reference}: ${saying(found)}`, { node: node.settings.label })),
+        };
+    });
+    const faults = node.seen.flatMap(({ error }) => error?.message ?? []);
+    if (faults.length > 0) {
+        throw new errors/* SideloadError */.wR(code, faults.join('\n'));
+    }
+}
+async function lookLast(node, run) {
+    const expectations = node.images.map(({ reference, image, isSandbox }) => ({
+        reference,
+        variants: [image],
+        isSandbox: false,
+        isPinned: node.hasPinned && !isSandbox,
+    }));
+    try {
+        await checkNode(node, expectations, 'CHANGED_SINCE', run);
+    }
+    finally {
+        for (const image of node.images) {
+            const { drift, error } = node.seen.find(({ reference }) => reference === image.reference) ?? {};
+            if (error !== undefined) {
+                image.error ??= new errors/* SideloadError */.wR(error.code, error.message, { node: node.settings.label });
+            }
+            if (drift !== undefined && drift !== 'not-pinned') {
+                image.outcome = 'changed';
+            }
+        }
+    }
+}
+
+;// CONCATENATED MODULE: ./lib/smoke/verdict.js
+const FINAL_REASONS = {
+    ErrImageNeverPull: 'SMOKE_IMAGE_NEVER_PULL',
+    ErrImagePull: 'PULL_FORCED',
+    ImagePullBackOff: 'PULL_FORCED',
+    RegistryUnavailable: 'PULL_FORCED',
+    ImageInspectError: 'SMOKE_IMAGE_INSPECT',
+    InvalidImageName: 'SMOKE_IMAGE_NAME',
+    CreateContainerConfigError: 'SMOKE_CONFIG',
+    CreateContainerError: 'SMOKE_START',
+    RunContainerError: 'SMOKE_START',
+};
+const RUNTIME_AWAY = /transport: Error while dialing|error reading from server|Cannot connect to the Docker daemon/;
+const EVICTION_REASONS = new Set(['Evicted', 'Preempting', 'Terminated', 'NodeShutdown']);
+function judge(pod, imageId, expectation = { expect: 'started' }) {
+    const status = pod.status ?? {};
+    const { expect, containers } = expectation;
+    const main = status.containerStatuses ?? [];
+    const all = [...(status.initContainerStatuses ?? []), ...main];
+    const disruption = status.conditions?.find(({ type, status: is }) => type === 'DisruptionTarget' && is === 'True');
+    if (disruption !== undefined) {
+        return fail('SMOKE_EVICTED', join(disruption.reason, disruption.message));
+    }
+    if (pod.metadata.deletionTimestamp !== undefined) {
+        return fail('SMOKE_DELETED', 'the pod is being deleted');
+    }
+    for (const container of all) {
+        const isOurs = containers === undefined || containers.includes(container.name ?? '');
+        const other = isOurs ? otherImage(container, imageId) : undefined;
+        if (other !== undefined) {
+            return fail('SMOKE_OTHER_IMAGE', `the kubelet started image ${other}, CI built ${imageId}`);
+        }
+    }
+    if (status.phase === 'Failed' && status.reason !== undefined) {
+        return ended(status.reason, status.message);
+    }
+    for (const container of all) {
+        const failure = failureOf(container);
+        if (failure !== undefined) {
+            return all.length > 1
+                ? { ...failure, message: `container ${container.name ?? '?'}: ${failure.message}` }
+                : failure;
+        }
+    }
+    if (status.phase === 'Failed') {
+        return ended(status.reason, status.message);
+    }
+    const isOver = (container) => container.state?.terminated?.exitCode === 0;
+    if (main.length > 0 && main.every(isOver)) {
+        return expect === 'running' || expect === 'ready'
+            ? fail('SMOKE_ENDED', `ended with exit code 0, and \`smoke-expect: ${expect}\` wants it to go on`)
+            : { state: 'passed', message: 'Completed with exit code 0' };
+    }
+    const runs = (container) => container.state?.running !== undefined || isOver(container);
+    if (status.phase === 'Running' && main.length > 0 && main.every(runs)) {
+        if (expect === 'completed') {
+            return { state: 'pending', message: 'Running, and not completed' };
+        }
+        if (expect === 'ready' && !main.every(container => container.ready === true || isOver(container))) {
+            return { state: 'pending', message: 'Running, and not ready' };
+        }
+        return { state: 'running', message: expect === 'ready' ? 'Running and ready' : 'Running' };
+    }
+    const waiting = all.find(container => container.state?.waiting !== undefined)?.state?.waiting;
+    return { state: 'pending', message: join(waiting?.reason ?? status.phase ?? 'no status yet', waiting?.message) };
+}
+function ended(reason, message) {
+    const said = join(reason, message);
+    if (reason === 'DeadlineExceeded') {
+        return fail('SMOKE_TIMEOUT', said);
+    }
+    return fail(EVICTION_REASONS.has(reason ?? '') ? 'SMOKE_EVICTED' : 'SMOKE_REJECTED', said);
+}
+function failureOf({ state }) {
+    const terminated = state?.terminated;
+    if (terminated !== undefined && terminated.reason !== 'ContainerStatusUnknown' && terminated.exitCode !== 0) {
+        const said = join(terminated.reason, terminated.message);
+        if (terminated.reason === 'OOMKilled') {
+            return fail('SMOKE_OOM', said);
+        }
+        if (terminated.reason === 'StartError' || terminated.reason === 'ContainerCannotRun') {
+            return fail(startCode(said), said);
+        }
+        return fail('SMOKE_CRASHED', `exit code ${terminated.exitCode ?? 'unknown'} (${said})`);
+    }
+    const waiting = state?.waiting;
+    const code = FINAL_REASONS[waiting?.reason ?? ''];
+    if (code === undefined) {
+        return undefined;
+    }
+    const said = join(waiting?.reason, waiting?.message);
+    if (RUNTIME_AWAY.test(said)) {
+        return undefined;
+    }
+    if (code === 'SMOKE_START') {
+        return fail(startCode(said), said);
+    }
+    return fail(code === 'SMOKE_CONFIG' && /runAsNonRoot/.test(said) ? 'SMOKE_RUN_AS_NON_ROOT' : code, said);
+}
+function startCode(said) {
+    return /exec format error/i.test(said) ? 'SMOKE_EXEC_FORMAT' : 'SMOKE_START';
+}
+function sandboxCode(said) {
+    if (/sandbox image|failed to (get|pull) image|pulling image|pause/i.test(said)) {
+        return 'SMOKE_SANDBOX_IMAGE';
+    }
+    return /network|\bcni\b/i.test(said) ? 'SMOKE_NETWORK' : 'SMOKE_SANDBOX';
+}
+function judgeTimeout(last, { events, node }) {
+    const unready = unreadyNode(node);
+    if (unready !== undefined) {
+        return fail('SMOKE_NODE_NOT_READY', unready);
+    }
+    if (last.state === 'pending' && !last.message.startsWith('Running')) {
+        const sandbox = events.findLast(event => event.reason === 'FailedCreatePodSandBox');
+        if (sandbox !== undefined) {
+            return fail(sandboxCode(sandbox.message ?? ''), join(sandbox.reason, sandbox.message));
+        }
+        const network = events.findLast(event => event.reason === 'NetworkNotReady');
+        if (network !== undefined) {
+            return fail('SMOKE_NETWORK', join(network.reason, network.message));
+        }
+        const volume = events.findLast(({ reason }) => reason === 'FailedMount' || reason === 'FailedAttachVolume');
+        if (volume !== undefined) {
+            return fail('SMOKE_VOLUME', join(volume.reason, volume.message));
+        }
+        if (events.length === 0 && last.message === 'Pending') {
+            return fail('SMOKE_NODE_NOT_READY', 'the kubelet has not looked at the pod');
+        }
+    }
+    const unhealthy = events.findLast(event => event.reason === 'Unhealthy');
+    if (unhealthy !== undefined) {
+        return fail('SMOKE_PROBE', `last seen: ${last.message}; ${join(unhealthy.reason, unhealthy.message)}`);
+    }
+    return fail('SMOKE_TIMEOUT', `last seen: ${last.message}`);
+}
+function unreadyNode(node) {
+    if (node === 'absent') {
+        return 'the cluster no longer has the node';
+    }
+    const ready = node?.status?.conditions?.find(({ type }) => type === 'Ready');
+    return ready === undefined || ready.status === 'True'
+        ? undefined
+        : `the cluster says that the node is not ready: ${join(ready.reason ?? ready.status, ready.message)}`;
+}
+function describeEvent({ type, reason, message, count }) {
+    return `${type ?? ''} ${reason ?? ''}${(count ?? 1) > 1 ? ` (x${count})` : ''}: ${(message ?? '').trim()}`.trim();
+}
+function otherImage(container, imageId) {
+    const reported = /^(?:docker:\/\/)?(sha256:[0-9a-f]{64})$/.exec(container.imageID ?? '')?.[1];
+    return reported === undefined || reported === imageId ? undefined : reported;
+}
+function fail(code, message) {
+    return { state: 'failed', code, message };
+}
+function join(reason, message) {
+    const parts = [reason, message?.trim()].filter(part => part !== undefined && part !== '');
+    return parts.length > 0 ? parts.join(': ') : 'without a reason';
+}
+
+;// CONCATENATED MODULE: ./lib/smoke/diagnosis.js
+
+
+
+const CONFINED = new Set(['SMOKE_CRASHED', 'SMOKE_START', 'SMOKE_CONFIG', 'SMOKE_TIMEOUT']);
+const REJECTIONS = [
+    [/^OutOfpods/, 'The node runs as many pods as its kubelet takes (`maxPods`): make room on it.'],
+    [
+        /^OutOf/,
+        'The pods on the node have asked for all of it: make room on the node, or ask for less with `smoke-resources`.',
+    ],
+    [
+        /^(NodeAffinity|NodeName|NodePorts|PodOSNotSupported|PodOSSelector)/,
+        'The manifest does not fit the node: compare its node selector, affinity and host ports with `kubectl get node --show-labels`.',
+    ],
+    [
+        /Taint/,
+        'The node has a `NoExecute` taint that the manifest does not tolerate: add the toleration, or leave the node out with `node-selector`.',
+    ],
+];
+function diagnose(verdict, evidence) {
+    const { code, cause, hint } = refine(verdict, evidence);
+    const { node, reference, pod, events, log } = evidence;
+    const confinement = CONFINED.has(code) ? evidence.confinement : undefined;
+    const details = [
+        ...(cause === undefined ? [] : [`  ${cause}`]),
+        ...(confinement === undefined ? [] : [`  ${confinement.says}`]),
+        ...(pod === undefined ? [] : [`  pod phase: ${pod.status?.phase ?? 'unknown'}`]),
+        ...events.map(event => `  event: ${describeEvent(event)}`),
+        ...(log === '' ? [] : log.split('\n').map(line => `  log: ${line}`)),
+    ];
+    return new errors/* SideloadError */.wR(code, [`${reference}: ${verdict.message}`, ...details].join('\n'), {
+        node,
+        hint: [hint ?? verdict.hint ?? errors/* ERRORS */.Sr[code].hint, ...ifConfined(confinement)].join(' '),
+    });
+}
+function ifConfined(confinement) {
+    return confinement === undefined ? [] : [`If it is rights that it lacks: ${confinement.hint}.`];
+}
+function refine({ code, message }, evidence) {
+    const { reference, spelling, events, log, object, held } = evidence;
+    switch (code) {
+        case 'SMOKE_OTHER_IMAGE':
+            return { code, ...proof(code, evidence) };
+        case 'SMOKE_IMAGE_NEVER_PULL':
+        case 'SMOKE_IMAGE_INSPECT': {
+            const [near] = nearMisses(reference, held);
+            const proved = proof(code, evidence);
+            return proved !== undefined || near === undefined
+                ? { code, ...proved }
+                : {
+                    code,
+                    cause: `the node has ${near}, the pod asks for ${spelling}`,
+                    hint: `Write the same name in \`images\` and in the pods, or add the other one with \`aliases\`.`,
+                };
+        }
+        case 'SMOKE_CRASHED': {
+            if (/exec format error/i.test(log)) {
+                return { code: 'SMOKE_EXEC_FORMAT' };
+            }
+            const isKilled = /exit code (137|143)\b/.test(message);
+            const probe = events.findLast(({ reason, message: said = '' }) => (reason === 'Killing' && /probe/.test(said)) ||
+                (isKilled && reason === 'Unhealthy' && /^(Liveness|Startup) probe/.test(said)));
+            return probe === undefined ? { code } : { code: 'SMOKE_PROBE', cause: `the kubelet ended it: ${probe.message}` };
+        }
+        case 'SMOKE_REJECTED':
+            return { code, hint: REJECTIONS.find(([reason]) => reason.test(message))?.[1] };
+        case 'SMOKE_DELETED': {
+            const unready = unreadyNode(object);
+            return unready === undefined ? { code } : { code: 'SMOKE_NODE_NOT_READY', cause: unready };
+        }
+        default:
+            return { code };
+    }
+}
+function proof(code, { nodeName, reference, spelling, imageId, proven }) {
+    if (proven === undefined) {
+        return undefined;
+    }
+    const { address, socket, seenAt, now, otherMachine, credentialPolicy } = proven;
+    const seen = `this run saw the image at ${address} at ${seenAt}`;
+    if (otherMachine !== undefined) {
+        const cause = `${seen}, and that is another machine than the node ${nodeName}: ${otherMachine}`;
+        return { cause, hint: errors/* ERRORS */.Sr.NODE_OTHER_MACHINE.hint };
+    }
+    if (code === 'SMOKE_IMAGE_INSPECT') {
+        return undefined;
+    }
+    if (now === 'absent') {
+        return {
+            cause: `${seen}, and it is gone since: somebody or something has removed it`,
+            hint: 'Look for what removes images there: a clean-up such as `crictl rmi --prune`, or the kubelet when its disk is full (`journalctl -u kubelet`; `pin: true` keeps it from that). Then run the job again.',
+        };
+    }
+    if (now !== undefined && now !== imageId) {
+        return {
+            cause: `${seen}, and since then the name is that of another image: ${now}`,
+            hint: 'Let jobs that push this name take turns (`concurrency`, `resource_group`), look for others that move it, and run the job again.',
+        };
+    }
+    if (now === undefined) {
+        return { cause: `${seen}, and the node cannot be asked any more` };
+    }
+    if (code === 'SMOKE_IMAGE_NEVER_PULL' && credentialPolicy !== 'NeverVerifyPreloadedImages') {
+        const cause = `${seen}, and it is there still: the kubelet’s imagePullCredentialsVerificationPolicy, ${credentialPolicy}, keeps pods from it`;
+        return { cause, hint: errors/* ERRORS */.Sr.IMAGE_CREDENTIALS_POLICY.hint };
+    }
+    if (normalise(spelling) !== reference) {
+        return {
+            cause: `${seen} as ${reference}, and it is there still: the pod writes ${spelling}, which the runtime takes for another name`,
+            hint: `Write ${reference} in the pods and in \`images\`.`,
+        };
+    }
+    return {
+        cause: `${seen}, and the runtime behind ${socket} has it still: the kubelet of ${nodeName} asks another runtime, or runs on another machine`,
+        hint: `Look there which socket the kubelet uses (\`ps -o args= -C kubelet\`), and name it with \`cri-socket\`; see whether \`cat /etc/machine-id\` there is what \`kubectl get node ${nodeName} -o jsonpath={.status.nodeInfo.machineID}\` says.`,
+    };
+}
+function nearMisses(reference, held) {
+    const wanted = parts(reference);
+    const others = held.filter(name => name !== reference).map(name => ({ name, parts: parts(name) }));
+    if (wanted === undefined) {
+        return [];
+    }
+    const renamed = others.filter(({ parts: has }) => has?.base === wanted.base && has.tag === wanted.tag);
+    const retagged = others.filter(({ parts: has }) => has?.path === wanted.path && has.tag !== wanted.tag);
+    return [...renamed, ...retagged].map(({ name }) => name);
+}
+function parts(name) {
+    try {
+        const { registry, repository, tag = 'latest' } = reference_parseReference(normalise(name));
+        return { path: `${registry}/${repository}`, base: repository.slice(repository.lastIndexOf('/') + 1), tag };
+    }
+    catch {
+        return undefined;
+    }
+}
+
+;// CONCATENATED MODULE: ./lib/smoke/held.js
+
+
+const LIST = `
+section names
+if [ -n "$CTR" ]; then
+  as_root $CTR --address "$SOCKET" --namespace k8s.io images ls -q 2>/dev/null
+elif [ -n "$DOCKER" ]; then
+  as_root $DOCKER image ls --format '{{.Repository}}:{{.Tag}}' 2>/dev/null
+elif [ -n "$CRICTL" ]; then
+  as_root $CRICTL --timeout 5s --runtime-endpoint "unix://$SOCKET" --image-endpoint "unix://$SOCKET" images -o json 2>/dev/null |
+    tr ',[]' '\\n\\n\\n' | sed -n 's/^[^"]*"\\([^"]*[:@][^"]*\\)" *$/\\1/p'
+fi
+`;
+async function namesOnNode(connection, { tools, criSocket }, signal) {
+    const command = (name) => tools[name]?.join(' ') ?? '';
+    const variables = {
+        CRICTL: command('crictl'),
+        CTR: command('ctr'),
+        DOCKER: command('docker'),
+        SOCKET: criSocket,
+    };
+    const sections = await runScript(connection, { body: LIST, variables }, signal, 'reading which names it has');
+    return (sections.get('names') ?? '')
+        .split('\n')
+        .filter(name => /[^:@]+[:@]/.test(name) && !name.startsWith('sha256:') && !name.startsWith(STAGE_PREFIX));
+}
+
+;// CONCATENATED MODULE: ./lib/smoke/pod.js
+const RUN_LABEL = 'kube-sideload/run';
+const MANAGED = ['app.kubernetes.io/managed-by', 'kube-sideload'];
+const ALL_RUNS = `${MANAGED.join('=')},${RUN_LABEL}`;
+const CONTAINER = 'smoke';
+function smokePodManifest(pod) {
+    const { name, nodeName, runId, deadlineSeconds, template } = pod;
+    const own = { [MANAGED[0]]: MANAGED[1], [RUN_LABEL]: runId };
+    return {
+        apiVersion: 'v1',
+        kind: 'Pod',
+        metadata: {
+            name,
+            labels: { ...template?.labels, ...own },
+            ...(template === undefined ? {} : { annotations: template.annotations }),
+        },
+        spec: {
+            ...(template === undefined ? ownSpec(pod) : specOf(template)),
+            nodeName,
+            restartPolicy: 'Never',
+            terminationGracePeriodSeconds: 1,
+            activeDeadlineSeconds: deadlineSeconds,
+        },
+    };
+}
+function ownSpec({ image, command, security, resources }) {
+    return {
+        automountServiceAccountToken: false,
+        enableServiceLinks: false,
+        dnsPolicy: 'Default',
+        tolerations: [{ operator: 'Exists' }],
+        containers: [
+            {
+                name: CONTAINER,
+                image,
+                imagePullPolicy: 'Never',
+                ...(command.length > 0 ? { command } : {}),
+                resources: Object.fromEntries(Object.entries(resources).filter(([, values]) => Object.keys(values).length > 0)),
+                ...(security.level === 'restricted' ? { securityContext: restricted(security.runAsUser) } : {}),
+            },
+        ],
+    };
+}
+function restricted(runAsUser) {
+    return {
+        runAsNonRoot: true,
+        ...(runAsUser === undefined ? {} : { runAsUser }),
+        allowPrivilegeEscalation: false,
+        capabilities: { drop: ['ALL'] },
+        seccompProfile: { type: 'RuntimeDefault' },
+    };
+}
+function specOf({ spec }) {
+    const unpulled = (containers) => Array.isArray(containers) ? containers.map(container => ({ ...container, imagePullPolicy: 'Never' })) : [];
+    const { schedulerName: _scheduler, initContainers, containers, ...rest } = spec;
+    return {
+        ...rest,
+        ...(initContainers === undefined ? {} : { initContainers: unpulled(initContainers) }),
+        containers: unpulled(containers),
+    };
+}
+
+;// CONCATENATED MODULE: ./lib/smoke/cri.js
+
+
+
+
+
+
+
+
+
+const cri_CLEAN_UP_MS = 60_000;
+const MARGIN_MS = 60_000;
+const WORD = 'by the runtime’s word, no kubelet was asked';
+const FUNCTIONS = `
+cri() { as_root $CRICTL --timeout 30s --runtime-endpoint "unix://$SOCKET" --image-endpoint "unix://$SOCKET" "$@"; }
+take_away() { # take_away LABEL: the sandboxes that have it; a kubelet that is at it too makes a removal fail
+  for container in $(cri ps -q --label "$1" 2>/dev/null); do
+    cri stop --timeout 1 "$container" >/dev/null 2>&1 # CRI-O waits for half a minute otherwise
+  done
+  for attempt in 1 2 3 4 5 6 7 8 9 10; do
+    left=$(cri pods -q --label "$1" 2>/dev/null) && [ -z "$left" ] && return
+    for pod in $left; do
+      cri stopp "$pod" >/dev/null 2>&1
+      cri rmp -f "$pod" >/dev/null 2>&1
+    done
+    sleep 0.2
+  done
+  left=$(cri pods -q --label "$1")
+}
+`;
+const SMOKE = `${FUNCTIONS}
+now() { read -r up rest </proc/uptime; printf '%s' "\${up%.*}\${up#*.}"; }
+state_of() { sed -n "s/.*\\"state\\": *\\"\\($1_[A-Z]*\\)\\".*/\\1/p" | head -n 1; }
+is_ready() { [ "$(cri inspectp -o json "$pod" 2>/dev/null | state_of SANDBOX)" = SANDBOX_READY ]; }
+stays_ready() { # for a second: a sandbox that is being killed is ready for a while yet
+  looks=0
+  while is_ready; do looks=$((looks + 1)); [ $looks -lt 6 ] || return 0; sleep 0.2; done
+  return 1
+}
+is_final() { # is_final SAID: of the image or the program, and not of a sandbox that is being killed
+  case $1 in
+  *exec:* | *'exec format'* | *'executable file'*) return 0 ;;
+  *'no such image'* | *'image not known'* | *image*'not found'* | *'not present locally'*) return 0 ;;
+  esac
+  again && stays_ready
+}
+again() { refusals=$((refusals + 1)); [ $refusals -gt 2 ]; } # what is said once or twice may be the kubelet's doing
+tell() { section outcome; printf '%s' "$1"; }
+directory=/var/log/$NAME # below pods/ there, a kubelet takes away what it does not know
+left=
+clean() {
+  trap - EXIT; trap '' HUP INT TERM PIPE
+  take_away "kube-sideload/pod=$NAME"
+  as_root rm -rf "$directory"
+  section left; printf '%s' "$left"
+}
+trap clean EXIT; trap 'exit 1' HUP INT TERM PIPE
+as_root mkdir -p "$directory"
+printf '%s' "$CONTAINER_CONFIG" | as_root tee "$directory/container.json" >/dev/null
+no_pull=
+case $(cri create --help 2>&1) in *--no-pull*) no_pull=--no-pull ;; esac
+begun=$(now) settle=200 attempt=0 quiet=0 refusals=0
+while :; do
+  attempt=$((attempt + 1)) running= last= status= container=
+  printf '%s' "$POD_CONFIG" | sed "s/@ATTEMPT@/$attempt/" | as_root tee "$directory/pod.json" >/dev/null
+  said=$(cri runp "$directory/pod.json" 2>&1) || { again || continue; tell sandbox; section said; printf '%s' "$said"; break; }
+  pod=$(printf '%s\\n' "$said" | tail -n 1)
+  if ! said=$(cri create $no_pull "$pod" "$directory/container.json" "$directory/pod.json" 2>&1); then
+    if is_final "$said"; then tell create; section said; printf '%s' "$said"; break; fi
+  else
+    container=$(printf '%s\\n' "$said" | tail -n 1)
+    if ! said=$(cri start "$container" 2>&1); then
+      if is_final "$said"; then tell start; section said; printf '%s' "$said"; break; fi
+      container=
+    fi
+    while [ -n "$container" ]; do
+      echo # to a runner that has gone, it ends this script
+      status=$(cri inspect -o json "$container" 2>/dev/null)
+      state=$(printf '%s\\n' "$status" | state_of CONTAINER)
+      now=$(now)
+      [ -z "$state" ] || seen=$status
+      case $state in
+      CONTAINER_RUNNING)
+        last=$now running=\${running:-$now}
+        if [ "$EXPECT" != completed ] && [ $((now - running)) -ge $settle ]; then tell running; break 2; fi ;;
+      CONTAINER_EXITED)
+        code=$(printf '%s\\n' "$status" | sed -n 's/.*"exitCode": *\\([0-9]*\\).*/\\1/p' | head -n 1)
+        case $code in 0|137|143) ;; *) tell exited; break 2 ;; esac
+        case $status in *OOMKilled*) tell exited; break 2 ;; esac
+        if [ "$now" -lt $quiet ]; then tell exited; break 2; fi
+        if stays_ready; then tell exited; break 2; fi
+        # Whoever does not heed the first signal is killed a second later.
+        quiet=$(($(now) + 100)); [ "$code" != 137 ] || quiet=$(($(now) + 50))
+        break ;;
+      '') break ;;
+      esac
+      if [ $((now - begun)) -ge "$LIMIT" ]; then tell timeout; break 2; fi
+      sleep 0.2
+    done
+    if [ "$EXPECT" != completed ] && [ -n "$running" ] && [ $((last - running)) -ge 100 ]; then tell running; break; fi
+  fi
+  settle=100
+  if [ $attempt -ge 8 ] || [ $(($(now) - begun)) -ge "$LIMIT" ]; then tell taken; section said; printf '%s' "$said"; break; fi
+done
+section attempts; printf '%s' "$attempt"
+section status; printf '%s' "$seen"
+section log; [ -z "$container" ] || cri logs --tail 20 "$container" 2>&1
+trap - EXIT
+clean
+`;
+const REMOVE = `${FUNCTIONS}
+left=
+take_away "$LABEL"
+as_root find /var/log -maxdepth 1 -name "$NAME-*" -exec rm -rf {} +
+section left; printf '%s' "$left"
+`;
+async function runByCri(connection, facts, targets, options) {
+    assertCrictl(facts);
+    try {
+        for (const [index, target] of targets.entries()) {
+            options.onResult(await runOne(connection, facts, target, index, options));
+        }
+    }
+    catch (thrown) {
+        const remove = (signal) => cri_removeByCri(connection, facts, options.runId, signal);
+        await abort_within(cri_CLEAN_UP_MS, undefined, remove).catch(() => { });
+        throw thrown;
+    }
+}
+function assertCrictl({ tools }) {
+    if (tools.crictl === undefined) {
+        throw new errors/* SideloadError */.wR('CRICTL_NOT_FOUND', '`smoke: cri` starts images with crictl, and the node has none');
+    }
+}
+async function cri_removeByCri(connection, facts, runId, signal) {
+    if (facts.tools.crictl !== undefined) {
+        const variables = { ...place(facts), LABEL: `${RUN_LABEL}=${runId}`, NAME: podName(runId) };
+        assertGone(await runScript(connection, { body: REMOVE, variables }, signal, 'removing smoke containers'));
+    }
+}
+async function runOne(connection, facts, target, index, options) {
+    const startedAt = Date.now();
+    const { signal, timeoutMs } = options;
+    const script = smokeScript(facts, target, index, options);
+    const sections = await runScript(connection, script, signal, `starting ${target.reference}`, timeoutMs + MARGIN_MS);
+    assertGone(sections);
+    const verdict = judgeCri(sections, target.imageId, options.expect);
+    const isAboutName = verdict.state === 'failed' && verdict.code === 'SMOKE_IMAGE_NEVER_PULL';
+    const { node, nodeName, reference, spelling, imageId } = target;
+    const error = verdict.state === 'failed'
+        ? diagnose(verdict, {
+            node,
+            nodeName,
+            reference,
+            spelling,
+            imageId,
+            pod: undefined,
+            events: [],
+            log: (sections.get('outcome') === 'exited' && sections.get('log')) || '',
+            object: undefined,
+            held: isAboutName ? await namesOnNode(connection, facts, signal).catch(() => []) : [],
+            proven: isAboutName ? await options.provenOn(target, undefined).catch(() => undefined) : undefined,
+        })
+        : undefined;
+    return { target, error, message: verdict.message, durationMs: Date.now() - startedAt };
+}
+function assertGone(sections) {
+    const left = sections.get('left') ?? '';
+    if (left !== '') {
+        throw new errors/* SideloadError */.wR('REMOTE_COMMAND_FAILED', `crictl cannot remove the sandbox ${left}`, {
+            hint: `Remove it on the node: \`crictl stopp ${left}; crictl rmp ${left}\`.`,
+        });
+    }
+}
+function smokeScript(facts, { spelling }, index, { runId, timeoutMs, command, expect }) {
+    const name = `${podName(runId)}-${index}`;
+    const labels = { 'app.kubernetes.io/managed-by': 'kube-sideload', [RUN_LABEL]: runId, 'kube-sideload/pod': name };
+    const pod = {
+        metadata: { name, namespace: 'kube-sideload', uid: `${name}-@ATTEMPT@`, attempt: 0 },
+        labels,
+        log_directory: `/var/log/${name}`,
+        linux: { security_context: { namespace_options: { network: 0, pid: 1, ipc: 0 } } },
+    };
+    const container = {
+        metadata: { name: CONTAINER, attempt: 0 },
+        image: { image: spelling },
+        ...(command.length > 0 ? { command } : {}),
+        labels,
+        log_path: 'smoke.log',
+        linux: { security_context: { namespace_options: { network: 0, pid: 1, ipc: 0 } } },
+    };
+    return {
+        body: SMOKE,
+        variables: {
+            ...place(facts),
+            NAME: name,
+            POD_CONFIG: JSON.stringify(pod),
+            CONTAINER_CONFIG: JSON.stringify(container),
+            EXPECT: expect,
+            LIMIT: String(Math.ceil(timeoutMs / 10)),
+        },
+    };
+}
+function judgeCri(sections, imageId, expect) {
+    const said = cri_clean(sections.get('said') ?? '');
+    const outcome = sections.get('outcome') ?? '';
+    if (outcome === 'sandbox') {
+        return fail(sandboxCode(said), `RunPodSandbox: ${said}`);
+    }
+    if (outcome === 'create' || outcome === 'start') {
+        const isMissing = outcome === 'create' && /no such image|image not known|image .*not found|not present locally/i.test(said);
+        const call = outcome === 'create' ? 'CreateContainer' : 'StartContainer';
+        const isNoName = outcome === 'create' && /short[- ]name/i.test(said);
+        const code = isMissing ? 'SMOKE_IMAGE_NEVER_PULL' : isNoName ? 'SMOKE_IMAGE_INSPECT' : startCode(said);
+        return fail(code, `${call}: ${said}`);
+    }
+    const { imageRef, exitCode, reason, message } = statusOf(sections.get('status') ?? '');
+    const id = /^(?:docker:\/\/)?(?:sha256:)?([0-9a-f]{64})$/.exec(imageRef)?.[1];
+    if (id !== undefined && `sha256:${id}` !== imageId) {
+        return fail('SMOKE_OTHER_IMAGE', `the runtime started image sha256:${id}, CI built ${imageId}`);
+    }
+    if (outcome === 'running' && expect !== 'completed') {
+        return { state: 'passed', message: `Running, ${WORD}` };
+    }
+    if (outcome === 'exited' && exitCode === 0) {
+        return expect === 'running'
+            ? fail('SMOKE_ENDED', 'ended with exit code 0, and `smoke-expect: running` wants it to go on')
+            : { state: 'passed', message: `Completed with exit code 0, ${WORD}` };
+    }
+    if (outcome === 'exited' && (reason === 'StartError' || reason === 'ContainerCannotRun')) {
+        return fail(startCode(message ?? ''), join(reason, message));
+    }
+    if (outcome === 'exited') {
+        return reason === 'OOMKilled'
+            ? fail('SMOKE_OOM', join(reason, message))
+            : fail('SMOKE_CRASHED', `exit code ${exitCode ?? 'unknown'} (${join(reason, message)})`);
+    }
+    if (outcome === 'taken') {
+        const often = `${sections.get('attempts') ?? 'several'} times`;
+        return {
+            ...fail('SMOKE_TIMEOUT', `the sandbox was taken away ${often} before the container could be judged; crictl said at last: ${said}`),
+            hint: 'A kubelet kills within two seconds what it has not started itself: use `smoke: pod` on nodes of a cluster that can be reached, or `smoke-expect: started`.',
+        };
+    }
+    return fail('SMOKE_TIMEOUT', outcome === 'timeout' || outcome === 'running'
+        ? 'last seen: Running'
+        : `crictl said nothing that can be judged: ${said}`);
+}
+function statusOf(json) {
+    const status = asObject(parseObject(json).status);
+    const text = (value) => (typeof value === 'string' && value !== '' ? value : undefined);
+    return {
+        imageRef: text(status.imageRef) ?? '',
+        exitCode: typeof status.exitCode === 'number' ? status.exitCode : undefined,
+        reason: text(status.reason),
+        message: text(status.message),
+    };
+}
+function cri_clean(said) {
+    const fatal = /level=fatal msg="((?:[^"\\]|\\.)*)"/.exec(said)?.[1];
+    return ((fatal ?? said).replaceAll('\\n', ' ').replaceAll('\\"', '"').replaceAll(/\s+/g, ' ').trim() ||
+        errors/* ERRORS */.Sr.SMOKE_START.title);
+}
+function place({ tools, criSocket }) {
+    return { CRICTL: tools.crictl?.join(' ') ?? '', SOCKET: criSocket };
+}
+function podName(runId) {
+    return `kube-sideload-${runId}`;
+}
+
+;// CONCATENATED MODULE: external "node:timers/promises"
+const external_node_timers_promises_namespaceObject = require("node:timers/promises");
+;// CONCATENATED MODULE: ./lib/privileges.js
+
+
+
+
+
+
+
+const privileges_CRI = '--runtime-endpoint unix://{socket} --image-endpoint unix://{socket}';
+const privileges_CTR = '--address {socket} --namespace k8s.io';
+const INSPECT_BY_PODMAN = ['podman', `image inspect --format ${PODMAN_FORMAT} {reference}`];
+const FIRST = [
+    { purpose: 'see that sudo lets the user pass', commands: [['true', '']] },
+    {
+        purpose: 'find the runtime',
+        commands: [
+            ['test', '-S {any-socket}'],
+            ['test', '-f {kubelet-settings}'],
+            ['cat', '{kubelet-settings}'],
+            ['test', '-f {kubelet-config}'],
+            ['cat', '{kubelet-config}'],
+            ['ls', '{kubelet-drop-ins}'],
+            ['test', '-f {kubelet-drop-in}'],
+            ['cat', '{kubelet-drop-in}'],
+        ],
+    },
+    {
+        purpose: 'ask the CRI what it is, and what it holds',
+        commands: [
+            ['crictl', `--timeout 5s ${privileges_CRI} version`],
+            ['crictl', `--timeout 5s ${privileges_CRI} imagefsinfo`],
+            ['crictl', `${privileges_CRI} inspecti -o json {reference}`],
+        ],
+    },
+];
+const LAST = [
+    {
+        purpose: 'ask about the image of sandboxes',
+        commands: [
+            ['crictl', `--timeout 5s ${privileges_CRI} info`],
+            ['crictl', `--timeout 5s ${privileges_CRI} inspecti -q {reference}`],
+            ['test', '-f {containerd-config}'],
+            ['cat', '{containerd-config}'],
+        ],
+        without: 'a missing pause image is not noticed before pods fail',
+    },
+    {
+        purpose: 'see how much room there is for images',
+        commands: [['df', '-Pk {image-root}']],
+        without: 'the room is that of the nearest directory that the user may see',
+    },
+    {
+        purpose: 'lock references while they move',
+        commands: [
+            ['mkdir', '-p -m 755 /run/kube-sideload'],
+            ['ln', '-sT {lock-text} {lock}'],
+            ['ln', '-sT {lock-text} {next-lock}'],
+            ['mv', '-f {next-lock} {lock}'],
+            ['rm', '-f {next-lock}'],
+            ['rm', '-f {lock} {next-lock}'],
+        ],
+        without: 'another job may move the same references meanwhile, or pin images',
+    },
+    {
+        purpose: 'write down which images are ours',
+        commands: [
+            ['mkdir', '-p /var/lib/kube-sideload'],
+            ['tee', '/var/lib/kube-sideload/images.new'],
+            ['mv', '-f /var/lib/kube-sideload/images.new /var/lib/kube-sideload/images'],
+        ],
+        without: 'nothing that the run brings will ever be removed by `keep` or `mode: prune`',
+    },
+    {
+        purpose: 'see which images containers were made from',
+        commands: [['crictl', '--timeout 20s --runtime-endpoint unix://{socket} ps -a -o json']],
+        isFor: 'keep',
+    },
+];
+const RIGHTS = {
+    containerd: [
+        ...FIRST,
+        {
+            purpose: 'ask containerd about names, manifests and configs',
+            commands: [
+                ['ctr', '--connect-timeout 5s --timeout 5s --address {socket} version'],
+                ['ctr', `${privileges_CTR} images ls -q`],
+                ['ctr', `${privileges_CTR} images ls name=={reference}`],
+                ['ctr', `${privileges_CTR} images check --snapshotter {snapshotter} name=={reference}`],
+                ['ctr', `${privileges_CTR} content get {digest}`],
+            ],
+        },
+        {
+            purpose: 'bring an image under a name of the run',
+            commands: [['ctr', `${privileges_CTR} images import --base-name {stage-name} --platform {platform} {unpack-flags}-`]],
+        },
+        { purpose: 'move a name', commands: [['ctr', `${privileges_CTR} images tag --force {reference} {reference}`]] },
+        { purpose: 'take a name away', commands: [['ctr', `${privileges_CTR} images rm {reference}`]] },
+        {
+            purpose: 'take an image away with its last name',
+            commands: [
+                ['ctr', `${privileges_CTR} images ls {targets}`],
+                ['crictl', '--timeout 10s --runtime-endpoint unix://{socket} ps -a -o json'],
+            ],
+            without: 'the image of a failed job, and the old one after a push, stays without a name until the kubelet removes it',
+        },
+        {
+            purpose: 'see which layers are there',
+            commands: [
+                ['ctr', `${privileges_CTR} content ls`],
+                ['ctr', `${privileges_CTR} snapshots --snapshotter {snapshotter} ls`],
+            ],
+            without: 'all layers are sent, also those that the node has',
+        },
+        {
+            purpose: 'look into layers that others have brought',
+            commands: [
+                ['test', '-f {blob}'],
+                ['cat', '{blob}'],
+            ],
+            without: 'containerd reads them out, which takes longer',
+        },
+        {
+            purpose: 'find the lease of an import, and delete it when the import could not',
+            commands: [
+                ['ctr', `${privileges_CTR} leases ls`],
+                ['ctr', `${privileges_CTR} leases delete {lease}`],
+                ['ln', '-sT {run}.{process} /var/lib/kube-sideload/lease-{lease}'],
+                ['rm', '-f /var/lib/kube-sideload/lease-{lease}'],
+            ],
+            without: 'what has arrived of an image stays for a day when the runtime or the node dies meanwhile',
+        },
+        {
+            purpose: 'end an import that does not end with its input',
+            commands: [['pkill', `-{signal} ${OF_THE_NODE} -f ${OURS_BY_SUDO}[k]ube-sideload.invalid/{run}`]],
+            without: 'one that hangs may leave its stage name on the node, until a run five days later',
+        },
+        ...LAST,
+        {
+            purpose: 'see which images containers of containerd were made from, and whether a name was the last one',
+            commands: [
+                ['ctr', `${privileges_CTR} containers ls`],
+                ['ctr', `${privileges_CTR} images ls -q target.digest=={digest}`],
+            ],
+            isFor: 'keep',
+        },
+        {
+            purpose: 'pin images, and let go of them',
+            commands: [
+                ['ctr', `${privileges_CTR} images ls -q name=={reference},labels."{pin-label}"`],
+                ['ctr', `${privileges_CTR} images ls -q labels."kube-sideload.pinned-by"=={run}`],
+                ['ctr', `${privileges_CTR} images label {reference} {pin-labels}`],
+            ],
+            isFor: 'pin',
+        },
+    ],
+    'cri-o': [
+        ...FIRST,
+        { purpose: 'list the names that there are', commands: [['crictl', `--timeout 5s ${privileges_CRI} images -o json`]] },
+        {
+            purpose: 'read the config of an image',
+            commands: [['skopeo', 'inspect --config containers-storage:{reference}']],
+            clients: ['skopeo and podman', 'skopeo'],
+        },
+        {
+            purpose: 'bring an image under a name of the run',
+            commands: [['skopeo', '--tmpdir {unpacked} copy --quiet oci:{unpacked}/oci containers-storage:{stage}']],
+            clients: ['skopeo and podman', 'skopeo'],
+        },
+        {
+            purpose: 'read the config of an image',
+            commands: [INSPECT_BY_PODMAN],
+            clients: ['podman'],
+        },
+        {
+            purpose: 'bring an image, which gets a name of the run next',
+            commands: [['env', 'TMPDIR={unpacked} {podman} pull --quiet oci:{unpacked}/oci']],
+            clients: ['podman'],
+        },
+        {
+            purpose: 'move a name, and take it away',
+            commands: [
+                ['podman', 'image exists {reference}'],
+                ['podman', 'tag {reference} {reference}'],
+                ['podman', 'image rm {reference}'],
+            ],
+            clients: ['skopeo and podman', 'podman'],
+        },
+        {
+            purpose: 'move a name, and take it away',
+            commands: [
+                ['crictl', '--image-endpoint unix://{socket} inspecti {reference}'],
+                ['skopeo', 'copy --quiet containers-storage:{reference} containers-storage:{reference}'],
+                ['crictl', '--image-endpoint unix://{socket} rmi {reference}'],
+            ],
+            clients: ['skopeo'],
+        },
+        {
+            purpose: 'take away the last name of an image that a container was made from',
+            commands: [['podman', 'untag {reference} {reference}']],
+            without: 'after a failed job such a name stays',
+            clients: ['skopeo and podman', 'podman'],
+        },
+        {
+            purpose: 'read what root’s own files, and what people have answered, make of short names',
+            commands: [
+                ['cat', '/root/.config/containers/registries.conf'],
+                ['ls', '/root/.config/containers/registries.conf.d'],
+                ['cat', '/var/cache/containers/short-name-aliases.conf'],
+            ],
+            without: 'what a short name is on the node is not certain before CRI-O has been asked for the image by it',
+        },
+        {
+            purpose: 'see which layers are there',
+            commands: [['cat', '{layers}']],
+            without: 'all layers are sent, also those that the node has',
+        },
+        {
+            purpose: 'remove what a killed skopeo or podman has left below /var/tmp',
+            commands: [['rm', '-rf {unpacked}']],
+            without: 'it stays there',
+        },
+        ...LAST,
+        {
+            purpose: 'see which images containers of podman were made from',
+            commands: [['podman', 'ps --all --external --no-trunc --format {{.ImageID}} {{.Image}}']],
+            isFor: 'keep',
+            clients: ['skopeo and podman', 'podman'],
+        },
+        {
+            purpose: 'see which images others have pinned',
+            commands: [
+                ['ls', '/etc/crio/crio.conf.d'],
+                ['cat', '/etc/crio/{crio-config}'],
+            ],
+            isFor: 'pin',
+        },
+        {
+            purpose: 'pin images, and let go of them',
+            commands: [
+                ['mkdir', '-p /etc/crio/crio.conf.d'],
+                ['find', '/ -maxdepth 0 -fprintf /etc/crio/.kube-sideload {pin-file}'],
+                ['mv', '-f /etc/crio/.kube-sideload /etc/crio/crio.conf.d/99-kube-sideload.conf'],
+                ['rm', '-f /etc/crio/crio.conf.d/99-kube-sideload.conf'],
+                ['pkill', `-HUP ${OF_THE_NODE} -x crio`],
+            ],
+            isFor: 'pin',
+        },
+    ],
+    docker: [
+        ...FIRST,
+        {
+            purpose: 'ask Docker about itself, images and names',
+            commands: [
+                ['docker', 'version'],
+                ['docker', 'info --format {{.DockerRootDir}}'],
+                ['docker', 'image ls --format {{.Repository}}:{{.Tag}}'],
+                ['docker', 'image inspect {reference}'],
+            ],
+        },
+        { purpose: 'bring an image', commands: [['docker', 'load --quiet']] },
+        { purpose: 'move a name', commands: [['docker', 'image tag {reference} {reference}']] },
+        { purpose: 'take a name away', commands: [['docker', 'image rm {reference}']] },
+        {
+            purpose: 'take away the last name of an image that a container was made from',
+            commands: [['docker', 'image rm --force {reference}']],
+            without: 'after a failed job such a name stays',
+        },
+        {
+            purpose: 'see which layers are there',
+            commands: [
+                ['docker', 'info --format {{json .DriverStatus}}'],
+                ['docker', 'image ls --all --quiet --no-trunc'],
+                ['docker', 'image inspect --format {{json .RootFS.Layers}} {digests}'],
+            ],
+            without: 'all layers are sent, also those that the node has',
+        },
+        ...LAST,
+        {
+            purpose: 'see which images containers of Docker were made from',
+            commands: [['docker', 'ps --all --no-trunc --format {{.Image}}']],
+            isFor: 'keep',
+        },
+    ],
+};
+const SMOKE_RIGHTS = [
+    { resource: 'pods', verbs: ['create', 'list', 'watch', 'delete'] },
+    { resource: 'pods/log', verbs: ['get'], without: 'an error of a pod comes without its log' },
+    { resource: 'events', verbs: ['list'], without: 'an error of a pod comes without its events' },
+];
+const NODE_RIGHTS = [
+    {
+        resource: 'nodes',
+        verbs: ['list'],
+        without: 'whether the list has every node that could run it is not checked, and `nodes-from-cluster` is not possible',
+    },
+    { resource: 'nodes', verbs: ['get'], without: 'an error of a pod comes without the state of its node' },
+];
+const PODMAN_LOAD = [['podman', 'load --quiet --input {loaded}'], INSPECT_BY_PODMAN];
+function askedRights(facts, extras) {
+    const { runtime, tools, criSocket, imageRoot, platform, snapshotter = 'overlayfs' } = facts;
+    const clients = [tools.skopeo && 'skopeo', tools.podman && 'podman'].filter(one => one !== undefined).join(' and ');
+    const zeros = '0'.repeat(64);
+    const wanted = { ...extras, pin: extras.pin && pinFault(facts) === undefined };
+    const lock = `/run/kube-sideload/${zeros}`;
+    const samples = {
+        '{socket}': criSocket,
+        '{any-socket}': criSocket,
+        '{image-root}': imageRoot,
+        '{blob}': `${contentOf(facts)}/blobs/sha256/${zeros}`,
+        '{layers}': layerListOf(facts),
+        '{reference}': `${STAGE_PREFIX}0:0`,
+        '{digest}': `sha256:${zeros}`,
+        '{digests}': `sha256:${zeros}`,
+        '{targets}': `target.digest==sha256:${zeros}`,
+        '{stage}': `${STAGE_PREFIX}0:0`,
+        '{stage-name}': `${STAGE_PREFIX}0`,
+        '{run}': '0',
+        '{platform}': `${platform.os}/${platform.architecture}`,
+        '{snapshotter}': snapshotter,
+        '{unpack-flags}': unpackFlags(facts)
+            .map(flag => `${flag} `)
+            .join(''),
+        '{signal}': 'TERM',
+        '{lease}': '0-0000',
+        '{process}': '0',
+        '{unpacked}': `${UNPACKED}0.0`,
+        '{lock}': lock,
+        '{next-lock}': `${lock}.0.0`,
+        '{lock-text}': `0:0:0:${STAGE_PREFIX}0:0`,
+        '{pin-label}': 'kube-sideload.pinned-by',
+        '{pin-labels}': 'kube-sideload.pinned-by=',
+        '{crio-config}': 'crio.conf',
+        '{pin-file}': formatOf([...PINS_HEAD, ']']),
+        '{podman}': (tools.podman ?? ['podman']).join(' '),
+    };
+    return RIGHTS[runtime.name]
+        .filter(right => right.clients === undefined || right.clients.some(one => one === clients))
+        .filter(({ isFor }) => isFor === undefined || wanted[isFor])
+        .flatMap(right => right.commands
+        .filter(([program]) => program !== 'crictl' || tools.crictl !== undefined)
+        .map(([program, args]) => [...(tools[program] ?? [program]), args].join(' ').trim())
+        .map(command => command.replaceAll(/\{[a-z-]+\}/g, word => samples[word] ?? word))
+        .filter(command => !/\{[a-z-]+\}/.test(command))
+        .map(command => ({ right, command })));
+}
+
+;// CONCATENATED MODULE: ./lib/smoke/fit.js
+
+const NOBODY = 65_534;
+const LIMITS = { cpu: '500m', memory: '128Mi' };
+function firstFit(user, { security, resources }) {
+    const isNumbered = /^0*[1-9]\d*(:|$)/.test(user);
+    const level = security === 'restricted' || (security === 'auto' && isNumbered)
+        ? { level: 'restricted', runAsUser: isNumbered ? undefined : NOBODY }
+        : { level: 'image' };
+    return { security: level, resources };
+}
+async function fitPod(kubectl, first, settings, manifestOf) {
+    const changes = [];
+    let fit = first;
+    for (;;) {
+        try {
+            const pod = await kubectl.createPod(manifestOf(fit), { dryRun: true });
+            const pulled = pod.spec?.containers?.find(({ imagePullPolicy = 'Never' }) => imagePullPolicy !== 'Never');
+            if (pulled !== undefined) {
+                throw new errors/* SideloadError */.wR('PULL_FORCED', `the pod was sent with \`imagePullPolicy: Never\`, and the API server makes it ${pulled.imagePullPolicy}`);
+            }
+            return { fit, changes };
+        }
+        catch (thrown) {
+            const { code, message } = (0,errors/* toSideloadError */.Lq)(thrown);
+            const { security, resources } = fit;
+            if (code === 'POD_SECURITY' && settings.security === 'auto' && security.level === 'image') {
+                fit = { resources, security: { level: 'restricted', runAsUser: NOBODY } };
+                changes.push(`as user ${NOBODY} under Pod Security \`restricted\`, since the namespace wants it`);
+            }
+            else if (code === 'QUOTA_EXCEEDED' && /must specify [^;]*limits\./.test(message) && !hasAny(resources.limits)) {
+                fit = { security, resources: { ...resources, limits: LIMITS } };
+                changes.push(`with limits of ${LIMITS.cpu} CPU and ${LIMITS.memory}, since a quota of the namespace wants some`);
+            }
+            else {
+                throw code === 'POD_SECURITY' && security.level === 'restricted' ? refusedEvenSo(message) : thrown;
+            }
+        }
+    }
+}
+function confinementOf({ security }, settings) {
+    if (security.level === 'image') {
+        return undefined;
+    }
+    const as = security.runAsUser === undefined ? 'without capabilities' : `as user ${security.runAsUser}`;
+    if (settings.security === 'restricted') {
+        return {
+            says: `the pod ran ${as}, under Pod Security \`restricted\`, as \`smoke-security: restricted\` wants it`,
+            hint: 'set `smoke-security: image`, and it runs as the image says',
+        };
+    }
+    return security.runAsUser === undefined
+        ? {
+            says: `the pod ran ${as}, under Pod Security \`restricted\`, as the image has a user of its own`,
+            hint: 'set `smoke-security: image`, and it has what the image asks for',
+        }
+        : {
+            says: `the pod ran ${as}, under Pod Security \`restricted\`, since the namespace wants it, and not as root`,
+            hint: 'name a `namespace` that lets it run as root, or a user by number in the image (`USER 10001`)',
+        };
+}
+function refusedEvenSo(message) {
+    const constraint = /security context constraint/.test(message)
+        ? 'let the service account of the namespace use an SCC that admits it, such as `restricted-v2`, '
+        : '';
+    return new errors/* SideloadError */.wR('POD_SECURITY', message, {
+        hint: `This was said of a \`restricted\` pod already: ${constraint}use another \`namespace\`, or give the pod that it admits with \`smoke-manifest\`.`,
+    });
+}
+function hasAny(quantities) {
+    return Object.keys(quantities).length > 0;
+}
+
+;// CONCATENATED MODULE: ./lib/smoke/refusal.js
+
+function refusal_refusal(stderr) {
+    const said = stderr
+        .split('\n')
+        .filter(line => !/^[EWI]\d{4} /.test(line))
+        .join('\n')
+        .trim();
+    const message = said === '' ? stderr : said;
+    for (const [words, code, hintOf] of REFUSALS) {
+        const match = words.exec(message);
+        if (match !== null) {
+            return new errors/* SideloadError */.wR(code, message, { hint: hintOf?.(match) });
+        }
+    }
+    return new errors/* SideloadError */.wR('CLUSTER_REFUSED', message);
+}
+function isForbidden({ code, message }) {
+    return (code === 'CLUSTER_REFUSED' && /\(Forbidden\)|\(Unauthorized\)|must be logged in|provide credentials/i.test(message));
+}
+const REFUSALS = [
+    [/namespaces? "[^"]*" not found/, 'NAMESPACE_NOT_FOUND'],
+    [/violates PodSecurity/, 'POD_SECURITY'],
+    [/unable to validate against any security context constraint/, 'POD_SECURITY', () => SCC_HINT],
+    [
+        /exceeded quota|failed quota|(minimum|maximum) (cpu|memory|[a-z-]+) usage per|limit to request ratio/,
+        'QUOTA_EXCEEDED',
+    ],
+    [
+        /failed calling webhook "([^"]+)"/,
+        'CLUSTER_UNREACHABLE',
+        match => `The webhook ${match[1]} does not answer the API server: look at the service behind it.`,
+    ],
+    [/admission webhook "[^"]+" denied|ValidatingAdmissionPolicy .* denied|denied request/, 'ADMISSION_DENIED'],
+    [
+        /error looking up service account ([^ :]+)/,
+        'ADMISSION_DENIED',
+        match => `Create the service account ${match[1]}, or use another namespace.`,
+    ],
+    [
+        /cannot (\w+) resource "([^"]+)"(?: in API group "[^"]*")?(?: in the namespace "([^"]+)")?/,
+        'CLUSTER_REFUSED',
+        match => match[3] === undefined
+            ? `Let the credentials \`${match[1]}\` ${match[2]} (a ClusterRole).`
+            : rightsHint([match[1] ?? ''], match[2] ?? '', match[3]),
+    ],
+    [/\(Unauthorized\)|must be logged in|provide credentials/i, 'CLUSTER_REFUSED'],
+    [/\(Forbidden\): pods "[^"]*" is forbidden/, 'ADMISSION_DENIED'],
+    [/\(Forbidden\)/, 'CLUSTER_REFUSED'],
+    [
+        /server localhost:8080 was refused/,
+        'KUBECONFIG_INVALID',
+        () => 'Without a kubeconfig kubectl tries localhost:8080: pass a path or the content in `kubeconfig`.',
+    ],
+    [
+        /error loading config file|error in configuration|invalid configuration|no configuration has been provided|unable to (read|load)|getting credentials|context .* does not exist|yaml:|stat .*no such file/i,
+        'KUBECONFIG_INVALID',
+    ],
+    [
+        /was refused|no route to host|http2:|stream error|closed network connection|connection reset|EOF$|i\/o timeout|timed out|deadline exceeded|no such host|unable to connect|\((ServiceUnavailable|Timeout|ServerTimeout|TooManyRequests|InternalError|BadGateway)\)|internal error|bad gateway|x509|TLS/i,
+        'CLUSTER_UNREACHABLE',
+    ],
+];
+function rightsHint(verbs, resource, namespace) {
+    const right = `Let the credentials ${verbs.map(verb => `\`${verb}\``).join(', ')} ${resource} in the namespace ${namespace}`;
+    return namespace === RBAC_NAMESPACE
+        ? `${right}, as docs/privileges/rbac.yaml does: see whether it was applied to this cluster, and whether these are its credentials.`
+        : `${right}; with those of docs/privileges/rbac.yaml, which are for its own, set \`namespace: ${RBAC_NAMESPACE}\`.`;
+}
+const RBAC_NAMESPACE = 'kube-sideload';
+const SCC_HINT = 'Let the service account of the namespace use an SCC that admits the pod, such as `restricted-v2`, or set `smoke-security: restricted`.';
+
+;// CONCATENATED MODULE: ./lib/smoke/follow.js
+
+
+
+const RETRY_MS = 1000;
+const MAX_REFUSALS = 5;
+async function followPods(kubectl, options) {
+    const { labelSelector, until } = options;
+    let refusals = 0;
+    while (!until.aborted) {
+        try {
+            options.onListing?.();
+            const list = await kubectl.listPods(labelSelector);
+            if (until.aborted) {
+                return;
+            }
+            for (const pod of list.items) {
+                options.onPod(pod);
+            }
+            options.onList?.(new Set(list.items.map(pod => pod.metadata.name)));
+            if (until.aborted) {
+                return;
+            }
+            const openedAt = Date.now();
+            await kubectl.watchPods(labelSelector, list.metadata.resourceVersion, event => {
+                if (until.aborted || event.type === 'BOOKMARK' || event.type === 'ERROR') {
+                    return;
+                }
+                (event.type === 'DELETED' ? options.onDeleted : options.onPod)(event.object);
+            }, until);
+            refusals = 0;
+            await wait(RETRY_MS - (Date.now() - openedAt), until);
+        }
+        catch (error) {
+            if (until.aborted) {
+                return;
+            }
+            const trouble = (0,errors/* toSideloadError */.Lq)(error);
+            refusals = isForbidden(trouble) ? refusals + 1 : 0;
+            if (refusals >= MAX_REFUSALS) {
+                throw trouble;
+            }
+            options.onTrouble?.(trouble.message);
+            await wait(RETRY_MS, until);
+        }
+    }
+}
+async function wait(milliseconds, until) {
+    if (milliseconds > 0) {
+        await pause(milliseconds, until).catch(() => { });
+    }
+}
+
+;// CONCATENATED MODULE: ./lib/smoke/lost.js
+
+const MARGIN_SECONDS = 60;
+function runOfPod({ metadata }) {
+    return metadata.labels?.[RUN_LABEL];
+}
+function lostPods(pods, runId, lostRuns) {
+    const createdAtMs = ({ metadata }) => Date.parse(metadata.creationTimestamp ?? '');
+    const nowMs = Math.max(...pods.filter(pod => runOfPod(pod) === runId).map(createdAtMs));
+    return pods.filter(pod => {
+        const run = runOfPod(pod);
+        const deadlineSeconds = pod.spec?.activeDeadlineSeconds ?? Number.POSITIVE_INFINITY;
+        const isLate = nowMs - createdAtMs(pod) > (deadlineSeconds + MARGIN_SECONDS) * 1000;
+        return (run !== undefined && run !== runId && (lostRuns.has(run) || pod.status?.reason === 'DeadlineExceeded' || isLate));
+    });
+}
+
+;// CONCATENATED MODULE: ./lib/smoke/slots.js
+function slotsFor(count) {
+    let free = count;
+    const waiting = [];
+    return async (act) => {
+        if (free > 0) {
+            free--;
+        }
+        else {
+            await new Promise(resolve => waiting.push(resolve));
+        }
+        try {
+            return await act();
+        }
+        finally {
+            const next = waiting.shift();
+            if (next === undefined) {
+                free++;
+            }
+            else {
+                next();
+            }
+        }
+    };
+}
+
+;// CONCATENATED MODULE: ./lib/smoke/smoke.js
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+const SETTLE_MS = 2000;
+const DELETE_MS = 15_000;
+const DELETE_RETRY_MS = 1000;
+const CREATE_RETRY_MS = 1000;
+const DEADLINE_MARGIN_SECONDS = 60;
+async function checkCluster(kubectl, targets, options, log) {
+    const { template } = options;
+    if (template !== undefined && targets.length > 0) {
+        assertUsed(template, targets.map(({ spelling }) => normalise(spelling)));
+    }
+    const rights = targets.length > 0 ? [...SMOKE_RIGHTS, ...NODE_RIGHTS.filter(({ verbs }) => verbs[0] === 'get')] : [];
+    const asked = rights.map(async (right) => ({ ...right, missing: await kubectl.missingVerbs(right) }));
+    for (const { resource, missing, without } of await Promise.all(asked)) {
+        const faults = missing.map(verb => `cannot ${verb} resource "${resource}"`).join(', ');
+        if (missing.length > 0 && without === undefined) {
+            throw new errors/* SideloadError */.wR('CLUSTER_REFUSED', `the credentials ${faults} in the namespace ${kubectl.namespace}`, {
+                hint: rightsHint(missing, 'pods', kubectl.namespace),
+            });
+        }
+        if (missing.length > 0) {
+            log(`the credentials ${faults}: ${without}`);
+        }
+    }
+    const fits = new Map();
+    for (const target of targets) {
+        if (!fits.has(fitKey(target))) {
+            const first = firstFit(target.user, options);
+            const { fit, changes } = await fitPod(kubectl, first, options, one => manifest(target, 0, one, options));
+            for (const change of changes) {
+                log(`the smoke pods of ${target.spelling} run ${change}`);
+            }
+            fits.set(fitKey(target), fit);
+        }
+    }
+    return fits;
+}
+function fitKey({ spelling, user }) {
+    return `${spelling} ${user}`;
+}
+async function runSmokePods(kubectl, targets, fits, options) {
+    try {
+        return await judgeAll(kubectl, targets, fits, options);
+    }
+    finally {
+        await smoke_deletePods(kubectl, options.runId, options.lostRuns);
+    }
+}
+async function smoke_deletePods(kubectl, runId, lostRuns = new Set()) {
+    const begunAtMs = performance.now();
+    for (;;) {
+        try {
+            return await deleteOnce(kubectl, runId, lostRuns);
+        }
+        catch (thrown) {
+            if (!isTemporary(thrown) || performance.now() - begunAtMs >= DELETE_MS) {
+                throw thrown;
+            }
+            await (0,external_node_timers_promises_namespaceObject.setTimeout)(DELETE_RETRY_MS);
+        }
+    }
+}
+async function deleteOnce(kubectl, runId, lostRuns) {
+    const labelSelector = ALL_RUNS;
+    const { items } = await kubectl.listPods(labelSelector);
+    const own = items.filter(pod => runOfPod(pod) === runId);
+    const left = new Set([...own, ...lostPods(items, runId, lostRuns)].map(pod => pod.metadata.name));
+    if (left.size === 0) {
+        return;
+    }
+    await Promise.all([...left].map(name => kubectl.deletePod(name, 1)));
+    const gone = new AbortController();
+    const stopWhenEmpty = () => {
+        if (left.size === 0) {
+            gone.abort();
+        }
+    };
+    const following = {
+        labelSelector,
+        onPod: () => { },
+        onList: (names) => {
+            for (const name of left) {
+                if (!names.has(name)) {
+                    left.delete(name);
+                }
+            }
+            stopWhenEmpty();
+        },
+        onDeleted: (pod) => {
+            left.delete(pod.metadata.name);
+            stopWhenEmpty();
+        },
+    };
+    await abort_within(DELETE_MS, gone.signal, until => followPods(kubectl, { ...following, until }));
+    await Promise.all([...left].map(name => kubectl.deletePod(name, 0)));
+}
+async function judgeAll(kubectl, targets, fits, options) {
+    const { signal, expect, template } = options;
+    const pods = targets.map((target, index) => ({
+        target,
+        index,
+        name: smoke_podName(options.runId, index),
+        startedAt: 0,
+        isCreated: false,
+        isListable: false,
+        pod: undefined,
+        verdict: { state: 'pending', message: 'nothing' },
+        settling: undefined,
+        conclusion: undefined,
+        concluded: () => { },
+    }));
+    const byName = new Map(pods.map(pod => [pod.name, pod]));
+    const conclude = (watched, verdict) => {
+        if (watched.conclusion === undefined) {
+            unsettle(watched);
+            watched.conclusion = verdict;
+            watched.concluded();
+        }
+    };
+    const look = (pod) => {
+        const watched = byName.get(pod.metadata.name);
+        if (watched === undefined || watched.conclusion !== undefined) {
+            return;
+        }
+        const { imageId, spelling } = watched.target;
+        const containers = template === undefined ? [] : containersOf(template, normalise(spelling));
+        const verdict = judge(pod, imageId, containers.length > 0 ? { expect, containers } : { expect });
+        watched.isCreated = true;
+        watched.pod = pod;
+        watched.verdict = verdict;
+        if (verdict.state === 'running') {
+            watched.settling ??= setTimeout(() => conclude(watched, verdict), SETTLE_MS);
+        }
+        else {
+            unsettle(watched);
+            if (verdict.state !== 'pending') {
+                conclude(watched, verdict);
+            }
+        }
+    };
+    const miss = (watched) => {
+        if (watched !== undefined) {
+            conclude(watched, fail('SMOKE_DELETED', 'the pod is gone'));
+        }
+    };
+    const report = async (watched) => {
+        const { template, security } = options;
+        const isOwn = template === undefined || containersOf(template, watched.target.reference).length === 0;
+        const fit = fits.get(fitKey(watched.target));
+        const confinement = isOwn && fit !== undefined ? confinementOf(fit, { security }) : undefined;
+        const result = await explain(kubectl, watched, options, confinement);
+        options.onResult(result);
+        return result;
+    };
+    const run = async (watched) => {
+        signal.throwIfAborted();
+        watched.startedAt = Date.now();
+        if (watched.conclusion !== undefined) {
+            return await report(watched);
+        }
+        const concluded = new Promise(resolve => {
+            watched.concluded = resolve;
+        });
+        const fit = fits.get(fitKey(watched.target)) ?? firstFit(watched.target.user, options);
+        await abort_within(options.timeoutMs, signal, async (over) => {
+            try {
+                const pod = await create(kubectl, manifest(watched.target, watched.index, fit, options), over, options.onTrouble);
+                if (pod !== undefined) {
+                    look(pod);
+                }
+            }
+            catch (thrown) {
+                const { code, message, hint } = (0,errors/* toSideloadError */.Lq)(thrown);
+                conclude(watched, { ...fail(code, message), hint });
+            }
+            await Promise.race([concluded, new Promise(resolve => onAbort(over, resolve))]);
+        });
+        signal.throwIfAborted();
+        const result = await report(watched);
+        if (targets.length > options.parallel) {
+            await kubectl.deletePod(watched.name, 1).catch(() => { });
+        }
+        return result;
+    };
+    const finished = follow(signal);
+    const slots = slotsFor(options.parallel);
+    const running = Promise.allSettled(pods.map(watched => slots(() => run(watched)))).finally(() => finished.abort());
+    const following = followPods(kubectl, {
+        labelSelector: selector(options.runId),
+        onListing: () => {
+            for (const watched of pods) {
+                watched.isListable = watched.isCreated;
+            }
+        },
+        onPod: look,
+        onList: names => {
+            for (const watched of pods.filter(({ name, isListable }) => isListable && !names.has(name))) {
+                miss(watched);
+            }
+        },
+        onDeleted: pod => miss(byName.get(pod.metadata.name)),
+        onTrouble: message => {
+            pods.forEach(unsettle);
+            options.onTrouble(message);
+        },
+        until: finished.signal,
+    }).catch((thrown) => {
+        const { code, message, hint } = (0,errors/* toSideloadError */.Lq)(thrown);
+        for (const watched of pods) {
+            conclude(watched, { ...fail(code, message), hint });
+        }
+    });
+    const settled = await running;
+    pods.forEach(unsettle);
+    await following;
+    return settled.map(one => {
+        if (one.status === 'rejected') {
+            throw one.reason;
+        }
+        return one.value;
+    });
+}
+function unsettle(watched) {
+    clearTimeout(watched.settling);
+    watched.settling = undefined;
+}
+async function create(kubectl, pod, over, onTrouble) {
+    for (let attempt = 1;; attempt++) {
+        try {
+            return await kubectl.createPod(pod);
+        }
+        catch (thrown) {
+            const { message } = (0,errors/* toSideloadError */.Lq)(thrown);
+            if (attempt > 1 && /\(AlreadyExists\)/.test(message)) {
+                return undefined;
+            }
+            if (!isTemporary(thrown) || over.aborted) {
+                throw thrown;
+            }
+            onTrouble(message);
+            await pause(CREATE_RETRY_MS, over).catch(() => { });
+        }
+    }
+}
+function isTemporary(thrown) {
+    return (0,errors/* toSideloadError */.Lq)(thrown).code === 'CLUSTER_UNREACHABLE';
+}
+async function explain(kubectl, watched, { heldOn, provenOn }, confinement) {
+    const { target, pod, conclusion } = watched;
+    const result = (verdict, error) => ({
+        target,
+        error,
+        message: verdict.message,
+        durationMs: Date.now() - watched.startedAt,
+    });
+    if (conclusion !== undefined && conclusion.state !== 'failed') {
+        return result(conclusion);
+    }
+    const [events, object] = await Promise.all([
+        pod === undefined ? [] : kubectl.eventsOf(pod.metadata.uid).catch(() => []),
+        kubectl.getNode(target.nodeName).catch(() => undefined),
+    ]);
+    const verdict = conclusion ?? judgeTimeout(watched.verdict, { events, node: object });
+    const isAboutName = verdict.code === 'SMOKE_IMAGE_NEVER_PULL' || verdict.code === 'SMOKE_IMAGE_INSPECT';
+    const isAboutImage = isAboutName || verdict.code === 'SMOKE_OTHER_IMAGE';
+    const [held, proven] = await Promise.all([
+        isAboutName ? heldOn(target).catch(() => namesOf(object)) : [],
+        isAboutImage ? provenOn(target, object === 'absent' ? undefined : object).catch(() => undefined) : undefined,
+    ]);
+    const hasRun = ['SMOKE_CRASHED', 'SMOKE_PROBE', 'SMOKE_TIMEOUT', 'SMOKE_ENDED'].includes(verdict.code);
+    const container = failedContainer(pod);
+    const log = hasRun && container !== undefined && pod !== undefined
+        ? await kubectl.logTail(pod.metadata.name, container).catch(() => '')
+        : '';
+    const { node, nodeName, reference, spelling, imageId } = target;
+    const evidence = {
+        node,
+        nodeName,
+        reference,
+        spelling,
+        imageId,
+        pod,
+        events,
+        log,
+        object,
+        held,
+        proven,
+        confinement,
+    };
+    return result(verdict, diagnose(verdict, evidence));
+}
+function failedContainer(pod) {
+    const all = [...(pod?.status?.initContainerStatuses ?? []), ...(pod?.status?.containerStatuses ?? [])];
+    const failed = all.find(({ state }) => state?.terminated !== undefined && state.terminated.exitCode !== 0);
+    const begun = all.find(({ state }) => state?.running !== undefined || state?.terminated !== undefined);
+    const one = failed ?? begun;
+    return one === undefined ? undefined : (one.name ?? CONTAINER);
+}
+function namesOf(object) {
+    return object === undefined || object === 'absent'
+        ? []
+        : (object.status?.images ?? []).flatMap(({ names }) => names ?? []);
+}
+function manifest({ nodeName, spelling }, index, fit, { runId, timeoutMs, command, template }) {
+    return smokePodManifest({
+        name: smoke_podName(runId, index),
+        nodeName,
+        image: spelling,
+        command,
+        runId,
+        deadlineSeconds: Math.ceil(timeoutMs / 1000) + DEADLINE_MARGIN_SECONDS,
+        template: template === undefined ? undefined : withSpelling(template, spelling),
+        ...fit,
+    });
+}
+function smoke_podName(runId, index) {
+    return `kube-sideload-${runId}-${index}`;
+}
+function selector(runId) {
+    return `${RUN_LABEL}=${runId}`;
+}
+
+;// CONCATENATED MODULE: ./lib/gate.js
+
+
+
+
+
+
+
+
+async function smokeByKubelet(nodes, { kubectl, fits }, settings, run, host) {
+    await runSmokePods(kubectl, smokeTargets(nodes), fits, smokeOptions(nodes, settings, run, host));
+}
+async function smokeByCri(nodes, settings, run, host) {
+    const { runId, timeoutMs, command, expect, signal, onResult, provenOn } = smokeOptions(nodes, settings, run, host);
+    await node_onEach(nodes, async (node) => {
+        const { connection, facts } = node_ready(node);
+        const options = { runId, timeoutMs, command, expect, signal, onResult, provenOn };
+        await runByCri(connection, facts, smokeTargets([node]), options);
+    });
+}
+function smokeTargets(nodes) {
+    return nodes.flatMap(node => node.images
+        .filter(({ isSandbox }) => !isSandbox)
+        .map(({ reference, spelling, image }) => ({
+        node: node.settings.label,
+        nodeName: kubernetesName(node) ?? node.settings.label,
+        reference,
+        spelling,
+        imageId: image.imageId,
+        user: image.user,
+    })));
+}
+function smokeOptions(nodes, settings, run, host) {
+    const nodeOf = (target) => nodes.find(({ settings: { label } }) => label === target.node);
+    return {
+        ...settings,
+        runId: run.id,
+        lostRuns: new Set(nodes.flatMap(node => [...node.lostRuns])),
+        signal: run.signal,
+        onResult: (result) => {
+            const { target, error, message, durationMs } = result;
+            host.info(`${target.node}: ${target.reference} ${error === undefined ? '✔' : '✘'} ${message} (${(0,units/* formatDuration */.a)(durationMs)})`);
+            const node = nodeOf(target);
+            const image = node?.images.find(({ reference }) => reference === target.reference);
+            if (node === undefined || image === undefined) {
+                throw new errors/* SideloadError */.wR('INTERNAL', `a verdict on ${target.reference}, which nobody asked for`);
+            }
+            node.error ??= error;
+            node.endedAtMs = Date.now();
+            image.error ??= error;
+            image.smoke = message;
+        },
+        onTrouble: message => host.info(`the Kubernetes API does not answer, trying again: ${message}`),
+        heldOn: async (target) => {
+            const node = nodeOf(target);
+            if (node === undefined) {
+                return [];
+            }
+            const { connection, facts } = node_ready(node);
+            return await namesOnNode(connection, facts, run.signal);
+        },
+        provenOn: async (target, object) => {
+            const node = nodeOf(target);
+            const image = node?.images.find(({ reference }) => reference === target.reference);
+            if (node === undefined || image?.seenAtMs === undefined) {
+                return undefined;
+            }
+            const { facts } = node_ready(node);
+            const held = await steps_inspect(node, [target.reference], run.signal).catch(() => undefined);
+            return {
+                address: node.settings.host,
+                socket: facts.criSocket,
+                seenAt: new Date(image.seenAtMs).toISOString(),
+                now: held === undefined ? undefined : (held.get(target.reference)?.imageId ?? 'absent'),
+                otherMachine: object === undefined ? undefined : otherMachine(facts, object)?.says,
+                credentialPolicy: facts.kubelet.credentialPolicy,
+            };
+        },
+    };
+}
+
+;// CONCATENATED MODULE: external "node:readline"
+const external_node_readline_namespaceObject = require("node:readline");
+;// CONCATENATED MODULE: ./lib/smoke/program.js
+
+
+
+
+
+
+
+const STDERR_CHARACTERS = 4096;
+const program_MAX_OUTPUT_BYTES = 256 << 20;
+async function localKubectl(program, kubeconfig) {
+    const path = await pathOf(program);
+    if (path === undefined) {
+        throw new errors/* SideloadError */.wR('KUBECTL_NOT_FOUND', `there is no program ${JSON.stringify(program)} on the runner`);
+    }
+    const global = kubeconfig === undefined ? [] : [`--kubeconfig=${kubeconfig}`];
+    return {
+        run: (args, input, signal) => run(path, [...global, ...args], input, signal),
+        stream: async (args, onLine, signal) => {
+            const stdio = ['ignore', 'pipe', 'pipe'];
+            const child = (0,external_node_child_process_namespaceObject.spawn)(path, [...global, ...args], { stdio, env: childEnvironment(), signal });
+            const ended = (0,external_node_events_namespaceObject.once)(child, 'close');
+            let stderr = '';
+            child.stderr.on('data', (chunk) => {
+                stderr = (stderr + chunk.toString()).slice(-STDERR_CHARACTERS);
+            });
+            const lines = (0,external_node_readline_namespaceObject.createInterface)({ input: child.stdout });
+            let broken;
+            lines.on('line', line => {
+                try {
+                    onLine(line);
+                }
+                catch (thrown) {
+                    broken ??= { thrown };
+                    child.kill();
+                }
+            });
+            const [code] = (await ended.catch(cause => {
+                throw signal.aborted ? signal.reason : cause;
+            }));
+            if (broken !== undefined) {
+                throw broken.thrown;
+            }
+            return { code: code ?? -1, stderr };
+        },
+        close: async () => { },
+    };
+}
+async function pathOf(program) {
+    const directories = (process.env.PATH ?? '').split(external_node_path_.delimiter).filter(directory => directory !== '');
+    const paths = program.includes('/') ? [program] : directories.map(directory => (0,external_node_path_.join)(directory, program));
+    for (const path of paths.map(one => (0,external_node_path_.resolve)(one))) {
+        try {
+            await (0,promises_.access)(path, promises_.constants.X_OK);
+            if ((await (0,promises_.stat)(path)).isFile())
+                return path;
+        }
+        catch {
+        }
+    }
+    return undefined;
+}
+function run(path, args, input, signal) {
+    return new Promise((done, reject) => {
+        const options = { maxBuffer: program_MAX_OUTPUT_BYTES, env: childEnvironment(), signal, killSignal: 'SIGKILL' };
+        const child = (0,external_node_child_process_namespaceObject.execFile)(path, args, options, (error, stdout, stderr) => {
+            if (signal.aborted)
+                reject(signal.reason);
+            else if (typeof error?.code === 'string')
+                reject(error);
+            else
+                done({ code: error === null ? 0 : (error.code ?? -1), stdout, stderr });
+        });
+        child.stdin?.on('error', () => { }).end(input);
+    });
+}
+
+;// CONCATENATED MODULE: ./lib/smoke/kubectl.js
+
+
+
+
+
+const REQUEST_TIMEOUT_SECONDS = 60;
+const PROGRAM_MS = (REQUEST_TIMEOUT_SECONDS + 30) * 1000;
+const MAX_REQUESTS = 6;
+function kubectl_silence() {
+    return new errors/* SideloadError */.wR('CLUSTER_UNREACHABLE', `kubectl has not ended within ${PROGRAM_MS / 1000} s`, {
+        hint: 'Try `kubectl get nodes` with this kubeconfig, as the user of the job and without a terminal: a program that it logs in by (`exec`) may be waiting for somebody.',
+    });
+}
+async function findKubectl({ program, kubeconfig, namespace }, waiting) {
+    return kubectlWith(await localKubectl(program, kubeconfig), namespace, waiting);
+}
+function kubectlWith(program, namespace, waiting = answer => answer) {
+    const pods = `/api/v1/namespaces/${namespace}/pods`;
+    const slots = slotsFor(MAX_REQUESTS);
+    async function request(args, input = '') {
+        const argv = [`--request-timeout=${REQUEST_TIMEOUT_SECONDS}s`, ...args];
+        const ask = (limit) => program.run(argv, input, limit);
+        const result = await slots(() => waiting(abort_within(PROGRAM_MS, undefined, ask, kubectl_silence)));
+        if (result.code !== 0) {
+            throw refusal_refusal(result.stderr.trim() || `kubectl ended with exit code ${result.code}`);
+        }
+        return result.stdout;
+    }
+    return {
+        namespace,
+        createPod: async (pod, { dryRun = false } = {}) => kubectl_parse(await request(['create', `--raw=${pods}${dryRun ? '?dryRun=All' : ''}`, '-f', '-'], JSON.stringify(pod))),
+        missingVerbs: async ({ resource: full, verbs }) => {
+            const [resource, subresource] = full.split('/');
+            const where = full === 'nodes' ? {} : { namespace };
+            const answers = await Promise.all(verbs.map(async (verb) => {
+                const spec = { resourceAttributes: { ...where, verb, resource, ...(subresource && { subresource }) } };
+                const review = { apiVersion: 'authorization.k8s.io/v1', kind: 'SelfSubjectAccessReview', spec };
+                const uri = '/apis/authorization.k8s.io/v1/selfsubjectaccessreviews';
+                return await request(['create', `--raw=${uri}`, '-f', '-'], JSON.stringify(review)).then(answer => kubectl_parse(answer).status?.allowed !== false, () => true);
+            }));
+            return verbs.filter((_, index) => answers[index] === false);
+        },
+        listPods: async (labelSelector) => kubectl_parse(await request(['get', `--raw=${pods}?${query({ labelSelector })}`])),
+        watchPods: async (labelSelector, resourceVersion, onEvent, signal) => {
+            const uri = `${pods}?${query({ watch: 'true', labelSelector, resourceVersion, timeoutSeconds: String(REQUEST_TIMEOUT_SECONDS) })}`;
+            const { code, stderr } = await program.stream(['get', `--raw=${uri}`], line => onEvent(kubectl_parse(line)), signal);
+            if (code !== 0) {
+                throw refusal_refusal(stderr.trim() || `kubectl ended with exit code ${code}`);
+            }
+        },
+        deletePod: async (name, gracePeriodSeconds) => {
+            const body = JSON.stringify({ apiVersion: 'v1', kind: 'DeleteOptions', gracePeriodSeconds });
+            await request(['delete', `--raw=${pods}/${name}`, '-f', '-'], body).catch(error => {
+                if (!/\(NotFound\)/.test((0,errors/* messageOf */.bD)(error))) {
+                    throw error;
+                }
+            });
+        },
+        eventsOf: async (podUid) => {
+            const uri = `/api/v1/namespaces/${namespace}/events?${query({ fieldSelector: `involvedObject.uid=${podUid}` })}`;
+            return kubectl_parse(await request(['get', `--raw=${uri}`])).items;
+        },
+        getNode: async (name) => {
+            try {
+                return kubectl_parse(await request(['get', `--raw=/api/v1/nodes/${encodeURIComponent(name)}`]));
+            }
+            catch (error) {
+                if (/\(NotFound\)/.test((0,errors/* messageOf */.bD)(error))) {
+                    return 'absent';
+                }
+                if (/\(Forbidden\)/.test((0,errors/* messageOf */.bD)(error))) {
+                    return undefined;
+                }
+                throw error;
+            }
+        },
+        listNodes: async (labelSelector) => {
+            const selected = labelSelector === '' ? '' : `?${query({ labelSelector })}`;
+            try {
+                return kubectl_parse(await request(['get', `--raw=/api/v1/nodes${selected}`])).items;
+            }
+            catch (error) {
+                if (/\(Forbidden\)/.test((0,errors/* messageOf */.bD)(error))) {
+                    throw new errors/* SideloadError */.wR('CLUSTER_REFUSED', (0,errors/* messageOf */.bD)(error), {
+                        hint: 'Let the credentials `list` nodes (a ClusterRole), or name the nodes in `nodes`.',
+                        cause: error,
+                    });
+                }
+                if (/\(BadRequest\)|unable to parse requirement/.test((0,errors/* messageOf */.bD)(error))) {
+                    throw new errors/* SideloadError */.wR('INPUT_INVALID', `\`node-selector\`: ${(0,errors/* messageOf */.bD)(error)}`, {
+                        hint: 'Write it as for `kubectl get nodes --selector`, as in `pool=ci,!node-role.kubernetes.io/control-plane`.',
+                        cause: error,
+                    });
+                }
+                throw error;
+            }
+        },
+        logTail: async (name, container) => {
+            const asked = query({ ...(container === undefined ? {} : { container }), tailLines: '20', limitBytes: '8192' });
+            return (await request(['get', `--raw=${pods}/${name}/log?${asked}`]).catch(() => '')).trim();
+        },
+        close: () => program.close(),
+    };
+}
+function query(parameters) {
+    return new URLSearchParams(parameters).toString();
+}
+function kubectl_parse(json) {
+    try {
+        return JSON.parse(json);
+    }
+    catch (cause) {
+        throw new errors/* SideloadError */.wR('CLUSTER_UNREACHABLE', `the answer of the API is not JSON: ${json.slice(0, 200)}`, {
+            cause,
+        });
+    }
+}
+
+;// CONCATENATED MODULE: ./lib/smoke/remote-kubectl.js
+
+
+
+
+const CONTROL_PLANES = [
+    { name: 'k3s', kubeconfig: '/etc/rancher/k3s/k3s.yaml', program: 'k3s kubectl' },
+    { name: 'RKE2', kubeconfig: '/etc/rancher/rke2/rke2.yaml', program: '/var/lib/rancher/rke2/bin/kubectl' },
+    { name: 'k0s', kubeconfig: '/var/lib/k0s/pki/admin.conf', program: 'k0s kubectl' },
+    {
+        name: 'MicroK8s',
+        kubeconfig: '/var/snap/microk8s/current/credentials/client.config',
+        program: 'microk8s kubectl',
+    },
+    {
+        name: 'OpenShift',
+        kubeconfig: '/etc/kubernetes/static-pod-resources/kube-apiserver-certs/secrets/node-kubeconfigs/lb-ext.kubeconfig',
+        program: 'oc',
+    },
+    {
+        name: 'OpenShift',
+        kubeconfig: '/etc/kubernetes/static-pod-resources/kube-apiserver-certs/secrets/node-kubeconfigs/localhost.kubeconfig',
+        program: 'oc',
+    },
+    { name: 'MicroShift', kubeconfig: '/var/lib/microshift/resources/kubeadmin/kubeconfig', program: 'oc' },
+    { name: 'kubeadm', kubeconfig: '/etc/kubernetes/admin.conf', program: 'kubectl' },
+];
+const PROGRAMS = ['kubectl', 'oc', 'k3s kubectl', 'k0s kubectl', 'microk8s kubectl'];
+const FIND = `
+section as-root; printf '%s' "$AS_ROOT"
+if ! refusal=$(as_root true 2>&1); then section sudo-refused; printf '%s' "$refusal"; section end; exit 0; fi
+program_of() { # the first of the lines on standard input that is there, its program as an absolute path
+  while read -r candidate; do
+    set -- $candidate
+    [ $# -gt 0 ] && path=$(command -v "$1") || continue
+    shift
+    printf '%s' "$path\${*:+ $*}"
+    return
+  done
+}
+name= kubeconfig=$KUBECONFIG_GIVEN preferred=
+if [ -z "$kubeconfig" ]; then
+  while IFS='|' read -r row_name row_kubeconfig row_program; do
+    if as_root test -s "$row_kubeconfig"; then
+      name=$row_name kubeconfig=$row_kubeconfig preferred=$row_program
+      break
+    fi
+  done <<END
+$ROWS
+END
+elif ! as_root test -s "$kubeconfig"; then
+  kubeconfig=
+fi
+section name; printf '%s' "$name"
+section kubeconfig; printf '%s' "$kubeconfig"
+section program
+program_of <<END
+$preferred
+$PROGRAMS
+END
+`;
+const remote_kubectl_WHILE_OPEN = 'exec 3<&0; "$@" </dev/null 3<&- & child=$!; { cat <&3; kill "$child"; } >/dev/null 2>&1 & guard=$!; exec 3<&-; ' +
+    'wait "$child"; code=$?; kill "$guard" 2>/dev/null; exit "$code"';
+const remote_kubectl_MAX_OUTPUT_BYTES = 256 * 1024 * 1024;
+async function remoteKubectl(open, kubeconfig, signal) {
+    let connection = open();
+    const { target } = await connection;
+    const command = await connection
+        .then(opened => find(opened, kubeconfig, signal))
+        .catch(async (thrown) => {
+        await (await connection)?.close();
+        throw (0,errors/* toSideloadError */.Lq)(thrown, target.label);
+    });
+    async function over(act) {
+        connection ??= open();
+        const used = connection;
+        try {
+            return await act(await used);
+        }
+        catch (thrown) {
+            const { code, message } = (0,errors/* toSideloadError */.Lq)(thrown);
+            if (code !== 'SSH_LOST' && code !== 'SSH_UNREACHABLE') {
+                throw thrown;
+            }
+            if (connection === used) {
+                connection = undefined;
+            }
+            throw new errors/* SideloadError */.wR('CLUSTER_UNREACHABLE', `${target.label}: ${message}`, { cause: thrown });
+        }
+    }
+    return {
+        run: (args, input, signal) => over(one => one.run([...command.asRoot, ...command.argv, ...args], {
+            stdin: input,
+            maxOutputBytes: remote_kubectl_MAX_OUTPUT_BYTES,
+            signal,
+        })),
+        stream: (args, onLine, watchSignal) => over(one => {
+            const lines = splitLines(onLine);
+            return one.run([...command.asRoot, 'sh', '-c', remote_kubectl_WHILE_OPEN, 'sh', ...command.argv, ...args], {
+                stdin: new external_node_stream_namespaceObject.PassThrough(),
+                onStdout: lines,
+                signal: watchSignal,
+            });
+        }),
+        close: async () => {
+            const last = connection;
+            connection = undefined;
+            await (await last?.catch(() => undefined))?.close();
+        },
+    };
+}
+async function find(connection, kubeconfig, signal) {
+    const rows = CONTROL_PLANES.map(({ name, kubeconfig: file, program }) => `${name}|${file}|${program}`).join('\n');
+    const variables = { KUBECONFIG_GIVEN: kubeconfig ?? '', ROWS: rows, PROGRAMS: PROGRAMS.join('\n') };
+    const sections = await runScript(connection, { body: FIND, variables }, signal, 'looking for kubectl');
+    const refused = sections.get('sudo-refused');
+    if (refused !== undefined) {
+        const words = sections.get('as-root');
+        throw new errors/* SideloadError */.wR('SUDO_REFUSED', `\`${words}\` refused: ${refused || 'without a word'}`);
+    }
+    const check = (grammar, text, what) => checked(grammar, text, what, connection.target.label);
+    const file = sections.get('kubeconfig') ?? '';
+    if (file === '') {
+        const looked = kubeconfig ?? `one at ${CONTROL_PLANES.map(row => row.kubeconfig).join(', ')}`;
+        throw new errors/* SideloadError */.wR('KUBECONFIG_INVALID', `${connection.target.label} has no kubeconfig: ${looked}`, {
+            hint: 'Name a control-plane node in `kubectl`, or the path of a kubeconfig there in `kubeconfig`.',
+        });
+    }
+    const program = sections.get('program') ?? '';
+    if (program === '') {
+        throw new errors/* SideloadError */.wR('KUBECTL_NOT_FOUND', `${connection.target.label} has none of ${PROGRAMS.join(', ')}`);
+    }
+    const by = /^(sudo|doas) (-n)$/.exec(sections.get('as-root') ?? '');
+    return {
+        asRoot: by === null ? [] : by.slice(1),
+        argv: [
+            ...program.split(' ').map(word => check('word', word, 'the kubectl of the node')),
+            `--kubeconfig=${kubeconfig ?? check('path', file, 'the kubeconfig of the node')}`,
+        ],
+    };
+}
+function splitLines(onLine) {
+    const decoder = new TextDecoder();
+    let rest = '';
+    return chunk => {
+        const lines = (rest + decoder.decode(chunk, { stream: true })).split('\n');
+        rest = lines.pop() ?? '';
+        for (const line of lines) {
+            onLine(line);
+        }
+    };
+}
+
+;// CONCATENATED MODULE: ./lib/ssh/jump.js
+
+
+function jumpHosts(options) {
+    const open = new Map();
+    function share(chain, key) {
+        const last = chain.at(-1);
+        if (last === undefined)
+            throw new errors/* SideloadError */.wR('INTERNAL', 'a chain of no jump hosts');
+        const abort = new AbortController();
+        let before;
+        const session = (async () => {
+            if (chain.length > 1)
+                before = await borrow(chain.slice(0, -1), abort.signal);
+            return await openSession({ ...last, label: undefined }, { ...options, signal: abort.signal }, before?.session);
+        })();
+        const shared = {
+            users: 0,
+            session,
+            end: async () => {
+                abort.abort(new errors/* SideloadError */.wR('SSH_LOST', `The connection to the jump host ${addressOf(last)} was closed here`));
+                await session.then(one => one.close()).catch(() => { });
+                await before?.giveBack();
+            },
+        };
+        const forget = () => {
+            if (open.get(key) === shared)
+                open.delete(key);
+        };
+        session.then(({ ended }) => ended.addEventListener('abort', forget, { once: true })).catch(forget);
+        open.set(key, shared);
+        return shared;
+    }
+    async function borrow(chain, signal) {
+        signal.throwIfAborted();
+        const key = chain.map(host => `${host.user}@${addressOf(host)}`).join(',');
+        const shared = open.get(key) ?? share(chain, key);
+        shared.users += 1;
+        let isBorrowed = true;
+        const giveBack = async () => {
+            if (!isBorrowed)
+                return;
+            isBorrowed = false;
+            shared.users -= 1;
+            if (shared.users > 0)
+                return;
+            if (open.get(key) === shared)
+                open.delete(key);
+            await shared.end();
+        };
+        let onAbort = () => { };
+        const aborted = new Promise((_, reject) => {
+            onAbort = () => reject(signal.reason);
+        });
+        signal.addEventListener('abort', onAbort);
+        try {
+            return { session: await Promise.race([shared.session, aborted]), giveBack };
+        }
+        catch (error) {
+            void giveBack();
+            throw error;
+        }
+        finally {
+            signal.removeEventListener('abort', onAbort);
+        }
+    }
+    return { borrow };
+}
+
+;// CONCATENATED MODULE: external "node:stream/promises"
+const external_node_stream_promises_namespaceObject = require("node:stream/promises");
+;// CONCATENATED MODULE: ./lib/ssh/run.js
+
+
+
+
+
+
+
+
+function runCommand(session, argv, options) {
+    const { client, label, ended } = session;
+    const { stdin, preamble, signal, endsWithInput = false, onStdinBytes } = options;
+    const source = stdin instanceof external_node_stream_namespaceObject.Readable
+        ? stdin
+        : external_node_stream_namespaceObject.Readable.from(stdin === undefined || stdin.length === 0 ? [] : [Buffer.from(stdin)]);
+    const running = new Promise((resolve, reject) => {
+        let channel;
+        let exit;
+        let isSettled = false;
+        const stops = [];
+        const input = new AbortController();
+        const settle = (failure) => {
+            if (isSettled)
+                return;
+            isSettled = true;
+            for (const stop of stops)
+                stop();
+            if (failure !== undefined && channel !== undefined && session.isOpen())
+                cut(channel, endsWithInput);
+            input.abort();
+            source.destroy();
+            if (failure !== undefined)
+                reject(failure.error);
+            else if (exit !== undefined) {
+                resolve({ ...exit, ...output.texts() });
+            }
+        };
+        const fail = (error) => settle({ error });
+        const output = commandOutput(argv[0], label, options, fail);
+        source.on('error', fail);
+        for (const one of [ended, ...(signal === undefined ? [] : [signal])])
+            stops.push(onAbort(one, () => fail(one.reason)));
+        if (isSettled)
+            return;
+        let line;
+        try {
+            line = commandLine(argv);
+        }
+        catch (error) {
+            return fail(error);
+        }
+        const onOpen = (error, opened) => {
+            if (error !== undefined) {
+                const message = `The node refused to start ${argv[0]}: ${(0,errors/* messageOf */.bD)(error)}`;
+                return fail(new errors/* SideloadError */.wR('REMOTE_COMMAND_FAILED', message, { node: label, cause: error }));
+            }
+            channel = opened;
+            opened.on('error', fail);
+            opened.on('data', (chunk) => {
+                if (!isSettled)
+                    output.stdout(chunk);
+            });
+            opened.stderr.on('data', output.stderr);
+            opened.on('exit', (code, name) => {
+                exit = code === null ? { code: signalCode(name), signal: name ?? 'unknown' } : { code };
+            });
+            opened.on('close', () => {
+                if (exit !== undefined)
+                    return settle();
+                const message = `The node closed the channel of ${argv[0]} without an exit status`;
+                fail(new errors/* SideloadError */.wR('SSH_LOST', message, { node: label }));
+            });
+            if (isSettled)
+                return cut(opened, endsWithInput);
+            if (preamble !== undefined)
+                opened.write(preamble);
+            (0,external_node_stream_promises_namespaceObject.pipeline)(source, stdinOf(opened, session, onStdinBytes), { signal: input.signal }).catch(fail);
+        };
+        const start = (retries) => {
+            if (isSettled)
+                return;
+            try {
+                client.exec(line, (error, opened) => {
+                    const others = [...session.running].filter(other => other !== running);
+                    if (!isOpenFailure(error))
+                        onOpen(error === true ? new Error('the request was refused') : error, opened);
+                    else if (others.length > 0)
+                        void Promise.race(others.map(settled)).then(() => start(run_RETRIES));
+                    else if (retries > 0)
+                        start(retries - 1);
+                    else
+                        onOpen(error, opened);
+                });
+            }
+            catch (error) {
+                const message = `The connection is closed: ${(0,errors/* messageOf */.bD)(error)}`;
+                fail(new errors/* SideloadError */.wR('SSH_LOST', message, { node: label, cause: error }));
+            }
+        };
+        start(run_RETRIES);
+    });
+    session.running.add(running);
+    const forget = () => void session.running.delete(running);
+    running.then(forget, forget);
+    return running;
+}
+function isOpenFailure(error) {
+    return error instanceof Error && 'reason' in error;
+}
+const run_RETRIES = 2;
+function settled(promise) {
+    return promise.then(() => { }, () => { });
+}
+function stdinOf(channel, session, onStdinBytes) {
+    let sentBytes = 0;
+    return new external_node_stream_namespaceObject.Writable({
+        highWaterMark: 256 * 1024,
+        async write(chunk, _encoding, callback) {
+            await session.drained();
+            channel.write(chunk, error => {
+                if (!error) {
+                    sentBytes += chunk.length;
+                    onStdinBytes?.(sentBytes);
+                    free(chunk);
+                }
+                callback(error);
+            });
+        },
+        final(callback) {
+            channel.eof();
+            callback();
+        },
+    });
+}
+function cut(channel, endsWithInput) {
+    if (!endsWithInput) {
+        const outgoing = channel.outgoing;
+        if (outgoing.state === 'eof')
+            outgoing.state = 'open';
+        channel.signal('TERM');
+    }
+    channel.close();
+}
+function signalCode(name) {
+    const number = Object.entries(external_node_os_.constants.signals).find(([known]) => known === name)?.[1];
+    return number === undefined ? 255 : 128 + number;
+}
+
+;// CONCATENATED MODULE: ./lib/ssh/connect.js
+
+
+
+
+async function connect(target, options) {
+    const { jump = [], label } = target;
+    const { jumps = jumpHosts(options), signal } = options;
+    const borrowed = jump.length === 0
+        ? undefined
+        : await jumps.borrow(jump, signal).catch((error) => {
+            throw signal.aborted ? error : (0,errors/* toSideloadError */.Lq)(error, label);
+        });
+    try {
+        const session = await openSession(target, options, borrowed?.session);
+        session.ended.addEventListener('abort', () => void borrowed?.giveBack(), { once: true });
+        return {
+            target,
+            prompt: { withinMs: options.connectTimeoutMs, isSeen: false },
+            run: (argv, runOptions = {}) => runCommand({ ...session, label }, argv, runOptions),
+            close: async () => {
+                await session.close();
+                await borrowed?.giveBack();
+            },
+        };
+    }
+    catch (error) {
+        await borrowed?.giveBack();
+        throw error;
+    }
+}
+
 ;// CONCATENATED MODULE: ./lib/ssh/transport.js
 
 
 
-function transport_openTransport(settings, directory) {
+function transport_openTransport(settings, directory, waiting = (_node, _what, act) => act) {
+    const transport = transportOf(settings, directory);
+    return {
+        connect: async (target, signal) => ({
+            ...(await waiting(target.label, 'logging in', transport.connect(target, signal))),
+            waiting: (what, act) => waiting(target.label, what, act),
+        }),
+    };
+}
+function transportOf(settings, directory) {
     if (settings.openssh !== undefined)
         return openssh(settings.openssh, directory);
     const jumps = jumpHosts(settings);
@@ -8411,7 +11490,7 @@ function transport_openTransport(settings, directory) {
 
 
 
-async function cluster_openCluster({ cluster, ssh }, run) {
+async function cluster_openCluster({ cluster, ssh }, run, waits) {
     if (cluster === undefined) {
         throw new errors/* SideloadError */.wR('INTERNAL', 'the cluster is not to be asked');
     }
@@ -8419,18 +11498,19 @@ async function cluster_openCluster({ cluster, ssh }, run) {
     const file = kubeconfig !== undefined && 'content' in kubeconfig
         ? await writeSecret(run, 'kubeconfig', kubeconfig.content)
         : kubeconfig?.path;
+    const waiting = (answer) => waits.until('the cluster', 'asking its API', answer);
     if (typeof kubectl === 'string') {
-        const local = await findKubectl({ program: kubectl, kubeconfig: file, namespace });
+        const local = await findKubectl({ program: kubectl, kubeconfig: file, namespace }, waiting);
         return { kubectl: local, objects: undefined, fits: new Map() };
     }
-    const transport = transport_openTransport(ssh, run.scratch);
+    const transport = transport_openTransport(ssh, run.scratch, waits.until);
     const lifetime = new AbortController().signal;
     const open = async () => {
         const connection = await transport.connect({ ...kubectl, given: ssh.given, jump: ssh.jump }, lifetime);
         return await becomeRoot(connection, { sudo: ssh.sudo, password: ssh.sudoPassword }, run.signal);
     };
     const remote = await remoteKubectl(open, file, run.signal);
-    return { kubectl: kubectlWith(remote, namespace), objects: undefined, fits: new Map() };
+    return { kubectl: kubectlWith(remote, namespace, waiting), objects: undefined, fits: new Map() };
 }
 async function cluster_nodesFromCluster(cluster, settings, log) {
     cluster.objects = await cluster.kubectl.listNodes(settings.nodeSelector);
@@ -8509,6 +11589,10 @@ function writeTo(handle, makeRoom, frees = false) {
 function isDiskFull(error) {
     const { code } = error;
     return code === 'ENOSPC' || code === 'EDQUOT';
+}
+function isOutOfFiles(error) {
+    const { code } = error;
+    return code === 'EMFILE' || code === 'ENFILE';
 }
 function readProven(handle, { digest, sizeBytes }, onCorrupt) {
     async function* chunks() {
@@ -8708,11 +11792,13 @@ async function headerOf(name, sizeBytes) {
 
 
 
+
+
 const CONTENTS_FILE = 'kube-sideload.json';
 async function writeBundle(images, { path, runId, version, signal }) {
     const aside = partialPath(path, runId);
-    const leaving = new AbortController();
-    const stored = storeAll(images, AbortSignal.any([signal, leaving.signal]));
+    const leaving = follow(signal);
+    const stored = storeAll(images, leaving.signal);
     const metadata = async () => ({ files: await filesOf(images, stored, version) });
     const tally = createTally();
     async function* tallied() {
@@ -8722,7 +11808,7 @@ async function writeBundle(images, { path, runId, version, signal }) {
         }
     }
     try {
-        await (0,promises_.mkdir)((0,external_node_path_.dirname)(aside), { recursive: true });
+        await (0,lib_directory/* makeDirectory */.Oh)((0,external_node_path_.dirname)(aside));
         const file = await (0,promises_.open)(aside, 'wx');
         await (0,external_node_stream_promises_namespaceObject.pipeline)(external_node_stream_namespaceObject.Readable.from(tallied(), { objectMode: false, highWaterMark: 1 << 20 }), file.createWriteStream(), {
             signal,
@@ -8856,6 +11942,7 @@ function contentsOf(laid, version) {
 
 
 
+const LAYERS_MAX = 1000;
 function parseConfig(bytes, what) {
     const config = asObject(parseJson(bytes, what));
     const os = asText(config.os);
@@ -8872,19 +11959,21 @@ function parseConfig(bytes, what) {
             hint: 'Say what the image is for when building it; with crane: `crane mutate --set-platform linux/amd64`.',
         });
     }
-    const diffIds = asList(asObject(config.rootfs).diff_ids).map(value => {
+    const written = asList(asObject(config.rootfs).diff_ids);
+    if (written.length > LAYERS_MAX) {
+        throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${what} names ${written.length} layers, more than ${LAYERS_MAX}`);
+    }
+    const diffIds = written.map(value => {
         const diffId = parseDigest(value);
         if (diffId === undefined) {
-            throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${what} has a diff_id that is no digest: ${JSON.stringify(value)}`);
+            throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${what} has a diff_id that is no digest: ${kindOf(value)}`);
         }
         return diffId;
     });
     if (diffIds.length === 0)
         throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${what} names no layers`);
-    return { platform: { os, architecture, ...(variant === undefined ? {} : { variant }) }, diffIds };
-}
-function userOf(config) {
-    return asText(asObject(asObject(JSON.parse(config.toString('utf8'))).config).User) ?? '';
+    const user = asText(asObject(config.config).User) ?? '';
+    return { platform: { os, architecture, ...(variant === undefined ? {} : { variant }) }, user, diffIds };
 }
 
 ;// CONCATENATED MODULE: ./lib/image/entries.js
@@ -8897,6 +11986,8 @@ function entryName(name) {
     return external_node_path_.posix.normalize(name).replace(/^\/+|\/+$/g, '');
 }
 function linkTarget(type, name, target) {
+    if (!target)
+        return '';
     return entryName(type === 'link' ? target : external_node_path_.posix.join(external_node_path_.posix.dirname(name), target));
 }
 function findFile({ files, links }, name) {
@@ -8923,6 +12014,23 @@ async function readMetadata(label, name, file) {
         chunks.push(chunk);
     return Buffer.concat(chunks);
 }
+function metadataReader(label, signal) {
+    const known = new Map();
+    let totalBytes = 0;
+    return (name, file) => {
+        signal.throwIfAborted();
+        let bytes = known.get(file);
+        if (bytes === undefined) {
+            totalBytes += file.sizeBytes;
+            if (totalBytes > METADATA_TOTAL_MAX_BYTES) {
+                throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${label} has more than ${METADATA_TOTAL_MAX_BYTES} bytes of JSON`);
+            }
+            bytes = readMetadata(label, name, file);
+            known.set(file, bytes);
+        }
+        return bytes;
+    };
+}
 function memoryFile(bytes) {
     return { sizeBytes: bytes.length, open: () => external_node_stream_namespaceObject.Readable.from([Buffer.from(bytes)], { objectMode: false }) };
 }
@@ -8933,47 +12041,58 @@ function memoryFile(bytes) {
 
 
 
-async function readDockerArchive(entries) {
+const IMAGES_MAX = 10_000;
+async function readDockerArchive(entries, read) {
     const file = findFile(entries, 'manifest.json');
     if (file === undefined)
         return [];
     const what = `manifest.json in ${entries.label}`;
-    const manifests = parseJson(await readMetadata(entries.label, 'manifest.json', file), what);
+    const manifests = parseJson(await read('manifest.json', file), what);
     if (!Array.isArray(manifests))
         throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${what} is not a list of images`);
+    if (manifests.length > IMAGES_MAX) {
+        throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${what} names ${manifests.length} images, more than ${IMAGES_MAX}`);
+    }
     const images = [];
+    const configs = new Map();
     for (const manifest of manifests.map(asObject)) {
         const names = asList(manifest.RepoTags).flatMap(tag => asText(tag) ?? []);
-        images.push({ names, variant: await readVariant(entries, asText(manifest.Config), asList(manifest.Layers)) });
+        images.push({ names, variant: await readVariant({ entries, read, configs }, manifest) });
     }
     return images;
 }
-async function readVariant(entries, configName, layerNames) {
+async function readVariant({ entries, read, configs }, manifest) {
     const { label } = entries;
+    const configName = asText(manifest.Config);
+    const layerNames = asList(manifest.Layers);
     if (configName === undefined) {
         throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `manifest.json in ${label} names no config for an image`);
     }
     const configFile = findFile(entries, configName);
     if (configFile === undefined)
-        throw missingFrom(entries, `the image config ${configName}`);
-    const config = await readMetadata(label, configName, configFile);
-    const imageId = digestOf(config);
+        throw missingFrom(entries, `the image config ${shownName(configName)}`);
+    const config = await read(configName, configFile);
+    const known = configs.get(config);
+    const imageId = known?.imageId ?? digestOf(config);
     const claimed = digestFromHex(/([0-9a-f]{64})(?:\.json)?$/.exec(configName)?.[1] ?? '');
     if (claimed !== undefined && claimed !== imageId) {
         throw new errors/* SideloadError */.wR('ARCHIVE_CORRUPT', `the image config in ${label} should be ${claimed} and is ${imageId}`);
     }
-    const { platform, diffIds } = parseConfig(config, `the image config ${configName} in ${label}`);
+    const what = `the image config ${shownName(configName)} in ${label}`;
+    const parsed = known ?? { ...parseConfig(config, what), imageId };
+    configs.set(config, parsed);
+    const { platform, user, diffIds } = parsed;
     if (layerNames.length !== diffIds.length) {
         throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `manifest.json in ${label} names ${layerNames.length} layers, and the config of the image ${diffIds.length}`);
     }
     const layers = diffIds.map((diffId, index) => {
-        const name = String(layerNames[index]);
+        const name = asText(layerNames[index]) ?? '';
         const file = findFile(entries, name);
         if (file === undefined)
-            throw missingFrom(entries, `the layer ${name} (${diffId})`);
-        return { diffId, name: `${name} in ${label}`, file };
+            throw missingFrom(entries, `the layer ${shownName(name)} (${diffId})`);
+        return { diffId, name: `${shownName(name)} in ${label}`, file };
     });
-    return { platform, imageId, config, layers };
+    return { platform, imageId, config, user, layers };
 }
 
 ;// CONCATENATED MODULE: ./lib/image/oci-archive.js
@@ -8983,71 +12102,95 @@ async function readVariant(entries, configName, layerNames) {
 
 
 const INDEX_MAX_DEPTH = 4;
+const DESCRIPTORS_MAX = 10_000;
 const oci_archive_MANIFEST_TYPE = 'application/vnd.oci.image.manifest.v1+json';
 const CONFIG_TYPES = new Set([
     'application/vnd.oci.image.config.v1+json',
     'application/vnd.docker.container.image.v1+json',
 ]);
-async function readOciArchive(entries) {
+async function readOciArchive(entries, read) {
     const file = findFile(entries, 'index.json');
     if (file === undefined)
         return [];
-    const bytes = await readMetadata(entries.label, 'index.json', file);
+    const bytes = await read('index.json', file);
     const index = asObject(parseJson(bytes, `index.json in ${entries.label}`));
     const images = [];
+    const reading = { entries, read, contents: new Map(), configs: new Map(), left: DESCRIPTORS_MAX };
     for (const descriptor of asList(index.manifests).map(asObject)) {
         const variants = [];
         const faults = [];
-        await readDescriptor(entries, descriptor, 0, variants, faults);
+        await readDescriptor(reading, descriptor, { depth: 0, seen: new Set(), variants, faults });
         if (variants.length > 0 || faults.length > 0) {
-            images.push({ ...nameOf(descriptor), digest: digestIn(descriptor, 'index.json', entries), variants, faults });
+            images.push({ ...oci_archive_nameOf(descriptor), digest: digestIn(descriptor, 'index.json', entries), variants, faults });
         }
     }
     return images;
 }
-function nameOf(descriptor) {
+function oci_archive_nameOf(descriptor) {
     const annotations = asObject(descriptor.annotations);
     const refName = asText(annotations['org.opencontainers.image.ref.name']);
     const name = asText(annotations['io.containerd.image.name']) ?? (/[/:]/.test(refName ?? '') ? refName : undefined);
     return { name, tag: name === undefined ? refName : undefined };
 }
-async function readDescriptor(entries, descriptor, depth, variants, faults) {
+async function readDescriptor(reading, descriptor, findings) {
+    const { entries } = reading;
+    const { depth, seen, variants, faults } = findings;
+    reading.left -= 1;
+    if (reading.left < 0) {
+        throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${entries.label} names more than ${DESCRIPTORS_MAX} manifests`);
+    }
     if (isAttestation(descriptor))
         return;
     const digest = digestIn(descriptor, 'an index', entries);
+    if (seen.has(digest))
+        return;
+    seen.add(digest);
     const platform = asObject(descriptor.platform);
-    const built = asText(platform.architecture);
-    const what = `the manifest ${digest}${built === undefined ? '' : ` for ${asText(platform.os)}/${built}`}`;
-    await collectingFaults(faults, entries, async () => {
-        const bytes = await readBlob(entries, digest, what);
-        const manifest = asObject(parseJson(bytes, `${what} in ${entries.label}`));
-        if (manifest.manifests === undefined) {
-            const mediaType = asText(manifest.mediaType) ?? asText(descriptor.mediaType) ?? oci_archive_MANIFEST_TYPE;
-            const variant = await oci_archive_readManifest(entries, manifest, { digest, mediaType, bytes }, what);
-            if (variant !== undefined)
-                variants.push(variant);
+    const [os, built] = [asText(platform.os), asText(platform.architecture)];
+    const what = `the manifest ${digest}${built === undefined ? '' : ` for ${shownName(`${os}/${built}`)}`}`;
+    await collectingFaults(faults, reading, async () => {
+        const content = reading.contents.get(digest) ?? readContent(reading, digest, what);
+        reading.contents.set(digest, content);
+        const found = await content;
+        if ('variant' in found) {
+            if (found.variant !== undefined)
+                variants.push(withMediaType(found.variant, found.mediaType, descriptor));
             return;
         }
         if (depth >= INDEX_MAX_DEPTH) {
             throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${entries.label} nests indexes deeper than ${INDEX_MAX_DEPTH}`);
         }
-        for (const child of asList(manifest.manifests).map(asObject)) {
-            await readDescriptor(entries, child, depth + 1, variants, faults);
-        }
+        for (const child of found.children)
+            await readDescriptor(reading, child, { ...findings, depth: depth + 1 });
     });
+}
+function withMediaType(variant, own, descriptor) {
+    const mediaType = own ?? asText(descriptor.mediaType) ?? oci_archive_MANIFEST_TYPE;
+    return variant.manifest === undefined ? variant : { ...variant, manifest: { ...variant.manifest, mediaType } };
+}
+async function readContent(reading, digest, what) {
+    const bytes = await readBlob(reading, digest, what);
+    const manifest = asObject(parseJson(bytes, `${what} in ${reading.entries.label}`));
+    if (manifest.manifests !== undefined)
+        return { children: asList(manifest.manifests).map(asObject) };
+    const mediaType = asText(manifest.mediaType);
+    return { variant: await oci_archive_readManifest(reading, manifest, { digest, mediaType: '', bytes }, what), mediaType };
 }
 function isAttestation({ annotations, platform }) {
     const { os, architecture } = asObject(platform);
     return (asObject(annotations)['vnd.docker.reference.type'] !== undefined || (os === 'unknown' && architecture === 'unknown'));
 }
-async function oci_archive_readManifest(entries, manifest, source, what) {
+async function oci_archive_readManifest(reading, manifest, source, what) {
+    const { entries } = reading;
     const { label } = entries;
     const descriptor = asObject(manifest.config);
     if (!CONFIG_TYPES.has(asText(descriptor.mediaType)))
         return undefined;
     const imageId = digestIn(descriptor, what, entries);
-    const config = await readBlob(entries, imageId, `the image config ${imageId}`);
-    const { platform, diffIds } = parseConfig(config, `the image config ${imageId} in ${label}`);
+    const config = await readBlob(reading, imageId, `the image config ${imageId}`);
+    const parsed = reading.configs.get(imageId) ?? parseConfig(config, `the image config ${imageId} in ${label}`);
+    reading.configs.set(imageId, parsed);
+    const { platform, user, diffIds } = parsed;
     const descriptors = asList(manifest.layers).map(asObject);
     if (descriptors.length !== diffIds.length) {
         throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${what} in ${label} names ${descriptors.length} layers, and the config of the image ${diffIds.length}`);
@@ -9066,7 +12209,7 @@ async function oci_archive_readManifest(entries, manifest, source, what) {
         return { diffId, blobDigest, name: `${blobDigest} in ${label}`, file };
     });
     const layerDigests = layers.flatMap(({ blobDigest }) => blobDigest ?? []);
-    return { platform, imageId, config, layers, manifest: { ...source, layerDigests } };
+    return { platform, imageId, config, user, layers, manifest: { ...source, layerDigests } };
 }
 function blobName(digest) {
     return `blobs/sha256/${hexOf(digest)}`;
@@ -9075,26 +12218,27 @@ function digestIn(descriptor, where, { label }) {
     const digest = parseDigest(descriptor.digest);
     if (digest !== undefined)
         return digest;
-    const written = JSON.stringify(descriptor.digest);
+    const written = kindOf(descriptor.digest);
     throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${where} in ${label} has a digest that is none: ${written}`);
 }
-async function readBlob(entries, digest, what) {
+async function readBlob({ entries, read }, digest, what) {
     const file = findFile(entries, blobName(digest));
     if (file === undefined)
         throw missingFrom(entries, what);
-    const bytes = await readMetadata(entries.label, blobName(digest), file);
+    const bytes = await read(blobName(digest), file);
     const found = digestOf(bytes);
     if (found !== digest) {
         throw new errors/* SideloadError */.wR('ARCHIVE_CORRUPT', `${what} in ${entries.label} has the digest ${found}`);
     }
     return bytes;
 }
-async function collectingFaults(faults, { ended }, read) {
+async function collectingFaults(faults, reading, read) {
     try {
         await read();
     }
     catch (error) {
-        if (!(error instanceof errors/* SideloadError */.wR) || error.code === 'ARCHIVE_CORRUPT' || !ended)
+        const isOfAll = !(error instanceof errors/* SideloadError */.wR) || error.code === 'ARCHIVE_CORRUPT' || reading.left < 0;
+        if (isOfAll || !reading.entries.ended)
             throw error;
         faults.push(error);
     }
@@ -9107,84 +12251,98 @@ async function collectingFaults(faults, { ended }, read) {
 
 
 
-async function readArchive(entries, log) {
+const archive_FAULTS_TOLD = 20;
+async function readArchive(entries, log, signal) {
     const { label } = entries;
     const isOci = findFile(entries, 'index.json') !== undefined;
     const isDocker = findFile(entries, 'manifest.json') !== undefined;
     if (!isOci && !isDocker)
         throw noManifest(entries);
-    const ociImages = await readOciArchive(entries);
-    const dockerImages = isDocker && needsDocker(ociImages) ? await readDockerArchive(entries) : [];
+    const read = metadataReader(label, signal);
+    const ociImages = await readOciArchive(entries, read);
+    const dockerImages = isDocker && needsDocker(ociImages) ? await readDockerArchive(entries, read) : [];
     const named = new Map();
     const nameless = [];
+    const known = new Set();
     const faults = [];
     const broken = [];
     const add = (image) => {
         if (image.name === undefined)
             nameless.push(image);
         else
-            named.set(image.name, mergeVariants(label, named.get(image.name), image));
+            named.set(image.name, merge(label, named.get(image.name), image));
+        for (const { imageId } of image.variants)
+            known.add(imageId);
     };
     for (const { name, tag, digest, variants, faults: own } of ociImages) {
         faults.push(...own);
-        const image = { name: fullName(name), tag, digest, variants, format: 'OCI' };
+        const image = { name: archive_fullName(name), spelling: name, tag, digest, variants, format: 'OCI' };
         if (variants.length > 0)
             add(image);
         else if (own[0] !== undefined)
             broken.push({ ...image, fault: own[0] });
     }
     for (const { names, variant } of dockerImages) {
-        const missing = names.map(fullName).filter(name => name !== undefined && !named.has(name));
-        const known = [...named.values(), ...nameless].some(image => has(image, variant));
-        for (const name of missing)
-            add({ name, digest: undefined, variants: [variant], format: 'docker' });
-        if (names.length === 0 && !known)
+        const missing = names.filter(name => !named.has(archive_fullName(name) ?? '') && archive_fullName(name) !== undefined);
+        const isKnown = known.has(variant.imageId);
+        for (const spelling of missing) {
+            add({ name: archive_fullName(spelling), spelling, digest: undefined, variants: [variant], format: 'docker' });
+        }
+        if (names.length === 0 && !isKnown)
             add({ name: undefined, digest: undefined, variants: [variant], format: 'docker' });
     }
-    const images = [...named.values(), ...joinNameless(nameless)];
+    const images = [
+        ...[...named.values()].map(({ first, variants }) => ({ ...first, variants })),
+        ...joinNameless(nameless),
+    ];
     const lost = broken.filter(({ name }) => (name === undefined ? dockerImages.length === 0 : !named.has(name)));
     if (images.length === 0) {
         throw faults[0] ?? new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${label} holds no container image`);
     }
-    for (const fault of faults)
+    for (const fault of faults.slice(0, archive_FAULTS_TOLD))
         log(`left out: ${fault.message}`);
+    if (faults.length > archive_FAULTS_TOLD)
+        log(`left out: ${faults.length - archive_FAULTS_TOLD} more`);
     return [...images, ...lost];
 }
 function needsDocker(images) {
     return images.length === 0 || images.some(({ variants }) => variants.length === 0);
 }
-function has(image, variant) {
-    return image.variants.some(({ imageId }) => imageId === variant.imageId);
-}
 function joinNameless(images) {
-    const tags = [...new Set(images.map(({ tag }) => tag))];
-    return tags.flatMap(tag => {
-        const group = images.filter(image => image.tag === tag);
+    const groups = new Map();
+    const newGroup = (tag) => {
+        const group = [];
+        groups.set(tag, group);
+        return group;
+    };
+    for (const image of images)
+        (groups.get(image.tag) ?? newGroup(image.tag)).push(image);
+    return [...groups.values()].flatMap(group => {
         const variants = group.flatMap(image => image.variants);
         const platforms = new Set(variants.map(({ platform }) => formatPlatform(platform)));
         const [first] = group;
         return first === undefined || platforms.size < variants.length ? group : [{ ...first, variants }];
     });
 }
-function isSame(first, second) {
-    const ids = ({ variants, digest }) => variants.map(({ imageId }) => imageId).join() || digest;
-    return ids(first) === ids(second);
+function identityOf({ variants, digest }) {
+    return variants.map(({ imageId }) => imageId).join() || digest;
 }
-function mergeVariants(label, first, second) {
-    if (first === undefined)
-        return second;
-    const added = second.variants.filter(variant => !has(first, variant));
+function merge(label, known, image) {
+    const merged = known ?? { first: image, variants: [], imageIds: new Set(), platforms: new Set() };
+    const added = image.variants.filter(({ imageId }) => !merged.imageIds.has(imageId));
     for (const { platform } of added) {
-        const twice = first.variants.some(variant => formatPlatform(variant.platform) === formatPlatform(platform));
-        if (twice) {
-            throw new errors/* SideloadError */.wR('IMAGE_AMBIGUOUS', `${label} has two different ${first.name} for ${formatPlatform(platform)}`, {
-                hint: 'Save each image under its own name.',
-            });
-        }
+        if (!merged.platforms.has(formatPlatform(platform)))
+            continue;
+        throw new errors/* SideloadError */.wR('IMAGE_AMBIGUOUS', `${label} has two different ${image.name} for ${formatPlatform(platform)}`, { hint: 'Save each image under its own name.' });
     }
-    return { ...first, variants: [...first.variants, ...added] };
+    for (const variant of added) {
+        merged.variants.push(variant);
+        merged.imageIds.add(variant.imageId);
+        merged.platforms.add(formatPlatform(variant.platform));
+    }
+    return merged;
 }
-function fullName(name) {
+function archive_fullName(name) {
     try {
         return name === undefined ? undefined : normalise(name);
     }
@@ -9204,6 +12362,8 @@ function noManifest({ label, ended, sizeBytes, files }) {
 const external_node_zlib_namespaceObject = require("node:zlib");
 var external_node_zlib_default = /*#__PURE__*/__nccwpck_require__.n(external_node_zlib_namespaceObject);
 ;// CONCATENATED MODULE: ./lib/image/program.js
+
+
 
 
 
@@ -9234,7 +12394,7 @@ function startProgram(name, args, signal) {
         const end = (code, killer) => {
             clearTimeout(insist);
             clearTimeout(grace);
-            signal.removeEventListener('abort', stop);
+            release();
             resolve({
                 code: failure === undefined ? (code ?? undefined) : undefined,
                 missing: failure?.code === 'ENOENT',
@@ -9252,10 +12412,9 @@ function startProgram(name, args, signal) {
         });
         child.on('close', end);
     });
-    signal.addEventListener('abort', stop);
-    if (signal.aborted)
-        stop();
-    return { stdin: child.stdin, stdout: child.stdout, exit, stop };
+    const release = onAbort(signal, stop);
+    const { stdin, stdout } = child;
+    return { stdin, stdout, outputBytes: () => (stdout instanceof external_node_net_namespaceObject.Socket ? stdout.bytesRead : 0), exit, stop };
 }
 async function runProgram(name, args, signal) {
     const program = startProgram(name, args, signal);
@@ -9265,8 +12424,10 @@ async function runProgram(name, args, signal) {
         stdout = (stdout + text).slice(0, STDOUT_MAX_CHARACTERS);
     });
     const exit = await program.exit;
-    if (signal.aborted)
-        throw new errors/* SideloadError */.wR('CANCELLED', 'cancelled', { cause: signal.reason });
+    if (signal.aborted) {
+        const { reason } = signal;
+        throw reason instanceof errors/* SideloadError */.wR ? reason : new errors/* SideloadError */.wR('CANCELLED', 'cancelled', { cause: reason });
+    }
     return { ...exit, stdout };
 }
 
@@ -9400,15 +12561,14 @@ function byProgram(program) {
 
 
 
-
 const ENTRY_NAME = /^([0-9a-f]{64})\.([0-9a-f]{64})\.((none|gzip|zstd)(?:-\d{1,2})?)$/;
-const PARTIAL_NAME = /^([0-9a-f]{16})-(\d+)-(\d+)-[0-9a-f]{8}\.partial$/;
+const PARTIAL_NAME = new RegExp(`^(${PROCESS})-[0-9a-f]{8}\\.partial$`);
 const cache_directory_STALE_AFTER_MS = 24 * 3600 * 1000;
 function cache_directory_nameOf({ source, blob, label }) {
     return `${hexOf(source)}.${hexOf(blob)}.${label}`;
 }
 function partialName() {
-    return `${machineId()}-${process.pid}-${startOf(process.pid)}-${(0,external_node_crypto_namespaceObject.randomBytes)(4).toString('hex')}.partial`;
+    return `${thisProcess()}-${(0,external_node_crypto_namespaceObject.randomBytes)(4).toString('hex')}.partial`;
 }
 function isPartial(path) {
     return path.endsWith('.partial');
@@ -9458,12 +12618,11 @@ async function cache_directory_remove(path) {
 }
 async function removeStale(directory) {
     for (const name of await namesIn(directory)) {
-        const [, machine, pid, started] = PARTIAL_NAME.exec(name) ?? [];
-        if (machine === undefined)
+        const [, writer] = PARTIAL_NAME.exec(name) ?? [];
+        if (writer === undefined)
             continue;
         const path = (0,external_node_path_.join)(directory, name);
-        const isGone = machine === machineId() ? startOf(Number(pid)) !== started : await isOld(path);
-        if (isGone)
+        if (hasEnded(writer) ?? (await isOld(path)))
             await cache_directory_remove(path);
     }
 }
@@ -9474,42 +12633,20 @@ async function isOld(path) {
 async function namesIn(directory) {
     return await (0,promises_.readdir)(directory).catch(() => []);
 }
-function machineId() {
-    const namespace = orEmpty(() => (0,external_node_fs_.readlinkSync)('/proc/self/ns/pid'));
-    const parts = [(0,external_node_os_.hostname)(), orEmpty(() => (0,external_node_fs_.readFileSync)('/proc/sys/kernel/random/boot_id', 'utf8')), namespace];
-    return (0,external_node_crypto_namespaceObject.createHash)('sha256').update(parts.join('\0')).digest('hex').slice(0, 16);
-}
-function startOf(pid) {
-    const text = orEmpty(() => (0,external_node_fs_.readFileSync)(`/proc/${pid}/stat`, 'utf8'));
-    if (text !== '')
-        return text.slice(text.lastIndexOf(')') + 2).split(' ')[19];
-    try {
-        process.kill(pid, 0);
-        return '0';
-    }
-    catch (error) {
-        return error.code === 'EPERM' ? '0' : undefined;
-    }
-}
-function orEmpty(read) {
-    try {
-        return read();
-    }
-    catch {
-        return '';
-    }
-}
 
 ;// CONCATENATED MODULE: ./lib/image/cache.js
 
 
 
 
+
+
+
 async function openCache({ directory: wanted, maxBytes, isReadOnly = false }, fallback, log) {
-    const lasting = maxBytes > 0 && !isReadOnly && (await isUsable(wanted, log)) ? wanted : undefined;
+    const lasting = maxBytes > 0 && !isReadOnly ? await usable(wanted, log) : undefined;
     const directory = lasting ?? fallback;
-    const isLookedInto = maxBytes > 0 && isReadOnly && wanted !== undefined && (await isTrusted(wanted));
-    const places = isLookedInto ? [directory, wanted] : [directory];
+    const lookedInto = maxBytes > 0 && isReadOnly && wanted !== undefined ? judgePath(wanted) : undefined;
+    const places = lookedInto !== undefined && lookedInto.exposure === undefined ? [directory, lookedInto.path] : [directory];
     const files = new Set();
     if (lasting !== undefined)
         await removeStale(directory);
@@ -9527,7 +12664,7 @@ async function openCache({ directory: wanted, maxBytes, isReadOnly = false }, fa
     return {
         directory,
         async create() {
-            await (0,promises_.mkdir)(directory, { recursive: true, mode: 0o700 });
+            await (0,lib_directory/* makeDirectory */.Oh)(directory, { mode: 0o700 });
             const path = (0,external_node_path_.join)(directory, partialName());
             return use({ handle: await (0,promises_.open)(path, 'wx+', 0o600), path });
         },
@@ -9575,54 +12712,57 @@ async function openCache({ directory: wanted, maxBytes, isReadOnly = false }, fa
         },
     };
 }
-async function findIn(directory, source, label, isOurs) {
+async function findIn(directory, source, label, mayChange) {
     const known = await entriesOf(directory);
     const fitting = known.filter(entry => entry.source === source && (entry.label === label || passedThrough(entry)));
     fitting.sort((a, b) => Number(b.label === label) - Number(a.label === label) || (a.blob < b.blob ? -1 : 1));
     for (const entry of fitting) {
         const path = (0,external_node_path_.join)(directory, cache_directory_nameOf(entry));
-        const handle = await (0,promises_.open)(path, 'r').catch(() => undefined);
+        const flags = external_node_fs_.constants.O_RDONLY | external_node_fs_.constants.O_NOFOLLOW | external_node_fs_.constants.O_NONBLOCK;
+        const handle = await (0,promises_.open)(path, flags).catch(() => undefined);
         if (handle === undefined)
             continue;
-        const { size: sizeBytes } = await handle.stat();
+        const info = await handle.stat();
+        if (!isOurs(info)) {
+            await handle.close();
+            continue;
+        }
+        const { size: sizeBytes } = info;
         if (sizeBytes === 0) {
             await handle.close();
-            if (isOurs)
+            if (mayChange)
                 await cache_directory_remove(path);
             continue;
         }
-        if (isOurs)
+        if (mayChange)
             await handle.utimes(new Date(), new Date()).catch(() => { });
         return { entry, sizeBytes, file: { handle, path } };
     }
     return undefined;
 }
-async function isTrusted(directory) {
-    return await whyNot(directory).then(reason => reason === undefined, () => false);
-}
-async function whyNot(directory) {
-    const { uid, mode } = await (0,promises_.stat)(directory);
+function isOurs(info) {
     const me = process.getuid?.();
-    if ((mode & 0o002) !== 0)
-        return `${directory} can be written to by everybody`;
-    return uid !== me && me !== 0 ? `${directory} belongs to another user` : undefined;
+    return info.isFile() && (info.uid === me || info.uid === 0 || me === undefined) && (info.mode & 0o022) === 0;
 }
-async function isUsable(directory, log) {
+async function usable(wanted, log) {
     const no = (why) => {
         log(`layers are cached for this run only: ${why}`);
-        return false;
+        return undefined;
     };
-    if (directory === undefined)
+    if (wanted === undefined)
         return no('there is no home directory, and `cache-dir` is not set');
     try {
-        await (0,promises_.mkdir)(directory, { recursive: true, mode: 0o700 });
-        const reason = await whyNot(directory);
-        if (reason !== undefined)
-            return no(reason);
+        const before = judgePath(wanted);
+        if (before.exposure !== undefined)
+            return no(before.exposure);
+        await (0,lib_directory/* makeDirectory */.Oh)(before.path, { mode: 0o700 });
+        const { path: directory, exposure } = judgePath(before.path);
+        if (exposure !== undefined)
+            return no(exposure);
         const trial = (0,external_node_path_.join)(directory, partialName());
         await (await (0,promises_.open)(trial, 'wx', 0o600)).close();
         await (0,promises_.unlink)(trial);
-        return true;
+        return directory;
     }
     catch (error) {
         return no((0,errors/* messageOf */.bD)(error));
@@ -9630,6 +12770,7 @@ async function isUsable(directory, log) {
 }
 
 ;// CONCATENATED MODULE: ./lib/image/scratch.js
+
 
 
 
@@ -9668,7 +12809,10 @@ async function openScratch(directory, log, signal, { compression = 'auto', cache
         return stored;
     };
     const write = async (source, signal, given = false) => {
-        const file = await cache.create();
+        const file = await cache.create().catch((error) => {
+            source.destroy();
+            throw isOutOfFiles(error) ? tooManyFiles(error) : error;
+        });
         try {
             const sink = (frees) => writeTo(file.handle, cache.makeRoom, frees);
             const { content, blob } = await writeBlob(source, given, sink, codec, signal);
@@ -9686,9 +12830,9 @@ async function openScratch(directory, log, signal, { compression = 'auto', cache
     };
     const inTurn = (task, signal) => {
         const job = turn(() => {
-            const either = AbortSignal.any([signal, closing.signal]);
-            either.throwIfAborted();
-            return task(either);
+            const either = follow(signal, closing.signal);
+            either.signal.throwIfAborted();
+            return task(either.signal).finally(either.release);
         });
         writing.add(job);
         const done = () => writing.delete(job);
@@ -9731,7 +12875,12 @@ async function openScratch(directory, log, signal, { compression = 'auto', cache
         },
         keep,
         async keepConfig(imageId, config) {
-            const file = await cache.create();
+            const file = await cache.create().catch((error) => {
+                if (!isOutOfFiles(error))
+                    throw error;
+            });
+            if (file === undefined)
+                return;
             try {
                 await file.handle.writeFile(config);
                 await cache.publish(file, { ...AS_IT_IS, source: imageId, blob: imageId });
@@ -9776,6 +12925,12 @@ async function openScratch(directory, log, signal, { compression = 'auto', cache
             await (0,promises_.rm)(root, { recursive: true, force: true });
         },
     };
+}
+function tooManyFiles(cause) {
+    return new errors/* SideloadError */.wR('ARCHIVE_INVALID', 'the images have more layers than this process may open files', {
+        hint: 'An image has a few dozen layers; when these are right, raise `ulimit -n` or push fewer images at a time.',
+        cause,
+    });
 }
 const AS_IT_IS = { compression: 'none', label: 'none' };
 async function writeBlob(source, given, sink, codec, signal) {
@@ -9887,6 +13042,7 @@ function createQueue(limit) {
 
 
 
+
 function createLayer(content, scratch) {
     const passed = content.file.stored;
     let ready = passed !== undefined && !provenByDiffId(content, passed) ? passed.blob : undefined;
@@ -9940,8 +13096,8 @@ function corrupt(name, wanted, found) {
 function createShared(closing, work) {
     let current;
     const start = () => {
-        const abort = new AbortController();
-        const promise = work(AbortSignal.any([abort.signal, closing]));
+        const abort = follow(closing);
+        const promise = work(abort.signal).finally(abort.release);
         const job = { promise, abort, callers: 0, done: false };
         promise.then(() => {
             job.done = true;
@@ -9957,10 +13113,9 @@ function createShared(closing, work) {
         current ??= start();
         const job = current;
         job.callers += 1;
-        let onAbort = () => { };
+        let stopWaiting = () => { };
         const gone = new Promise((_resolve, reject) => {
-            onAbort = () => reject(cancelled(signal));
-            signal.addEventListener('abort', onAbort);
+            stopWaiting = onAbort(signal, () => reject(cancelled(signal)));
         });
         try {
             return await Promise.race([job.promise, gone]);
@@ -9969,7 +13124,7 @@ function createShared(closing, work) {
             throw closing.aborted ? cancelled(closing) : (0,errors/* toSideloadError */.Lq)(error);
         }
         finally {
-            signal.removeEventListener('abort', onAbort);
+            stopWaiting();
             job.callers -= 1;
             if (job.callers === 0 && signal.aborted && !job.done) {
                 if (current === job)
@@ -9984,6 +13139,7 @@ function cancelled(signal) {
 }
 
 ;// CONCATENATED MODULE: ./lib/image/lazy.js
+
 
 function lazyImage(known, scratch, read) {
     let reading;
@@ -10029,9 +13185,9 @@ function lazyImage(known, scratch, read) {
     };
 }
 async function arrival(scratch, diffId, reading, index, signal) {
-    const waiting = new AbortController();
+    const waiting = follow(signal);
     const passed = (async () => {
-        const content = await scratch.passing(diffId, AbortSignal.any([signal, waiting.signal]));
+        const content = await scratch.passing(diffId, waiting.signal);
         await scratch.keep(content);
         return content.blob;
     })();
@@ -10079,7 +13235,7 @@ function nearness(wanted, full, name) {
     const sameTag = there.tag === wanted.tag && there.digest === wanted.digest;
     if (sameTag && names_pathOf(there) === names_pathOf(wanted))
         return 1;
-    if (sameTag && lastOf(there) === lastOf(wanted))
+    if (sameTag && names_lastOf(there) === names_lastOf(wanted))
         return 2;
     return there.registry === wanted.registry && there.repository === wanted.repository ? 3 : undefined;
 }
@@ -10094,7 +13250,7 @@ function parsed(name) {
 function names_pathOf({ repository }) {
     return repository.replace(/^library\//, '');
 }
-function lastOf({ repository }) {
+function names_lastOf({ repository }) {
     return repository.slice(repository.lastIndexOf('/') + 1);
 }
 function digestFate(reference, sentManifest) {
@@ -10105,6 +13261,7 @@ function digestFate(reference, sentManifest) {
 }
 
 ;// CONCATENATED MODULE: ./lib/image/selection.js
+
 
 
 
@@ -10122,7 +13279,7 @@ function selectImages(images, requests, label) {
                 hint: 'Set `images` to the name that pods use for it.',
             });
         }
-        return { reference: image.name, image };
+        return { reference: image.name, spelling: image.spelling ?? image.name, image };
     });
 }
 function selectImage(images, request, label) {
@@ -10134,11 +13291,11 @@ function selectImage(images, request, label) {
     if (image === undefined) {
         const names = images.flatMap(({ name }) => name ?? []);
         const [near] = describeNames(reference, names, label);
-        throw new errors/* SideloadError */.wR('IMAGE_NOT_FOUND', `${label} does not hold ${reference}; it holds ${images.map(selection_describe).join(', ')}`, { hint: near === undefined ? NOT_FOUND_HINT : `${near}. ${NOT_FOUND_HINT}` });
+        throw new errors/* SideloadError */.wR('IMAGE_NOT_FOUND', `${label} does not hold ${reference}; it holds ${listed(images.map(selection_describe))}`, { hint: near === undefined ? NOT_FOUND_HINT : `${near}. ${NOT_FOUND_HINT}` });
     }
     if (image.fault !== undefined)
         throw image.fault;
-    return { reference, image };
+    return { reference, spelling: request, image };
 }
 function selectByDigest(images, reference) {
     const { digest } = reference_parseReference(reference);
@@ -10162,18 +13319,23 @@ function selectNameless(images, reference, label) {
         return candidates[0];
     if (tagged.length === 0 && nameless.some(image => image.tag !== undefined))
         return undefined;
-    const found = candidates.map(({ digest }) => digest ?? 'one without a digest').join(', ');
+    const found = listed(candidates.map(({ digest }) => digest ?? 'one without a digest'));
     throw new errors/* SideloadError */.wR('IMAGE_AMBIGUOUS', `${label} holds several images that could be ${reference}: ${found}`, {
         hint: 'Name one by its digest in `images`, as in `app@sha256:…`, or tag the images.',
     });
 }
 function distinct(images) {
-    return images.filter((image, index) => images.findIndex(other => isSame(other, image)) === index);
+    return [...new Map(images.toReversed().map(image => [identityOf(image), image])).values()].toReversed();
+}
+const NAMES_TOLD = 20;
+function listed(names) {
+    const more = names.length - NAMES_TOLD;
+    return more > 0 ? `${names.slice(0, NAMES_TOLD).join(', ')} and ${more} more` : names.join(', ');
 }
 function selection_describe({ name, tag }) {
     if (name !== undefined)
         return name;
-    return tag === undefined ? 'an image without a name' : `an image without a name, tagged ${tag}`;
+    return tag === undefined ? 'an image without a name' : `an image without a name, tagged ${shownName(tag)}`;
 }
 function withoutPodmanPrefix(name) {
     return name.startsWith(PODMAN_PREFIX) ? normalise(name.slice(PODMAN_PREFIX.length)) : name;
@@ -10187,6 +13349,8 @@ function withoutPodmanPrefix(name) {
 
 const tar_file_BLOCK_BYTES = 512;
 const tar_file_READ_BYTES = 1 << 20;
+const HEADER_MAX_BYTES = 64 << 10;
+const HEADERS_TOTAL_MAX_BYTES = 16 << 20;
 function createExtract(highWaterMark) {
     const options = { highWaterMark, allowUnknownFormat: true };
     return (0,tar_stream.extract)(options);
@@ -10195,16 +13359,24 @@ async function scanTarFile(file, path, label, signal) {
     const { size: sizeBytes } = await file.stat();
     const files = new Map();
     const links = new Map();
+    const headers = headerReader(label, signal);
     let offset = 0;
     let ended = false;
     while (offset < sizeBytes) {
-        signal.throwIfAborted();
-        const found = await readHeader(file, offset, sizeBytes, label);
-        if (found === 'end of archive') {
+        const at = `byte ${offset}`;
+        let start = offset;
+        const header = await headers(at, async () => {
+            const block = Buffer.alloc(tar_file_BLOCK_BYTES);
+            const { bytesRead } = await file.read(block, 0, tar_file_BLOCK_BYTES, start);
+            start += tar_file_BLOCK_BYTES;
+            return bytesRead < tar_file_BLOCK_BYTES ? undefined : block;
+        });
+        if (header === 'end of archive') {
             ended = true;
             break;
         }
-        const { header, bodyOffset: start } = found;
+        if (header === 'cut off')
+            throw truncated(label, sizeBytes, `the header at ${at}`);
         const name = entryName(header.name);
         const bodyBytes = header.type === 'directory' ? 0 : header.size;
         if (start + bodyBytes > sizeBytes)
@@ -10231,37 +13403,48 @@ function openRange(path, start, sizeBytes) {
         ? external_node_stream_namespaceObject.Readable.from([])
         : (0,external_node_fs_.createReadStream)(path, { start, end: start + sizeBytes - 1, highWaterMark: tar_file_READ_BYTES });
 }
-async function readHeader(file, offset, sizeBytes, label) {
-    let header;
-    const decoder = createExtract(1);
-    try {
-        const ready = listen(decoder, entry => {
-            header = entry;
-        });
-        let position = offset;
-        while (header === undefined) {
-            const block = Buffer.alloc(tar_file_BLOCK_BYTES);
-            const { bytesRead } = await file.read(block, 0, tar_file_BLOCK_BYTES, position);
-            if (bytesRead < tar_file_BLOCK_BYTES)
-                throw truncated(label, sizeBytes, `the header at byte ${offset}`);
-            if (position === offset && block.every(byte => byte === 0))
-                return 'end of archive';
-            decoder.write(block);
-            await ready();
-            position += tar_file_BLOCK_BYTES;
+function headerReader(label, signal) {
+    let totalBytes = 0;
+    return async (at, nextBlock) => {
+        let header;
+        const decoder = createExtract(1);
+        try {
+            const ready = listen(decoder, entry => {
+                header = entry;
+            });
+            for (let headerBytes = 0; header === undefined; headerBytes += tar_file_BLOCK_BYTES) {
+                signal.throwIfAborted();
+                totalBytes += tar_file_BLOCK_BYTES;
+                if (headerBytes >= HEADER_MAX_BYTES)
+                    throw excessive(label, `the header at ${at} has`, HEADER_MAX_BYTES);
+                if (totalBytes > HEADERS_TOTAL_MAX_BYTES)
+                    throw excessive(label, 'its headers have', HEADERS_TOTAL_MAX_BYTES);
+                const block = await nextBlock();
+                if (block === undefined)
+                    return 'cut off';
+                if (headerBytes === 0 && block.every(byte => byte === 0))
+                    return 'end of archive';
+                decoder.write(block);
+                await ready();
+            }
+            return header;
         }
-        return { header, bodyOffset: position };
-    }
-    catch (error) {
-        if (error instanceof errors/* SideloadError */.wR)
-            throw error;
-        throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${label} has no tar header at byte ${offset}: ${(0,errors/* messageOf */.bD)(error)}`, {
-            cause: error,
-        });
-    }
-    finally {
-        decoder.destroy();
-    }
+        catch (error) {
+            if (error instanceof errors/* SideloadError */.wR || signal.aborted)
+                throw error;
+            throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${label} is not a tar archive: no header at ${at}: ${(0,errors/* messageOf */.bD)(error)}`, {
+                cause: error,
+            });
+        }
+        finally {
+            decoder.destroy();
+        }
+    };
+}
+function excessive(label, what, maxBytes) {
+    return new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${label} is no image archive: ${what} more than ${maxBytes} bytes`, {
+        hint: 'Write it with `docker save` or `podman save`; a whole file system (`docker export`) is none.',
+    });
 }
 function listen(decoder, onEntry) {
     let settle;
@@ -10288,101 +13471,127 @@ function listen(decoder, onEntry) {
 
 
 
-
-const tar_pipe_BLOCK_BYTES = 512;
-const tar_pipe_READ_BYTES = 1 << 20;
+const STORED_MAX_FILES = 4000;
+const TRAILER_MAX_BYTES = 64 << 20;
 async function readTarStream(source, stop, label, scratch, signal) {
     const files = new Map();
     const links = new Map();
-    const parser = createExtract(tar_pipe_READ_BYTES);
-    let sizeBytes = 0;
-    let entriesBytes = 0;
-    let metadataBytes = 0;
-    let current = 'its first header';
-    let stopped = false;
-    let sourceFailure;
-    async function* counted() {
-        try {
-            for await (const chunk of source) {
-                sizeBytes += chunk.length;
-                yield chunk;
-            }
-        }
-        catch (error) {
-            if (!stopped)
-                sourceFailure = { error };
-            throw error;
-        }
-    }
+    const reader = readerOf(source);
+    const headers = headerReader(label, signal);
+    const spent = { metadata: 0, stored: 0 };
+    const excessive = (what) => new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${label} has more than ${what}`);
     const store = async (entry, name, entryBytes) => {
+        if (entryBytes === 0)
+            return memoryFile(Buffer.alloc(0));
         if (entryBytes <= METADATA_MAX_BYTES) {
             const bytes = await bytesOf(entry);
             if (looksLikeJson(bytes)) {
-                metadataBytes += bytes.length;
-                if (metadataBytes > METADATA_TOTAL_MAX_BYTES) {
-                    throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${label} has more than ${METADATA_TOTAL_MAX_BYTES} bytes of JSON`);
-                }
-                files.set(name, memoryFile(bytes));
-                return;
+                spent.metadata += bytes.length;
+                if (spent.metadata > METADATA_TOTAL_MAX_BYTES)
+                    throw excessive(`${METADATA_TOTAL_MAX_BYTES} bytes of JSON`);
+                return memoryFile(bytes);
             }
-            files.set(name, storedFile(entryBytes, await scratch.write(() => external_node_stream_namespaceObject.Readable.from([bytes]), signal)));
-            return;
+            return await keep(() => external_node_stream_namespaceObject.Readable.from([bytes]), entryBytes);
         }
         const claimed = digestFromHex(/(?:^|\/)([0-9a-f]{64})(?:\.tar(?:\.gz)?)?$/.exec(name)?.[1] ?? '');
         const known = claimed === undefined ? undefined : await scratch.find(claimed);
-        if (known === undefined) {
-            files.set(name, storedFile(entryBytes, await scratch.write(() => entry, signal, 'given')));
-        }
-        else {
-            for await (const _ of entry) {
-            }
-            files.set(name, storedFile(entryBytes, known));
-        }
+        return known === undefined ? await keep(() => entry, entryBytes, 'given') : storedFile(entryBytes, known);
     };
-    const collect = async () => {
-        for await (const entry of parser) {
-            const { name: writtenName, type, size, linkname } = entry.header;
-            const name = entryName(writtenName);
-            current = name;
-            const { byteOffset } = entry.header;
-            entriesBytes = (byteOffset ?? 0) + Math.ceil(size / tar_pipe_BLOCK_BYTES) * tar_pipe_BLOCK_BYTES;
+    const keep = async (open, entryBytes, chunks) => {
+        spent.stored += 1;
+        if (spent.stored > STORED_MAX_FILES)
+            throw excessive(`${STORED_MAX_FILES} files that may be layers`);
+        return storedFile(entryBytes, await scratch.write(open, signal, chunks));
+    };
+    const read = async () => {
+        let current = 'its first header';
+        for (;;) {
+            const start = reader.readBytes();
+            const header = await headers(current, () => reader.block());
+            if (header === 'end of archive')
+                return true;
+            if (header === 'cut off') {
+                if (reader.readBytes() === start)
+                    return false;
+                throw truncated(label, reader.readBytes(), current);
+            }
+            const { type, size, linkname } = header;
+            const name = entryName(header.name);
             files.delete(name);
             links.delete(name);
             if (type === 'symlink' || type === 'link')
                 links.set(name, linkTarget(type, name, linkname));
-            if (type === 'file' || type === 'contiguous-file')
-                await store(entry, name, size);
-            else
-                entry.resume();
+            const bodyBytes = type === 'directory' ? 0 : size;
+            const end = reader.readBytes() + bodyBytes + paddingOf(bodyBytes);
+            if (type === 'file' || type === 'contiguous-file') {
+                const body = Object.assign(reader.chunks(bodyBytes), { destroy: () => { } });
+                files.set(name, await store(body, name, bodyBytes));
+            }
+            await reader.skip(end - reader.readBytes());
+            if (reader.readBytes() < end)
+                throw truncated(label, reader.readBytes(), name);
             current = `the header after ${name}`;
         }
     };
-    const feeding = (0,external_node_stream_promises_namespaceObject.pipeline)(counted(), parser, { signal });
-    const collecting = collect();
-    collecting.catch(error => {
-        parser.destroy(error);
-        stopped = true;
-        stop();
-    });
-    const failures = (await Promise.allSettled([collecting, feeding])).flatMap((side) => side.status === 'rejected' ? [side.reason] : []);
-    if (failures.length > 0) {
-        const error = failures.find(failure => failure instanceof errors/* SideloadError */.wR) ??
-            failures.find(failure => failure.code !== 'ERR_STREAM_PREMATURE_CLOSE') ??
-            failures[0];
-        if (sourceFailure !== undefined)
-            throw sourceFailure.error;
-        if (error instanceof errors/* SideloadError */.wR || signal.aborted)
-            throw error;
-        const message = (0,errors/* messageOf */.bD)(error);
-        if (message === 'Unexpected end of data')
-            throw truncated(label, sizeBytes, current);
-        if (!/header/i.test(message))
-            throw error;
-        throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${label} is not a tar archive at ${current}: ${message}`, {
-            cause: error,
-        });
+    signal.addEventListener('abort', stop);
+    try {
+        const ended = await read();
+        if ((await reader.skip(TRAILER_MAX_BYTES + 1)) > TRAILER_MAX_BYTES) {
+            throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${label} goes on for ${TRAILER_MAX_BYTES} bytes after its end`);
+        }
+        return { files, links, label, sizeBytes: reader.readBytes(), ended };
     }
-    return { files, links, label, sizeBytes, ended: sizeBytes >= entriesBytes + tar_pipe_BLOCK_BYTES };
+    catch (error) {
+        stop();
+        signal.throwIfAborted();
+        throw error;
+    }
+    finally {
+        signal.removeEventListener('abort', stop);
+    }
+}
+function readerOf(source) {
+    const chunks = source[Symbol.asyncIterator]();
+    let rest = Buffer.alloc(0);
+    let readBytes = 0;
+    const take = async (maxBytes) => {
+        while (rest.length === 0) {
+            const next = await chunks.next();
+            if (next.done === true)
+                return rest;
+            rest = next.value;
+        }
+        const taken = maxBytes < rest.length ? rest.subarray(0, maxBytes) : rest;
+        rest = rest.subarray(taken.length);
+        readBytes += taken.length;
+        return taken;
+    };
+    async function* chunksOf(sizeBytes) {
+        for (let leftBytes = sizeBytes; leftBytes > 0;) {
+            const chunk = await take(leftBytes);
+            if (chunk.length === 0)
+                return;
+            leftBytes -= chunk.length;
+            yield chunk;
+        }
+    }
+    return {
+        readBytes: () => readBytes,
+        chunks: chunksOf,
+        async skip(sizeBytes) {
+            const start = readBytes;
+            for await (const _ of chunksOf(sizeBytes)) {
+            }
+            return readBytes - start;
+        },
+        async block() {
+            const block = await bytesOf(chunksOf(tar_file_BLOCK_BYTES));
+            return block.length < tar_file_BLOCK_BYTES ? undefined : block;
+        },
+    };
+}
+function paddingOf(sizeBytes) {
+    return (tar_file_BLOCK_BYTES - (sizeBytes % tar_file_BLOCK_BYTES)) % tar_file_BLOCK_BYTES;
 }
 function storedFile(sizeBytes, stored) {
     return { sizeBytes, stored, open: stored.blob.open };
@@ -10402,9 +13611,9 @@ function looksLikeJson(bytes) {
 
 
 
-const layout_directory_READ_BYTES = 1 << 20;
 const BLOBS = 'blobs/sha256';
-async function readLayoutDirectory(directory, label) {
+const BLOBS_MAX = 100_000;
+async function readLayoutDirectory(directory, label, signal) {
     const files = new Map();
     for (const name of ['index.json', 'manifest.json', 'oci-layout'])
         await addFile(files, directory, name);
@@ -10419,8 +13628,13 @@ async function readLayoutDirectory(directory, label) {
             return [];
         throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${label} cannot be read: ${error.message}`, { cause: error });
     });
-    for (const name of blobs)
+    if (blobs.length > BLOBS_MAX) {
+        throw new errors/* SideloadError */.wR('ARCHIVE_INVALID', `${label} has ${blobs.length} blobs, more than ${BLOBS_MAX}`);
+    }
+    for (const name of blobs) {
+        signal.throwIfAborted();
         await addFile(files, directory, `${BLOBS}/${name}`);
+    }
     const sizeBytes = [...files.values()].reduce((sum, file) => sum + file.sizeBytes, 0);
     return { files, links: new Map(), label, sizeBytes, ended: true };
 }
@@ -10431,7 +13645,7 @@ async function addFile(files, directory, name) {
         return;
     files.set(name, {
         sizeBytes: info.size,
-        open: () => (0,external_node_fs_.createReadStream)(path, { highWaterMark: layout_directory_READ_BYTES }),
+        open: () => openRange(path, 0, info.size),
     });
 }
 
@@ -10454,7 +13668,7 @@ async function readArchiveFile(path, scratch, signal) {
         throw unreadable(path, error);
     });
     if (info.isDirectory())
-        return await readLayoutDirectory(path, label);
+        return await readLayoutDirectory(path, label, signal);
     if (info.isFile()) {
         const file = await (0,promises_.open)(path).catch((error) => {
             throw unreadable(path, error);
@@ -10544,14 +13758,18 @@ function recognise(head, label) {
 
 
 
+
 const ANSWER_WITHIN_MS = 60_000;
 async function ask(program, args, signal) {
-    const deadline = AbortSignal.timeout(ANSWER_WITHIN_MS);
+    let isLate = false;
+    const late = () => {
+        isLate = true;
+    };
     try {
-        return await runProgram(program, args, AbortSignal.any([signal, deadline]));
+        return await abort_within(ANSWER_WITHIN_MS, signal, limit => runProgram(program, args, limit), late);
     }
     catch (error) {
-        if (signal.aborted || !deadline.aborted)
+        if (signal.aborted || !isLate)
             throw error;
         const reason = `no answer within ${ANSWER_WITHIN_MS / 1000} s`;
         return { code: undefined, missing: false, stdout: '', stderr: '', reason };
@@ -10564,8 +13782,29 @@ function unavailable(engine, { missing, stderr, reason }) {
     };
 }
 async function readSaved(command, scratch, signal) {
+    const late = () => saveFailed(command, { stderr: '', reason: `it has written nothing for ${SILENT_MS / 60_000} minutes` });
+    const read = async (limit, again) => {
+        try {
+            return await readWriting(command, scratch, limit, () => again(SILENT_MS, late));
+        }
+        catch (error) {
+            throw limit.aborted && !signal.aborted ? limit.reason : error;
+        }
+    };
+    return await abort_within(SILENT_MS, signal, read, late);
+}
+const SILENT_MS = 10 * 60_000;
+const LOOK_EVERY_MS = 5000;
+async function readWriting(command, scratch, signal, onBytes) {
     const child = startProgram(command.program, command.args, signal);
     child.stdin.end();
+    let seenBytes = 0;
+    const timer = setInterval(() => {
+        if (child.outputBytes() > seenBytes) {
+            seenBytes = child.outputBytes();
+            onBytes();
+        }
+    }, LOOK_EVERY_MS);
     let outputEnded = false;
     child.stdout.once('end', () => {
         outputEnded = true;
@@ -10587,6 +13826,7 @@ async function readSaved(command, scratch, signal) {
         throw error;
     }
     finally {
+        clearInterval(timer);
         child.stop();
         child.stdout.destroy();
         await child.exit;
@@ -10630,7 +13870,7 @@ function parseInspection(text) {
     const found = { id: full, diffIds, isPodman, directories: directoriesOf(image) };
     return imageId === undefined
         ? found
-        : { ...found, imageId, ...platformOf(image), ...inspection_userOf(image), ...sizeOf(image) };
+        : { ...found, imageId, ...platformOf(image), ...userOf(image), ...sizeOf(image) };
 }
 function platformOf(image) {
     const [os, architecture, variant] = [image.Os, image.Architecture, image.Variant].map(asText);
@@ -10640,7 +13880,7 @@ function platformOf(image) {
         return {};
     return { platform: { os, architecture, ...(variant === undefined ? {} : { variant }) } };
 }
-function inspection_userOf({ Config }) {
+function userOf({ Config }) {
     return Config === undefined || Config === null ? {} : { user: asText(asObject(Config).User) ?? '' };
 }
 function sizeOf({ Size }) {
@@ -10722,9 +13962,9 @@ function startUpload(store, signal, fail) {
     });
     return {
         sizeBytes: () => sizeBytes,
-        async append(body) {
+        async append(body, idleMs) {
             try {
-                for await (const chunk of body) {
+                for await (const chunk of timely(body, idleMs)) {
                     sizeBytes += chunk.length;
                     if (content.destroyed)
                         break;
@@ -10748,6 +13988,26 @@ function startUpload(store, signal, fail) {
             lose(new errors/* SideloadError */.wR('CANCELLED', 'the upload was cancelled'));
         },
     };
+}
+async function* timely(body, idleMs) {
+    const chunks = body[Symbol.asyncIterator]();
+    let timer;
+    try {
+        for (;;) {
+            const stalled = new Promise((_resolve, reject) => {
+                timer = setTimeout(() => reject(new Error(`nothing has arrived for ${idleMs / 1000} s`)), idleMs);
+            });
+            const next = await Promise.race([chunks.next(), stalled]);
+            clearTimeout(timer);
+            if (next.done === true)
+                return;
+            yield next.value;
+        }
+    }
+    finally {
+        clearTimeout(timer);
+        void chunks.return?.().catch(() => { });
+    }
 }
 async function receive(source, sizeBytes, store, signal) {
     const { head, all } = await peek(source, SNIFF_BYTES);
@@ -10794,6 +14054,10 @@ async function proveStored(content, store, signal) {
 
 
 
+
+const receiver_LIMITS = { maxUploads: 64, idleMs: 120_000 };
+const MAX_CONNECTIONS = 256;
+const ENTRY_BYTES = 1 << 10;
 class Refusal {
     status;
     code;
@@ -10807,17 +14071,19 @@ class Refusal {
     }
 }
 const receiver_TAG = /^[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}$/;
-async function openReceiver(prefix, store, signal) {
-    const closing = new AbortController();
+async function openReceiver(prefix, store, signal, limits = receiver_LIMITS) {
+    const closing = follow(signal);
     const state = {
         repository: `${prefix}-${(0,external_node_crypto_namespaceObject.randomBytes)(16).toString('hex')}/image`,
         store,
-        signal: AbortSignal.any([signal, closing.signal]),
+        signal: closing.signal,
         blobs: new Map(),
         manifests: new Map(),
         tags: new Map(),
         uploads: new Map(),
         failure: new AbortController(),
+        limits,
+        roomBytes: METADATA_TOTAL_MAX_BYTES,
     };
     let requests = 0;
     const running = new Set();
@@ -10828,6 +14094,7 @@ async function openReceiver(prefix, store, signal) {
         running.add(job);
         job.finally(() => running.delete(job));
     });
+    server.maxConnections = MAX_CONNECTIONS;
     server.listen({ host: '127.0.0.1', port: 0 });
     await (0,external_node_events_namespaceObject.once)(server, 'listening');
     return {
@@ -10840,8 +14107,10 @@ async function openReceiver(prefix, store, signal) {
         failed: state.failure.signal,
         async close() {
             closing.abort();
-            for (const { upload } of state.uploads.values())
+            for (const { upload, timer } of state.uploads.values()) {
+                clearTimeout(timer);
                 upload.cancel();
+            }
             const closed = (0,external_node_events_namespaceObject.once)(server, 'close');
             server.close();
             server.closeAllConnections();
@@ -10927,10 +14196,14 @@ async function findStored(state, digest) {
     return file;
 }
 async function beginUpload(state, call) {
+    if (state.uploads.size >= state.limits.maxUploads) {
+        throw new Refusal(429, 'TOOMANYREQUESTS', `no more than ${state.limits.maxUploads} uploads at a time`);
+    }
     const id = (0,external_node_crypto_namespaceObject.randomUUID)();
     const fail = (reason) => state.failure.abort(reason);
-    const session = { upload: startUpload(state.store, state.signal, fail), busy: false };
+    const session = { upload: startUpload(state.store, state.signal, fail), busy: false, timer: undefined };
     state.uploads.set(id, session);
+    awaitNext(state, id, session);
     if (call.query.has('digest')) {
         await finishUpload(state, call, id);
         return;
@@ -10951,7 +14224,7 @@ async function finishUpload(state, { request, response, query }, id) {
     const digest = digestOrRefuse(query.get('digest') ?? '');
     await append(state, id, session, request);
     const isRepeated = (await findStored(state, digest)) !== undefined;
-    state.uploads.delete(id);
+    dropUpload(state, id);
     const received = await session.upload.finish();
     if (received.digest !== digest) {
         throw new Refusal(400, 'DIGEST_INVALID', `the content is ${received.digest}`);
@@ -10965,7 +14238,7 @@ async function finishUpload(state, { request, response, query }, id) {
 }
 async function cancelUpload(state, { response }, id) {
     const { upload } = sessionOf(state, id);
-    state.uploads.delete(id);
+    dropUpload(state, id);
     upload.cancel();
     send(response, 204, {});
 }
@@ -10983,16 +14256,28 @@ async function append(state, id, session, request) {
         }
     }
     session.busy = true;
+    clearTimeout(session.timer);
     try {
-        await upload.append(request);
+        await upload.append(request, state.limits.idleMs);
+        awaitNext(state, id, session);
     }
     catch (error) {
-        state.uploads.delete(id);
+        dropUpload(state, id);
         throw error;
     }
     finally {
         session.busy = false;
     }
+}
+function awaitNext(state, id, session) {
+    session.timer = setTimeout(() => {
+        dropUpload(state, id);
+        session.upload.cancel();
+    }, state.limits.idleMs);
+}
+function dropUpload({ uploads }, id) {
+    clearTimeout(uploads.get(id)?.timer);
+    uploads.delete(id);
 }
 function outOfOrder(state, id, session) {
     const headers = progressOf(state, id, session);
@@ -11051,11 +14336,9 @@ function parseManifest(bytes) {
         throw new Refusal(400, 'MANIFEST_INVALID', 'it is not JSON');
     }
 }
-function requireRoom({ blobs, manifests }, sizeBytes) {
-    const inMemory = [...blobs.values()].filter(file => file.stored === undefined);
-    const blobBytes = inMemory.reduce((sum, file) => sum + file.sizeBytes, 0);
-    const manifestBytes = [...manifests.values()].reduce((sum, { bytes }) => sum + bytes.length, 0);
-    if (blobBytes + manifestBytes + sizeBytes > METADATA_TOTAL_MAX_BYTES) {
+function requireRoom(state, sizeBytes) {
+    state.roomBytes -= sizeBytes + ENTRY_BYTES;
+    if (state.roomBytes < 0) {
         throw new Refusal(413, 'SIZE_INVALID', `there is room for ${METADATA_TOTAL_MAX_BYTES} bytes of JSON`);
     }
 }
@@ -11093,9 +14376,11 @@ function send(response, status, headers, body) {
 
 
 
+
 const REPOSITORY_PREFIX = 'kube-sideload';
 const push_TAG = 'pushed';
 const UNTAG_WITHIN_MS = 20_000;
+const PUSH_WITHIN_MS = 60 * 60_000;
 async function readPushed(command, store, signal) {
     const receiver = await openReceiver(REPOSITORY_PREFIX, store, signal).catch((error) => {
         throw push_refused(command, (0,errors/* messageOf */.bD)(error));
@@ -11124,12 +14409,14 @@ async function readEither(push, save, scratch, signal, log) {
 async function push(command, receiver, signal) {
     const { program, tags } = command;
     const destination = `${receiver.host}/${receiver.repository}:${push_TAG}`;
-    const until = AbortSignal.any([signal, receiver.failed]);
+    const until = follow(signal, receiver.failed);
     try {
         await removeLeftovers(command, signal);
         if (tags !== undefined)
-            await must(command, await runProgram(program, tags.add(destination), until));
-        await must(command, await runProgram(program, command.push(destination), until));
+            await must(command, await runProgram(program, tags.add(destination), until.signal));
+        const pushed = (limit) => runProgram(program, command.push(destination), limit);
+        const late = () => push_refused(command, `it was not done within ${PUSH_WITHIN_MS / 60_000} minutes`);
+        await must(command, await abort_within(PUSH_WITHIN_MS, until.signal, pushed, late));
     }
     catch (error) {
         if (receiver.failed.aborted && !signal.aborted)
@@ -11137,8 +14424,11 @@ async function push(command, receiver, signal) {
         throw error;
     }
     finally {
-        if (tags !== undefined)
-            await ask(program, tags.remove(destination), AbortSignal.timeout(UNTAG_WITHIN_MS)).catch(() => { });
+        until.release();
+        if (tags !== undefined) {
+            const untag = (limit) => ask(program, tags.remove(destination), limit);
+            await abort_within(UNTAG_WITHIN_MS, undefined, untag).catch(() => { });
+        }
     }
     if (receiver.requests() === 0)
         throw push_refused(command, 'it pushed to another machine');
@@ -11480,6 +14770,7 @@ async function* told(chunks, diffId, label) {
 
 
 
+
 function podmanEngine(program, log) {
     const name = 'podman';
     return {
@@ -11496,6 +14787,22 @@ function podmanEngine(program, log) {
                 return unavailable(name, inspect);
             const { isPodman: _podman, directories: _places, ...facts } = inspection;
             return { state: 'found', image: { ...facts, read: podmanReader(name, program, reference, inspection, log) } };
+        },
+    };
+}
+function podmanShortEngine(program, log) {
+    const engine = podmanEngine(program, log);
+    return {
+        name: engine.name,
+        async find(reference, signal) {
+            const { registry, repository, tag, digest } = reference_parseReference(reference);
+            if (registry !== 'docker.io' || digest !== undefined)
+                return { state: 'absent' };
+            const built = `localhost/${repository.replace(/^library\//, '')}:${tag ?? 'latest'}`;
+            const answer = await engine.find(built, signal);
+            if (answer.state === 'found')
+                log(`podman has ${reference} as ${built}`);
+            return answer;
         },
     };
 }
@@ -11610,10 +14917,10 @@ function oneTag(text) {
 
 
 const ROUNDS = {
-    auto: [['docker', 'podman'], ['buildah'], ['nerdctl'], ['containerd']],
+    auto: [['docker', 'podman'], ['podman-short'], ['buildah'], ['nerdctl'], ['containerd']],
     docker: [['docker']],
-    podman: [['podman']],
-    buildah: [['podman'], ['buildah']],
+    podman: [['podman'], ['podman-short']],
+    buildah: [['podman'], ['podman-short'], ['buildah']],
     nerdctl: [['nerdctl']],
     containerd: [['containerd']],
 };
@@ -11623,35 +14930,40 @@ function engineOf(name, options, log) {
     return {
         docker: () => dockerEngine(docker, log),
         podman: () => podmanEngine(podman, log),
+        'podman-short': () => podmanShortEngine(podman, log),
         buildah: () => buildahEngine(buildah),
         nerdctl: () => nerdctlEngine({ program: nerdctl, namespace }),
         containerd: () => ctrEngine({ program: ctr, namespace }, log),
     }[name]();
 }
 async function findImage(source, reference, options, log, signal) {
-    const absent = [];
-    const reasons = [];
+    const absent = new Set();
+    const reasons = new Set();
     for (const round of ROUNDS[source]) {
         const answers = await Promise.all(round.map(async (name) => {
             const engine = engineOf(name, options, log);
-            return { engine: engine.name, answer: await engine.find(reference, signal) };
+            return { name, engine: engine.name, answer: await engine.find(reference, signal) };
         }));
-        for (const { engine, answer } of answers) {
-            if (answer.state === 'absent')
-                absent.push(engine);
+        for (const { name, engine, answer } of answers) {
+            if (answer.state === 'absent' && name !== 'podman-short')
+                absent.add(engine);
             if (answer.state === 'unavailable')
-                reasons.push(answer.reason);
+                reasons.add(answer.reason);
         }
         const [first, second] = answers.flatMap(({ engine, answer }) => find_found(engine, answer));
         if (first !== undefined) {
-            log([`${reference} is taken from ${first.engine}`, ...absent.map(name => `${name} lacks it`), ...reasons].join('; '));
+            log([
+                `${reference} is taken from ${first.engine}`,
+                ...[...absent].filter(name => name !== first.engine).map(name => `${name} lacks it`),
+                ...reasons,
+            ].join('; '));
             return second === undefined ? first : compare(reference, first, second);
         }
     }
-    if (absent.length === 0) {
-        throw new errors/* SideloadError */.wR('SOURCE_UNAVAILABLE', `nobody can be asked for ${reference}: ${reasons.join('; ')}`);
+    if (absent.size === 0) {
+        throw new errors/* SideloadError */.wR('SOURCE_UNAVAILABLE', `nobody can be asked for ${reference}: ${[...reasons].join('; ')}`);
     }
-    throw new errors/* SideloadError */.wR('IMAGE_NOT_FOUND', [`no image ${reference} in ${absent.join(', ')}`, ...reasons].join('; '), {
+    throw new errors/* SideloadError */.wR('IMAGE_NOT_FOUND', [`no image ${reference} in ${[...absent].join(', ')}`, ...reasons].join('; '), {
         hint: `Compare the name with \`docker images\`, \`podman images\` or \`nerdctl images\` on the runner; images that another user built, or that lie in another containerd namespace, are not seen.`,
     });
 }
@@ -11692,8 +15004,8 @@ function ambiguous(reference, first, second) {
 
 async function openImages(options) {
     const { directory, log } = options;
-    const closing = new AbortController();
-    const signal = AbortSignal.any([options.signal, closing.signal]);
+    const closing = follow(options.signal);
+    const { signal } = closing;
     const tasks = oneAtATime();
     let scratch;
     const close = async () => {
@@ -11737,8 +15049,8 @@ async function openFrom(opening) {
 }
 async function openArchive(opening, path) {
     const entries = await readArchiveFile(path, opening.scratch, opening.signal);
-    const images = await readArchive(entries, opening.log);
-    return selectImages(images, opening.references, entries.label).map(({ reference, image }) => sourceImage(opening, reference, `archive ${path} (${image.format})`, image));
+    const images = await readArchive(entries, opening.log, opening.signal);
+    return selectImages(images, opening.references, entries.label).map(({ spelling, image }) => sourceImage(opening, spelling, `archive ${path} (${image.format})`, image));
 }
 async function openFound(opening, found, reference) {
     const { imageId, platform, diffIds, sizeBytes, user } = found.image;
@@ -11761,13 +15073,13 @@ async function openFound(opening, found, reference) {
     const stored = await Promise.all(digests.map(digest => opening.scratch.find(digest)));
     if (opening.prefetch === true && stored.includes(undefined))
         image.prefetch?.();
-    return { reference: normalise(reference), origin: found.engine, variants: [image] };
+    return { ...open_namesOf(reference), origin: found.engine, variants: [image] };
 }
 async function openSaved(opening, found, reference) {
     const entries = await found.image.read(opening.scratch, opening.signal);
-    const images = await readArchive(entries, opening.log);
+    const images = await readArchive(entries, opening.log, opening.signal);
     const [first] = images;
-    const same = first !== undefined && images.every(image => isSame(image, first));
+    const same = first !== undefined && new Set(images.map(identityOf)).size === 1;
     const image = same
         ? (selectByDigest(images, normalise(reference)) ?? first)
         : selectImages(images, [reference], entries.label)[0]?.image;
@@ -11777,19 +15089,23 @@ async function openSaved(opening, found, reference) {
     if (rival !== undefined && image.variants.every(({ imageId }) => imageId !== rival.id)) {
         throw ambiguous(reference, found, rival);
     }
-    return sourceImage(opening, normalise(reference), found.engine, image);
+    return sourceImage(opening, reference, found.engine, image);
 }
-function sourceImage(opening, reference, origin, image) {
-    const { digest } = reference_parseReference(reference);
-    const variants = image.variants.map(({ platform, imageId, config, layers, manifest }) => ({
+function sourceImage(opening, spelling, origin, image) {
+    const { digest } = reference_parseReference(spelling);
+    const variants = image.variants.map(({ platform, imageId, config, user, layers, manifest }) => ({
         platform,
         imageId,
-        user: userOf(config),
+        user,
         config: async () => config,
         layers: layers.map(content => layerOf(opening, content)),
         ...(manifest !== undefined && manifest.digest === digest ? { manifest } : {}),
     }));
-    return { reference, origin, variants };
+    return { ...open_namesOf(spelling), origin, variants };
+}
+function open_namesOf(spelling) {
+    const reference = normalise(spelling);
+    return { reference, spellings: new Map([[reference, spelling]]) };
 }
 function layerOf({ layers, scratch, needed }, content) {
     const { stored } = content.file;
@@ -11849,7 +15165,7 @@ async function pinImages(node, run) {
         throw code === 'REMOTE_COMMAND_FAILED' ? new errors/* SideloadError */.wR('PIN_FAILED', message, { cause }) : thrown;
     });
     const asked = { body: pin_ASK, variables: variables(facts, references) };
-    const sections = await runScript(connection, asked, run.signal);
+    const sections = await runScript(connection, asked, run.signal, 'reading what is pinned');
     for (const [number, image] of images.entries()) {
         await notingError(node, image, async () => {
             if (sections.get(`pinned ${number}`) === '') {
@@ -11871,7 +15187,8 @@ async function pin_unpinOf(node, ended, runId, signal) {
 async function change(node, words, references, runId, signal) {
     const { connection, facts } = node_ready(node);
     const body = `${runtimeOf(facts.runtime.name).pins() ?? ''}\n${words}`;
-    await runScript(connection, scriptAlone('pins', runId, { body, variables: variables(facts, references) }), signal);
+    const script = scriptAlone('pins', runId, { body, variables: variables(facts, references) });
+    await runScript(connection, script, signal, 'changing pins');
 }
 
 ;// CONCATENATED MODULE: ./lib/retention.js
@@ -11900,6 +15217,8 @@ function decide(entries, held, used, keep) {
 ;// CONCATENATED MODULE: ./lib/runtime/containers.js
 
 
+
+
 const CONTAINERS = `
 section cri
 [ -z "$CRICTL" ] || as_root $CRICTL --timeout 20s --runtime-endpoint "unix://$SOCKET" ps -a -o json 2>/dev/null || exit 1
@@ -11916,21 +15235,20 @@ function containers(facts) {
 function usedImages(sections) {
     const answer = sections.get('cri') ?? '';
     const parsed = cri_parseJson(answer);
-    if (answer !== '' && parsed === undefined) {
-        throw new Error('crictl ps -a -o json: the answer is no JSON');
+    const containers = asObject(parsed).containers ?? [];
+    if (answer !== '' && !(isMapping(parsed) && Array.isArray(containers))) {
+        throw new errors/* SideloadError */.wR('REMOTE_COMMAND_FAILED', 'crictl ps -a -o json: the answer is no list of containers');
     }
     const said = [
-        ...(parsed?.containers ?? []).flatMap(({ image, imageRef, imageId }) => [
-            image?.image,
-            image?.userSpecifiedImage,
-            imageRef,
-            imageId,
-        ]),
-        ...lines(sections, 'ctr')
+        ...asList(containers).flatMap(container => {
+            const { image, imageRef, imageId } = asObject(container);
+            return [asObject(image).image, asObject(image).userSpecifiedImage, imageRef, imageId];
+        }),
+        ...containers_lines(sections, 'ctr')
             .slice(1)
             .map(line => line.split(/\s+/)[1]),
-        ...lines(sections, 'docker'),
-        ...lines(sections, 'podman').flatMap(line => line.split(' ')),
+        ...containers_lines(sections, 'docker'),
+        ...containers_lines(sections, 'podman').flatMap(line => line.split(' ')),
     ].filter(text => typeof text === 'string');
     const names = new Set();
     const ids = new Set();
@@ -11949,14 +15267,13 @@ function usedImages(sections) {
     }
     return { names, ids };
 }
-function lines(sections, name) {
+function containers_lines(sections, name) {
     return (sections.get(name) ?? '').split('\n').filter(line => line !== '');
 }
 
 ;// CONCATENATED MODULE: ./lib/runtime/forget.js
 
 const FORGET_CONTAINERD = `  if has_name "$reference"; then
-    find_manifest "$reference"
     take_name "$reference" >&2 || exit 1
     left=$(ctr images ls -q "target.digest==$manifest") || exit 1
     if [ -n "$left" ] && ! printf '%s\\n' "$left" | grep -qv '^sha256:'; then
@@ -11982,13 +15299,16 @@ function forget(names, facts, references) {
 
 
 
+const REMOVE_ONE_MS = 60_000;
+const READING = 'reading what is ours';
+const NOTING = 'noting what is ours';
 async function noteImages(node, run) {
     const { connection, facts } = node_ready(node);
     if (facts.privilege === 'user') {
         return 'the user may not write it';
     }
     try {
-        const recorded = readRecord(await runScript(connection, READ_RECORD, run.signal));
+        const recorded = readRecord(await runScript(connection, READ_RECORD, run.signal, READING));
         const isRecorded = ({ reference, imageId }) => recorded.some(one => one.reference === reference && one.imageId === imageId);
         const placedAt = Math.floor(Date.now() / 1000);
         const added = node.images
@@ -11999,7 +15319,7 @@ async function noteImages(node, run) {
         if (added.length > 0) {
             const isReplaced = (old) => added.some(({ reference }) => reference === old.reference);
             node.noted = { added, replaced: recorded.filter(isReplaced) };
-            await runScript(connection, changeRecord(added), run.signal);
+            await runScript(connection, changeRecord(added), run.signal, NOTING);
         }
         return undefined;
     }
@@ -12015,36 +15335,36 @@ async function forgetNoted(node, isOurs, signal) {
     const { added = [], replaced = [] } = node.noted ?? {};
     const own = (entries) => entries.filter(({ reference }) => isOurs(reference));
     if (own(added).length > 0) {
-        await runScript(node_ready(node).connection, changeRecord(own(replaced), own(added)), signal);
+        await runScript(node_ready(node).connection, changeRecord(own(replaced), own(added)), signal, NOTING);
     }
     node.noted = undefined;
 }
 async function retainImages(node, { keep, repositories, isDryRun }, run) {
     const { connection, facts } = node_ready(node);
-    const recorded = readRecord(await runScript(connection, READ_RECORD, run.signal));
+    const recorded = readRecord(await runScript(connection, READ_RECORD, run.signal, READING));
     const entries = recorded.filter(({ reference }) => repositories?.has(repositoryOf(reference)) ?? true);
     if (entries.length === 0) {
         node.retention = [];
         return;
     }
     const references = entries.map(({ reference }) => reference);
-    const used = usedOf(node, await runScript(connection, containers(facts), run.signal));
+    const used = usedOf(node, await runScript(connection, containers(facts), run.signal, 'reading what its containers are made from'));
     const named = [...used.names].filter(name => !references.includes(name));
     const held = await steps_inspect(node, [...references, ...named], run.signal);
     const unread = references.filter(name => held.get(name) === undefined);
-    const unreadable = await namesOn(node, unread, run.signal);
+    const unreadable = await retention_namesOn(node, unread, run.signal);
     if (unreadable.length > 0) {
         throw new errors/* SideloadError */.wR('REMOTE_COMMAND_FAILED', `named, and nobody can say what: ${unreadable.join(', ')}`);
     }
     const ids = [...used.names].flatMap(name => held.get(name)?.imageId ?? []);
     const fates = decide(entries, held, { names: used.names, ids: new Set([...used.ids, ...ids]) }, keep);
-    const noted = (isRemoved) => fates.map(({ entry: { reference, imageId, placedAt }, fate }) => ({
+    const noted = (isGone) => fates.map(({ entry: { reference, imageId, placedAt }, fate }) => ({
         reference,
         imageId,
         placedAt: new Date(placedAt * 1000).toISOString(),
-        fate: fate !== 'remove' ? fate : isRemoved ? 'removed' : 'removable',
+        fate: fate !== 'remove' ? fate : isGone(reference) ? 'removed' : 'removable',
     }));
-    node.retention = noted(false);
+    node.retention = noted(() => false);
     if (isDryRun) {
         return;
     }
@@ -12053,8 +15373,16 @@ async function retainImages(node, { keep, repositories, isDryRun }, run) {
         const names = old.map(({ reference }) => reference);
         const pinned = old.filter(({ isPinned }) => isPinned).map(({ reference }) => reference);
         await unpinImages(node, pinned, run.id, run.signal);
-        await runScript(connection, forget(retention_namesOf(node), facts, names), run.signal);
-        const still = await namesOn(node, names, run.signal);
+        const [forgotten] = await Promise.allSettled([
+            runScript(connection, forget(retention_namesOf(node), facts, names), run.signal, 'removing old releases', CHANGE_MS + names.length * REMOVE_ONE_MS),
+        ]);
+        const still = await retention_namesOn(node, names, run.signal).catch((thrown) => {
+            throw forgotten.status === 'rejected' ? forgotten.reason : thrown;
+        });
+        node.retention = noted(reference => !still.includes(reference));
+        if (forgotten.status === 'rejected') {
+            throw forgotten.reason;
+        }
         if (still.length > 0) {
             throw new errors/* SideloadError */.wR('REMOTE_COMMAND_FAILED', `removed, and there all the same: ${still.join(', ')}`);
         }
@@ -12062,16 +15390,15 @@ async function retainImages(node, { keep, repositories, isDryRun }, run) {
     const dropped = fates.filter(({ fate }) => fate === 'remove' || fate === 'gone' || fate === 'changed');
     if (dropped.length > 0) {
         const script = changeRecord([], dropped.map(({ entry }) => entry));
-        await runScript(connection, script, run.signal);
+        await runScript(connection, script, run.signal, NOTING);
     }
-    node.retention = noted(true);
 }
-async function namesOn(node, references, signal) {
+async function retention_namesOn(node, references, signal) {
     if (references.length === 0) {
         return [];
     }
     const { connection, facts } = node_ready(node);
-    return foundNames(await runScript(connection, findNames(retention_namesOf(node), facts, references), signal), references);
+    return foundNames(await runScript(connection, findNames(retention_namesOf(node), facts, references), signal, 'reading which names it has'), references);
 }
 function retention_namesOf(node) {
     const { facts } = node_ready(node);
@@ -12101,11 +15428,12 @@ function usedOf(node, sections) {
 
 
 
+
 async function promoteImages(node, { atomic }, run, stageAgain) {
     const references = node.images.map(({ reference }) => reference);
     await move(node, atomic, run);
     let held = await steps_inspect(node, references, run.signal);
-    const isAway = ({ stage, reference, image }) => stage === undefined && faultOf(held.get(reference), image) !== undefined;
+    const isAway = ({ stage, reference, image }) => stage === undefined && plan_faultOf(held.get(reference), image) !== undefined;
     if (node.images.some(isAway)) {
         await stageAgain(node.images.filter(isAway));
         await move(node, atomic, run);
@@ -12113,10 +15441,11 @@ async function promoteImages(node, { atomic }, run, stageAgain) {
     }
     for (const image of node.images) {
         await notingError(node, image, async () => {
-            const fault = faultOf(held.get(image.reference), image.image);
+            const fault = plan_faultOf(held.get(image.reference), image.image);
             if (fault !== undefined) {
-                throw new errors/* SideloadError */.wR('VERIFY_FAILED', `${image.reference} in the end: ${fault}`);
+                throw new errors/* SideloadError */.wR('VERIFY_FAILED', `${nameOf(image)} in the end: ${fault}`);
             }
+            image.seenAtMs = Date.now();
         });
         image.isPinned = held.get(image.reference)?.isPinned === true;
         if (image.stage !== undefined) {
@@ -12138,13 +15467,13 @@ async function move(node, atomic, run) {
     });
     if (atomic && names !== undefined) {
         node.kept = [...node.kept, ...moves];
-        await runScript(connection, keepScript(names, facts, moves), run.signal);
+        await runScript(connection, keepScript(names, facts, moves), run.signal, 'keeping what is there', CHANGE_MS);
     }
     for (const image of node.images) {
         image.hasMoved = image.stage !== undefined;
     }
     const pairs = moving.map(({ stage, reference }) => ({ from: stage, to: reference }));
-    await runScript(connection, runtime.tag(facts, pairs), run.signal);
+    await runScript(connection, runtime.tag(facts, pairs), run.signal, 'moving the references', CHANGE_MS);
     await steps_removeStaged(node, run.id, run.signal);
 }
 async function restoreImages(node, settings, ssh, runId, log) {
@@ -12161,9 +15490,9 @@ async function restoreImages(node, settings, ssh, runId, log) {
     const failed = new Map();
     let taken = new Map();
     try {
-        const signal = AbortSignal.timeout(CLEAN_UP_MS);
-        await insistOn(node, settings, ssh, signal, async () => {
+        await insistOn(node, settings, ssh, async (signal) => {
             failed.clear();
+            await removeSmoked(node, settings, runId, signal);
             const lost = await renewLocks(node, runId, signal);
             const own = node.kept.filter(one => lost.every(({ reference }) => reference !== one.reference));
             taken = await takenByOthers(node, own, signal);
@@ -12174,10 +15503,12 @@ async function restoreImages(node, settings, ssh, runId, log) {
                 await pin_unpinOf(node, runId, runId, signal);
             }
             await forgetNoted(node, reference => !(failed.has(reference) || taken.has(reference)), signal);
+            if (failed.size === 0) {
+                for (const { reference } of await steps_forgetKept(node, signal)) {
+                    log(`${label}: a container still uses what ${reference} named meanwhile: it stays without a name`);
+                }
+            }
         });
-        if (failed.size === 0) {
-            await steps_forgetKept(node, signal);
-        }
     }
     catch (thrown) {
         for (const { reference } of moved)
@@ -12188,8 +15519,9 @@ async function restoreImages(node, settings, ssh, runId, log) {
         if (now !== undefined) {
             const message = `${image.reference} is not put back: it names ${now}, which somebody else has put there meanwhile`;
             image.outcome = 'changed';
-            image.error ??= new errors/* SideloadError */.wR('CHANGED_SINCE', message, { node: label });
-            node.error ??= image.error;
+            const changed = new errors/* SideloadError */.wR('CHANGED_SINCE', message, { node: label });
+            image.error ??= changed;
+            noteError(node, changed);
             log(`${label}: ${message}`);
             continue;
         }
@@ -12199,12 +15531,20 @@ async function restoreImages(node, settings, ssh, runId, log) {
         }
         else {
             const message = `${image.reference} still names the new image, or none: ${fault}`;
+            const before = image.error;
             image.error = new errors/* SideloadError */.wR('RESTORE_FAILED', message, { node: label });
-            node.error ??= image.error;
+            for (const error of [before, image.error].filter(one => one !== undefined))
+                noteError(node, error);
             log(`${label}: ${message}`);
         }
     }
     node.kept = [];
+}
+async function removeSmoked(node, { smoke }, runId, signal) {
+    const { connection, facts } = node_ready(node);
+    if (smoke?.by === 'pod' && facts.runtime.name !== 'containerd' && !facts.isNarrow) {
+        await cri_removeByCri(connection, facts, runId, signal).catch(() => { });
+    }
 }
 async function takenByOthers(node, kept, signal) {
     const names = kept.flatMap(({ reference, before, absent }) => [reference, before, absent]);
@@ -12237,6 +15577,10 @@ async function settleOthers(node, locked, run, log) {
         const kept = runId === undefined ? undefined : keptNames(runId, reference);
         return runId === undefined || kept === undefined ? [] : [{ runId, kept }];
     });
+    for (const runId of [...left.map(one => one.runId), ...locked.values()]) {
+        if (runId !== undefined)
+            node.lostRuns.add(runId);
+    }
     const all = [...new Map([...left, ...orphans].map(one => [one.kept.before, one])).values()];
     for (const runId of new Set(all.map(one => one.runId))) {
         const kept = all.filter(one => one.runId === runId).map(one => one.kept);
@@ -12271,10 +15615,10 @@ async function restoreKept(node, kept, signal, log) {
     if (kept.length === 0 || names === undefined) {
         return failed;
     }
-    const said = await runScript(connection, restoreScript(names, facts, kept), signal);
+    const said = await runScript(connection, restoreScript(names, facts, kept), signal, 'putting back the references', CHANGE_MS);
     const marked = [...kept.entries()].map(([number, one]) => ({ ...one, state: said.get(`restored ${number}`) ?? '' }));
     const asked = marked.filter(({ state }) => state === 'before' || state === 'absent');
-    const held = await steps_inspect(node, asked.flatMap(({ reference, before, state }) => (state === 'absent' ? [reference] : [reference, before])), signal);
+    const held = await steps_inspect(node, asked.flatMap(({ reference, before, state }) => (state === 'absent' ? [reference] : [reference, before])), signal, new Map());
     for (const { reference, before, state } of marked) {
         const imageId = held.get(reference)?.imageId;
         if (state !== 'unmarked' && (state === '' || imageId !== held.get(before)?.imageId)) {
@@ -12297,6 +15641,7 @@ async function restoreKept(node, kept, signal, log) {
 
 const RENEW_AFTER_MS = (LEASE_SECONDS / 4) * 1000;
 const ASK_AGAIN_MS = 1000;
+const TELL_AFTER_MS = 20_000;
 function locksOf(nodes, run, log) {
     let renewing = Promise.resolve();
     const timer = setInterval(() => {
@@ -12322,6 +15667,7 @@ function locksOf(nodes, run, log) {
     }
     async function waitFor(node, begunAtMs, timeoutMs) {
         let holder;
+        let tellAfterMs = 0;
         for (;;) {
             const refusal = await ask(node);
             if (refusal === undefined) {
@@ -12331,12 +15677,14 @@ function locksOf(nodes, run, log) {
             if (waitedMs >= timeoutMs) {
                 throw lockedBy(refusal, `and still does after ${(0,units/* formatDuration */.a)(waitedMs)}`);
             }
-            if (holder !== refusal.run) {
+            if (holder !== refusal.run || waitedMs >= tellAfterMs) {
+                const since = holder === refusal.run ? `, ${(0,units/* formatDuration */.a)(waitedMs, 0)}` : '';
                 holder = refusal.run;
-                log(`${node.settings.label}: waiting for run ${holder}, which has locked ${refusal.reference}`);
+                tellAfterMs = Math.max(TELL_AFTER_MS, 2 * waitedMs);
+                log(`${node.settings.label}: waiting for run ${holder}, which has locked ${refusal.reference}${since}`);
             }
             const waitMs = Math.min(ASK_AGAIN_MS * (0.75 + Math.random() / 2), timeoutMs - waitedMs);
-            await (0,external_node_timers_promises_namespaceObject.setTimeout)(waitMs, undefined, { signal: run.signal });
+            await pause(waitMs, run.signal);
         }
     }
     return {
@@ -12378,7 +15726,7 @@ function byIdentity(one, other) {
 }
 async function renewOrNote(node, runId) {
     try {
-        await renew(node, runId, AbortSignal.timeout(RENEW_AFTER_MS));
+        await abort_within(RENEW_AFTER_MS, undefined, signal => renew(node, runId, signal));
     }
     catch (thrown) {
         const error = (0,errors/* toSideloadError */.Lq)(thrown, node.settings.label);
@@ -12420,7 +15768,7 @@ async function missingRights(node, extras, signal) {
     }
     const asked = askedRights(facts, extras);
     const variables = { COMMANDS: asked.map(({ command }) => command).join('\n') };
-    const sections = await runScript(connection, { body: rights_ASK, variables }, signal);
+    const sections = await runScript(connection, { body: rights_ASK, variables }, signal, 'asking sudo what it allows');
     const refused = new Set((sections.get('refused') ?? '').split('\n'));
     const missing = new Map();
     for (const [number, { right, command }] of asked.entries()) {
@@ -12473,7 +15821,14 @@ function withHeartbeat(argv, abandoned = []) {
 
 
 
-const TRANSIENT = new Set(['SSH_LOST', 'SSH_UNREACHABLE']);
+
+
+const TRANSIENT = new Set([
+    'SSH_LOST',
+    'SSH_UNREACHABLE',
+    'RUNTIME_LOST',
+    'RUNTIME_NOT_RUNNING',
+]);
 const STARTING = new Set(['RUNTIME_NOT_FOUND', 'RUNTIME_NOT_RUNNING']);
 async function stageImages(node, sending) {
     const { settings, run, log } = sending;
@@ -12498,7 +15853,7 @@ async function stageImages(node, sending) {
             }
             const waitMs = retryAfterMs(attempt);
             log(`${label}: ${error.message}; trying again in ${waitMs / 1000} s (${attempt + 1} of ${settings.retries})`);
-            await (0,external_node_timers_promises_namespaceObject.setTimeout)(waitMs, undefined, { signal: run.signal });
+            await pause(waitMs, run.signal);
         }
     }
 }
@@ -12517,7 +15872,8 @@ async function resume(node, missing, { settings, ssh, run, log }) {
     await node.connection?.close();
     await steps_prepareNode(node, settings, ssh, run.signal);
     const { connection, facts } = node_ready(node);
-    await runScript(connection, runtimeOf(facts.runtime.name).remove(facts, [...missing.keys()]), run.signal);
+    const end = runtimeOf(facts.runtime.name).remove(facts, [...missing.keys()]);
+    await runScript(connection, end, run.signal, 'ending the imports that broke off', CHANGE_MS);
     await askLayers(node, [...missing.values()], settings, run);
     for (const image of missing.values()) {
         log(`${node.settings.label}: connected again; ${describeImage(image)}`);
@@ -12535,10 +15891,11 @@ async function stageImage(node, target, stage, sending) {
     if (!isThin || (refusal !== undefined && !runtime.lacksContent(refusal))) {
         throw refusal === undefined
             ? new errors/* SideloadError */.wR('VERIFY_FAILED', `${target.reference} after the import: ${fault}`)
-            : new errors/* SideloadError */.wR(/no space left on device/i.test(refusal) ? 'DISK_FULL' : 'IMPORT_FAILED', refusal);
+            : await importError(node, refusal, sending.run.signal);
     }
     sending.log(`${node.settings.label}: the layers that the node has were not enough (${fault}); ${target.reference} is sent whole`);
-    await runScript(connection, runtime.remove(facts, [...node.staged]), sending.run.signal);
+    const remove = runtime.remove(facts, [...node.staged.keys()]);
+    await runScript(connection, remove, sending.run.signal, 'removing what was staged', CHANGE_MS);
     target.held = [];
     target.isWhole = true;
     await stageImage(node, target, stage, sending);
@@ -12553,8 +15910,8 @@ async function sendImage(node, target, stage, sending) {
     const archiveBytes = totalBytes();
     assertRoom(facts, target.reference, { archiveBytes, layersBytes: unpackedBytes([target]) });
     const transfer = sending.progress.start(node.settings.label, archiveBytes);
-    const failing = new AbortController();
-    const signal = AbortSignal.any([sending.run.signal, failing.signal]);
+    const failing = follow(sending.run.signal);
+    const { signal } = failing;
     const store = (layer) => {
         const storing = layer.store(signal);
         const note = (stored) => {
@@ -12575,7 +15932,7 @@ async function sendImage(node, target, stage, sending) {
             const isLast = count === image.layers.length;
             const part = isLast ? image : partOf(image, count);
             const reference = isLast ? stage : partReference(stage, node.staged.size + 1);
-            node.staged.add(reference);
+            node.staged.set(reference, part.imageId);
             const blobs = part.layers.map((layer, index) => held[index] ?? store(layer));
             const { sent, imported } = importPart(node, target, { image: part, reference, blobs, signal }, sending, transfer);
             imports.push(imported);
@@ -12593,6 +15950,18 @@ async function sendImage(node, target, stage, sending) {
         transfer.end(end);
     }
 }
+async function importError(node, said, signal) {
+    if (/no space left on device/i.test(said)) {
+        return new errors/* SideloadError */.wR('DISK_FULL', said);
+    }
+    const { connection, facts } = node_ready(node);
+    const body = `${INSTANCE}\nsection instance; instance_of "$RUNTIME" "$SOCKET"`;
+    const variables = { RUNTIME: facts.runtime.name, SOCKET: facts.criSocket };
+    const now = (await runScript(connection, { body, variables }, signal, 'reading when its runtime began')).get('instance') ?? '';
+    return isCutOff(said) || now !== facts.instance
+        ? new errors/* SideloadError */.wR('RUNTIME_LOST', `the runtime went away during the import: ${said}`)
+        : new errors/* SideloadError */.wR('IMPORT_FAILED', said);
+}
 const PART_BYTES = 32_000_000;
 async function* partsOf({ image, held, isWhole }, mayDivide, signal) {
     const missing = [...image.layers.entries()].filter(([index]) => held[index] === undefined);
@@ -12606,6 +15975,9 @@ async function* partsOf({ image, held, isWhole }, mayDivide, signal) {
     }
     yield image.layers.length;
 }
+const SIGN_MS = 2 * 60_000;
+const IMPORT_MS = 5 * 60_000;
+const SLOWEST_BYTES_PER_MS = 1000;
 function importPart(node, target, { image, reference, blobs, signal }, { throttle }, transfer) {
     const { connection, facts } = node_ready(node);
     const stdin = throttle(layoutArchive({ reference, image, blobs }).stream(), signal);
@@ -12617,18 +15989,29 @@ function importPart(node, target, { image, reference, blobs, signal }, { throttl
         ...runtimeOf(facts.runtime.name).importArchive(facts, reference, image.platform),
     ];
     let sentBytes = 0;
-    const parts = [...node.staged].filter(staged => isPart(staged));
-    const abandoned = parts.map(part => runtimeOf(facts.runtime.name).removeOne(facts, part));
-    const running = connection.run(withHeartbeat(command, abandoned), {
+    const parts = [...node.staged].filter(([staged]) => isPart(staged));
+    const abandoned = parts.flatMap(part => runtimeOf(facts.runtime.name).removeOne(facts, ...part));
+    const limitMs = IMPORT_MS + unpackedBytes([target]) / SLOWEST_BYTES_PER_MS;
+    const late = (ms, what) => () => new errors/* SideloadError */.wR('NODE_SILENT', `importing ${target.reference}: ${what} for ${(0,units/* formatDuration */.a)(ms, 0)}`);
+    const silent = late(SIGN_MS, 'no sign of life');
+    const stuck = late(limitMs, 'no progress');
+    const running = abort_within(SIGN_MS, signal, (alive, sign) => abort_within(limitMs, alive, (limit, progress) => connection.run(withHeartbeat(command, abandoned), {
         stdin,
-        signal,
+        signal: limit,
         endsWithInput: true,
+        onPrinted: () => {
+            sign(SIGN_MS, silent);
+            if (stdin.readableLength === 0 && !stdin.readableEnded)
+                progress(limitMs, stuck);
+        },
         onStdinBytes: totalBytes => {
+            sign(SIGN_MS, silent);
+            progress(limitMs, stuck);
             target.bytesSent += totalBytes - sentBytes;
             sentBytes = totalBytes;
             transfer.advance(target.bytesSent);
         },
-    });
+    }), stuck), silent);
     const imported = running.then(({ code, stdout, stderr }) => {
         const said = (stderr.trim() || stdout.trim()).slice(-2000);
         return code === 0 ? undefined : `the import ended with exit code ${code}: ${said}`;
@@ -12637,7 +16020,7 @@ function importPart(node, target, { image, reference, blobs, signal }, { throttl
     return { sent, imported };
 }
 async function faultAt(node, { image }, reference, signal) {
-    return faultOf((await steps_inspect(node, [reference], signal)).get(reference), image);
+    return plan_faultOf((await steps_inspect(node, [reference], signal)).get(reference), image);
 }
 
 ;// CONCATENATED MODULE: ./lib/node/throttle.js
@@ -12652,7 +16035,7 @@ function createThrottle(bytesPerSecond) {
             const waitMs = Math.max(0, freeAtMs - now);
             freeAtMs = Math.max(freeAtMs, now) + (1000 * bytes) / bytesPerSecond;
             if (waitMs > 0)
-                await (0,external_node_timers_promises_namespaceObject.setTimeout)(waitMs, undefined, { signal });
+                await pause(waitMs, signal);
         },
     };
 }
@@ -12672,198 +16055,13 @@ async function* throttled(source, throttle, signal) {
     }
 }
 
-;// CONCATENATED MODULE: ./lib/node/twins.js
-
-
-function twins(nodes, keyOf, what) {
-    const groups = new Map();
-    for (const node of nodes) {
-        const key = keyOf(node);
-        if (key !== undefined) {
-            groups.set(key, [...(groups.get(key) ?? []), node]);
-        }
-    }
-    return new Map([...groups].flatMap(([key, group]) => {
-        const message = `${(0,report/* listOf */.c3)(group.map(({ settings }) => settings.label))} are ${what(key)}`;
-        const hint = 'Keep one of these entries: what is done to a node is done once.';
-        return group
-            .slice(1)
-            .map(node => [node, new errors/* SideloadError */.wR('INPUT_INVALID', message, { node: node.settings.label, hint })]);
-    }));
-}
-function sameMachines(nodes) {
-    return twins(nodes, ({ machine }) => machine?.identity, () => 'addresses of one machine');
-}
-
-;// CONCATENATED MODULE: ./lib/preflight.js
-
-
-
-
-
-
-
-
-
-function preflight(nodes, images, options) {
-    const names = nodes.map(kubernetesName);
-    const named = options.isSmoked
-        ? twins(nodes, kubernetesName, name => `the same Kubernetes node, ${name}`)
-        : new Map();
-    const found = nodes.flatMap(node => {
-        const twin = node.error?.code === 'INPUT_INVALID' ? undefined : named.get(node);
-        return faultsOf(node, images, options)
-            .concat(twin === undefined ? [] : [asFault(twin)])
-            .map(fault => ({ node: node.settings.label, ...fault }));
-    });
-    const platforms = images.flatMap(({ variants }) => variants.map(({ platform }) => platform));
-    const missing = names.includes(undefined)
-        ? []
-        : (options.cluster ?? []).filter(object => takesPods(object, platforms) && !names.includes(object.metadata.name));
-    return [
-        ...found,
-        ...missing.map(object => ({
-            node: object.metadata.name,
-            ...warning('NODE_NOT_LISTED', 'the cluster may start pods there, and they would not find the image'),
-        })),
-    ];
-}
-function errorOf(findings) {
-    const [first, ...others] = findings.filter(({ severity }) => severity === 'error');
-    if (first === undefined) {
-        return undefined;
-    }
-    const also = others.map(({ code, message, hint }) => `also [${code}]: ${message}\n  ${hint}`);
-    return new errors/* SideloadError */.wR(first.code, [first.message, ...also].join('\n'), { node: first.node, hint: first.hint });
-}
-function faultsOf(node, images, { isSmoked, isPinning, isSendingSandbox = false }) {
-    const { machine, facts, object, error } = node;
-    const faults = [];
-    if (error !== undefined) {
-        faults.push(asFault(error));
-    }
-    faults.push(...rights(node));
-    if (machine !== undefined && error?.code !== 'PLATFORM_MISMATCH') {
-        faults.push(...mismatch(images, machine));
-    }
-    if (object === 'absent' && isSmoked) {
-        const name = JSON.stringify(kubernetesName(node));
-        faults.push(fault('NODE_NOT_IN_CLUSTER', `the cluster has no node ${name}`));
-    }
-    else if (object !== undefined && object !== 'absent') {
-        const reason = unreadiness(object);
-        if (reason !== undefined) {
-            faults.push(when(isSmoked, 'NODE_NOT_READY', reason));
-        }
-    }
-    if (machine !== undefined) {
-        faults.push(...credentials(node, machine.kubelet));
-    }
-    if (facts !== undefined) {
-        const unsent = sandbox(node, facts, isSmoked).map(one => (isSendingSandbox ? { ...one, hint: UNSENT } : one));
-        faults.push(...unsent, ...disk(node, facts));
-        const unpinnable = isPinning ? pinFault(facts) : undefined;
-        if (unpinnable !== undefined) {
-            faults.push(warning('PIN_UNSUPPORTED', `${unpinnable}: the images will be there unpinned`));
-        }
-    }
-    return faults;
-}
-function mismatch(images, machine) {
-    try {
-        planNode(images, machine, new Map());
-        return [];
-    }
-    catch (thrown) {
-        return [asFault((0,errors/* toSideloadError */.Lq)(thrown))];
-    }
-}
-function rights({ settings, missing }) {
-    return missing.map(({ right: { purpose, without }, commands }) => {
-        const refused = `sudo does not let ${settings.user} ${purpose}: ${commands.map(one => `\`${one}\``).join(', ')}`;
-        return without === undefined
-            ? fault('SUDO_RIGHT_MISSING', refused)
-            : warning('SUDO_RIGHT_MISSING', `${refused}; without it ${without}`);
-    });
-}
-function credentials({ images }, { credentialPolicy, credentialAllowlist }) {
-    if (credentialPolicy !== 'AlwaysVerify' && credentialPolicy !== 'NeverVerifyAllowlistedImages') {
-        return [];
-    }
-    const refused = images.filter(({ reference }) => credentialPolicy === 'AlwaysVerify' || !isAllowed(reference, credentialAllowlist));
-    if (refused.length === 0) {
-        return [];
-    }
-    const isCertain = refused.some(({ stage }) => stage !== undefined);
-    const names = refused.map(({ reference }) => reference).join(', ');
-    const message = `the kubelet’s imagePullCredentialsVerificationPolicy is ${credentialPolicy}, which does not let pods use ${names}`;
-    return [when(isCertain, 'IMAGE_CREDENTIALS_POLICY', message)];
-}
-function isAllowed(reference, allowlist) {
-    const { registry, repository } = reference_parseReference(reference);
-    const name = registry === undefined ? repository : `${registry}/${repository}`;
-    return allowlist.some(entry => (entry.endsWith('/*') ? name.startsWith(entry.slice(0, -1)) : name === entry));
-}
-const UNSENT = 'Pull it on the runner under this name (`docker pull`, `podman pull`), or put it into the `archive`: `sandbox-image: send` is set, and found it nowhere there; the log above says where it looked.';
-function sandbox({ images }, { sandbox }, isSmoked) {
-    if (sandbox === undefined || sandbox.isHeld || images.some(({ reference }) => preflight_isSame(reference, sandbox.reference))) {
-        return [];
-    }
-    const message = `the CRI does not have ${sandbox.reference}, from which the sandbox of every pod is made`;
-    return [when(isSmoked, 'SANDBOX_IMAGE_MISSING', message)];
-}
-function preflight_isSame(reference, configured) {
-    try {
-        return reference === normalise(configured);
-    }
-    catch {
-        return false;
-    }
-}
-function disk({ images }, facts) {
-    const { disk, kubelet } = facts;
-    const layers = unpackedBytes(images.filter(({ stage }) => stage !== undefined));
-    const { path, sizeBytes, freeBytes } = disk;
-    const free = `${(0,units/* formatBytes */.z)(freeBytes)} are free on ${path}`;
-    if (layers > freeBytes) {
-        return [fault('DISK_FULL', `the layers alone are ${(0,units/* formatBytes */.z)(layers)}; ${free}`)];
-    }
-    const faults = [];
-    if (2 * layers > freeBytes) {
-        faults.push(warning('DISK_TIGHT', `the layers are ${(0,units/* formatBytes */.z)(layers)} and their archive may be as much again; ${free}`));
-    }
-    const work = otherWorkDisk(facts);
-    if (work !== undefined && layers > work.freeBytes) {
-        faults.push(warning('DISK_TIGHT', `the archive, which may be up to ${(0,units/* formatBytes */.z)(layers)}, is unpacked below /var/tmp; ${(0,units/* formatBytes */.z)(work.freeBytes)} are free on ${work.path}`));
-    }
-    const threshold = kubelet.imageGcHighThresholdPercent;
-    const usedPercent = 100 - Math.floor((100 * Math.max(0, freeBytes - 2 * layers)) / sizeBytes);
-    if (threshold < 100 && usedPercent >= threshold) {
-        const state = layers === 0 ? 'is' : 'would be up to';
-        faults.push(warning('IMAGE_GC_LIKELY', `${path} ${state} ${usedPercent} % full, and the kubelet removes unused images from ${threshold} % on`));
-    }
-    return faults;
-}
-function asFault({ code, message, hint }) {
-    return { severity: 'error', code, message, hint };
-}
-function fault(code, message) {
-    return { severity: 'error', code, message, hint: errors/* ERRORS */.Sr[code].hint };
-}
-function warning(code, message) {
-    return { ...fault(code, message), severity: 'warning' };
-}
-function when(isCertain, code, message) {
-    return isCertain ? fault(code, message) : warning(code, message);
-}
-
 ;// CONCATENATED MODULE: ./lib/report/progress.js
 
 const INTERVAL_MS = { live: 200, log: 10_000 };
 const SPARSE = { afterMs: 60_000, intervalMs: 30_000 };
 const WINDOW_MS = 5_000;
 const NAMED_NODES = 3;
-function transferProgress(host) {
+function transferProgress(host, waits = { lines: () => [] }) {
     const states = new Map();
     let timer;
     let shownAt = 0;
@@ -12874,7 +16072,7 @@ function transferProgress(host) {
             sample(state, now);
         }
         if (host.isLive) {
-            host.progress(liveLines([...states.values()], now, host.size));
+            host.progress([...liveLines([...states.values()], now, host.size), ...waits.lines()]);
         }
         else if (now - begunAt <= SPARSE.afterMs || now - shownAt >= SPARSE.intervalMs) {
             shownAt = now;
@@ -12984,6 +16182,11 @@ function barOf(percent) {
     const filled = Math.round((percent * BAR) / 100);
     return `${'█'.repeat(filled)}${'░'.repeat(BAR - filled)}`;
 }
+function importing(states, busy) {
+    const rest = busy.length - NAMED_NODES;
+    const named = busy.slice(0, NAMED_NODES).map(({ node }) => node);
+    return states.length === 1 ? 'importing' : `importing on ${named.join(', ')}${rest > 0 ? ` and ${rest} more` : ''}`;
+}
 function logLine(states, now) {
     const busy = states.filter(({ end }) => end === undefined);
     const total = sum(states, state => state.total);
@@ -12999,7 +16202,7 @@ function logLine(states, now) {
         .map(one => `${one.node} ${one.percent} %`);
     return [
         `${percent} % of ${(0,units/* formatBytes */.z)(total)} to ${where}`,
-        isImporting ? 'importing' : `${(0,units/* formatBytes */.z)(rate)}/s`,
+        isImporting ? importing(states, busy) : `${(0,units/* formatBytes */.z)(rate)}/s`,
         ...(left === '' ? [] : [left]),
         ...(states.length === 1 ? [] : [`${states.length - busy.length} done`]),
         ...(states.length === 1 || isImporting ? [] : [`behind: ${behind.join(', ')}`]),
@@ -13008,6 +16211,74 @@ function logLine(states, now) {
 
 // EXTERNAL MODULE: ./lib/report/table.js
 var table = __nccwpck_require__(1475);
+;// CONCATENATED MODULE: ./lib/report/waits.js
+
+const FIRST_MS = 10_000;
+const waits_LOOK_EVERY_MS = 1000;
+const NAMED = 3;
+function waits_waitsOf(host) {
+    const waits = new Set();
+    let timer;
+    let takenAtMs = Number.NEGATIVE_INFINITY;
+    let isDrawn = false;
+    function linesOf(which) {
+        const now = performance.now();
+        const told = [...waits].filter(wait => which(wait, now - wait.begunAtMs));
+        return [...new Set(told.map(({ what }) => what))].map(what => {
+            const same = told.filter(wait => wait.what === what);
+            const longestMs = Math.max(...same.map(({ begunAtMs }) => now - begunAtMs));
+            return `waiting for ${waits_listed(same.map(({ whom }) => whom))}: ${what}, ${(0,units/* formatDuration */.a)(longestMs, 0)}`;
+        });
+    }
+    const isLong = (_wait, waitedMs) => waitedMs >= FIRST_MS;
+    function look() {
+        if (host.isLive) {
+            draw(linesOf(isLong));
+            return;
+        }
+        const now = performance.now();
+        const isDue = ({ afterMs }, waitedMs) => waitedMs >= afterMs;
+        for (const line of linesOf(isDue)) {
+            host.info(line);
+        }
+        for (const wait of waits) {
+            wait.afterMs *= isDue(wait, now - wait.begunAtMs) ? 2 : 1;
+        }
+    }
+    function draw(lines) {
+        if (performance.now() - takenAtMs > waits_LOOK_EVERY_MS && (lines.length > 0 || isDrawn)) {
+            isDrawn = lines.length > 0;
+            host.progress(lines);
+        }
+    }
+    return {
+        async until(whom, what, act) {
+            const wait = { whom, what, begunAtMs: performance.now(), afterMs: FIRST_MS };
+            waits.add(wait);
+            timer ??= setInterval(look, waits_LOOK_EVERY_MS).unref();
+            try {
+                return await act;
+            }
+            finally {
+                waits.delete(wait);
+                if (waits.size === 0) {
+                    clearInterval(timer);
+                    timer = undefined;
+                    draw([]);
+                }
+            }
+        },
+        lines() {
+            takenAtMs = performance.now();
+            return linesOf(isLong);
+        },
+    };
+}
+function waits_listed(names) {
+    const rest = names.length - NAMED;
+    return rest > 0 ? `${names.slice(0, NAMED).join(', ')} and ${rest} more` : names.join(', ');
+}
+
 ;// CONCATENATED MODULE: ./lib/sandbox.js
 
 
@@ -13081,8 +16352,11 @@ var version = __nccwpck_require__(7992);
 
 
 
+
+
 async function sideload(settings, host, run) {
-    const ssh = transport_openTransport(settings.ssh, run.scratch);
+    const waits = waits_waitsOf(host);
+    const ssh = transport_openTransport(settings.ssh, run.scratch, waits.until);
     const startedAt = new Date().toISOString();
     const stagesDone = [];
     let nodes = settings.nodesFromCluster ? [] : settings.nodes.map(node_newNode);
@@ -13098,7 +16372,7 @@ async function sideload(settings, host, run) {
     let bundle;
     const locks = locksOf(() => nodes, run, host.info);
     const throttle = throttleOf(settings.bandwidth);
-    const sending = { settings, ssh, run, progress: transferProgress(host), throttle, log: host.info };
+    const sending = { settings, ssh, run, progress: transferProgress(host, waits), throttle, log: host.info };
     const settle = () => {
         isSettled = true;
         host.saveState('settled', 'true');
@@ -13112,7 +16386,7 @@ async function sideload(settings, host, run) {
     };
     const bundling = {
         'Open the images': async () => {
-            images = await sideload_open(settings, host, run);
+            images = await waits.until('the runner', 'opening the images', sideload_open(settings, host, run));
         },
         'Write the bundle': async () => {
             const path = settings.bundle ?? '';
@@ -13126,14 +16400,14 @@ async function sideload(settings, host, run) {
     const stages = {
         ...(settings.nodesFromCluster && {
             'Read the nodes from the cluster': async () => {
-                cluster = await cluster_openCluster(settings, run);
+                cluster = await cluster_openCluster(settings, run, waits);
                 nodes = (await cluster_nodesFromCluster(cluster, settings, host.info)).map(node_newNode);
             },
         }),
         [needsImages ? 'Open the images and connect to the nodes' : 'Connect to the nodes']: async () => {
             const [opened] = await Promise.allSettled([
                 needsImages
-                    ? sideload_open(settings, host, run).then(set => {
+                    ? waits.until('the runner', 'opening the images', sideload_open(settings, host, run)).then(set => {
                         images = set;
                     })
                     : undefined,
@@ -13175,7 +16449,7 @@ async function sideload(settings, host, run) {
                     settings.cluster === undefined
                         ? undefined
                         : (async () => {
-                            cluster ??= await cluster_openCluster(settings, run);
+                            cluster ??= await cluster_openCluster(settings, run, waits);
                             await askCluster(cluster, nodes, settings, run, host);
                         })(),
                 ]);
@@ -13279,7 +16553,7 @@ async function sideload(settings, host, run) {
             ...(settings.keep !== undefined && {
                 'Remove old releases': async () => {
                     settle();
-                    await removeOld(nodes, repositoriesOf(images?.images ?? []), settings, run, host);
+                    await removeOld(nodes, repositoriesOn, settings, run, host);
                     await look(nodes.filter(({ retention }) => retention?.some(({ fate }) => fate === 'removed')));
                 },
             }),
@@ -13299,8 +16573,7 @@ async function sideload(settings, host, run) {
         }),
         ...(settings.mode === 'prune' && {
             'Remove old releases': async () => {
-                const given = settings.images.map(reference => repositoryOf(normalise(reference)));
-                await removeOld(nodes, given.length === 0 ? undefined : new Set(given), settings, run, host);
+                await removeOld(nodes, node => repositoriesGiven(node, settings.images, run), settings, run, host);
                 changed = nodes.some(node => node.retention?.some(({ fate }) => fate === 'removed'));
             },
         }),
@@ -13333,6 +16606,9 @@ async function sideload(settings, host, run) {
         changed = nodes.some(node => node.images.some(image => image.hasMoved && image.outcome !== 'restored'));
     }
     else {
+        if (hasFailed && isSettled) {
+            host.info('nothing is put back, as what was there before may be gone: the nodes keep what was proven on them');
+        }
         settle();
     }
     await images?.close();
@@ -13340,7 +16616,7 @@ async function sideload(settings, host, run) {
     await cluster?.kubectl.close();
     await locks.stop();
     await Promise.all(nodes.map(node => leaveNode(node, settings, ssh, run.id).catch((thrown) => {
-        node.error ??= (0,errors/* toSideloadError */.Lq)(thrown, node.settings.label);
+        noteError(node, (0,errors/* toSideloadError */.Lq)(thrown, node.settings.label));
     })));
     return {
         run: run.id,
@@ -13374,7 +16650,8 @@ async function sideload_cleanUp(settings, host, run) {
     if (settings.mode !== 'push') {
         return;
     }
-    const cluster = settings.cluster === undefined ? undefined : await openCluster(settings, run);
+    const waits = waitsOf(host);
+    const cluster = settings.cluster === undefined ? undefined : await openCluster(settings, run, waits);
     let list = settings.nodes;
     try {
         if (settings.smoke?.by === 'pod' && cluster !== undefined) {
@@ -13388,7 +16665,7 @@ async function sideload_cleanUp(settings, host, run) {
         await cluster?.kubectl.close();
     }
     const nodes = list.map(newNode);
-    const ssh = openTransport(settings.ssh, run.scratch);
+    const ssh = openTransport(settings.ssh, run.scratch, waits.until);
     await onEach(nodes, async (node) => {
         await prepareNode(node, settings, ssh, run.signal);
         const isSettled = host.state('settled') === 'true';
@@ -13432,17 +16709,27 @@ async function sideload_open(settings, host, run) {
     return set;
 }
 function expectationsOf(image) {
-    return referencesOf(image).map(reference => ({ reference, variants: image.variants, isSandbox: false }));
+    return referencesOf(image).map(reference => ({
+        reference,
+        spellings: [image.spellings?.get(reference) ?? reference],
+        variants: image.variants,
+        isSandbox: false,
+    }));
 }
-function repositoriesOf(images) {
-    return new Set(images.flatMap(referencesOf).map(repositoryOf));
+async function repositoriesOn({ images }) {
+    return new Set(images.filter(({ isSandbox }) => !isSandbox).map(({ reference }) => repositoryOf(reference)));
 }
-async function removeOld(nodes, repositories, { keep, isDryRun }, run, host) {
+async function repositoriesGiven(node, given, run) {
+    const written = given.map(text => ({ image: { variants: [] }, reference: normalise(text), spellings: [text] }));
+    const { names } = namesOn(written, await askShortNames(node, given, run.signal));
+    return given.length === 0 ? undefined : new Set(names.map(({ reference }) => repositoryOf(reference)));
+}
+async function removeOld(nodes, repositoriesOf, { keep, isDryRun }, run, host) {
     if (keep === undefined) {
         throw new errors/* SideloadError */.wR('INTERNAL', 'nobody has said how many releases stay');
     }
     await node_onEach(nodes, async (node) => {
-        await retainImages(node, { keep, repositories, isDryRun }, run);
+        await retainImages(node, { keep, repositories: await repositoriesOf(node), isDryRun }, run);
         const { retention = [], settings } = node;
         const told = retention.filter(({ fate }) => fate !== 'kept');
         for (const { reference, imageId, fate } of told) {
@@ -13480,6 +16767,7 @@ function hasMoved({ kept, images, hasPinned, noted }) {
 
 
 
+
 const entry_CLEAN_UP_MS = 60_000;
 async function runPush(host) {
     const startedAt = new Date().toISOString();
@@ -13505,6 +16793,7 @@ async function runPush(host) {
         const settings = settings_readSettings(host);
         isRead = true;
         run = await run_startRun(host, cancelled.signal);
+        await sweepLeftRuns(host);
         const report = await sideload(settings, host, run);
         await run_endRun(run);
         host.saveState('finished', 'true');
@@ -13542,20 +16831,20 @@ async function runPost(host) {
     if (host.state('run') === '' || host.state('finished') === 'true') {
         return;
     }
-    const run = {
-        id: host.state('run'),
-        scratch: host.state('scratch'),
-        signal: AbortSignal.timeout(entry_CLEAN_UP_MS),
-    };
+    const run = { id: host.state('run'), scratch: host.state('scratch') };
     host.info(`the job of run ${run.id} was ended from outside; cleaning up`);
-    try {
-        const scratch = await startRun(host, run.signal);
+    const late = () => new SideloadError('CANCELLED', `not done within ${entry_CLEAN_UP_MS / 1000} s`);
+    const cleanUpWithin = async (signal) => {
+        const scratch = await startRun(host, signal);
         try {
-            await cleanUp(readSettings(host), host, { ...run, scratch: scratch.scratch });
+            await cleanUp(readSettings(host), host, { ...run, signal, scratch: scratch.scratch });
         }
         finally {
             await endRun(scratch);
         }
+    };
+    try {
+        await within(entry_CLEAN_UP_MS, undefined, cleanUpWithin, late);
     }
     catch (thrown) {
         host.warning(`clean-up after the cancelled job: ${toSideloadError(thrown).message}`);
@@ -13641,6 +16930,14 @@ const ERRORS = {
         title: 'The SSH connection broke off',
         hint: 'Check the link and the node, and run the job again: layers that have arrived are not sent twice.',
     },
+    NODE_SILENT: {
+        title: 'The node does not answer in time',
+        hint: 'See on the node what hangs: its runtime (`crictl info`), its disks (`df`: a file system on a server that is away), its load.',
+    },
+    LOGIN_SHELL_ENDED: {
+        title: 'The login shell of the user ends before it runs a command',
+        hint: 'Try `ssh USER@NODE true`: look for `exit` or `exec` in `~/.bashrc` and `~/.ssh/rc`, for `command=` in `~/.ssh/authorized_keys`, for `ForceCommand` in sshd_config, and for the shell in `getent passwd USER` (`nologin` runs nothing).',
+    },
     REMOTE_COMMAND_FAILED: {
         title: 'A command on the node failed',
         hint: 'Correct on the node what its own output above names, and run the job again.',
@@ -13661,9 +16958,25 @@ const ERRORS = {
         title: 'No container runtime was found on the node',
         hint: 'Check that this is a Kubernetes node, or name its socket with `cri-socket`.',
     },
+    RUNTIME_AMBIGUOUS: {
+        title: 'The node has several container runtimes that could be the kubelet’s',
+        hint: 'Name the one that its kubelet uses with `cri-socket`, for all nodes or for this one in the inventory.',
+    },
     RUNTIME_NOT_RUNNING: {
         title: 'The container runtime of the node does not answer',
         hint: 'Look on the node whether it runs, and at its log: `systemctl status` and `journalctl -u` of `containerd`, `crio`, `docker` and `cri-docker`, `k3s` or `rke2-server`.',
+    },
+    RUNTIME_REFUSED: {
+        title: 'The container runtime of the node does not let the user in',
+        hint: 'Log in as root, or let the user become it (`sudo: auto`, with a file of docs/privileges on the node); where a group has the socket, add the user to it (`usermod -aG docker USER`).',
+    },
+    RUNTIME_ERROR: {
+        title: 'The container runtime of the node answers with an error',
+        hint: 'Correct what its words name; until then it answers every job like this, and the kubelet.',
+    },
+    RUNTIME_LOST: {
+        title: 'The container runtime of the node went away during an import',
+        hint: 'Find out on the node why it ends or restarts (`journalctl -u containerd`, `crio` or `docker`), and run the job again: layers that have arrived are not sent twice.',
     },
     RUNTIME_UNSUPPORTED: {
         title: 'The container runtime of the node is not supported',
@@ -13684,6 +16997,14 @@ const ERRORS = {
     SANDBOX_IMAGE_MISSING: {
         title: 'The node lacks the image that every pod’s sandbox is made of',
         hint: 'Send it along: pull it on the runner under this name, and set `sandbox-image: send`.',
+    },
+    SHORT_NAME_REFUSED: {
+        title: 'No pod can start the image by this short name on the node',
+        hint: 'Write the full name in the pods and in `images`.',
+    },
+    SHORT_NAME_DOUBTFUL: {
+        title: 'It is not certain which image a short name is on the node',
+        hint: 'Write the full name in the pods and in `images`, or let the user read these files.',
     },
     IMAGE_CREDENTIALS_POLICY: {
         title: 'The kubelet refuses images that it has not pulled itself',
@@ -13756,6 +17077,10 @@ const ERRORS = {
     NODE_NOT_IN_CLUSTER: {
         title: 'The cluster has no node of this name',
         hint: 'Give the Kubernetes node name after the address, as in `10.0.0.11=worker-1`.',
+    },
+    NODE_OTHER_MACHINE: {
+        title: 'The address is that of another machine than the Kubernetes node',
+        hint: 'Write the address of the node before its name, as in `10.0.0.11=worker-1`: `kubectl get nodes -o wide` shows both.',
     },
     NODE_NOT_READY: {
         title: 'The cluster says that the node is not ready',
@@ -14089,7 +17414,7 @@ function now() {
 const OUTPUTS = {
     images: 'The references that all nodes were seen to hold at the end of a push or check (with `mode: bundle`: that the file holds), one per line; empty when the job failed.',
     'image-ids': 'JSON: image ID (config digest) of these, by reference and platform.',
-    nodes: 'JSON: one object per node with its facts, findings, bytes sent, verdicts and error.',
+    nodes: 'JSON: one object per node with its facts, findings, bytes sent, verdicts and error. Of very many, long texts are cut, then those fit that failed, and `leftOut` in a last object counts the others.',
     'bytes-sent': 'Bytes of image archives sent to all nodes together.',
     changed: '`true` when some node did not have the images before (with `mode: plan` and `check`: does not have them; with `prune`: lost some), else `false`.',
     drift: 'JSON, with `mode: check`: one object per node and image that is not as it should be, or per node that could not be asked.',
@@ -14238,7 +17563,7 @@ function secretStore(announce = () => { }) {
     };
 }
 function formsOf(line) {
-    const quoted = [line, JSON.stringify(line).slice(1, -1)];
+    const quoted = [line, line.trim(), JSON.stringify(line).slice(1, -1)];
     const forms = [...quoted, ...quoted.map(report_text/* harmless */.Is)];
     const encoded = [encodeURIComponent(Buffer.from(line).toString()), Buffer.from(line).toString('base64')];
     return [...forms, ...(line.length < LEAST_CHARACTERS ? [] : encoded)].filter(form => form !== '');
@@ -14356,7 +17681,7 @@ const INPUTS = {
     },
     images: {
         type: 'list',
-        help: 'Image references, exactly as the pods will write them, one per line or separated by commas. May be left out with an `archive` whose images have names.',
+        help: 'Image references, exactly as the pods will write them, one per line or separated by commas. The smoke pods write them so, and each node gets the image under the name that its runtime makes of it: on CRI-O a short one may be another than elsewhere, or none, which is told before a byte moves. May be left out with an `archive` whose images have names.',
         manual: true,
     },
     aliases: {
@@ -14511,12 +17836,12 @@ const INPUTS = {
     retries: {
         type: 'count',
         default: '3',
-        help: 'How often a node is tried again, after a growing pause, when its connection breaks off while images are sent, or while it is put in order after a failure. What it has received whole is not sent again.',
+        help: 'How often a node is tried again, after a growing pause, when its connection breaks off or its runtime goes away while images are sent, or while it is put in order after a failure. What it has received whole is not sent again.',
     },
     atomic: {
         type: { oneOf: ['true', 'false'] },
         default: 'true',
-        help: 'All nodes or none: when a node fails after references have moved, its smoke pod included, every node gets back what its references named before. `false` leaves the new image on the nodes that are fine, and the job still fails.',
+        help: 'All nodes or none: when a node fails after references have moved, its smoke pod included, every node gets back what its references named before; what fails after that, while old releases (`keep`) or old pins go, puts nothing back. `false` leaves the new image on the nodes that are fine, and the job still fails.',
     },
     pin: {
         type: { oneOf: ['true', 'false'] },
@@ -14824,12 +18149,12 @@ __nccwpck_require__.d(__webpack_exports__, {
   Li: () => (/* binding */ writeReports)
 });
 
-// EXTERNAL MODULE: external "node:fs"
-var external_node_fs_ = __nccwpck_require__(3024);
 // EXTERNAL MODULE: external "node:fs/promises"
 var promises_ = __nccwpck_require__(1455);
 // EXTERNAL MODULE: external "node:path"
 var external_node_path_ = __nccwpck_require__(6760);
+// EXTERNAL MODULE: ./lib/directory.js
+var directory = __nccwpck_require__(2779);
 // EXTERNAL MODULE: ./lib/errors.js
 var errors = __nccwpck_require__(2357);
 // EXTERNAL MODULE: ./lib/problems.js
@@ -15002,23 +18327,15 @@ function reportProblems(files) {
     });
 }
 function faultOf(path) {
-    if ((0,external_node_fs_.statSync)(path, { throwIfNoEntry: false })?.isDirectory() === true) {
-        return 'is a directory';
-    }
-    let directory = (0,external_node_path_.dirname)(path);
     try {
-        while ((0,external_node_fs_.statSync)(directory, { throwIfNoEntry: false }) === undefined) {
-            directory = (0,external_node_path_.dirname)(directory);
+        if ((0,directory/* statOf */._N)(path)?.isDirectory() === true) {
+            return 'is a directory';
         }
-        if (!(0,external_node_fs_.statSync)(directory).isDirectory()) {
-            return `cannot be written: ${directory} is not a directory`;
-        }
-        (0,external_node_fs_.accessSync)(directory, external_node_fs_.constants.W_OK | external_node_fs_.constants.X_OK);
-        return undefined;
     }
     catch (thrown) {
-        return `cannot be written: ${directory} (${thrown.code})`;
+        return `cannot be written (${thrown.code})`;
     }
+    return (0,directory/* directoryFault */.sl)((0,external_node_path_.dirname)(path));
 }
 async function writeReports(files, document) {
     const results = await Promise.allSettled(REPORT_KINDS.map(async (kind) => {
@@ -15035,7 +18352,7 @@ async function writeReports(files, document) {
     }
 }
 async function replace(path, text) {
-    await (0,promises_.mkdir)((0,external_node_path_.dirname)(path), { recursive: true });
+    await (0,directory/* makeDirectory */.Oh)((0,external_node_path_.dirname)(path));
     const aside = (0,external_node_path_.join)((0,external_node_path_.dirname)(path), `.${(0,external_node_path_.basename)(path)}.${process.pid}.tmp`);
     try {
         await (0,promises_.writeFile)(aside, text);
@@ -15072,18 +18389,22 @@ var report_document = __nccwpck_require__(3922);
 var report_files = __nccwpck_require__(6893);
 // EXTERNAL MODULE: ./lib/report/report.js
 var report_report = __nccwpck_require__(3101);
+// EXTERNAL MODULE: ./lib/report/room.js
+var room = __nccwpck_require__(2136);
 ;// CONCATENATED MODULE: ./lib/report/outputs.js
 
+
+const MAX_CHARACTERS = { nodes: 300_000, drift: 150_000 };
 function outputsOf(report) {
     const held = (0,report_report/* heldOf */.Le)(report);
     return {
         images: Object.keys(held).join('\n'),
         'image-ids': JSON.stringify(held),
-        nodes: JSON.stringify(report.nodes),
+        nodes: (0,room/* jsonWithin */.I)(report.nodes, MAX_CHARACTERS.nodes),
         'bytes-sent': String((0,report_report/* bytesSent */.yb)(report)),
         changed: String(report.changed),
         ...(report.bundle !== undefined && { bundle: report.bundle.path }),
-        ...(report.mode === 'check' && { drift: JSON.stringify((0,report_report/* driftOf */.$p)(report)) }),
+        ...(report.mode === 'check' && { drift: (0,room/* jsonWithin */.I)((0,report_report/* driftOf */.$p)(report), MAX_CHARACTERS.drift) }),
     };
 }
 
@@ -15215,6 +18536,7 @@ const FindingSchema = valibot__WEBPACK_IMPORTED_MODULE_2__/* .pipe */ .FsL(valib
 }), valibot__WEBPACK_IMPORTED_MODULE_2__/* .readonly */ .tBZ(), valibot__WEBPACK_IMPORTED_MODULE_2__/* .description */ .h_('Something that would go wrong on a node, or might, found before anything was sent.'));
 const ImageSchema = valibot__WEBPACK_IMPORTED_MODULE_2__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_2__/* .object */ .Ikc({
     reference: text('The fully qualified reference.'),
+    spelling: valibot__WEBPACK_IMPORTED_MODULE_2__/* .optional */ .lqM(text('What pods write for it, and the smoke pod did; absent when that is the reference itself.')),
     imageId: text('Config digest that CI built for the platform of the node.'),
     isSandbox: valibot__WEBPACK_IMPORTED_MODULE_2__/* .optional */ .lqM(valibot__WEBPACK_IMPORTED_MODULE_2__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_2__/* .boolean */ .zMY(), valibot__WEBPACK_IMPORTED_MODULE_2__/* .description */ .h_('Whether it was sent along for the sandboxes of pods.'))),
     outcome: valibot__WEBPACK_IMPORTED_MODULE_2__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_2__/* .picklist */ .KIO(['present', 'sent', 'restored', 'changed', 'none']), valibot__WEBPACK_IMPORTED_MODULE_2__/* .description */ .h_('`present`: the node held it already; `sent`: it was sent, and the reference named it; `restored`: it was there, the job failed, and the reference is again what it was before; `changed`: somebody else has given the reference to another image since, or taken it away; `none`: it did not get that far. `isHeld` says what is so at the end.')),
@@ -15246,6 +18568,7 @@ const NodeSchema = valibot__WEBPACK_IMPORTED_MODULE_2__/* .pipe */ .FsL(valibot_
     findings: list(FindingSchema),
     retention: valibot__WEBPACK_IMPORTED_MODULE_2__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_2__/* .optional */ .lqM(list(RetentionSchema)), valibot__WEBPACK_IMPORTED_MODULE_2__/* .description */ .h_('What became of what had been put there before; absent when that was not looked at.')),
     error: valibot__WEBPACK_IMPORTED_MODULE_2__/* .optional */ .lqM(ErrorSchema),
+    otherErrors: valibot__WEBPACK_IMPORTED_MODULE_2__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_2__/* .optional */ .lqM(list(ErrorSchema)), valibot__WEBPACK_IMPORTED_MODULE_2__/* .description */ .h_('What went wrong there besides, such as when it was put in order after the first error.')),
 }), valibot__WEBPACK_IMPORTED_MODULE_2__/* .readonly */ .tBZ(), valibot__WEBPACK_IMPORTED_MODULE_2__/* .description */ .h_('What became of one node.'));
 const StageSchema = valibot__WEBPACK_IMPORTED_MODULE_2__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_2__/* .object */ .Ikc({ title: text('As in the log.'), startedAt: time('When it began.'), durationMs: count('Milliseconds.') }), valibot__WEBPACK_IMPORTED_MODULE_2__/* .readonly */ .tBZ());
 const Images = valibot__WEBPACK_IMPORTED_MODULE_2__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_2__/* .record */ .g1P(valibot__WEBPACK_IMPORTED_MODULE_2__/* .string */ .YjP(), valibot__WEBPACK_IMPORTED_MODULE_2__/* .pipe */ .FsL(valibot__WEBPACK_IMPORTED_MODULE_2__/* .record */ .g1P(valibot__WEBPACK_IMPORTED_MODULE_2__/* .string */ .YjP(), valibot__WEBPACK_IMPORTED_MODULE_2__/* .string */ .YjP()), valibot__WEBPACK_IMPORTED_MODULE_2__/* .readonly */ .tBZ())), valibot__WEBPACK_IMPORTED_MODULE_2__/* .readonly */ .tBZ());
@@ -15354,10 +18677,10 @@ function keyOf({ code, message, hint }) {
 function stoppingErrors({ error, otherErrors = [] }) {
     return error === undefined ? otherErrors : [error, ...otherErrors];
 }
-function nodeErrors({ error, images }) {
+function nodeErrors({ error, otherErrors = [], images }) {
     const isTold = ({ code, message }) => code === error?.code && error.message.split('\n').includes(message);
     const own = images.flatMap(image => (image.error === undefined || isTold(image.error) ? [] : [image.error]));
-    const all = [...(error === undefined ? [] : [error]), ...own];
+    const all = [...(error === undefined ? [] : [error]), ...own, ...otherErrors];
     return [...new Map(all.map(one => [keyOf(one), one])).values()];
 }
 function causesOf(report) {
@@ -15410,6 +18733,60 @@ function redacted(record, redact) {
 
 /***/ }),
 
+/***/ 2136:
+/***/ ((__unused_webpack_module, __webpack_exports__, __nccwpck_require__) => {
+
+"use strict";
+/* harmony export */ __nccwpck_require__.d(__webpack_exports__, {
+/* harmony export */   I: () => (/* binding */ jsonWithin),
+/* harmony export */   X: () => (/* binding */ linesWithin)
+/* harmony export */ });
+const SHORT_CHARACTERS = 200;
+const LONG = new Set(['message', 'hint', 'smoke']);
+function linesWithin(lines, maxBytes, what) {
+    let bytes = 0;
+    const count = lines.findIndex(line => {
+        bytes += Buffer.byteLength(line) + 1;
+        return bytes > maxBytes;
+    });
+    return count < 0
+        ? lines
+        : [
+            ...lines.slice(0, count),
+            '',
+            `${lines.length - count} more ${what} are in the file of <code>report-json</code>.`,
+            '',
+        ];
+}
+function jsonWithin(items, maxCharacters) {
+    const whole = JSON.stringify(items);
+    if (whole.length <= maxCharacters) {
+        return whole;
+    }
+    const texts = items.map(item => ({ item, text: JSON.stringify(item, cutLong) }));
+    const hasError = ({ item }) => 'error' in item && item.error !== undefined;
+    const sorted = [...texts.filter(hasError), ...texts.filter(one => !hasError(one))];
+    let characters = '[{"leftOut":}]'.length + String(items.length).length;
+    const kept = new Set();
+    for (const { item, text } of sorted) {
+        characters += text.length + 1;
+        if (characters > maxCharacters)
+            break;
+        kept.add(item);
+    }
+    const shown = texts.filter(({ item }) => kept.has(item)).map(({ text }) => text);
+    const leftOut = items.length - kept.size;
+    return `[${[...shown, ...(leftOut === 0 ? [] : [JSON.stringify({ leftOut })])].join(',')}]`;
+}
+function cutLong(field, value) {
+    return typeof value === 'string' && LONG.has(field) && value.length > SHORT_CHARACTERS
+        ? `${value.slice(0, SHORT_CHARACTERS)}…`
+        : value;
+}
+
+
+/***/ }),
+
 /***/ 1475:
 /***/ ((__unused_webpack_module, __webpack_exports__, __nccwpck_require__) => {
 
@@ -15420,8 +18797,10 @@ function redacted(record, redact) {
 /* harmony export */   wD: () => (/* binding */ markdown)
 /* harmony export */ });
 /* harmony import */ var _report_js__WEBPACK_IMPORTED_MODULE_0__ = __nccwpck_require__(3101);
-/* harmony import */ var _text_js__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(884);
-/* harmony import */ var _units_js__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(8492);
+/* harmony import */ var _room_js__WEBPACK_IMPORTED_MODULE_1__ = __nccwpck_require__(2136);
+/* harmony import */ var _text_js__WEBPACK_IMPORTED_MODULE_2__ = __nccwpck_require__(884);
+/* harmony import */ var _units_js__WEBPACK_IMPORTED_MODULE_3__ = __nccwpck_require__(8492);
+
 
 
 
@@ -15430,9 +18809,9 @@ const PUSH = {
     row: (node, image) => [
         ...about(node, image),
         image === undefined || image.outcome === 'none' ? (node.error?.code ?? 'unchanged') : image.outcome,
-        image === undefined ? '–' : (0,_units_js__WEBPACK_IMPORTED_MODULE_2__/* .formatBytes */ .z)(image.bytesSent),
+        image === undefined ? '–' : (0,_units_js__WEBPACK_IMPORTED_MODULE_3__/* .formatBytes */ .z)(image.bytesSent),
         image?.smoke?.replaceAll('\n', ' ') ?? '–',
-        (0,_units_js__WEBPACK_IMPORTED_MODULE_2__/* .formatDuration */ .a)(node.durationMs),
+        (0,_units_js__WEBPACK_IMPORTED_MODULE_3__/* .formatDuration */ .a)(node.durationMs),
     ],
 };
 const PLAN = {
@@ -15449,7 +18828,7 @@ const CHECK = {
     row: (node, image) => [
         ...about(node, image),
         image === undefined ? (node.error?.code ?? 'nothing expected') : (image.drift ?? 'as it should be'),
-        (0,_units_js__WEBPACK_IMPORTED_MODULE_2__/* .formatDuration */ .a)(node.durationMs),
+        (0,_units_js__WEBPACK_IMPORTED_MODULE_3__/* .formatDuration */ .a)(node.durationMs),
     ],
 };
 const PRUNE_HEADINGS = ['node', 'platform', 'runtime', 'image', 'put there', 'outcome'];
@@ -15474,9 +18853,9 @@ function about(node, image) {
 }
 function estimate({ outcome, estimatedBytes, isEstimateExact }) {
     if (estimatedBytes === 0) {
-        return outcome === 'present' ? (0,_units_js__WEBPACK_IMPORTED_MODULE_2__/* .formatBytes */ .z)(0) : 'sent once, by another name';
+        return outcome === 'present' ? (0,_units_js__WEBPACK_IMPORTED_MODULE_3__/* .formatBytes */ .z)(0) : 'sent once, by another name';
     }
-    return isEstimateExact ? (0,_units_js__WEBPACK_IMPORTED_MODULE_2__/* .formatBytes */ .z)(estimatedBytes) : `up to ${(0,_units_js__WEBPACK_IMPORTED_MODULE_2__/* .formatBytes */ .z)(estimatedBytes)}`;
+    return isEstimateExact ? (0,_units_js__WEBPACK_IMPORTED_MODULE_3__/* .formatBytes */ .z)(estimatedBytes) : `up to ${(0,_units_js__WEBPACK_IMPORTED_MODULE_3__/* .formatBytes */ .z)(estimatedBytes)}`;
 }
 const COLUMNS = { plan: PLAN, check: CHECK };
 function tableOf(report) {
@@ -15513,7 +18892,7 @@ function findingsTable(findings, columns = Number.POSITIVE_INFINITY) {
     const table = [FINDING_HEADINGS, ...findings.map(findingRow)];
     const room = columns - widthOf(table.map(row => [...row.slice(0, -1), '']));
     return align(table.flatMap(row => {
-        const [first = '', ...rest] = (0,_text_js__WEBPACK_IMPORTED_MODULE_1__/* .wrap */ .LV)(row.at(-1) ?? '', Math.max(room, LEAST_TEXT));
+        const [first = '', ...rest] = (0,_text_js__WEBPACK_IMPORTED_MODULE_2__/* .wrap */ .LV)(row.at(-1) ?? '', Math.max(room, LEAST_TEXT));
         return [[...row.slice(0, -1), first], ...rest.map(line => [...row.slice(0, -1).map(() => ''), line])];
     }));
 }
@@ -15563,25 +18942,30 @@ function align(lines) {
         .trimEnd());
 }
 function markdown(report, ok) {
-    const errors = (0,_report_js__WEBPACK_IMPORTED_MODULE_0__/* .errorsOf */ .Bp)(report).flatMap(({ title, error: { code, message, hint } }) => [
-        `### ${(0,_text_js__WEBPACK_IMPORTED_MODULE_1__/* .markdownSentence */ .nv)(title)} (\`${code}\`)`,
+    const errors = (0,_report_js__WEBPACK_IMPORTED_MODULE_0__/* .errorsOf */ .Bp)(report).map(({ title, error: { code, message, hint } }) => [
+        `### ${(0,_text_js__WEBPACK_IMPORTED_MODULE_2__/* .markdownSentence */ .nv)(title)} (\`${code}\`)`,
         '```text',
-        (0,_text_js__WEBPACK_IMPORTED_MODULE_1__/* .harmless */ .Is)(message).replaceAll('```', "'''"),
+        cutEnd((0,_text_js__WEBPACK_IMPORTED_MODULE_2__/* .harmless */ .Is)(message), MAX_CHARACTERS.message).replaceAll('```', "'''"),
         '```',
-        `**Next step:** ${(0,_text_js__WEBPACK_IMPORTED_MODULE_1__/* .markdownSentence */ .nv)(hint)}`,
+        `**Next step:** ${(0,_text_js__WEBPACK_IMPORTED_MODULE_2__/* .markdownSentence */ .nv)(cutEnd(hint, MAX_CHARACTERS.hint))}`,
         '',
-    ]);
+    ].join('\n'));
     const findings = (0,_report_js__WEBPACK_IMPORTED_MODULE_0__/* .allFindings */ .c4)(report);
     const title = TITLES[report.mode] ?? pushTitles(report);
     return [
         `## kube-sideload: ${ok ? title.ok : title.failed}`,
         '',
-        ...markdownTable(tableOf(report)),
+        ...markdownTable(tableOf(report), 'rows of this table'),
         '',
         ...(findings.length === 0
             ? []
-            : ['### Before anything was sent', '', ...markdownTable([FINDING_HEADINGS, ...findings.map(findingRow)]), '']),
-        ...errors,
+            : [
+                '### Before anything was sent',
+                '',
+                ...markdownTable([FINDING_HEADINGS, ...findings.map(findingRow)], 'findings'),
+                '',
+            ]),
+        ...(0,_room_js__WEBPACK_IMPORTED_MODULE_1__/* .linesWithin */ .X)(errors, MAX_PART_BYTES, 'errors'),
     ].join('\n');
 }
 function pushTitles({ nodes }) {
@@ -15594,12 +18978,18 @@ const TITLES = {
     prune: { ok: 'old images are gone', failed: 'failed' },
     bundle: { ok: 'the bundle is complete', failed: 'no bundle was written' },
 };
-function markdownTable([headings = [], ...rows]) {
+function markdownTable([headings = [], ...rows], what) {
+    const lines = rows.map(cells => `| ${cells.map(cell => (0,_text_js__WEBPACK_IMPORTED_MODULE_2__/* .markdownText */ .p7)(cutEnd(cell, MAX_CHARACTERS.cell))).join(' | ')} |`);
     return [
         `| ${headings.join(' | ')} |`,
         `| ${headings.map(() => '---').join(' | ')} |`,
-        ...rows.map(cells => `| ${cells.map(_text_js__WEBPACK_IMPORTED_MODULE_1__/* .markdownText */ .p7).join(' | ')} |`),
+        ...(0,_room_js__WEBPACK_IMPORTED_MODULE_1__/* .linesWithin */ .X)(lines, MAX_PART_BYTES, what),
     ];
+}
+const MAX_PART_BYTES = 320_000;
+const MAX_CHARACTERS = { cell: 400, message: 8000, hint: 2000 };
+function cutEnd(text, room) {
+    return text.length <= room ? text : `${text.slice(0, room)}…`;
 }
 
 
@@ -15634,24 +19024,28 @@ function harmless(text) {
         .replaceAll(SEQUENCES, '')
         .replaceAll(UNSEEN, '')
         .replaceAll(/##(?=\w*\[)/g, '## ')
-        .replaceAll(/^(?=[\t\p{Zs}]*::)/gmu, '| ');
+        .replaceAll(/^(?=[\t\p{Zs}]*::.*::)/gmu, '| ');
 }
 const STRING = /(?:\u001b[\]PX^_]|[\u0090\u0098\u009d-\u009f])[^\u0000-\u001f\u007f-\u009f]*(?:\u0007|\u001b\\|\u009c)/;
 const OTHER = /(?:\u001b\[|\u009b)[0-?]*[ -/]*[@-~]|\u001b[ -/]*[0-~]/;
 const SEQUENCES = new RegExp(`${STRING.source}|${OTHER.source}`, 'g');
 const UNSEEN = /(?![\n\t])[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}]/gu;
 function markdownText(text) {
-    const line = harmless(text).replaceAll(/\s+/g, ' ');
-    return isPlain(line) ? line : `<code>${entities(line)}</code>`;
+    const line = inOneLine(text);
+    return isPlain(line.replace(/(?<=\w)~(?=\w)/, '')) ? line : markdownCode(line);
 }
 function markdownSentence(text) {
-    return harmless(text)
+    const wordsOf = (part) => part.split(' ').map(word => (isPlain(word) ? word : markdownCode(word)));
+    return inOneLine(text)
         .split('`')
-        .map((part, index) => (index % 2 === 1 ? markdownCode(part) : part.split(/(\s+)/).map(markdownText).join('')))
+        .map((part, index) => (index % 2 === 1 ? markdownCode(part) : wordsOf(part).join(' ')))
         .join('');
 }
-function markdownCode(text) {
-    return text === '' ? '' : `<code>${entities(text.replaceAll(/\s+/g, ' '))}</code>`;
+function inOneLine(text) {
+    return harmless(text).replaceAll(/\s+/g, ' ');
+}
+function markdownCode(line) {
+    return line === '' ? '' : `<code>${entities(line)}</code>`;
 }
 function isPlain(line) {
     return (/^(?:[\p{L}\p{N} ,.;:?!()“”’–…✔✘%/+=-]|(?<=[A-Za-z0-9])_(?=[A-Za-z0-9]))*$/u.test(line) &&
@@ -47297,21 +50691,21 @@ var visit = __nccwpck_require__(204);
 
 
 
-__webpack_unused_export__ = composer.Composer;
+exports.Dk = composer.Composer;
 __webpack_unused_export__ = Document.Document;
 __webpack_unused_export__ = Schema.Schema;
 __webpack_unused_export__ = errors.YAMLError;
 __webpack_unused_export__ = errors.YAMLParseError;
 __webpack_unused_export__ = errors.YAMLWarning;
 __webpack_unused_export__ = Alias.Alias;
-__webpack_unused_export__ = identity.isAlias;
+exports.Vj = identity.isAlias;
 __webpack_unused_export__ = identity.isCollection;
 __webpack_unused_export__ = identity.isDocument;
 exports.jh = identity.isMap;
 __webpack_unused_export__ = identity.isNode;
 __webpack_unused_export__ = identity.isPair;
-__webpack_unused_export__ = identity.isScalar;
-__webpack_unused_export__ = identity.isSeq;
+exports.jn = identity.isScalar;
+exports.oP = identity.isSeq;
 __webpack_unused_export__ = Pair.Pair;
 __webpack_unused_export__ = Scalar.Scalar;
 __webpack_unused_export__ = YAMLMap.YAMLMap;
@@ -47319,10 +50713,10 @@ __webpack_unused_export__ = YAMLSeq.YAMLSeq;
 __webpack_unused_export__ = cst;
 __webpack_unused_export__ = lexer.Lexer;
 exports.HN = lineCounter.LineCounter;
-__webpack_unused_export__ = parser.Parser;
+exports.iX = parser.Parser;
 __webpack_unused_export__ = publicApi.parse;
-exports.hR = publicApi.parseAllDocuments;
-exports.Tp = publicApi.parseDocument;
+__webpack_unused_export__ = publicApi.parseAllDocuments;
+__webpack_unused_export__ = publicApi.parseDocument;
 __webpack_unused_export__ = publicApi.stringify;
 __webpack_unused_export__ = visit.visit;
 __webpack_unused_export__ = visit.visitAsync;
