@@ -57,7 +57,9 @@ describe.each(ALLOWANCES)('sudo with sudoers.$name', ({ name, commands }) => {
       `cat >${SUDOERS}.new <<'END'\n${textOf(name)}END\nvisudo -c -q -f ${SUDOERS}.new && mv ${SUDOERS}.new ${SUDOERS}`,
     );
     expect(await allowed(commands)).toEqual(commands);
-    const tricks = commands.flatMap(tricksOn).filter(trick => !/[\n\t]/.test(trick));
+    // The shell above passes no empty word: what is an allowed command without it is no trick.
+    const isAllowed = (trick: string) => commands.includes(trick.split(' ').filter(Boolean).join(' '));
+    const tricks = commands.flatMap(tricksOn).filter(trick => !/[\n\t]/.test(trick) && !isAllowed(trick));
     const tried = tricks.filter((_, index) => name === 'podman-load' || index % EACH === 0);
     expect(tried.length).toBeGreaterThan(30);
     expect(await allowed(tried)).toEqual([]);
