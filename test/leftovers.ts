@@ -18,8 +18,8 @@ const CRIO = `
 cd /var/lib/containers/storage
 for file in images layers containers; do echo "$file $(cat overlay-$file/$file.json 2>/dev/null | tr -d '\\n')"; done`;
 
+/** Not images without a name: what a name named before it moved has none from then on. */
 const DOCKER = `
-docker image ls --all --quiet --no-trunc --filter dangling=true | sed 's/^/dangling /'
 ls -d /var/lib/docker/tmp/* /var/lib/docker/image/overlay2/layerdb/tmp/* 2>/dev/null`;
 
 const FILES = `

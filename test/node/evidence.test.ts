@@ -48,6 +48,7 @@ describe('the record of a real run', () => {
       'Move the references',
       'Start smoke pods',
       'Note what is ours',
+      'Look at the nodes a last time',
     ]);
     expect(junit).toContain('tests="3" failures="0" errors="0" skipped="0"');
     expect(dotenv).toContain('KUBE_SIDELOAD_CHANGED=true\n');
