@@ -37,8 +37,8 @@ const TRANSIENT: ReadonlySet<ErrorCode> = new Set([
   'RUNTIME_LOST',
   'RUNTIME_NOT_RUNNING',
 ]);
-/** What a node that has just been started answers: its sshd is there before its runtime. */
-const STARTING: ReadonlySet<ErrorCode> = new Set(['RUNTIME_NOT_FOUND', 'RUNTIME_NOT_RUNNING']);
+/** What a node that has just been started answers: its sshd is there before its runtime, and sockets before its kubelet. */
+const STARTING: ReadonlySet<ErrorCode> = new Set(['RUNTIME_NOT_FOUND', 'RUNTIME_NOT_RUNNING', 'RUNTIME_AMBIGUOUS']);
 
 /**
  * Sends what the node lacks into its runtime, under stage references, and has the runtime confirm it. When the
