@@ -15829,7 +15829,7 @@ const TRANSIENT = new Set([
     'RUNTIME_LOST',
     'RUNTIME_NOT_RUNNING',
 ]);
-const STARTING = new Set(['RUNTIME_NOT_FOUND', 'RUNTIME_NOT_RUNNING']);
+const STARTING = new Set(['RUNTIME_NOT_FOUND', 'RUNTIME_NOT_RUNNING', 'RUNTIME_AMBIGUOUS']);
 async function stageImages(node, sending) {
     const { settings, run, log } = sending;
     const { label } = node.settings;
