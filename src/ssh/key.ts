@@ -64,22 +64,30 @@ export function opensshKey(text: string): string {
 /** `ssh-keygen -a`: 16 or 24 by default. One takes about 10 ms here, and nothing else runs meanwhile. */
 const ROUNDS_MAX = 500;
 
-/** How often OpenSSH's own format has a passphrase hashed (OpenSSH `PROTOCOL.key`: bcrypt_pbkdf); 0 without one, and in other formats. */
+/** What ssh2 takes for the body of a key in OpenSSH's own format: between the first line that begins one and the last that ends one. */
+const OPENSSH_KEY = /^-----BEGIN OPENSSH PRIVATE KEY-----\n([\s\S]+)\n-----END OPENSSH PRIVATE KEY-----\n$/;
+
+/** How often such a key has its passphrase hashed (OpenSSH `PROTOCOL.key`: bcrypt_pbkdf); 0 without one, and in other formats. */
 function roundsOf(privateKey: string): number {
-  const body = Buffer.from(privateKey.replace(/-----[^-]+-----/g, ''), 'base64');
+  const body = Buffer.from(OPENSSH_KEY.exec(privateKey)?.[1] ?? '', 'base64');
   const magic = 'openssh-key-v1\0';
   if (body.toString('latin1', 0, magic.length) !== magic) return 0;
-  let offset = magic.length;
-  const next = (): Buffer => {
-    const sizeBytes = offset + 4 <= body.length ? body.readUInt32BE(offset) : 0;
-    const field = body.subarray(offset + 4, offset + 4 + sizeBytes);
-    offset += 4 + sizeBytes;
-    return field;
-  };
-  next(); // the cipher
-  const kdf = next().toString('latin1');
-  const options = next();
-  return kdf === 'bcrypt' && options.length >= 4 ? options.readUInt32BE(options.length - 4) : 0;
+  const [, kdf, options] = fieldsOf(body.subarray(magic.length), 3);
+  if (kdf?.toString('latin1') !== 'bcrypt' || options === undefined) return 0;
+  const [salt] = fieldsOf(options, 1);
+  const at = 4 + (salt?.length ?? 0);
+  return at + 4 <= options.length ? options.readUInt32BE(at) : 0;
+}
+
+/** The first fields of SSH's wire format: each has its length before it. */
+function fieldsOf(bytes: Buffer, count: number): readonly Buffer[] {
+  const fields: Buffer[] = [];
+  for (let offset = 0; fields.length < count && offset + 4 <= bytes.length; ) {
+    const end = offset + 4 + bytes.readUInt32BE(offset);
+    fields.push(bytes.subarray(offset + 4, end));
+    offset = end;
+  }
+  return fields;
 }
 
 type Fault = readonly [what: string, hint: string];
