@@ -1,8 +1,11 @@
 import { Duplex } from 'node:stream';
 import zlib from 'node:zlib';
+import { getExecOutput } from '@actions/exec';
+import { childEnvironment } from '../child-environment.ts';
 import { SideloadError } from '../errors.ts';
+import { findProgram } from '../find-program.ts';
 import type { Compression } from './image.ts';
-import { type Program, runProgram, startProgram } from './program.ts';
+import { type Program, startProgram } from './program.ts';
 
 /** How many leading bytes {@link sniffCompression} wants. */
 export const MAGIC_BYTES = 4;
@@ -132,8 +135,14 @@ export async function startDecompression(
   });
 }
 
+/** It says its version at once, so that it needs no end from us: @actions/exec has none to give. */
 async function hasZstd(signal: AbortSignal): Promise<boolean> {
-  return (await runProgram('zstd', ['--version'], signal)).code === 0;
+  signal.throwIfAborted();
+  const path = await findProgram('zstd');
+  if (path === undefined) return false;
+  const env = Object.fromEntries(Object.entries(childEnvironment()).map(([name, value]) => [name, value ?? '']));
+  const { exitCode } = await getExecOutput(path, ['--version'], { silent: true, ignoreReturnCode: true, env });
+  return exitCode === 0;
 }
 
 /**

@@ -1,10 +1,9 @@
 import { execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { access, constants, stat } from 'node:fs/promises';
-import { delimiter, join, resolve } from 'node:path';
 import { createInterface } from 'node:readline';
 import { childEnvironment } from '../child-environment.ts';
 import { SideloadError } from '../errors.ts';
+import { findProgram } from '../find-program.ts';
 
 /** `kubectl` or `oc`, wherever it runs. An exit code is an answer; neither call rejects for one. */
 export interface KubectlProgram {
@@ -41,7 +40,7 @@ const MAX_OUTPUT_BYTES = 256 << 20;
  * @throws SideloadError KUBECTL_NOT_FOUND
  */
 export async function localKubectl(program: string, kubeconfig: string | undefined): Promise<KubectlProgram> {
-  const path = await pathOf(program);
+  const path = await findProgram(program);
   if (path === undefined) {
     throw new SideloadError('KUBECTL_NOT_FOUND', `there is no program ${JSON.stringify(program)} on the runner`);
   }
@@ -76,21 +75,6 @@ export async function localKubectl(program: string, kubeconfig: string | undefin
     },
     close: async () => {},
   };
-}
-
-/** The program of a name, in the directories of `PATH` or where its path says; @actions/io prints of those that it may not read. */
-async function pathOf(program: string): Promise<string | undefined> {
-  const directories = (process.env.PATH ?? '').split(delimiter).filter(directory => directory !== '');
-  const paths = program.includes('/') ? [program] : directories.map(directory => join(directory, program));
-  for (const path of paths.map(one => resolve(one))) {
-    try {
-      await access(path, constants.X_OK);
-      if ((await stat(path)).isFile()) return path;
-    } catch {
-      // Not there, or not for us: the next directory.
-    }
-  }
-  return undefined;
 }
 
 /** A program that ends with its input unread gives its exit code. */
