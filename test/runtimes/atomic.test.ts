@@ -201,7 +201,7 @@ describe('after a failed gate `crictl images` lists exactly what it listed befor
     await release(`listed before ${gate}`);
     const before = await listedOn(lab, nodes);
     build(lab, 'docker', 'atomic:1', `refused by ${gate}`, CRASHES);
-    const outcome = await runAction(inputs({ aliases: 'atomic:new', ...how }), { lab });
+    const outcome = await runAction(inputs({ aliases: NEW, ...how }), { lab });
     expect(
       outcome.nodes.map(node => node.error?.code),
       outcome.log,
