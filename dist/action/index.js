@@ -3564,22 +3564,27 @@ function opensshKey(text) {
     return isOfDevice && accident(trimmed) === undefined ? repaired(trimmed) : parsePrivateKey(text).privateKey;
 }
 const ROUNDS_MAX = 500;
+const OPENSSH_KEY = /^-----BEGIN OPENSSH PRIVATE KEY-----\n([\s\S]+)\n-----END OPENSSH PRIVATE KEY-----\n$/;
 function roundsOf(privateKey) {
-    const body = Buffer.from(privateKey.replace(/-----[^-]+-----/g, ''), 'base64');
+    const body = Buffer.from(OPENSSH_KEY.exec(privateKey)?.[1] ?? '', 'base64');
     const magic = 'openssh-key-v1\0';
     if (body.toString('latin1', 0, magic.length) !== magic)
         return 0;
-    let offset = magic.length;
-    const next = () => {
-        const sizeBytes = offset + 4 <= body.length ? body.readUInt32BE(offset) : 0;
-        const field = body.subarray(offset + 4, offset + 4 + sizeBytes);
-        offset += 4 + sizeBytes;
-        return field;
-    };
-    next();
-    const kdf = next().toString('latin1');
-    const options = next();
-    return kdf === 'bcrypt' && options.length >= 4 ? options.readUInt32BE(options.length - 4) : 0;
+    const [, kdf, options] = fieldsOf(body.subarray(magic.length), 3);
+    if (kdf?.toString('latin1') !== 'bcrypt' || options === undefined)
+        return 0;
+    const [salt] = fieldsOf(options, 1);
+    const at = 4 + (salt?.length ?? 0);
+    return at + 4 <= options.length ? options.readUInt32BE(at) : 0;
+}
+function fieldsOf(bytes, count) {
+    const fields = [];
+    for (let offset = 0; fields.length < count && offset + 4 <= bytes.length;) {
+        const end = offset + 4 + bytes.readUInt32BE(offset);
+        fields.push(bytes.subarray(offset + 4, end));
+        offset = end;
+    }
+    return fields;
 }
 const PUBLIC = [
     'it is a public key, and the private one is needed',
