@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -13,8 +14,14 @@ const [newest = expect.unreachable()] = nodes;
 const directory = mkdtempSync(join(tmpdir(), 'kube-sideload-cut-off-'));
 
 /** What somebody else has there: a lease like those of imports, and what has arrived of a blob. */
+const WHOLE = 'partother';
+const DIGEST = `sha256:${createHash('sha256').update(WHOLE).digest('hex')}`;
+const INGEST = `ctr -n k8s.io content ingest --expected-size ${WHOLE.length} --expected-digest ${DIGEST} others`;
 const OTHERS = `ctr -n k8s.io leases create
-printf part | ctr -n k8s.io content ingest --expected-size 9 --expected-digest sha256:${'0'.repeat(64)} others`;
+printf part | ${INGEST}`;
+/** ctr ends no ingest but by its end; it goes on with one from a file alone. */
+const OTHERS_AWAY = `printf ${WHOLE} >/run/others; ${INGEST} </run/others; ctr -n k8s.io content rm ${DIGEST}; rm /run/others
+ctr -n k8s.io leases delete --sync $(ctr -n k8s.io leases ls -q)`;
 /** Blobs with their sizes, as there must be afterwards what was there before. */
 const CONTENT = `ctr -n k8s.io leases delete --sync "$(ctr -n k8s.io leases create)" >/dev/null; ctr -n k8s.io content ls | sed 1d | awk '{ print $1, $2 }' | sort`;
 
@@ -39,8 +46,8 @@ afterEach(async () => {
   for (const node of nodes) await setRate(node, undefined);
 });
 afterAll(async () => {
-  for (const node of nodes)
-    await enter(node, ['sh', '-c', 'ctr -n k8s.io leases delete --sync $(ctr -n k8s.io leases ls -q)']);
+  for (const node of nodes) await enter(node, ['sh', '-c', OTHERS_AWAY]);
+  expect(await leftOnNode(lab)).toEqual([]);
   rmSync(directory, { recursive: true, force: true });
 });
 

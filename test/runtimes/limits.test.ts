@@ -49,7 +49,11 @@ const FAST = {
 
 it('a node whose login shell hangs is told within `connect-timeout`, and what the others said is kept', async () => {
   const archive = (
-    await makeImage({ file: join(directory, 'one.tar'), reference: 'hangs:1', layers: [{ files: { a: 'a' } }] })
+    await makeImage({
+      file: join(directory, 'one.tar'),
+      reference: 'docker.io/library/hangs:1',
+      layers: [{ files: { a: 'a' } }],
+    })
   ).file;
   await enter(moving, ['sh', '-c', `echo '${HANG}' >/root/.bashrc`]);
   onTestFinished(async () => {
