@@ -7636,16 +7636,16 @@ function parseFacts(sections, label) {
     const text = (name) => sections.get(name) ?? '';
     const machine = parseMachine(sections, label);
     const check = (grammar, value, what) => checked(grammar, value, what, label);
-    const candidates = lines(text('candidates'));
-    if (candidates.length > 0) {
-        throw fail('RUNTIME_AMBIGUOUS', ambiguity(candidates));
-    }
     const criSocket = text('socket') && check('path', text('socket'), 'the CRI socket');
     const unread = lines(text('kubelet-unread'))
         .map(path => (isA('path', path) ? path : JSON.stringify(path.slice(0, 100))))
         .join(', ');
     if (machine.isNarrow && unread !== '') {
         throw fail('SUDO_RIGHT_MISSING', `sudo does not let the user read how the kubelet is configured: ${unread}`);
+    }
+    const candidates = lines(text('candidates'));
+    if (candidates.length > 0) {
+        throw fail('RUNTIME_AMBIGUOUS', ambiguity(candidates));
     }
     if (text('socket-refused') === 'yes') {
         throw fail('SUDO_RIGHT_MISSING', `sudo does not let the user look for the runtime: \`test -S ${criSocket}\``);
