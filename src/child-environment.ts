@@ -7,7 +7,9 @@ const OURS = /^(?:INPUT|KUBE_SIDELOAD)_/;
  * among those, and no program needs one from there: ssh sends variables to nodes where its configuration says so, and
  * plugins log theirs.
  */
-export function childEnvironment(changes: Readonly<Record<string, string>> = {}): NodeJS.ProcessEnv {
-  const inherited = Object.entries(process.env).filter(([name]) => !OURS.test(name));
+export function childEnvironment(changes: Readonly<Record<string, string>> = {}): Record<string, string> {
+  const inherited = Object.entries(process.env).flatMap(([name, value]) =>
+    value === undefined || OURS.test(name) ? [] : [[name, value] as const],
+  );
   return { ...Object.fromEntries(inherited), ...changes };
 }

@@ -1106,7 +1106,7 @@ const external_node_child_process_namespaceObject = require("node:child_process"
 ;// CONCATENATED MODULE: ./lib/child-environment.js
 const OURS = /^(?:INPUT|KUBE_SIDELOAD)_/;
 function childEnvironment(changes = {}) {
-    const inherited = Object.entries(process.env).filter(([name]) => !OURS.test(name));
+    const inherited = Object.entries(process.env).flatMap(([name, value]) => value === undefined || OURS.test(name) ? [] : [[name, value]]);
     return { ...Object.fromEntries(inherited), ...changes };
 }
 
@@ -4776,16 +4776,82 @@ function describeNode({ facts, settings: { label }, connection }) {
     ].join(', ');
 }
 
+;// CONCATENATED MODULE: ./lib/image/digest.js
+
+
+function parseDigest(text) {
+    return typeof text === 'string' && /^sha256:[0-9a-f]{64}$/.test(text) ? text : undefined;
+}
+function digestFromHex(hex) {
+    return parseDigest(`sha256:${hex}`);
+}
+function hexOf(digest) {
+    return digest.slice('sha256:'.length);
+}
+function digestOf(bytes) {
+    return `sha256:${(0,external_node_crypto_namespaceObject.createHash)('sha256').update(bytes).digest('hex')}`;
+}
+function createTally() {
+    const hash = (0,external_node_crypto_namespaceObject.createHash)('sha256');
+    let sizeBytes = 0;
+    return {
+        add(chunk) {
+            hash.update(chunk);
+            sizeBytes += chunk.length;
+        },
+        result: () => ({ digest: `sha256:${hash.digest('hex')}`, sizeBytes }),
+    };
+}
+function createMeter() {
+    const { add, result } = createTally();
+    const stream = new external_node_stream_namespaceObject.Transform({
+        transform(chunk, _encoding, done) {
+            add(chunk);
+            done(null, chunk);
+        },
+    });
+    return { stream, result };
+}
+
+;// CONCATENATED MODULE: ./lib/node/grammar.js
+
+const GRAMMARS = {
+    path: /^(?!.*\/\.\.(?:\/|$))\/[\w./+@-]{0,1023}$/,
+    word: /^[\w./+][\w./+-]{0,1023}$/,
+    'node name': /^[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?$/,
+    snapshotter: /^[a-z0-9][a-z0-9._-]{0,63}$/,
+    version: /^\w[\w.+~:-]{0,63}$/,
+    reference: /^[A-Za-z0-9][\w.:/@-]{0,511}$/,
+};
+function isA(grammar, text) {
+    return GRAMMARS[grammar].test(text);
+}
+const SHOWN = 100;
+function checked(grammar, text, what, node) {
+    if (!isA(grammar, text)) {
+        const shown = JSON.stringify(text.slice(0, SHOWN));
+        throw new errors/* SideloadError */.wR('PROBE_FAILED', `${what} is no ${grammar} that can be used: ${shown}`, {
+            node,
+            hint: 'Look at the node: somebody has given something a name that no distribution gives.',
+        });
+    }
+    return text;
+}
+
 ;// CONCATENATED MODULE: ./lib/node/record.js
+
+
 const DIRECTORY = '/var/lib/kube-sideload';
 function formatEntry({ reference, imageId, placedAt, run, isPinned = false }) {
     return [reference, imageId, placedAt, run, ...(isPinned ? ['pinned'] : [])].join(' ');
 }
 function parseRecord(text) {
     return text.split('\n').flatMap(line => {
-        const [, reference = '', imageId = '', placedAt = '', run = '', pinned] = /^([A-Za-z0-9][\w.:/@-]{0,511}) (sha256:[0-9a-f]{64}) (\d{1,12}) ([0-9a-z]+)( pinned)?$/.exec(line) ?? [];
+        const [, reference = '', imageId = '', placedAt = '', run = '', pinned] = /^(\S+) (\S+) (\d{1,12}) ([0-9a-z]+)( pinned)?$/.exec(line) ?? [];
         const entry = { reference, imageId, placedAt: Number(placedAt), run };
-        return reference === '' ? [] : [{ ...entry, ...(pinned !== undefined && { isPinned: true }) }];
+        return !isA('reference', reference) || parseDigest(imageId) === undefined
+            ? []
+            : [{ ...entry, ...(pinned !== undefined && { isPinned: true }) }];
     });
 }
 const READ_RECORD = {
@@ -6840,43 +6906,6 @@ function plan_faultOf(held, image) {
     return differenceOf(held, image)?.says;
 }
 
-;// CONCATENATED MODULE: ./lib/image/digest.js
-
-
-function parseDigest(text) {
-    return typeof text === 'string' && /^sha256:[0-9a-f]{64}$/.test(text) ? text : undefined;
-}
-function digestFromHex(hex) {
-    return parseDigest(`sha256:${hex}`);
-}
-function hexOf(digest) {
-    return digest.slice('sha256:'.length);
-}
-function digestOf(bytes) {
-    return `sha256:${(0,external_node_crypto_namespaceObject.createHash)('sha256').update(bytes).digest('hex')}`;
-}
-function createTally() {
-    const hash = (0,external_node_crypto_namespaceObject.createHash)('sha256');
-    let sizeBytes = 0;
-    return {
-        add(chunk) {
-            hash.update(chunk);
-            sizeBytes += chunk.length;
-        },
-        result: () => ({ digest: `sha256:${hash.digest('hex')}`, sizeBytes }),
-    };
-}
-function createMeter() {
-    const { add, result } = createTally();
-    const stream = new external_node_stream_namespaceObject.Transform({
-        transform(chunk, _encoding, done) {
-            add(chunk);
-            done(null, chunk);
-        },
-    });
-    return { stream, result };
-}
-
 ;// CONCATENATED MODULE: ./lib/runtime/staging.js
 
 
@@ -7758,31 +7787,6 @@ const DISTRIBUTIONS = [
 ];
 function distributionRows() {
     return DISTRIBUTIONS.map(({ name, runtime, socket, client, crictl, root, kubelet = '' }) => [name, runtime, socket, client, crictl, root, kubelet].join('|')).join('\n');
-}
-
-;// CONCATENATED MODULE: ./lib/node/grammar.js
-
-const GRAMMARS = {
-    path: /^(?!.*\/\.\.(?:\/|$))\/[\w./+@-]{0,1023}$/,
-    word: /^[\w./+][\w./+-]{0,1023}$/,
-    'node name': /^[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?$/,
-    snapshotter: /^[a-z0-9][a-z0-9._-]{0,63}$/,
-    version: /^\w[\w.+~:-]{0,63}$/,
-    reference: /^[A-Za-z0-9][\w.:/@-]{0,511}$/,
-};
-function isA(grammar, text) {
-    return GRAMMARS[grammar].test(text);
-}
-const SHOWN = 100;
-function checked(grammar, text, what, node) {
-    if (!isA(grammar, text)) {
-        const shown = JSON.stringify(text.slice(0, SHOWN));
-        throw new errors/* SideloadError */.wR('PROBE_FAILED', `${what} is no ${grammar} that can be used: ${shown}`, {
-            node,
-            hint: 'Look at the node: somebody has given something a name that no distribution gives.',
-        });
-    }
-    return text;
 }
 
 ;// CONCATENATED MODULE: ./lib/node/kubelet.js
@@ -13198,8 +13202,8 @@ async function hasZstd(signal) {
     const path = await findProgram('zstd');
     if (path === undefined)
         return false;
-    const env = Object.fromEntries(Object.entries(childEnvironment()).map(([name, value]) => [name, value ?? '']));
-    const { exitCode } = await getExecOutput(path, ['--version'], { silent: true, ignoreReturnCode: true, env });
+    const options = { silent: true, ignoreReturnCode: true, env: childEnvironment() };
+    const { exitCode } = await getExecOutput(path, ['--version'], options);
     return exitCode === 0;
 }
 function endsOnce(stream) {

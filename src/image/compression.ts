@@ -140,8 +140,8 @@ async function hasZstd(signal: AbortSignal): Promise<boolean> {
   signal.throwIfAborted();
   const path = await findProgram('zstd');
   if (path === undefined) return false;
-  const env = Object.fromEntries(Object.entries(childEnvironment()).map(([name, value]) => [name, value ?? '']));
-  const { exitCode } = await getExecOutput(path, ['--version'], { silent: true, ignoreReturnCode: true, env });
+  const options = { silent: true, ignoreReturnCode: true, env: childEnvironment() };
+  const { exitCode } = await getExecOutput(path, ['--version'], options);
   return exitCode === 0;
 }
 

@@ -1,3 +1,5 @@
+import { parseDigest } from '../image/digest.ts';
+import { isA } from './grammar.ts';
 import type { Script, Sections } from './script.ts';
 
 /**
@@ -26,9 +28,11 @@ function formatEntry({ reference, imageId, placedAt, run, isPinned = false }: Re
 function parseRecord(text: string): readonly RecordEntry[] {
   return text.split('\n').flatMap(line => {
     const [, reference = '', imageId = '', placedAt = '', run = '', pinned] =
-      /^([A-Za-z0-9][\w.:/@-]{0,511}) (sha256:[0-9a-f]{64}) (\d{1,12}) ([0-9a-z]+)( pinned)?$/.exec(line) ?? [];
+      /^(\S+) (\S+) (\d{1,12}) ([0-9a-z]+)( pinned)?$/.exec(line) ?? [];
     const entry = { reference, imageId, placedAt: Number(placedAt), run };
-    return reference === '' ? [] : [{ ...entry, ...(pinned !== undefined && { isPinned: true }) }];
+    return !isA('reference', reference) || parseDigest(imageId) === undefined
+      ? []
+      : [{ ...entry, ...(pinned !== undefined && { isPinned: true }) }];
   });
 }
 
